@@ -1,0 +1,35 @@
+//! Provisioning a tenant, against a program that knows all names, sends the same blocks over the same connections, and
+//! keeps no journal.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+use std::time::Instant;
+use tenantry::sqlx;
+use tenantry::testing::{Harness, TestServer};
+
+mod bare;
+mod ratio;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("benches/migrations");
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let server = TestServer::builder().durable(true).start().await.unwrap();
+    println!("{}", server.describe());
+    let server: &'static TestServer = Box::leak(Box::new(server));
+    let harness = Harness::on(server).await.unwrap();
+    let tenantry = harness.tenantry(|b| b.tenant_migrations(&MIGRATIONS)).await.unwrap();
+    let bare = bare::Bare::new(&harness, &tenantry, &MIGRATIONS).await;
+    let mut ratio = ratio::Ratio::new("provision a tenant (three migrations)", 1.2);
+    for n in 0..34 {
+        let clock = Instant::now();
+        tenantry.provision(format!("tenant-{n}")).await.unwrap();
+        let ours = clock.elapsed();
+        let clock = Instant::now();
+        bare.provision(&format!("bare_{n}")).await;
+        let reference = clock.elapsed();
+        // The first ones warm caches and prepare statements.
+        if n >= 3 {
+            ratio.pair(ours, reference);
+        }
+    }
+    ratio::report("provision", &[ratio]).unwrap();
+}

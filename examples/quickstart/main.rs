@@ -1,0 +1,154 @@
+//! From nothing to three tenants, and back: `cargo run --example quickstart [-- --keep]`.
+//!
+//! It finds a server at `TENANTRY_DATABASE_URL` (and removes all that it made there), or starts one of its own.
+#![expect(clippy::print_stdout, reason = "an example talks")]
+use secrecy::ExposeSecret;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::{ConnectOptions, Connection};
+use std::time::Instant;
+use tenantry::registry::TenantRegistryExt;
+use tenantry::{Tenantry, vault::LocalKeyring};
+
+mod place;
+
+type Anything = Box<dyn std::error::Error>;
+const SLUGS: [&str; 3] = ["acme", "globex", "initech"];
+
+#[tokio::main]
+async fn main() -> Result<(), Anything> {
+    let keep = std::env::args().any(|a| a == "--keep");
+    let place = place::Place::find().await?;
+    println!("Server: {}", place.describe());
+    let landlord = place.landlord().await?;
+    let result = tour(&place, landlord.clone()).await;
+    landlord.close().await;
+    if keep {
+        place.keep()
+    } else {
+        place.remove().await?
+    }
+    result
+}
+
+async fn tour(place: &place::Place, landlord: PgPool) -> Result<(), Anything> {
+    let clock = Instant::now();
+    tenantry::schema::install(&landlord).await?;
+    let tenantry = Tenantry::builder(landlord.clone())
+        // A throwaway key: what it seals is lost with this process. A host reads its own: LocalKeyring::from_env.
+        .keys(LocalKeyring::random())
+        .tenant_migrations(&sqlx::migrate!("examples/tenant_migrations"))
+        .build()
+        .await?;
+    let report = tenantry.servers().set_up("main", place.admin()).prefix(place::PREFIX).await?;
+    println!("Set up in {:.0?}, with a throwaway key made here.", clock.elapsed());
+    report.left_open.iter().for_each(|note| println!("  note: {note}"));
+
+    provision(&tenantry).await?;
+    rows(&tenantry).await?;
+    borders(&tenantry, &landlord).await?;
+    lives(&tenantry).await?;
+    list(&landlord).await?;
+    if std::env::args().all(|a| a != "--keep") {
+        for slug in ["acme", "globex"] {
+            tenantry.purge(slug).force().await?;
+        }
+    }
+    tenantry.close().await;
+    Ok(())
+}
+
+async fn provision(tenantry: &Tenantry) -> Result<(), Anything> {
+    for slug in SLUGS {
+        let clock = Instant::now();
+        println!("\nProvisioning {slug}");
+        let call = tenantry.provision(slug).admin(format!("ada@{slug}.example"));
+        let done = call.on_event(|event| println!("  {event}")).await?;
+        println!("  ready in {:.0?}", clock.elapsed());
+        if let Some(link) = done.link {
+            let path = link.expose_path();
+            println!("  setup link for {}: {}… (shown once, works once)", link.email, &path[..30]);
+        }
+    }
+    Ok(())
+}
+
+async fn rows(tenantry: &Tenantry) -> Result<(), Anything> {
+    println!("\nRows, with plain sqlx");
+    for slug in SLUGS {
+        let clock = Instant::now();
+        let db = tenantry.resolve(slug).await?;
+        sqlx::query("INSERT INTO notes (text) VALUES ($1)").bind(format!("hello from {slug}")).execute(&db).await?;
+        let texts: Vec<String> = sqlx::query_scalar("SELECT text FROM notes").fetch_all(&db).await?;
+        println!("  {slug}: {texts:?} in {:.1?}", clock.elapsed());
+    }
+    Ok(())
+}
+
+/// One tenant's login is of no use anywhere else.
+async fn borders(tenantry: &Tenantry, landlord: &PgPool) -> Result<(), Anything> {
+    println!("\nacme's login, where it does not belong");
+    let mut entries = vec![];
+    for slug in ["acme", "globex"] {
+        let tenant = tenantry.registry().find(slug.into()).await?.ok_or("no such tenant")?;
+        entries.push(tenantry.registry().primary(tenant.id()).await?.ok_or("no entry")?);
+    }
+    let password = tenantry.vault().open(&entries[0].credential).await?;
+    let login = PgConnectOptions::new_without_pgpass()
+        .host(&entries[0].host)
+        .port(entries[0].port)
+        .username(entries[0].login.as_str())
+        .password(password.expose_secret());
+    let landlord = landlord.connect_options().get_database().unwrap_or_default().to_owned();
+    for (what, database) in [("globex's database", entries[1].database.as_str()), ("the landlord", &landlord)] {
+        match login.clone().database(database).connect().await {
+            Ok(session) => {
+                session.close().await?;
+                return Err(format!("{what} let it in").into());
+            }
+            Err(error) => println!("  {what}: {error}"),
+        }
+    }
+    Ok(())
+}
+
+async fn lives(tenantry: &Tenantry) -> Result<(), Anything> {
+    println!("\nStates");
+    let clock = Instant::now();
+    tenantry.suspend("globex").reason("unpaid").await?;
+    match tenantry.resolve("globex").await {
+        Ok(_) => return Err("a suspended tenant was resolved".into()),
+        Err(error) => println!("  suspended in {:.0?}: {error}", clock.elapsed()),
+    }
+    let clock = Instant::now();
+    tenantry.activate("globex").await?;
+    let notes: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&tenantry.resolve("globex").await?).await?;
+    println!("  activated in {:.0?}: {notes} note, as before", clock.elapsed());
+    let clock = Instant::now();
+    tenantry.purge("initech").force().await?;
+    println!("  initech purged in {:.0?}; its slug is free again", clock.elapsed());
+    Ok(())
+}
+
+async fn list(landlord: &PgPool) -> Result<(), Anything> {
+    println!("\nThe landlord holds");
+    const TENANTS: &str = "SELECT t.slug, t.status, coalesce(d.database, '-'), coalesce(d.login, '-'), \
+        (SELECT count(*) FROM tenantry.credentials WHERE owner = 'tenant:' || t.id) \
+        FROM tenantry.tenants t LEFT JOIN tenantry.tenant_databases d ON d.tenant_id = t.id AND d.status = 'active' \
+        ORDER BY t.id";
+    println!("  {:10} {:10} {:36} {:40} secrets", "tenant", "status", "database", "login");
+    for (slug, status, database, login, secrets) in
+        sqlx::query_as::<_, (String, String, String, String, i64)>(TENANTS).fetch_all(landlord).await?
+    {
+        println!("  {slug:10} {status:10} {database:36} {login:40} {secrets}");
+    }
+    const OPERATIONS: &str = "SELECT kind, status, count(*), avg(extract(epoch FROM finished_at - created_at) * 1000)::float8 \
+        FROM tenantry.operations GROUP BY 1, 2 ORDER BY min(created_at)";
+    println!("  {:16} {:8} {:>5}  mean", "operation", "status", "count");
+    for (kind, status, count, mean) in
+        sqlx::query_as::<_, (String, String, i64, Option<f64>)>(OPERATIONS).fetch_all(landlord).await?
+    {
+        println!("  {kind:16} {status:8} {count:>5}  {:.0} ms", mean.unwrap_or_default());
+    }
+    Ok(())
+}

@@ -1,0 +1,379 @@
+//! Where a tenant's data lives, through which roles it is reached, and on which server.
+use crate::error::UnknownWord;
+use crate::ident::{DatabaseName, InvalidName, RoleName, ServerName};
+use crate::operation::words;
+use crate::secret::CredentialId;
+use crate::tenant::TenantId;
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+use time::OffsetDateTime;
+
+words! {
+    /// What a directory entry is for.
+    DatabaseKind, "kind of database" {
+        /// Reads and writes.
+        Primary = "primary",
+        /// Reads only: a physical standby.
+        Replica = "replica",
+        /// Kept, not connected to.
+        Backup = "backup",
+    }
+}
+words! {
+    /// Whether a directory entry is in use.
+    DatabaseStatus, "status of a database" {
+        /// In use, with a login of its own.
+        Active = "active",
+        /// In use on a shared login, until it is adopted.
+        Fallback = "fallback",
+        /// Not in use any more.
+        Dropped = "dropped",
+    }
+}
+words! {
+    /// Which protocol a database speaks. A MySQL entry can be stored; resolving it is refused with
+    /// [`ResolveError::NotBuilt`](crate::error::ResolveError::NotBuilt).
+    Driver, "driver" {
+        /// PostgreSQL.
+        Postgres = "postgres",
+        /// MySQL: stored only.
+        MySql = "mysql",
+    }
+}
+words! {
+    /// Where a database user stands.
+    UserStatus, "status of a database user" {
+        /// Sealed, perhaps made on the server, not in use.
+        Pending = "pending",
+        /// The login that the directory entry names.
+        Active = "active",
+        /// Replaced; waits to be dropped.
+        Retiring = "retiring",
+        /// Gone from the server.
+        Dropped = "dropped",
+    }
+}
+words! {
+    /// How the connection is encrypted, as in libpq's `sslmode`.
+    TlsMode, "TLS mode" {
+        /// Never; for loopback.
+        Disable = "disable",
+        /// If the server offers it.
+        Prefer = "prefer",
+        /// Always, whatever the certificate says.
+        Require = "require",
+        /// Always; the certificate must be signed by a known authority.
+        VerifyCa = "verify_ca",
+        /// Always; signed by a known authority for this host name.
+        VerifyFull = "verify_full",
+    }
+}
+
+impl TlsMode {
+    /// `verify-full`, but `prefer` where no wire is left to tap.
+    pub fn default_for(host: &str) -> Self {
+        let loopback = host == "localhost"
+            || host.starts_with('/')
+            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback());
+        if loopback { Self::Prefer } else { Self::VerifyFull }
+    }
+}
+
+/// Counts the logins of a tenant: a rotation raises it. Starts at 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub i64);
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How a session to a tenant database is set up. Stored as JSON; an absent field means the server's own default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ConnectionSettings {
+    /// Schemas, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub search_path: Vec<String>,
+    /// `None`: [`TlsMode::default_for`] the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
+    /// Certificates of the authorities to trust, PEM. `None`: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_certificate: Option<String>,
+    /// What `pg_stat_activity` shows. `None`: `tenantry`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<String>,
+    /// Milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement_timeout_ms: Option<u32>,
+    /// Milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_timeout_ms: Option<u32>,
+    /// Milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_in_transaction_timeout_ms: Option<u32>,
+}
+
+/// A directory entry: where a tenant's data lives and which credential opens it. No secret in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TenantDatabase {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What for.
+    pub kind: DatabaseKind,
+    /// Which protocol.
+    pub driver: Driver,
+    /// The registered server it was provisioned on; `None` for a database that is only pointed to.
+    pub server: Option<ServerName>,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Database name on that server.
+    pub database: DatabaseName,
+    /// The login to use.
+    pub login: RoleName,
+    /// The role that owns the objects and the role that holds the grants, if we made them.
+    pub roles: Option<GroupRoles>,
+    /// Opens the login's password.
+    pub credential: CredentialId,
+    /// Which login it is.
+    pub generation: Generation,
+    /// Whether it is in use.
+    pub status: DatabaseStatus,
+    /// How sessions are set up.
+    pub settings: ConnectionSettings,
+}
+
+/// The two NOLOGIN roles of a tenant database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRoles {
+    /// Owns schema and objects.
+    pub owner: RoleName,
+    /// Holds the application's grants.
+    pub app: RoleName,
+}
+
+/// The names of everything that a tenant has on a server. All follow from the database's name, which is unique on its
+/// server by the tenant's [place](crate::registry::Placement); so whoever has the one name has them all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TenantNames {
+    /// The database.
+    pub database: DatabaseName,
+    /// The two NOLOGIN roles.
+    pub roles: GroupRoles,
+    /// The login that runs migrations, for one operation.
+    pub migrator: RoleName,
+}
+impl TenantNames {
+    /// Longest database name in bytes, so that every role's name fits into 63.
+    pub const MAX_DATABASE: usize = 50;
+
+    /// `<database>_owner`, `<database>_app`, `<database>_mig`.
+    pub fn of(database: &DatabaseName) -> Result<Self, InvalidName> {
+        let length = database.as_str().len();
+        if length > Self::MAX_DATABASE {
+            return Err(InvalidName::Length { length, min: 1, max: Self::MAX_DATABASE });
+        }
+        Ok(Self {
+            roles: GroupRoles { owner: format!("{database}_owner").parse()?, app: format!("{database}_app").parse()? },
+            migrator: format!("{database}_mig").parse()?,
+            database: database.clone(),
+        })
+    }
+    /// `<database>_v<generation>`.
+    pub fn login(&self, generation: Generation) -> Result<RoleName, InvalidName> {
+        format!("{}_v{generation}", self.database).parse()
+    }
+}
+
+words! {
+    /// What the application's login may do in its tenant database.
+    AppAccess, "access" {
+        /// Read and write rows, use sequences, call functions; no DDL.
+        App = "app",
+        /// Everything that migrations may: for hosts that run DDL with the application's login.
+        Owner = "owner",
+    }
+}
+
+impl TenantDatabase {
+    /// An entry for PostgreSQL that is the tenant's primary, of generation 1, with default settings.
+    pub fn primary(
+        tenant: TenantId, host: impl Into<String>, port: u16, database: DatabaseName, login: RoleName,
+        credential: CredentialId,
+    ) -> Self {
+        Self {
+            tenant,
+            kind: DatabaseKind::Primary,
+            driver: Driver::Postgres,
+            server: None,
+            host: host.into(),
+            port,
+            database,
+            login,
+            roles: None,
+            credential,
+            generation: Generation(1),
+            status: DatabaseStatus::Active,
+            settings: ConnectionSettings::default(),
+        }
+    }
+}
+
+/// A login of a tenant database, in the order of its life. A row is never removed while the login may exist.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DatabaseUser {
+    /// Whose.
+    pub tenant: TenantId,
+    /// On which server.
+    pub server: ServerName,
+    /// In which database.
+    pub database: DatabaseName,
+    /// The login.
+    pub role: RoleName,
+    /// Which generation of the tenant's login.
+    pub generation: Generation,
+    /// Where it stands.
+    pub status: UserStatus,
+    /// Why it stands there, if there is more to say.
+    pub reason: Option<String>,
+}
+impl DatabaseUser {
+    /// A login that is about to be made.
+    pub fn pending(
+        tenant: TenantId, server: ServerName, database: DatabaseName, role: RoleName, generation: Generation,
+    ) -> Self {
+        Self { tenant, server, database, role, generation, status: UserStatus::Pending, reason: None }
+    }
+    /// The same in another status.
+    pub fn with_status(self, status: UserStatus) -> Self {
+        Self { status, ..self }
+    }
+}
+
+/// The names that block (a) makes on a server; another installation on the same server has others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ServerNames {
+    /// NOLOGIN; owns the tenant databases.
+    pub admin: RoleName,
+    /// The provisioner's first login.
+    pub blue: RoleName,
+    /// The provisioner's second login.
+    pub green: RoleName,
+    /// All cluster statements and all advisory locks go through it.
+    pub maintenance: DatabaseName,
+}
+impl ServerNames {
+    /// `<prefix>_admin`, `<prefix>_blue`, `<prefix>_green`, `<prefix>_maintenance`.
+    pub fn with_prefix(prefix: &str) -> Result<Self, InvalidName> {
+        Ok(Self {
+            admin: format!("{prefix}_admin").parse()?,
+            blue: format!("{prefix}_blue").parse()?,
+            green: format!("{prefix}_green").parse()?,
+            maintenance: format!("{prefix}_maintenance").parse()?,
+        })
+    }
+}
+
+words! {
+    /// Where a server's set-up stands.
+    ServerStatus, "status of a server" {
+        /// Being set up: no tenant goes there.
+        SettingUp = "setting_up",
+        /// Ready.
+        Ready = "ready",
+    }
+}
+
+/// A PostgreSQL server (one cluster) that tenants may live on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DatabaseServer {
+    /// The host's name for it.
+    pub name: ServerName,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// How connections are encrypted.
+    pub tls: TlsMode,
+    /// Certificates of the authorities to trust, PEM. `None`: the system's.
+    pub root_certificate: Option<String>,
+    /// What block (a) made there.
+    pub names: ServerNames,
+    /// Which of the two logins is in use.
+    pub login: RoleName,
+    /// The version of the secrets of the two logins.
+    pub secret_version: i64,
+    /// Where its set-up stands.
+    pub status: ServerStatus,
+    /// Most tenants.
+    pub capacity: u32,
+    /// A server of weight 2 gets twice the tenants of one of weight 1; at least 1.
+    pub weight: u32,
+    /// Takes no new tenants.
+    pub draining: bool,
+    /// Connections that one installation may hold there in all.
+    pub max_connections: u32,
+    /// The host's own words, for placement.
+    pub labels: serde_json::Value,
+    /// When it was first set up.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+impl DatabaseServer {
+    /// A server that is about to be set up, with the defaults of every setting.
+    pub fn new(name: ServerName, host: impl Into<String>, port: u16, names: ServerNames) -> Self {
+        let host = host.into();
+        Self {
+            name,
+            tls: TlsMode::default_for(&host),
+            host,
+            port,
+            root_certificate: None,
+            login: names.blue.clone(),
+            names,
+            secret_version: 1,
+            status: ServerStatus::SettingUp,
+            capacity: 1000,
+            weight: 1,
+            draining: false,
+            max_connections: 90,
+            labels: serde_json::Value::Null,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+    /// The login that is not in use.
+    pub fn idle_login(&self) -> &RoleName {
+        if self.login == self.names.blue { &self.names.green } else { &self.names.blue }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_goes_without_a_verified_certificate() {
+        for host in ["127.0.0.1", "::1", "[::1]", "localhost", "/run/postgresql"] {
+            assert_eq!(TlsMode::default_for(host), TlsMode::Prefer, "{host}");
+        }
+        for host in ["db1.internal", "10.0.0.1", "localhost.example.org"] {
+            assert_eq!(TlsMode::default_for(host), TlsMode::VerifyFull, "{host}");
+        }
+    }
+
+    #[test]
+    fn settings_are_typed_and_keep_what_is_not_said() {
+        assert_eq!(serde_json::to_string(&ConnectionSettings::default()).unwrap(), "{}");
+        assert!(serde_json::from_str::<ConnectionSettings>(r#"{"serach_path": ["x"]}"#).is_err());
+    }
+}

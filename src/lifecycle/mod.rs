@@ -1,0 +1,183 @@
+//! Suspend, activate, purge: sagas of the `fence` lane over the same "ensure absent" statements as the undo of a
+//! provisioning. Each begins with the fence on the server, so that it holds on nodes that know nothing of it.
+use crate::error::{After, ChangeError, StoreError};
+use crate::operation::{Lane, OperationId, OperationStatus, Subject};
+use crate::saga::{AnySaga, Begun, Engine, Intent, Observer, Outcome, Record};
+use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
+use crate::vault::Forgotten;
+use crate::worker::Workshop;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::sync::Arc;
+use uuid::Uuid;
+
+mod saga;
+mod server;
+mod steps;
+mod world;
+use saga::LifecycleSaga;
+
+/// What is to be done with a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Verb {
+    /// Refuse it on the server, keep everything.
+    Suspend,
+    /// Let it in again, with the login of its current generation alone.
+    Activate,
+    /// Destroy it. `force` says that its data may go now.
+    Purge {
+        /// Without it a purge is refused: no deadline has passed.
+        force: bool,
+    },
+}
+
+impl Verb {
+    /// The stored name of its saga.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Suspend => "suspend",
+            Self::Activate => "activate",
+            Self::Purge { .. } => "purge",
+        }
+    }
+    /// The status that it leads to.
+    fn leads_to(self) -> TenantStatus {
+        match self {
+            Self::Suspend => TenantStatus::Suspended,
+            Self::Activate => TenantStatus::Active,
+            Self::Purge { .. } => TenantStatus::Deleted,
+        }
+    }
+    fn check(self, tenant: &Tenant) -> Result<(), ChangeError> {
+        let found = tenant.status();
+        let allowed = match self {
+            Self::Suspend => found == TenantStatus::Active,
+            Self::Activate => found == TenantStatus::Suspended,
+            Self::Purge { .. } => found != TenantStatus::Deleted,
+        };
+        match self {
+            _ if !allowed => Err(ChangeError::Status { found }),
+            Self::Purge { force: false } => Err(ChangeError::Kept { until: None }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a purge did with keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Purged {
+    /// The tenant that was, status `deleted`.
+    pub tenant: Tenant,
+    /// Whether records in old backups of the landlord still open.
+    pub keys: Forgotten,
+}
+
+/// Changes tenants. It spawns nothing: dropping one of its futures is like the death of the process.
+#[derive(Clone)]
+pub struct Lifecycle {
+    shop: Workshop,
+    engine: Engine,
+    sagas: [Arc<LifecycleSaga>; 3],
+}
+
+impl Lifecycle {
+    /// Over these stores.
+    pub fn new(shop: Workshop, engine: Engine) -> Self {
+        let verbs = [Verb::Suspend, Verb::Activate, Verb::Purge { force: true }];
+        let sagas = verbs.map(|verb| Arc::new(LifecycleSaga::new(shop.clone(), verb)));
+        Self { shop, engine, sagas }
+    }
+    /// The sagas, for a [`Recoverer`](crate::saga::Recoverer).
+    pub fn sagas(&self) -> Vec<Arc<dyn AnySaga>> {
+        self.sagas.iter().map(|s| s.clone() as Arc<dyn AnySaga>).collect()
+    }
+
+    /// Begins and drives it to its end. With a key that is known, waits for that operation instead.
+    ///
+    /// # Cancel safety
+    /// Before the intent's commit nothing has happened; after it recovery goes on.
+    pub async fn apply(&self, verb: Verb, tenant: TenantRef<'_>, observer: &Observer) -> Result<Tenant, ChangeError> {
+        match self.begin(verb, tenant, None, None).await? {
+            Begun::New(record) => {
+                let saga = self.sagas.iter().find(|s| s.verb().kind() == verb.kind());
+                let saga = saga.ok_or_else(|| StoreError::conflict("no such saga"))?;
+                let outcome = self.engine.drive(&**saga, *record, true, observer).await?;
+                self.tenant_after(outcome).await
+            }
+            Begun::Joined(record) => self.tenant_after(Outcome::of(self.shop.wait(record.id).await?)).await,
+            Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
+            Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
+        }
+    }
+
+    /// Commits the intent, under which the caller then holds the operation, or finds the one that has its key.
+    pub async fn begin(
+        &self, verb: Verb, tenant: TenantRef<'_>, key: Option<String>, reason: Option<String>,
+    ) -> Result<Begun, ChangeError> {
+        let found = self.shop.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
+        let saga = self.sagas.iter().find(|s| s.verb().kind() == verb.kind());
+        let saga = saga.ok_or_else(|| StoreError::conflict("no such saga"))?;
+        let intent = Intent {
+            key,
+            reason,
+            request: json!({ "tenant": found.id(), "verb": verb }),
+            intended: Engine::first_intent(&**saga),
+            total: saga.len(),
+            worker: Uuid::now_v7().to_string(),
+            lease: self.engine.settings().lease,
+            ..Intent::new(OperationId::new(), verb.kind(), Lane::Fence, Subject::Tenant(found.id()))
+        };
+        // A known key is joined whatever the status has become through it.
+        if let Some(begun) = self.known(&intent).await? {
+            return Ok(begun);
+        }
+        verb.check(&found)?;
+        match self.engine.journal().begin(&intent).await? {
+            Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
+            Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
+            begun => Ok(begun),
+        }
+    }
+
+    async fn known(&self, intent: &Intent) -> Result<Option<Begun>, ChangeError> {
+        if intent.key.is_none() {
+            return Ok(None);
+        }
+        match self.engine.journal().joined(intent).await? {
+            Some(Begun::KeyReused(operation)) => Err(ChangeError::KeyReused { operation }),
+            found => Ok(found),
+        }
+    }
+
+    /// The tenant after an operation ended, or why it did not end well.
+    pub async fn tenant_after(&self, outcome: Outcome) -> Result<Tenant, ChangeError> {
+        let record = self.ended(outcome)?;
+        let id = record.subject.tenant().ok_or(ChangeError::Unknown)?;
+        self.shop.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)
+    }
+
+    /// The same for a purge.
+    pub async fn purged(&self, outcome: Outcome) -> Result<Purged, ChangeError> {
+        let record = self.ended(outcome)?;
+        let keys = record.outputs.get(steps::FORGET).and_then(|v| serde_json::from_value(v.clone()).ok());
+        let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
+        let tenant = self.shop.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
+        Ok(Purged { tenant, keys: keys.unwrap_or(Forgotten::SharedKey) })
+    }
+
+    fn ended(&self, outcome: Outcome) -> Result<Record, ChangeError> {
+        let record = outcome.record;
+        let after = match (outcome.failure, record.status) {
+            (Some(failure), _) => return Err(failure.into()),
+            (None, OperationStatus::Done) => return Ok(record),
+            (None, OperationStatus::Undone) => After::Undone,
+            (None, OperationStatus::Undoing) => After::Undoing,
+            (None, OperationStatus::Parked) => After::Parked,
+            (None, OperationStatus::Running) => After::Continuing,
+        };
+        Err(record.told(after).into())
+    }
+}

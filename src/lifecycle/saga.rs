@@ -1,0 +1,63 @@
+use super::Verb;
+use super::server::{Admit, Refuse, Remove};
+use super::steps::{Abandon, Become, Forget, Park, Release, Resume};
+use super::world::World;
+use crate::error::StepError;
+use crate::saga::{Action, Run, Saga};
+use crate::tenant::TenantStatus;
+use crate::worker::Workshop;
+
+/// The plain list of a verb's steps.
+pub(crate) struct LifecycleSaga {
+    shop: Workshop,
+    verb: Verb,
+    steps: Vec<Box<dyn Action<World>>>,
+    no_return: usize,
+}
+
+impl LifecycleSaga {
+    pub(super) fn new(shop: Workshop, verb: Verb) -> Self {
+        let (steps, no_return): (Vec<Box<dyn Action<World>>>, _) = match verb {
+            // A fence that began only goes forward: half a fence is no state that anybody asked for.
+            Verb::Suspend => (vec![Box::new(Park), Box::new(Refuse), Box::new(Become(verb.leads_to()))], 0),
+            Verb::Activate => (vec![Box::new(Admit), Box::new(Become(verb.leads_to())), Box::new(Resume)], 0),
+            // Refused first, which can be taken back; from the status `purging` on it only goes forward.
+            Verb::Purge { .. } => (
+                vec![
+                    Box::new(Park),
+                    Box::new(Refuse),
+                    Box::new(Become(TenantStatus::Purging)),
+                    Box::new(Remove),
+                    Box::new(Forget),
+                    Box::new(Release),
+                    Box::new(Abandon),
+                    Box::new(Become(verb.leads_to())),
+                ],
+                2,
+            ),
+        };
+        Self { shop, verb, steps, no_return }
+    }
+    pub(super) fn verb(&self) -> Verb {
+        self.verb
+    }
+    pub(super) fn len(&self) -> u32 {
+        self.steps.len() as u32
+    }
+}
+
+impl Saga for LifecycleSaga {
+    type World = World;
+    fn kind(&self) -> &'static str {
+        self.verb.kind()
+    }
+    fn steps(&self) -> &[Box<dyn Action<World>>] {
+        &self.steps
+    }
+    fn no_return(&self) -> usize {
+        self.no_return
+    }
+    fn world(&self, run: &Run) -> Result<World, StepError> {
+        World::new(self.shop.clone(), run)
+    }
+}

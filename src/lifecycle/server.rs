@@ -1,0 +1,76 @@
+//! The steps on the server.
+use super::world::World;
+use crate::error::StepError;
+use crate::saga::{Action, Run};
+use crate::tenant::TenantStatus;
+use async_trait::async_trait;
+use serde_json::Value;
+
+/// NOLOGIN for every login that the tenant has or may have, and the end of their sessions.
+pub(super) struct Refuse;
+#[async_trait]
+impl Action<World> for Refuse {
+    fn name(&self) -> &'static str {
+        "server.refuse"
+    }
+    fn joins_previous(&self) -> bool {
+        true
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        if let Some(names) = world.names().await? {
+            let logins = world.logins().await?;
+            world.hold(run).await?.refuse(&names, &logins).await?;
+        }
+        Ok(Value::Null)
+    }
+    /// Only a purge that did not begin to destroy comes here: what was active is let in again.
+    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
+        if world.tenant().await?.status() == TenantStatus::Active {
+            Admit.run(run, world).await?;
+        }
+        Ok(())
+    }
+}
+
+/// LOGIN for the login of the current generation, and for no other.
+pub(super) struct Admit;
+#[async_trait]
+impl Action<World> for Admit {
+    fn name(&self) -> &'static str {
+        "server.admit"
+    }
+    fn joins_previous(&self) -> bool {
+        false
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        if let (Some(_), Some(login)) = (world.names().await?, world.current().await?) {
+            world.hold(run).await?.admit(&login).await?;
+        }
+        Ok(Value::Null)
+    }
+    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+/// Database, logins and roles: ensured absent.
+pub(super) struct Remove;
+#[async_trait]
+impl Action<World> for Remove {
+    fn name(&self) -> &'static str {
+        "cluster.remove"
+    }
+    fn joins_previous(&self) -> bool {
+        true
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        if let Some(names) = world.names().await? {
+            let logins = world.logins().await?;
+            world.hold(run).await?.remove(&names, &logins).await?;
+        }
+        Ok(Value::Null)
+    }
+    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+        Err(StepError::fail("what is destroyed does not come back"))
+    }
+}

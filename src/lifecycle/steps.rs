@@ -1,0 +1,144 @@
+//! The steps that write to the landlord.
+use super::world::World;
+use crate::error::{StepError, StoreError};
+use crate::operation::{Lane, OperationStatus};
+use crate::saga::{Action, Run};
+use crate::tenant::TenantStatus;
+use async_trait::async_trait;
+use serde_json::Value;
+
+/// The stored name of [`Forget`].
+pub(super) const FORGET: &str = "secrets.forget";
+
+/// Stops what the change lane is doing: its worker can write nothing any more.
+pub(super) struct Park;
+#[async_trait]
+impl Action<World> for Park {
+    fn name(&self) -> &'static str {
+        "change.park"
+    }
+    fn joins_previous(&self) -> bool {
+        false
+    }
+    async fn run(&self, run: &Run, _: &mut World) -> Result<Value, StepError> {
+        let parked = run.journal().park_change(run.subject(), run.writer()).await?;
+        serde_json::to_value(parked.map(|p| p.id)).map_err(StepError::fail)
+    }
+    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
+        Resume.run(run, world).await.map(drop)
+    }
+}
+
+/// The tenant's status, by compare-and-set.
+pub(super) struct Become(pub(super) TenantStatus);
+#[async_trait]
+impl Action<World> for Become {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            TenantStatus::Purging => "tenant.purging",
+            TenantStatus::Deleted => "tenant.delete",
+            TenantStatus::Suspended => "tenant.suspend",
+            _ => "tenant.activate",
+        }
+    }
+    fn joins_previous(&self) -> bool {
+        self.0 != TenantStatus::Purging
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        let tenant = world.tenant().await?;
+        if tenant.status() != self.0 {
+            let next = tenant.clone().with_status(self.0);
+            let updated = world.shop.registry.update(&tenant, &next, Some(run.writer())).await;
+            // Somebody renamed it in between: read it again.
+            updated.map_err(|e| match e {
+                StoreError::Conflict(_) => StepError::retry(e),
+                e => e.into(),
+            })?;
+        }
+        Ok(Value::Null)
+    }
+    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+        Err(StepError::fail("a status that others have seen is not taken back"))
+    }
+}
+
+/// Lets an operation that a fence stopped go on.
+pub(super) struct Resume;
+#[async_trait]
+impl Action<World> for Resume {
+    fn name(&self) -> &'static str {
+        "change.resume"
+    }
+    fn joins_previous(&self) -> bool {
+        true
+    }
+    async fn run(&self, run: &Run, _: &mut World) -> Result<Value, StepError> {
+        let history = run.journal().history(run.subject()).await?;
+        let parked = |r: &&crate::saga::Record| r.lane == Lane::Change && r.status == OperationStatus::Parked;
+        if let Some(record) = history.iter().find(parked) {
+            run.journal().unpark(record.id, false).await?;
+        }
+        Ok(Value::Null)
+    }
+    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+/// Every secret and every token of the tenant.
+pub(super) struct Forget;
+#[async_trait]
+impl Action<World> for Forget {
+    fn name(&self) -> &'static str {
+        FORGET
+    }
+    fn joins_previous(&self) -> bool {
+        true
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        world.shop.tokens.forget_tenant(world.tenant, run.writer()).await?;
+        let (_, keys) = world.shop.vault.forget_tenant(world.tenant, run.writer()).await?;
+        serde_json::to_value(keys).map_err(StepError::fail)
+    }
+    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+        Err(StepError::fail("what is destroyed does not come back"))
+    }
+}
+
+/// The tenant's place on the server: its names are free again.
+pub(super) struct Release;
+#[async_trait]
+impl Action<World> for Release {
+    fn name(&self) -> &'static str {
+        "server.release"
+    }
+    fn joins_previous(&self) -> bool {
+        true
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        world.shop.servers.release(world.tenant, run.writer()).await?;
+        Ok(Value::Null)
+    }
+    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+        Err(StepError::fail("what is destroyed does not come back"))
+    }
+}
+
+/// What the change lane was doing has nothing left to go on with.
+pub(super) struct Abandon;
+#[async_trait]
+impl Action<World> for Abandon {
+    fn name(&self) -> &'static str {
+        "change.abandon"
+    }
+    fn joins_previous(&self) -> bool {
+        true
+    }
+    async fn run(&self, run: &Run, _: &mut World) -> Result<Value, StepError> {
+        run.journal().abandon_change(run.subject(), run.writer()).await?;
+        Ok(Value::Null)
+    }
+    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,326 @@
+//! The one module that makes SQL from names. It quotes every identifier and every literal itself.
+//!
+//! The blocks are those of the crate's page on rights. A block in BEGIN … COMMIT is one call of the simple protocol: it
+//! happens as a whole or not at all. What cannot stand in a transaction, or may fail by design, stands alone.
+use super::scram::Verifier;
+use crate::database::{AppAccess, GroupRoles, TenantNames};
+use crate::error::ClusterError;
+use crate::ident::{DatabaseName, RoleName};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use std::time::Duration;
+
+/// For a server that is gone without a word: one that is there ends a statement earlier, by `statement_timeout`.
+const ANSWER: Duration = Duration::from_secs(6 * 60);
+
+/// SQL that is safe to run: made here, nowhere else. No Debug: it may hold a verifier.
+pub(crate) struct Ddl(String);
+
+impl Ddl {
+    fn block(statements: impl IntoIterator<Item = String>) -> Self {
+        let mut sql = String::from("BEGIN; ");
+        for statement in statements {
+            sql.push_str(&statement);
+            sql.push_str("; ");
+        }
+        sql.push_str("COMMIT");
+        Self(sql)
+    }
+    /// Runs it. After an error inside a block the session is in a failed transaction, and is to be dropped.
+    pub(crate) async fn run(self, session: &mut PgConnection, phase: &'static str) -> Result<(), ClusterError> {
+        self.execute(session).await.map_err(ClusterError::sql(phase))
+    }
+    /// The same for a caller that decides by SQLSTATE.
+    #[expect(clippy::disallowed_methods, reason = "made in this module, which quotes")]
+    pub(crate) async fn execute(self, session: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let statement = session.execute(sqlx::raw_sql(AssertSqlSafe(self.0)));
+        match tokio::time::timeout(ANSWER, statement).await {
+            Ok(answer) => answer.map(drop),
+            Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+        }
+    }
+    /// For a script that a person runs.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An identifier: quotes doubled. It has no NUL by its type.
+fn id(name: &impl AsRef<str>) -> String {
+    format!("\"{}\"", name.as_ref().replace('"', "\"\""))
+}
+
+/// A literal: quotes doubled; a backslash means itself, since `standard_conforming_strings` is on in every session.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+// Block (b): provision.
+
+/// b1: roles that are missing, each with its marker.
+pub(crate) fn create_groups(roles: &[&RoleName], marker: &str) -> Ddl {
+    let create = |role: &&RoleName| format!("CREATE ROLE {0} NOLOGIN; {1}", id(role), comment_role(role, marker));
+    Ddl::block(roles.iter().map(create))
+}
+
+fn comment_role(role: &RoleName, marker: &str) -> String {
+    format!("COMMENT ON ROLE {} IS {}", id(role), literal(marker))
+}
+
+/// b2, alone: it cannot stand in a transaction.
+pub(crate) fn create_database(database: &DatabaseName) -> Ddl {
+    Ddl(format!("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false", id(database)))
+}
+
+/// b3: PUBLIC is out before anybody can come in.
+pub(crate) fn open_database(names: &TenantNames, marker: &str, temp_tables: bool) -> Ddl {
+    let (db, owner, app) = (id(&names.database), id(&names.roles.owner), id(&names.roles.app));
+    let mut block = vec![
+        format!("COMMENT ON DATABASE {db} IS {}", literal(marker)),
+        format!("REVOKE ALL ON DATABASE {db} FROM PUBLIC"),
+        format!("GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {db} TO {owner}"),
+        format!("GRANT CONNECT ON DATABASE {db} TO {app}"),
+    ];
+    if temp_tables {
+        block.push(format!("GRANT TEMPORARY ON DATABASE {db} TO {app}"));
+    }
+    block.push(format!("ALTER DATABASE {db} ALLOW_CONNECTIONS true"));
+    Ddl::block(block)
+}
+
+/// b4, in the tenant's database. The membership lasts for the block alone: with thousands of permanent ones the
+/// provisioner's connect takes seconds.
+pub(crate) fn own_schema(roles: &GroupRoles, admin: &RoleName) -> Ddl {
+    let (owner, app, admin) = (id(&roles.owner), id(&roles.app), id(admin));
+    Ddl::block([
+        format!("GRANT {owner} TO {admin}"),
+        format!("ALTER SCHEMA public OWNER TO {owner}"),
+        String::from("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
+        format!("GRANT USAGE ON SCHEMA public TO {app}"),
+        format!("REVOKE {owner} FROM {admin}"),
+    ])
+}
+
+/// A login: what it is called, whom it acts as, and how many sessions it may have.
+pub(crate) struct Login<'a> {
+    pub(crate) name: &'a RoleName,
+    pub(crate) acts_as: &'a RoleName,
+    pub(crate) limit: i32,
+    pub(crate) verifier: &'a Verifier,
+}
+
+/// b5 and b7: a new login.
+pub(crate) fn create_login(login: &Login<'_>, marker: &str) -> Ddl {
+    let (name, group) = (id(login.name), id(login.acts_as));
+    let (limit, verifier) = (login.limit, literal(login.verifier.as_str()));
+    Ddl::block([
+        format!("CREATE ROLE {name} LOGIN CONNECTION LIMIT {limit} PASSWORD {verifier}"),
+        comment_role(login.name, marker),
+        format!("GRANT {group} TO {name}"),
+        format!("ALTER ROLE {name} SET role = {group}"),
+    ])
+}
+
+/// The same for one that is there: whatever an earlier worker did to it, it is now as it should be.
+pub(crate) fn renew_login(login: &Login<'_>, admin: &RoleName) -> Ddl {
+    let (name, group) = (id(login.name), id(login.acts_as));
+    let (limit, verifier) = (login.limit, literal(login.verifier.as_str()));
+    Ddl::block([
+        format!("ALTER ROLE {name} LOGIN CONNECTION LIMIT {limit} PASSWORD {verifier}"),
+        format!("GRANT {group} TO {name}"),
+        format!("ALTER ROLE {name} SET role = {group}"),
+        format!("REVOKE {name} FROM {}", id(admin)),
+    ])
+}
+
+/// b6, as the migrator: no `IN SCHEMA`, so that it holds for schemas that migrations make later.
+pub(crate) fn defaults(app: &RoleName) -> Ddl {
+    let app = id(app);
+    let change = |what: &str| format!("ALTER DEFAULT PRIVILEGES {what}");
+    Ddl::block([
+        change(&format!("GRANT USAGE ON SCHEMAS TO {app}")),
+        change(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {app}")),
+        change(&format!("GRANT USAGE, SELECT ON SEQUENCES TO {app}")),
+        change("REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC"),
+        change(&format!("GRANT EXECUTE ON FUNCTIONS TO {app}")),
+        change("REVOKE USAGE ON TYPES FROM PUBLIC"),
+        change(&format!("GRANT USAGE ON TYPES TO {app}")),
+    ])
+}
+
+/// b9, as the migrator. The table's name is the host's own, possibly with a schema: it comes as SQL from the host's
+/// code, as sqlx itself takes it.
+pub(crate) fn close_ledger(table: &str, app: &RoleName) -> Ddl {
+    Ddl(format!("REVOKE INSERT, UPDATE, DELETE ON TABLE {table} FROM {}", id(app)))
+}
+
+// Block (c): retire a login.
+
+/// c1: nobody new comes in; the membership is what allows ending its sessions.
+pub(crate) fn refuse_login(login: &RoleName, admin: &RoleName) -> Ddl {
+    let (login, admin) = (id(login), id(admin));
+    Ddl::block([format!("ALTER ROLE {login} NOLOGIN"), format!("GRANT {login} TO {admin}")])
+}
+
+/// The way back from c1.
+pub(crate) fn admit_login(login: &RoleName, admin: &RoleName) -> Ddl {
+    let (login, admin) = (id(login), id(admin));
+    Ddl::block([format!("ALTER ROLE {login} LOGIN"), format!("REVOKE {login} FROM {admin}")])
+}
+
+/// c3 and d4, alone: a failure (2BP01) must not abort anything else.
+pub(crate) fn drop_role(role: &RoleName) -> Ddl {
+    Ddl(format!("DROP ROLE {}", id(role)))
+}
+
+/// c4, in the tenant's database, after 2BP01: what the login made by accident goes to the role that it acts as. It runs
+/// no code of the tenant.
+pub(crate) fn adopt(login: &RoleName, heir: &RoleName) -> Ddl {
+    let (login, heir) = (id(login), id(heir));
+    Ddl::block([format!("REASSIGN OWNED BY {login} TO {heir}"), format!("DROP OWNED BY {login}")])
+}
+
+// Block (d): drop a tenant.
+
+/// d1.
+pub(crate) fn close_database(database: &DatabaseName) -> Ddl {
+    Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", id(database)))
+}
+
+/// The way back from d1.
+pub(crate) fn reopen_database(database: &DatabaseName) -> Ddl {
+    Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", id(database)))
+}
+
+/// d3, alone, and without FORCE: that refuses with 42501 while an autovacuum worker is in the database, whereas the
+/// plain statement ends autovacuum by itself.
+pub(crate) fn drop_database(database: &DatabaseName) -> Ddl {
+    Ddl(format!("DROP DATABASE {}", id(database)))
+}
+
+/// A prepared transaction can be rolled back by the role that prepared it alone.
+pub(crate) fn roll_back_prepared(gid: &str, owner: &str) -> [Ddl; 2] {
+    [Ddl(format!("SET ROLE {}", id(&owner))), Ddl(format!("ROLLBACK PREPARED {}", literal(gid)))]
+}
+
+// Block (a): set up a server.
+
+/// The admin role and its marker.
+pub(crate) fn create_admin(admin: &RoleName, marker: &str) -> Ddl {
+    Ddl::block([format!("CREATE ROLE {} NOLOGIN CREATEDB CREATEROLE", id(admin)), comment_role(admin, marker)])
+}
+
+/// One of the provisioner's two logins: it gets both attributes of the admin role by acting as it.
+pub(crate) fn create_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier, marker: &str) -> Ddl {
+    let (name, admin) = (id(login), id(admin));
+    Ddl::block([
+        format!("CREATE ROLE {name} LOGIN PASSWORD {}", literal(verifier.as_str())),
+        comment_role(login, marker),
+        format!("GRANT {admin} TO {name}"),
+        format!("ALTER ROLE {name} SET role = {admin}"),
+    ])
+}
+
+/// The same for one that is there.
+pub(crate) fn renew_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier) -> Ddl {
+    let (name, admin) = (id(login), id(admin));
+    Ddl::block([
+        format!("ALTER ROLE {name} LOGIN PASSWORD {}", literal(verifier.as_str())),
+        format!("GRANT {admin} TO {name}"),
+        format!("ALTER ROLE {name} SET role = {admin}"),
+    ])
+}
+
+/// Before and after the maintenance database is made: its owner must be a role of the one who makes it.
+pub(crate) fn lend_admin(admin: &RoleName, lend: bool) -> Ddl {
+    let admin = id(admin);
+    Ddl(if lend { format!("GRANT {admin} TO CURRENT_USER") } else { format!("REVOKE {admin} FROM CURRENT_USER") })
+}
+
+/// The database of all cluster statements and all advisory locks.
+pub(crate) fn create_maintenance(database: &DatabaseName, admin: &RoleName) -> Ddl {
+    Ddl(format!("CREATE DATABASE {} OWNER {} TEMPLATE template0", id(database), id(admin)))
+}
+
+/// a_maintenance, as a provisioner, in it: a tenant that could enter it could take our locks.
+pub(crate) fn close_maintenance(database: &DatabaseName) -> Ddl {
+    Ddl::block([
+        format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", id(database)),
+        String::from("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
+    ])
+}
+
+/// Those who live on PUBLIC's right get one of their own, in the transaction that takes PUBLIC's away.
+pub(crate) fn close_to_public(database: &str, keep: &[String]) -> Ddl {
+    let database = id(&database);
+    let grant = |role: &String| format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {}", id(role));
+    let mut block: Vec<String> = keep.iter().map(grant).collect();
+    block.push(format!("REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC"));
+    Ddl::block(block)
+}
+
+/// a_optional, each alone: a managed service may refuse it.
+pub(crate) fn grant_predefined(group: &'static str, admin: &RoleName) -> Ddl {
+    Ddl(format!("GRANT {} TO {}", id(&group), id(admin)))
+}
+
+// Questions of the set-up's script, each with the answer in the column `yes`.
+
+/// Whether nobody has this role's name.
+pub(crate) fn is_role_missing(role: &RoleName) -> Ddl {
+    Ddl(format!(
+        "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {}) AS yes",
+        literal(role.as_str())
+    ))
+}
+
+/// Whether nobody has this database's name.
+pub(crate) fn is_database_missing(database: &DatabaseName) -> Ddl {
+    let name = literal(database.as_str());
+    Ddl(format!("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = {name}) AS yes"))
+}
+
+/// Whether `question`, a static SELECT, has this answer.
+pub(crate) fn is_answered(question: &'static str, answer: &str) -> Ddl {
+    Ddl(format!("SELECT ({question}) = {} AS yes", literal(answer)))
+}
+
+/// The GRANTs, as rows of text, for those who have a session in a database by PUBLIC's right; none of `mark` is one.
+pub(crate) fn grants_for_sessions(database: &str, mark: &'static str) -> Ddl {
+    let (database, mark) = (literal(database), literal(mark));
+    Ddl(format!(
+        "SELECT DISTINCT pg_catalog.format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', datname, usename) \
+         FROM pg_catalog.pg_stat_activity WHERE datname = {database} AND usename IS NOT NULL AND NOT \
+         pg_catalog.starts_with(coalesce(pg_catalog.shobj_description(usesysid, 'pg_authid'), ''), {mark})"
+    ))
+}
+
+/// Whom the application's login acts as.
+pub(crate) fn acts_as(roles: &GroupRoles, access: AppAccess) -> &RoleName {
+    match access {
+        AppAccess::Owner => &roles.owner,
+        AppAccess::App => &roles.app,
+    }
+}
+
+/// As the migrator, after the users' table was made: as b6 gives it by default, also where b6 was never run.
+pub(crate) fn grant_users(app: &RoleName) -> Ddl {
+    Ddl(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.tenant_users TO {}", id(app)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_and_literals_too() {
+        let role: RoleName = "a\"; DROP ROLE x; --".parse().unwrap();
+        assert_eq!(drop_role(&role).text(), "DROP ROLE \"a\"\"; DROP ROLE x; --\"");
+        let [_, roll] = roll_back_prepared("it's", role.as_str());
+        assert_eq!(roll.text(), "ROLLBACK PREPARED 'it''s'");
+    }
+
+    #[test]
+    fn a_database_is_dropped_without_force() {
+        assert_eq!(drop_database(&"t".parse().unwrap()).text(), "DROP DATABASE \"t\"");
+    }
+}

@@ -1,0 +1,155 @@
+//! "Ensure present" and "ensure absent": look, then do what is missing. Each may be repeated from any half-done state.
+use super::{catalog, ddl, end};
+use crate::database::{GroupRoles, TenantNames};
+use crate::error::ClusterError;
+use crate::ident::{DatabaseName, RoleName};
+use crate::sqlstate;
+use sqlx::PgConnection;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// What every marker begins with, of whichever installation.
+pub(crate) const MARK: &str = "tenantry ";
+
+/// What makes an object ours beside its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Ownership {
+    /// The comment on each role: installation and tenant.
+    pub(crate) marker: String,
+    /// The owner of each database.
+    pub(crate) admin: RoleName,
+}
+
+/// Nothing of these names may be there: what is found later under them is then ours.
+pub(crate) async fn survey(
+    session: &mut PgConnection, names: &TenantNames, login: &RoleName,
+) -> Result<(), ClusterError> {
+    for role in [&names.roles.owner, &names.roles.app, &names.migrator, login] {
+        if catalog::is_role(session, role).await? {
+            return Err(ClusterError::Foreign { kind: "role", name: role.to_string() });
+        }
+    }
+    match catalog::database(session, &names.database).await? {
+        Some(_) => Err(ClusterError::Foreign { kind: "database", name: names.database.to_string() }),
+        None => Ok(()),
+    }
+}
+
+/// b1.
+pub(crate) async fn groups(session: &mut PgConnection, roles: &GroupRoles, by: &Ownership) -> Result<(), ClusterError> {
+    let all = [&roles.owner, &roles.app];
+    let present = catalog::ours(session, all, &by.marker, true).await?;
+    let missing: Vec<&RoleName> = all.into_iter().filter(|r| !present.contains(r)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    ddl::create_groups(&missing, &by.marker).run(session, "creating roles").await
+}
+
+/// b2. A racing CREATE gives 42P04 or 23505: then it is looked at again.
+pub(crate) async fn database(
+    session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
+) -> Result<(), ClusterError> {
+    if let Some(found) = catalog::database(session, name).await? {
+        let is_ours = found.owner == by.admin.as_str();
+        match (is_ours, found.connection_limit) {
+            (false, _) => return Err(ClusterError::Foreign { kind: "database", name: name.to_string() }),
+            (true, -2) => ddl::drop_database(name).run(session, "dropping a half-dropped database").await?,
+            (true, _) => return Ok(()),
+        }
+    }
+    match ddl::create_database(name).execute(session).await {
+        Ok(()) => Ok(()),
+        Err(e) if sqlstate::is(&e, sqlstate::DUPLICATE_DATABASE) || sqlstate::unique_violation(&e).is_some() => {
+            match catalog::database(session, name).await? {
+                Some(found) if found.owner == by.admin.as_str() => Ok(()),
+                _ => Err(ClusterError::Foreign { kind: "database", name: name.to_string() }),
+            }
+        }
+        Err(source) => Err(ClusterError::Sql { phase: "creating the database", source }),
+    }
+}
+
+/// b5 and b7: the login is as described afterwards, whatever an earlier worker did to it.
+pub(crate) async fn login(
+    session: &mut PgConnection, login: &ddl::Login<'_>, by: &Ownership,
+) -> Result<(), ClusterError> {
+    let present = catalog::ours(session, [login.name], &by.marker, true).await?;
+    if present.is_empty() {
+        ddl::create_login(login, &by.marker).run(session, "creating a login").await
+    } else {
+        ddl::renew_login(login, &by.admin).run(session, "renewing a login").await
+    }
+}
+
+/// c1 and c2 for those of `logins` that are ours: nobody comes in, and nobody is left in.
+pub(crate) async fn refused(
+    session: &mut PgConnection, database: &DatabaseName, logins: &[&RoleName], by: &Ownership,
+) -> Result<(), ClusterError> {
+    let present = catalog::ours(session, logins.iter().copied(), &by.marker, false).await?;
+    if present.is_empty() {
+        return Ok(());
+    }
+    for login in &present {
+        ddl::refuse_login(login, &by.admin).run(session, "refusing a login").await?;
+    }
+    end::connecting(session, database).await?;
+    end::of_roles(session, &present).await
+}
+
+/// The way back, for one login.
+pub(crate) async fn admitted(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {
+    if catalog::ours(session, [login], &by.marker, true).await?.is_empty() {
+        return Err(ClusterError::Foreign { kind: "role", name: format!("{login} (it is missing)") });
+    }
+    ddl::admit_login(login, &by.admin).run(session, "admitting a login").await
+}
+
+/// c3 and d4: alone. `Ok(false)`: something depends on it (2BP01).
+pub(crate) async fn role_absent(
+    session: &mut PgConnection, role: &RoleName, by: &Ownership,
+) -> Result<bool, ClusterError> {
+    if catalog::ours(session, [role], &by.marker, false).await?.is_empty() {
+        return Ok(true);
+    }
+    match ddl::drop_role(role).execute(session).await {
+        Ok(()) => Ok(true),
+        Err(e) if sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => Ok(true),
+        Err(e) if sqlstate::is(&e, sqlstate::DEPENDENT_OBJECTS) => Ok(false),
+        Err(source) => Err(ClusterError::Sql { phase: "dropping a role", source }),
+    }
+}
+
+/// Whether a database of this name is there and the admin role owns it.
+pub(crate) async fn is_ours(
+    session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
+) -> Result<bool, ClusterError> {
+    Ok(catalog::database(session, name).await?.is_some_and(|found| found.owner == by.admin.as_str()))
+}
+
+/// d1 to d3. The logins must have been refused before. 55006: somebody was faster than d1, so back to d2.
+pub(crate) async fn database_absent(
+    session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
+) -> Result<(), ClusterError> {
+    const LIMIT: Duration = Duration::from_secs(60);
+    let until = Instant::now() + LIMIT;
+    loop {
+        // Another's database of this name is not ours to drop, and so nothing of ours is there.
+        let Some(found) = catalog::database(session, name).await? else { return Ok(()) };
+        if found.owner != by.admin.as_str() {
+            return Ok(());
+        }
+        if found.connection_limit != -2 {
+            ddl::close_database(name).run(session, "closing the database").await?;
+            end::of_database(session, name).await?;
+        }
+        match ddl::drop_database(name).execute(session).await {
+            Ok(()) => return Ok(()),
+            Err(e) if sqlstate::is(&e, sqlstate::OBJECT_IN_USE) && Instant::now() < until => {
+                sleep(Duration::from_millis(50)).await;
+            }
+            Err(e) if sqlstate::is(&e, sqlstate::INVALID_CATALOG_NAME) => return Ok(()),
+            Err(source) => return Err(ClusterError::Sql { phase: "dropping the database", source }),
+        }
+    }
+}

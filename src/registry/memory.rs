@@ -1,0 +1,178 @@
+//! The same promises in one map under one lock: for tests of what stands above a registry.
+use super::{Placement, RegistryWriter, ServerLoad, ServerRegistry, TenantRegistry, rules};
+use crate::database::{
+    DatabaseKind, DatabaseServer, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus,
+};
+use crate::error::{StoreError, Taken};
+use crate::ident::{Domain, ServerName};
+use crate::operation::{OperationId, Writer};
+use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
+use async_trait::async_trait;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use uuid::Uuid;
+
+mod places;
+mod tenants;
+
+/// All three traits in memory, with the semantics of [`PgTenantRegistry`](super::PgTenantRegistry). Times are kept as
+/// they are given.
+#[derive(Debug)]
+pub struct MemoryRegistry(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    installation: Uuid,
+    epochs: HashMap<OperationId, i64>,
+    tenants: BTreeMap<TenantId, Tenant>,
+    domains: BTreeMap<Domain, TenantId>,
+    databases: Vec<TenantDatabase>,
+    users: Vec<DatabaseUser>,
+    servers: BTreeMap<ServerName, DatabaseServer>,
+    places: BTreeMap<TenantId, Placement>,
+}
+
+impl Default for MemoryRegistry {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            installation: Uuid::now_v7(),
+            epochs: HashMap::new(),
+            tenants: BTreeMap::new(),
+            domains: BTreeMap::new(),
+            databases: Vec::new(),
+            users: Vec::new(),
+            servers: BTreeMap::new(),
+            places: BTreeMap::new(),
+        }))
+    }
+}
+
+impl MemoryRegistry {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Never held across an await; a panic under it has changed nothing yet, since every write decides before it acts.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, if this writer may write to it.
+    fn write(&self, writer: Option<Writer>) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state();
+        let held = writer.is_none_or(|w| state.epochs.get(&w.operation) == Some(&w.epoch));
+        if held { Ok(state) } else { Err(StoreError::Fenced) }
+    }
+
+    fn raise(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let known = state.epochs.entry(operation).or_insert(epoch);
+        if *known > epoch {
+            return Err(StoreError::Fenced);
+        }
+        *known = epoch;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TenantRegistry for MemoryRegistry {
+    async fn find(&self, tenant: TenantRef<'_>) -> Result<Option<Tenant>, StoreError> {
+        Ok(self.state().find(&tenant).cloned())
+    }
+    async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
+        Ok(self.state().databases(tenant))
+    }
+    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
+        let state = self.state();
+        let rest = state.tenants.values().filter(|t| after.is_none_or(|a| t.id() > a));
+        let alive = rest.filter(|t| t.status() != TenantStatus::Deleted);
+        Ok(alive.take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
+    }
+}
+
+#[async_trait]
+impl RegistryWriter for MemoryRegistry {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        self.raise(operation, epoch)
+    }
+    async fn create(&self, tenant: &Tenant, domains: &[Domain], writer: Writer) -> Result<(), StoreError> {
+        rules::creation(tenant)?;
+        self.write(Some(writer))?.create(tenant, domains)
+    }
+    async fn publish(&self, expected: TenantStatus, entry: &TenantDatabase, writer: Writer) -> Result<(), StoreError> {
+        rules::publication(expected, entry)?;
+        self.write(Some(writer))?.publish(expected, entry)
+    }
+    async fn discard(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+        self.write(Some(writer))?.discard(tenant)
+    }
+    async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<Writer>) -> Result<(), StoreError> {
+        rules::change(expected, tenant)?;
+        self.write(writer)?.update(expected, tenant)
+    }
+    async fn domains(&self, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
+        Ok(self.state().domains(tenant))
+    }
+    async fn add_domain(&self, tenant: TenantId, domain: &Domain, writer: Option<Writer>) -> Result<(), StoreError> {
+        self.write(writer)?.add_domain(tenant, domain)
+    }
+    async fn remove_domain(&self, tenant: TenantId, domain: &Domain, writer: Option<Writer>) -> Result<(), StoreError> {
+        self.write(writer)?.domains.retain(|d, owner| d != domain || *owner != tenant);
+        Ok(())
+    }
+    async fn put_database(
+        &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<Writer>,
+    ) -> Result<(), StoreError> {
+        rules::replacement(expected, entry)?;
+        self.write(writer)?.put_database(expected, entry)
+    }
+    async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
+        let mut users: Vec<_> = self.state().users.iter().filter(|u| u.tenant == tenant).cloned().collect();
+        users.sort_by(|a, b| (a.generation, &a.server, &a.role).cmp(&(b.generation, &b.server, &b.role)));
+        Ok(users)
+    }
+    async fn put_user(
+        &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: Writer,
+    ) -> Result<(), StoreError> {
+        self.write(Some(writer))?.put_user(expected, user)
+    }
+}
+
+#[async_trait]
+impl ServerRegistry for MemoryRegistry {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        self.raise(operation, epoch)
+    }
+    async fn installation(&self) -> Result<Uuid, StoreError> {
+        Ok(self.state().installation)
+    }
+    async fn server(&self, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
+        let state = self.state();
+        Ok(state.servers.get(name).map(|server| state.load(server)))
+    }
+    async fn servers(&self) -> Result<Vec<ServerLoad>, StoreError> {
+        let state = self.state();
+        Ok(state.servers.values().map(|server| state.load(server)).collect())
+    }
+    async fn put_server(
+        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<Writer>,
+    ) -> Result<(), StoreError> {
+        rules::server_change(expected, server)?;
+        self.write(writer)?.put_server(expected, server)
+    }
+    async fn remove_server(&self, name: &ServerName, writer: Option<Writer>) -> Result<(), StoreError> {
+        self.write(writer)?.remove_server(name)
+    }
+    async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
+        Ok(self.state().places.get(&tenant).cloned())
+    }
+    async fn reserve(&self, placement: &Placement, writer: Writer) -> Result<(), StoreError> {
+        self.write(Some(writer))?.reserve(placement)
+    }
+    async fn release(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+        self.write(Some(writer))?.places.remove(&tenant);
+        Ok(())
+    }
+}

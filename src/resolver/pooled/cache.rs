@@ -1,0 +1,298 @@
+//! What is known, in memory alone: no I/O, and time comes from outside.
+//!
+//! Each cold path takes a ticket before it reads anything. By tickets a slow read never replaces a newer one, and what
+//! was read before an invalidation does not count as fresh.
+use super::super::TenantPool;
+use crate::database::TenantDatabase;
+use crate::tenant::{TenantId, TenantRef};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Which read, in the order in which they began, and when it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket {
+    order: u64,
+    at: Instant,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) pools: usize,
+    pub(super) pools_per_server: usize,
+    pub(super) fresh_for: Duration,
+}
+
+pub(super) struct Cache {
+    limits: Limits,
+    pools: HashMap<TenantId, Known>,
+    /// Each name is as fresh as its own last answer: a slug or domain may have become another tenant's, however often
+    /// this tenant was asked for by id.
+    names: HashMap<TenantRef<'static>, Answer>,
+    /// How many tickets there were, and how many there were at the last invalidation.
+    last: u64,
+    invalidated: u64,
+}
+
+struct Known {
+    handle: TenantPool,
+    entry: TenantDatabase,
+    read: Ticket,
+    /// When it was last read or doubted.
+    judged: Instant,
+    used: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Answer {
+    tenant: TenantId,
+    at: Instant,
+}
+
+impl Known {
+    fn server(&self) -> (&str, u16) {
+        (&self.entry.host, self.entry.port)
+    }
+}
+
+impl Cache {
+    pub(super) fn new(limits: Limits) -> Self {
+        let (pools, names) = Default::default();
+        Self { limits, pools, names, last: 0, invalidated: 0 }
+    }
+
+    pub(super) fn ticket(&mut self, at: Instant) -> Ticket {
+        self.last += 1;
+        Ticket { order: self.last, at }
+    }
+
+    /// The handle of a name that was asked for within the time that answers count.
+    pub(super) fn get(&mut self, name: &TenantRef<'_>, now: Instant) -> Option<TenantPool> {
+        let names: &HashMap<TenantRef<'_>, Answer> = &self.names;
+        let answer = names.get(name).filter(|a| now.saturating_duration_since(a.at) < self.limits.fresh_for)?;
+        let known = self.pools.get_mut(&answer.tenant)?;
+        known.used = now;
+        Some(known.handle.clone())
+    }
+
+    /// The handle that is there for just this entry.
+    pub(super) fn of_entry(&self, entry: &TenantDatabase) -> Option<&TenantPool> {
+        self.pools.get(&entry.tenant).filter(|known| known.entry == *entry).map(|known| &known.handle)
+    }
+
+    /// Keeps what a read found; returns the handle that counts, and what is to be closed.
+    pub(super) fn keep(
+        &mut self, name: &TenantRef<'static>, found: TenantPool, entry: TenantDatabase, read: Ticket,
+    ) -> (TenantPool, Vec<TenantPool>) {
+        let id = found.tenant().id();
+        // What `found` holds was never connected, or is on its way out already.
+        if let Some(newer) = self.pools.get(&id).filter(|known| known.read > read) {
+            return (newer.handle.clone(), vec![]);
+        }
+        let same = self.of_entry(&entry).map(|known| known.of(found.tenant()));
+        let replaces = same.is_none();
+        let handle = same.unwrap_or(found);
+        let known = Known { handle: handle.clone(), entry, read, judged: read.at, used: read.at };
+        let before = self.pools.insert(id, known).filter(|_| replaces);
+        if read.order > self.invalidated {
+            self.names.insert(name.clone(), Answer { tenant: id, at: read.at });
+        }
+        let mut retired: Vec<_> = before.map(|known| known.handle).into_iter().collect();
+        self.evict(id, &mut retired);
+        self.trim_names(read.at);
+        (handle, retired)
+    }
+
+    /// Forgets a tenant; what is returned is to be closed.
+    pub(super) fn forget(&mut self, tenant: TenantId) -> Option<TenantPool> {
+        self.names.retain(|_, answer| answer.tenant != tenant);
+        self.pools.remove(&tenant).map(|known| known.handle)
+    }
+
+    /// What was asked about it before counts no more; its pool stays, and serves again if nothing has changed.
+    pub(super) fn invalidate(&mut self, tenant: TenantId) {
+        self.invalidated = self.last;
+        self.names.retain(|_, answer| answer.tenant != tenant);
+    }
+
+    /// The same for whoever was refused with what was known then. False if somebody looked or doubted since: many are
+    /// refused at once, and one look is enough.
+    pub(super) fn distrust(&mut self, tenant: TenantId, since: Instant, now: Instant) -> bool {
+        match self.pools.get_mut(&tenant).filter(|known| known.judged <= since) {
+            Some(known) => known.judged = now,
+            None => return false,
+        }
+        self.invalidate(tenant);
+        true
+    }
+
+    pub(super) fn drain(&mut self) -> Vec<TenantPool> {
+        self.names.clear();
+        self.pools.drain().map(|(_, known)| known.handle).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pools.len()
+    }
+
+    fn evict(&mut self, newest: TenantId, retired: &mut Vec<TenantPool>) {
+        while let Some(victim) = self.victim(newest) {
+            retired.extend(self.forget(victim));
+        }
+    }
+
+    /// If there are too many pools, on the newest one's server or in all: one with nothing out if there is one, and of
+    /// these the one that was not asked for for longest.
+    fn victim(&self, newest: TenantId) -> Option<TenantId> {
+        let here = self.pools.get(&newest)?.server();
+        let crowded = self.pools.values().filter(|known| known.server() == here).count() > self.limits.pools_per_server;
+        if !crowded && self.pools.len() <= self.limits.pools {
+            return None;
+        }
+        let candidates = self.pools.iter().filter(|(id, known)| **id != newest && (!crowded || known.server() == here));
+        candidates.min_by_key(|(_, known)| (is_busy(&known.handle), known.used)).map(|(id, _)| *id)
+    }
+
+    /// A tenant may have any number of names: expired ones go once there are many.
+    fn trim_names(&mut self, now: Instant) {
+        if self.names.len() > self.limits.pools.saturating_mul(4) {
+            let fresh_for = self.limits.fresh_for;
+            self.names.retain(|_, answer| now.saturating_duration_since(answer.at) < fresh_for);
+        }
+        if self.names.len() > self.limits.pools.saturating_mul(8) {
+            self.names.clear();
+        }
+    }
+}
+
+fn is_busy(handle: &TenantPool) -> bool {
+    handle.pool().size() as usize > handle.pool().num_idle()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::CredentialId;
+    use crate::tenant::{Tenant, TenantStatus};
+    use sqlx::postgres::PgPool;
+
+    const FRESH: Duration = Duration::from_secs(5);
+
+    fn cache(pools: usize, pools_per_server: usize) -> Cache {
+        Cache::new(Limits { pools, pools_per_server, fresh_for: FRESH })
+    }
+
+    /// A lazy pool connects nowhere; its address only tells it from others.
+    fn found(slug: &str, host: &str) -> (TenantPool, TenantDatabase) {
+        let tenant = Tenant::new(TenantId::new(), slug.parse().unwrap(), TenantStatus::Active);
+        let (database, login) = ("d".parse().unwrap(), "l".parse().unwrap());
+        let credential = CredentialId::login(tenant.id(), &database, &login, 1);
+        let entry = TenantDatabase::primary(tenant.id(), host, 5432, database, login, credential);
+        (TenantPool::from_pool(tenant, PgPool::connect_lazy("postgres://nowhere").unwrap()), entry)
+    }
+
+    fn slug(text: &str) -> TenantRef<'static> {
+        TenantRef::Slug(text.to_owned().into())
+    }
+
+    /// Resolves as a cold path does, at that time; returns what is to be closed.
+    fn resolve(cache: &mut Cache, name: &str, (pool, entry): &(TenantPool, TenantDatabase), at: Instant) -> usize {
+        let read = cache.ticket(at);
+        cache.keep(&slug(name), pool.clone(), entry.clone(), read).1.len()
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_for_its_time_and_for_its_name_only() {
+        let (mut cache, start) = (cache(9, 9), Instant::now());
+        let acme = found("acme", "a");
+        resolve(&mut cache, "old", &acme, start);
+        resolve(&mut cache, "acme", &acme, start + FRESH / 2);
+        let later = start + FRESH;
+        assert!(cache.get(&slug("acme"), later).is_some());
+        assert!(cache.get(&slug("old"), later).is_none(), "the old slug may be another tenant's by now");
+        assert!(cache.get(&TenantRef::Domain("acme".into()), later).is_none(), "a domain is no slug");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_an_invalidation_is_not_fresh() {
+        let (mut cache, now) = (cache(9, 9), Instant::now());
+        let acme = found("acme", "a");
+        let read = cache.ticket(now);
+        cache.invalidate(acme.0.tenant().id());
+        cache.keep(&slug("acme"), acme.0.clone(), acme.1.clone(), read);
+        assert!(cache.get(&slug("acme"), now).is_none());
+        assert_eq!(resolve(&mut cache, "acme", &acme, now), 0, "the pool was kept");
+        assert!(cache.get(&slug("acme"), now).is_some());
+        cache.invalidate(acme.0.tenant().id());
+        assert!(cache.get(&slug("acme"), now).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_slow_read_replaces_no_newer_one() {
+        let (mut cache, now) = (cache(9, 9), Instant::now());
+        let (pool, entry) = found("acme", "a");
+        let rotated = TenantDatabase { generation: crate::database::Generation(2), ..entry.clone() };
+        let (slow, quick) = (cache.ticket(now), cache.ticket(now));
+        let new = TenantPool::from_pool(pool.tenant().clone(), PgPool::connect_lazy("postgres://new").unwrap());
+        cache.keep(&slug("acme"), new, rotated.clone(), quick);
+        let (counts, retired) = cache.keep(&slug("acme"), pool.clone(), entry.clone(), slow);
+        assert_eq!((counts.pool().connect_options().get_host(), retired.len()), ("new", 0));
+        assert!(cache.of_entry(&entry).is_none() && cache.of_entry(&rotated).is_some());
+        assert_eq!(resolve(&mut cache, "acme", &(pool, entry), now), 1, "an older generation, read later, counts");
+    }
+
+    #[tokio::test]
+    async fn two_reads_of_one_entry_share_the_first_ones_pool() {
+        let (mut cache, now) = (cache(9, 9), Instant::now());
+        let (pool, entry) = found("acme", "a");
+        resolve(&mut cache, "acme", &(pool.clone(), entry.clone()), now);
+        let renamed = pool.tenant().clone().with_name("Acme Ltd");
+        let second = TenantPool::from_pool(renamed.clone(), PgPool::connect_lazy("postgres://second").unwrap());
+        let read = cache.ticket(now);
+        let (handle, retired) = cache.keep(&slug("acme"), second, entry, read);
+        assert_eq!((handle.pool().connect_options().get_host(), retired.len()), ("nowhere", 0));
+        assert_eq!(*handle.tenant(), renamed);
+    }
+
+    #[tokio::test]
+    async fn the_least_recently_used_pool_goes_first_on_a_crowded_server_and_in_all() {
+        let (mut cache, now) = (cache(3, 2), Instant::now());
+        let tick = |n: u32| now + Duration::from_millis(n.into());
+        for (n, (name, host)) in [("one", "a"), ("two", "a"), ("far", "b")].into_iter().enumerate() {
+            assert_eq!(resolve(&mut cache, name, &found(name, host), tick(n as u32)), 0);
+        }
+        assert!(cache.get(&slug("one"), tick(3)).is_some());
+        assert_eq!(resolve(&mut cache, "three", &found("three", "a"), tick(4)), 1);
+        let here = |cache: &mut Cache, name: &str| cache.get(&slug(name), tick(5)).is_some();
+        assert!(
+            !here(&mut cache, "two") && here(&mut cache, "one") && here(&mut cache, "far"),
+            "two was the oldest of a"
+        );
+        assert_eq!(resolve(&mut cache, "near", &found("near", "c"), tick(6)), 1);
+        assert!(!here(&mut cache, "three") && cache.len() == 3, "three was the oldest of all");
+    }
+
+    #[tokio::test]
+    async fn many_who_are_refused_at_once_doubt_once() {
+        let (mut cache, start) = (cache(9, 9), Instant::now());
+        let tick = |n: u32| start + Duration::from_millis(n.into());
+        let acme = found("acme", "a");
+        let id = acme.0.tenant().id();
+        assert!(!cache.distrust(id, start, start), "nothing is known");
+        resolve(&mut cache, "acme", &acme, start);
+        assert!(cache.distrust(id, tick(1), tick(3)));
+        assert!(!cache.distrust(id, tick(2), tick(4)), "doubted since");
+        resolve(&mut cache, "acme", &acme, tick(5));
+        assert!(!cache.distrust(id, tick(4), tick(6)), "looked up since");
+        assert!(cache.get(&slug("acme"), tick(7)).is_some());
+    }
+
+    #[tokio::test]
+    async fn names_are_bounded() {
+        let (mut cache, now) = (cache(2, 2), Instant::now());
+        let acme = found("acme", "a");
+        for n in 0..1000 {
+            resolve(&mut cache, &format!("name-{n}"), &acme, now);
+        }
+        assert!(cache.names.len() <= 16, "{}", cache.names.len());
+    }
+}

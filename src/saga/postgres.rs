@@ -1,0 +1,211 @@
+use super::{Begun, Claim, Intent, Journal, Progress, Record};
+use crate::error::StoreError;
+use crate::operation::{Lane, OperationEvent, OperationId, OperationStatus, Subject, Writer};
+use crate::sqlstate;
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use sqlx::types::Json;
+use sqlx::{PgPool, Row, postgres::PgRow};
+use std::time::Duration;
+use time::OffsetDateTime;
+
+mod sql;
+
+/// The journal in the landlord's own tables. Each call is one autocommitted statement (`begin` with a key: two).
+///
+/// Lock order everywhere: the operation's epoch, then the operation, then its lane.
+#[derive(Clone, Debug)]
+pub struct PgJournal(PgPool);
+
+impl PgJournal {
+    /// Over the host's own pool.
+    pub fn new(landlord: PgPool) -> Self {
+        Self(landlord)
+    }
+
+    async fn by_key(&self, key: &str) -> Result<Option<Record>, StoreError> {
+        let row = sqlx::query(sql::BY_KEY).bind(key).fetch_optional(&self.0).await?;
+        row.as_ref().map(record).transpose()
+    }
+
+    async fn insert(&self, intent: &Intent) -> Result<Option<Record>, sqlx::Error> {
+        let statement = match intent.lane {
+            Lane::Change => sql::BEGIN_CHANGE,
+            Lane::Fence => sql::BEGIN_FENCE,
+        };
+        let row = sqlx::query(statement)
+            .bind(intent.id.as_uuid())
+            .bind(&*intent.kind)
+            .bind(intent.subject.to_string())
+            .bind(&intent.key)
+            .bind(&intent.reason)
+            .bind(&intent.request)
+            .bind(count(intent.intended))
+            .bind(count(intent.total))
+            .bind(&intent.worker)
+            .bind(intent.lease.as_secs_f64())
+            .bind(intent.recoverable)
+            .fetch_optional(&self.0)
+            .await?;
+        row.as_ref().map(record).transpose().map_err(|e| sqlx::Error::Decode(e.into()))
+    }
+}
+
+#[async_trait]
+impl Journal for PgJournal {
+    async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError> {
+        if let Some(begun) = self.joined(intent).await? {
+            return Ok(begun);
+        }
+        match self.insert(intent).await {
+            Ok(Some(record)) => return Ok(Begun::New(Box::new(record))),
+            Ok(None) => {}
+            // Somebody with the same key was faster.
+            Err(e) if sqlstate::unique_violation(&e) == Some("operations_key") => {}
+            Err(e) => return Err(e.into()),
+        }
+        if let Some(begun) = self.joined(intent).await? {
+            return Ok(begun);
+        }
+        let busy: Option<uuid::Uuid> =
+            sqlx::query_scalar(sql::BUSY).bind(intent.subject.to_string()).fetch_optional(&self.0).await?;
+        let gone = || StoreError::unavailable("the lane was freed at this moment");
+        busy.map(|id| Begun::Busy(OperationId::from_uuid(id))).ok_or_else(gone)
+    }
+
+    async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
+        let Some(key) = &intent.key else { return Ok(None) };
+        let Some(found) = self.by_key(key).await? else { return Ok(None) };
+        let same = found.kind == intent.kind && found.request == intent.request;
+        Ok(Some(if same { Begun::Joined(Box::new(found)) } else { Begun::KeyReused(found.id) }))
+    }
+
+    async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError> {
+        let row = sqlx::query(sql::READ).bind(id.as_uuid()).fetch_optional(&self.0).await?;
+        row.as_ref().map(record).transpose()
+    }
+
+    async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError> {
+        let claim = sqlx::query(sql::CLAIM).bind(id.as_uuid()).bind(worker).bind(lease.as_secs_f64());
+        if let Some(row) = claim.fetch_optional(&self.0).await? {
+            return Ok(Claim::Taken(Box::new(record(&row)?)));
+        }
+        let found = self.read(id).await?.ok_or_else(|| StoreError::conflict("no such operation"))?;
+        Ok(if found.status.is_over() { Claim::Over(Box::new(found)) } else { Claim::Held(Box::new(found)) })
+    }
+
+    async fn renew(&self, writer: Writer, lease: Duration) -> Result<(), StoreError> {
+        let renew = sqlx::query(sql::RENEW).bind(writer.operation.as_uuid()).bind(writer.epoch);
+        held(renew.bind(lease.as_secs_f64()).execute(&self.0).await?.rows_affected() == 1)
+    }
+
+    async fn check(&self, writer: Writer) -> Result<(), StoreError> {
+        let newest: Option<i64> =
+            sqlx::query_scalar(sql::EPOCH).bind(writer.operation.as_uuid()).fetch_optional(&self.0).await?;
+        held(newest == Some(writer.epoch))
+    }
+
+    async fn record(&self, writer: Writer, progress: &Progress) -> Result<OperationEvent, StoreError> {
+        let failed = progress.error.is_some();
+        let name = if failed { super::FAILURE } else { &progress.step };
+        let output = progress.output.as_ref().map(|o| Value::from(Map::from_iter([(name.to_owned(), o.clone())])));
+        let row = sqlx::query(sql::RECORD)
+            .bind(writer.operation.as_uuid())
+            .bind(writer.epoch)
+            .bind(progress.status.as_str())
+            .bind(&*progress.step)
+            .bind(count(progress.intended))
+            .bind(count(progress.done))
+            .bind(output)
+            .bind(&progress.error)
+            .bind(progress.retry_after.map(|d| d.as_secs_f64()))
+            .bind(progress.lease.map(|d| d.as_secs_f64()))
+            .bind(progress.durable)
+            .bind(progress.status.is_over())
+            .fetch_optional(&self.0)
+            .await?;
+        row.as_ref().ok_or(StoreError::Fenced).and_then(event)
+    }
+
+    async fn park_change(&self, subject: &Subject, by: Writer) -> Result<Option<Record>, StoreError> {
+        let park = sqlx::query(sql::PARK).bind(subject.to_string()).bind(by.operation.as_uuid()).bind(by.epoch);
+        let row = park.fetch_optional(&self.0).await?.ok_or(StoreError::Fenced)?;
+        match row.try_get::<Option<uuid::Uuid>, _>("change")? {
+            Some(id) => self.read(OperationId::from_uuid(id)).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn abandon_change(&self, subject: &Subject, by: Writer) -> Result<(), StoreError> {
+        let end = sqlx::query(sql::ABANDON).bind(subject.to_string()).bind(by.operation.as_uuid()).bind(by.epoch);
+        held(end.fetch_optional(&self.0).await?.is_some())
+    }
+
+    async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError> {
+        let status = if undo { OperationStatus::Undoing } else { OperationStatus::Running };
+        let row = sqlx::query(sql::UNPARK).bind(id.as_uuid()).bind(status.as_str()).fetch_optional(&self.0).await?;
+        row.as_ref().map(record).transpose()?.ok_or_else(|| StoreError::conflict("the operation is not parked"))
+    }
+
+    async fn open(&self) -> Result<Vec<Record>, StoreError> {
+        sqlx::query(sql::OPEN).fetch_all(&self.0).await?.iter().map(record).collect()
+    }
+
+    async fn due(&self, limit: u32) -> Result<Vec<OperationId>, StoreError> {
+        let ids: Vec<uuid::Uuid> = sqlx::query_scalar(sql::DUE).bind(i64::from(limit)).fetch_all(&self.0).await?;
+        Ok(ids.into_iter().map(OperationId::from_uuid).collect())
+    }
+
+    async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Vec<OperationEvent>, StoreError> {
+        let rows = sqlx::query(sql::EVENTS).bind(id.as_uuid()).bind(after).bind(i64::from(limit));
+        rows.fetch_all(&self.0).await?.iter().map(event).collect()
+    }
+
+    async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError> {
+        sqlx::query(sql::HISTORY).bind(subject.to_string()).fetch_all(&self.0).await?.iter().map(record).collect()
+    }
+}
+
+fn held(yes: bool) -> Result<(), StoreError> {
+    if yes { Ok(()) } else { Err(StoreError::Fenced) }
+}
+
+/// Steps are counted in `integer`; there are never more than a few dozen.
+fn count(n: u32) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+fn record(row: &PgRow) -> Result<Record, StoreError> {
+    let word = |name: &str| row.try_get::<String, _>(name);
+    let number = |name: &str| row.try_get::<i32, _>(name).map(|n| u32::try_from(n).unwrap_or(0));
+    Ok(Record {
+        id: OperationId::from_uuid(row.try_get("id")?),
+        kind: word("kind")?,
+        lane: word("lane")?.parse().map_err(StoreError::corrupt)?,
+        subject: word("subject")?.parse().map_err(StoreError::corrupt)?,
+        reason: row.try_get("reason")?,
+        request: row.try_get("request")?,
+        status: word("status")?.parse().map_err(StoreError::corrupt)?,
+        step: word("step")?,
+        intended: number("intended")?,
+        done: number("done")?,
+        total: number("total")?,
+        outputs: row.try_get::<Json<Map<String, Value>>, _>("outputs")?.0,
+        error: row.try_get("error")?,
+        attempts: number("attempts")?,
+        epoch: row.try_get("epoch")?,
+        worker: word("worker")?,
+        leased_until: row.try_get::<OffsetDateTime, _>("leased_until")?,
+        retry_at: row.try_get("retry_at")?,
+        recoverable: row.try_get("recoverable")?,
+    })
+}
+
+fn event(row: &PgRow) -> Result<OperationEvent, StoreError> {
+    let number = |name: &str| row.try_get::<i32, _>(name).map(|n| u32::try_from(n).unwrap_or(0));
+    let status = row.try_get::<String, _>("status")?.parse().map_err(StoreError::corrupt)?;
+    let operation = OperationId::from_uuid(row.try_get("operation")?);
+    let (done, total) = (number("done")?, number("total")?);
+    let (seq, at, step) = (row.try_get("seq")?, row.try_get("at")?, row.try_get("step")?);
+    Ok(OperationEvent::new(seq, operation, at, step, status, done, total, row.try_get("error")?))
+}

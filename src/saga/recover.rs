@@ -1,0 +1,88 @@
+//! Going on with what dead workers left, from any node.
+use super::{Claim, Engine, Observer, Outcome, Record, Saga};
+use crate::error::StoreError;
+use crate::operation::{OperationId, OperationStatus};
+use async_trait::async_trait;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A saga whose world nobody needs to name.
+#[async_trait]
+pub trait AnySaga: Send + Sync + 'static {
+    /// The stored name.
+    fn kind(&self) -> &'static str;
+    /// Whether an operation in this state can still be undone.
+    fn can_undo(&self, record: &Record) -> bool;
+    /// As [`Engine::drive`].
+    async fn drive(
+        &self, engine: &Engine, held: Record, fresh: bool, observe: &Observer,
+    ) -> Result<Outcome, StoreError>;
+}
+
+#[async_trait]
+impl<S: Saga> AnySaga for S {
+    fn kind(&self) -> &'static str {
+        Saga::kind(self)
+    }
+    fn can_undo(&self, record: &Record) -> bool {
+        record.intended as usize <= self.no_return()
+    }
+    async fn drive(
+        &self, engine: &Engine, held: Record, fresh: bool, observe: &Observer,
+    ) -> Result<Outcome, StoreError> {
+        engine.drive(self, held, fresh, observe).await
+    }
+}
+
+/// What one pass of recovery did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// Operations brought to their intended end.
+    pub finished: u32,
+    /// Operations undone.
+    pub undone: u32,
+    /// Operations that wait, failed again, or belong to a newer version of the program.
+    pub left: u32,
+}
+
+/// Knows every saga by its stored name.
+#[derive(Clone)]
+pub struct Recoverer {
+    engine: Engine,
+    sagas: Arc<[Arc<dyn AnySaga>]>,
+}
+
+impl Recoverer {
+    /// Over these sagas; an operation of another kind is left alone.
+    pub fn new(engine: Engine, sagas: Vec<Arc<dyn AnySaga>>) -> Self {
+        Self { engine, sagas: sagas.into() }
+    }
+    /// The saga of this stored name.
+    pub fn saga(&self, kind: &str) -> Option<&Arc<dyn AnySaga>> {
+        self.sagas.iter().find(|s| s.kind() == kind)
+    }
+    /// One pass over what may be taken over now, one operation after the other. Any number of nodes may do this at
+    /// once: an operation is one worker's. Dropping the future is like the death of the worker.
+    pub async fn pass(&self) -> Result<RecoveryReport, StoreError> {
+        let mut report = RecoveryReport::default();
+        for id in self.engine.journal().due(100).await? {
+            match self.resume(id).await? {
+                Some(outcome) if outcome.record.status == OperationStatus::Done => report.finished += 1,
+                Some(outcome) if outcome.record.status == OperationStatus::Undone => report.undone += 1,
+                _ => report.left += 1,
+            }
+        }
+        Ok(report)
+    }
+    /// Goes on with one operation, if it may be taken over; `None` if not, or if its kind is unknown here.
+    pub async fn resume(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
+        let Some(record) = self.engine.journal().read(id).await? else { return Ok(None) };
+        let Some(saga) = self.saga(&record.kind) else { return Ok(None) };
+        let worker = Uuid::now_v7().to_string();
+        match self.engine.journal().claim(id, &worker, self.engine.settings().lease).await? {
+            Claim::Taken(record) => Ok(Some(saga.drive(&self.engine, *record, false, &Observer::none()).await?)),
+            Claim::Held(_) | Claim::Over(_) => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! One worker's way through a saga.
+use super::{Claim, Engine, FAILURE, FailureFacts, Observer, Outcome, Progress, Run, Saga};
+use crate::error::{After, BoxError, Failure, StepError, StoreError, chain};
+use crate::operation::OperationStatus;
+use serde_json::Value;
+use tokio::time::sleep;
+
+/// Walks until the operation ends, waits, or is taken over.
+pub(super) async fn walk<S: Saga>(
+    engine: &Engine, saga: &S, run: Run, observe: &Observer,
+) -> Result<Outcome, StoreError> {
+    let mut walk = Walk { engine, saga, run, observe, failed: None };
+    let mut attempt = 0;
+    loop {
+        let before = walk.mark();
+        let (step, error) = match walk.once().await {
+            Ok(()) | Err(Stop::Fenced) => return Ok(walk.outcome(None)),
+            Err(Stop::Asked) => return walk.let_go().await,
+            Err(Stop::Step(step, error)) => (step, error),
+        };
+        attempt = if walk.mark() == before { attempt + 1 } else { 1 };
+        if let Some(outcome) = walk.failed(step, error, &mut attempt).await? {
+            return Ok(outcome);
+        }
+    }
+}
+
+/// Why a walk ended early.
+enum Stop {
+    /// `close()`: at a step boundary.
+    Asked,
+    /// A newer worker has taken over.
+    Fenced,
+    /// A step failed.
+    Step(&'static str, StepError),
+}
+
+struct Walk<'a, S: Saga> {
+    engine: &'a Engine,
+    saga: &'a S,
+    run: Run,
+    observe: &'a Observer,
+    /// The failure that turned the walk around.
+    failed: Option<(String, BoxError)>,
+}
+
+impl<S: Saga> Walk<'_, S> {
+    /// One hold of the operation: from where the journal stands until the end or the first error.
+    async fn once(&mut self) -> Result<(), Stop> {
+        let step = |error| Stop::from("takeover", error);
+        self.engine.fence(self.run.record()).await.map_err(step)?;
+        let mut world = self.saga.world(&self.run).map_err(step)?;
+        if self.run.record().status == OperationStatus::Undoing {
+            self.backward(&mut world).await
+        } else {
+            self.forward(&mut world).await
+        }
+    }
+
+    async fn forward(&mut self, world: &mut S::World) -> Result<(), Stop> {
+        let steps = self.saga.steps();
+        for at in self.run.record().done as usize..steps.len() {
+            let (step, name) = (&steps[at], steps[at].name());
+            if self.engine.stop.is_cancelled() {
+                return Err(Stop::Asked);
+            }
+            if self.run.record().intended as usize <= at {
+                let intended = covered(self.saga, at);
+                self.note(Progress { intended, durable: true, ..self.progress(name) })
+                    .await
+                    .map_err(|e| Stop::from(name, e))?;
+            }
+            let ran = self.engine.guarded(&self.run, step.run(&self.run, world)).await;
+            let output = ran.map_err(|e| Stop::from(name, e))?;
+            let mut progress = Progress { done: at as u32 + 1, output: Some(output), ..self.progress(name) };
+            if at + 1 == steps.len() {
+                progress = Progress { status: OperationStatus::Done, lease: None, durable: true, ..progress };
+            } else if self.run.record().intended as usize == at + 1 {
+                // The next step's intent rides on this commit.
+                progress = Progress { intended: covered(self.saga, at + 1), durable: true, ..progress };
+            }
+            self.note(progress).await.map_err(|e| Stop::from(name, e))?;
+        }
+        Ok(())
+    }
+
+    async fn backward(&mut self, world: &mut S::World) -> Result<(), Stop> {
+        let steps = self.saga.steps();
+        let from = (self.run.record().intended as usize).min(steps.len());
+        for at in (0..from).rev() {
+            let (step, name) = (&steps[at], steps[at].name());
+            if self.engine.stop.is_cancelled() {
+                return Err(Stop::Asked);
+            }
+            let undone = self.engine.guarded(&self.run, step.undo(&self.run, world)).await;
+            undone.map_err(|e| Stop::from(name, e))?;
+            let at = at as u32;
+            let mut progress = Progress { intended: at, done: at.min(self.run.record().done), ..self.progress(name) };
+            if at == 0 {
+                progress = Progress { status: OperationStatus::Undone, lease: None, durable: true, ..progress };
+            }
+            self.note(progress).await.map_err(|e| Stop::from(name, e))?;
+        }
+        Ok(())
+    }
+
+    /// Decides what a failed step means. `None`: the walk goes on, under a new epoch.
+    async fn failed(
+        &mut self, step: &'static str, error: StepError, attempt: &mut u32,
+    ) -> Result<Option<Outcome>, StoreError> {
+        let settings = self.engine.settings;
+        tracing::warn!(operation = %self.run.operation(), step, attempt, error = %cause(&error), "step failed");
+        if error.is_retry() && *attempt < settings.attempts {
+            sleep(settings.wait(*attempt)).await;
+        } else {
+            if let Some(outcome) = self.give_up(step, error, *attempt).await? {
+                return Ok(Some(outcome));
+            }
+            *attempt = 0;
+        }
+        self.again().await
+    }
+
+    /// Takes hold anew: whatever the last try left in flight, on whichever session, counts as another worker's.
+    async fn again(&mut self) -> Result<Option<Outcome>, StoreError> {
+        let settings = self.engine.settings;
+        let worker = self.run.record().worker.clone();
+        let mut attempt = 0;
+        let claim = loop {
+            attempt += 1;
+            match self.engine.journal.claim(self.run.operation(), &worker, settings.lease).await {
+                Err(StoreError::Unavailable(_)) if attempt < settings.attempts => sleep(settings.wait(attempt)).await,
+                claim => break claim?,
+            }
+        };
+        let (mine, record) = match claim {
+            Claim::Taken(record) => (true, record),
+            Claim::Held(record) | Claim::Over(record) => (false, record),
+        };
+        self.run = Run::new(self.engine.journal.clone(), *record, false);
+        Ok(if mine { None } else { Some(self.outcome(None)) })
+    }
+
+    fn mark(&self) -> (OperationStatus, u32, u32) {
+        let record = self.run.record();
+        (record.status, record.intended, record.done)
+    }
+
+    /// `Some`: the operation is left as it is. `None`: it turns around, and what it made is removed.
+    async fn give_up(
+        &mut self, step: &'static str, error: StepError, attempt: u32,
+    ) -> Result<Option<Outcome>, StoreError> {
+        let wait = Some(self.engine.settings.wait(self.run.record().attempts.max(attempt)));
+        let base = Progress { error: Some(cause(&error)), durable: true, ..self.progress(step) };
+        let (progress, after) = if self.run.record().status == OperationStatus::Undoing {
+            (Progress { lease: None, retry_after: wait, ..base }, After::Undoing)
+        } else if self.run.record().intended as usize <= self.saga.no_return() {
+            (Progress { status: OperationStatus::Undoing, output: facts(step, &error), ..base }, After::Undone)
+        } else if error.is_retry() {
+            (Progress { lease: None, retry_after: wait, ..base }, After::Continuing)
+        } else {
+            (Progress { status: OperationStatus::Parked, lease: None, ..base }, After::Parked)
+        };
+        let retry_after = progress.retry_after;
+        match self.note(progress).await {
+            Err(e) if e.is_fenced() => return Ok(Some(self.outcome(None))),
+            noted => noted.map_err(store_error)?,
+        }
+        if after == After::Undone {
+            self.failed = Some((step.into(), error.into_cause()));
+            return Ok(None);
+        }
+        let failure = Failure { retry_after, ..Failure::new(self.run.operation(), step, after, error.into_cause()) };
+        Ok(Some(self.outcome(Some(failure))))
+    }
+
+    async fn let_go(mut self) -> Result<Outcome, StoreError> {
+        let progress = Progress { lease: None, step: self.run.record().step.clone().into(), ..self.progress("") };
+        match self.note(progress).await {
+            Err(e) if !e.is_fenced() => Err(store_error(e)),
+            _ => Ok(self.outcome(None)),
+        }
+    }
+
+    fn progress(&self, step: &'static str) -> Progress {
+        let record = self.run.record();
+        Progress {
+            status: record.status,
+            step: step.into(),
+            intended: record.intended,
+            done: record.done,
+            output: None,
+            error: None,
+            retry_after: None,
+            lease: Some(self.engine.settings.lease),
+            durable: false,
+        }
+    }
+
+    async fn note(&mut self, progress: Progress) -> Result<(), StepError> {
+        let event = self.engine.journal.record(self.run.writer(), &progress).await?;
+        let record = self.run.record_mut();
+        record.status = progress.status;
+        record.step = progress.step.to_string();
+        record.intended = progress.intended;
+        record.done = progress.done;
+        if let Some(output) = progress.output {
+            self.run.keep(if progress.error.is_some() { FAILURE } else { &event.step }, output);
+        }
+        tracing::info!(operation = %event.operation, step = %event.step, done = event.done, total = event.total,
+            status = %event.status, "operation");
+        self.observe.see(&event);
+        Ok(())
+    }
+
+    fn outcome(&mut self, failure: Option<Failure>) -> Outcome {
+        let record = self.run.record().clone();
+        let failure = match (failure, self.failed.take()) {
+            // What turned it around is what the caller asked about; what keeps it from being undone is told beside it.
+            (Some(undo), Some((step, cause))) => {
+                let cause = StillUndoing { cause, at: undo.step, undo: undo.cause };
+                Some(Failure { retry_after: undo.retry_after, ..Failure::new(record.id, step, undo.after, cause) })
+            }
+            (None, Some((step, cause))) if record.status == OperationStatus::Undone => {
+                Some(Failure::new(record.id, step, After::Undone, cause))
+            }
+            (failure, _) => failure,
+        };
+        Outcome { record, failure }
+    }
+}
+
+/// Two troubles: what failed, and what keeps it from being undone.
+#[derive(Debug, thiserror::Error)]
+#[error("undoing waits at step {at} ({undo})")]
+struct StillUndoing {
+    #[source]
+    cause: BoxError,
+    undo: BoxError,
+    at: String,
+}
+
+impl Stop {
+    fn from(step: &'static str, error: StepError) -> Self {
+        if error.is_fenced() { Self::Fenced } else { Self::Step(step, error) }
+    }
+}
+
+/// Steps up to the end of the group that `at` begins.
+pub(super) fn covered<S: Saga>(saga: &S, at: usize) -> u32 {
+    let more = saga.steps().iter().skip(at + 1).take_while(|s| s.joins_previous()).count();
+    (at + 1 + more) as u32
+}
+
+fn cause(error: &StepError) -> String {
+    std::error::Error::source(error).map(chain).unwrap_or_default()
+}
+
+fn facts(step: &str, error: &StepError) -> Option<Value> {
+    let store = std::error::Error::source(error).and_then(|e| e.downcast_ref::<StoreError>());
+    let taken = match store {
+        Some(StoreError::Taken(taken)) => Some(taken.clone()),
+        _ => None,
+    };
+    serde_json::to_value(FailureFacts { step: step.into(), taken }).ok()
+}
+
+fn store_error(error: StepError) -> StoreError {
+    match error.into_cause().downcast::<StoreError>() {
+        Ok(error) => *error,
+        Err(other) => StoreError::unavailable(other),
+    }
+}

@@ -1,0 +1,61 @@
+//! What the migrations make. A test holds this list against the catalog after an installation.
+
+/// A table with its columns, and its indexes and triggers.
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) columns: &'static str,
+    pub(super) parts: &'static str,
+}
+
+const fn table(name: &'static str, columns: &'static str, parts: &'static str) -> Table {
+    Table { name, columns, parts }
+}
+
+pub(super) const TABLES: &[Table] = &[
+    table("installation", "only_one id created_at", "installation_pkey"),
+    table("epochs", "operation epoch", "epochs_pkey"),
+    table(
+        "tenants",
+        "id slug name status metadata created_at updated_at deleted_at",
+        "tenants_pkey tenants_slug tenant_deleted",
+    ),
+    table("tenant_domains", "domain tenant_id created_at", "tenant_domains_pkey tenant_domains_tenant"),
+    table(
+        "database_servers",
+        "name host port tls root_certificate admin_role blue green maintenance login secret_version status \
+         capacity tenants weight draining max_connections labels created_at updated_at",
+        "database_servers_pkey",
+    ),
+    table("placements", "tenant_id server database created_at", "placements_pkey placements_server_database_key"),
+    table(
+        "tenant_databases",
+        "tenant_id kind driver server host port database login roles credential generation status settings \
+         created_at updated_at dropped_at",
+        "tenant_databases_pkey tenant_databases_primary",
+    ),
+    table(
+        "tenant_database_users",
+        "tenant_id server database role generation status reason metadata created_at updated_at dropped_at",
+        "tenant_database_users_active tenant_database_users_pkey tenant_database_users_tenant",
+    ),
+    table(
+        "credentials",
+        "owner database role purpose version key_id record created_at",
+        "credentials_key credentials_pkey",
+    ),
+    table(
+        "operations",
+        "id kind lane subject idempotency_key reason request status step intended done total outputs error \
+         attempts seq worker leased_until retry_at recoverable created_at updated_at finished_at",
+        "operations_key operations_open operations_pkey operations_subject",
+    ),
+    table("lanes", "subject change fence", "lanes_pkey"),
+    table("operation_events", "operation seq at step status done total error", "operation_events_pkey"),
+    table(
+        "setup_tokens",
+        "id tenant_id purpose email hash issued_by created_at expires_at operation_id claimed_at used_at \
+         revoked_at delivered_at",
+        "setup_tokens_hash_key setup_tokens_pkey setup_tokens_tenant",
+    ),
+    table("nodes", "id name started_at seen_at facts", "nodes_pkey"),
+];

@@ -1,0 +1,70 @@
+//! Decisions by SQLSTATE, never by message text: servers are localised. PostgreSQL manual, appendix A.
+use std::borrow::Cow;
+
+/// The five characters of a server's error, if `error` came from a server.
+pub fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(|e| e.code())
+}
+
+/// Whether the same statement may succeed later without anybody changing anything.
+///
+/// Classes 08 (connection), 40 (rollback), 53 (resources), 57P (operator), 55006 (in use), 55P03 (lock), 57014
+/// (timeout), 25006 (read only: a failover), XX000 (`tuple concurrently updated`) and every failure of the transport.
+pub fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(e) => e.code().is_some_and(|c| transient(&c)),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+fn transient(code: &str) -> bool {
+    ["08", "40", "53", "57P"].iter().any(|class| code.starts_with(class))
+        || matches!(code, "55006" | "55P03" | "57014" | "25006" | "XX000")
+}
+
+/// 23505: a unique constraint; `Some` holds its name.
+pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
+    let error = error.as_database_error()?;
+    if error.code().as_deref() == Some("23505") { Some(error.constraint().unwrap_or_default()) } else { None }
+}
+
+/// Class 22 (data), 23502 (null) and 23514 (check): the value itself is refused, and always will be.
+pub fn is_bad_value(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|c| c.starts_with("22") || matches!(&*c, "23502" | "23514"))
+}
+
+/// 23503 (foreign key), 23505 (unique), 23P01 (exclusion): other rows stand in the way.
+pub fn is_other_rows(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|c| matches!(&*c, "23503" | "23505" | "23P01"))
+}
+
+/// Whether the server answered with exactly this SQLSTATE.
+pub fn is(error: &sqlx::Error, expected: &str) -> bool {
+    code(error).as_deref() == Some(expected)
+}
+
+/// 42501: a right is missing.
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// 42P01: a table is missing.
+pub const UNDEFINED_TABLE: &str = "42P01";
+/// 42P04: the database exists.
+pub const DUPLICATE_DATABASE: &str = "42P04";
+/// 42710: the role exists.
+pub const DUPLICATE_OBJECT: &str = "42710";
+/// 42704: no such role.
+pub const UNDEFINED_OBJECT: &str = "42704";
+/// 3D000: no such database.
+pub const INVALID_CATALOG_NAME: &str = "3D000";
+/// 2BP01: something depends on the role.
+pub const DEPENDENT_OBJECTS: &str = "2BP01";
+/// 55006: somebody is connected.
+pub const OBJECT_IN_USE: &str = "55006";
+/// 28000: not permitted to log in.
+pub const INVALID_AUTHORIZATION: &str = "28000";
+/// 28P01: wrong password, or no such role.
+pub const INVALID_PASSWORD: &str = "28P01";

@@ -1,0 +1,113 @@
+//! What must go on while the host runs, as one future of the host's.
+use super::Tenantry;
+use crate::error::RunError;
+use crate::nodes::Node;
+use serde::Serialize;
+use std::{future::Future, sync::atomic::Ordering, time::Duration};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often a node says that it lives, and looks for what dead workers left. A node counts as live for three beats.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// Something that a readiness probe should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Problem {
+    /// Stable, for machines.
+    pub code: &'static str,
+    /// For people.
+    pub text: String,
+}
+impl Problem {
+    fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+impl Tenantry {
+    /// Everything that must go on in the background, as one future that the host spawns: heartbeat and recovery. Ends
+    /// when `shutdown` does or the facade is closed. Dropping it is like the death of the process: recovery on another
+    /// node goes on.
+    ///
+    /// # Errors
+    /// `AlreadyRunning` at once, if it runs in this process already. A landlord that does not answer is logged and
+    /// asked again.
+    pub fn run<S>(&self, shutdown: S) -> impl Future<Output = Result<(), RunError>> + Send + 'static + use<S>
+    where
+        S: Future<Output: Send> + Send + 'static,
+    {
+        let this = self.clone();
+        async move {
+            if this.inner.running.swap(true, Ordering::AcqRel) {
+                return Err(RunError::AlreadyRunning);
+            }
+            let running = Running(this.clone());
+            let node = Node::here();
+            tokio::select! {
+                _ = shutdown => {}
+                () = this.inner.stop.cancelled() => {}
+                () = this.beats(&node) => {}
+                () = this.recovers() => {}
+            }
+            // Its row would be forgotten in time; saying so lets others share its budget at once.
+            if let Err(error) = this.inner.nodes.leave(node.id).await {
+                tracing::debug!(%error, "the node's row stays until it expires");
+            }
+            drop(running);
+            Ok(())
+        }
+    }
+
+    async fn beats(&self, node: &Node) {
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            if let Err(error) = self.inner.nodes.beat(node).await {
+                tracing::warn!(%error, "heartbeat failed");
+            }
+        }
+    }
+
+    async fn recovers(&self) {
+        let mut look = interval(BEAT);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            match self.inner.recoverer.pass().await {
+                Ok(report) if report != Default::default() => tracing::info!(?report, "recovery"),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "recovery failed"),
+            }
+        }
+    }
+
+    /// For a readiness probe: empty when all is well. Asks the landlord, so give it a deadline.
+    pub async fn problems(&self) -> Vec<Problem> {
+        let mut problems = vec![];
+        if self.is_closed() {
+            problems.push(Problem::new("closed", "the facade is closed"));
+        }
+        if let Err(error) = crate::schema::check(&self.inner.landlord).await {
+            problems.push(Problem::new("schema", crate::error::chain(&error)));
+            return problems;
+        }
+        if let Err(error) = self.inner.vault.check_keys().await {
+            problems.push(Problem::new("keys", crate::error::chain(&error)));
+        }
+        match self.inner.shop.servers.servers().await {
+            Ok(servers) if servers.is_empty() => problems.push(Problem::new("no_server", "no server is set up")),
+            Ok(_) => {}
+            Err(error) => problems.push(Problem::new("landlord", crate::error::chain(&error))),
+        }
+        problems
+    }
+}
+
+/// Says that nobody runs, also when the future is dropped.
+struct Running(Tenantry);
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.inner.running.store(false, Ordering::Release);
+    }
+}

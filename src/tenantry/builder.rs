@@ -1,0 +1,280 @@
+use super::{Operations, Tenantry, Tokens};
+use crate::admin::AdminStore;
+use crate::database::{AppAccess, ConnectionSettings};
+use crate::error::{BuildError, KeyError, VaultError};
+use crate::ident::ServerName;
+use crate::lifecycle::Lifecycle;
+use crate::nodes::PgNodes;
+use crate::placement::{Candidate, Newcomer};
+use crate::provision::{Provisioner, Recipe};
+use crate::registry::{PgTenantRegistry, RegistryWriter};
+use crate::resolver::{ConnectionResolver, PooledResolver};
+use crate::saga::{Engine, Fence, PgJournal, Recoverer, Settings};
+use crate::schema;
+use crate::servers::Servers;
+use crate::step::{Compensate, Forward, Step, Undoable};
+use crate::tenant::TenantId;
+use crate::tokens::{LinkDelivery, PgTokenStore};
+use crate::vault::{KeyProvider, PgVault, VaultWriter};
+use crate::worker::Workshop;
+use sqlx::migrate::Migrator;
+use std::{sync::Arc, time::Duration};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Collects what a host decides; `build()` refuses contradictions.
+#[must_use = "a builder does nothing until build()"]
+pub struct Builder {
+    landlord: sqlx::PgPool,
+    keys: Option<Arc<dyn KeyProvider>>,
+    recipe: Recipe,
+    settings: Settings,
+    workers: usize,
+    max_connections: u32,
+    max_connections_per_tenant: u32,
+    acquire_timeout: Duration,
+    registry: Option<Arc<dyn RegistryWriter>>,
+    vault: Option<Arc<dyn VaultWriter>>,
+    resolver: Option<Arc<dyn ConnectionResolver>>,
+}
+
+impl Builder {
+    pub(super) fn new(landlord: sqlx::PgPool) -> Self {
+        Self {
+            landlord,
+            keys: None,
+            recipe: Recipe::default(),
+            settings: Settings::default(),
+            workers: 8,
+            max_connections: 90,
+            max_connections_per_tenant: 5,
+            acquire_timeout: Duration::from_secs(10),
+            registry: None,
+            vault: None,
+            resolver: None,
+        }
+    }
+    /// Wraps the data keys of all secrets. Needed, unless [`vault`](Self::vault) is given.
+    pub fn keys(mut self, keys: impl KeyProvider) -> Self {
+        self.keys = Some(Arc::new(keys));
+        self
+    }
+    /// Run in each new tenant database, as its owner.
+    pub fn tenant_migrations(mut self, migrator: &'static Migrator) -> Self {
+        self.recipe.migrations = Some(migrator);
+        self
+    }
+    /// A step of the host's that can be undone. Steps run in the order of these calls.
+    pub fn before_activation(mut self, step: impl Compensate) -> Self {
+        self.recipe.before.push(Arc::new(Undoable(step)));
+        self
+    }
+    /// A step of the host's that is retried until it succeeds.
+    pub fn after_activation(mut self, step: impl Step) -> Self {
+        self.recipe.after.push(Arc::new(Forward(step)));
+        self
+    }
+    /// The only receiver of setup links.
+    pub fn link_delivery(mut self, delivery: impl LinkDelivery) -> Self {
+        self.recipe.delivery = Some(Arc::new(delivery));
+        self
+    }
+    /// For how long a setup link is good; 72 hours by default.
+    pub fn link_lifetime(mut self, lifetime: Duration) -> Self {
+        self.recipe.link_lifetime = lifetime;
+        self
+    }
+    /// Who keeps the tenants' users; by default table `tenant_users` in each tenant's database.
+    pub fn admin_store(mut self, admins: impl AdminStore) -> Self {
+        self.recipe.admins = Arc::new(admins);
+        self
+    }
+    /// Pure: no I/O, asked before anything is made. `None` is [`ProvisionError::NoRoom`](crate::error::ProvisionError).
+    pub fn placement(
+        mut self, choose: impl Fn(&Newcomer, &[Candidate]) -> Option<ServerName> + Send + Sync + 'static,
+    ) -> Self {
+        self.recipe.place = Arc::new(choose);
+        self
+    }
+    /// How tenant databases are called: at most 50 bytes, unique on their server. By default `t_` and the tenant's id,
+    /// because every tenant can list the names of all databases.
+    pub fn database_name(mut self, name: impl Fn(&Newcomer, TenantId) -> String + Send + Sync + 'static) -> Self {
+        self.recipe.database_name = Arc::new(name);
+        self
+    }
+    /// What the application's logins may do; rows only by default.
+    pub fn app_access(mut self, access: AppAccess) -> Self {
+        self.recipe.access = access;
+        self
+    }
+    /// Whether the application may make temp tables; they let a tenant fill the disk. Not by default.
+    pub fn temp_tables(mut self, yes: bool) -> Self {
+        self.recipe.temp_tables = yes;
+        self
+    }
+    /// How sessions to new tenants are set up.
+    pub fn connection_settings(mut self, settings: ConnectionSettings) -> Self {
+        self.recipe.settings = settings;
+        self
+    }
+    /// Most connections of this process to one server; 90 by default.
+    pub fn max_connections(mut self, per_server: u32) -> Self {
+        self.max_connections = per_server;
+        self
+    }
+    /// Most connections of this process to one tenant; 5 by default.
+    pub fn max_connections_per_tenant(mut self, n: u32) -> Self {
+        self.max_connections_per_tenant = n;
+        self
+    }
+    /// How long a query waits for a connection; 10 s by default.
+    pub fn acquire_timeout(mut self, limit: Duration) -> Self {
+        self.acquire_timeout = limit;
+        self
+    }
+    /// For how long a worker holds an operation without a sign of life; 30 s by default, at least 1 s. What a dead
+    /// worker left is picked up after it.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease;
+        self
+    }
+    /// First and longest wait between tries; 200 ms and 1 min by default.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        (self.settings.backoff, self.settings.backoff_limit) = (first, longest);
+        self
+    }
+    /// Tries of a step before an operation is undone or left to recovery; 4 by default.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.settings.attempts = attempts;
+        self
+    }
+    /// Operations of this process at work on one server at once; 8 by default.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+    /// Another registry than the landlord's own tables.
+    pub fn registry(mut self, registry: impl RegistryWriter) -> Self {
+        self.registry = Some(Arc::new(registry));
+        self
+    }
+    /// Another vault than the landlord's own table.
+    pub fn vault(mut self, vault: impl VaultWriter) -> Self {
+        self.vault = Some(Arc::new(vault));
+        self
+    }
+    /// Another resolver than the pooled one.
+    pub fn resolver(mut self, resolver: impl ConnectionResolver) -> Self {
+        self.resolver = Some(Arc::new(resolver));
+        self
+    }
+
+    /// Checks schema, keys and contradictions. Starts nothing.
+    ///
+    /// # Errors
+    /// A schema that is not installed, a missing or wrong key, two steps of one name, a setting out of range.
+    pub async fn build(self) -> Result<Tenantry, BuildError> {
+        self.check()?;
+        schema::check(&self.landlord).await?;
+        let vault = self.open_vault().await?;
+        Ok(self.assemble(vault))
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        let steps: Vec<_> = self.recipe.before.iter().chain(&self.recipe.after).map(|s| s.name()).collect();
+        if let Some(twice) = steps.iter().enumerate().find(|(at, name)| steps[..*at].contains(name)) {
+            return Err(BuildError::StepTwice(twice.1));
+        }
+        let range = [
+            ("lease", self.settings.lease >= Duration::from_secs(1), "must be at least 1 s"),
+            ("attempts", self.settings.attempts >= 1, "must be at least 1"),
+            ("workers", self.workers >= 1, "must be at least 1"),
+            ("max_connections", self.max_connections >= 1, "must be at least 1"),
+            ("max_connections_per_tenant", self.max_connections_per_tenant >= 1, "must be at least 1"),
+            ("backoff", self.settings.backoff <= self.settings.backoff_limit, "must not exceed its limit"),
+        ];
+        match range.into_iter().find(|(_, holds, _)| !holds) {
+            Some((setting, _, rule)) => Err(BuildError::Setting(setting, rule)),
+            None => Ok(()),
+        }
+    }
+
+    async fn open_vault(&self) -> Result<Arc<dyn VaultWriter>, BuildError> {
+        let vault = match (&self.vault, &self.keys) {
+            (Some(vault), _) => vault.clone(),
+            (None, Some(keys)) => Arc::new(PgVault::new(self.landlord.clone(), keys.clone())),
+            (None, None) => return Err(BuildError::NoKeys),
+        };
+        match vault.check_keys().await {
+            Ok(()) => Ok(vault),
+            Err(VaultError::Key(KeyError::Unknown(key))) => Err(BuildError::KeyMissing(key)),
+            Err(VaultError::DoesNotOpen(id)) => Err(BuildError::KeyWrong(crate::secret::KeyId::new(id.role))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn assemble(self, vault: Arc<dyn VaultWriter>) -> Tenantry {
+        let own = Arc::new(PgTenantRegistry::new(self.landlord.clone()));
+        // The landlord's own tables share the operations' epochs; only a host's stores must be told of a takeover.
+        let mut fences: Vec<Arc<dyn Fence>> = vec![];
+        fences.extend(self.registry.clone().map(|r| Arc::new(RegistryFence(r)) as Arc<dyn Fence>));
+        fences.extend(self.vault.map(|v| Arc::new(VaultFence(v)) as Arc<dyn Fence>));
+        let registry = self.registry.unwrap_or_else(|| own.clone());
+        let tokens = Arc::new(PgTokenStore::new(self.landlord.clone()));
+        let journal = Arc::new(PgJournal::new(self.landlord.clone()));
+        let shop = Workshop::new(registry.clone(), own, vault.clone(), tokens.clone(), journal.clone());
+        let shop = shop.with_workers(self.workers);
+        let stop = CancellationToken::new();
+        let engine = Engine::new(journal.clone(), fences, self.settings, stop.clone());
+        let provisioner = Provisioner::new(shop.clone(), engine.clone(), self.recipe);
+        let lifecycle = Lifecycle::new(shop.clone(), engine.clone());
+        let mut sagas = vec![provisioner.saga()];
+        sagas.extend(lifecycle.sagas());
+        let recoverer = Recoverer::new(engine.clone(), sagas);
+        let resolver = self.resolver.unwrap_or_else(|| {
+            let resolver = PooledResolver::builder(registry.clone(), vault.clone())
+                .max_connections(self.max_connections)
+                .max_connections_per_tenant(self.max_connections_per_tenant)
+                .acquire_timeout(self.acquire_timeout);
+            Arc::new(resolver.build())
+        });
+        Tenantry {
+            inner: Arc::new(super::Inner {
+                servers: Servers::new(shop.clone(), engine.clone(), self.landlord.clone()),
+                tokens: Tokens::new(shop.clone()),
+                operations: Operations::new(journal, recoverer.clone()),
+                nodes: Arc::new(PgNodes::new(self.landlord.clone())),
+                landlord: self.landlord,
+                shop,
+                engine,
+                provisioner,
+                lifecycle,
+                recoverer,
+                registry,
+                vault,
+                resolver,
+                tasks: TaskTracker::new(),
+                stop,
+                running: Default::default(),
+            }),
+        }
+    }
+}
+
+struct RegistryFence(Arc<dyn RegistryWriter>);
+#[async_trait::async_trait]
+impl Fence for RegistryFence {
+    async fn fence(&self, operation: crate::OperationId, epoch: i64) -> Result<(), crate::error::StoreError> {
+        self.0.fence(operation, epoch).await
+    }
+}
+struct VaultFence(Arc<dyn VaultWriter>);
+#[async_trait::async_trait]
+impl Fence for VaultFence {
+    async fn fence(&self, operation: crate::OperationId, epoch: i64) -> Result<(), crate::error::StoreError> {
+        match self.0.fence(operation, epoch).await {
+            Err(VaultError::Store(error)) => Err(error),
+            Err(error) => Err(crate::error::StoreError::unavailable(error)),
+            Ok(()) => Ok(()),
+        }
+    }
+}

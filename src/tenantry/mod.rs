@@ -1,0 +1,211 @@
+//! The facade: assembles the pieces, adds nothing.
+use crate::error::{ResolveError, StoreError};
+use crate::lifecycle::Lifecycle;
+use crate::nodes::Nodes;
+use crate::operation::OperationId;
+use crate::provision::{Provision, Provisioner};
+use crate::registry::{RegistryWriter, TenantRegistry};
+use crate::resolver::{ConnectionResolver, TenantPool};
+use crate::saga::{Engine, Observer, Outcome, Record, Recoverer};
+use crate::servers::Servers;
+use crate::tenant::TenantRef;
+use crate::vault::{CredentialVault, VaultWriter};
+use crate::worker::Workshop;
+use std::{fmt, future::Future, sync::Arc, sync::atomic::AtomicBool};
+use tokio::sync::oneshot;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+mod background;
+mod builder;
+mod call;
+mod operations;
+mod tokens;
+mod verbs;
+pub use background::Problem;
+pub use builder::Builder;
+pub use call::Call;
+pub use operations::Operations;
+pub use tokens::Tokens;
+pub use verbs::{Activate, CallVerb, Purge, Suspend};
+
+/// Everything assembled over one landlord. A handle: cloning it is one `Arc`.
+///
+/// ```no_run
+/// # async fn example(landlord: sqlx::PgPool, admin: sqlx::postgres::PgConnectOptions) -> Result<(), Box<dyn std::error::Error>> {
+/// use tenantry::{Tenantry, vault::LocalKeyring};
+///
+/// tenantry::schema::install(&landlord).await?;
+/// let tenantry = Tenantry::builder(landlord)
+///     .keys(LocalKeyring::from_env("TENANTRY_KEYS")?)
+///     .tenant_migrations(&sqlx::migrate!("examples/tenant_migrations"))
+///     .build()
+///     .await?;
+/// tenantry.servers().set_up("main", admin).await?;
+///
+/// tenantry.provision("acme").name("Acme Ltd").await?;
+/// let db = tenantry.resolve("acme").await?;
+/// sqlx::query("INSERT INTO notes (text) VALUES ($1)").bind("hello").execute(&db).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Tenantry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    landlord: sqlx::PgPool,
+    shop: Workshop,
+    engine: Engine,
+    provisioner: Provisioner,
+    lifecycle: Lifecycle,
+    recoverer: Recoverer,
+    operations: Operations,
+    servers: Servers,
+    tokens: Tokens,
+    registry: Arc<dyn RegistryWriter>,
+    vault: Arc<dyn VaultWriter>,
+    resolver: Arc<dyn ConnectionResolver>,
+    nodes: Arc<dyn Nodes>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    running: AtomicBool,
+}
+
+impl Tenantry {
+    /// Over the host's own pool to its landlord database.
+    pub fn builder(landlord: sqlx::PgPool) -> Builder {
+        Builder::new(landlord)
+    }
+
+    /// A new tenant: from a name to a working database.
+    pub fn provision(&self, slug: impl Into<String>) -> Call<Provision> {
+        Call::new(self, Provision::new(slug))
+    }
+    /// Refuses a tenant, on the server and so on every node, within a second; keeps everything.
+    pub fn suspend<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Suspend> {
+        Call::new(self, Suspend::new(tenant.into()))
+    }
+    /// Lets a suspended tenant in again.
+    pub fn activate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Activate> {
+        Call::new(self, Activate::new(tenant.into()))
+    }
+    /// Destroys a tenant: database, roles, secrets, tokens. History stays, the slug is free again. It must be forced.
+    pub fn purge<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Purge> {
+        Call::new(self, Purge::new(tenant.into()))
+    }
+
+    /// The tenant's handle: what is cached first, else the cold path. Opens no connection.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops no other waiter.
+    pub fn resolve<'a>(
+        &self, tenant: impl Into<TenantRef<'a>>,
+    ) -> impl Future<Output = Result<TenantPool, ResolveError>> + Send {
+        let tenant = tenant.into();
+        async move {
+            match self.inner.resolver.cached(&tenant) {
+                Some(pool) => Ok(pool),
+                None => self.inner.resolver.resolve(tenant).await,
+            }
+        }
+    }
+    /// Resolves, then runs `work` with the tenant as [`TenantPool::current`].
+    pub async fn with_tenant<'a, F, Fut, R, E>(&self, tenant: impl Into<TenantRef<'a>>, work: F) -> Result<R, E>
+    where
+        F: FnOnce(TenantPool) -> Fut,
+        Fut: Future<Output = Result<R, E>>,
+        E: From<ResolveError>,
+    {
+        let pool = self.resolve(tenant).await?;
+        crate::resolver::pool::scope(pool.clone(), work(pool)).await
+    }
+
+    /// Operations by id: what they intend, did, and say.
+    pub fn operations(&self) -> &Operations {
+        &self.inner.operations
+    }
+    /// The PostgreSQL servers that tenants live on.
+    pub fn servers(&self) -> &Servers {
+        &self.inner.servers
+    }
+    /// Setup links.
+    pub fn tokens(&self) -> &Tokens {
+        &self.inner.tokens
+    }
+    /// Who the tenants are, for reading.
+    pub fn registry(&self) -> Arc<dyn TenantRegistry> {
+        self.inner.registry.clone()
+    }
+    /// Who the tenants are, for changes by hand: rename, metadata, domains.
+    pub fn registry_writer(&self) -> Arc<dyn RegistryWriter> {
+        self.inner.registry.clone()
+    }
+    /// The secrets, for reading.
+    pub fn vault(&self) -> Arc<dyn CredentialVault> {
+        self.inner.vault.clone()
+    }
+    /// The resolver, for a web layer.
+    pub fn resolver(&self) -> Arc<dyn ConnectionResolver> {
+        self.inner.resolver.clone()
+    }
+    /// The stores and servers that operations work on, for pieces of the host's own.
+    pub fn workshop(&self) -> Workshop {
+        self.inner.shop.clone()
+    }
+    /// The live nodes.
+    pub fn nodes(&self) -> Arc<dyn Nodes> {
+        self.inner.nodes.clone()
+    }
+
+    /// Refuses new work, lets running operations reach a step boundary (recovery on another node goes on from there),
+    /// closes the tenants' connections. Idempotent. The landlord pool is the host's and stays open.
+    ///
+    /// # Cancel safety
+    /// A second call goes on with it.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        self.inner.resolver.close().await;
+    }
+
+    /// Drives an operation that this process holds, in a task of the facade: a caller that hangs up drops its future,
+    /// and must not leave a lease to wait for.
+    fn launch(&self, record: Record, observer: Observer) -> oneshot::Receiver<Result<Outcome, StoreError>> {
+        let (tell, told) = oneshot::channel();
+        let inner = self.inner.clone();
+        self.inner.tasks.spawn(async move {
+            let driven = match inner.recoverer.saga(&record.kind) {
+                Some(saga) => saga.drive(&inner.engine, record, true, &observer).await,
+                None => Err(StoreError::conflict("no saga of this kind")),
+            };
+            if let Ok(Outcome { record, .. }) = &driven
+                && let Some(tenant) = record.subject.tenant()
+            {
+                inner.resolver.invalidate(tenant);
+            }
+            // Nobody may be watching any more.
+            let _ = tell.send(driven);
+        });
+        told
+    }
+
+    async fn watch(
+        &self, id: OperationId, started: Option<oneshot::Receiver<Result<Outcome, StoreError>>>, observer: &Observer,
+    ) -> Result<Outcome, StoreError> {
+        match started {
+            Some(told) => told.await.unwrap_or_else(|_| Err(StoreError::unavailable("the operation's task has ended"))),
+            None => self.inner.operations.follow(id, observer).await.map(Outcome::of),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.inner.stop.is_cancelled()
+    }
+}
+
+impl fmt::Debug for Tenantry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tenantry(..)")
+    }
+}

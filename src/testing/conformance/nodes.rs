@@ -1,0 +1,29 @@
+//! [`Nodes`].
+use super::answer::done;
+use crate::nodes::{Node, Nodes};
+use std::time::Duration;
+
+/// Beating, leaving, and who counts as live.
+///
+/// # Panics
+/// When a promise of [`Nodes`] is broken.
+pub async fn nodes(nodes: impl Nodes) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (mut one, two) = (Node::here(), Node::here());
+    assert_ne!(one.id, two.id, "promised: each start is a node of its own");
+    for node in [&one, &two, &one] {
+        done(nodes.beat(node).await, "a node beats, also again");
+    }
+    let ids = |live: Vec<crate::nodes::LiveNode>| live.into_iter().map(|n| n.node.id).collect::<Vec<_>>();
+    let live = ids(done(nodes.live(HOUR).await, "who beats is live"));
+    assert!(live.contains(&one.id) && live.contains(&two.id), "promised: both are live; {live:?}");
+    one.facts = serde_json::json!({ "generation": 7 });
+    done(nodes.beat(&one).await, "a beat says something new");
+    let told = done(nodes.live(HOUR).await, "it is told").into_iter().find(|n| n.node.id == one.id);
+    assert_eq!(told.map(|n| n.node.facts), Some(one.facts), "promised: the newest facts are told");
+    for _ in 0..2 {
+        done(nodes.leave(one.id).await, "leaving, also twice");
+    }
+    let live = ids(done(nodes.live(HOUR).await, "the other stays"));
+    assert!(!live.contains(&one.id) && live.contains(&two.id), "promised: who left is not live; {live:?}");
+}

@@ -1,0 +1,21 @@
+use super::read;
+use super::subject::{Subject, writer};
+use crate::registry::RegistryWriter;
+use crate::tenant::{Tenant, TenantStatus};
+use crate::testing::conformance::answer::done;
+
+/// A tenant of each status is found and listed as the reading half promises.
+pub(super) async fn check(registry: &impl RegistryWriter) {
+    let by = writer(registry).await;
+    let mut seeded = Vec::new();
+    for status in TenantStatus::ALL {
+        seeded.push(Subject::in_status(registry, status, by).await.tenant);
+    }
+    let before = seeded[0].id();
+    read::check(registry, &seeded).await;
+
+    let page = done(registry.page(Some(before), 100).await, "a page is read");
+    let alive: Vec<_> = seeded[1..].iter().filter(|t| t.status() != TenantStatus::Deleted).map(Tenant::id).collect();
+    let page: Vec<_> = page.iter().map(Tenant::id).collect();
+    assert_eq!(page, alive, "promised: a page begins after the id that is named (left: seen, right: promised)");
+}

@@ -1,0 +1,155 @@
+//! A tenant with all that it may have, under names that nobody else has, and how it gets to where a check needs it.
+#![expect(clippy::expect_used, reason = "names that are made here are valid")]
+use crate::database::{
+    DatabaseServer, DatabaseUser, Generation, ServerNames, ServerStatus, TenantDatabase, UserStatus,
+};
+use crate::error::StoreError;
+use crate::ident::{DatabaseName, Domain, RoleName, ServerName};
+use crate::operation::{OperationId, Writer};
+use crate::registry::{Placement, RegistryWriter, ServerRegistry};
+use crate::secret::CredentialId;
+use crate::tenant::{Tenant, TenantId, TenantStatus};
+use crate::testing::conformance::answer::done;
+
+#[derive(Clone)]
+pub(super) struct Subject {
+    pub(super) tenant: Tenant,
+    pub(super) domain: Domain,
+    /// Its primary, on a server of ours, of generation 1.
+    pub(super) entry: TenantDatabase,
+}
+
+/// All that a registry says of a tenant.
+#[derive(Debug, PartialEq)]
+pub(super) struct Seen {
+    pub(super) tenant: Option<Tenant>,
+    pub(super) domains: Vec<Domain>,
+    pub(super) databases: Vec<TenantDatabase>,
+    pub(super) users: Vec<DatabaseUser>,
+}
+
+impl Subject {
+    pub(super) fn new() -> Self {
+        let id = TenantId::new();
+        // The random end of the id: its beginning is the time.
+        let name = format!("t{}", &id.as_uuid().simple().to_string()[16..]);
+        let database: DatabaseName = name.parse().expect("a database's name");
+        let login: RoleName = format!("{name}_v1").parse().expect("a role's name");
+        let credential = CredentialId::login(id, &database, &login, 1);
+        let entry = TenantDatabase::primary(id, "db.example.test", 5432, database, login, credential);
+        Self {
+            tenant: Tenant::new(id, name.parse().expect("a slug"), TenantStatus::Provisioning)
+                .with_name("Acme & Söhne")
+                .with_metadata(serde_json::json!({ "region": "eu", "seats": [1, 2.5, null] })),
+            domain: format!("{name}.example.test").parse().expect("a domain"),
+            entry: TenantDatabase { server: Some("conformance".parse().expect("a server's name")), ..entry },
+        }
+    }
+
+    pub(super) fn id(&self) -> TenantId {
+        self.tenant.id()
+    }
+
+    pub(super) fn other_domain(&self) -> Domain {
+        format!("also-{}", self.domain).parse().expect("a domain")
+    }
+
+    /// The login of a generation, about to be made.
+    pub(super) fn user(&self, generation: i64) -> DatabaseUser {
+        let role = format!("{}_v{generation}", self.entry.database).parse().expect("a role's name");
+        let server = self.entry.server.clone().expect("a server of ours");
+        DatabaseUser::pending(self.id(), server, self.entry.database.clone(), role, Generation(generation))
+    }
+
+    /// The entry after a rotation to a generation.
+    pub(super) fn rotated(&self, generation: i64) -> TenantDatabase {
+        let login = self.user(generation).role;
+        let credential = CredentialId::login(self.id(), &self.entry.database, &login, generation);
+        TenantDatabase { login, credential, generation: Generation(generation), ..self.entry.clone() }
+    }
+
+    pub(super) fn placement(&self, server: &ServerName) -> Placement {
+        Placement::new(self.id(), server.clone(), self.entry.database.clone())
+    }
+
+    /// Provisioning, with a domain and a pending login.
+    pub(super) async fn created(registry: &impl RegistryWriter, writer: Writer) -> Self {
+        let subject = Self::new();
+        let domains = [subject.domain.clone()];
+        done(registry.create(&subject.tenant, &domains, writer).await, "a new tenant is created");
+        done(registry.put_user(None, &subject.user(1), writer).await, "a login is added");
+        subject
+    }
+
+    /// Active, with a domain, a primary and its login.
+    pub(super) async fn published(registry: &impl RegistryWriter, writer: Writer) -> Self {
+        let subject = Self::created(registry, writer).await;
+        let published = registry.publish(TenantStatus::Provisioning, &subject.entry, writer).await;
+        done(published, "a tenant in provisioning is published");
+        Self { tenant: subject.tenant.clone().with_status(TenantStatus::Active), ..subject }
+    }
+
+    /// In any status, by the shortest way of the transition table.
+    pub(super) async fn in_status(registry: &impl RegistryWriter, status: TenantStatus, writer: Writer) -> Self {
+        use TenantStatus::*;
+        if status == Provisioning {
+            return Self::created(registry, writer).await;
+        }
+        let mut subject = Self::published(registry, writer).await;
+        let way: &[_] = match status {
+            Active => &[],
+            Deleted => &[Purging, Deleted],
+            other => &[other],
+        };
+        for next in way {
+            subject.becomes(registry, *next, writer).await;
+        }
+        subject
+    }
+
+    pub(super) async fn becomes(&mut self, registry: &impl RegistryWriter, next: TenantStatus, writer: Writer) {
+        let changed = self.tenant.clone().with_status(next);
+        let answer = registry.update(&self.tenant, &changed, Some(writer)).await;
+        done(answer, "a status changes as the transition table allows");
+        self.tenant = changed;
+    }
+
+    pub(super) async fn seen(&self, registry: &impl RegistryWriter) -> Seen {
+        Seen {
+            tenant: done(registry.find(self.id().into()).await, "a tenant is found by id"),
+            domains: done(registry.domains(self.id()).await, "domains are listed"),
+            databases: done(registry.databases(self.id()).await, "entries are listed"),
+            users: done(registry.users(self.id()).await, "users are listed"),
+        }
+    }
+}
+
+impl Seen {
+    pub(super) fn logins(&self) -> Vec<(i64, UserStatus)> {
+        self.users.iter().map(|u| (u.generation.0, u.status)).collect()
+    }
+}
+
+/// A writer that the registry knows.
+pub(super) async fn writer(registry: &impl RegistryWriter) -> Writer {
+    fence(1, async |operation, epoch| registry.fence(operation, epoch).await).await
+}
+
+/// The same of a registry of servers.
+pub(super) async fn server_writer(registry: &impl ServerRegistry) -> Writer {
+    fence(1, async |operation, epoch| registry.fence(operation, epoch).await).await
+}
+
+async fn fence(epoch: i64, raise: impl AsyncFn(OperationId, i64) -> Result<(), StoreError>) -> Writer {
+    let operation = OperationId::new();
+    done(raise(operation, epoch).await, "a new operation is fenced");
+    Writer { operation, epoch }
+}
+
+/// A server that takes tenants.
+pub(super) fn server(capacity: u32) -> DatabaseServer {
+    let name = format!("s{}", &TenantId::new().as_uuid().simple().to_string()[16..]);
+    let names = ServerNames::with_prefix(&name).expect("names of roles");
+    let server = DatabaseServer::new(name.parse().expect("a server's name"), "db.example.test", 5432, names);
+    DatabaseServer { status: ServerStatus::Ready, capacity, ..server }
+}

@@ -1,0 +1,99 @@
+//! [`TokenStore`].
+use super::answer::{conflict, done, fenced};
+use crate::operation::{OperationId, Writer};
+use crate::tenant::TenantId;
+use crate::tokens::{IssuedToken, LinkId, NewToken, Token, TokenClaim, TokenPurpose, TokenStore};
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Issuing, looking, claiming, using up, revoking, expiring; fencing. `tenant` must exist, if the store asks for that.
+///
+/// # Panics
+/// When a promise of [`TokenStore`] is broken.
+pub async fn token_store(store: impl TokenStore, tenant: TenantId) {
+    once(&store, tenant).await;
+    siblings(&store, tenant).await;
+    expiry(&store, tenant).await;
+    fencing(&store, tenant).await;
+}
+
+fn token(tenant: TenantId, email: &str, lifetime: Duration) -> (NewToken, [u8; 32]) {
+    let token = Token::random(TokenPurpose::credentials());
+    (NewToken::new(LinkId::new(), tenant, email, &token, lifetime), token.hash())
+}
+
+async fn issue(store: &impl TokenStore, new: &NewToken) -> IssuedToken {
+    done(store.issue(new, None).await, "a token is issued")
+}
+
+async fn once(store: &impl TokenStore, tenant: TenantId) {
+    let (new, hash) = token(tenant, "once@acme.example", HOUR);
+    let issued = issue(store, &new).await;
+    assert_eq!(issue(store, &new).await, issued, "promised: issuing twice is issuing once");
+    for _ in 0..2 {
+        let seen = done(store.look(&hash).await, "looking");
+        assert_eq!(seen.as_ref(), Some(&issued), "promised: looking consumes nothing");
+    }
+    let (a, b) = (OperationId::new(), OperationId::new());
+    conflict(store.use_up(new.id, a).await, "using up what is not claimed");
+    let claimed = |c: TokenClaim| matches!(c, TokenClaim::Claimed(t) if t.claimed_by == Some(a));
+    assert!(claimed(done(store.claim(&hash, a).await, "a claim")), "promised: the first claim has it");
+    assert!(claimed(done(store.claim(&hash, a).await, "the same claim")), "promised: and has it again");
+    let other = done(store.claim(&hash, b).await, "another claim");
+    assert!(matches!(&other, TokenClaim::Joined(t) if t.claimed_by == Some(a)), "promised: others join; {other:?}");
+    done(store.unclaim(new.id, b).await, "who has not claimed it changes nothing");
+    conflict(store.use_up(new.id, b).await, "using up what another has claimed");
+    done(store.unclaim(new.id, a).await, "an operation that is undone gives it back");
+    assert!(
+        matches!(done(store.claim(&hash, b).await, "a claim"), TokenClaim::Claimed(_)),
+        "promised: then it is free"
+    );
+    for _ in 0..2 {
+        done(store.use_up(new.id, b).await, "using up, also twice");
+    }
+    assert_eq!(done(store.look(&hash).await, "looking"), None, "promised: a used token is no token");
+    assert_eq!(done(store.claim(&hash, b).await, "a claim"), TokenClaim::NotValid, "promised: nor is it claimed again");
+}
+
+async fn siblings(store: &impl TokenStore, tenant: TenantId) {
+    let (first, second, other) = (
+        token(tenant, "ada@acme.example", HOUR),
+        token(tenant, "Ada@acme.example", HOUR),
+        token(tenant, "bob@acme.example", HOUR),
+    );
+    for new in [&first.0, &other.0, &second.0] {
+        issue(store, new).await;
+    }
+    assert_eq!(done(store.look(&first.1).await, "looking"), None, "promised: a new one revokes its sibling");
+    assert!(done(store.look(&other.1).await, "looking").is_some(), "promised: and nobody else's");
+    done(store.delivered(second.0.id).await, "a delivery");
+    let good = done(store.of_tenant(tenant).await, "a tenant's tokens");
+    let delivered: Vec<bool> = good.iter().filter(|t| t.id == second.0.id).map(|t| t.delivered).collect();
+    assert_eq!(delivered, [true], "promised: the good ones are listed, and whether they were delivered");
+    done(store.revoke(second.0.id).await, "revoking");
+    assert_eq!(done(store.look(&second.1).await, "looking"), None, "promised: what is revoked is no token");
+}
+
+async fn expiry(store: &impl TokenStore, tenant: TenantId) {
+    let (new, hash) = token(tenant, "late@acme.example", Duration::ZERO);
+    issue(store, &new).await;
+    assert_eq!(done(store.look(&hash).await, "looking"), None, "promised: what is over is no token");
+    assert_eq!(done(store.claim(&hash, OperationId::new()).await, "a claim"), TokenClaim::NotValid);
+    assert_eq!(done(store.look(&[7; 32]).await, "looking"), None, "promised: nor is what was never issued");
+}
+
+async fn fencing(store: &impl TokenStore, tenant: TenantId) {
+    let by = Writer { operation: OperationId::new(), epoch: 3 };
+    let (new, hash) = token(tenant, "eve@acme.example", HOUR);
+    fenced(store.issue(&new, Some(by)).await.map(drop), "an operation that was never fenced");
+    done(store.fence(by.operation, by.epoch).await, "a fence");
+    done(store.issue(&new, Some(by)).await, "its operation issues");
+    done(store.fence(by.operation, by.epoch + 1).await, "a higher fence");
+    fenced(store.fence(by.operation, by.epoch).await, "a lower fence");
+    fenced(store.forget_tenant(tenant, by).await, "an epoch that is over");
+    assert!(done(store.look(&hash).await, "looking").is_some(), "promised: a stale writer deletes nothing");
+    let newer = Writer { epoch: by.epoch + 1, ..by };
+    done(store.forget_tenant(tenant, newer).await, "forgetting a tenant");
+    assert_eq!(done(store.of_tenant(tenant).await, "its tokens"), [], "promised: all of its tokens are gone");
+}

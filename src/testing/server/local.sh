@@ -1,0 +1,33 @@
+# Runs a throwaway PostgreSQL in directory $2 with the binaries of $1 until standard input ends; the rest are
+# the server's arguments. The first line of input is the superuser's password. Whoever holds the other end may
+# be killed at any moment: this shell is the server's parent, so it needs no pid file to find it.
+bin=$1 dir=$2
+shift 2
+trap '' HUP INT TERM
+umask 077
+mkdir "$dir" || exit 1
+exec 3<&0 </dev/null >"$dir/server.log" 2>&1
+
+if IFS= read -r password <&3; then
+    printf '%s\n' "$password" >"$dir/password"
+    if "$bin/initdb" --pgdata="$dir/data" --username=postgres --auth=scram-sha-256 \
+        --pwfile="$dir/password" --encoding=UTF8 --locale=C --no-sync 3<&-; then
+        rm "$dir/password"
+        "$bin/postgres" -D "$dir/data" "$@" 3<&- &
+        server=$!
+        # CONT, for a stopped server sees no other signal; again and again, for one that is just starting
+        # ignores them, as background processes of a shell do.
+        {
+            while read -r _; do :; done <&3
+            while [ ! -e "$dir/exited" ] && kill -CONT $server; do
+                kill -QUIT $server
+                sleep 0.1
+            done
+        } &
+        wait $server
+    fi
+fi
+: >"$dir/exited"
+wait
+while read -r _; do :; done <&3
+rm -rf "$dir"

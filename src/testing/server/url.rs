@@ -1,0 +1,17 @@
+use std::str::FromStr;
+
+use sqlx::postgres::PgConnectOptions;
+
+use super::ServerKind;
+use super::builder::Running;
+use super::error::NoServer;
+use super::session::Session;
+
+/// A server that is there already: it only has to answer.
+pub(super) async fn find(variable: &'static str, url: &str) -> Result<Running, NoServer> {
+    let unusable = |source| NoServer::Url { variable, source };
+    let admin = PgConnectOptions::from_str(url).map_err(unusable)?;
+    Session::open(&admin).await.map_err(unusable)?;
+    let kind = ServerKind::Url { host: admin.get_host().to_owned(), port: admin.get_port() };
+    Ok(Running { kind, admin, watcher: None })
+}

@@ -1,0 +1,135 @@
+#![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
+use super::{IssuedToken, LinkId, NewToken, TokenClaim, TokenStore};
+use crate::error::StoreError;
+use crate::operation::{OperationId, Writer};
+use crate::tenant::TenantId;
+use async_trait::async_trait;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use time::OffsetDateTime;
+
+/// Tokens in memory, by this process's clock.
+#[derive(Debug, Default)]
+pub struct MemoryTokenStore(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    tokens: BTreeMap<LinkId, Kept>,
+    epochs: HashMap<OperationId, i64>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    token: IssuedToken,
+    hash: [u8; 32],
+    used: bool,
+    revoked: bool,
+}
+impl Kept {
+    fn is_good(&self) -> bool {
+        let in_time = self.token.expires_at > OffsetDateTime::now_utc() || self.token.claimed_by.is_some();
+        in_time && !self.used && !self.revoked
+    }
+}
+
+impl MemoryTokenStore {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock panics half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn held(&self, writer: Writer) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state();
+        if state.epochs.get(&writer.operation) == Some(&writer.epoch) { Ok(state) } else { Err(StoreError::Fenced) }
+    }
+}
+
+impl State {
+    fn find(&mut self, hash: &[u8; 32]) -> Option<&mut Kept> {
+        self.tokens.values_mut().find(|k| k.hash == *hash && k.is_good())
+    }
+}
+
+#[async_trait]
+impl TokenStore for MemoryTokenStore {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let known = state.epochs.entry(operation).or_insert(epoch);
+        *known = epoch.max(*known);
+        if *known == epoch { Ok(()) } else { Err(StoreError::Fenced) }
+    }
+    async fn issue(&self, new: &NewToken, writer: Option<Writer>) -> Result<IssuedToken, StoreError> {
+        let mut state = match writer {
+            Some(writer) => self.held(writer)?,
+            None => self.state(),
+        };
+        if let Some(kept) = state.tokens.get(&new.id) {
+            return Ok(kept.token.clone());
+        }
+        let email = new.email.to_lowercase();
+        for kept in state.tokens.values_mut() {
+            let sibling = kept.token.tenant == new.tenant && kept.token.purpose == new.purpose;
+            if sibling && kept.token.email.to_lowercase() == email && kept.token.claimed_by.is_none() {
+                kept.revoked = true;
+            }
+        }
+        let token = IssuedToken {
+            id: new.id,
+            tenant: new.tenant,
+            purpose: new.purpose.clone(),
+            email: new.email.clone(),
+            expires_at: OffsetDateTime::now_utc() + new.lifetime,
+            claimed_by: None,
+            delivered: false,
+        };
+        state.tokens.insert(new.id, Kept { token: token.clone(), hash: new.hash, used: false, revoked: false });
+        Ok(token)
+    }
+    async fn look(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError> {
+        Ok(self.state().find(hash).map(|k| k.token.clone()))
+    }
+    async fn claim(&self, hash: &[u8; 32], by: OperationId) -> Result<TokenClaim, StoreError> {
+        let mut state = self.state();
+        let Some(kept) = state.find(hash) else { return Ok(TokenClaim::NotValid) };
+        let owner = *kept.token.claimed_by.get_or_insert(by);
+        let token = kept.token.clone();
+        Ok(if owner == by { TokenClaim::Claimed(token) } else { TokenClaim::Joined(token) })
+    }
+    async fn use_up(&self, id: LinkId, by: OperationId) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let kept = state.tokens.get_mut(&id).filter(|k| k.token.claimed_by == Some(by));
+        kept.ok_or_else(|| StoreError::conflict("the token is not this operation's"))?.used = true;
+        Ok(())
+    }
+    async fn unclaim(&self, id: LinkId, by: OperationId) -> Result<(), StoreError> {
+        if let Some(kept) = self.state().tokens.get_mut(&id)
+            && kept.token.claimed_by == Some(by)
+            && !kept.used
+        {
+            kept.token.claimed_by = None;
+        }
+        Ok(())
+    }
+    async fn revoke(&self, id: LinkId) -> Result<(), StoreError> {
+        if let Some(kept) = self.state().tokens.get_mut(&id)
+            && kept.token.claimed_by.is_none()
+        {
+            kept.revoked = true;
+        }
+        Ok(())
+    }
+    async fn delivered(&self, id: LinkId) -> Result<(), StoreError> {
+        if let Some(kept) = self.state().tokens.get_mut(&id) {
+            kept.token.delivered = true;
+        }
+        Ok(())
+    }
+    async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError> {
+        let state = self.state();
+        let good = state.tokens.values().rev().filter(|k| k.token.tenant == tenant && k.is_good());
+        Ok(good.map(|k| k.token.clone()).collect())
+    }
+    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+        self.held(writer)?.tokens.retain(|_, k| k.token.tenant != tenant);
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+use super::{IssuedToken, LinkId, NewToken, TokenClaim, TokenStore};
+use crate::error::StoreError;
+use crate::operation::{OperationId, Writer};
+use crate::tenant::TenantId;
+use async_trait::async_trait;
+use sqlx::{PgPool, Row, postgres::PgRow};
+
+/// Tokens in the landlord's own table. Every call is one autocommitted statement.
+#[derive(Clone, Debug)]
+pub struct PgTokenStore(PgPool);
+
+impl PgTokenStore {
+    /// Over the host's own pool.
+    pub fn new(landlord: PgPool) -> Self {
+        Self(landlord)
+    }
+}
+
+const FENCE: &str = "INSERT INTO tenantry.epochs AS e (operation, epoch) VALUES ($1, $2)
+    ON CONFLICT (operation) DO UPDATE SET epoch = greatest(e.epoch, EXCLUDED.epoch)
+    RETURNING epoch";
+/// `$8` is null for a change by hand. One row unless a fence is asked for and does not hold. A repetition finds the row
+/// that is there; revoking spares it.
+const ISSUE: &str = "WITH fence AS (
+    SELECT operation FROM tenantry.epochs WHERE operation = $8 AND epoch = $9 FOR SHARE
+), may AS (
+    SELECT 1 WHERE $8::uuid IS NULL OR EXISTS (SELECT FROM fence)
+), issued AS (
+    INSERT INTO tenantry.setup_tokens (id, tenant_id, purpose, email, hash, issued_by, expires_at)
+    SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7) FROM may
+    ON CONFLICT (id) DO UPDATE SET email = setup_tokens.email
+    RETURNING *
+), revoked AS (
+    UPDATE tenantry.setup_tokens t SET revoked_at = now() FROM issued i
+    WHERE t.tenant_id = i.tenant_id AND t.purpose = i.purpose AND lower(t.email) = lower(i.email) AND t.id < i.id
+      AND t.claimed_at IS NULL AND t.revoked_at IS NULL
+)
+SELECT * FROM issued";
+const LOOK: &str = "SELECT * FROM tenantry.setup_tokens
+    WHERE hash = $1 AND revoked_at IS NULL AND used_at IS NULL AND (expires_at > now() OR claimed_at IS NOT NULL)";
+/// The condition stands on the row itself: of two claims that race, the second sees the first.
+const CLAIM: &str = "UPDATE tenantry.setup_tokens
+    SET operation_id = coalesce(operation_id, $2), claimed_at = coalesce(claimed_at, now())
+    WHERE hash = $1 AND revoked_at IS NULL AND used_at IS NULL AND (expires_at > now() OR claimed_at IS NOT NULL)
+    RETURNING *";
+const USE_UP: &str = "UPDATE tenantry.setup_tokens SET used_at = coalesce(used_at, now())
+    WHERE id = $1 AND operation_id = $2";
+const UNCLAIM: &str = "UPDATE tenantry.setup_tokens SET operation_id = NULL, claimed_at = NULL
+    WHERE id = $1 AND operation_id = $2 AND used_at IS NULL";
+const REVOKE: &str = "UPDATE tenantry.setup_tokens SET revoked_at = now()
+    WHERE id = $1 AND claimed_at IS NULL AND revoked_at IS NULL";
+const DELIVERED: &str = "UPDATE tenantry.setup_tokens SET delivered_at = coalesce(delivered_at, now()) WHERE id = $1";
+const OF_TENANT: &str = "SELECT * FROM tenantry.setup_tokens
+    WHERE tenant_id = $1 AND revoked_at IS NULL AND used_at IS NULL
+      AND (expires_at > now() OR claimed_at IS NOT NULL) ORDER BY id DESC";
+const FORGET: &str = "WITH fence AS (
+    SELECT operation FROM tenantry.epochs WHERE operation = $2 AND epoch = $3 FOR SHARE
+), gone AS (
+    DELETE FROM tenantry.setup_tokens USING fence WHERE tenant_id = $1
+)
+SELECT 1 FROM fence";
+
+#[async_trait]
+impl TokenStore for PgTokenStore {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        let fence = sqlx::query_scalar(FENCE).bind(operation.as_uuid()).bind(epoch);
+        let newest: i64 = fence.fetch_one(&self.0).await?;
+        if newest == epoch { Ok(()) } else { Err(StoreError::Fenced) }
+    }
+    async fn issue(&self, token: &NewToken, writer: Option<Writer>) -> Result<IssuedToken, StoreError> {
+        let by = writer.map(|w| w.operation.as_uuid());
+        let row = sqlx::query(ISSUE)
+            .bind(token.id.as_uuid())
+            .bind(token.tenant.as_uuid())
+            .bind(token.purpose.as_str())
+            .bind(&token.email)
+            .bind(&token.hash[..])
+            .bind(by)
+            .bind(token.lifetime.as_secs_f64())
+            .bind(by)
+            .bind(writer.map(|w| w.epoch))
+            .fetch_optional(&self.0)
+            .await?;
+        row.as_ref().ok_or(StoreError::Fenced).and_then(issued)
+    }
+    async fn look(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError> {
+        let row = sqlx::query(LOOK).bind(&hash[..]).fetch_optional(&self.0).await?;
+        row.as_ref().map(issued).transpose()
+    }
+    async fn claim(&self, hash: &[u8; 32], by: OperationId) -> Result<TokenClaim, StoreError> {
+        let row = sqlx::query(CLAIM).bind(&hash[..]).bind(by.as_uuid()).fetch_optional(&self.0).await?;
+        match row.as_ref().map(issued).transpose()? {
+            None => Ok(TokenClaim::NotValid),
+            Some(token) if token.claimed_by == Some(by) => Ok(TokenClaim::Claimed(token)),
+            Some(token) => Ok(TokenClaim::Joined(token)),
+        }
+    }
+    async fn use_up(&self, id: LinkId, by: OperationId) -> Result<(), StoreError> {
+        let used = sqlx::query(USE_UP).bind(id.as_uuid()).bind(by.as_uuid()).execute(&self.0).await?;
+        let other = || StoreError::conflict("the token is not this operation's");
+        if used.rows_affected() == 1 { Ok(()) } else { Err(other()) }
+    }
+    async fn unclaim(&self, id: LinkId, by: OperationId) -> Result<(), StoreError> {
+        sqlx::query(UNCLAIM).bind(id.as_uuid()).bind(by.as_uuid()).execute(&self.0).await?;
+        Ok(())
+    }
+    async fn revoke(&self, id: LinkId) -> Result<(), StoreError> {
+        sqlx::query(REVOKE).bind(id.as_uuid()).execute(&self.0).await?;
+        Ok(())
+    }
+    async fn delivered(&self, id: LinkId) -> Result<(), StoreError> {
+        sqlx::query(DELIVERED).bind(id.as_uuid()).execute(&self.0).await?;
+        Ok(())
+    }
+    async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError> {
+        let rows = sqlx::query(OF_TENANT).bind(tenant.as_uuid()).fetch_all(&self.0).await?;
+        rows.iter().map(issued).collect()
+    }
+    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+        let forget = sqlx::query(FORGET).bind(tenant.as_uuid()).bind(writer.operation.as_uuid()).bind(writer.epoch);
+        forget.fetch_optional(&self.0).await?.map(drop).ok_or(StoreError::Fenced)
+    }
+}
+
+fn issued(row: &PgRow) -> Result<IssuedToken, StoreError> {
+    let operation: Option<uuid::Uuid> = row.try_get("operation_id")?;
+    let delivered: Option<time::OffsetDateTime> = row.try_get("delivered_at")?;
+    Ok(IssuedToken {
+        id: LinkId::from_uuid(row.try_get("id")?),
+        tenant: TenantId::from_uuid(row.try_get("tenant_id")?),
+        purpose: row.try_get::<String, _>("purpose")?.parse().map_err(StoreError::corrupt)?,
+        email: row.try_get("email")?,
+        expires_at: row.try_get("expires_at")?,
+        claimed_by: operation.map(OperationId::from_uuid),
+        delivered: delivered.is_some(),
+    })
+}

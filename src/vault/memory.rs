@@ -1,0 +1,115 @@
+use super::{CredentialVault, Forgotten, KeyProvider, LocalKeyring, VaultWriter, record};
+use crate::error::{KeyError, StoreError, VaultError};
+use crate::operation::{OperationId, Writer};
+use crate::secret::{CredentialId, KeyId};
+use crate::tenant::TenantId;
+use async_trait::async_trait;
+use secrecy::SecretString;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Sealed secrets in memory: the same records as in the landlord, gone with the process.
+#[derive(Clone)]
+pub struct MemoryVault {
+    keys: Arc<dyn KeyProvider>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    records: HashMap<CredentialId, (KeyId, Vec<u8>)>,
+    epochs: HashMap<OperationId, i64>,
+}
+
+impl MemoryVault {
+    /// With these keys.
+    pub fn new(keys: impl KeyProvider) -> Self {
+        Self { keys: Arc::new(keys), state: Arc::default() }
+    }
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock panics half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn held(&self, writer: Writer) -> Result<MutexGuard<'_, State>, VaultError> {
+        let state = self.state();
+        if state.epochs.get(&writer.operation) == Some(&writer.epoch) {
+            Ok(state)
+        } else {
+            Err(StoreError::Fenced.into())
+        }
+    }
+}
+impl Default for MemoryVault {
+    fn default() -> Self {
+        Self::new(LocalKeyring::random())
+    }
+}
+
+#[async_trait]
+impl CredentialVault for MemoryVault {
+    async fn open(&self, id: &CredentialId) -> Result<SecretString, VaultError> {
+        let kept = self.state().records.get(id).map(|(_, r)| r.clone());
+        record::open(&*self.keys, id, &kept.ok_or_else(|| VaultError::Missing(id.clone()))?).await
+    }
+}
+
+#[async_trait]
+impl VaultWriter for MemoryVault {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError> {
+        let mut state = self.state();
+        let known = state.epochs.entry(operation).or_insert(epoch);
+        *known = epoch.max(*known);
+        if *known == epoch { Ok(()) } else { Err(StoreError::Fenced.into()) }
+    }
+    async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError> {
+        let sealed = record::seal(&*self.keys, id, secret).await?;
+        self.held(writer)?.records.entry(id.clone()).or_insert(sealed);
+        self.open(id).await
+    }
+    async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError> {
+        self.held(writer)?.records.remove(id);
+        Ok(())
+    }
+    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(u64, Forgotten), VaultError> {
+        let gone = {
+            let mut state = self.held(writer)?;
+            let before = state.records.len();
+            state.records.retain(|id, _| id.owner.tenant() != Some(tenant));
+            before - state.records.len()
+        };
+        Ok((gone as u64, self.keys.forget(tenant).await?))
+    }
+    async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {
+        let probe = CredentialId::key_check(&KeyId::new("primary"));
+        let (primary, _) = record::seal(&*self.keys, &probe, &SecretString::from("probe")).await?;
+        let all: Vec<_> =
+            self.state().records.iter().map(|(id, (key, r))| (id.clone(), key.clone(), r.clone())).collect();
+        for (id, _, old) in all.into_iter().filter(|(_, key, _)| *key != primary).take(limit as usize) {
+            if let Some(renewed) = record::rewrap(&*self.keys, &id, &old).await?
+                && let Some(kept) = self.state().records.get_mut(&id).filter(|(_, r)| *r == old)
+            {
+                *kept = renewed;
+            }
+        }
+        Ok(self.state().records.values().filter(|(key, _)| *key != primary).count() as u64)
+    }
+    async fn keys_in_use(&self) -> Result<Vec<KeyId>, VaultError> {
+        let keys: BTreeSet<KeyId> = self.state().records.values().map(|(key, _)| key.clone()).collect();
+        Ok(keys.into_iter().collect())
+    }
+    async fn check_keys(&self) -> Result<(), VaultError> {
+        for key in self.keys_in_use().await? {
+            if !self.keys.holds(&key).await? {
+                return Err(KeyError::Unknown(key).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MemoryVault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryVault(..)")
+    }
+}

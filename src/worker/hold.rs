@@ -1,0 +1,233 @@
+use super::{Budget, Workshop, application_name};
+use crate::database::{AppAccess, DatabaseServer, GroupRoles, TenantNames};
+use crate::error::{ClusterError, StepError, VaultError};
+use crate::ident::{DatabaseName, RoleName};
+use crate::operation::{Lane, OperationId};
+use crate::pg::ensure::{MARK, Ownership};
+use crate::pg::session::{Purpose, Target};
+use crate::pg::{ddl, end, ensure, lock, scram};
+use crate::saga::Run;
+use crate::secret::CredentialId;
+use crate::tenant::TenantId;
+use secrecy::SecretString;
+use sqlx::PgConnection;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// How long a worker waits for the lock of its subject before the engine tries again.
+const LOCK: Duration = Duration::from_secs(10);
+/// How long a worker waits for a free place among the workers of its process.
+const PLACE: Duration = Duration::from_secs(60);
+
+/// One worker's hold of a server: the session that has the subject's lock and runs the cluster statements. It is never
+/// opened again: after an error the whole hold is made anew, under a new epoch.
+pub(crate) struct Hold {
+    session: PgConnection,
+    server: DatabaseServer,
+    password: SecretString,
+    ownership: Ownership,
+    name: String,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Workshop {
+    /// Opens the session, *then* asks whether the epoch is the newest, *then* shuts out whoever was there before, takes
+    /// the lock, and only then looks at the cluster.
+    pub(crate) async fn hold(&self, run: &Run, server: DatabaseServer, names: &TenantNames) -> Result<Hold, StepError> {
+        let tenant = run.subject().tenant().ok_or_else(|| StepError::fail("not about a tenant"))?;
+        let place = self.budget(server.name.as_str())?.enter(run.record().lane).await?;
+        let installation = self.servers.installation().await?;
+        let password = self.provisioner_password(&server).await?;
+        let ownership = Ownership { marker: marker(installation, tenant), admin: server.names.admin.clone() };
+        let mut hold = Hold::open(server, password, ownership, application_name(run), place).await?;
+        run.check().await?;
+        let key = lock::key(installation, &run.subject().to_string());
+        hold.shut_out(run, key, names).await?;
+        Ok(hold)
+    }
+
+    async fn provisioner_password(&self, server: &DatabaseServer) -> Result<SecretString, VaultError> {
+        self.vault.open(&CredentialId::provisioner(&server.name, &server.login, server.secret_version)).await
+    }
+}
+
+/// The comment on every role of a tenant: what this installation made for it, and nothing else, is ours.
+fn marker(installation: uuid::Uuid, tenant: TenantId) -> String {
+    format!("{MARK}{installation} {tenant}")
+}
+
+impl Budget {
+    async fn enter(&self, lane: Lane) -> Result<OwnedSemaphorePermit, StepError> {
+        let places = match lane {
+            Lane::Fence => self.fences.clone(),
+            _ => self.changes.clone(),
+        };
+        match tokio::time::timeout(PLACE, places.acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(StepError::retry("the workers of this process are closed")),
+            Err(_) => {
+                Err(ClusterError::Deadline { phase: "waiting for a place among the workers", limit: PLACE }.into())
+            }
+        }
+    }
+}
+
+impl Hold {
+    /// The session alone, behind no fence yet.
+    pub(super) async fn open(
+        server: DatabaseServer, password: SecretString, ownership: Ownership, name: String, place: OwnedSemaphorePermit,
+    ) -> Result<Self, ClusterError> {
+        let session = provisioner(&server, &server.names.maintenance, &password, &name).await?;
+        Ok(Self { session, server, password, ownership, name, _place: place })
+    }
+
+    async fn shut_out(&mut self, run: &Run, key: i64, names: &TenantNames) -> Result<(), StepError> {
+        let fence = run.record().lane == Lane::Fence;
+        let first = run.is_first();
+        if !first {
+            self.end_workers(run.operation()).await?;
+        }
+        if fence && let Some(parked) = run.output::<Option<OperationId>>("change.park")?.flatten() {
+            self.end_workers(parked).await?;
+        }
+        // Whoever still has the lock belongs to an epoch that is over: ours, or that of an operation which a fence has
+        // parked. A first change waits: it may be a fence that is about to end.
+        lock::take(&mut self.session, key, fence || !first, LOCK).await?;
+        if !first {
+            let (database, migrator) = (&names.database, &names.migrator);
+            ensure::refused(&mut self.session, database, &[migrator], &self.ownership).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_workers(&mut self, operation: OperationId) -> Result<(), StepError> {
+        Ok(end::workers(&mut self.session, &format!("tenantry/{operation}/")).await?)
+    }
+
+    /// None of these names may be there yet.
+    pub(crate) async fn survey(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
+        Ok(ensure::survey(&mut self.session, names, login).await?)
+    }
+    /// The two NOLOGIN roles.
+    pub(crate) async fn ensure_roles(&mut self, names: &TenantNames) -> Result<(), StepError> {
+        Ok(ensure::groups(&mut self.session, &names.roles, &self.ownership).await?)
+    }
+    /// The database, closed to everybody.
+    pub(crate) async fn ensure_database(&mut self, names: &TenantNames) -> Result<(), StepError> {
+        Ok(ensure::database(&mut self.session, &names.database, &self.ownership).await?)
+    }
+    /// Who may connect; then it opens.
+    pub(crate) async fn ensure_access(&mut self, names: &TenantNames, temp_tables: bool) -> Result<(), StepError> {
+        let open = ddl::open_database(names, &self.ownership.marker, temp_tables);
+        Ok(open.run(&mut self.session, "opening the database").await?)
+    }
+    /// Schema `public` goes to the owner.
+    pub(crate) async fn ensure_schema(&mut self, names: &TenantNames) -> Result<(), StepError> {
+        let mut inside = self.enter(&names.database).await?;
+        ddl::own_schema(&names.roles, &self.ownership.admin).run(&mut inside, "giving the schema to its owner").await?;
+        crate::pg::session::close(inside).await;
+        Ok(())
+    }
+    /// The login that runs migrations, with a password that only this worker knows.
+    pub(crate) async fn ensure_migrator(
+        &mut self, names: &TenantNames, password: &SecretString,
+    ) -> Result<(), StepError> {
+        let verifier = scram::verifier(password).await;
+        let login = ddl::Login { name: &names.migrator, acts_as: &names.roles.owner, limit: 3, verifier: &verifier };
+        Ok(ensure::login(&mut self.session, &login, &self.ownership).await?)
+    }
+    /// The application's login.
+    pub(crate) async fn ensure_login(
+        &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: i32, password: &SecretString,
+    ) -> Result<(), StepError> {
+        let verifier = scram::verifier(password).await;
+        let acts_as = ddl::acts_as(&names.roles, access);
+        let login = ddl::Login { name: login, acts_as, limit, verifier: &verifier };
+        Ok(ensure::login(&mut self.session, &login, &self.ownership).await?)
+    }
+    /// Nobody comes in by these logins or as the migrator, and nobody is left in.
+    pub(crate) async fn refuse(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
+        let all: Vec<&RoleName> = logins.iter().chain([&names.migrator]).collect();
+        Ok(ensure::refused(&mut self.session, &names.database, &all, &self.ownership).await?)
+    }
+    /// This login comes in again.
+    pub(crate) async fn admit(&mut self, login: &RoleName) -> Result<(), StepError> {
+        Ok(ensure::admitted(&mut self.session, login, &self.ownership).await?)
+    }
+    /// One login: no session, no role. What it made by accident goes to `heir`, whom it acts as.
+    pub(crate) async fn remove_login(
+        &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName,
+    ) -> Result<(), StepError> {
+        ensure::refused(&mut self.session, &names.database, &[login], &self.ownership).await?;
+        if ensure::role_absent(&mut self.session, login, &self.ownership).await? {
+            return Ok(());
+        }
+        let mut inside = self.enter(&names.database).await?;
+        ddl::adopt(login, heir).run(&mut inside, "adopting what the login made").await?;
+        crate::pg::session::close(inside).await;
+        self.gone(login).await
+    }
+    /// The database alone. The logins are refused first: one that is in the middle of connecting would keep it.
+    pub(crate) async fn remove_database(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
+        self.refuse(names, logins).await?;
+        self.roll_back_prepared(&names.database).await?;
+        Ok(ensure::database_absent(&mut self.session, &names.database, &self.ownership).await?)
+    }
+    /// Everything of the tenant, in the order that a drop needs. Covers what was never made, or is half gone.
+    pub(crate) async fn remove(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
+        self.remove_database(names, logins).await?;
+        let GroupRoles { owner, app } = &names.roles;
+        for role in logins.iter().chain([&names.migrator, app, owner]) {
+            self.gone(role).await?;
+        }
+        Ok(())
+    }
+
+    async fn gone(&mut self, role: &RoleName) -> Result<(), StepError> {
+        match ensure::role_absent(&mut self.session, role, &self.ownership).await? {
+            true => Ok(()),
+            // Something of it is in a database that we do not know of: a person must look, and may then let it go on.
+            false => Err(StepError::retry(format!("objects or grants still depend on the role {role}"))),
+        }
+    }
+
+    async fn roll_back_prepared(&mut self, database: &DatabaseName) -> Result<(), StepError> {
+        if !ensure::is_ours(&mut self.session, database, &self.ownership).await? {
+            return Ok(());
+        }
+        let prepared = crate::pg::catalog::prepared(&mut self.session, database).await?;
+        if !prepared.is_empty() {
+            // A worker that died may have closed it. Nobody else comes in: all logins are refused.
+            ddl::reopen_database(database).run(&mut self.session, "opening the database").await?;
+        }
+        for (gid, owner) in prepared {
+            let mut inside = self.enter(database).await?;
+            end::prepared(&mut inside, database, &gid, &owner).await?;
+            crate::pg::session::close(inside).await;
+        }
+        Ok(())
+    }
+
+    /// A second session of the provisioner, in a tenant's database: for catalog statements alone, since whatever runs
+    /// code of the tenant would run it with the provisioner's rights.
+    async fn enter(&self, database: &DatabaseName) -> Result<PgConnection, ClusterError> {
+        provisioner(&self.server, database, &self.password, &self.name).await
+    }
+}
+
+async fn provisioner(
+    server: &DatabaseServer, database: &DatabaseName, password: &SecretString, application_name: &str,
+) -> Result<PgConnection, ClusterError> {
+    let (role, purpose) = (&server.login, Purpose::Cluster);
+    Target { server, database, role, password, application_name, purpose }.open().await
+}
+
+/// As the migrator: what the application may do with whatever the owner makes.
+pub(crate) async fn set_defaults(session: &mut PgConnection, roles: &GroupRoles) -> Result<(), StepError> {
+    Ok(ddl::defaults(&roles.app).run(session, "setting default privileges").await?)
+}
+
+/// As the migrator: the application reads the ledger and does not write it.
+pub(crate) async fn close_ledger(session: &mut PgConnection, table: &str, app: &RoleName) -> Result<(), StepError> {
+    Ok(ddl::close_ledger(table, app).run(session, "closing the ledger").await?)
+}

@@ -1,0 +1,102 @@
+//! A worker at a PostgreSQL server: the sessions of one operation, behind its fences.
+//!
+//! A worker opens its session, *then* asks whether its epoch is the newest, *then* acts. A successor raises the epoch
+//! first, and then ends the sessions it finds: so a session that it did not find belongs to a worker that will ask.
+use crate::database::{ConnectionSettings, DatabaseServer};
+use crate::error::{StepError, StoreError};
+use crate::ident::{DatabaseName, RoleName};
+use crate::operation::OperationId;
+use crate::registry::{RegistryWriter, ServerRegistry};
+use crate::saga::{Journal, Record, Run};
+use crate::tokens::TokenStore;
+use crate::vault::VaultWriter;
+use secrecy::SecretString;
+use std::{collections::HashMap, sync::Arc, sync::Mutex, time::Duration};
+use tokio::sync::Semaphore;
+
+mod door;
+mod hold;
+#[cfg(test)]
+#[cfg(all(unix, feature = "testing"))]
+mod tests;
+pub(crate) use door::Door;
+pub(crate) use hold::{Hold, close_ledger, set_defaults};
+
+/// The stores that operations write to. Cheap to clone.
+#[derive(Clone)]
+pub struct Workshop {
+    pub(crate) registry: Arc<dyn RegistryWriter>,
+    pub(crate) servers: Arc<dyn ServerRegistry>,
+    pub(crate) vault: Arc<dyn VaultWriter>,
+    pub(crate) tokens: Arc<dyn TokenStore>,
+    pub(crate) journal: Arc<dyn Journal>,
+    budgets: Arc<Mutex<HashMap<String, Arc<Budget>>>>,
+    workers: usize,
+}
+
+/// Connections of this process's workers to one server: small, so that provisioning never starves applications. A hold
+/// takes all that it needs at once and waits for none while it has one; fences have one of their own, so that they
+/// never queue behind changes.
+pub(crate) struct Budget {
+    changes: Arc<Semaphore>,
+    fences: Arc<Semaphore>,
+}
+
+impl Workshop {
+    /// Over these stores, with at most eight operations of this process at work on one server.
+    pub fn new(
+        registry: Arc<dyn RegistryWriter>, servers: Arc<dyn ServerRegistry>, vault: Arc<dyn VaultWriter>,
+        tokens: Arc<dyn TokenStore>, journal: Arc<dyn Journal>,
+    ) -> Self {
+        Self { registry, servers, vault, tokens, journal, budgets: Arc::default(), workers: 8 }
+    }
+    /// At most this many operations of this process at work on one server, at least one.
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { workers: workers.max(1), ..self }
+    }
+
+    fn budget(&self, server: &str) -> Result<Arc<Budget>, StepError> {
+        let mut budgets = self.budgets.lock().map_err(|_| StepError::retry("a worker of this process has panicked"))?;
+        let new = || Budget { changes: Arc::new(Semaphore::new(self.workers)), fences: Arc::new(Semaphore::new(1)) };
+        Ok(budgets.entry(server.into()).or_insert_with(|| Arc::new(new())).clone())
+    }
+
+    /// Waits until an operation has ended or waits itself, by asking the journal: 20 ms at first, 500 ms at most.
+    pub(crate) async fn wait(&self, id: OperationId) -> Result<Record, StoreError> {
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let record = self.journal.read(id).await?.ok_or_else(|| StoreError::conflict("no such operation"))?;
+            if record.is_settled() {
+                return Ok(record);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(Duration::from_millis(500));
+        }
+    }
+}
+
+impl std::fmt::Debug for Workshop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workshop").field("workers", &self.workers).finish_non_exhaustive()
+    }
+}
+
+impl DatabaseServer {
+    /// A way into one of its databases.
+    pub(crate) fn door(&self, database: &DatabaseName, role: &RoleName, password: SecretString) -> Door {
+        Door::new(self.clone(), database.clone(), role.clone(), password)
+    }
+    /// What an entry on this server says about sessions, unless the host said so itself.
+    pub(crate) fn session_settings(&self, mut settings: ConnectionSettings) -> ConnectionSettings {
+        settings.tls.get_or_insert(self.tls);
+        if settings.root_certificate.is_none() {
+            settings.root_certificate.clone_from(&self.root_certificate);
+        }
+        settings
+    }
+}
+
+/// What `pg_stat_activity` shows of a worker's sessions, and by which a successor finds them.
+pub(crate) fn application_name(run: &Run) -> String {
+    format!("tenantry/{}/{}", run.operation(), run.writer().epoch)
+}

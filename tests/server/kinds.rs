@@ -1,0 +1,117 @@
+//! Whatever server it is: passwords only, a database for each, a log that can be read.
+
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use tenantry::testing::TestServer;
+use tenantry::testing::server::{DatabaseError, LogError, ServerKind};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+async fn sqlstate(options: sqlx::postgres::PgConnectOptions) -> String {
+    let error = options.connect().await.expect_err("it let us in");
+    error.as_database_error().and_then(|error| error.code()).expect("an SQLSTATE").into_owned()
+}
+
+#[tokio::test]
+async fn nobody_enters_without_the_password() -> Outcome {
+    let server = TestServer::shared().await?;
+    assert_eq!(sqlstate(server.admin_options().password("wrong")).await, "28P01");
+
+    let mut admin = server.admin_options().connect().await?;
+    let rules = sqlx::query("SELECT auth_method, line_number FROM pg_hba_file_rules").fetch_all(&mut admin);
+    let methods: Vec<String> = rules.await?.iter().map(|row| row.get(0)).collect();
+    assert!(!methods.is_empty());
+    if !matches!(server.kind(), ServerKind::Url { .. }) {
+        assert!(methods.iter().all(|method| method == "scram-sha-256"), "{methods:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_database_has_a_login_of_its_own_without_other_rights() -> Outcome {
+    let server = TestServer::shared().await?;
+    let (one, other) = (server.create_database("landlord").await?, server.create_database("landlord").await?);
+    assert_ne!(one.name(), other.name());
+
+    let mut session = one.options().connect().await?;
+    sqlx::raw_sql("CREATE TABLE t (id int)").execute(&mut session).await?;
+    let sql = "SELECT current_user::text, rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
+    let (user, mighty): (String, bool) = sqlx::query_as(sql).fetch_one(&mut session).await?;
+    assert_eq!((user.as_str(), mighty), (one.name(), false));
+
+    let name = one.name().to_owned();
+    server.drop_database(one).await?;
+    assert!(session.ping().await.is_err(), "its session was ended");
+    let mut admin = server.admin_options().connect().await?;
+    assert_eq!(named(&mut admin, &name).await?, 0);
+    assert_eq!(named(&mut admin, other.name()).await?, 2);
+    server.drop_database(other).await?;
+    Ok(())
+}
+
+async fn named(admin: &mut PgConnection, name: &str) -> Result<i64, sqlx::Error> {
+    let sql = "SELECT count(*) FROM (SELECT datname FROM pg_database UNION ALL SELECT rolname FROM pg_roles) AS n (n) WHERE n = $1";
+    sqlx::query_scalar(sql).bind(name).fetch_one(admin).await
+}
+
+#[tokio::test]
+async fn a_prefix_that_makes_no_plain_name_is_refused() -> Outcome {
+    let server = TestServer::shared().await?;
+    for prefix in ["", "Ada", "a-b", "a\"b", &"a".repeat(41)] {
+        let error = server.create_database(prefix).await.expect_err("a bad prefix");
+        assert!(matches!(error, DatabaseError::Prefix { .. }), "{error:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_log_is_complete_up_to_the_call() -> Outcome {
+    let server = TestServer::builder().setting("log_statement", "all").start().await?;
+    let mut admin = server.admin_options().connect().await?;
+    sqlx::raw_sql("SELECT 'canary that must be seen'").execute(&mut admin).await?;
+    let database = server.create_database("logged").await?;
+    let log = server.log().await?;
+    assert!(log.contains("canary that must be seen"), "{log}");
+    assert!(!log.contains("LOGIN PASSWORD"), "the harness writes no password into it: {log}");
+    server.drop_database(database).await?;
+    Ok(server.stop().await?)
+}
+
+#[tokio::test]
+async fn the_log_of_a_server_named_by_url_is_a_typed_no() -> Outcome {
+    let server = TestServer::shared().await?;
+    let named_by_url = matches!(server.kind(), ServerKind::Url { .. });
+    assert_eq!(matches!(server.log().await, Err(LogError::NotOurs)), named_by_url);
+    Ok(())
+}
+
+#[tokio::test]
+async fn settings_and_durability_reach_the_server() -> Outcome {
+    let server = TestServer::builder().durable(true).setting("max_prepared_transactions", "7").start().await?;
+    let sql = "SELECT current_setting('fsync'), current_setting('max_prepared_transactions'), current_setting('max_connections')";
+    let mut admin = server.admin_options().connect().await?;
+    let row: (String, String, String) = sqlx::query_as(sql).fetch_one(&mut admin).await?;
+    assert_eq!(row, ("on".to_owned(), "7".to_owned(), "300".to_owned()));
+    Ok(server.stop().await?)
+}
+
+#[tokio::test]
+async fn no_password_in_what_is_printed() -> Outcome {
+    let server = TestServer::shared().await?;
+    let database = server.create_database("quiet").await?;
+    let printed = format!("{server:?} {} {database:?}", server.describe());
+    for options in [server.admin_options(), database.options()] {
+        let url = options.to_url_lossy();
+        let password = url.password().expect("it has one");
+        assert!(!printed.contains(password), "{printed}");
+    }
+    assert!(printed.contains(&format!("{}.", server.version_num() / 10_000)), "{printed}");
+    server.drop_database(database).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_can_be_spawned() -> Outcome {
+    let server = tokio::spawn(async { TestServer::start().await }).await??;
+    server.admin_options().connect().await?;
+    Ok(server.stop().await?)
+}

@@ -1,0 +1,140 @@
+//! A host's own steps, and its delivery of links.
+use crate::auditor::{self, assert_nothing};
+use crate::provision::migrated;
+use async_trait::async_trait;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tenantry::error::{After, BuildError, ProvisionError, StepError};
+use tenantry::step::{Compensate, Step, StepContext};
+use tenantry::testing::Harness;
+use tenantry::tokens::{LinkDelivery, SetupLink};
+use tenantry::{Tenant, sqlx};
+
+/// The outside world: what was opened and not closed again.
+#[derive(Clone, Default)]
+struct Billing(Arc<Mutex<Vec<String>>>);
+
+struct OpenAccount(Billing);
+#[async_trait]
+impl Step for OpenAccount {
+    const NAME: &'static str = "billing.open";
+    type Output = String;
+    async fn run(&self, cx: &StepContext) -> Result<String, StepError> {
+        let plan: String = cx.input()?;
+        let account = format!("{plan}/{}", cx.idempotency_key());
+        self.0.0.lock().unwrap().push(account.clone());
+        Ok(account)
+    }
+}
+#[async_trait]
+impl Compensate for OpenAccount {
+    async fn compensate(&self, cx: &StepContext, output: Option<String>) -> Result<(), StepError> {
+        let key = cx.idempotency_key();
+        self.0.0.lock().unwrap().retain(|a| Some(a) != output.as_ref() && !a.ends_with(&key));
+        Ok(())
+    }
+}
+
+/// Writes as the migrator, and reads an earlier step's answer by its type.
+struct Seed {
+    fail: bool,
+}
+#[async_trait]
+impl Step for Seed {
+    const NAME: &'static str = "seed.plan";
+    type Output = ();
+    async fn run(&self, cx: &StepContext) -> Result<(), StepError> {
+        let account = cx.output::<OpenAccount>()?;
+        let mut db = cx.connect_as_migrator().await?;
+        sqlx::query("INSERT INTO notes (text) VALUES ($1)").bind(account).execute(&mut db).await?;
+        if self.fail { Err(StepError::fail("the plan is sold out")) } else { Ok(()) }
+    }
+}
+#[async_trait]
+impl Compensate for Seed {
+    async fn compensate(&self, _: &StepContext, _: Option<()>) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+/// Fails twice, then works.
+struct TellSales(Arc<AtomicU32>);
+#[async_trait]
+impl Step for TellSales {
+    const NAME: &'static str = "sales.tell";
+    type Output = u32;
+    async fn run(&self, cx: &StepContext) -> Result<u32, StepError> {
+        assert_eq!(cx.tenant().status(), tenantry::tenant::TenantStatus::Active);
+        cx.connect().await?;
+        assert!(cx.connect_as_migrator().await.is_err(), "the migrator is gone");
+        match self.0.fetch_add(1, SeqCst) {
+            n @ 0..2 => Err(StepError::retry(format!("sales does not answer ({n})"))),
+            n => Ok(n),
+        }
+    }
+}
+
+struct Mail(Arc<Mutex<Vec<String>>>);
+#[async_trait]
+impl LinkDelivery for Mail {
+    async fn deliver(&self, tenant: &Tenant, link: &SetupLink) -> Result<(), StepError> {
+        self.0.lock().unwrap().push(format!("{} {} {}", tenant.slug(), link.email, link.expose_path()));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn steps_run_in_order_with_typed_answers_and_the_link_is_delivered() {
+    let harness = Harness::start().await.unwrap();
+    let (billing, told, mails) = (Billing::default(), Arc::new(AtomicU32::new(0)), Arc::new(Mutex::new(vec![])));
+    let tenantry = harness
+        .tenantry(|b| {
+            migrated(b)
+                .before_activation(OpenAccount(billing.clone()))
+                .before_activation(Seed { fail: false })
+                .after_activation(TellSales(told.clone()))
+                .link_delivery(Mail(mails.clone()))
+                .backoff(Duration::from_millis(1), Duration::from_millis(5))
+        })
+        .await
+        .unwrap();
+    let made = tenantry.provision("acme").admin("ada@acme.example").input(&"gold").await.unwrap();
+    assert_eq!(told.load(SeqCst), 3, "retried until it succeeded");
+    assert!(made.link.is_none(), "the delivery has it");
+    let mails = mails.lock().unwrap().clone();
+    assert_eq!(mails.len(), 1);
+    assert!(mails[0].starts_with("acme ada@acme.example /setup/credentials/tny_"), "{mails:?}");
+    let secrets: i64 = sqlx::query_scalar("SELECT count(*) FROM tenantry.credentials WHERE purpose = 'setup_link'")
+        .fetch_one(harness.landlord())
+        .await
+        .unwrap();
+    assert_eq!(secrets, 0, "the bytes of a delivered link are forgotten");
+    let note: String =
+        sqlx::query_scalar("SELECT text FROM notes").fetch_one(&tenantry.resolve("acme").await.unwrap()).await.unwrap();
+    assert_eq!(vec![note], *billing.0.lock().unwrap());
+}
+
+#[tokio::test]
+async fn a_failing_host_step_is_compensated_with_all_before_it() {
+    let harness = Harness::start().await.unwrap();
+    let billing = Billing::default();
+    let configure =
+        |b| migrated(b).before_activation(OpenAccount(billing.clone())).before_activation(Seed { fail: true });
+    let tenantry = harness.tenantry(configure).await.unwrap();
+    let error = tenantry.provision("acme").admin("ada@acme.example").input(&"gold").await.unwrap_err();
+    let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
+    assert_eq!((failure.step.as_str(), failure.after), ("seed.plan", After::Undone));
+    assert_eq!(failure.cause.to_string(), "the plan is sold out");
+    assert_eq!(*billing.0.lock().unwrap(), Vec::<String>::new(), "the account is closed again");
+    assert_nothing(&harness, "after a failed host step").await;
+    assert_eq!(auditor::operations(harness.landlord(), "provision", "undone").await, 1);
+}
+
+#[tokio::test]
+async fn two_steps_of_one_name_are_refused() {
+    let harness = Harness::start().await.unwrap();
+    let twice = |b: tenantry::Builder| b.before_activation(Seed { fail: false }).before_activation(Seed { fail: true });
+    let error = harness.tenantry(twice).await.unwrap_err();
+    assert!(matches!(error, tenantry::testing::HarnessError::Build(BuildError::StepTwice("seed.plan"))));
+}

@@ -1,0 +1,95 @@
+//! Suspend, activate, purge: on the server, so that they hold whatever a node caches.
+use crate::auditor::{self, assert_nothing, code};
+use crate::provision::migrated;
+use sqlx::{ConnectOptions, Connection, Executor};
+use tenantry::error::{ChangeError, ResolveError};
+use tenantry::sqlx;
+use tenantry::tenant::TenantStatus;
+use tenantry::testing::Harness;
+
+#[tokio::test]
+async fn a_suspension_holds_on_a_node_that_knows_nothing_of_it() {
+    let harness = Harness::start().await.unwrap();
+    let (one, two) = (harness.tenantry(migrated).await.unwrap(), harness.tenantry(migrated).await.unwrap());
+    one.provision("acme").await.unwrap();
+    let elsewhere = two.resolve("acme").await.unwrap();
+    let mut open = elsewhere.begin().await.unwrap();
+    open.execute("INSERT INTO notes (text) VALUES ('in a transaction')").await.unwrap();
+    let direct = auditor::login(&one, "acme").await;
+
+    let tenant = one.suspend("acme").reason("unpaid").await.unwrap();
+    assert_eq!(tenant.status(), TenantStatus::Suspended);
+    assert!(open.execute("SELECT 1").await.is_err(), "the session is gone");
+    assert_eq!(code(&direct.connect().await.unwrap_err()), "28000");
+    assert!(elsewhere.execute("SELECT 1").await.is_err());
+    assert!(matches!(one.resolve("acme").await, Err(ResolveError::Suspended(_))));
+
+    one.activate("acme").await.unwrap();
+    let notes: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&elsewhere).await.unwrap();
+    assert_eq!(notes, 0, "the transaction was rolled back, and the handle works again");
+    let mut members = auditor::superuser(&harness).await;
+    assert_eq!(memberships(&harness, &mut members).await, 0, "the admin role keeps no membership in tenant roles");
+}
+
+/// Tenant roles that the admin role may act as: more than ADMIN alone.
+async fn memberships(harness: &Harness, server: &mut sqlx::PgConnection) -> i64 {
+    const MEMBER: &str = "SELECT count(*) FROM pg_roles r WHERE r.rolname LIKE 't\\_%'
+        AND shobj_description(r.oid, 'pg_authid') LIKE '%' || $2 || '%'
+        AND pg_has_role($1 || '_admin', r.oid, 'USAGE')";
+    let installation: String =
+        sqlx::query_scalar("SELECT id::text FROM tenantry.installation").fetch_one(harness.landlord()).await.unwrap();
+    sqlx::query_scalar(MEMBER).bind(harness.prefix()).bind(installation).fetch_one(server).await.unwrap()
+}
+
+#[tokio::test]
+async fn verbs_are_refused_where_the_status_does_not_allow_them() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    assert!(matches!(tenantry.suspend("nobody").await, Err(ChangeError::Unknown)));
+    tenantry.provision("acme").await.unwrap();
+    let error = tenantry.activate("acme").await.unwrap_err();
+    assert!(matches!(error, ChangeError::Status { found: TenantStatus::Active, .. }), "{error:?}");
+    let kept = tenantry.purge("acme").await.unwrap_err();
+    assert!(matches!(kept, ChangeError::Kept { until: None, .. }), "{kept:?}");
+    let first = tenantry.suspend("acme").key("once").await.unwrap();
+    let joined = tenantry.suspend("acme").key("once").await.unwrap();
+    assert_eq!(first, joined, "the key decides before the status");
+    assert!(matches!(tenantry.suspend("acme").await, Err(ChangeError::Status { .. })));
+}
+
+#[tokio::test]
+async fn a_purge_leaves_history_and_a_free_slug() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let made = tenantry.provision("acme").admin("ada@acme.example").domain("acme.example").await.unwrap();
+    let mut session = auditor::login(&tenantry, "acme").await.connect().await.unwrap();
+    session.execute("SELECT lo_create(0)").await.unwrap();
+    let mut escaped = auditor::login(&tenantry, "acme").await.connect().await.unwrap();
+    escaped.execute("SET ROLE NONE; SELECT lo_create(0)").await.unwrap();
+
+    let purged = tenantry.purge("acme").force().await.unwrap();
+    assert_eq!(purged.tenant.status(), TenantStatus::Deleted);
+    assert_eq!(purged.keys, tenantry::vault::Forgotten::SharedKey);
+    assert!(session.ping().await.is_err());
+    assert_nothing(&harness, "after a purge").await;
+    let history = tenantry.registry().find(made.tenant.id().into()).await.unwrap().unwrap();
+    assert_eq!(history.slug().as_str(), "acme");
+    assert!(tenantry.registry().find("acme".into()).await.unwrap().is_none());
+    assert!(matches!(tenantry.resolve("acme").await, Err(ResolveError::Unknown)));
+    assert!(matches!(tenantry.purge(made.tenant.id()).force().await, Err(ChangeError::Status { .. })));
+    let again = tenantry.provision("acme").domain("acme.example").await.unwrap();
+    assert_ne!(again.tenant.id(), made.tenant.id());
+}
+
+#[tokio::test]
+async fn a_suspended_tenant_can_be_purged_with_whatever_stands_in_the_way() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    tenantry.provision("acme").await.unwrap();
+    let mut busy = auditor::login(&tenantry, "acme").await.connect().await.unwrap();
+    let running = tokio::spawn(async move { busy.execute("SELECT pg_sleep(600)").await });
+    tenantry.suspend("acme").await.unwrap();
+    assert!(running.await.unwrap().is_err(), "the running statement was ended");
+    tenantry.purge("acme").force().await.unwrap();
+    assert_nothing(&harness, "after a purge of a suspended tenant").await;
+}

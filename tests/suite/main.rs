@@ -1,0 +1,22 @@
+//! The library against a real PostgreSQL: one server for all, a landlord of its own for each test.
+
+#![cfg(test)]
+
+mod admin;
+mod auditor;
+mod borders;
+mod canary;
+mod crash;
+mod drop_in;
+mod floors;
+mod host_steps;
+mod landlord;
+mod lifecycle;
+mod provision;
+mod races;
+mod registry;
+mod resolver;
+mod schema;
+mod seams;
+mod servers;
+mod tls;

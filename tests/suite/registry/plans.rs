@@ -1,0 +1,86 @@
+//! Look-ups stay index scans with many tenants. The statements are the ones that the server has received.
+#![expect(clippy::disallowed_methods, reason = "EXPLAIN of a statement that the server itself reports")]
+use crate::landlord;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tenantry::registry::{PgTenantRegistry, TenantRegistry};
+use tenantry::{TenantId, TenantRef};
+
+const MANY: &str = "
+    INSERT INTO tenantry.tenants (id, slug, name, status, deleted_at)
+        SELECT gen_random_uuid(), 't-' || n, 'Tenant', CASE WHEN n % 10 = 0 THEN 'deleted' ELSE 'active' END,
+            CASE WHEN n % 10 = 0 THEN now() END
+        FROM generate_series(1, 100000) n;
+    INSERT INTO tenantry.tenant_domains (domain, tenant_id)
+        SELECT slug || '.example.test', id FROM tenantry.tenants WHERE status = 'active';
+    INSERT INTO tenantry.tenant_databases
+            (tenant_id, kind, driver, host, port, database, login, credential, generation, status)
+        SELECT id, 'primary', 'postgres', 'db', 5432, slug, slug, '{}', 1, 'active' FROM tenantry.tenants
+        WHERE status = 'active';
+    ANALYZE tenantry.tenants, tenantry.tenant_domains, tenantry.tenant_databases";
+const LAST: &str =
+    "SELECT query FROM pg_stat_activity WHERE application_name = 'lookups' AND datname = current_database()";
+
+async fn plan(landlord: &PgPool, arguments: &str) -> String {
+    let statement: String = sqlx::query_scalar(LAST).fetch_one(landlord).await.unwrap();
+    let mut session: PgConnection = landlord.acquire().await.unwrap().detach();
+    sqlx::raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut session).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(format!("PREPARE probe AS {statement}"))).execute(&mut session).await.unwrap();
+    let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE probe ({arguments})"));
+    let rows: Vec<(String,)> = sqlx::raw_sql(explain)
+        .fetch_all(&mut session)
+        .await
+        .unwrap()
+        .iter()
+        .map(sqlx::FromRow::from_row)
+        .collect::<Result<_, _>>()
+        .unwrap();
+    session.close().await.unwrap();
+    rows.into_iter().map(|row| row.0).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn look_ups_and_pages_use_an_index() {
+    let options = landlord::empty().await;
+    let landlord = landlord::pool(options.clone());
+    tenantry::schema::install(&landlord).await.unwrap();
+    sqlx::raw_sql(MANY).execute(&landlord).await.unwrap();
+    let one = sqlx::postgres::PgPoolOptions::new().max_connections(1);
+    let registry = PgTenantRegistry::new(one.connect_lazy_with(options.application_name("lookups")));
+
+    let acme = registry.find("t-4711".into()).await.unwrap().expect("a tenant by slug");
+    let by_slug = plan(&landlord, "'t-4711'").await;
+    let by_domain = registry.find(TenantRef::Domain("t-4711.example.test".into())).await.unwrap();
+    assert_eq!(by_domain.as_ref(), Some(&acme));
+    let by_domain = plan(&landlord, "'t-4711.example.test'").await;
+    registry.find(acme.id().into()).await.unwrap().expect("a tenant by id");
+    let by_id = plan(&landlord, &format!("'{}'", acme.id())).await;
+    registry.databases(TenantId::new()).await.unwrap();
+    let databases = plan(&landlord, &format!("'{}'", acme.id())).await;
+    assert_eq!(registry.page(None, 50).await.unwrap().len(), 50);
+    let first_page = plan(&landlord, "50").await;
+    assert_eq!(registry.page(Some(TenantId::from_uuid(uuid(0x80))), 50).await.unwrap().len(), 50);
+    let page = plan(&landlord, &format!("50, '{}'", uuid(0x80))).await;
+
+    let expected = [
+        (&by_slug, "tenants_slug"),
+        (&by_domain, "tenant_domains_pkey"),
+        (&by_domain, "tenants_pkey"),
+        (&by_id, "tenants_pkey"),
+        (&databases, "tenant_databases_pkey"),
+        (&first_page, "tenants_pkey"),
+        (&page, "tenants_pkey"),
+    ];
+    for (plan, index) in expected {
+        assert!(plan.contains(index), "expected a scan of {index}:\n{plan}");
+        assert!(!plan.contains("Seq Scan"), "a scan of the whole table:\n{plan}");
+    }
+    for page in [&first_page, &page] {
+        assert!(!page.contains("Sort"), "a page is sorted anew:\n{page}");
+    }
+}
+
+fn uuid(first: u8) -> sqlx::types::Uuid {
+    let mut bytes = [0; 16];
+    bytes[0] = first;
+    sqlx::types::Uuid::from_bytes(bytes)
+}

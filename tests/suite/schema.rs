@@ -1,0 +1,162 @@
+use crate::landlord;
+use sqlx::{ConnectOptions, Connection, PgPool};
+use tenantry::error::SchemaError;
+use tenantry::schema::{check, install};
+use tenantry::testing::TestServer;
+
+async fn run(landlord: &PgPool, sql: &'static str) {
+    sqlx::raw_sql(sql).execute(landlord).await.expect(sql);
+}
+
+#[tokio::test]
+async fn ten_nodes_install_at_once() {
+    let options = landlord::empty().await;
+    let nodes = (0..10).map(|_| landlord::pool(options.clone())).collect::<Vec<_>>();
+    let installs: Vec<_> =
+        nodes.iter().cloned().map(|node| tokio::spawn(async move { install(&node).await })).collect();
+    for install in installs {
+        install.await.unwrap().expect("each of ten installs succeeds");
+    }
+    check(&nodes[0]).await.unwrap();
+    let applied: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM tenantry.schema_migrations").fetch_one(&nodes[0]).await.unwrap();
+    let installations: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM tenantry.installation").fetch_one(&nodes[0]).await.unwrap();
+    assert_eq!((applied, installations), (1, 1), "the work was done once");
+}
+
+#[tokio::test]
+async fn before_an_installation_one_error_names_the_call() {
+    let landlord = landlord::pool(landlord::empty().await);
+    let error = check(&landlord).await.unwrap_err();
+    let text = error.to_string();
+    let SchemaError::Missing(missing) = error else { panic!("{error:?}") };
+    assert_eq!(missing, ["the schema tenantry", "migration 1 (landlord)"]);
+    assert!(text.contains("tenantry::schema::install"), "{text}");
+    install(&landlord).await.unwrap();
+    check(&landlord).await.unwrap();
+    install(&landlord).await.expect("a second time");
+}
+
+#[tokio::test]
+async fn a_landlord_of_a_newer_version_is_left_alone() {
+    let landlord = landlord::installed().await;
+    let newer = "INSERT INTO tenantry.schema_migrations (version, description, success, checksum, execution_time)
+        VALUES (999, 'of the future', true, 'x', 0)";
+    run(&landlord, newer).await;
+    for answer in [check(&landlord).await, install(&landlord).await] {
+        let Err(SchemaError::Newer(what)) = answer else { panic!("{answer:?}") };
+        assert_eq!(what, ["migration 999"]);
+    }
+    run(&landlord, "DELETE FROM tenantry.schema_migrations WHERE version = 999").await;
+    run(&landlord, "UPDATE tenantry.schema_migrations SET checksum = 'another' WHERE version = 1").await;
+    let Err(SchemaError::Newer(what)) = check(&landlord).await else { panic!("a changed migration was not seen") };
+    assert_eq!(what, ["another migration 1 (landlord)"]);
+}
+
+#[tokio::test]
+async fn what_was_dropped_is_named_in_one_error() {
+    let landlord = landlord::installed().await;
+    run(&landlord, "DROP TABLE tenantry.setup_tokens").await;
+    run(&landlord, "ALTER TABLE tenantry.tenants DROP COLUMN metadata").await;
+    run(&landlord, "DROP INDEX tenantry.tenants_slug").await;
+    run(&landlord, "ALTER TABLE tenantry.tenants DISABLE TRIGGER tenant_deleted").await;
+    for answer in [check(&landlord).await, install(&landlord).await] {
+        let Err(SchemaError::Damaged(mut lost)) = answer else { panic!("{answer:?}") };
+        lost.sort();
+        let expected = [
+            "the column tenantry.tenants.metadata",
+            "the index or trigger tenant_deleted on tenantry.tenants",
+            "the index or trigger tenants_slug on tenantry.tenants",
+            "the table tenantry.setup_tokens",
+        ];
+        assert_eq!(lost, expected);
+    }
+}
+
+/// Everything that an installation makes is on the list that `check` holds against a landlord.
+#[tokio::test]
+async fn each_column_index_and_trigger_is_missed() {
+    const COLUMNS: &str = "SELECT format('the column tenantry.%s.%s', table_name, column_name)
+        FROM information_schema.columns WHERE table_schema = 'tenantry' AND table_name <> 'schema_migrations'";
+    const PARTS: &str = "SELECT format('the index or trigger %s on tenantry.%s', name, tablename) FROM (
+            SELECT indexname AS name, tablename FROM pg_indexes WHERE schemaname = 'tenantry'
+            UNION ALL SELECT trigger_name, event_object_table FROM information_schema.triggers
+                WHERE trigger_schema = 'tenantry') AS part
+        WHERE tablename <> 'schema_migrations'";
+    const EMPTY: &str = "DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'tenantry' AND tablename <> 'schema_migrations'
+        LOOP EXECUTE format('DROP TABLE tenantry.%I CASCADE; CREATE TABLE tenantry.%I ()', name, name); END LOOP;
+        END $$";
+    let landlord = landlord::installed().await;
+    let mut made: Vec<String> = sqlx::query_scalar(COLUMNS).fetch_all(&landlord).await.unwrap();
+    made.extend(sqlx::query_scalar::<_, String>(PARTS).fetch_all(&landlord).await.unwrap());
+    run(&landlord, EMPTY).await;
+    let Err(SchemaError::Damaged(mut missed)) = check(&landlord).await else { panic!("nothing was missed") };
+    made.sort();
+    missed.sort();
+    assert_eq!(missed, made, "left: what check() knows, right: what the migrations make; src/schema/objects.rs");
+}
+
+#[tokio::test]
+async fn a_role_without_rights_is_told_which() {
+    let owner = landlord::empty().await;
+    let guest = TestServer::shared().await.unwrap().create_database("guest").await.unwrap();
+    let as_guest = guest.options().database(owner.get_database().unwrap());
+    let (landlord, guest_pool) = (landlord::pool(owner), landlord::pool(as_guest));
+    let Err(SchemaError::Rights(lacking)) = install(&guest_pool).await else { panic!("a guest installed") };
+    assert_eq!(lacking, ["CREATE on its database"]);
+
+    run(&landlord, "CREATE SCHEMA tenantry").await;
+    let Err(SchemaError::Rights(lacking)) = install(&guest_pool).await else { panic!("a guest installed") };
+    assert_eq!(lacking, ["USAGE on the schema tenantry"]);
+    run(&landlord, "GRANT USAGE ON SCHEMA tenantry TO PUBLIC").await;
+    let Err(SchemaError::Rights(lacking)) = install(&guest_pool).await else { panic!("a guest installed") };
+    assert_eq!(lacking, ["CREATE on the schema tenantry"]);
+
+    install(&landlord).await.expect("into a schema that somebody made before");
+    run(&landlord, "GRANT SELECT ON tenantry.schema_migrations TO PUBLIC").await;
+    let error = check(&guest_pool).await.unwrap_err();
+    assert!(matches!(error, SchemaError::Rights(_)), "{error:?}");
+    assert!(error.to_string().contains("SELECT, INSERT, UPDATE, DELETE on tenantry.tenants"), "{error}");
+    run(&landlord, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenantry TO PUBLIC").await;
+    check(&guest_pool).await.expect("a role that may do all that the library does");
+    install(&guest_pool).await.expect("nothing to do needs no right");
+}
+
+/// A landlord whose search path leads everything astray, and whose sessions default to one snapshot and to reading.
+#[tokio::test]
+async fn the_landlords_own_defaults_do_not_matter() {
+    const ASTRAY: &str = "CREATE SCHEMA astray;
+        CREATE FUNCTION astray.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz';
+        CREATE FUNCTION astray.current_database() RETURNS name LANGUAGE sql AS 'SELECT NULL::name';
+        CREATE TABLE astray.tenants (id int);
+        CREATE TABLE astray.pg_class (id int);
+        CREATE TABLE astray._sqlx_migrations (version int)";
+    let options = landlord::empty().await;
+    let mut host = options.connect().await.unwrap();
+    sqlx::raw_sql(ASTRAY).execute(&mut host).await.unwrap();
+    host.close().await.unwrap();
+    let defaults = [
+        ("search_path", "astray,pg_catalog"),
+        ("default_transaction_isolation", "serializable"),
+        ("default_transaction_read_only", "on"),
+    ];
+    let landlord = landlord::pool(options.options(defaults));
+    install(&landlord).await.unwrap();
+    check(&landlord).await.unwrap();
+    let after: String = sqlx::query_scalar("SHOW search_path").fetch_one(&landlord).await.unwrap();
+    assert_eq!(after, "astray,pg_catalog", "the host's sessions stay as they were");
+}
+
+#[tokio::test]
+async fn a_cancelled_install_leaves_no_lock_behind() {
+    let options = landlord::empty().await;
+    let landlord = landlord::pool(options.clone());
+    for microseconds in [500, 2_000, 5_000, 10_000, 20_000, 40_000] {
+        let _ = tokio::time::timeout(std::time::Duration::from_micros(microseconds), install(&landlord)).await;
+    }
+    let other = landlord::pool(options);
+    tokio::time::timeout(std::time::Duration::from_secs(10), install(&other)).await.expect("no lock").unwrap();
+    check(&other).await.unwrap();
+}

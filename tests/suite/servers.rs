@@ -1,0 +1,187 @@
+//! Setting servers up: by whom, how often, and what stays open.
+use crate::auditor::{self, assert_nothing, code};
+use crate::provision::{migrated, statement_of};
+use secrecy::SecretString;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor};
+use tenantry::error::{SetUpError, VaultError};
+use tenantry::operation::{OperationId, Writer};
+use tenantry::secret::{CredentialId, KeyId, Purpose};
+use tenantry::testing::Harness;
+use tenantry::vault::{CredentialVault, Forgotten, PgVault, VaultWriter};
+use tenantry::{TenantId, Tenantry, sqlx};
+
+/// As on a managed service: CREATEDB and CREATEROLE, and nothing else.
+async fn managed_admin(harness: &Harness, rights: &str) -> PgConnectOptions {
+    let name = format!("{}_managed", harness.prefix());
+    let mut server = auditor::superuser(harness).await;
+    server.execute(statement_of(format!("CREATE ROLE {name} LOGIN {rights} PASSWORD 'p@ss/w?rd:1#%'"))).await.unwrap();
+    harness.server().admin_options().username(&name).password("p@ss/w?rd:1#%")
+}
+
+async fn bare(harness: &Harness) -> Tenantry {
+    migrated(Tenantry::builder(harness.landlord().clone()).keys(harness.keys().clone())).build().await.unwrap()
+}
+
+#[tokio::test]
+async fn an_admin_of_a_managed_service_is_enough() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = bare(&harness).await;
+    let admin = managed_admin(&harness, "CREATEDB CREATEROLE").await;
+    let report = tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix()).await.unwrap();
+    let refused = report.left_open.iter().any(|n| n.starts_with("pg_signal_backend"));
+    assert_eq!(refused, harness.server().version_num() >= 160_000, "15 lets CREATEROLE give it: {report:?}");
+    assert!(report.left_open.iter().any(|n| n.contains("stays open to PUBLIC")), "{report:?}");
+    tenantry.provision("acme").admin("ada@acme.example").await.unwrap();
+    tenantry.resolve("acme").await.unwrap().execute("SELECT * FROM notes").await.unwrap();
+    tenantry.suspend("acme").await.unwrap();
+    tenantry.activate("acme").await.unwrap();
+    tenantry.purge("acme").force().await.unwrap();
+    assert_nothing(&harness, "with a managed service's admin").await;
+    tenantry.servers().set_up("main", admin).prefix(harness.prefix()).await.expect("it may be repeated");
+}
+
+#[tokio::test]
+async fn what_the_admin_lacks_is_named_and_nothing_is_begun() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = bare(&harness).await;
+    let admin = managed_admin(&harness, "CREATEDB").await;
+    let error = tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix()).await.unwrap_err();
+    assert!(matches!(&error, SetUpError::Rights { right: "CREATEROLE", .. }), "{error:?}");
+    let error = tenantry.servers().set_up("main", admin.password("wrong")).await.unwrap_err();
+    assert!(matches!(error, SetUpError::Connect(_)), "{error:?}");
+    let error = tenantry.servers().set_up("Main Server", harness.server().admin_options()).await.unwrap_err();
+    assert!(matches!(error, SetUpError::Invalid { field: "server", .. }), "{error:?}");
+    assert!(tenantry.servers().list().await.unwrap().is_empty());
+    assert!(tenantry.operations().open().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn another_installations_names_are_left_alone() {
+    let (one, two) = (Harness::start().await.unwrap(), Harness::start().await.unwrap());
+    one.tenantry(migrated).await.unwrap();
+    let tenantry = bare(&two).await;
+    let error = tenantry.servers().set_up("main", two.server().admin_options()).prefix(one.prefix()).await.unwrap_err();
+    assert!(matches!(&error, SetUpError::Foreign { kind: "role", .. }), "{error:?}");
+    assert!(tenantry.servers().list().await.unwrap().is_empty(), "nothing of it is left in the landlord");
+    tenantry.servers().set_up("main", two.server().admin_options()).prefix(two.prefix()).await.unwrap();
+}
+
+/// A host role that lived on PUBLIC's right keeps its way into the landlord.
+#[tokio::test]
+async fn the_host_is_not_locked_out_of_its_landlord() {
+    let harness = Harness::start().await.unwrap();
+    let mut server = auditor::superuser(&harness).await;
+    let (name, landlord) = (format!("{}_reports", harness.prefix()), harness.landlord().connect_options());
+    server.execute(statement_of(format!("CREATE ROLE {name} LOGIN PASSWORD 'reports'"))).await.unwrap();
+    let reports = (*landlord).clone().username(&name).password("reports");
+    let session = reports.connect().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    session.close().await.unwrap();
+    reports.connect().await.expect("a role with a session was given a right of its own");
+    tenantry.registry().page(None, 1).await.expect("the pool's own role too");
+    let stranger = format!("{}_stranger", harness.prefix());
+    server.execute(statement_of(format!("CREATE ROLE {stranger} LOGIN PASSWORD 'x'"))).await.unwrap();
+    let refused = (*landlord).clone().username(&stranger).password("x").connect().await.unwrap_err();
+    assert_eq!(code(&refused), "42501");
+}
+
+#[tokio::test]
+async fn a_dba_can_run_the_script_instead() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = bare(&harness).await;
+    let admin = harness.server().admin_options();
+    let set_up = || tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix());
+    let script = set_up().script().await.unwrap();
+    let error = tenantry.provision("acme").await.unwrap_err();
+    assert!(matches!(error, tenantry::error::ProvisionError::NoRoom { .. }), "not ready: {error:?}");
+    let mut server = auditor::superuser(&harness).await;
+    // As psql does: one statement after the other, its own commands aside.
+    for line in script.lines().filter(|l| !l.starts_with('\\') && !l.starts_with("--")) {
+        server.execute(statement_of(line.to_owned())).await.unwrap_or_else(|e| panic!("{line}: {e}"));
+    }
+    let report = set_up().confirm().await.unwrap();
+    assert!(report.server.ready);
+    tenantry.provision("acme").await.unwrap();
+    tenantry.resolve("acme").await.unwrap().execute("SELECT * FROM notes").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_with_tenants_stays() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    tenantry.provision("acme").await.unwrap();
+    let error = tenantry.servers().remove("main").await.unwrap_err();
+    assert!(matches!(error, SetUpError::InUse { tenants: 1, .. }), "{error:?}");
+    tenantry.purge("acme").force().await.unwrap();
+    tenantry.servers().remove("main").await.unwrap();
+    assert!(matches!(tenantry.servers().remove("main").await, Err(SetUpError::Unknown { .. })));
+}
+
+/// A vault whose generated passwords are the worst that a URL could meet.
+struct Nasty(PgVault);
+const NASTY: &str = "p@ss/w?rd:1#% 'ü\\\"";
+#[async_trait::async_trait]
+impl CredentialVault for Nasty {
+    async fn open(&self, id: &CredentialId) -> Result<SecretString, VaultError> {
+        self.0.open(id).await
+    }
+}
+#[async_trait::async_trait]
+impl VaultWriter for Nasty {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError> {
+        self.0.fence(operation, epoch).await
+    }
+    async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError> {
+        let nasty = SecretString::from(NASTY);
+        let login = matches!(id.purpose, Purpose::Login | Purpose::Provisioner);
+        self.0.put(id, if login { &nasty } else { secret }, writer).await
+    }
+    async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError> {
+        self.0.forget(id, writer).await
+    }
+    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(u64, Forgotten), VaultError> {
+        self.0.forget_tenant(tenant, writer).await
+    }
+    async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {
+        self.0.rewrap(limit).await
+    }
+    async fn keys_in_use(&self) -> Result<Vec<KeyId>, VaultError> {
+        self.0.keys_in_use().await
+    }
+    async fn check_keys(&self) -> Result<(), VaultError> {
+        self.0.check_keys().await
+    }
+}
+
+#[tokio::test]
+async fn passwords_that_break_urls_work_for_every_login() {
+    let harness = Harness::start().await.unwrap();
+    let keys = std::sync::Arc::new(harness.keys().clone());
+    let vault = Nasty(PgVault::new(harness.landlord().clone(), keys));
+    let tenantry = harness.tenantry(|b| migrated(b).vault(vault)).await.unwrap();
+    tenantry.provision("acme").admin("ada@acme.example").await.unwrap();
+    tenantry.resolve("acme").await.unwrap().execute("SELECT * FROM notes").await.unwrap();
+    let login = auditor::login(&tenantry, "acme").await;
+    let blue = format!("{}_blue", harness.prefix());
+    let maintenance = format!("{}_maintenance", harness.prefix());
+    login.clone().username(&blue).database(&maintenance).password(NASTY).connect().await.unwrap();
+    let wrong = login.password("p@ss").connect().await.unwrap_err();
+    assert_eq!(code(&wrong), "28P01", "the server does ask for it");
+}
+
+#[tokio::test]
+async fn a_wrong_or_missing_key_fails_at_the_start() {
+    use tenantry::error::BuildError;
+    use tenantry::vault::LocalKeyring;
+    let harness = Harness::start().await.unwrap();
+    harness.tenantry(migrated).await.unwrap();
+    let build = |keys: LocalKeyring| Tenantry::builder(harness.landlord().clone()).keys(keys).build();
+    let wrong = build(LocalKeyring::random()).await.unwrap_err();
+    assert!(matches!(wrong, BuildError::KeyWrong(_)), "{wrong:?}");
+    let other = LocalKeyring::from_text("k2:oRqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=").unwrap();
+    let missing = build(other).await.unwrap_err();
+    assert!(matches!(missing, BuildError::KeyMissing(_)), "{missing:?}");
+    let none = Tenantry::builder(harness.landlord().clone()).build().await.unwrap_err();
+    assert!(matches!(none, BuildError::NoKeys));
+}
