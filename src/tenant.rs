@@ -2,6 +2,7 @@
 use crate::ident::{Domain, Slug};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A tenant's identity for ever: a UUID of version 7 (RFC 9562), so that ids sort by age.
@@ -112,6 +113,8 @@ struct Record {
     status: TenantStatus,
     #[serde(default)]
     metadata: serde_json::Value,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    kept_until: Option<OffsetDateTime>,
 }
 impl From<Record> for Tenant {
     fn from(record: Record) -> Self {
@@ -128,7 +131,7 @@ impl Tenant {
     /// A tenant named after its slug, without metadata.
     pub fn new(id: TenantId, slug: Slug, status: TenantStatus) -> Self {
         let name = slug.as_str().into();
-        Record { id, name, slug, status, metadata: serde_json::Value::Null }.into()
+        Record { id, name, slug, status, metadata: serde_json::Value::Null, kept_until: None }.into()
     }
     /// The same with another display name.
     pub fn with_name(self, name: impl Into<String>) -> Self {
@@ -141,6 +144,10 @@ impl Tenant {
     /// The same in another status.
     pub fn with_status(self, status: TenantStatus) -> Self {
         Record { status, ..self.into() }.into()
+    }
+    /// The same, kept until another time. Stores keep microseconds: give no more than that.
+    pub fn with_kept_until(self, kept_until: Option<OffsetDateTime>) -> Self {
+        Record { kept_until, ..self.into() }.into()
     }
     /// The same under another slug.
     pub fn with_slug(self, slug: Slug) -> Self {
@@ -161,6 +168,10 @@ impl Tenant {
     /// Its state.
     pub fn status(&self) -> TenantStatus {
         self.0.status
+    }
+    /// Until when the data of an archived tenant is kept, by the landlord's clock.
+    pub fn kept_until(&self) -> Option<OffsetDateTime> {
+        self.0.kept_until
     }
     /// What the host keeps with it; no secret.
     pub fn metadata(&self) -> &serde_json::Value {

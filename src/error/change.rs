@@ -38,6 +38,13 @@ pub enum ChangeError {
         /// The deadline, if there is one.
         until: Option<time::OffsetDateTime>,
     },
+    /// The deadline of an archived tenant is over: its data may be destroyed at any moment.
+    #[error("its data was kept until {since}; it can only be purged now")]
+    #[non_exhaustive]
+    Expired {
+        /// The deadline.
+        since: time::OffsetDateTime,
+    },
     /// It began and failed.
     #[error(transparent)]
     Failed(#[from] Failure),

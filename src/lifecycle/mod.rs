@@ -1,68 +1,28 @@
-//! Suspend, activate, purge: sagas of the `fence` lane over the same "ensure absent" statements as the undo of a
+//! Suspend, activate, archive, restore, purge: sagas of the `fence` lane over the same "ensure absent" statements as the undo of a
 //! provisioning. Each begins with the fence on the server, so that it holds on nodes that know nothing of it.
 use crate::error::{After, ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::saga::{AnySaga, Begun, Engine, Intent, Observer, Outcome, Record};
-use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
+use crate::tenant::{Tenant, TenantId, TenantRef};
 use crate::vault::Forgotten;
 use crate::worker::Workshop;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::sync::Arc;
 use uuid::Uuid;
 
 mod saga;
 mod server;
 mod steps;
+mod verb;
 mod world;
 use saga::LifecycleSaga;
+pub use verb::Verb;
 
-/// What is to be done with a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Verb {
-    /// Refuse it on the server, keep everything.
-    Suspend,
-    /// Let it in again, with the login of its current generation alone.
-    Activate,
-    /// Destroy it. `force` says that its data may go now.
-    Purge {
-        /// Without it a purge is refused: no deadline has passed.
-        force: bool,
-    },
-}
-
-impl Verb {
-    /// The stored name of its saga.
-    pub(crate) fn kind(self) -> &'static str {
-        match self {
-            Self::Suspend => "suspend",
-            Self::Activate => "activate",
-            Self::Purge { .. } => "purge",
-        }
-    }
-    /// The status that it leads to.
-    fn leads_to(self) -> TenantStatus {
-        match self {
-            Self::Suspend => TenantStatus::Suspended,
-            Self::Activate => TenantStatus::Active,
-            Self::Purge { .. } => TenantStatus::Deleted,
-        }
-    }
-    fn check(self, tenant: &Tenant) -> Result<(), ChangeError> {
-        let found = tenant.status();
-        let allowed = match self {
-            Self::Suspend => found == TenantStatus::Active,
-            Self::Activate => found == TenantStatus::Suspended,
-            Self::Purge { .. } => found != TenantStatus::Deleted,
-        };
-        match self {
-            _ if !allowed => Err(ChangeError::Status { found }),
-            Self::Purge { force: false } => Err(ChangeError::Kept { until: None }),
-            _ => Ok(()),
-        }
-    }
+/// What is stored of a call.
+#[derive(Serialize, Deserialize)]
+struct Request {
+    tenant: TenantId,
+    verb: Verb,
 }
 
 /// What a purge did with keys.
@@ -80,14 +40,13 @@ pub struct Purged {
 pub struct Lifecycle {
     shop: Workshop,
     engine: Engine,
-    sagas: [Arc<LifecycleSaga>; 3],
+    sagas: [Arc<LifecycleSaga>; 5],
 }
 
 impl Lifecycle {
     /// Over these stores.
     pub fn new(shop: Workshop, engine: Engine) -> Self {
-        let verbs = [Verb::Suspend, Verb::Activate, Verb::Purge { force: true }];
-        let sagas = verbs.map(|verb| Arc::new(LifecycleSaga::new(shop.clone(), verb)));
+        let sagas = Verb::KINDS.map(|verb| Arc::new(LifecycleSaga::new(shop.clone(), verb)));
         Self { shop, engine, sagas }
     }
     /// The sagas, for a [`Recoverer`](crate::saga::Recoverer).
@@ -123,7 +82,7 @@ impl Lifecycle {
         let intent = Intent {
             key,
             reason,
-            request: json!({ "tenant": found.id(), "verb": verb }),
+            request: serde_json::to_value(Request { tenant: found.id(), verb }).map_err(StoreError::corrupt)?,
             intended: Engine::first_intent(&**saga),
             total: saga.len(),
             worker: Uuid::now_v7().to_string(),
@@ -134,7 +93,11 @@ impl Lifecycle {
         if let Some(begun) = self.known(&intent).await? {
             return Ok(begun);
         }
-        verb.check(&found)?;
+        let now = match verb.asks_the_time() {
+            true => Some(self.engine.journal().now().await?),
+            false => None,
+        };
+        verb.check(&found, now)?;
         match self.engine.journal().begin(&intent).await? {
             Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
             Begun::Busy(operation) => Err(ChangeError::Busy { operation }),

@@ -1,10 +1,10 @@
 use super::Verb;
-use super::server::{Admit, Refuse, Remove};
+use super::server::{Admit, Close, Open, Refuse, Remove};
 use super::steps::{Abandon, Become, Forget, Park, Release, Resume};
 use super::world::World;
 use crate::error::StepError;
 use crate::saga::{Action, Run, Saga};
-use crate::tenant::TenantStatus;
+use crate::tenant::TenantStatus::*;
 use crate::worker::Workshop;
 
 /// The plain list of a verb's steps.
@@ -17,21 +17,23 @@ pub(crate) struct LifecycleSaga {
 
 impl LifecycleSaga {
     pub(super) fn new(shop: Workshop, verb: Verb) -> Self {
+        // A fence that began only goes forward: half a fence is no state that anybody asked for.
         let (steps, no_return): (Vec<Box<dyn Action<World>>>, _) = match verb {
-            // A fence that began only goes forward: half a fence is no state that anybody asked for.
-            Verb::Suspend => (vec![Box::new(Park), Box::new(Refuse), Box::new(Become(verb.leads_to()))], 0),
-            Verb::Activate => (vec![Box::new(Admit), Box::new(Become(verb.leads_to())), Box::new(Resume)], 0),
+            Verb::Suspend => (vec![Box::new(Park), Box::new(Refuse), Box::new(Become(Suspended))], 0),
+            Verb::Activate => (vec![Box::new(Admit), Box::new(Become(Active)), Box::new(Resume)], 0),
+            Verb::Archive { .. } => (vec![Box::new(Park), Box::new(Close), Box::new(Become(Archived))], 0),
+            Verb::Restore => (vec![Box::new(Open), Box::new(Become(Active)), Box::new(Resume)], 0),
             // Refused first, which can be taken back; from the status `purging` on it only goes forward.
             Verb::Purge { .. } => (
                 vec![
                     Box::new(Park),
                     Box::new(Refuse),
-                    Box::new(Become(TenantStatus::Purging)),
+                    Box::new(Become(Purging)),
                     Box::new(Remove),
                     Box::new(Forget),
                     Box::new(Release),
                     Box::new(Abandon),
-                    Box::new(Become(verb.leads_to())),
+                    Box::new(Become(Deleted)),
                 ],
                 2,
             ),

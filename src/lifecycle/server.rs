@@ -53,6 +53,49 @@ impl Action<World> for Admit {
     }
 }
 
+/// As [`Refuse`], and the database is closed: not even its owner's other logins come in.
+pub(super) struct Close;
+#[async_trait]
+impl Action<World> for Close {
+    fn name(&self) -> &'static str {
+        "server.close"
+    }
+    fn joins_previous(&self) -> bool {
+        true
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        if let Some(names) = world.names().await? {
+            let logins = world.logins().await?;
+            world.hold(run).await?.shut(&names, &logins).await?;
+        }
+        Ok(Value::Null)
+    }
+    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+        Err(StepError::fail("an archive that began only goes forward; restore the tenant"))
+    }
+}
+
+/// The way back: the database opens, and the login of the current generation comes in.
+pub(super) struct Open;
+#[async_trait]
+impl Action<World> for Open {
+    fn name(&self) -> &'static str {
+        "server.open"
+    }
+    fn joins_previous(&self) -> bool {
+        false
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        if let (Some(names), Some(login)) = (world.names().await?, world.current().await?) {
+            world.hold(run).await?.reopen(&names, &login).await?;
+        }
+        Ok(Value::Null)
+    }
+    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
 /// Database, logins and roles: ensured absent.
 pub(super) struct Remove;
 #[async_trait]

@@ -1,11 +1,17 @@
 //! The steps that write to the landlord.
 use super::world::World;
+use super::{Request, Verb};
 use crate::error::{StepError, StoreError};
 use crate::operation::{Lane, OperationStatus};
 use crate::saga::{Action, Run};
-use crate::tenant::TenantStatus;
+use crate::tenant::{Tenant, TenantStatus};
 use async_trait::async_trait;
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::macros::datetime;
+
+/// The latest deadline.
+const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
 
 /// The stored name of [`Forget`].
 pub(super) const FORGET: &str = "secrets.forget";
@@ -38,6 +44,7 @@ impl Action<World> for Become {
             TenantStatus::Purging => "tenant.purging",
             TenantStatus::Deleted => "tenant.delete",
             TenantStatus::Suspended => "tenant.suspend",
+            TenantStatus::Archived => "tenant.archive",
             _ => "tenant.activate",
         }
     }
@@ -47,7 +54,7 @@ impl Action<World> for Become {
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
         let tenant = world.tenant().await?;
         if tenant.status() != self.0 {
-            let next = tenant.clone().with_status(self.0);
+            let next = tenant.clone().with_status(self.0).with_kept_until(self.deadline(run, &tenant)?);
             let updated = world.shop.registry.update(&tenant, &next, Some(run.writer())).await;
             // Somebody renamed it in between: read it again.
             updated.map_err(|e| match e {
@@ -62,7 +69,25 @@ impl Action<World> for Become {
     }
 }
 
-/// Lets an operation that a fence stopped go on.
+impl Become {
+    /// The same for every worker of the operation.
+    fn deadline(&self, run: &Run, tenant: &Tenant) -> Result<Option<OffsetDateTime>, StepError> {
+        Ok(match self.0 {
+            TenantStatus::Archived => match run.request::<Request>()?.verb {
+                Verb::Archive { keep_for } => {
+                    // Further than any calendar: for ever, as far as anybody can tell.
+                    let kept = i64::try_from(keep_for).map_or(time::Duration::MAX, time::Duration::seconds);
+                    Some(run.record().begun_at.checked_add(kept).unwrap_or(LAST))
+                }
+                _ => None,
+            },
+            TenantStatus::Purging | TenantStatus::Deleted => tenant.kept_until(),
+            _ => None,
+        })
+    }
+}
+
+/// Lets an operation that a fence stopped go on: forward, or backward if it was being undone.
 pub(super) struct Resume;
 #[async_trait]
 impl Action<World> for Resume {
@@ -76,7 +101,7 @@ impl Action<World> for Resume {
         let history = run.journal().history(run.subject()).await?;
         let parked = |r: &&crate::saga::Record| r.lane == Lane::Change && r.status == OperationStatus::Parked;
         if let Some(record) = history.iter().find(parked) {
-            run.journal().unpark(record.id, false).await?;
+            run.journal().unpark(record.id, record.failure().is_some()).await?;
         }
         Ok(Value::Null)
     }

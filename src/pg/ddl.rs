@@ -153,6 +153,30 @@ pub(crate) fn close_ledger(table: &str, app: &RoleName) -> Ddl {
     Ddl(format!("REVOKE INSERT, UPDATE, DELETE ON TABLE {table} FROM {}", id(app)))
 }
 
+// The ledger of migrations. The table's name comes as in `close_ledger`.
+
+/// Before a migration outside a transaction: begun, and not known to have ended.
+pub(crate) fn ledger_begins(table: &str, version: i64, description: &str, checksum: &[u8]) -> Ddl {
+    let checksum = data_encoding::HEXLOWER.encode(checksum);
+    Ddl(format!(
+        "INSERT INTO {table} (version, description, success, checksum, execution_time) \
+         VALUES ({version}, {}, false, '\\x{checksum}', -1)",
+        literal(description)
+    ))
+}
+
+/// After it.
+pub(crate) fn ledger_ends(table: &str, version: i64, took: Duration) -> Ddl {
+    Ddl(format!("UPDATE {table} SET success = true, execution_time = {} WHERE version = {version}", took.as_nanos()))
+}
+
+/// Every row, oldest version first.
+pub(crate) async fn ledger(table: &str, session: &mut PgConnection) -> Result<Vec<(i64, Vec<u8>, bool)>, sqlx::Error> {
+    let rows = format!("SELECT version, checksum, success FROM {table} ORDER BY version");
+    #[expect(clippy::disallowed_methods, reason = "made in this module; the table's name is the host's own SQL")]
+    sqlx::query_as(AssertSqlSafe(rows)).fetch_all(session).await
+}
+
 // Block (c): retire a login.
 
 /// c1: nobody new comes in; the membership is what allows ending its sessions.
@@ -165,6 +189,16 @@ pub(crate) fn refuse_login(login: &RoleName, admin: &RoleName) -> Ddl {
 pub(crate) fn admit_login(login: &RoleName, admin: &RoleName) -> Ddl {
     let (login, admin) = (id(login), id(admin));
     Ddl::block([format!("ALTER ROLE {login} LOGIN"), format!("REVOKE {login} FROM {admin}")])
+}
+
+/// The way back from c1 and d1, in one.
+pub(crate) fn restore(database: &DatabaseName, login: &RoleName, admin: &RoleName) -> Ddl {
+    let (database, login, admin) = (id(database), id(login), id(admin));
+    Ddl::block([
+        format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"),
+        format!("ALTER ROLE {login} LOGIN"),
+        format!("REVOKE {login} FROM {admin}"),
+    ])
 }
 
 /// c3 and d4, alone: a failure (2BP01) must not abort anything else.

@@ -93,15 +93,51 @@ pub(crate) async fn refused(
     for login in &present {
         ddl::refuse_login(login, &by.admin).run(session, "refusing a login").await?;
     }
+    // Who is in goes at once: another tenant's login can stretch the moment of connecting, and so the wait for it.
+    end::of_roles(session, &present).await?;
     end::connecting(session, database).await?;
     end::of_roles(session, &present).await
 }
 
+/// d1 and d2: nobody comes into it, whatever the login, and nobody of ours is left in. A superuser's session (a backup)
+/// may stay. The logins must have been refused before.
+pub(crate) async fn closed(
+    session: &mut PgConnection, database: &DatabaseName, by: &Ownership,
+) -> Result<(), ClusterError> {
+    if !is_ours(session, database, by).await? {
+        return Ok(());
+    }
+    ddl::close_database(database).run(session, "closing the database").await?;
+    match end::of_database(session, database).await {
+        Err(ClusterError::InUse { by, .. }) => {
+            tracing::warn!(%database, sessions = by, "stay in a database that is closed to everybody else");
+            Ok(())
+        }
+        ended => ended,
+    }
+}
+
+/// The way back, for the database and one login.
+pub(crate) async fn opened(
+    session: &mut PgConnection, database: &DatabaseName, login: &RoleName, by: &Ownership,
+) -> Result<(), ClusterError> {
+    if !is_ours(session, database, by).await? {
+        return Err(ClusterError::Foreign { kind: "database", name: format!("{database} (it is missing)") });
+    }
+    present(session, login, by).await?;
+    ddl::restore(database, login, &by.admin).run(session, "opening the database").await
+}
+
+async fn present(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {
+    match catalog::ours(session, [login], &by.marker, true).await?.is_empty() {
+        true => Err(ClusterError::Foreign { kind: "role", name: format!("{login} (it is missing)") }),
+        false => Ok(()),
+    }
+}
+
 /// The way back, for one login.
 pub(crate) async fn admitted(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {
-    if catalog::ours(session, [login], &by.marker, true).await?.is_empty() {
-        return Err(ClusterError::Foreign { kind: "role", name: format!("{login} (it is missing)") });
-    }
+    present(session, login, by).await?;
     ddl::admit_login(login, &by.admin).run(session, "admitting a login").await
 }
 

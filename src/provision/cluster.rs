@@ -1,8 +1,8 @@
 //! The steps on the server: blocks of statements that find what is there and make what is missing.
-use super::world::{Place, World};
+use super::world::World;
 use crate::error::StepError;
 use crate::saga::{Action, Run};
-use crate::worker::set_defaults;
+use crate::worker::{Place, set_defaults};
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -65,24 +65,24 @@ impl Action<World> for Cluster {
     }
 
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let (Place { names, .. }, login) = (world.place().await?.clone(), world.login().await?);
+        let (Place { names, .. }, login) = (world.site.place().await?.clone(), world.login().await?);
         match self {
-            Self::Survey => world.hold(run).await?.survey(&names, &login).await?,
-            Self::Roles => world.hold(run).await?.ensure_roles(&names).await?,
-            Self::Database => world.hold(run).await?.ensure_database(&names).await?,
+            Self::Survey => world.site.hold(run).await?.survey(&names, &login).await?,
+            Self::Roles => world.site.hold(run).await?.ensure_roles(&names).await?,
+            Self::Database => world.site.hold(run).await?.ensure_database(&names).await?,
             Self::Access => {
                 let temp = world.recipe.temp_tables;
-                world.hold(run).await?.ensure_access(&names, temp).await?;
+                world.site.hold(run).await?.ensure_access(&names, temp).await?;
             }
-            Self::Schema => world.hold(run).await?.ensure_schema(&names).await?,
-            Self::Migrator => drop(world.migrator_door(run).await?),
+            Self::Schema => world.site.hold(run).await?.ensure_schema(&names).await?,
+            Self::Migrator => drop(world.site.migrator_door(run).await?),
             Self::Defaults => {
-                let mut session = world.migrator(run).await?;
+                let mut session = world.site.migrator(run).await?;
                 set_defaults(&mut session, &names.roles).await?;
             }
             Self::Login => {
                 let (password, recipe) = (world.password().await?, world.recipe.clone());
-                let hold = world.hold(run).await?;
+                let hold = world.site.hold(run).await?;
                 hold.ensure_login(&names, &login, recipe.access, recipe.connection_limit, &password).await?;
             }
             Self::Probe => {
@@ -95,11 +95,11 @@ impl Action<World> for Cluster {
 
     /// All of them are removed in one go, in the order that a drop needs; the other steps have nothing of their own.
     async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
-        if !matches!(self, Self::Roles) || world.try_place().await?.is_none() {
+        if !matches!(self, Self::Roles) || world.site.try_place().await?.is_none() {
             return Ok(());
         }
-        let (names, login) = (world.place().await?.names.clone(), world.login().await?);
-        world.forget_migrator();
-        world.hold(run).await?.remove(&names, &[login]).await
+        let (names, login) = (world.site.place().await?.names.clone(), world.login().await?);
+        world.site.forget_migrator();
+        world.site.hold(run).await?.remove(&names, &[login]).await
     }
 }

@@ -3,7 +3,7 @@ use super::world::World;
 use crate::error::StepError;
 use crate::saga::{Action, Run};
 use crate::step::AnyStep;
-use crate::worker::{close_ledger, set_defaults};
+use crate::worker::{close_ledger, run_migrations, set_defaults};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -25,10 +25,8 @@ impl Action<World> for Migrations {
         if !run.is_first() && migrator.iter().any(|m| m.no_tx) {
             rebuild(run, world).await?;
         }
-        let mut session = world.migrator(run).await?;
-        migrator.run_direct(None, &mut session, false).await.map_err(migration_error)?;
-        let newest = migrator.iter().filter(|m| m.migration_type.is_up_migration()).map(|m| m.version).max();
-        Ok(json!({ "version": newest }))
+        let mut session = world.site.migrator(run).await?;
+        Ok(json!({ "version": run_migrations(&mut session, migrator).await? }))
     }
     /// The database goes as a whole.
     async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
@@ -37,28 +35,19 @@ impl Action<World> for Migrations {
 }
 
 async fn rebuild(run: &Run, world: &mut World) -> Result<(), StepError> {
-    let (names, login) = (world.place().await?.names.clone(), world.login().await?);
+    let (names, login) = (world.site.place().await?.names.clone(), world.login().await?);
     let temp = world.recipe.temp_tables;
-    let hold = world.hold(run).await?;
+    let hold = world.site.hold(run).await?;
     hold.remove_database(&names, &[login]).await?;
     hold.ensure_database(&names).await?;
     hold.ensure_access(&names, temp).await?;
     hold.ensure_schema(&names).await?;
     let access = (world.recipe.access, world.recipe.connection_limit);
     let (login, password) = (world.login().await?, world.password().await?);
-    world.hold(run).await?.ensure_login(&names, &login, access.0, access.1, &password).await?;
-    world.forget_migrator();
-    let mut session = world.migrator(run).await?;
+    world.site.hold(run).await?.ensure_login(&names, &login, access.0, access.1, &password).await?;
+    world.site.forget_migrator();
+    let mut session = world.site.migrator(run).await?;
     set_defaults(&mut session, &names.roles).await
-}
-
-fn migration_error(error: sqlx::migrate::MigrateError) -> StepError {
-    use sqlx::migrate::MigrateError;
-    let transient = match &error {
-        MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => crate::sqlstate::is_transient(e),
-        _ => false,
-    };
-    if transient { StepError::retry(error) } else { StepError::fail(error) }
 }
 
 /// The first admin, without a password: the setup link is for that.
@@ -74,8 +63,8 @@ impl Action<World> for FirstAdmin {
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
         let Some(email) = world.request.admin.clone() else { return Ok(Value::Null) };
         let admins = world.recipe.admins.clone();
-        let app = world.place().await?.names.roles.app.clone();
-        let mut session = world.migrator(run).await?;
+        let app = world.site.place().await?.names.roles.app.clone();
+        let mut session = world.site.migrator(run).await?;
         admins.prepare(&mut session, Some(&app)).await?;
         admins.ensure_admin(&mut session, &email).await?;
         Ok(Value::Null)
@@ -98,8 +87,8 @@ impl Action<World> for CloseLedger {
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
         let Some(migrator) = world.recipe.migrations else { return Ok(Value::Null) };
-        let app = world.place().await?.names.roles.app.clone();
-        let mut session = world.migrator(run).await?;
+        let app = world.site.place().await?.names.roles.app.clone();
+        let mut session = world.site.migrator(run).await?;
         close_ledger(&mut session, &migrator.table_name, &app).await?;
         Ok(Value::Null)
     }
@@ -119,9 +108,7 @@ impl Action<World> for DropMigrator {
         true
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let names = world.place().await?.names.clone();
-        world.forget_migrator();
-        world.hold(run).await?.remove_login(&names, &names.migrator, &names.roles.owner).await?;
+        world.site.drop_migrator(run).await?;
         Ok(Value::Null)
     }
     async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {

@@ -114,7 +114,7 @@ impl Action<World> for Seal {
         true
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let (place, credential) = (world.place().await?.clone(), world.credential().await?);
+        let (place, credential) = (world.site.place().await?.clone(), world.credential().await?);
         let CredentialId { role, version, .. } = &credential;
         let login = role.parse().map_err(StepError::fail)?;
         let (server, database) = (place.server.name.clone(), place.names.database.clone());

@@ -94,9 +94,9 @@ pub trait RegistryWriter: TenantRegistry {
     /// been. Absent already: `Ok`. Any other status: `Conflict`. Its placement must be released before; a registry that
     /// keeps the placements too refuses while there is one.
     async fn discard(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError>;
-    /// Slug, name, status and metadata from `expected` to `tenant`. The status must be the same or one that
+    /// Slug, name, status, deadline and metadata from `expected` to `tenant`. The status must be the same or one that
     /// [`TenantStatus::can_become`] allows, but for `Provisioning` to `Active`, which is [`publish`](Self::publish)'s:
-    /// nobody is active without an entry. To `Deleted` it also frees slug and domains (those that are added at this
+    /// nobody is active without an entry. Only what is archived, or was, has a deadline. To `Deleted` it also frees slug and domains (those that are added at this
     /// moment too), drops entries and users, and stamps the time: the soft delete.
     async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<Writer>) -> Result<(), StoreError>;
     /// The tenant's domains, sorted.

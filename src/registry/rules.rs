@@ -17,7 +17,9 @@ pub(super) fn change(from: &Tenant, to: &Tenant) -> Result<(), StoreError> {
     let (was, becomes) = (from.status(), to.status());
     let published = was == TenantStatus::Provisioning && becomes == TenantStatus::Active;
     let allowed = was == becomes || (was.can_become(becomes) && !published);
-    only_if(allowed, || format!("a tenant that is {was} does not become {becomes} by an update"))
+    only_if(allowed, || format!("a tenant that is {was} does not become {becomes} by an update"))?;
+    let kept = matches!(becomes, TenantStatus::Archived | TenantStatus::Purging | TenantStatus::Deleted);
+    only_if(kept || to.kept_until().is_none(), || format!("a tenant that is {becomes} has no deadline"))
 }
 
 pub(super) fn publication(expected: TenantStatus, entry: &TenantDatabase) -> Result<(), StoreError> {

@@ -90,6 +90,7 @@ fn new_record(intent: &Intent) -> Record {
         attempts: 0,
         epoch: 1,
         worker: intent.worker.clone(),
+        begun_at: OffsetDateTime::now_utc(),
         leased_until: OffsetDateTime::now_utc() + intent.lease,
         retry_at: None,
         recoverable: intent.recoverable,
@@ -119,6 +120,9 @@ impl Journal for MemoryJournal {
     }
     async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
         Ok(self.state().joined(intent))
+    }
+    async fn now(&self) -> Result<OffsetDateTime, StoreError> {
+        Ok(OffsetDateTime::now_utc())
     }
     async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError> {
         Ok(self.state().operations.get(&id).map(|k| k.record.clone()))

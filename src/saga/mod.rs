@@ -123,6 +123,8 @@ pub struct Record {
     pub epoch: i64,
     /// Who holds it.
     pub worker: String,
+    /// When it began, by the landlord's clock.
+    pub begun_at: OffsetDateTime,
     /// Until when, by the landlord's clock.
     pub leased_until: OffsetDateTime,
     /// When it is tried again, if it waits.
@@ -242,6 +244,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError>;
     /// What `begin` would find under the intent's key: `Joined`, `KeyReused`, or `None`. One read.
     async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError>;
+    /// The landlord's clock, by which leases and deadlines are.
+    async fn now(&self) -> Result<OffsetDateTime, StoreError>;
     /// One operation.
     async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError>;
     /// Takes over an operation that runs or is being undone, whose lease is over and whose time has come, and raises

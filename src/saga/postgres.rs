@@ -80,6 +80,10 @@ impl Journal for PgJournal {
         Ok(Some(if same { Begun::Joined(Box::new(found)) } else { Begun::KeyReused(found.id) }))
     }
 
+    async fn now(&self) -> Result<OffsetDateTime, StoreError> {
+        Ok(sqlx::query_scalar(sql::NOW).fetch_one(&self.0).await?)
+    }
+
     async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError> {
         let row = sqlx::query(sql::READ).bind(id.as_uuid()).fetch_optional(&self.0).await?;
         row.as_ref().map(record).transpose()
@@ -195,6 +199,7 @@ fn record(row: &PgRow) -> Result<Record, StoreError> {
         attempts: number("attempts")?,
         epoch: row.try_get("epoch")?,
         worker: word("worker")?,
+        begun_at: row.try_get("created_at")?,
         leased_until: row.try_get::<OffsetDateTime, _>("leased_until")?,
         retry_at: row.try_get("retry_at")?,
         recoverable: row.try_get("recoverable")?,

@@ -154,6 +154,8 @@ impl<S: Saga> Walk<'_, S> {
         let base = Progress { error: Some(cause(&error)), durable: true, ..self.progress(step) };
         let (progress, after) = if self.run.record().status == OperationStatus::Undoing {
             (Progress { lease: None, retry_after: wait, ..base }, After::Undoing)
+        } else if error.is_park() {
+            (Progress { status: OperationStatus::Parked, lease: None, ..base }, After::Parked)
         } else if self.run.record().intended as usize <= self.saga.no_return() {
             (Progress { status: OperationStatus::Undoing, output: facts(step, &error), ..base }, After::Undone)
         } else if error.is_retry() {

@@ -16,7 +16,7 @@ pub(super) const TABLES: &[Table] = &[
     table("epochs", "operation epoch", "epochs_pkey"),
     table(
         "tenants",
-        "id slug name status metadata created_at updated_at deleted_at",
+        "id slug name status metadata kept_until created_at updated_at deleted_at",
         "tenants_pkey tenants_slug tenant_deleted",
     ),
     table("tenant_domains", "domain tenant_id created_at", "tenant_domains_pkey tenant_domains_tenant"),

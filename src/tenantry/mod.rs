@@ -26,7 +26,7 @@ pub use builder::Builder;
 pub use call::Call;
 pub use operations::Operations;
 pub use tokens::Tokens;
-pub use verbs::{Activate, CallVerb, Purge, Suspend};
+pub use verbs::{Activate, Archive, CallVerb, Purge, Restore, Suspend};
 
 /// Everything assembled over one landlord. A handle: cloning it is one `Arc`.
 ///
@@ -89,7 +89,16 @@ impl Tenantry {
     pub fn activate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Activate> {
         Call::new(self, Activate::new(tenant.into()))
     }
-    /// Destroys a tenant: database, roles, secrets, tokens. History stays, the slug is free again. It must be forced.
+    /// Refuses a tenant as [`suspend`](Self::suspend) does, closes its database, and keeps its data until a deadline.
+    pub fn archive<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Archive> {
+        Call::new(self, Archive::new(tenant.into()))
+    }
+    /// Lets an archived tenant in again, before its deadline.
+    pub fn restore<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Restore> {
+        Call::new(self, Restore::new(tenant.into()))
+    }
+    /// Destroys a tenant: database, roles, secrets, tokens. History stays, the slug is free again. Refused unless it is
+    /// forced or the deadline of an archive is over.
     pub fn purge<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Purge> {
         Call::new(self, Purge::new(tenant.into()))
     }

@@ -7,6 +7,7 @@ use crate::provision::{Provision, Provisioned};
 use crate::saga::{Begun, Outcome};
 use crate::tenant::{Tenant, TenantRef};
 use async_trait::async_trait;
+use std::time::Duration;
 
 /// A verb of [`Call`]. Sealed; hosts never name it.
 #[async_trait]
@@ -49,15 +50,15 @@ impl CallVerb for Provision {
 }
 
 macro_rules! lifecycle_verbs {
-    ($($(#[$doc:meta])* $name:ident => $answer:ty, $verb:expr, $end:ident;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident($start:expr) => $answer:ty, $end:ident;)*) => {$(
         $(#[$doc])*
         pub struct $name {
             tenant: TenantRef<'static>,
-            force: bool,
+            verb: Verb,
         }
         impl $name {
             pub(super) fn new(tenant: TenantRef<'_>) -> Self {
-                Self { tenant: tenant.into_owned(), force: false }
+                Self { tenant: tenant.into_owned(), verb: $start }
             }
         }
         impl sealed::Sealed for $name {}
@@ -68,7 +69,7 @@ macro_rules! lifecycle_verbs {
             async fn begin(
                 self, on: &Tenantry, key: Option<String>, reason: Option<String>,
             ) -> Result<Begun, ChangeError> {
-                on.inner.lifecycle.begin(($verb)(self.force), self.tenant, key, reason).await
+                on.inner.lifecycle.begin(self.verb, self.tenant, key, reason).await
             }
             async fn answer(on: &Tenantry, outcome: Outcome) -> Result<$answer, ChangeError> {
                 on.inner.lifecycle.$end(outcome).await
@@ -84,17 +85,30 @@ macro_rules! lifecycle_verbs {
 }
 lifecycle_verbs! {
     /// [`Tenantry::suspend`].
-    Suspend => Tenant, |_| Verb::Suspend, tenant_after;
+    Suspend(Verb::Suspend) => Tenant, tenant_after;
     /// [`Tenantry::activate`].
-    Activate => Tenant, |_| Verb::Activate, tenant_after;
+    Activate(Verb::Activate) => Tenant, tenant_after;
+    /// [`Tenantry::archive`].
+    Archive(Verb::Archive { keep_for: THIRTY_DAYS }) => Tenant, tenant_after;
+    /// [`Tenantry::restore`].
+    Restore(Verb::Restore) => Tenant, tenant_after;
     /// [`Tenantry::purge`].
-    Purge => Purged, |force| Verb::Purge { force }, purged;
+    Purge(Verb::Purge { force: false }) => Purged, purged;
 }
 
+const THIRTY_DAYS: u64 = 30 * 24 * 3600;
+
+impl Call<Archive> {
+    /// For how long the data is kept, from now, in whole seconds (more is rounded up); 30 days by default.
+    pub fn keep_for(mut self, kept: Duration) -> Self {
+        self.verb.verb = Verb::Archive { keep_for: kept.as_secs() + u64::from(kept.subsec_nanos() > 0) };
+        self
+    }
+}
 impl Call<Purge> {
     /// The data may go now, before any deadline.
     pub fn force(mut self) -> Self {
-        self.verb.force = true;
+        self.verb.verb = Verb::Purge { force: true };
         self
     }
 }

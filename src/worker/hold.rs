@@ -154,6 +154,15 @@ impl Hold {
     pub(crate) async fn admit(&mut self, login: &RoleName) -> Result<(), StepError> {
         Ok(ensure::admitted(&mut self.session, login, &self.ownership).await?)
     }
+    /// As [`refuse`](Self::refuse), and the database is closed to every login.
+    pub(crate) async fn shut(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
+        self.refuse(names, logins).await?;
+        Ok(ensure::closed(&mut self.session, &names.database, &self.ownership).await?)
+    }
+    /// The database is open, and this login comes in again.
+    pub(crate) async fn reopen(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
+        Ok(ensure::opened(&mut self.session, &names.database, login, &self.ownership).await?)
+    }
     /// One login: no session, no role. What it made by accident goes to `heir`, whom it acts as.
     pub(crate) async fn remove_login(
         &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName,

@@ -16,11 +16,15 @@ use tokio::sync::Semaphore;
 
 mod door;
 mod hold;
+mod migrations;
+mod site;
 #[cfg(test)]
 #[cfg(all(unix, feature = "testing"))]
 mod tests;
 pub(crate) use door::Door;
 pub(crate) use hold::{Hold, close_ledger, set_defaults};
+pub(crate) use migrations::{head, run_migrations};
+pub(crate) use site::{Place, Site};
 
 /// The stores that operations write to. Cheap to clone.
 #[derive(Clone)]

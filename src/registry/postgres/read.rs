@@ -5,14 +5,14 @@ use crate::tenant::{Tenant, TenantId, TenantRef};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-const BY_ID: &str = "SELECT id, slug, name, status, metadata FROM tenantry.tenants WHERE id = $1";
+const BY_ID: &str = "SELECT id, slug, name, status, metadata, kept_until FROM tenantry.tenants WHERE id = $1";
 const BY_SLUG: &str =
-    "SELECT id, slug, name, status, metadata FROM tenantry.tenants WHERE slug = $1 AND status <> 'deleted'";
-const BY_DOMAIN: &str = "SELECT t.id, t.slug, t.name, t.status, t.metadata FROM tenantry.tenant_domains d
+    "SELECT id, slug, name, status, metadata, kept_until FROM tenantry.tenants WHERE slug = $1 AND status <> 'deleted'";
+const BY_DOMAIN: &str = "SELECT t.id, t.slug, t.name, t.status, t.metadata, t.kept_until FROM tenantry.tenant_domains d
     JOIN tenantry.tenants t ON t.id = d.tenant_id WHERE d.domain = $1 AND t.status <> 'deleted'";
-const FIRST_PAGE: &str = "SELECT id, slug, name, status, metadata FROM tenantry.tenants
+const FIRST_PAGE: &str = "SELECT id, slug, name, status, metadata, kept_until FROM tenantry.tenants
     WHERE status <> 'deleted' ORDER BY id LIMIT $1";
-const PAGE: &str = "SELECT id, slug, name, status, metadata FROM tenantry.tenants
+const PAGE: &str = "SELECT id, slug, name, status, metadata, kept_until FROM tenantry.tenants
     WHERE status <> 'deleted' AND id > $2 ORDER BY id LIMIT $1";
 const INSTALLATION: &str = "SELECT id FROM tenantry.installation";
 

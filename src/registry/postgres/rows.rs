@@ -10,7 +10,8 @@ use std::{error::Error, str::FromStr};
 
 pub(super) fn tenant(row: &PgRow) -> Result<Tenant, StoreError> {
     let tenant = Tenant::new(TenantId::from_uuid(field(row, "id")?), word(row, "slug")?, word(row, "status")?);
-    Ok(tenant.with_name(field::<String>(row, "name")?).with_metadata(field(row, "metadata")?))
+    let tenant = tenant.with_name(field::<String>(row, "name")?).with_metadata(field(row, "metadata")?);
+    Ok(tenant.with_kept_until(field(row, "kept_until")?))
 }
 
 pub(super) fn database(row: &PgRow) -> Result<TenantDatabase, StoreError> {

@@ -73,15 +73,16 @@ pub(super) async fn discard(landlord: &PgPool, tenant: TenantId, writer: Writer)
 /// What a deletion frees and drops is done by the trigger `tenant_deleted`, in the same statement.
 const UPDATE: &str = fenced!(
     "done AS (UPDATE tenantry.tenants t
-        SET slug = $4, name = $5, status = $6, metadata = $7, updated_at = now(),
+        SET slug = $4, name = $5, status = $6, metadata = $7, kept_until = $8, updated_at = now(),
             deleted_at = CASE WHEN $6 = 'deleted' THEN coalesce(t.deleted_at, now()) END
         FROM fence
-        WHERE t.id = $3 AND t.slug = $8 AND t.name = $9 AND t.status = $10 AND t.metadata = $11
+        WHERE t.id = $3 AND t.slug = $9 AND t.name = $10 AND t.status = $11 AND t.metadata = $12
+          AND t.kept_until IS NOT DISTINCT FROM $13
         RETURNING t.id)"
 );
 const UPDATED: &str = "SELECT
-    (slug, name, status, metadata) = ($2, $3, $4, $5) AS same,
-    (slug, name, status, metadata) = ($6, $7, $8, $9) AS expected,
+    (slug, name, status, metadata) = ($2, $3, $4, $5) AND kept_until IS NOT DISTINCT FROM $6 AS same,
+    (slug, name, status, metadata) = ($7, $8, $9, $10) AND kept_until IS NOT DISTINCT FROM $11 AS expected,
     EXISTS (SELECT FROM tenantry.tenants o WHERE o.slug = $2 AND o.status <> 'deleted' AND o.id <> $1) AS slug
     FROM tenantry.tenants WHERE id = $1";
 
@@ -105,5 +106,6 @@ pub(super) async fn update(
 
 fn with_tenant<'q>(statement: write::Statement<'q>, tenant: &'q Tenant) -> write::Statement<'q> {
     let status: TenantStatus = tenant.status();
-    statement.bind(tenant.slug().as_str()).bind(tenant.name()).bind(status.as_str()).bind(tenant.metadata())
+    let statement = statement.bind(tenant.slug().as_str()).bind(tenant.name()).bind(status.as_str());
+    statement.bind(tenant.metadata()).bind(tenant.kept_until())
 }

@@ -1,6 +1,8 @@
 //! The statements of the journal. `fence` locks the epoch's row: a plain EXISTS would let a stale write that waits for
 //! the takeover land after it.
 
+pub(super) const NOW: &str = "SELECT clock_timestamp()";
+
 pub(super) const READ: &str = "SELECT o.*, e.epoch FROM tenantry.operations o \
     JOIN tenantry.epochs e ON e.operation = o.id WHERE o.id = $1";
 

@@ -23,6 +23,8 @@ CREATE TABLE tenantry.tenants (
     status     text NOT NULL
                CHECK (status IN ('provisioning', 'active', 'suspended', 'archived', 'purging', 'deleted')),
     metadata   jsonb NOT NULL DEFAULT 'null',
+    -- Until when an archived tenant's data is kept.
+    kept_until timestamptz CHECK (kept_until IS NULL OR status IN ('archived', 'purging', 'deleted')),
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     deleted_at timestamptz CHECK ((deleted_at IS NULL) = (status <> 'deleted'))

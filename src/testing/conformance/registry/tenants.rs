@@ -15,6 +15,7 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
     renaming(registry, by).await;
     racing_updates(registry, by).await;
     transitions(registry, by).await;
+    deadlines(registry, by).await;
     deletion(registry, by).await;
     deletion_races(registry, by).await;
 }
@@ -147,6 +148,25 @@ async fn transitions(registry: &impl RegistryWriter, by: Writer) {
             assert_eq!(subject.seen(registry).await, before, "promised: a change that is refused changes nothing");
         }
     }
+}
+
+async fn deadlines(registry: &impl RegistryWriter, by: Writer) {
+    let deadline = Some(time::macros::datetime!(2031-05-06 07:08:09.123456 UTC));
+    let active = Subject::published(registry, by).await;
+    let refused = registry.update(&active.tenant, &active.tenant.clone().with_kept_until(deadline), None).await;
+    conflict(refused, "giving an active tenant a deadline");
+    let archived = Subject::in_status(registry, TenantStatus::Archived, by).await.tenant;
+    let kept = archived.clone().with_kept_until(deadline);
+    done(registry.update(&archived, &kept, Some(by)).await, "an archived tenant gets a deadline");
+    done(registry.update(&archived, &kept, Some(by)).await, "giving a deadline is idempotent");
+    let found = done(registry.find(archived.id().into()).await, "a tenant is found by id");
+    assert_eq!(found, Some(kept.clone()), "promised: a deadline reads back to the microsecond");
+    let stale = registry.update(&archived, &archived.clone().with_name("Stale"), None).await;
+    conflict(stale, "changing a tenant whose deadline has changed meanwhile");
+    let back = kept.clone().with_status(TenantStatus::Active);
+    conflict(registry.update(&kept, &back, Some(by)).await, "letting a tenant in again with its deadline");
+    let back = back.with_kept_until(None);
+    done(registry.update(&kept, &back, Some(by)).await, "an archived tenant is let in again without its deadline");
 }
 
 async fn deletion(registry: &impl RegistryWriter, by: Writer) {

@@ -1,0 +1,97 @@
+use super::{Door, Hold, Workshop};
+use crate::database::{DatabaseServer, TenantNames};
+use crate::error::StepError;
+use crate::pg::scram;
+use crate::saga::Run;
+use crate::tenant::TenantId;
+use secrecy::SecretString;
+use sqlx::PgConnection;
+
+/// Where one worker works: the tenant's place, its hold of the server, and the migrator's way in. What it has opened it
+/// opens once, and never silently again.
+pub(crate) struct Site {
+    shop: Workshop,
+    tenant: TenantId,
+    place: Option<Place>,
+    hold: Option<Hold>,
+    /// The migrator's password, which is kept nowhere: a new worker sets a new one, which shuts out the old worker.
+    migrator: Option<SecretString>,
+}
+
+/// Where the tenant is, by its committed placement.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) server: DatabaseServer,
+    pub(crate) names: TenantNames,
+}
+
+impl Site {
+    /// Nothing is open yet. An error for an operation that is about no tenant.
+    pub(crate) fn new(shop: Workshop, run: &Run) -> Result<Self, StepError> {
+        let tenant = run.subject().tenant().ok_or_else(|| StepError::fail("this operation is about a tenant"))?;
+        Ok(Self { shop, tenant, place: None, hold: None, migrator: None })
+    }
+    pub(crate) fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The tenant's place; an error if it has none.
+    pub(crate) async fn place(&mut self) -> Result<&Place, StepError> {
+        let none = || StepError::fail("the tenant has no place");
+        self.try_place().await?.ok_or_else(none)
+    }
+
+    /// The tenant's place; `None` if it has none, and so nothing of ours.
+    pub(crate) async fn try_place(&mut self) -> Result<Option<&Place>, StepError> {
+        if self.place.is_none() {
+            let Some(placement) = self.shop.servers.placement(self.tenant).await? else { return Ok(None) };
+            let unknown = || StepError::fail("the tenant's server is not registered any more");
+            let load = self.shop.servers.server(&placement.server).await?.ok_or_else(unknown)?;
+            let names = TenantNames::of(&placement.database).map_err(StepError::fail)?;
+            self.place = Some(Place { server: load.server, names });
+        }
+        Ok(self.place.as_ref())
+    }
+
+    /// This worker's hold of the server.
+    pub(crate) async fn hold(&mut self, run: &Run) -> Result<&mut Hold, StepError> {
+        if self.hold.is_none() {
+            let Place { server, names } = self.place().await?.clone();
+            self.hold = Some(self.shop.hold(run, server, &names).await?);
+        }
+        self.hold.as_mut().ok_or_else(|| StepError::retry("no hold"))
+    }
+
+    /// Makes sure that the migrator exists with a password that only this worker knows.
+    pub(crate) async fn migrator_door(&mut self, run: &Run) -> Result<Door, StepError> {
+        let names = self.place().await?.names.clone();
+        let password = match &self.migrator {
+            Some(password) => password.clone(),
+            None => {
+                let password = scram::password();
+                self.hold(run).await?.ensure_migrator(&names, &password).await?;
+                self.migrator = Some(password.clone());
+                password
+            }
+        };
+        Ok(self.place().await?.server.door(&names.database, &names.migrator, password))
+    }
+
+    /// A session that runs migrations.
+    pub(crate) async fn migrator(&mut self, run: &Run) -> Result<PgConnection, StepError> {
+        let door = self.migrator_door(run).await?;
+        door.open(run).await
+    }
+
+    /// The migrator lives for one operation: neither role nor session is left of it.
+    pub(crate) async fn drop_migrator(&mut self, run: &Run) -> Result<(), StepError> {
+        let names = self.place().await?.names.clone();
+        self.forget_migrator();
+        self.hold(run).await?.remove_login(&names, &names.migrator, &names.roles.owner).await
+    }
+
+    /// The next one who asks for it gets one with a new password.
+    pub(crate) fn forget_migrator(&mut self) {
+        self.migrator = None;
+    }
+}
