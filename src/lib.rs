@@ -47,6 +47,7 @@ pub mod database;
 pub mod error;
 pub mod ident;
 pub mod lifecycle;
+pub mod migrate;
 pub mod nodes;
 pub mod operation;
 pub(crate) mod pg;

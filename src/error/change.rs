@@ -45,6 +45,12 @@ pub enum ChangeError {
         /// The deadline.
         since: time::OffsetDateTime,
     },
+    /// There is nothing to migrate with.
+    #[error("no tenant migrations were given to the builder; name them by tenant_migrations()")]
+    NoMigrations,
+    /// The tenant's ledger of migrations cannot be read.
+    #[error("the tenant's database does not answer")]
+    Unreadable(#[source] sqlx::Error),
     /// It began and failed.
     #[error(transparent)]
     Failed(#[from] Failure),

@@ -1,11 +1,11 @@
 //! Suspend, activate, archive, restore, purge: sagas of the `fence` lane over the same "ensure absent" statements as the undo of a
 //! provisioning. Each begins with the fence on the server, so that it holds on nodes that know nothing of it.
-use crate::error::{After, ChangeError, StoreError};
-use crate::operation::{Lane, OperationId, OperationStatus, Subject};
-use crate::saga::{AnySaga, Begun, Engine, Intent, Observer, Outcome, Record};
+use crate::error::{ChangeError, StoreError};
+use crate::operation::{Lane, OperationId, Subject};
+use crate::saga::{AnySaga, Begun, Engine, Intent, Observer, Outcome};
 use crate::tenant::{Tenant, TenantId, TenantRef};
 use crate::vault::Forgotten;
-use crate::worker::Workshop;
+use crate::worker::{Workshop, ended};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -89,8 +89,7 @@ impl Lifecycle {
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), verb.kind(), Lane::Fence, Subject::Tenant(found.id()))
         };
-        // A known key is joined whatever the status has become through it.
-        if let Some(begun) = self.known(&intent).await? {
+        if let Some(begun) = self.shop.known(&intent).await? {
             return Ok(begun);
         }
         let now = match verb.asks_the_time() {
@@ -98,49 +97,22 @@ impl Lifecycle {
             false => None,
         };
         verb.check(&found, now)?;
-        match self.engine.journal().begin(&intent).await? {
-            Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
-            Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
-            begun => Ok(begun),
-        }
-    }
-
-    async fn known(&self, intent: &Intent) -> Result<Option<Begun>, ChangeError> {
-        if intent.key.is_none() {
-            return Ok(None);
-        }
-        match self.engine.journal().joined(intent).await? {
-            Some(Begun::KeyReused(operation)) => Err(ChangeError::KeyReused { operation }),
-            found => Ok(found),
-        }
+        self.shop.begin(&intent).await
     }
 
     /// The tenant after an operation ended, or why it did not end well.
     pub async fn tenant_after(&self, outcome: Outcome) -> Result<Tenant, ChangeError> {
-        let record = self.ended(outcome)?;
+        let record = ended(outcome)?;
         let id = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         self.shop.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)
     }
 
     /// The same for a purge.
     pub async fn purged(&self, outcome: Outcome) -> Result<Purged, ChangeError> {
-        let record = self.ended(outcome)?;
+        let record = ended(outcome)?;
         let keys = record.outputs.get(steps::FORGET).and_then(|v| serde_json::from_value(v.clone()).ok());
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.shop.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
         Ok(Purged { tenant, keys: keys.unwrap_or(Forgotten::SharedKey) })
-    }
-
-    fn ended(&self, outcome: Outcome) -> Result<Record, ChangeError> {
-        let record = outcome.record;
-        let after = match (outcome.failure, record.status) {
-            (Some(failure), _) => return Err(failure.into()),
-            (None, OperationStatus::Done) => return Ok(record),
-            (None, OperationStatus::Undone) => After::Undone,
-            (None, OperationStatus::Undoing) => After::Undoing,
-            (None, OperationStatus::Parked) => After::Parked,
-            (None, OperationStatus::Running) => After::Continuing,
-        };
-        Err(record.told(after).into())
     }
 }

@@ -11,11 +11,16 @@ pub(crate) struct DatabaseFacts {
     pub(crate) connection_limit: i32,
 }
 
-/// Whether a role of this name is there, whoever made it.
-pub(crate) async fn is_role(session: &mut PgConnection, name: &RoleName) -> Result<bool, ClusterError> {
-    const ROLE: &str = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)";
-    let found = sqlx::query_scalar(ROLE).bind(name.as_str()).fetch_one(session).await;
-    found.map_err(ClusterError::sql("looking for a role"))
+/// A role or the database of these names that is there, whoever made it: its kind and name.
+pub(crate) async fn taken(
+    session: &mut PgConnection, roles: [&RoleName; 4], database: &DatabaseName,
+) -> Result<Option<(&'static str, String)>, ClusterError> {
+    const TAKEN: &str = "SELECT true, rolname::text FROM pg_roles WHERE rolname = ANY($1) \
+        UNION ALL SELECT false, datname::text FROM pg_database WHERE datname = $2";
+    let found = sqlx::query_as(TAKEN).bind(roles.map(|r| r.as_str())).bind(database.as_str());
+    let found: Option<(bool, String)> =
+        found.fetch_optional(session).await.map_err(ClusterError::sql("looking for names that are taken"))?;
+    Ok(found.map(|(is_role, name)| (if is_role { "role" } else { "database" }, name)))
 }
 
 /// Those of `names` that are roles with this marker. A role of another marker is `Foreign` if `strict`.

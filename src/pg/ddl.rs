@@ -54,6 +54,11 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// After an error inside a block: the session is usable again. Outside one it does nothing.
+pub(crate) fn roll_back() -> Ddl {
+    Ddl(String::from("ROLLBACK"))
+}
+
 // Block (b): provision.
 
 /// b1: roles that are missing, each with its marker.

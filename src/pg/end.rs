@@ -9,6 +9,8 @@ use tokio::time::{Instant, sleep};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
+/// The first look comes sooner: most sessions are gone within a millisecond.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
 const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
 /// For sessions that are connecting to a database which is not ours.
 const STRANGERS: Duration = Duration::from_secs(5);
@@ -18,16 +20,25 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A row for each session that is left; `signalled` is NULL for one that we may not end, or that was only looked at.
 type Row = (i32, Option<String>, Option<bool>);
 
-/// c2_end: every session of these logins, in whichever database. c1 must have run.
-pub(crate) async fn of_roles(session: &mut PgConnection, logins: &[&RoleName]) -> Result<(), ClusterError> {
+/// Tells every session of these logins to end, in whichever database, and waits for none.
+pub(crate) async fn signal_roles(session: &mut PgConnection, logins: &[&RoleName]) -> Result<(), ClusterError> {
+    by_roles(session, logins, true).await.map(drop)
+}
+
+async fn by_roles(session: &mut PgConnection, logins: &[&RoleName], signal: bool) -> Result<Vec<Row>, ClusterError> {
     const BY_ROLE: &str = "SELECT pid, usename::text, CASE WHEN $2 THEN pg_terminate_backend(pid) END \
         FROM pg_stat_activity WHERE usesysid = ANY(SELECT oid FROM pg_roles WHERE rolname = ANY($1))";
     let names: Vec<&str> = logins.iter().map(|l| l.as_str()).collect();
+    let left = sqlx::query_as(BY_ROLE).bind(names).bind(signal).fetch_all(session).await;
+    left.map_err(ClusterError::sql("ending sessions"))
+}
+
+/// c2_end: every session of these logins, in whichever database. c1 must have run.
+pub(crate) async fn of_roles(session: &mut PgConnection, logins: &[&RoleName]) -> Result<(), ClusterError> {
     let mut pace = Pace::new();
     loop {
         let signal = pace.signal();
-        let left = sqlx::query_as(BY_ROLE).bind(&names).bind(signal).fetch_all(&mut *session).await;
-        let left: Vec<Row> = left.map_err(ClusterError::sql("ending sessions"))?;
+        let left = by_roles(session, logins, signal).await?;
         if left.is_empty() {
             return Ok(());
         }
@@ -39,11 +50,12 @@ pub(crate) async fn of_roles(session: &mut PgConnection, logins: &[&RoleName]) -
 struct Pace {
     begun: Instant,
     signalled: Option<Instant>,
+    looks: u32,
 }
 
 impl Pace {
     fn new() -> Self {
-        Self { begun: Instant::now(), signalled: None }
+        Self { begun: Instant::now(), signalled: None, looks: 0 }
     }
     fn signal(&mut self) -> bool {
         let due = self.signalled.is_none_or(|at| at.elapsed() >= SIGNAL_AGAIN);
@@ -52,11 +64,12 @@ impl Pace {
         }
         due
     }
-    async fn wait(&self, database: &str, by: impl FnOnce() -> String) -> Result<(), ClusterError> {
+    async fn wait(&mut self, database: &str, by: impl FnOnce() -> String) -> Result<(), ClusterError> {
         if self.begun.elapsed() >= LIMIT {
             return Err(ClusterError::InUse { database: database.into(), by: by() });
         }
-        sleep(LOOK).await;
+        sleep(if self.looks == 0 { FIRST_LOOK } else { LOOK }).await;
+        self.looks += 1;
         Ok(())
     }
 }
@@ -74,7 +87,7 @@ pub(crate) async fn connecting(session: &mut PgConnection, database: &DatabaseNa
     for (pid, _) in found.iter().filter(|(_, own)| *own) {
         terminate(session, *pid).await?;
     }
-    let pace = Pace::new();
+    let mut pace = Pace::new();
     loop {
         let now = connecting_now(session, database).await?;
         let left: Vec<_> = found.iter().filter(|f| now.iter().any(|n| n.0 == f.0)).collect();

@@ -24,49 +24,62 @@ pub(crate) struct Ownership {
 pub(crate) async fn survey(
     session: &mut PgConnection, names: &TenantNames, login: &RoleName,
 ) -> Result<(), ClusterError> {
-    for role in [&names.roles.owner, &names.roles.app, &names.migrator, login] {
-        if catalog::is_role(session, role).await? {
-            return Err(ClusterError::Foreign { kind: "role", name: role.to_string() });
-        }
-    }
-    match catalog::database(session, &names.database).await? {
-        Some(_) => Err(ClusterError::Foreign { kind: "database", name: names.database.to_string() }),
+    let roles = [&names.roles.owner, &names.roles.app, &names.migrator, login];
+    match catalog::taken(session, roles, &names.database).await? {
+        Some((kind, name)) => Err(ClusterError::Foreign { kind, name }),
         None => Ok(()),
+    }
+}
+
+/// Whether a block was refused because something of that name is there; the session is then usable again. It is tried
+/// before anybody looks: a provisioning that nothing has disturbed finds nothing.
+async fn made(
+    session: &mut PgConnection, block: ddl::Ddl, is_there: &str, phase: &'static str,
+) -> Result<bool, ClusterError> {
+    match block.execute(session).await {
+        Ok(()) => Ok(true),
+        Err(e) if sqlstate::is(&e, is_there) || sqlstate::unique_violation(&e).is_some() => {
+            ddl::roll_back().run(session, "rolling back").await?;
+            Ok(false)
+        }
+        Err(source) => Err(ClusterError::Sql { phase, source }),
     }
 }
 
 /// b1.
 pub(crate) async fn groups(session: &mut PgConnection, roles: &GroupRoles, by: &Ownership) -> Result<(), ClusterError> {
+    const PHASE: &str = "creating roles";
     let all = [&roles.owner, &roles.app];
+    if made(session, ddl::create_groups(&all, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
+        return Ok(());
+    }
     let present = catalog::ours(session, all, &by.marker, true).await?;
     let missing: Vec<&RoleName> = all.into_iter().filter(|r| !present.contains(r)).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    ddl::create_groups(&missing, &by.marker).run(session, "creating roles").await
+    ddl::create_groups(&missing, &by.marker).run(session, PHASE).await
 }
 
-/// b2. A racing CREATE gives 42P04 or 23505: then it is looked at again.
+/// b2. A racing CREATE gives 42P04 or 23505: then it is looked at.
 pub(crate) async fn database(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
 ) -> Result<(), ClusterError> {
-    if let Some(found) = catalog::database(session, name).await? {
-        let is_ours = found.owner == by.admin.as_str();
-        match (is_ours, found.connection_limit) {
-            (false, _) => return Err(ClusterError::Foreign { kind: "database", name: name.to_string() }),
-            (true, -2) => ddl::drop_database(name).run(session, "dropping a half-dropped database").await?,
-            (true, _) => return Ok(()),
-        }
+    const PHASE: &str = "creating the database";
+    if made(session, ddl::create_database(name), sqlstate::DUPLICATE_DATABASE, PHASE).await? {
+        return Ok(());
     }
-    match ddl::create_database(name).execute(session).await {
-        Ok(()) => Ok(()),
-        Err(e) if sqlstate::is(&e, sqlstate::DUPLICATE_DATABASE) || sqlstate::unique_violation(&e).is_some() => {
-            match catalog::database(session, name).await? {
-                Some(found) if found.owner == by.admin.as_str() => Ok(()),
-                _ => Err(ClusterError::Foreign { kind: "database", name: name.to_string() }),
-            }
+    match catalog::database(session, name).await? {
+        Some(found) if found.owner != by.admin.as_str() => {
+            Err(ClusterError::Foreign { kind: "database", name: name.to_string() })
         }
-        Err(source) => Err(ClusterError::Sql { phase: "creating the database", source }),
+        Some(found) if found.connection_limit != -2 => Ok(()),
+        half => {
+            if half.is_some() {
+                ddl::drop_database(name).run(session, "dropping a half-dropped database").await?;
+            }
+            ddl::create_database(name).run(session, PHASE).await
+        }
     }
 }
 
@@ -74,29 +87,32 @@ pub(crate) async fn database(
 pub(crate) async fn login(
     session: &mut PgConnection, login: &ddl::Login<'_>, by: &Ownership,
 ) -> Result<(), ClusterError> {
-    let present = catalog::ours(session, [login.name], &by.marker, true).await?;
-    if present.is_empty() {
-        ddl::create_login(login, &by.marker).run(session, "creating a login").await
-    } else {
-        ddl::renew_login(login, &by.admin).run(session, "renewing a login").await
+    const PHASE: &str = "creating a login";
+    if made(session, ddl::create_login(login, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
+        return Ok(());
+    }
+    match catalog::ours(session, [login.name], &by.marker, true).await?.is_empty() {
+        true => ddl::create_login(login, &by.marker).run(session, PHASE).await,
+        false => ddl::renew_login(login, &by.admin).run(session, "renewing a login").await,
     }
 }
 
-/// c1 and c2 for those of `logins` that are ours: nobody comes in, and nobody is left in.
-pub(crate) async fn refused(
-    session: &mut PgConnection, database: &DatabaseName, logins: &[&RoleName], by: &Ownership,
-) -> Result<(), ClusterError> {
+/// c1 and c2 for those of `logins` that are ours: nobody comes in, and nobody is left in. Returns which they are.
+pub(crate) async fn refused<'a>(
+    session: &mut PgConnection, database: &DatabaseName, logins: &[&'a RoleName], by: &Ownership,
+) -> Result<Vec<&'a RoleName>, ClusterError> {
     let present = catalog::ours(session, logins.iter().copied(), &by.marker, false).await?;
     if present.is_empty() {
-        return Ok(());
+        return Ok(present);
     }
     for login in &present {
         ddl::refuse_login(login, &by.admin).run(session, "refusing a login").await?;
     }
     // Who is in goes at once: another tenant's login can stretch the moment of connecting, and so the wait for it.
-    end::of_roles(session, &present).await?;
+    end::signal_roles(session, &present).await?;
     end::connecting(session, database).await?;
-    end::of_roles(session, &present).await
+    end::of_roles(session, &present).await?;
+    Ok(present)
 }
 
 /// d1 and d2: nobody comes into it, whatever the login, and nobody of ours is left in. A superuser's session (a backup)
@@ -148,6 +164,11 @@ pub(crate) async fn role_absent(
     if catalog::ours(session, [role], &by.marker, false).await?.is_empty() {
         return Ok(true);
     }
+    dropped(session, role).await
+}
+
+/// The same for a role that was seen to be ours under this very lock.
+pub(crate) async fn dropped(session: &mut PgConnection, role: &RoleName) -> Result<bool, ClusterError> {
     match ddl::drop_role(role).execute(session).await {
         Ok(()) => Ok(true),
         Err(e) if sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => Ok(true),

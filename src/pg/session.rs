@@ -113,6 +113,12 @@ async fn quiet(session: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(QUIET).execute(session).await.map(drop)
 }
 
+/// Back to the settings and the role that the login gave it.
+pub(crate) async fn forget_settings(session: &mut PgConnection) -> Result<(), ClusterError> {
+    let reset = sqlx::raw_sql("RESET ALL; RESET ROLE").execute(session).await;
+    reset.map(drop).map_err(ClusterError::sql("resetting the session"))
+}
+
 /// Ends a session in an orderly way; a server that does not answer ends it by itself.
 pub(crate) async fn close(session: PgConnection) {
     let _ = tokio::time::timeout(Duration::from_secs(1), session.close()).await;

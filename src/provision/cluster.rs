@@ -77,8 +77,8 @@ impl Action<World> for Cluster {
             Self::Schema => world.site.hold(run).await?.ensure_schema(&names).await?,
             Self::Migrator => drop(world.site.migrator_door(run).await?),
             Self::Defaults => {
-                let mut session = world.site.migrator(run).await?;
-                set_defaults(&mut session, &names.roles).await?;
+                let session = world.site.migrator(run).await?;
+                set_defaults(session, &names.roles).await?;
             }
             Self::Login => {
                 let (password, recipe) = (world.password().await?, world.recipe.clone());
@@ -99,7 +99,7 @@ impl Action<World> for Cluster {
             return Ok(());
         }
         let (names, login) = (world.site.place().await?.names.clone(), world.login().await?);
-        world.site.forget_migrator();
+        world.site.forget_migrator().await;
         world.site.hold(run).await?.remove(&names, &[login]).await
     }
 }

@@ -25,8 +25,8 @@ impl Action<World> for Migrations {
         if !run.is_first() && migrator.iter().any(|m| m.no_tx) {
             rebuild(run, world).await?;
         }
-        let mut session = world.site.migrator(run).await?;
-        Ok(json!({ "version": run_migrations(&mut session, migrator).await? }))
+        let session = world.site.migrator(run).await?;
+        Ok(json!({ "version": run_migrations(session, migrator).await? }))
     }
     /// The database goes as a whole.
     async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
@@ -45,9 +45,9 @@ async fn rebuild(run: &Run, world: &mut World) -> Result<(), StepError> {
     let access = (world.recipe.access, world.recipe.connection_limit);
     let (login, password) = (world.login().await?, world.password().await?);
     world.site.hold(run).await?.ensure_login(&names, &login, access.0, access.1, &password).await?;
-    world.site.forget_migrator();
-    let mut session = world.site.migrator(run).await?;
-    set_defaults(&mut session, &names.roles).await
+    world.site.forget_migrator().await;
+    let session = world.site.migrator(run).await?;
+    set_defaults(session, &names.roles).await
 }
 
 /// The first admin, without a password: the setup link is for that.
@@ -64,9 +64,9 @@ impl Action<World> for FirstAdmin {
         let Some(email) = world.request.admin.clone() else { return Ok(Value::Null) };
         let admins = world.recipe.admins.clone();
         let app = world.site.place().await?.names.roles.app.clone();
-        let mut session = world.site.migrator(run).await?;
-        admins.prepare(&mut session, Some(&app)).await?;
-        admins.ensure_admin(&mut session, &email).await?;
+        let session = world.site.migrator(run).await?;
+        admins.prepare(session, Some(&app)).await?;
+        admins.ensure_admin(session, &email).await?;
         Ok(Value::Null)
     }
     /// The database goes as a whole.
@@ -88,8 +88,8 @@ impl Action<World> for CloseLedger {
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
         let Some(migrator) = world.recipe.migrations else { return Ok(Value::Null) };
         let app = world.site.place().await?.names.roles.app.clone();
-        let mut session = world.site.migrator(run).await?;
-        close_ledger(&mut session, &migrator.table_name, &app).await?;
+        let session = world.site.migrator(run).await?;
+        close_ledger(session, &migrator.table_name, &app).await?;
         Ok(Value::Null)
     }
     async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {

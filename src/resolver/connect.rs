@@ -5,7 +5,7 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 /// Holds the password: it has no Debug here, and must get none.
-pub(super) fn options(entry: &TenantDatabase, password: &SecretString) -> PgConnectOptions {
+pub(crate) fn options(entry: &TenantDatabase, password: &SecretString) -> PgConnectOptions {
     let settings = &entry.settings;
     let options = PgConnectOptions::new_without_pgpass()
         .host(&entry.host)

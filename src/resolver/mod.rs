@@ -4,7 +4,7 @@ use crate::tenant::{TenantId, TenantRef};
 use async_trait::async_trait;
 use std::sync::Arc;
 
-mod connect;
+pub(crate) mod connect;
 pub mod pool;
 mod pooled;
 pub use pool::{AcquireError, TenantPool};

@@ -2,6 +2,7 @@
 use super::{Claim, Engine, FAILURE, FailureFacts, Observer, Outcome, Progress, Run, Saga};
 use crate::error::{After, BoxError, Failure, StepError, StoreError, chain};
 use crate::operation::OperationStatus;
+use futures_util::future::join;
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -59,9 +60,13 @@ impl<S: Saga> Walk<'_, S> {
 
     async fn forward(&mut self, world: &mut S::World) -> Result<(), Stop> {
         let steps = self.saga.steps();
+        // What has happened and needs not be known before the next step begins: it is written while that one runs. A
+        // crash in between only makes a step run again that is idempotent and whose intent stands.
+        let mut late = None;
         for at in self.run.record().done as usize..steps.len() {
             let (step, name) = (&steps[at], steps[at].name());
             if self.engine.stop.is_cancelled() {
+                self.tell_late(late.as_ref()).await?;
                 return Err(Stop::Asked);
             }
             if self.run.record().intended as usize <= at {
@@ -70,18 +75,38 @@ impl<S: Saga> Walk<'_, S> {
                     .await
                     .map_err(|e| Stop::from(name, e))?;
             }
-            let ran = self.engine.guarded(&self.run, step.run(&self.run, world)).await;
+            let running = self.engine.guarded(&self.run, step.run(&self.run, world));
+            let (ran, told) = join(running, self.tell_late(late.as_ref())).await;
+            told?;
             let output = ran.map_err(|e| Stop::from(name, e))?;
-            let mut progress = Progress { done: at as u32 + 1, output: Some(output), ..self.progress(name) };
-            if at + 1 == steps.len() {
-                progress = Progress { status: OperationStatus::Done, lease: None, durable: true, ..progress };
-            } else if self.run.record().intended as usize == at + 1 {
-                // The next step's intent rides on this commit.
-                progress = Progress { intended: covered(self.saga, at + 1), durable: true, ..progress };
-            }
-            self.note(progress).await.map_err(|e| Stop::from(name, e))?;
+            late = self.has_run(at, name, output).await.map_err(|e| Stop::from(name, e))?;
         }
         Ok(())
+    }
+
+    /// Writes that a step has run, if somebody must know before the walk goes on; or returns what is to be written.
+    async fn has_run(
+        &mut self, at: usize, name: &'static str, output: Value,
+    ) -> Result<Option<Progress>, StepError> {
+        let mut progress = Progress { done: at as u32 + 1, output: Some(output), ..self.progress(name) };
+        if at + 1 == self.saga.steps().len() {
+            progress = Progress { status: OperationStatus::Done, lease: None, durable: true, ..progress };
+        } else if self.run.record().intended as usize == at + 1 {
+            // The next step's intent rides on this commit.
+            progress = Progress { intended: covered(self.saga, at + 1), durable: true, ..progress };
+        }
+        if progress.durable {
+            return self.note(progress).await.map(|()| None);
+        }
+        self.keep(&progress);
+        Ok(Some(progress))
+    }
+
+    async fn tell_late(&self, late: Option<&Progress>) -> Result<(), Stop> {
+        match late {
+            Some(progress) => self.tell(progress).await.map_err(|e| Stop::from("journal", e)),
+            None => Ok(()),
+        }
     }
 
     async fn backward(&mut self, world: &mut S::World) -> Result<(), Stop> {
@@ -200,19 +225,29 @@ impl<S: Saga> Walk<'_, S> {
     }
 
     async fn note(&mut self, progress: Progress) -> Result<(), StepError> {
-        let event = self.engine.journal.record(self.run.writer(), &progress).await?;
+        self.tell(&progress).await?;
+        self.keep(&progress);
+        Ok(())
+    }
+
+    async fn tell(&self, progress: &Progress) -> Result<(), StepError> {
+        let event = self.engine.journal.record(self.run.writer(), progress).await?;
+        tracing::info!(operation = %event.operation, step = %event.step, done = event.done, total = event.total,
+            status = %event.status, "operation");
+        self.observe.see(&event);
+        Ok(())
+    }
+
+    /// From now on this worker takes it for true.
+    fn keep(&mut self, progress: &Progress) {
         let record = self.run.record_mut();
         record.status = progress.status;
         record.step = progress.step.to_string();
         record.intended = progress.intended;
         record.done = progress.done;
-        if let Some(output) = progress.output {
-            self.run.keep(if progress.error.is_some() { FAILURE } else { &event.step }, output);
+        if let Some(output) = &progress.output {
+            self.run.keep(if progress.error.is_some() { FAILURE } else { &progress.step }, output.clone());
         }
-        tracing::info!(operation = %event.operation, step = %event.step, done = event.done, total = event.total,
-            status = %event.status, "operation");
-        self.observe.see(&event);
-        Ok(())
     }
 
     fn outcome(&mut self, failure: Option<Failure>) -> Outcome {

@@ -4,6 +4,7 @@ use crate::database::{AppAccess, ConnectionSettings};
 use crate::error::{BuildError, KeyError, VaultError};
 use crate::ident::ServerName;
 use crate::lifecycle::Lifecycle;
+use crate::migrate::Migration;
 use crate::nodes::PgNodes;
 use crate::placement::{Candidate, Newcomer};
 use crate::provision::{Provisioner, Recipe};
@@ -225,9 +226,10 @@ impl Builder {
         let shop = shop.with_workers(self.workers);
         let stop = CancellationToken::new();
         let engine = Engine::new(journal.clone(), fences, self.settings, stop.clone());
+        let migration = Migration::new(shop.clone(), engine.clone(), self.recipe.migrations);
         let provisioner = Provisioner::new(shop.clone(), engine.clone(), self.recipe);
         let lifecycle = Lifecycle::new(shop.clone(), engine.clone());
-        let mut sagas = vec![provisioner.saga()];
+        let mut sagas = vec![provisioner.saga(), migration.saga()];
         sagas.extend(lifecycle.sagas());
         let recoverer = Recoverer::new(engine.clone(), sagas);
         let resolver = self.resolver.unwrap_or_else(|| {
@@ -248,6 +250,7 @@ impl Builder {
                 engine,
                 provisioner,
                 lifecycle,
+                migration,
                 recoverer,
                 registry,
                 vault,

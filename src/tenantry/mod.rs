@@ -1,6 +1,7 @@
 //! The facade: assembles the pieces, adds nothing.
-use crate::error::{ResolveError, StoreError};
+use crate::error::{ChangeError, ResolveError, StoreError};
 use crate::lifecycle::Lifecycle;
+use crate::migrate::{Migration, MigrationStatus};
 use crate::nodes::Nodes;
 use crate::operation::OperationId;
 use crate::provision::{Provision, Provisioner};
@@ -16,17 +17,19 @@ use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 mod background;
+mod batch;
 mod builder;
 mod call;
 mod operations;
 mod tokens;
 mod verbs;
 pub use background::Problem;
+pub use batch::{Batch, BatchReport, BatchVerb};
 pub use builder::Builder;
 pub use call::Call;
 pub use operations::Operations;
 pub use tokens::Tokens;
-pub use verbs::{Activate, Archive, CallVerb, Purge, Restore, Suspend};
+pub use verbs::{Activate, Archive, CallVerb, Migrate, Purge, Restore, Suspend};
 
 /// Everything assembled over one landlord. A handle: cloning it is one `Arc`.
 ///
@@ -58,6 +61,7 @@ struct Inner {
     engine: Engine,
     provisioner: Provisioner,
     lifecycle: Lifecycle,
+    migration: Migration,
     recoverer: Recoverer,
     operations: Operations,
     servers: Servers,
@@ -101,6 +105,26 @@ impl Tenantry {
     /// forced or the deadline of an archive is over.
     pub fn purge<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Purge> {
         Call::new(self, Purge::new(tenant.into()))
+    }
+
+    /// Every archived tenant whose deadline is over: [`purge`](Self::purge)d. For the host's own schedule.
+    pub fn purge_due(&self) -> Batch<Purge> {
+        Batch::new(self)
+    }
+    /// Runs the tenant's migrations as far as this program has them.
+    pub fn migrate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Migrate> {
+        Call::new(self, Migrate::new(tenant.into()))
+    }
+    /// Every active tenant that is not at head: [`migrate`](Self::migrate)d. Whoever is at head already is left alone,
+    /// so a batch that was cut short goes on where it stopped.
+    pub fn migrate_all(&self) -> Batch<Migrate> {
+        Batch::new(self)
+    }
+    /// Where a tenant stands against the migrations of this program.
+    pub async fn migration_status<'a>(
+        &self, tenant: impl Into<TenantRef<'a>>,
+    ) -> Result<MigrationStatus, ChangeError> {
+        self.inner.migration.status(tenant.into()).await
     }
 
     /// The tenant's handle: what is cached first, else the cold path. Opens no connection.

@@ -2,6 +2,7 @@
 use super::{Call, Tenantry};
 use crate::error::{ChangeError, ProvisionError, StoreError};
 use crate::lifecycle::{Purged, Verb};
+use crate::migrate::Migrated;
 use crate::operation::OperationId;
 use crate::provision::{Provision, Provisioned};
 use crate::saga::{Begun, Outcome};
@@ -25,7 +26,7 @@ pub trait CallVerb: sealed::Sealed + Sized + Send + 'static {
     #[doc(hidden)]
     fn closed() -> Self::Error;
 }
-mod sealed {
+pub(super) mod sealed {
     pub trait Sealed {}
 }
 
@@ -94,6 +95,32 @@ lifecycle_verbs! {
     Restore(Verb::Restore) => Tenant, tenant_after;
     /// [`Tenantry::purge`].
     Purge(Verb::Purge { force: false }) => Purged, purged;
+}
+
+/// [`Tenantry::migrate`].
+pub struct Migrate(TenantRef<'static>);
+impl Migrate {
+    pub(super) fn new(tenant: TenantRef<'_>) -> Self {
+        Self(tenant.into_owned())
+    }
+}
+impl sealed::Sealed for Migrate {}
+#[async_trait]
+impl CallVerb for Migrate {
+    type Answer = Migrated;
+    type Error = ChangeError;
+    async fn begin(self, on: &Tenantry, key: Option<String>, reason: Option<String>) -> Result<Begun, ChangeError> {
+        on.inner.migration.begin(self.0, key, reason).await
+    }
+    async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Migrated, ChangeError> {
+        on.inner.migration.migrated(outcome).await
+    }
+    fn busy(operation: OperationId) -> ChangeError {
+        ChangeError::Busy { operation }
+    }
+    fn closed() -> ChangeError {
+        ChangeError::Closed
+    }
 }
 
 const THIRTY_DAYS: u64 = 30 * 24 * 3600;

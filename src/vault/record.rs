@@ -10,7 +10,7 @@
 //! nonce, and it is compared before anything is opened. The data key is random, so the hash tells nothing of it.
 use super::{DataKey, KeyProvider, WrappedKey};
 use crate::error::{KeyError, VaultError};
-use crate::secret::{CredentialId, KeyId};
+use crate::secret::{CredentialId, KeyId, SecretOwner};
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use rand::RngExt;
@@ -95,16 +95,31 @@ fn commitment(key: &DataKey, nonce: &[u8; NONCE]) -> [u8; 32] {
 
 /// Each field behind its length, so that no two ids have one text.
 pub(super) fn context(id: &CredentialId) -> Vec<u8> {
-    let owner = id.owner.to_string();
-    let fields = [owner.as_str(), &id.database, &id.role, id.purpose.as_str()];
-    let mut text = Vec::with_capacity(64 + fields.iter().map(|f| f.len() + 8).sum::<usize>());
+    let fields = [id.database.as_str(), &id.role, id.purpose.as_str()];
+    let mut text = Vec::with_capacity(128 + fields.iter().map(|f| f.len() + 8).sum::<usize>());
     text.extend([VERSION, AES_256_GCM]);
-    for field in fields {
-        text.extend((field.len() as u64).to_be_bytes());
-        text.extend(field.as_bytes());
+    match &id.owner {
+        // The same text as below; the general way to format it takes a tenth of the time of opening a secret.
+        SecretOwner::Tenant(tenant) => {
+            let mut uuid = uuid::Uuid::encode_buffer();
+            let uuid = tenant.as_uuid().hyphenated().encode_lower(&mut uuid);
+            text.extend((TENANT.len() as u64 + uuid.len() as u64).to_be_bytes());
+            text.extend(TENANT.as_bytes());
+            text.extend(uuid.as_bytes());
+        }
+        owner => push(&mut text, &owner.to_string()),
     }
+    fields.into_iter().for_each(|field| push(&mut text, field));
     text.extend(id.version.to_be_bytes());
     text
+}
+
+/// What a tenant's text begins with.
+const TENANT: &str = "tenant:";
+
+fn push(text: &mut Vec<u8>, field: &str) {
+    text.extend((field.len() as u64).to_be_bytes());
+    text.extend(field.as_bytes());
 }
 
 fn header(wrapped: &WrappedKey) -> Vec<u8> {
@@ -182,7 +197,7 @@ impl SealBench {
 mod tests {
     use super::super::LocalKeyring;
     use super::*;
-    use crate::secret::{Purpose, SecretOwner};
+    use crate::secret::Purpose;
     use crate::tenant::TenantId;
 
     const RING: &str = "k1:oRqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";

@@ -148,7 +148,8 @@ impl Hold {
     /// Nobody comes in by these logins or as the migrator, and nobody is left in.
     pub(crate) async fn refuse(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
         let all: Vec<&RoleName> = logins.iter().chain([&names.migrator]).collect();
-        Ok(ensure::refused(&mut self.session, &names.database, &all, &self.ownership).await?)
+        ensure::refused(&mut self.session, &names.database, &all, &self.ownership).await?;
+        Ok(())
     }
     /// This login comes in again.
     pub(crate) async fn admit(&mut self, login: &RoleName) -> Result<(), StepError> {
@@ -167,8 +168,8 @@ impl Hold {
     pub(crate) async fn remove_login(
         &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName,
     ) -> Result<(), StepError> {
-        ensure::refused(&mut self.session, &names.database, &[login], &self.ownership).await?;
-        if ensure::role_absent(&mut self.session, login, &self.ownership).await? {
+        let ours = ensure::refused(&mut self.session, &names.database, &[login], &self.ownership).await?;
+        if ours.is_empty() || ensure::dropped(&mut self.session, login).await? {
             return Ok(());
         }
         let mut inside = self.enter(&names.database).await?;

@@ -18,6 +18,7 @@ mod door;
 mod hold;
 mod migrations;
 mod site;
+mod verb;
 #[cfg(test)]
 #[cfg(all(unix, feature = "testing"))]
 mod tests;
@@ -25,6 +26,7 @@ pub(crate) use door::Door;
 pub(crate) use hold::{Hold, close_ledger, set_defaults};
 pub(crate) use migrations::{head, run_migrations};
 pub(crate) use site::{Place, Site};
+pub(crate) use verb::ended;
 
 /// The stores that operations write to. Cheap to clone.
 #[derive(Clone)]

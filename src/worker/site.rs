@@ -1,7 +1,7 @@
 use super::{Door, Hold, Workshop};
 use crate::database::{DatabaseServer, TenantNames};
 use crate::error::StepError;
-use crate::pg::scram;
+use crate::pg::{scram, session};
 use crate::saga::Run;
 use crate::tenant::TenantId;
 use secrecy::SecretString;
@@ -16,6 +16,7 @@ pub(crate) struct Site {
     hold: Option<Hold>,
     /// The migrator's password, which is kept nowhere: a new worker sets a new one, which shuts out the old worker.
     migrator: Option<SecretString>,
+    content: Option<PgConnection>,
 }
 
 /// Where the tenant is, by its committed placement.
@@ -29,7 +30,7 @@ impl Site {
     /// Nothing is open yet. An error for an operation that is about no tenant.
     pub(crate) fn new(shop: Workshop, run: &Run) -> Result<Self, StepError> {
         let tenant = run.subject().tenant().ok_or_else(|| StepError::fail("this operation is about a tenant"))?;
-        Ok(Self { shop, tenant, place: None, hold: None, migrator: None })
+        Ok(Self { shop, tenant, place: None, hold: None, migrator: None, content: None })
     }
     pub(crate) fn tenant(&self) -> TenantId {
         self.tenant
@@ -77,21 +78,31 @@ impl Site {
         Ok(self.place().await?.server.door(&names.database, &names.migrator, password))
     }
 
-    /// A session that runs migrations.
-    pub(crate) async fn migrator(&mut self, run: &Run) -> Result<PgConnection, StepError> {
-        let door = self.migrator_door(run).await?;
-        door.open(run).await
+    /// The session that runs migrations, as it is after its login: whatever an earlier step has set is forgotten. After
+    /// an error inside a transaction it is not to be used again; the engine then makes the whole site anew.
+    pub(crate) async fn migrator(&mut self, run: &Run) -> Result<&mut PgConnection, StepError> {
+        let session = match self.content.take() {
+            Some(mut session) => {
+                session::forget_settings(&mut session).await?;
+                session
+            }
+            None => self.migrator_door(run).await?.open(run).await?,
+        };
+        Ok(self.content.insert(session))
     }
 
     /// The migrator lives for one operation: neither role nor session is left of it.
     pub(crate) async fn drop_migrator(&mut self, run: &Run) -> Result<(), StepError> {
         let names = self.place().await?.names.clone();
-        self.forget_migrator();
+        self.forget_migrator().await;
         self.hold(run).await?.remove_login(&names, &names.migrator, &names.roles.owner).await
     }
 
     /// The next one who asks for it gets one with a new password.
-    pub(crate) fn forget_migrator(&mut self) {
+    pub(crate) async fn forget_migrator(&mut self) {
         self.migrator = None;
+        if let Some(session) = self.content.take() {
+            session::close(session).await;
+        }
     }
 }

@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 8] = [
     &["pg", "schema"],
     &["admin", "nodes", "registry", "saga", "step", "tokens", "vault"],
     &["resolver", "worker"],
-    &["lifecycle", "provision", "servers"],
+    &["lifecycle", "migrate", "provision", "servers"],
     &["setup", "doctor", "fleet"],
     &["tenantry", "job"],
     &["testing", "web", "cli"],

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod admin;
+mod archive;
 mod auditor;
 mod borders;
 mod canary;
@@ -12,6 +13,7 @@ mod floors;
 mod host_steps;
 mod landlord;
 mod lifecycle;
+mod migrate;
 mod provision;
 mod races;
 mod registry;

@@ -1,0 +1,42 @@
+//! What the verbs on a tenant that exists have in common.
+use super::Workshop;
+use crate::error::{After, ChangeError};
+use crate::operation::OperationStatus;
+use crate::saga::{Begun, Intent, Outcome, Record};
+
+impl Workshop {
+    /// The operation that has the intent's key already, if there is one: it is joined whatever the tenant's status has
+    /// become through it.
+    pub(crate) async fn known(&self, intent: &Intent) -> Result<Option<Begun>, ChangeError> {
+        match &intent.key {
+            Some(_) => self.journal.joined(intent).await?.map(usable).transpose(),
+            None => Ok(None),
+        }
+    }
+    /// Commits the intent, under which the caller then holds the operation.
+    pub(crate) async fn begin(&self, intent: &Intent) -> Result<Begun, ChangeError> {
+        usable(self.journal.begin(intent).await?)
+    }
+}
+
+fn usable(found: Begun) -> Result<Begun, ChangeError> {
+    match found {
+        Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
+        Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
+        found => Ok(found),
+    }
+}
+
+/// The operation, if it ended as intended; or why it did not.
+pub(crate) fn ended(outcome: Outcome) -> Result<Record, ChangeError> {
+    let record = outcome.record;
+    let after = match (outcome.failure, record.status) {
+        (Some(failure), _) => return Err(failure.into()),
+        (None, OperationStatus::Done) => return Ok(record),
+        (None, OperationStatus::Undone) => After::Undone,
+        (None, OperationStatus::Undoing) => After::Undoing,
+        (None, OperationStatus::Parked) => After::Parked,
+        (None, OperationStatus::Running) => After::Continuing,
+    };
+    Err(record.told(after).into())
+}
