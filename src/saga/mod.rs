@@ -216,19 +216,23 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Turns an operation around: everything that it may have begun is undone.
-    pub(crate) fn turn(record: &Record, lease: Duration) -> Self {
+    /// Where an operation stands, with nothing new to say: the worker lets go of it.
+    pub fn of(record: &Record) -> Self {
         Self {
-            status: OperationStatus::Undoing,
+            status: record.status,
             step: record.step.clone().into(),
             intended: record.intended,
             done: record.done,
             output: None,
             error: None,
             retry_after: None,
-            lease: Some(lease),
-            durable: true,
+            lease: None,
+            durable: false,
         }
+    }
+    /// Turns an operation around: everything that it may have begun is undone.
+    pub(crate) fn turn(record: &Record, lease: Duration) -> Self {
+        Self { status: OperationStatus::Undoing, lease: Some(lease), durable: true, ..Self::of(record) }
     }
 }
 

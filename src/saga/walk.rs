@@ -175,26 +175,15 @@ impl<S: Saga> Walk<'_, S> {
     }
 
     async fn let_go(mut self) -> Result<Outcome, StoreError> {
-        let progress = Progress { lease: None, step: self.run.record().step.clone().into(), ..self.progress("") };
-        match self.note(progress).await {
+        match self.note(Progress::of(self.run.record())).await {
             Err(e) if !e.is_fenced() => Err(store_error(e)),
             _ => Ok(self.outcome(None)),
         }
     }
 
     fn progress(&self, step: &'static str) -> Progress {
-        let record = self.run.record();
-        Progress {
-            status: record.status,
-            step: step.into(),
-            intended: record.intended,
-            done: record.done,
-            output: None,
-            error: None,
-            retry_after: None,
-            lease: Some(self.engine.settings.lease),
-            durable: false,
-        }
+        let lease = Some(self.engine.settings.lease);
+        Progress { step: step.into(), lease, ..Progress::of(self.run.record()) }
     }
 
     async fn note(&mut self, progress: Progress) -> Result<(), StepError> {
