@@ -1,5 +1,5 @@
 //! One worker's way through a saga.
-use super::{Claim, Engine, FAILURE, FailureFacts, Observer, Outcome, Progress, Run, Saga};
+use super::{Claim, Engine, FAILURE, FailureFacts, Observer, Outcome, Progress, Run, Saga, StillUndoing};
 use crate::error::{After, BoxError, Failure, StepError, StoreError, chain};
 use crate::operation::OperationStatus;
 use serde_json::Value;
@@ -207,7 +207,7 @@ impl<S: Saga> Walk<'_, S> {
         let failure = match (failure, self.failed.take()) {
             // What turned it around is what the caller asked about; what keeps it from being undone is told beside it.
             (Some(undo), Some((step, cause))) => {
-                let cause = StillUndoing { cause, at: undo.step, undo: undo.cause };
+                let cause = StillUndoing { cause, at: undo.step, undo: chain(&*undo.cause) };
                 Some(Failure { retry_after: undo.retry_after, ..Failure::new(record.id, step, undo.after, cause) })
             }
             (None, Some((step, cause))) if record.status == OperationStatus::Undone => {
@@ -217,16 +217,6 @@ impl<S: Saga> Walk<'_, S> {
         };
         Outcome { record, failure }
     }
-}
-
-/// Two troubles: what failed, and what keeps it from being undone.
-#[derive(Debug, thiserror::Error)]
-#[error("undoing waits at step {at} ({undo})")]
-struct StillUndoing {
-    #[source]
-    cause: BoxError,
-    undo: BoxError,
-    at: String,
 }
 
 impl Stop {
@@ -251,7 +241,7 @@ fn facts(step: &str, error: &StepError) -> Option<Value> {
         Some(StoreError::Taken(taken)) => Some(taken.clone()),
         _ => None,
     };
-    serde_json::to_value(FailureFacts { step: step.into(), taken }).ok()
+    serde_json::to_value(FailureFacts { step: step.into(), taken, cause: cause(error) }).ok()
 }
 
 fn store_error(error: StepError) -> StoreError {
