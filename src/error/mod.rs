@@ -21,6 +21,7 @@ pub use step::StepError;
 pub use store::{StoreError, Taken};
 pub use umbrella::{BuildError, Error, RunError, SchemaError};
 
+use crate::sqlstate;
 use std::{error::Error as StdError, fmt, sync::Arc};
 
 /// Any error.
@@ -59,9 +60,11 @@ impl UnknownWord {
     }
 }
 
-/// The whole chain in one line, for logs and stored history: each cause once.
+/// The whole chain in one line, for logs and stored history: each cause once, and the SQLSTATE of what a server said,
+/// because its text may be in any language.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
+    let mut code = error.downcast_ref().and_then(sqlstate::code);
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
@@ -69,7 +72,11 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
             text.push_str(": ");
             text.push_str(&next);
         }
+        code = code.or_else(|| error.downcast_ref().and_then(sqlstate::code));
         cause = error.source();
     }
-    text
+    match code {
+        Some(code) => format!("{text} (SQLSTATE {code})"),
+        None => text,
+    }
 }

@@ -87,7 +87,7 @@ impl Action<World> for Migrate {
             }
             Self::Run => {
                 let session = world.site.migrator(run).await?;
-                let ran = run_migrations(session, migrations).await;
+                let ran = run_migrations(session, migrations, false).await;
                 Ok(json!({ "version": shut_if_parked(run, world, ran).await? }))
             }
             Self::CloseLedger => {

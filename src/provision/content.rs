@@ -26,7 +26,7 @@ impl Action<World> for Migrations {
             rebuild(run, world).await?;
         }
         let session = world.site.migrator(run).await?;
-        Ok(json!({ "version": run_migrations(session, migrator).await? }))
+        Ok(json!({ "version": run_migrations(session, migrator, true).await? }))
     }
     /// The database goes as a whole.
     async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {

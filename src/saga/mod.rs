@@ -3,7 +3,7 @@
 //! Between any two lines a worker may die. So the journal learns of an intent before its effect; steps are idempotent;
 //! an undo means "ensure absent" and covers a step that failed or whose outcome is unknown; and every takeover raises
 //! the operation's *epoch*, below which no store takes a write any more.
-use crate::error::{After, Failure, StoreError, Taken};
+use crate::error::{After, BoxError, Failure, StoreError, Taken};
 use crate::operation::{Lane, OperationEvent, OperationId, OperationState, OperationStatus, Subject, Writer};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,19 @@ pub(crate) struct FailureFacts {
     pub(crate) step: String,
     /// The name that was taken, if that was it.
     pub(crate) taken: Option<Taken>,
+    /// Why. The operation's own error is the last one: of its undo, if that failed too.
+    #[serde(default)]
+    pub(crate) cause: String,
+}
+
+/// Two troubles: what failed, and what keeps it from being undone.
+#[derive(Debug, thiserror::Error)]
+#[error("undoing waits at step {at} ({undo})")]
+struct StillUndoing {
+    #[source]
+    cause: BoxError,
+    undo: String,
+    at: String,
 }
 
 /// The output under which [`FailureFacts`] stand.
@@ -147,9 +160,18 @@ impl Record {
     }
     /// A failure as the journal tells it.
     pub(crate) fn told(&self, after: After) -> Failure {
-        let step = self.failure().map_or_else(|| self.step.clone(), |f| f.step);
-        let cause = self.error.clone().unwrap_or_else(|| String::from("its worker was stopped"));
-        Failure::new(self.id, step, after, cause)
+        let last = self.error.clone().unwrap_or_else(|| String::from("its worker was stopped"));
+        let Some(FailureFacts { step, cause, .. }) = self.failure() else {
+            return Failure::new(self.id, self.step.clone(), after, last);
+        };
+        match after {
+            After::Undone => Failure::new(self.id, step, after, cause),
+            After::Undoing if self.retry_at.is_some() => {
+                let cause = StillUndoing { cause: cause.into(), at: self.step.clone(), undo: last };
+                Failure::new(self.id, step, after, cause)
+            }
+            _ => Failure::new(self.id, step, after, last),
+        }
     }
     /// What anybody may see of it.
     pub fn state(&self) -> OperationState {
@@ -218,19 +240,23 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Turns an operation around: everything that it may have begun is undone.
-    pub(crate) fn turn(record: &Record, lease: Duration) -> Self {
+    /// Where an operation stands, with nothing new to say: the worker lets go of it.
+    pub fn of(record: &Record) -> Self {
         Self {
-            status: OperationStatus::Undoing,
+            status: record.status,
             step: record.step.clone().into(),
             intended: record.intended,
             done: record.done,
             output: None,
             error: None,
             retry_after: None,
-            lease: Some(lease),
-            durable: true,
+            lease: None,
+            durable: false,
         }
+    }
+    /// Turns an operation around: everything that it may have begun is undone.
+    pub(crate) fn turn(record: &Record, lease: Duration) -> Self {
+        Self { status: OperationStatus::Undoing, lease: Some(lease), durable: true, ..Self::of(record) }
     }
 }
 

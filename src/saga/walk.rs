@@ -1,5 +1,5 @@
 //! One worker's way through a saga.
-use super::{Claim, Engine, FAILURE, FailureFacts, Observer, Outcome, Progress, Run, Saga};
+use super::{Claim, Engine, FAILURE, FailureFacts, Observer, Outcome, Progress, Run, Saga, StillUndoing};
 use crate::error::{After, BoxError, Failure, StepError, StoreError, chain};
 use crate::operation::OperationStatus;
 use futures_util::future::join;
@@ -202,26 +202,15 @@ impl<S: Saga> Walk<'_, S> {
     }
 
     async fn let_go(mut self) -> Result<Outcome, StoreError> {
-        let progress = Progress { lease: None, step: self.run.record().step.clone().into(), ..self.progress("") };
-        match self.note(progress).await {
+        match self.note(Progress::of(self.run.record())).await {
             Err(e) if !e.is_fenced() => Err(store_error(e)),
             _ => Ok(self.outcome(None)),
         }
     }
 
     fn progress(&self, step: &'static str) -> Progress {
-        let record = self.run.record();
-        Progress {
-            status: record.status,
-            step: step.into(),
-            intended: record.intended,
-            done: record.done,
-            output: None,
-            error: None,
-            retry_after: None,
-            lease: Some(self.engine.settings.lease),
-            durable: false,
-        }
+        let lease = Some(self.engine.settings.lease);
+        Progress { step: step.into(), lease, ..Progress::of(self.run.record()) }
     }
 
     async fn note(&mut self, progress: Progress) -> Result<(), StepError> {
@@ -255,7 +244,7 @@ impl<S: Saga> Walk<'_, S> {
         let failure = match (failure, self.failed.take()) {
             // What turned it around is what the caller asked about; what keeps it from being undone is told beside it.
             (Some(undo), Some((step, cause))) => {
-                let cause = StillUndoing { cause, at: undo.step, undo: undo.cause };
+                let cause = StillUndoing { cause, at: undo.step, undo: chain(&*undo.cause) };
                 Some(Failure { retry_after: undo.retry_after, ..Failure::new(record.id, step, undo.after, cause) })
             }
             (None, Some((step, cause))) if record.status == OperationStatus::Undone => {
@@ -265,16 +254,6 @@ impl<S: Saga> Walk<'_, S> {
         };
         Outcome { record, failure }
     }
-}
-
-/// Two troubles: what failed, and what keeps it from being undone.
-#[derive(Debug, thiserror::Error)]
-#[error("undoing waits at step {at} ({undo})")]
-struct StillUndoing {
-    #[source]
-    cause: BoxError,
-    undo: BoxError,
-    at: String,
 }
 
 impl Stop {
@@ -299,7 +278,7 @@ fn facts(step: &str, error: &StepError) -> Option<Value> {
         Some(StoreError::Taken(taken)) => Some(taken.clone()),
         _ => None,
     };
-    serde_json::to_value(FailureFacts { step: step.into(), taken }).ok()
+    serde_json::to_value(FailureFacts { step: step.into(), taken, cause: cause(error) }).ok()
 }
 
 fn store_error(error: StepError) -> StoreError {

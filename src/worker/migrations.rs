@@ -9,13 +9,22 @@ use std::time::{Duration, Instant};
 
 /// Brings the database to the newest version, which it returns.
 ///
-/// What ends in a way that only a person can judge is [`StepError::park`]: a migration outside a transaction that was
-/// begun and whose end nobody saw.
+/// A migration outside a transaction that was begun and did not end well leaves what only a person can judge, so for a
+/// tenant that exists it is [`StepError::park`]. A `new` database can be made anew.
 pub(crate) async fn run_migrations(
-    session: &mut PgConnection, migrator: &'static Migrator,
+    session: &mut PgConnection, migrator: &'static Migrator, new: bool,
 ) -> Result<Option<i64>, StepError> {
-    migrator.run_direct(None, &mut Ledgered(session), false).await.map_err(step_error)?;
+    let ran = migrator.run_direct(None, &mut Ledgered(session), false).await;
+    ran.map_err(|error| if !new && is_unfinished(migrator, &error) { StepError::park(error) } else { step_error(error) })?;
     Ok(head(migrator))
+}
+
+fn is_unfinished(migrator: &Migrator, error: &MigrateError) -> bool {
+    match error {
+        MigrateError::Dirty(_) => true,
+        MigrateError::ExecuteMigration(_, version) => migrator.iter().any(|m| m.version == *version && m.no_tx),
+        _ => false,
+    }
 }
 
 /// The newest version that there is.
@@ -25,7 +34,8 @@ pub(crate) fn head(migrator: &Migrator) -> Option<i64> {
 
 fn step_error(error: MigrateError) -> StepError {
     let transient = match &error {
-        MigrateError::Dirty(_) => return StepError::park(error),
+        // Of an earlier try: the database is made anew.
+        MigrateError::Dirty(_) => true,
         MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => sqlstate::is_transient(e),
         _ => false,
     };

@@ -15,16 +15,18 @@ use tokio_util::sync::CancellationToken;
 async fn die_after(provisioner: &Provisioner, slug: &str, n: i64) {
     let observer = Observer::new(move |event| {
         if event.seq == n {
-            std::panic::resume_unwind(Box::new("dies here"));
+            // As a panic, but silent.
+            std::panic::resume_unwind(Box::new("died"));
         }
     });
     let request = Provision::new(slug).admin(format!("ada@{slug}.example")).key(slug);
     let provisioner = provisioner.clone();
-    let died = tokio::spawn(async move { provisioner.provision(request, &observer).await.map(|_| ()) });
-    assert!(died.await.unwrap_err().is_panic(), "{slug} went on to its end");
+    let worker = tokio::spawn(async move { provisioner.provision(request, &observer).await });
+    assert!(worker.await.expect_err("it went on to its end").is_panic());
 }
 
-fn provisioner(harness: &Harness, workshop: tenantry::worker::Workshop) -> Provisioner {
+/// The piece alone, which spawns nothing.
+pub(crate) fn provisioner(harness: &Harness, workshop: tenantry::worker::Workshop) -> Provisioner {
     let mut settings = Settings::default();
     settings.lease = Duration::from_secs(3);
     let journal = std::sync::Arc::new(PgJournal::new(harness.landlord().clone()));

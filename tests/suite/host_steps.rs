@@ -2,14 +2,15 @@
 use crate::auditor::{self, assert_nothing};
 use crate::provision::migrated;
 use async_trait::async_trait;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tenantry::error::{After, BuildError, ProvisionError, StepError};
+use tenantry::operation::OperationStatus;
 use tenantry::step::{Compensate, Step, StepContext};
 use tenantry::testing::Harness;
 use tenantry::tokens::{LinkDelivery, SetupLink};
-use tenantry::{Tenant, sqlx};
+use tenantry::{Builder, Tenant, sqlx};
 
 /// The outside world: what was opened and not closed again.
 #[derive(Clone, Default)]
@@ -137,4 +138,57 @@ async fn two_steps_of_one_name_are_refused() {
     let twice = |b: tenantry::Builder| b.before_activation(Seed { fail: false }).before_activation(Seed { fail: true });
     let error = harness.tenantry(twice).await.unwrap_err();
     assert!(matches!(error, tenantry::testing::HarnessError::Build(BuildError::StepTwice("seed.plan"))));
+}
+
+/// Cannot be taken back while the bank is closed.
+struct Pay(Arc<AtomicBool>);
+#[async_trait]
+impl Step for Pay {
+    const NAME: &'static str = "bank.pay";
+    type Output = ();
+    async fn run(&self, _: &StepContext) -> Result<(), StepError> {
+        Err(StepError::fail("the account is overdrawn"))
+    }
+}
+#[async_trait]
+impl Compensate for Pay {
+    async fn compensate(&self, _: &StepContext, _: Option<()>) -> Result<(), StepError> {
+        if self.0.load(SeqCst) { Err(StepError::retry("the bank is closed")) } else { Ok(()) }
+    }
+}
+
+/// What failed and what keeps it from being undone, as anybody may ask on any node.
+#[tokio::test]
+async fn an_undo_that_waits_tells_every_node_both_causes() {
+    let harness = Harness::start().await.unwrap();
+    let closed = Arc::new(AtomicBool::new(true));
+    let configure = |b: Builder| {
+        migrated(b).before_activation(Pay(closed.clone())).backoff(Duration::from_millis(1), Duration::from_millis(5))
+    };
+    let (one, two) = (harness.tenantry(configure).await.unwrap(), harness.tenantry(configure).await.unwrap());
+    let here = one.provision("acme").key("k").await.unwrap_err();
+    let there = two.provision("acme").key("k").await.unwrap_err();
+    let operation = here.operation_id().unwrap();
+    for error in [&here, &there] {
+        let ProvisionError::Failed(failure) = error else { panic!("{error:?}") };
+        let told = (failure.operation, failure.step.as_str(), failure.after);
+        assert_eq!(told, (operation, "bank.pay", After::Undoing));
+        let causes = (failure.cause.to_string(), failure.cause.source().map(|c| c.to_string()));
+        let closed = "undoing waits at step bank.pay (the bank is closed)".into();
+        assert_eq!(causes, (closed, Some("the account is overdrawn".into())));
+    }
+
+    closed.store(false, SeqCst);
+    while two.operations().get(operation).await.unwrap().unwrap().status != OperationStatus::Undone {
+        two.operations().recover().await.unwrap();
+    }
+    let error = crate::crash::provisioner(&harness, two.workshop()).watch(operation).await.unwrap_err();
+    let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
+    assert_eq!((failure.step.as_str(), failure.after), ("bank.pay", After::Undone));
+    assert_eq!(
+        failure.cause.to_string(),
+        "the account is overdrawn",
+        "what failed, not what kept it from being undone"
+    );
+    assert_nothing(&harness, "once the bank is open").await;
 }

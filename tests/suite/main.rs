@@ -9,6 +9,7 @@ mod borders;
 mod canary;
 mod crash;
 mod drop_in;
+mod engine;
 mod floors;
 mod host_steps;
 mod landlord;

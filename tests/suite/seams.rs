@@ -1,4 +1,7 @@
 //! Each seam's contract, kept by each implementation.
+mod fences;
+mod journal_races;
+
 use crate::landlord;
 use std::sync::Arc;
 use tenantry::nodes::{MemoryNodes, PgNodes};
