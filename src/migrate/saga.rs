@@ -109,9 +109,7 @@ impl Action<World> for Migrate {
 }
 
 /// A parked operation may wait for days: nobody comes in by its migrator meanwhile.
-async fn shut_if_parked<T>(
-    run: &Run, world: &mut World, ran: Result<T, StepError>,
-) -> Result<T, StepError> {
+async fn shut_if_parked<T>(run: &Run, world: &mut World, ran: Result<T, StepError>) -> Result<T, StepError> {
     if ran.as_ref().is_err_and(StepError::is_park) {
         let names = world.site.place().await?.names.clone();
         world.site.hold(run).await?.refuse(&names, &[]).await?;

@@ -85,9 +85,7 @@ impl<S: Saga> Walk<'_, S> {
     }
 
     /// Writes that a step has run, if somebody must know before the walk goes on; or returns what is to be written.
-    async fn has_run(
-        &mut self, at: usize, name: &'static str, output: Value,
-    ) -> Result<Option<Progress>, StepError> {
+    async fn has_run(&mut self, at: usize, name: &'static str, output: Value) -> Result<Option<Progress>, StepError> {
         let mut progress = Progress { done: at as u32 + 1, output: Some(output), ..self.progress(name) };
         if at + 1 == self.saga.steps().len() {
             progress = Progress { status: OperationStatus::Done, lease: None, durable: true, ..progress };

@@ -121,9 +121,7 @@ impl Tenantry {
         Batch::new(self)
     }
     /// Where a tenant stands against the migrations of this program.
-    pub async fn migration_status<'a>(
-        &self, tenant: impl Into<TenantRef<'a>>,
-    ) -> Result<MigrationStatus, ChangeError> {
+    pub async fn migration_status<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Result<MigrationStatus, ChangeError> {
         self.inner.migration.status(tenant.into()).await
     }
 

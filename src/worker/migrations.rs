@@ -15,7 +15,9 @@ pub(crate) async fn run_migrations(
     session: &mut PgConnection, migrator: &'static Migrator, new: bool,
 ) -> Result<Option<i64>, StepError> {
     let ran = migrator.run_direct(None, &mut Ledgered(session), false).await;
-    ran.map_err(|error| if !new && is_unfinished(migrator, &error) { StepError::park(error) } else { step_error(error) })?;
+    ran.map_err(
+        |error| if !new && is_unfinished(migrator, &error) { StepError::park(error) } else { step_error(error) },
+    )?;
     Ok(head(migrator))
 }
 

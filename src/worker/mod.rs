@@ -18,10 +18,10 @@ mod door;
 mod hold;
 mod migrations;
 mod site;
-mod verb;
 #[cfg(test)]
 #[cfg(all(unix, feature = "testing"))]
 mod tests;
+mod verb;
 pub(crate) use door::Door;
 pub(crate) use hold::{Hold, close_ledger, set_defaults};
 pub(crate) use migrations::{head, run_migrations};

@@ -116,7 +116,9 @@ async fn a_migration_outside_a_transaction_whose_end_nobody_saw_waits_for_a_pers
 
     let owner = auditor::login(&new, "acme").await.get_database().unwrap().to_owned();
     let mut dba = harness.server().admin_options().database(&owner).connect().await.unwrap();
-    dba.execute("DROP INDEX notes_text; DELETE FROM notes; DELETE FROM _sqlx_migrations WHERE version = 2").await.unwrap();
+    dba.execute("DROP INDEX notes_text; DELETE FROM notes; DELETE FROM _sqlx_migrations WHERE version = 2")
+        .await
+        .unwrap();
     let resumed = new.operations().resume(failure.operation).await.unwrap();
     assert_eq!(resumed.status, OperationStatus::Done);
     assert_eq!(new.migration_status("acme").await.unwrap().state, MigrationState::AtHead);
@@ -141,7 +143,8 @@ async fn all_tenants_are_migrated_and_each_one_is_reported() {
     let seen = Arc::new(Mutex::new(vec![]));
     let see = seen.clone();
     let batch = new.migrate_all().concurrency(2);
-    let report = batch.on_result(move |t, r| see.lock().unwrap().push((t.slug().to_string(), r.is_ok()))).await.unwrap();
+    let report =
+        batch.on_result(move |t, r| see.lock().unwrap().push((t.slug().to_string(), r.is_ok()))).await.unwrap();
     let mut done: Vec<_> = report.done.iter().map(|(t, m)| (t.slug().as_str(), m.from, m.to)).collect();
     done.sort_unstable();
     assert_eq!(done, [("behind-1", Some(1), Some(2)), ("behind-2", Some(1), Some(2))]);

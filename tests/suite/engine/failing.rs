@@ -71,6 +71,9 @@ impl Journal for Failing {
     async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
         self.through("joined", self.inner.joined(intent)).await
     }
+    async fn now(&self) -> Result<time::OffsetDateTime, StoreError> {
+        self.through("now", self.inner.now()).await
+    }
     async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError> {
         self.through("read", self.inner.read(id)).await
     }
