@@ -12,6 +12,7 @@ mod engine;
 mod floors;
 mod host_steps;
 mod landlord;
+mod lanes;
 mod lifecycle;
 mod provision;
 mod races;
