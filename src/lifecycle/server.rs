@@ -23,12 +23,17 @@ impl Action<World> for Refuse {
         }
         Ok(Value::Null)
     }
-    /// Only a purge that did not begin to destroy comes here: what was active is let in again.
+    /// Only a purge that did not begin to destroy comes here: what was active is let in again, and so is what was
+    /// being made, because a provisioning that goes on does not make its login twice.
     async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
-        if world.tenant().await?.status() == TenantStatus::Active {
-            Admit.run(run, world).await?;
+        match world.tenant().await?.status() {
+            TenantStatus::Active => Admit.run(run, world).await.map(drop),
+            TenantStatus::Provisioning if world.names().await?.is_some() => {
+                let logins = world.logins().await?;
+                world.hold(run).await?.admit_made(&logins).await
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

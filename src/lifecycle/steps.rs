@@ -26,8 +26,11 @@ impl Action<World> for Park {
     fn joins_previous(&self) -> bool {
         false
     }
-    async fn run(&self, run: &Run, _: &mut World) -> Result<Value, StepError> {
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
         let parked = run.journal().park_change(run.subject(), run.writer()).await?;
+        if let Some(parked) = &parked {
+            world.shop.fence(parked.writer()).await?;
+        }
         serde_json::to_value(parked.map(|p| p.id)).map_err(StepError::fail)
     }
     async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {

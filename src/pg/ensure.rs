@@ -157,6 +157,16 @@ pub(crate) async fn admitted(session: &mut PgConnection, login: &RoleName, by: &
     ddl::admit_login(login, &by.admin).run(session, "admitting a login").await
 }
 
+/// The way back for those that were made.
+pub(crate) async fn made_admitted(
+    session: &mut PgConnection, logins: &[RoleName], by: &Ownership,
+) -> Result<(), ClusterError> {
+    for login in catalog::ours(session, logins, &by.marker, false).await? {
+        ddl::admit_login(login, &by.admin).run(session, "admitting a login").await?;
+    }
+    Ok(())
+}
+
 /// c3 and d4: alone. `Ok(false)`: something depends on it (2BP01).
 pub(crate) async fn role_absent(
     session: &mut PgConnection, role: &RoleName, by: &Ownership,

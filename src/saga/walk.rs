@@ -15,7 +15,8 @@ pub(super) async fn walk<S: Saga>(
     loop {
         let before = walk.mark();
         let (step, error) = match walk.once().await {
-            Ok(()) | Err(Stop::Fenced) => return Ok(walk.outcome(None)),
+            Ok(()) => return Ok(walk.outcome(None)),
+            Err(Stop::Fenced) => return walk.overtaken().await,
             Err(Stop::Asked) => return walk.let_go().await,
             Err(Stop::Step(step, error)) => (step, error),
         };
@@ -197,6 +198,14 @@ impl<S: Saga> Walk<'_, S> {
         }
         let failure = Failure { retry_after, ..Failure::new(self.run.operation(), step, after, error.into_cause()) };
         Ok(Some(self.outcome(Some(failure))))
+    }
+
+    /// Somebody else has it, or has stopped it: what became of it stands in the journal.
+    async fn overtaken(mut self) -> Result<Outcome, StoreError> {
+        if let Some(record) = self.engine.journal.read(self.run.operation()).await? {
+            *self.run.record_mut() = record;
+        }
+        Ok(self.outcome(None))
     }
 
     async fn let_go(mut self) -> Result<Outcome, StoreError> {

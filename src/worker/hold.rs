@@ -164,6 +164,10 @@ impl Hold {
     pub(crate) async fn reopen(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
         Ok(ensure::opened(&mut self.session, &names.database, login, &self.ownership).await?)
     }
+    /// Those of these logins that are there come in again.
+    pub(crate) async fn admit_made(&mut self, logins: &[RoleName]) -> Result<(), StepError> {
+        Ok(ensure::made_admitted(&mut self.session, logins, &self.ownership).await?)
+    }
     /// One login: no session, no role. What it made by accident goes to `heir`, whom it acts as.
     pub(crate) async fn remove_login(
         &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName,

@@ -5,7 +5,7 @@
 use crate::database::{ConnectionSettings, DatabaseServer};
 use crate::error::{StepError, StoreError};
 use crate::ident::{DatabaseName, RoleName};
-use crate::operation::OperationId;
+use crate::operation::{OperationId, Writer};
 use crate::registry::{RegistryWriter, ServerRegistry};
 use crate::saga::{Journal, Record, Run};
 use crate::tokens::TokenStore;
@@ -65,6 +65,15 @@ impl Workshop {
         let mut budgets = self.budgets.lock().map_err(|_| StepError::retry("a worker of this process has panicked"))?;
         let new = || Budget { changes: Arc::new(Semaphore::new(self.workers)), fences: Arc::new(Semaphore::new(1)) };
         Ok(budgets.entry(server.into()).or_insert_with(|| Arc::new(new())).clone())
+    }
+
+    /// From now on no store takes a write of an older epoch. A host's own store knows no epoch but what it is told.
+    pub(crate) async fn fence(&self, newest: Writer) -> Result<(), StepError> {
+        let Writer { operation, epoch } = newest;
+        RegistryWriter::fence(&*self.registry, operation, epoch).await?;
+        ServerRegistry::fence(&*self.servers, operation, epoch).await?;
+        self.vault.fence(operation, epoch).await?;
+        Ok(self.tokens.fence(operation, epoch).await?)
     }
 
     /// Waits until an operation has ended or waits itself, by asking the journal: 20 ms at first, 500 ms at most.

@@ -1,6 +1,6 @@
 //! The engine over a journal that loses calls and answers: every operation ends, once, and leaves nothing half.
 mod chain;
-mod failing;
+pub(crate) mod failing;
 mod undo;
 
 use crate::landlord;
@@ -125,7 +125,7 @@ async fn sweep(journal: impl Fn() -> Arc<dyn Journal>, lengths: &[u32]) {
         join_all(points.flat_map(|(n, lost)| lengths.iter().map(move |l| (n, *l, lost))).map(
             async |(n, length, lost)| {
                 let case = Case::new(journal(), fails);
-                let failing = case.work(Outage { calls: n..n + length, lost }).await;
+                let failing = case.work(Outage::of(n..n + length, lost)).await;
                 assert!(!failing.hit().is_empty(), "{fails:?}: call {n} never came");
                 case.recover(Outage::none()).await;
                 // A landlord that is away for longer than a worker's patience may turn an operation around.
@@ -164,13 +164,13 @@ async fn recovery_may_lose_calls_too() {
         join_all(points.map(async |(n, lost)| {
             let left = async || {
                 let case = Case::new(Arc::new(MemoryJournal::default()), fails);
-                case.work(Outage { calls: n..u32::MAX, lost }).await;
+                case.work(Outage::of(n..u32::MAX, lost)).await;
                 case
             };
             let recoveries = left().await.recover(Outage::none()).await.calls();
             join_all((1..=recoveries).flat_map(|m| LOSSES.map(|l| (m, l))).map(async |(m, l)| {
                 let case = left().await;
-                case.recover(Outage { calls: m..m + 1, lost: l }).await;
+                case.recover(Outage::of(m..m + 1, l)).await;
                 case.assert_ended(end, &format!("{fails:?}, dead at {n} ({lost:?}), recovery lost {m} ({l:?})")).await;
             }))
             .await;

@@ -13,6 +13,7 @@ mod engine;
 mod floors;
 mod host_steps;
 mod landlord;
+mod lanes;
 mod lifecycle;
 mod migrate;
 mod provision;

@@ -1,4 +1,4 @@
-//! A journal that does not answer for a while.
+//! A journal that does not answer for a while, or only when a test lets it.
 use async_trait::async_trait;
 use std::future::Future;
 use std::ops::Range;
@@ -8,58 +8,90 @@ use std::time::Duration;
 use tenantry::error::StoreError;
 use tenantry::operation::{OperationEvent, OperationId, Subject, Writer};
 use tenantry::saga::{Begun, Claim, Intent, Journal, Progress, Record};
+use tokio::sync::Notify;
 
 /// What becomes of a call that gets no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(crate) enum Lost {
     /// It never arrived.
     Call,
     /// It was done.
     Answer,
+    /// Nothing: it arrives when the test says so.
+    Nothing,
 }
 
 /// Calls that meet silence, counted from 1.
 #[derive(Clone, Debug)]
-pub(super) struct Outage {
-    pub(super) calls: Range<u32>,
-    pub(super) lost: Lost,
+pub(crate) struct Outage {
+    pub(crate) calls: Range<u32>,
+    pub(crate) lost: Lost,
+    /// Only calls of this name count.
+    pub(crate) only: Option<&'static str>,
 }
 impl Outage {
-    pub(super) fn none() -> Self {
-        Self { calls: 0..0, lost: Lost::Call }
+    pub(crate) fn none() -> Self {
+        Self::of(0..0, Lost::Call)
+    }
+    pub(crate) fn of(calls: Range<u32>, lost: Lost) -> Self {
+        Self { calls, lost, only: None }
+    }
+    pub(crate) fn only(self, name: &'static str) -> Self {
+        Self { only: Some(name), ..self }
     }
 }
 
-pub(super) struct Failing {
-    pub(super) inner: Arc<dyn Journal>,
+pub(crate) struct Failing {
+    pub(crate) inner: Arc<dyn Journal>,
     outage: Outage,
     calls: AtomicU32,
     /// The calls that were hit, by name.
     hit: Mutex<Vec<&'static str>>,
+    arrived: Notify,
+    released: Notify,
 }
 
 impl Failing {
-    pub(super) fn new(inner: Arc<dyn Journal>, outage: Outage) -> Arc<Self> {
-        Arc::new(Self { inner, outage, calls: AtomicU32::new(0), hit: Mutex::default() })
+    pub(crate) fn new(inner: Arc<dyn Journal>, outage: Outage) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            outage,
+            calls: AtomicU32::new(0),
+            hit: Mutex::default(),
+            arrived: Notify::new(),
+            released: Notify::new(),
+        })
     }
-    pub(super) fn calls(&self) -> u32 {
+    pub(crate) fn calls(&self) -> u32 {
         self.calls.load(SeqCst)
     }
-    pub(super) fn hit(&self) -> Vec<&'static str> {
+    pub(crate) fn hit(&self) -> Vec<&'static str> {
         self.hit.lock().unwrap().clone()
+    }
+    /// Returns when a call waits to be let through.
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+    pub(crate) fn let_through(&self) {
+        self.released.notify_one();
     }
     async fn through<T>(
         &self, name: &'static str, call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let hit = self.outage.calls.contains(&(self.calls.fetch_add(1, SeqCst) + 1));
-        if hit {
-            self.hit.lock().unwrap().push(name);
+        let counts = self.outage.only.is_none_or(|only| only == name);
+        if !counts || !self.outage.calls.contains(&(self.calls.fetch_add(1, SeqCst) + 1)) {
+            return call.await;
         }
-        if hit && self.outage.lost == Lost::Call {
-            return Err(StoreError::unavailable("the call is lost"));
+        self.hit.lock().unwrap().push(name);
+        match self.outage.lost {
+            Lost::Call => Err(StoreError::unavailable("the call is lost")),
+            Lost::Answer => call.await.and(Err(StoreError::unavailable("the answer is lost"))),
+            Lost::Nothing => {
+                self.arrived.notify_one();
+                self.released.notified().await;
+                call.await
+            }
         }
-        let answer = call.await?;
-        if hit { Err(StoreError::unavailable("the answer is lost")) } else { Ok(answer) }
     }
 }
 
