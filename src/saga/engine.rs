@@ -56,15 +56,19 @@ pub struct Settings {
     pub backoff_limit: Duration,
     /// Tries of a step within one call, before the operation is undone or left to recovery.
     pub attempts: u32,
+    /// How long after its begin an operation that can still be undone is undone, whatever it waits for. What can only go
+    /// forward goes on.
+    pub deadline: Duration,
 }
 impl Default for Settings {
-    /// 30 s; 200 ms up to 1 min; 4 tries.
+    /// 30 s; 200 ms up to 1 min; 4 tries; 1 h.
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(30),
             backoff: Duration::from_millis(200),
             backoff_limit: Duration::from_secs(60),
             attempts: 4,
+            deadline: Duration::from_secs(3600),
         }
     }
 }

@@ -15,16 +15,23 @@ mod sql;
 ///
 /// Lock order everywhere: the operation's epoch, then the operation, then its lane.
 #[derive(Clone, Debug)]
-pub struct PgJournal(PgPool);
+pub struct PgJournal {
+    landlord: PgPool,
+    renewals: PgPool,
+}
 
 impl PgJournal {
     /// Over the host's own pool.
     pub fn new(landlord: PgPool) -> Self {
-        Self(landlord)
+        Self { renewals: landlord.clone(), landlord }
+    }
+    /// The same, renewing leases over another pool to the same database: one that nothing else can use up.
+    pub fn renewing_on(self, renewals: PgPool) -> Self {
+        Self { renewals, ..self }
     }
 
     async fn by_key(&self, key: &str) -> Result<Option<Record>, StoreError> {
-        let row = sqlx::query(sql::BY_KEY).bind(key).fetch_optional(&self.0).await?;
+        let row = sqlx::query(sql::BY_KEY).bind(key).fetch_optional(&self.landlord).await?;
         row.as_ref().map(record).transpose()
     }
 
@@ -45,7 +52,7 @@ impl PgJournal {
             .bind(&intent.worker)
             .bind(intent.lease.as_secs_f64())
             .bind(intent.recoverable)
-            .fetch_optional(&self.0)
+            .fetch_optional(&self.landlord)
             .await?;
         row.as_ref().map(record).transpose().map_err(|e| sqlx::Error::Decode(e.into()))
     }
@@ -68,7 +75,7 @@ impl Journal for PgJournal {
             return Ok(begun);
         }
         let busy: Option<uuid::Uuid> =
-            sqlx::query_scalar(sql::BUSY).bind(intent.subject.to_string()).fetch_optional(&self.0).await?;
+            sqlx::query_scalar(sql::BUSY).bind(intent.subject.to_string()).fetch_optional(&self.landlord).await?;
         let gone = || StoreError::unavailable("the lane was freed at this moment");
         busy.map(|id| Begun::Busy(OperationId::from_uuid(id))).ok_or_else(gone)
     }
@@ -81,17 +88,17 @@ impl Journal for PgJournal {
     }
 
     async fn now(&self) -> Result<OffsetDateTime, StoreError> {
-        Ok(sqlx::query_scalar(sql::NOW).fetch_one(&self.0).await?)
+        Ok(sqlx::query_scalar(sql::NOW).fetch_one(&self.landlord).await?)
     }
 
     async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError> {
-        let row = sqlx::query(sql::READ).bind(id.as_uuid()).fetch_optional(&self.0).await?;
+        let row = sqlx::query(sql::READ).bind(id.as_uuid()).fetch_optional(&self.landlord).await?;
         row.as_ref().map(record).transpose()
     }
 
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError> {
         let claim = sqlx::query(sql::CLAIM).bind(id.as_uuid()).bind(worker).bind(lease.as_secs_f64());
-        if let Some(row) = claim.fetch_optional(&self.0).await? {
+        if let Some(row) = claim.fetch_optional(&self.landlord).await? {
             return Ok(Claim::Taken(Box::new(record(&row)?)));
         }
         let found = self.read(id).await?.ok_or_else(|| StoreError::conflict("no such operation"))?;
@@ -100,12 +107,12 @@ impl Journal for PgJournal {
 
     async fn renew(&self, writer: Writer, lease: Duration) -> Result<(), StoreError> {
         let renew = sqlx::query(sql::RENEW).bind(writer.operation.as_uuid()).bind(writer.epoch);
-        held(renew.bind(lease.as_secs_f64()).execute(&self.0).await?.rows_affected() == 1)
+        held(renew.bind(lease.as_secs_f64()).execute(&self.renewals).await?.rows_affected() == 1)
     }
 
     async fn check(&self, writer: Writer) -> Result<(), StoreError> {
         let newest: Option<i64> =
-            sqlx::query_scalar(sql::EPOCH).bind(writer.operation.as_uuid()).fetch_optional(&self.0).await?;
+            sqlx::query_scalar(sql::EPOCH).bind(writer.operation.as_uuid()).fetch_optional(&self.landlord).await?;
         held(newest == Some(writer.epoch))
     }
 
@@ -126,14 +133,14 @@ impl Journal for PgJournal {
             .bind(progress.lease.map(|d| d.as_secs_f64()))
             .bind(progress.durable)
             .bind(progress.status.is_over())
-            .fetch_optional(&self.0)
+            .fetch_optional(&self.landlord)
             .await?;
         row.as_ref().ok_or(StoreError::Fenced).and_then(event)
     }
 
     async fn park_change(&self, subject: &Subject, by: Writer) -> Result<Option<Record>, StoreError> {
         let park = sqlx::query(sql::PARK).bind(subject.to_string()).bind(by.operation.as_uuid()).bind(by.epoch);
-        let row = park.fetch_optional(&self.0).await?.ok_or(StoreError::Fenced)?;
+        let row = park.fetch_optional(&self.landlord).await?.ok_or(StoreError::Fenced)?;
         match row.try_get::<Option<uuid::Uuid>, _>("change")? {
             Some(id) => self.read(OperationId::from_uuid(id)).await,
             None => Ok(None),
@@ -142,31 +149,31 @@ impl Journal for PgJournal {
 
     async fn abandon_change(&self, subject: &Subject, by: Writer) -> Result<(), StoreError> {
         let end = sqlx::query(sql::ABANDON).bind(subject.to_string()).bind(by.operation.as_uuid()).bind(by.epoch);
-        held(end.fetch_optional(&self.0).await?.is_some())
+        held(end.fetch_optional(&self.landlord).await?.is_some())
     }
 
     async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError> {
         let status = if undo { OperationStatus::Undoing } else { OperationStatus::Running };
-        let row = sqlx::query(sql::UNPARK).bind(id.as_uuid()).bind(status.as_str()).fetch_optional(&self.0).await?;
+        let row = sqlx::query(sql::UNPARK).bind(id.as_uuid()).bind(status.as_str()).fetch_optional(&self.landlord).await?;
         row.as_ref().map(record).transpose()?.ok_or_else(|| StoreError::conflict("the operation is not parked"))
     }
 
     async fn open(&self) -> Result<Vec<Record>, StoreError> {
-        sqlx::query(sql::OPEN).fetch_all(&self.0).await?.iter().map(record).collect()
+        sqlx::query(sql::OPEN).fetch_all(&self.landlord).await?.iter().map(record).collect()
     }
 
     async fn due(&self, limit: u32) -> Result<Vec<OperationId>, StoreError> {
-        let ids: Vec<uuid::Uuid> = sqlx::query_scalar(sql::DUE).bind(i64::from(limit)).fetch_all(&self.0).await?;
+        let ids: Vec<uuid::Uuid> = sqlx::query_scalar(sql::DUE).bind(i64::from(limit)).fetch_all(&self.landlord).await?;
         Ok(ids.into_iter().map(OperationId::from_uuid).collect())
     }
 
     async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Vec<OperationEvent>, StoreError> {
         let rows = sqlx::query(sql::EVENTS).bind(id.as_uuid()).bind(after).bind(i64::from(limit));
-        rows.fetch_all(&self.0).await?.iter().map(event).collect()
+        rows.fetch_all(&self.landlord).await?.iter().map(event).collect()
     }
 
     async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError> {
-        sqlx::query(sql::HISTORY).bind(subject.to_string()).fetch_all(&self.0).await?.iter().map(record).collect()
+        sqlx::query(sql::HISTORY).bind(subject.to_string()).fetch_all(&self.landlord).await?.iter().map(record).collect()
     }
 }
 

@@ -4,13 +4,15 @@ use crate::error::{After, BoxError, Failure, StepError, StoreError, chain};
 use crate::operation::OperationStatus;
 use futures_util::future::join;
 use serde_json::Value;
-use tokio::time::sleep;
+use std::{future::Future, time::Duration};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// Walks until the operation ends, waits, or is taken over.
 pub(super) async fn walk<S: Saga>(
     engine: &Engine, saga: &S, run: Run, observe: &Observer,
 ) -> Result<Outcome, StoreError> {
-    let mut walk = Walk { engine, saga, run, observe, failed: None };
+    let until = deadline(engine, &run).await;
+    let mut walk = Walk { engine, saga, run, observe, failed: None, until };
     let mut attempt = 0;
     loop {
         let before = walk.mark();
@@ -44,6 +46,17 @@ struct Walk<'a, S: Saga> {
     observe: &'a Observer,
     /// The failure that turned the walk around.
     failed: Option<(String, BoxError)>,
+    /// When an operation that can still be undone is undone.
+    until: Instant,
+}
+
+/// By the landlord's clock, whichever node began it. A landlord that does not answer now will be asked for more.
+async fn deadline(engine: &Engine, run: &Run) -> Instant {
+    let age = match run.is_first() {
+        true => Ok(Duration::ZERO),
+        false => engine.journal.now().await.map(|now| (now - run.record().begun_at).try_into().unwrap_or_default()),
+    };
+    Instant::now() + engine.settings.deadline.saturating_sub(age.unwrap_or_default())
 }
 
 impl<S: Saga> Walk<'_, S> {
@@ -77,12 +90,22 @@ impl<S: Saga> Walk<'_, S> {
                     .map_err(|e| Stop::from(name, e))?;
             }
             let running = self.engine.guarded(&self.run, step.run(&self.run, world));
-            let (ran, told) = join(running, self.tell_late(late.as_ref())).await;
+            let (ran, told) = join(self.in_time(running), self.tell_late(late.as_ref())).await;
             told?;
             let output = ran.map_err(|e| Stop::from(name, e))?;
             late = self.has_run(at, name, output).await.map_err(|e| Stop::from(name, e))?;
         }
         Ok(())
+    }
+
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
+        if self.run.record().intended as usize > self.saga.no_return() {
+            return step.await;
+        }
+        match timeout_at(self.until, step).await {
+            Ok(ran) => ran,
+            Err(_) => Err(StepError::fail(Late(self.engine.settings.deadline))),
+        }
     }
 
     /// Writes that a step has run, if somebody must know before the walk goes on; or returns what is to be written.
@@ -134,7 +157,7 @@ impl<S: Saga> Walk<'_, S> {
     ) -> Result<Option<Outcome>, StoreError> {
         let settings = self.engine.settings;
         tracing::warn!(operation = %self.run.operation(), step, attempt, error = %cause(&error), "step failed");
-        if error.is_retry() && *attempt < settings.attempts {
+        if error.is_retry() && *attempt < settings.attempts && Instant::now() < self.until {
             sleep(settings.wait(*attempt)).await;
         } else {
             if let Some(outcome) = self.give_up(step, error, *attempt).await? {
@@ -262,6 +285,11 @@ impl<S: Saga> Walk<'_, S> {
         Outcome { record, failure }
     }
 }
+
+/// It took too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the operation's deadline of {0:?} is over")]
+struct Late(Duration);
 
 impl Stop {
     fn from(step: &'static str, error: StepError) -> Self {

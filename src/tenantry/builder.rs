@@ -143,6 +143,12 @@ impl Builder {
         (self.settings.backoff, self.settings.backoff_limit) = (first, longest);
         self
     }
+    /// How long after its begin an operation that can still be undone is undone, whatever it waits for; 1 h by default.
+    /// It bounds host steps and migrations too.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.deadline = deadline;
+        self
+    }
     /// Tries of a step before an operation is undone or left to recovery; 4 by default.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts;
@@ -187,6 +193,7 @@ impl Builder {
         }
         let range = [
             ("lease", self.settings.lease >= Duration::from_secs(1), "must be at least 1 s"),
+            ("deadline", self.settings.deadline >= self.settings.lease, "must not be shorter than the lease"),
             ("attempts", self.settings.attempts >= 1, "must be at least 1"),
             ("workers", self.workers >= 1, "must be at least 1"),
             ("max_connections", self.max_connections >= 1, "must be at least 1"),
@@ -221,7 +228,8 @@ impl Builder {
         fences.extend(self.vault.map(|v| Arc::new(VaultFence(v)) as Arc<dyn Fence>));
         let registry = self.registry.unwrap_or_else(|| own.clone());
         let tokens = Arc::new(PgTokenStore::new(self.landlord.clone()));
-        let journal = Arc::new(PgJournal::new(self.landlord.clone()));
+        let background = background(&self.landlord);
+        let journal = Arc::new(PgJournal::new(self.landlord.clone()).renewing_on(background.clone()));
         let shop = Workshop::new(registry.clone(), own, vault.clone(), tokens.clone(), journal.clone());
         let shop = shop.with_workers(self.workers);
         let stop = CancellationToken::new();
@@ -244,7 +252,8 @@ impl Builder {
                 servers: Servers::new(shop.clone(), engine.clone(), self.landlord.clone()),
                 tokens: Tokens::new(shop.clone()),
                 operations: Operations::new(journal, recoverer.clone()),
-                nodes: Arc::new(PgNodes::new(self.landlord.clone())),
+                nodes: Arc::new(PgNodes::new(background.clone())),
+                background,
                 landlord: self.landlord,
                 shop,
                 engine,
@@ -262,6 +271,17 @@ impl Builder {
         }
     }
 }
+
+/// Signs of life go over connections of their own, two at most: a host that has used up its pool must not lose its
+/// leases for that.
+fn background(landlord: &sqlx::PgPool) -> sqlx::PgPool {
+    let options = landlord.connect_options().as_ref().clone().application_name(BACKGROUND);
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(2).idle_timeout(Duration::from_secs(60));
+    pool.acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options)
+}
+
+/// What `pg_stat_activity` shows of them.
+const BACKGROUND: &str = "tenantry background";
 
 struct RegistryFence(Arc<dyn RegistryWriter>);
 #[async_trait::async_trait]

@@ -57,6 +57,7 @@ pub struct Tenantry {
 
 struct Inner {
     landlord: sqlx::PgPool,
+    background: sqlx::PgPool,
     shop: Workshop,
     engine: Engine,
     provisioner: Provisioner,
@@ -198,6 +199,7 @@ impl Tenantry {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         self.inner.resolver.close().await;
+        self.inner.background.close().await;
     }
 
     /// Drives an operation that this process holds, in a task of the facade: a caller that hangs up drops its future,
