@@ -3,6 +3,7 @@
 pub mod conformance;
 #[cfg(unix)]
 mod harness;
+pub mod proxy;
 mod resolver;
 #[cfg(unix)]
 pub mod server;

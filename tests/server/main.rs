@@ -8,4 +8,5 @@ mod child;
 mod choice;
 mod gone;
 mod kinds;
+mod proxy;
 mod tls;
