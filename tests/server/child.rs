@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use tenantry::testing::TestServer;
-use tenantry::testing::server::{BACKEND, DATABASE_URL, PG_BIN};
+use tenantry::testing::server::{BACKEND, DATABASE_URL, LC_MESSAGES, PG_BIN};
 
 const ASKED: &str = "TENANTRY_TEST_IS_A_CHILD";
 
@@ -25,7 +25,7 @@ async fn starts_a_server() {
 
 pub(crate) fn spawn(variables: &[(&str, &str)]) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    for inherited in [BACKEND, DATABASE_URL, PG_BIN] {
+    for inherited in [BACKEND, DATABASE_URL, LC_MESSAGES, PG_BIN] {
         command.env_remove(inherited);
     }
     command.args(["child::starts_a_server", "--exact", "--nocapture"]).env(ASKED, "1");

@@ -2,7 +2,7 @@
 
 use sqlx::ConnectOptions;
 use tenantry::testing::TestServer;
-use tenantry::testing::server::{BACKEND, DATABASE_URL, IMAGE, PG_BIN};
+use tenantry::testing::server::{BACKEND, DATABASE_URL, IMAGE, LC_MESSAGES, PG_BIN};
 
 use crate::child;
 
@@ -41,6 +41,27 @@ fn a_url_that_does_not_work_is_an_error_without_its_password() {
         assert!(word.starts_with("no: Url"), "{word}");
         assert!(!word.contains("p4ssw0rd"), "{word}");
     }
+}
+
+#[test]
+fn a_server_that_speaks_english_is_refused_where_another_language_is_asked_for() {
+    let word = word_of_child(&[(BACKEND, "local"), (LC_MESSAGES, "C")]);
+    assert!(word.starts_with("no: Setup") && word.contains("Untranslated"), "{word}");
+    let word = word_of_child(&[(BACKEND, "local"), (LC_MESSAGES, "xx_XX.UTF-8")]);
+    assert!(word.starts_with("no: Local(Exited") && word.contains("xx_XX.UTF-8"), "{word}");
+}
+
+#[tokio::test]
+async fn a_server_at_a_url_has_to_speak_the_language_asked_for() -> Result<(), Box<dyn std::error::Error>> {
+    let server = TestServer::shared().await?;
+    let url = server.admin_options().to_url_lossy();
+    let asked = std::env::var(LC_MESSAGES).ok();
+    let word = word_of_child(&[(DATABASE_URL, url.as_str()), (LC_MESSAGES, asked.as_deref().unwrap_or("de_DE.UTF-8"))]);
+    match asked {
+        Some(_) => assert!(word.starts_with("up: "), "{word}"),
+        None => assert!(word.starts_with("no: Setup") && word.contains("Untranslated"), "{word}"),
+    }
+    Ok(())
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod floors;
 mod host_steps;
 mod landlord;
 mod lanes;
+mod language;
 mod lifecycle;
 mod migrate;
 mod provision;

@@ -2,7 +2,7 @@ use super::choice::{Choice, DATABASE_URL, Wishes};
 use super::error::{NoServer, SetupError};
 use super::session::{self, Session};
 use super::tls::Certificate;
-use super::{ServerKind, TestServer, container, local, url};
+use super::{ServerKind, TestServer, container, language, local, url};
 use crate::testing::server::watcher::Watcher;
 use sqlx::postgres::PgConnectOptions;
 
@@ -55,9 +55,10 @@ impl TestServerBuilder {
 
     /// Finds or starts the server. If the future is dropped, nothing stays behind.
     pub async fn start(self) -> Result<TestServer, NoServer> {
-        let running = self.run(&Wishes::from_env(self.url_variable)).await?;
+        let wishes = Wishes::from_env(self.url_variable);
+        let running = self.run(&wishes).await?;
         let kind = running.kind.to_string();
-        self.prepare(running).await.map_err(|source| NoServer::Setup { kind, source })
+        self.prepare(running, &wishes).await.map_err(|source| NoServer::Setup { kind, source })
     }
 
     async fn run(&self, wishes: &Wishes) -> Result<Running, NoServer> {
@@ -83,15 +84,15 @@ impl TestServerBuilder {
     }
 
     async fn container(&self, wishes: &Wishes) -> Result<Running, super::ContainerError> {
-        container::start(wishes.image.as_deref(), &self.arguments()).await
+        container::start(wishes.image.as_deref(), &self.arguments(wishes)).await
     }
 
     async fn local(&self, wishes: &Wishes) -> Result<Running, super::LocalError> {
-        local::start(wishes.pg_bin.as_deref(), &self.arguments()).await
+        local::start(wishes.pg_bin.as_deref(), &self.arguments(wishes)).await
     }
 
     /// `-c name=value …` for the server's command line, where the last one of a name counts.
-    fn arguments(&self) -> Vec<String> {
+    fn arguments(&self, wishes: &Wishes) -> Vec<String> {
         let durability: &[_] = if self.durable {
             &[("recovery_init_sync_method", "syncfs")]
         } else {
@@ -99,15 +100,23 @@ impl TestServerBuilder {
         };
         let ours = [("max_connections", "300")].iter().chain(durability);
         let theirs = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        ours.copied().chain(theirs).flat_map(|(name, value)| ["-c".into(), format!("{name}={value}")]).collect()
+        let language = wishes.lc_messages.as_deref().map(|locale| ("lc_messages", locale));
+        ours.copied()
+            .chain(theirs)
+            .chain(language)
+            .flat_map(|(name, value)| ["-c".into(), format!("{name}={value}")])
+            .collect()
     }
 
-    async fn prepare(self, running: Running) -> Result<TestServer, SetupError> {
+    async fn prepare(self, running: Running, wishes: &Wishes) -> Result<TestServer, SetupError> {
         if let Some(certificate) = &self.certificate {
             certificate.install(&running.admin).await.map_err(SetupError::Tls)?;
         }
         let mut session = Session::open(&running.admin).await.map_err(SetupError::Version)?;
         let (version, version_num) = session::version(&mut session).await.map_err(SetupError::Version)?;
+        if let Some(locale) = &wishes.lc_messages {
+            language::check(&mut session, locale).await?;
+        }
         let Running { kind, admin, watcher } = running;
         let server = TestServer { kind, admin, version, version_num, watcher };
         tracing::info!(server = server.describe(), "test server is ready");

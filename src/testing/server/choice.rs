@@ -12,6 +12,8 @@ pub const BACKEND: &str = "TENANTRY_TEST_BACKEND";
 pub const IMAGE: &str = "TENANTRY_TEST_IMAGE";
 /// Variable with the directory of PostgreSQL's server binaries.
 pub const PG_BIN: &str = "TENANTRY_TEST_PG_BIN";
+/// Variable with the locale of the server's messages, `de_DE.UTF-8` say: one that is not English.
+pub const LC_MESSAGES: &str = "TENANTRY_TEST_LC_MESSAGES";
 
 /// What the environment asks for.
 pub(super) struct Wishes {
@@ -20,6 +22,7 @@ pub(super) struct Wishes {
     pub(super) backend: Option<String>,
     pub(super) image: Option<String>,
     pub(super) pg_bin: Option<PathBuf>,
+    pub(super) lc_messages: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -39,6 +42,7 @@ impl Wishes {
             backend: read(BACKEND),
             image: read(IMAGE),
             pg_bin: read(PG_BIN).map(PathBuf::from),
+            lc_messages: read(LC_MESSAGES),
         }
     }
 
@@ -60,7 +64,7 @@ mod tests {
 
     fn choose(backend: Option<&str>, url: Option<&str>) -> Result<Choice, NoServer> {
         let (backend, url) = (backend.map(str::to_owned), url.map(str::to_owned));
-        Wishes { url_variable: DATABASE_URL, url, backend, image: None, pg_bin: None }.choose()
+        Wishes { url_variable: DATABASE_URL, url, backend, image: None, pg_bin: None, lc_messages: None }.choose()
     }
 
     #[test]

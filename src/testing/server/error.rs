@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::choice::{BACKEND, IMAGE, PG_BIN};
+use super::choice::{BACKEND, IMAGE, LC_MESSAGES, PG_BIN};
 
 /// Why there is no server to test with, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -139,4 +139,13 @@ pub enum SetupError {
     /// The certificate could not be put in place.
     #[error("its TLS certificate cannot be put in place")]
     Tls(#[source] sqlx::Error),
+    /// The language of its messages could not be found out.
+    #[error("the language of its messages cannot be seen")]
+    Language(#[source] sqlx::Error),
+    /// It speaks English, and another language was asked for.
+    #[error("{LC_MESSAGES} is {locale:?} and its messages are English: it has no translation for that")]
+    Untranslated {
+        /// What the variable holds.
+        locale: String,
+    },
 }

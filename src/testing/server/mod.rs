@@ -8,6 +8,8 @@
 //!    `/usr/lib/postgresql/*/bin`), as a throwaway cluster on loopback.
 //!
 //! [`BACKEND`] (`url`, `container` or `local`) forces one; then it is an error if that one does not work.
+//! [`LC_MESSAGES`] is the language that the server speaks, `de_DE.UTF-8` say; it is an error if it speaks English
+//! all the same. A server named by URL has to speak it already.
 //! All take passwords only (scram-sha-256). A started server ends with the process, also after `kill -9`:
 //! a watcher holds the other end of a pipe and clears up when it closes.
 //!
@@ -27,6 +29,7 @@ mod choice;
 mod container;
 mod database;
 mod error;
+mod language;
 mod local;
 mod log;
 mod session;
@@ -41,7 +44,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::OnceCell;
 
 pub use builder::TestServerBuilder;
-pub use choice::{BACKEND, DATABASE_URL, EXAMPLE_DATABASE_URL, IMAGE, PG_BIN};
+pub use choice::{BACKEND, DATABASE_URL, EXAMPLE_DATABASE_URL, IMAGE, LC_MESSAGES, PG_BIN};
 pub use database::{DatabaseError, TestDatabase};
 pub use error::{ContainerError, LocalError, NoServer, SetupError};
 pub use log::LogError;
