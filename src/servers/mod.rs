@@ -2,8 +2,10 @@
 use crate::database::{DatabaseServer, ServerNames, TlsMode};
 use crate::error::{SetUpError, StoreError};
 use crate::ident::ServerName;
+use crate::operation::{OperationId, Writer};
 use crate::registry::ServerLoad;
 use crate::saga::Engine;
+use crate::secret::CredentialId;
 use crate::worker::Workshop;
 use serde::Serialize;
 use sqlx::PgPool;
@@ -110,8 +112,23 @@ impl Servers {
         }
         match self.shop.servers.remove_server(&load.server.name, None).await {
             Err(StoreError::Conflict(_)) => Err(SetUpError::InUse { tenants: self.find(name).await?.tenants }),
-            removed => Ok(removed?),
+            removed => {
+                removed?;
+                self.forget_secrets(&load.server).await
+            }
         }
+    }
+
+    /// By a writer that nobody else is.
+    async fn forget_secrets(&self, server: &DatabaseServer) -> Result<(), SetUpError> {
+        let unavailable = |e| SetUpError::Landlord(StoreError::unavailable(e));
+        let (vault, by) = (&self.shop.vault, Writer { operation: OperationId::new(), epoch: 1 });
+        vault.fence(by.operation, by.epoch).await.map_err(unavailable)?;
+        for role in [&server.names.blue, &server.names.green] {
+            let id = CredentialId::provisioner(&server.name, role, server.secret_version);
+            vault.forget(&id, by).await.map_err(unavailable)?;
+        }
+        Ok(())
     }
 
     async fn find(&self, name: &str) -> Result<ServerLoad, SetUpError> {

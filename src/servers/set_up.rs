@@ -1,9 +1,9 @@
 use super::saga::{SetUpSaga, Work};
 use super::steps::{REPORTED, SetUpStep};
 use super::{Server, Servers, SetUpReport, described, server_name};
-use crate::database::{DatabaseServer, ServerNames, TlsMode};
+use crate::database::{DatabaseServer, ServerNames, ServerStatus, TlsMode};
 use crate::error::{After, ClusterError, Failure, SetUpError, StoreError};
-use crate::ident::ServerName;
+use crate::ident::{InvalidName, ServerName};
 use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::pg::script::{self, Landlord};
 use crate::pg::setup::{self, Admin};
@@ -27,7 +27,7 @@ pub struct SetUp {
     name: String,
     admin: PgConnectOptions,
     address: Option<(String, u16)>,
-    prefix: String,
+    prefix: Option<String>,
     tls: Option<TlsMode>,
     root_certificate: Option<String>,
     capacity: Option<u32>,
@@ -44,7 +44,7 @@ impl SetUp {
             name,
             admin,
             address: None,
-            prefix: String::from("tenantry"),
+            prefix: None,
             tls: None,
             root_certificate: None,
             capacity: None,
@@ -60,9 +60,9 @@ impl SetUp {
         self
     }
     /// What the names of the roles and of the maintenance database begin with: `tenantry` by default. A second
-    /// installation on one server needs another.
+    /// installation on one server needs another. A server that is ready keeps the one it has.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
+        self.prefix = Some(prefix.into());
         self
     }
     /// How connections are encrypted: `verify-full` by default, `prefer` on loopback.
@@ -151,22 +151,40 @@ impl SetUp {
     /// What is stored already, with what this call names changed.
     async fn described(&self) -> Result<DatabaseServer, SetUpError> {
         let name = server_name(&self.name)?;
-        let invalid = |source| SetUpError::Invalid { field: "prefix", value: self.prefix.clone(), source };
-        let names = ServerNames::with_prefix(&self.prefix).map_err(invalid)?;
+        let stored = self.servers.shop.servers.server(&name).await?.map(|l| l.server);
+        let names = self.names(stored.as_ref())?;
         let own = || (self.admin.get_host().to_owned(), self.admin.get_port());
         let (host, port) = self.address.clone().unwrap_or_else(own);
-        let stored = self.servers.shop.servers.server(&name).await?.map(|l| l.server);
         let mut server = match stored {
-            Some(stored) if stored.names == names => DatabaseServer { host, port, ..stored },
+            Some(stored) if stored.names == names => {
+                // A mode that was good enough for the old address may be too weak for the new one.
+                let tls = if stored.host == host { stored.tls } else { TlsMode::default_for(&host) };
+                DatabaseServer { host, port, tls, ..stored }
+            }
             _ => described(&name, &host, port, names, None),
         };
-        server.tls = self.tls.unwrap_or(TlsMode::default_for(&server.host));
+        server.tls = self.tls.unwrap_or(server.tls);
         server.root_certificate = self.root_certificate.clone().or(server.root_certificate);
         server.capacity = self.capacity.unwrap_or(server.capacity);
         server.weight = self.weight.unwrap_or(server.weight);
         server.max_connections = self.max_connections.unwrap_or(server.max_connections);
         server.labels = self.labels.clone().unwrap_or(server.labels);
         Ok(server)
+    }
+
+    /// Under other names its tenants would be nobody's.
+    fn names(&self, stored: Option<&DatabaseServer>) -> Result<ServerNames, SetUpError> {
+        let kept = stored.filter(|s| s.status == ServerStatus::Ready).map(|s| &s.names);
+        let prefix = match (&self.prefix, kept) {
+            (None, Some(kept)) => return Ok(kept.clone()),
+            (prefix, _) => prefix.as_deref().unwrap_or("tenantry"),
+        };
+        let invalid = |source| SetUpError::Invalid { field: "prefix", value: prefix.into(), source };
+        let names = ServerNames::with_prefix(prefix).map_err(invalid)?;
+        match kept {
+            Some(kept) if *kept != names => Err(invalid(InvalidName::Shape(OTHER_PREFIX))),
+            _ => Ok(names),
+        }
     }
 
     async fn check(&self, server: &DatabaseServer) -> Result<PgConnectOptions, SetUpError> {
@@ -255,6 +273,8 @@ impl SetUp {
         Ok((blue, vault.open(&id(&server.names.green)).await.map_err(closed)?))
     }
 }
+
+const OTHER_PREFIX: &str = "the prefix that the server was set up with; remove() the server to give it another";
 
 fn rights(admin: Admin) -> Result<(), SetUpError> {
     if admin.version < 150_000 {

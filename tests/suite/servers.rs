@@ -1,4 +1,7 @@
 //! Setting servers up: by whom, how often, and what stays open.
+mod again;
+mod settings;
+
 use crate::auditor::{self, assert_nothing, code};
 use crate::provision::{migrated, statement_of};
 use secrecy::SecretString;
@@ -48,6 +51,11 @@ async fn what_the_admin_lacks_is_named_and_nothing_is_begun() {
     let admin = managed_admin(&harness, "CREATEDB").await;
     let error = tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix()).await.unwrap_err();
     assert!(matches!(&error, SetUpError::Rights { right: "CREATEROLE", .. }), "{error:?}");
+    let mut server = auditor::superuser(&harness).await;
+    let other = statement_of(format!("ALTER ROLE {}_managed NOCREATEDB CREATEROLE", harness.prefix()));
+    server.execute(other).await.unwrap();
+    let error = tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix()).await.unwrap_err();
+    assert!(matches!(&error, SetUpError::Rights { right: "CREATEDB", .. }), "{error:?}");
     let error = tenantry.servers().set_up("main", admin.password("wrong")).await.unwrap_err();
     assert!(matches!(error, SetUpError::Connect(_)), "{error:?}");
     let error = tenantry.servers().set_up("Main Server", harness.server().admin_options()).await.unwrap_err();
@@ -115,6 +123,11 @@ async fn a_server_with_tenants_stays() {
     assert!(matches!(error, SetUpError::InUse { tenants: 1, .. }), "{error:?}");
     tenantry.purge("acme").force().await.unwrap();
     tenantry.servers().remove("main").await.unwrap();
+    let secrets: i64 = sqlx::query_scalar("SELECT count(*) FROM tenantry.credentials WHERE owner LIKE 'server:%'")
+        .fetch_one(harness.landlord())
+        .await
+        .unwrap();
+    assert_eq!(secrets, 0, "the secrets of its logins are forgotten");
     assert!(matches!(tenantry.servers().remove("main").await, Err(SetUpError::Unknown { .. })));
 }
 
