@@ -89,6 +89,7 @@ impl<S: Saga> Walk<'_, S> {
                     .await
                     .map_err(|e| Stop::from(name, e))?;
             }
+            tracing::debug!(operation = %self.run.operation(), step = name, "step begins");
             let running = self.engine.guarded(&self.run, step.run(&self.run, world));
             let (ran, told) = join(self.in_time(running), self.tell_late(late.as_ref())).await;
             told?;
@@ -139,6 +140,7 @@ impl<S: Saga> Walk<'_, S> {
             if self.engine.stop.is_cancelled() {
                 return Err(Stop::Asked);
             }
+            tracing::debug!(operation = %self.run.operation(), step = name, "undo begins");
             let undone = self.engine.guarded(&self.run, step.undo(&self.run, world)).await;
             undone.map_err(|e| Stop::from(name, e))?;
             let at = at as u32;

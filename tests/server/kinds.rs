@@ -115,3 +115,21 @@ async fn a_start_can_be_spawned() -> Outcome {
     server.admin_options().connect().await?;
     Ok(server.stop().await?)
 }
+
+#[tokio::test]
+async fn a_local_server_that_is_crashed_comes_back_with_what_was_committed() {
+    let server = TestServer::builder().durable(true).start().await.unwrap();
+    if !matches!(server.kind(), ServerKind::Local { .. }) {
+        assert_eq!(server.crash().await.unwrap_err().kind(), std::io::ErrorKind::Unsupported);
+        return;
+    }
+    let mut session = server.admin_options().connect().await.unwrap();
+    session.execute("CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
+    for _ in 0..2 {
+        server.crash().await.unwrap();
+        assert!(session.execute("SELECT 1").await.is_err(), "every session is gone");
+        session = server.admin_options().connect().await.unwrap();
+    }
+    assert_eq!(sqlx::query_scalar::<_, i32>("SELECT n FROM t").fetch_one(&mut session).await.unwrap(), 7);
+    server.stop().await.unwrap();
+}

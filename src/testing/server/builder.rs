@@ -12,6 +12,7 @@ pub struct TestServerBuilder {
     url_variable: &'static str,
     settings: Vec<(String, String)>,
     durable: bool,
+    local: bool,
     certificate: Option<Certificate>,
 }
 
@@ -24,7 +25,7 @@ pub(super) struct Running {
 
 impl TestServerBuilder {
     pub(super) fn new() -> Self {
-        Self { url_variable: DATABASE_URL, settings: Vec::new(), durable: false, certificate: None }
+        Self { url_variable: DATABASE_URL, settings: Vec::new(), durable: false, local: false, certificate: None }
     }
 
     /// The variable that may hold the server's URL; examples say
@@ -53,6 +54,12 @@ impl TestServerBuilder {
         self
     }
 
+    /// The machine's own binaries, whatever [`BACKEND`](super::BACKEND) says: for tests that crash the server.
+    pub fn local_only(mut self) -> Self {
+        self.local = true;
+        self
+    }
+
     /// Finds or starts the server. If the future is dropped, nothing stays behind.
     pub async fn start(self) -> Result<TestServer, NoServer> {
         let wishes = Wishes::from_env(self.url_variable);
@@ -62,6 +69,9 @@ impl TestServerBuilder {
     }
 
     async fn run(&self, wishes: &Wishes) -> Result<Running, NoServer> {
+        if self.local {
+            return self.local(wishes).await.map_err(NoServer::Local);
+        }
         match wishes.choose()? {
             Choice::Url(url) if self.settings.is_empty() && self.certificate.is_none() => {
                 url::find(wishes.url_variable, &url).await

@@ -77,6 +77,23 @@ impl Cluster {
 }
 
 /// The server's log so far.
+/// The postmaster alone is told: it ends its processes, and the shell starts it again.
+pub(super) async fn crash(directory: &Path, admin: &PgConnectOptions) -> std::io::Result<()> {
+    let postmaster = std::fs::read_to_string(directory.join("pid"))?;
+    std::fs::write(directory.join("restart"), "")?;
+    let status = Command::new("kill").arg("-QUIT").arg(postmaster.trim()).status()?;
+    if !status.success() {
+        return Err(std::io::Error::other("the server has ended before"));
+    }
+    let patience = Patience::new(PATIENCE);
+    while directory.join("restart").exists() || Session::open(admin).await.is_err() {
+        if !patience.wait().await {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn log(directory: &Path) -> std::io::Result<String> {
     std::fs::read(directory.join("server.log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -13,18 +13,25 @@ if IFS= read -r password <&3; then
     if "$bin/initdb" --pgdata="$dir/data" --username=postgres --auth=scram-sha-256 \
         --pwfile="$dir/password" --encoding=UTF8 --locale=C --no-sync 3<&-; then
         rm "$dir/password"
-        "$bin/postgres" -D "$dir/data" "$@" 3<&- &
-        server=$!
         # CONT, for a stopped server sees no other signal; again and again, for one that is just starting
         # ignores them, as background processes of a shell do.
         {
             while read -r _; do :; done <&3
-            while [ ! -e "$dir/exited" ] && kill -CONT $server; do
-                kill -QUIT $server
+            : >"$dir/ending"
+            while [ ! -e "$dir/exited" ]; do
+                read -r server <"$dir/pid" && kill -CONT "$server" && kill -QUIT "$server"
                 sleep 0.1
             done
         } &
-        wait $server
+        # Once, and again each time that somebody has left the file "restart" before he killed it.
+        while [ ! -e "$dir/ending" ]; do
+            rm -f "$dir/restart"
+            "$bin/postgres" -D "$dir/data" "$@" 3<&- &
+            server=$!
+            echo $server >"$dir/pid"
+            wait $server
+            [ -e "$dir/restart" ] || break
+        done
     fi
 fi
 : >"$dir/exited"

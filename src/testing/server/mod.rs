@@ -130,6 +130,17 @@ impl TestServer {
         format!("PostgreSQL {}, {}", self.version, self.kind)
     }
 
+    /// Kills the server as `pg_ctl restart -m immediate` does, and waits until it has recovered and answers again.
+    ///
+    /// # Errors
+    /// `Unsupported` for any but a local cluster.
+    pub async fn crash(&self) -> std::io::Result<()> {
+        match &self.kind {
+            ServerKind::Local { directory, .. } => local::crash(directory, &self.admin).await,
+            _ => Err(std::io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Stops a server that was started for this and waits until nothing of it is left.
     ///
     /// If the future is dropped, the server still stops. A server named by URL stays as it is.

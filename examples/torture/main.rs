@@ -1,0 +1,27 @@
+//! Kills, cuts and stops operations at every statement that they send:
+//! `cargo run --release --example torture -- [--runs N] [--seed S] [--saga NAME] [--lanes N] [--json]`.
+//!
+//! A child process runs one saga through proxies that speak the PostgreSQL protocol. At a point (saga, step, kind of
+//! session, n-th statement of it) the driver does one thing: it kills the child, cuts the connection, answers with an
+//! SQLSTATE, crashes the server, or stops the child past its lease while another worker takes over. Then recovery runs,
+//! and an auditor with SQL of its own judges what is left. Servers are local binaries (`TENANTRY_TEST_PG_BIN`).
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
+
+mod torture;
+
+fn main() -> Result<(), torture::Anything> {
+    if let Some(task) = torture::Task::from_env()? {
+        return torture::run_child(task);
+    }
+    let options = torture::Options::parse(std::env::args().skip(1)).inspect_err(|_| eprintln!("{}", torture::USAGE))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let child = || Ok(tokio::process::Command::new(std::env::current_exe()?));
+    let json = options.json;
+    let result = runtime.block_on(torture::torture(&options, child, |line| println!("{line}")))?;
+    println!("\n{}", result.table());
+    result.violations().for_each(|v| println!("{v}"));
+    if json {
+        println!("{}", result.json());
+    }
+    if result.is_clean() { Ok(()) } else { Err("there were violations".into()) }
+}

@@ -1,0 +1,162 @@
+//! The servers, proxies and nodes that one run after another uses.
+use super::Anything;
+use super::director::{Stand, Via};
+use super::saga::Saga;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Executor, PgConnection, SqlSafeStr};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use tenantry::testing::TestServer;
+use tenantry::testing::proxy::Proxy;
+use tenantry::vault::LocalKeyring;
+use tenantry::{Builder, Tenantry, sqlx};
+
+pub(crate) const PREFIX: &str = "torture";
+pub(crate) const LEASE: Duration = Duration::from_secs(1);
+
+/// Which migrations a program has.
+#[derive(Clone, Copy)]
+pub(crate) enum Program {
+    Old,
+    New,
+    Broken,
+}
+impl Program {
+    pub(crate) fn of(saga: Saga) -> Self {
+        if saga.is_broken() { Self::Broken } else { Self::New }
+    }
+    fn migrations(self) -> &'static Migrator {
+        const NOTES: &str = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY, text text NOT NULL)";
+        const DONE: &str = "ALTER TABLE notes ADD COLUMN done boolean NOT NULL DEFAULT false";
+        const BROKEN: &str = "ALTER TABLE there_is_no_such_table ADD COLUMN x int";
+        let texts: &[&'static str] = match self {
+            Self::Old => &[NOTES],
+            Self::New => &[NOTES, DONE],
+            Self::Broken => &[NOTES, BROKEN],
+        };
+        let one = |(at, text): (usize, &&'static str)| {
+            Migration::new(at as i64 + 1, "m".into(), MigrationType::Simple, text.into_sql_str(), false)
+        };
+        Box::leak(Box::new(Migrator::with_migrations(texts.iter().enumerate().map(one).collect())))
+    }
+}
+
+/// The program, as every process of it configures itself.
+pub(crate) fn builder(landlord: PgPool, keys: &str, program: Program) -> Result<Builder, Anything> {
+    let builder = Tenantry::builder(landlord).keys(LocalKeyring::from_text(keys)?);
+    let builder = builder.tenant_migrations(program.migrations()).lease(LEASE).attempts(3);
+    Ok(builder.backoff(Duration::from_millis(20), Duration::from_millis(500)))
+}
+
+pub(crate) struct Lane {
+    pub(crate) near: TestServer,
+    pub(crate) far: TestServer,
+    proxies: Vec<Proxy>,
+    pub(crate) stand: Stand,
+    pub(crate) landlord: PgPool,
+    pub(crate) keys: String,
+    pub(crate) password: String,
+    pub(crate) landlord_port: u16,
+    /// A node of the current program, behind no armed proxy.
+    pub(crate) rescuer: Tenantry,
+    /// A node of the program before it.
+    pub(crate) old: Tenantry,
+}
+
+impl Lane {
+    /// Servers of its own: landlord and tenants on one, tenants alone on the other.
+    pub(crate) async fn open() -> Result<Self, Anything> {
+        let (near, far) = (server().await?, server().await?);
+        let stand = Stand::default();
+        let mut proxies = vec![];
+        for (server, via) in [(&near, Via::Landlord), (&near, Via::Near), (&far, Via::Far)] {
+            proxies.push(Proxy::start(address(server), stand.director(via)).await?);
+        }
+        let password = random();
+        let landlord = landlord(&near, &password).await?;
+        tenantry::schema::install(&landlord).await?;
+        watch(&landlord).await?;
+        let keys = format!("k1:{}", random());
+        let rescuer = builder(landlord.clone(), &keys, Program::New)?.build().await?;
+        let old = builder(landlord.clone(), &keys, Program::Old)?.build().await?;
+        for (name, server, proxy) in [("near", &near, &proxies[1]), ("far", &far, &proxies[2])] {
+            let admin = server.admin_options().host("127.0.0.1").port(proxy.port());
+            rescuer.servers().set_up(name, admin).prefix(PREFIX).capacity(1_000_000).await?;
+        }
+        for server in ["near", "far"] {
+            rescuer.provision(format!("neighbour-{server}")).server(server).await?;
+        }
+        let landlord_port = proxies[0].port();
+        Ok(Self { near, far, proxies, stand, landlord, keys, password, landlord_port, rescuer, old })
+    }
+    pub(crate) fn server(&self, name: &str) -> &TestServer {
+        if name == "far" { &self.far } else { &self.near }
+    }
+    pub(crate) async fn close(self) -> Result<(), Anything> {
+        self.rescuer.close().await;
+        self.old.close().await;
+        self.landlord.close().await;
+        for proxy in self.proxies {
+            proxy.stop().await;
+        }
+        self.near.stop().await?;
+        Ok(self.far.stop().await?)
+    }
+}
+
+async fn server() -> Result<TestServer, Anything> {
+    let settings = [
+        ("log_statement", "all"),
+        ("log_line_prefix", "%m [%p] %a "),
+        ("max_prepared_transactions", "10"),
+        ("wal_level", "logical"),
+    ];
+    let builder = settings.into_iter().fold(TestServer::builder().durable(true), |b, (n, v)| b.setting(n, v));
+    Ok(builder.local_only().start().await?)
+}
+
+fn address(server: &TestServer) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, server.admin_options().get_port()).into()
+}
+
+/// 32 random bytes.
+fn random() -> String {
+    data_encoding::BASE64.encode(&rand::random::<[u8; 32]>())
+}
+
+async fn landlord(server: &TestServer, password: &str) -> Result<PgPool, Anything> {
+    let mut admin = server.admin_options().connect().await?;
+    #[expect(clippy::disallowed_methods, reason = "the password is base64, and the rest is fixed")]
+    let role = sqlx::AssertSqlSafe(format!("CREATE ROLE torture_landlord LOGIN PASSWORD '{password}'"));
+    admin.execute(role).await?;
+    admin.execute("CREATE DATABASE torture_landlord OWNER torture_landlord").await?;
+    let options: PgConnectOptions = server.admin_options().username("torture_landlord").password(password);
+    let options = options.database("torture_landlord").application_name("torture rescuer");
+    Ok(PgPoolOptions::new().max_connections(6).acquire_timeout(Duration::from_secs(20)).connect_lazy_with(options))
+}
+
+/// Triggers of the driver's own: who has changed which row of the landlord.
+async fn watch(landlord: &PgPool) -> Result<(), Anything> {
+    const WATCH: &str = "CREATE SCHEMA torture;
+        CREATE TABLE torture.writes (n bigint GENERATED ALWAYS AS IDENTITY, who text, what text);
+        CREATE FUNCTION torture.note() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO torture.writes (who, what)
+                VALUES (current_setting('application_name'), TG_OP || ' ' || TG_TABLE_NAME);
+            RETURN NULL;
+        END $$;
+        DO $$ DECLARE t text; BEGIN
+            FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'tenantry' LOOP
+                EXECUTE format('CREATE TRIGGER torture AFTER INSERT OR UPDATE OR DELETE ON tenantry.%I
+                    FOR EACH ROW EXECUTE FUNCTION torture.note()', t);
+            END LOOP;
+        END $$";
+    landlord.execute(WATCH).await?;
+    Ok(())
+}
+
+/// A superuser's session, behind no proxy.
+pub(crate) async fn superuser(server: &TestServer) -> Result<PgConnection, Anything> {
+    Ok(server.admin_options().application_name("torture auditor").connect().await?)
+}

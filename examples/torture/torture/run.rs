@@ -1,0 +1,239 @@
+//! One run: a child, a fault, recovery, judgement, and everything purged.
+use super::Anything;
+use super::auditor::{self, Mark, Stands};
+use super::child::Task;
+use super::director::{Hit, Target, Via};
+use super::fault::{Fault, Place};
+use super::lane::Lane;
+use super::saga::{Saga, provision, settle};
+use std::process::Stdio;
+use std::time::Duration;
+use tenantry::testing::proxy::Verdict;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+/// Longer than any child needs, whatever is done to it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub(crate) saga: Saga,
+    pub(crate) far: bool,
+    pub(crate) target: Option<Target>,
+    /// A second child recovers what the first has left, and meets this.
+    pub(crate) then: Option<Target>,
+}
+
+/// What came of it.
+pub(crate) struct Ran {
+    /// What the child had sent until its fault, or to its end.
+    pub(crate) seen: Vec<(Place, bool)>,
+    pub(crate) hit: bool,
+    pub(crate) second_hit: bool,
+    pub(crate) findings: Vec<String>,
+}
+
+/// How to start a process that runs a task from its environment.
+pub(crate) type Spawn<'a> = &'a (dyn Fn() -> Result<Command, Anything> + Sync);
+
+pub(crate) async fn run(lane: &Lane, spawn: Spawn<'_>, order: &Order, slug: &str) -> Result<Ran, Anything> {
+    let (saga, server) = (order.saga, if order.far { "far" } else { "near" });
+    let before = if saga.base() == Saga::Migrate { &lane.old } else { &lane.rescuer };
+    saga.base().prepare(before, slug, server).await.map_err(|e| format!("preparing {slug}: {e}"))?;
+    let runner = Runner { lane, spawn, slug, server };
+    if let Some((first, step)) = saga.prelude() {
+        runner.child(first, Some(Target::In(step, Fault::KillAfter))).await?;
+        // So that the next child need not wait for the lease, and sends the same statements each time.
+        tokio::time::sleep(super::lane::LEASE).await;
+    }
+    let (seen, hit, mut findings) = runner.child(saga, order.target.clone()).await?;
+    let mut second_hit = false;
+    if hit && let Some(target) = order.then.clone() {
+        let recovery = if saga.is_broken() { Saga::UndoRecovery } else { Saga::ProvisionRecovery };
+        let (_, again, more) = runner.child(recovery, Some(target)).await?;
+        second_hit = again;
+        findings.extend(more);
+    }
+    if let Err(error) = settle(&lane.rescuer, PATIENCE).await {
+        findings.push(error.to_string());
+    }
+    findings.extend(runner.judge(saga).await?);
+    runner.purge(saga, &mut findings).await?;
+    Ok(Ran { seen, hit, second_hit, findings })
+}
+
+struct Runner<'a> {
+    lane: &'a Lane,
+    spawn: Spawn<'a>,
+    slug: &'a str,
+    server: &'a str,
+}
+
+type Seen = (Vec<(Place, bool)>, bool, Vec<String>);
+
+impl Runner<'_> {
+    /// Runs a child to its end, whatever that is.
+    async fn child(&self, saga: Saga, target: Option<Target>) -> Result<Seen, Anything> {
+        let fault = match &target {
+            Some(Target::At(_, fault) | Target::In(_, fault) | Target::Nth(_, fault)) => Some(*fault),
+            None => None,
+        };
+        let aimed = target.is_some();
+        let mut hits = self.lane.stand.begin(target);
+        let (mut child, talk) = self.start(saga)?;
+        let mut findings = vec![];
+        let mut hit = false;
+        tokio::select! {
+            Some(point) = hits.recv() => {
+                hit = true;
+                if let Some(fault) = fault {
+                    findings.extend(self.strike(fault, point, &mut child).await?);
+                }
+            }
+            ended = talk_to_end(&mut child) => ended?,
+        }
+        if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
+            findings.push("the child hangs".into());
+            child.kill().await?;
+        }
+        let said = talk.await??;
+        if !aimed && !matches!(said.as_deref(), Some("done")) && !saga.is_broken() {
+            findings.push(format!("undisturbed, it said {said:?}"));
+        }
+        Ok((self.lane.stand.seen(), hit, findings))
+    }
+
+    fn start(&self, saga: Saga) -> Result<(Child, JoinHandle<Result<Option<String>, Anything>>), Anything> {
+        let task = Task {
+            saga,
+            slug: self.slug.into(),
+            server: self.server.into(),
+            port: self.lane.landlord_port,
+            user: "torture_landlord".into(),
+            password: self.lane.password.clone(),
+            database: "torture_landlord".into(),
+            keys: self.lane.keys.clone(),
+        };
+        let mut command = (self.spawn)()?;
+        task.hand_to(&mut command)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let (out, mut answer) = (child.stdout.take().ok_or("no output")?, child.stdin.take().ok_or("no input")?);
+        let stand = self.lane.stand.clone();
+        let talk = tokio::spawn(async move {
+            let mut lines = BufReader::new(out).lines();
+            let mut last = None;
+            while let Some(line) = lines.next_line().await? {
+                // A test runner says things of its own.
+                let Some(line) = line.strip_prefix("torture ") else { continue };
+                match line.strip_prefix("step ") {
+                    Some(step) => {
+                        stand.step(step);
+                        // One that was killed reads no more.
+                        let _ = answer.write_all(b"\n").await;
+                    }
+                    None => last = Some(line.to_owned()),
+                }
+            }
+            Ok(last)
+        });
+        Ok((child, talk))
+    }
+
+    /// Does it, while the statement is held.
+    async fn strike(&self, fault: Fault, hit: Hit, child: &mut Child) -> Result<Vec<String>, Anything> {
+        let mut findings = vec![];
+        let verdict = match fault {
+            Fault::KillBefore | Fault::KillAfter | Fault::KillAnswered => {
+                child.kill().await?;
+                Verdict::Cut
+            }
+            Fault::CutBefore | Fault::CutAfter => Verdict::Cut,
+            Fault::Refuse(code) | Fault::Deny(code) => Verdict::Answer(code),
+            Fault::Crash => {
+                let server = if hit.via == Via::Far { &self.lane.far } else { &self.lane.near };
+                server.crash().await?;
+                Verdict::Cut
+            }
+            Fault::Stop => {
+                signal(child, "STOP")?;
+                tokio::time::sleep(super::lane::LEASE).await;
+                let taken_over = !self.lane.rescuer.operations().open().await?.is_empty();
+                settle(&self.lane.rescuer, PATIENCE).await?;
+                let mark = Mark::now(self.lane).await?;
+                // The late message goes its way, wherever that still leads.
+                let _ = hit.then.send(Verdict::Forward);
+                signal(child, "CONT")?;
+                if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
+                    findings.push("the child hangs after it woke".into());
+                }
+                if taken_over {
+                    findings.extend(mark.stale_writes(self.lane).await?);
+                }
+                return Ok(findings);
+            }
+        };
+        let _ = hit.then.send(verdict);
+        Ok(findings)
+    }
+
+    async fn judge(&self, saga: Saga) -> Result<Vec<String>, Anything> {
+        let mut findings = auditor::audit(self.lane).await?;
+        let begun = auditor::begun(self.lane, saga, self.slug).await?;
+        let stands = auditor::stands(self.lane, self.slug).await?;
+        findings.extend(auditor::ends(saga, &stands, begun));
+        if saga.is_provision() {
+            // Whatever became of it, the same key ends in a tenant.
+            if let Err(error) = provision(&self.lane.rescuer, self.slug, self.server).await {
+                findings.push(format!("a retry with the same key failed: {error}"));
+            }
+            findings.extend(auditor::audit(self.lane).await?);
+        }
+        let status = match auditor::stands(self.lane, self.slug).await? {
+            Stands::Tenant { status } => status,
+            Stands::Nothing => String::new(),
+        };
+        if saga.base() == Saga::Migrate {
+            let migrated = self.lane.rescuer.migrate(self.slug).await;
+            findings.extend(migrated.err().map(|e| format!("a further migration failed: {e}")));
+        }
+        if status == "active" {
+            match auditor::works(self.lane, self.slug, self.server).await {
+                Ok(wrong) => findings.extend(wrong),
+                Err(error) => findings.push(format!("the tenant does not work: {error}")),
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Nothing of this run is left, and its history stays.
+    async fn purge(&self, saga: Saga, findings: &mut Vec<String>) -> Result<(), Anything> {
+        if let Stands::Tenant { .. } = auditor::stands(self.lane, self.slug).await?
+            && let Err(error) = self.lane.rescuer.purge(self.slug).force().await
+        {
+            findings.push(format!("the purge failed: {error}"));
+        }
+        let left = auditor::audit(self.lane).await?;
+        findings.extend(left.into_iter().map(|l| format!("after the purge: {l}")));
+        if saga.is_provision() && !auditor::begun(self.lane, saga, self.slug).await? {
+            findings.push("the history is gone".into());
+        }
+        Ok(())
+    }
+}
+
+/// Only an end makes it come back: the fault may come first.
+async fn talk_to_end(child: &mut Child) -> Result<(), Anything> {
+    match tokio::time::timeout(PATIENCE, child.wait()).await {
+        Ok(ended) => ended.map(drop).map_err(Into::into),
+        Err(_) => Ok(()),
+    }
+}
+
+fn signal(child: &Child, name: &str) -> Result<(), Anything> {
+    let pid = child.id().ok_or("the child has ended")?;
+    let status = std::process::Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status()?;
+    if status.success() { Ok(()) } else { Err(format!("no SIG{name} for {pid}").into()) }
+}
