@@ -3,6 +3,20 @@
 //! Between any two lines a worker may die. So the journal learns of an intent before its effect; steps are idempotent;
 //! an undo means "ensure absent" and covers a step that failed or whose outcome is unknown; and every takeover raises
 //! the operation's *epoch*, below which no store takes a write any more.
+//!
+//! # A landlord that forgets
+//!
+//! A landlord that fails over to an *asynchronous* standby may forget its last commits. Prefer a synchronous one; where
+//! there is none, this is what happens:
+//!
+//! - A worker whose epoch the standby does not know is [`Fenced`](StoreError::Fenced): it stops and undoes nothing. What
+//!   the standby still knows of the operation is recovered from there, since every step may run again.
+//! - An operation that is forgotten as a whole leaves roles and a database that no committed intent names. Nobody
+//!   touches them. A provisioning that meets them by name stops at its survey, with
+//!   [`ClusterError::Foreign`](crate::error::ClusterError::Foreign): remove or rename them. With the default names, which
+//!   hold a new tenant's id, it never meets them; compare `pg_database`'s owners with `tenantry.placements` to find them.
+//! - A status that is forgotten (suspended, archived) still holds on the server; call the verb again. A purge that is
+//!   forgotten shows an active tenant without a database: purge it again.
 use crate::error::{After, BoxError, Failure, StoreError, Taken};
 use crate::operation::{Lane, OperationEvent, OperationId, OperationState, OperationStatus, Subject, Writer};
 use async_trait::async_trait;

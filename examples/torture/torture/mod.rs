@@ -1,5 +1,5 @@
 //! The torture, for the example and for a sample of it in the tests.
-#![allow(dead_code, reason = "the example and the test each use a part")]
+#![allow(dead_code, unused_imports, reason = "the example and the test each use a part")]
 
 mod auditor;
 mod child;

@@ -126,8 +126,8 @@ impl Runner<'_> {
             let mut lines = BufReader::new(out).lines();
             let mut last = None;
             while let Some(line) = lines.next_line().await? {
-                // A test runner says things of its own.
-                let Some(line) = line.strip_prefix("torture ") else { continue };
+                // A test runner says things of its own, on the same line too.
+                let Some((_, line)) = line.split_once("<torture> ") else { continue };
                 match line.strip_prefix("step ") {
                     Some(step) => {
                         stand.step(step);

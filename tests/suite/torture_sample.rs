@@ -1,0 +1,35 @@
+//! A sample of `examples/torture`: a few points of each saga, each with another fault.
+use tenantry::testing::TestServer;
+use tenantry::testing::server::NoServer;
+
+#[path = "../../examples/torture/torture/mod.rs"]
+mod torture;
+
+/// No test: the process that the sample starts and kills is this binary again.
+#[test]
+fn child() {
+    if let Some(task) = torture::Task::from_env().unwrap() {
+        torture::run_child(task).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sample_of_the_torture_leaves_no_half_tenant() {
+    if let Err(NoServer::Local(error)) = TestServer::builder().local_only().start().await {
+        println!("!!! SKIPPED: the torture crashes servers, and so needs local binaries: {error} !!!");
+        return;
+    }
+    let sagas = ["provision", "undo-recovery", "archive", "purge", "migrate"].map(|saga| ["--saga", saga]);
+    let words = ["--runs", "12", "--seed", "20261124", "--lanes", "2"].into_iter().chain(sagas.into_iter().flatten());
+    let options = torture::Options::parse(words.map(String::from)).unwrap();
+    let child = || {
+        let mut child = tokio::process::Command::new(std::env::current_exe()?);
+        child.args(["--exact", "torture_sample::child", "--nocapture", "--test-threads=1"]);
+        Ok(child)
+    };
+    let report = torture::torture(&options, child, |line| println!("{line}")).await.unwrap();
+    let violations: Vec<_> = report.violations().collect();
+    assert!(report.is_clean(), "{}\n{violations:#?}", report.table());
+    assert_eq!(report.runs(), 12);
+    assert!(report.missed() <= 2, "the points are where they were recorded: {}", report.table());
+}
