@@ -154,7 +154,8 @@ impl Journal for PgJournal {
 
     async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError> {
         let status = if undo { OperationStatus::Undoing } else { OperationStatus::Running };
-        let row = sqlx::query(sql::UNPARK).bind(id.as_uuid()).bind(status.as_str()).fetch_optional(&self.landlord).await?;
+        let row =
+            sqlx::query(sql::UNPARK).bind(id.as_uuid()).bind(status.as_str()).fetch_optional(&self.landlord).await?;
         row.as_ref().map(record).transpose()?.ok_or_else(|| StoreError::conflict("the operation is not parked"))
     }
 
@@ -163,7 +164,8 @@ impl Journal for PgJournal {
     }
 
     async fn due(&self, limit: u32) -> Result<Vec<OperationId>, StoreError> {
-        let ids: Vec<uuid::Uuid> = sqlx::query_scalar(sql::DUE).bind(i64::from(limit)).fetch_all(&self.landlord).await?;
+        let ids: Vec<uuid::Uuid> =
+            sqlx::query_scalar(sql::DUE).bind(i64::from(limit)).fetch_all(&self.landlord).await?;
         Ok(ids.into_iter().map(OperationId::from_uuid).collect())
     }
 
@@ -173,7 +175,13 @@ impl Journal for PgJournal {
     }
 
     async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError> {
-        sqlx::query(sql::HISTORY).bind(subject.to_string()).fetch_all(&self.landlord).await?.iter().map(record).collect()
+        sqlx::query(sql::HISTORY)
+            .bind(subject.to_string())
+            .fetch_all(&self.landlord)
+            .await?
+            .iter()
+            .map(record)
+            .collect()
     }
 }
 

@@ -106,7 +106,8 @@ async fn a_cut_before_loses_the_statement_and_one_after_it_loses_the_answer() {
         assert!(session.execute("SELECT 1").await.is_err(), "the connection is gone");
         drop(session);
         // The server finishes what it got; its session is gone when it has.
-        const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'faulty' AND datname = current_database()";
+        const SESSIONS: &str =
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'faulty' AND datname = current_database()";
         while sqlx::query_scalar::<_, i64>(SESSIONS).fetch_one(&mut world.direct).await.unwrap() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -55,7 +55,8 @@ async fn work(task: &Task) -> Result<(), Anything> {
     let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(task.port);
     let options = options.username(&task.user).password(&task.password).database(&task.database);
     // One connection, so that each run of a saga sends its statements in the same order.
-    let pool = PgPoolOptions::new().max_connections(1).test_before_acquire(false).acquire_timeout(Duration::from_secs(5));
+    let pool =
+        PgPoolOptions::new().max_connections(1).test_before_acquire(false).acquire_timeout(Duration::from_secs(5));
     let landlord = pool.connect_lazy_with(options.application_name(CHILD));
     let tenantry = lane::builder(landlord, &task.keys, lane::Program::of(task.saga))?.build().await?;
     task.saga.run(&tenantry, &task.slug, &task.server).await?;

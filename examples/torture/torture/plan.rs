@@ -33,7 +33,8 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, Anything> {
-        let mut options = Self { runs: 1000, seed: rand::random::<u32>().into(), saga: None, lanes: 4, at: None, json: false };
+        let mut options =
+            Self { runs: 1000, seed: rand::random::<u32>().into(), saga: None, lanes: 4, at: None, json: false };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
             match word.as_str() {

@@ -69,7 +69,9 @@ impl Report {
         let head = ["saga", "runs", "points hit", "of", "pairs hit", "of", "twice", "missed", "violations"];
         let line = |c: [String; 9]| {
             let [saga, runs, points, of, pairs, all, twice, missed, wrong] = c;
-            format!("{saga:20} {runs:>6} {points:>11} {of:>5} {pairs:>10} {all:>6} {twice:>6} {missed:>7} {wrong:>11}\n")
+            format!(
+                "{saga:20} {runs:>6} {points:>11} {of:>5} {pairs:>10} {all:>6} {twice:>6} {missed:>7} {wrong:>11}\n"
+            )
         };
         text += &line(head.map(String::from));
         let mut sums = [0; 8];
