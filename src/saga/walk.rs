@@ -12,7 +12,8 @@ pub(super) async fn walk<S: Saga>(
     engine: &Engine, saga: &S, run: Run, observe: &Observer,
 ) -> Result<Outcome, StoreError> {
     let until = deadline(engine, &run).await;
-    let mut walk = Walk { engine, saga, run, observe, failed: None, until };
+    let told = run.record().done;
+    let mut walk = Walk { engine, saga, run, observe, failed: None, until, told };
     let mut attempt = 0;
     loop {
         let before = walk.mark();
@@ -48,6 +49,8 @@ struct Walk<'a, S: Saga> {
     failed: Option<(String, BoxError)>,
     /// When an operation that can still be undone is undone.
     until: Instant,
+    /// The steps that the journal knows to be done: the record may be one ahead of it.
+    told: u32,
 }
 
 /// By the landlord's clock, whichever node began it. A landlord that does not answer now will be asked for more.
@@ -77,8 +80,8 @@ impl<S: Saga> Walk<'_, S> {
         // What has happened and needs not be known before the next step begins: it is written while that one runs. A
         // crash in between only makes a step run again that is idempotent and whose intent stands.
         let mut late = None;
-        for at in self.run.record().done as usize..steps.len() {
-            let (step, name) = (&steps[at], steps[at].name());
+        for (at, step) in steps.iter().enumerate().skip(self.run.record().done as usize) {
+            let name = step.name();
             if self.engine.stop.is_cancelled() {
                 self.tell_late(late.as_ref()).await?;
                 return Err(Stop::Asked);
@@ -93,6 +96,7 @@ impl<S: Saga> Walk<'_, S> {
             let running = self.engine.guarded(&self.run, step.run(&self.run, world));
             let (ran, told) = join(self.in_time(running), self.tell_late(late.as_ref())).await;
             told?;
+            self.told = late.map_or(self.told, |progress| progress.done);
             let output = ran.map_err(|e| Stop::from(name, e))?;
             late = self.has_run(at, name, output).await.map_err(|e| Stop::from(name, e))?;
         }
@@ -186,13 +190,15 @@ impl<S: Saga> Walk<'_, S> {
             Claim::Taken(record) => (true, record),
             Claim::Held(record) | Claim::Over(record) => (false, record),
         };
+        self.told = record.done;
         self.run = Run::new(self.engine.journal.clone(), *record, false);
         Ok(if mine { None } else { Some(self.outcome(None)) })
     }
 
+    /// What a try has achieved: nothing that the journal has not heard of, which the next one has to repeat.
     fn mark(&self) -> (OperationStatus, u32, u32) {
         let record = self.run.record();
-        (record.status, record.intended, record.done)
+        (record.status, record.intended, self.told)
     }
 
     /// `Some`: the operation is left as it is. `None`: it turns around, and what it made is removed.
@@ -200,7 +206,8 @@ impl<S: Saga> Walk<'_, S> {
         &mut self, step: &'static str, error: StepError, attempt: u32,
     ) -> Result<Option<Outcome>, StoreError> {
         let wait = Some(self.engine.settings.wait(self.run.record().attempts.max(attempt)));
-        let base = Progress { error: Some(cause(&error)), durable: true, ..self.progress(step) };
+        // A step that the journal has not heard of runs again: what it returned is not written either.
+        let base = Progress { error: Some(cause(&error)), durable: true, done: self.told, ..self.progress(step) };
         let (progress, after) = if self.run.record().status == OperationStatus::Undoing {
             (Progress { lease: None, retry_after: wait, ..base }, After::Undoing)
         } else if error.is_park() {
@@ -247,6 +254,7 @@ impl<S: Saga> Walk<'_, S> {
 
     async fn note(&mut self, progress: Progress) -> Result<(), StepError> {
         self.tell(&progress).await?;
+        self.told = progress.done;
         self.keep(&progress);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Whatever server it is: passwords only, a database for each, a log that can be read.
 
-use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
 use tenantry::testing::TestServer;
 use tenantry::testing::server::{DatabaseError, LogError, ServerKind};
 

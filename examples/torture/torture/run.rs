@@ -13,6 +13,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
+/// What a child says last.
+type Talk = JoinHandle<Result<Option<String>, Anything>>;
+
 /// Longer than any child needs, whatever is done to it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -105,7 +108,7 @@ impl Runner<'_> {
         Ok((self.lane.stand.seen(), hit, findings))
     }
 
-    fn start(&self, saga: Saga) -> Result<(Child, JoinHandle<Result<Option<String>, Anything>>), Anything> {
+    fn start(&self, saga: Saga) -> Result<(Child, Talk), Anything> {
         let task = Task {
             saga,
             slug: self.slug.into(),
