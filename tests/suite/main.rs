@@ -9,6 +9,7 @@ mod canary;
 mod crash;
 mod drop_in;
 mod engine;
+mod facade;
 mod floors;
 mod host_steps;
 mod landlord;
