@@ -66,7 +66,8 @@ async fn the_hosts_settings_reach_sessions_and_links() {
     let day = Duration::from_secs(24 * 3600);
     let configure = |b| migrated(b).connection_settings(settings).link_lifetime(day);
     let tenantry = harness.tenantry(configure).await.unwrap();
-    let before = time::OffsetDateTime::now_utc();
+    let now = sqlx::query_scalar("SELECT now()").fetch_one(harness.landlord());
+    let before: time::OffsetDateTime = now.await.unwrap();
     let link = tenantry.provision("acme").admin("ada@acme.example").await.unwrap().link.unwrap();
     let lives = link.expires_at - before;
     assert!(lives > day - Duration::from_secs(60) && lives < day + Duration::from_secs(60), "{lives}");
