@@ -186,3 +186,17 @@ async fn a_step_that_the_first_intent_does_not_cover_is_intended_before_it_runs(
     case.work(Outage::none()).await;
     case.assert_ended(OperationStatus::Done, "begun with an empty intent").await;
 }
+
+/// A newer version of the program began it: this one does not know how it goes on.
+#[tokio::test]
+async fn an_operation_of_an_unknown_kind_is_left_alone() {
+    let case = Case::new(Arc::new(MemoryJournal::default()), None);
+    let mut newer = case.intent.clone();
+    (newer.kind, newer.lease) = ("newer".into(), Duration::ZERO);
+    let Begun::New(begun) = case.journal.begin(&newer).await.unwrap() else { panic!("its lane is free") };
+    let recoverer = Recoverer::new(engine(case.journal.clone(), settings()), vec![Arc::new(case.saga())]);
+    assert_eq!(recoverer.pass().await.unwrap().left, 1);
+    let record = case.record().await;
+    assert_eq!((record.epoch, record.worker, record.status), (1, begun.worker, OperationStatus::Running));
+    assert_eq!(case.effects.there(), Vec::<&str>::new());
+}

@@ -9,7 +9,7 @@ use tenantry::error::{After, BuildError, ProvisionError, StepError};
 use tenantry::operation::OperationStatus;
 use tenantry::step::{Compensate, Step, StepContext};
 use tenantry::testing::Harness;
-use tenantry::tokens::{LinkDelivery, SetupLink};
+use tenantry::tokens::{LinkDelivery, PgTokenStore, SetupLink, TokenStore};
 use tenantry::{Builder, Tenant, sqlx};
 
 /// The outside world: what was opened and not closed again.
@@ -31,8 +31,9 @@ impl Step for OpenAccount {
 #[async_trait]
 impl Compensate for OpenAccount {
     async fn compensate(&self, cx: &StepContext, output: Option<String>) -> Result<(), StepError> {
-        let key = cx.idempotency_key();
-        self.0.0.lock().unwrap().retain(|a| Some(a) != output.as_ref() && !a.ends_with(&key));
+        let account = output.ok_or_else(|| StepError::fail("it answered, and its answer is not here"))?;
+        assert!(account.ends_with(&cx.idempotency_key()), "{account}");
+        self.0.0.lock().unwrap().retain(|a| *a != account);
         Ok(())
     }
 }
@@ -110,6 +111,8 @@ async fn steps_run_in_order_with_typed_answers_and_the_link_is_delivered() {
         .fetch_one(harness.landlord())
         .await
         .unwrap();
+    let issued = PgTokenStore::new(harness.landlord().clone()).of_tenant(made.tenant.id()).await.unwrap();
+    assert_eq!(issued.iter().map(|t| t.delivered).collect::<Vec<_>>(), [true]);
     assert_eq!(secrets, 0, "the bytes of a delivered link are forgotten");
     let note: String =
         sqlx::query_scalar("SELECT text FROM notes").fetch_one(&tenantry.resolve("acme").await.unwrap()).await.unwrap();

@@ -31,7 +31,7 @@ fn engine(journal: Arc<dyn Journal>) -> Engine {
 type Made = Result<Provisioned, ProvisionError>;
 
 /// A provisioning of another process, whose call of the journal stays on the way.
-struct Stopped {
+pub(crate) struct Stopped {
     slug: String,
     journal: Arc<Failing>,
     worker: JoinHandle<Made>,
@@ -49,7 +49,9 @@ impl Stopped {
         Self { slug, journal, worker }
     }
     /// `None` if it came to its end before.
-    async fn at(harness: &Harness, tenantry: &Tenantry, slug: String, call: &'static str, n: u32) -> Option<Self> {
+    pub(crate) async fn at(
+        harness: &Harness, tenantry: &Tenantry, slug: String, call: &'static str, n: u32,
+    ) -> Option<Self> {
         let mut this = Self::start(harness, tenantry, slug, Outage::of(n..n + 1, Lost::Nothing).only(call));
         tokio::select! {
             () = this.journal.arrived() => Some(this),
@@ -61,7 +63,7 @@ impl Stopped {
         }
     }
     /// What its caller hears once the call arrives.
-    async fn wakes(self) -> Made {
+    pub(crate) async fn wakes(self) -> Made {
         self.journal.let_through();
         self.worker.await.unwrap()
     }
@@ -71,6 +73,15 @@ fn failure(made: Made) -> Failure {
     match made {
         Err(ProvisionError::Failed(failure)) => failure,
         other => panic!("{other:?}"),
+    }
+}
+
+impl Stopped {
+    /// It never wakes again, and its lease is over.
+    pub(crate) async fn dies(self, landlord: &sqlx::PgPool) {
+        self.worker.abort();
+        assert!(self.worker.await.is_err());
+        landlord.execute("UPDATE tenantry.operations SET leased_until = now() WHERE status = 'running'").await.unwrap();
     }
 }
 

@@ -10,6 +10,7 @@ mod canary;
 mod crash;
 mod drop_in;
 mod engine;
+mod facade;
 mod failover;
 mod floors;
 mod host_steps;

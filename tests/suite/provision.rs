@@ -1,4 +1,6 @@
 //! From a name to a working database, and what is left when it fails: nothing.
+mod asked;
+
 use crate::auditor::{self, assert_nothing, code};
 use sqlx::{ConnectOptions, Executor};
 use std::sync::{Arc, Mutex};

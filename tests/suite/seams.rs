@@ -3,12 +3,16 @@ mod fences;
 mod journal_races;
 
 use crate::landlord;
+use secrecy::ExposeSecret;
 use std::sync::Arc;
+use tenantry::error::{KeyError, VaultError};
 use tenantry::nodes::{MemoryNodes, PgNodes};
+use tenantry::operation::{OperationId, Writer};
 use tenantry::saga::{MemoryJournal, PgJournal};
+use tenantry::secret::CredentialId;
 use tenantry::testing::conformance;
 use tenantry::tokens::{MemoryTokenStore, PgTokenStore};
-use tenantry::vault::{LocalKeyring, MemoryVault, PgVault};
+use tenantry::vault::{CredentialVault, LocalKeyring, MemoryVault, PgVault, VaultWriter};
 use tenantry::{TenantId, sqlx};
 
 #[tokio::test]
@@ -39,4 +43,32 @@ async fn token_stores_keep_the_contract() {
 async fn heartbeats_keep_the_contract() {
     conformance::nodes(MemoryNodes::default()).await;
     conformance::nodes(PgNodes::new(landlord::installed().await)).await;
+}
+
+/// k1 → k1 decrypts only, k2 is primary → everything wrapped anew → k1 is retired.
+#[tokio::test]
+async fn a_new_primary_key_replaces_the_old_one_record_by_record() {
+    const K1: &str = "k1:oRqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
+    const K2: &str = "k2:pBqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
+    let landlord = landlord::installed().await;
+    let vault = |text: String| PgVault::new(landlord.clone(), Arc::new(LocalKeyring::from_text(&text).unwrap()));
+    let (old, both, new) = (vault(K1.into()), vault(format!("{K2},{K1}")), vault(K2.into()));
+    let by = Writer { operation: OperationId::new(), epoch: 1 };
+    old.fence(by.operation, 1).await.unwrap();
+    let id = |n: i64| {
+        let login = "t_acme_v1".parse().unwrap();
+        CredentialId::login(TenantId::from_uuid(sqlx::types::Uuid::from_u128(7)), &"t_acme".parse().unwrap(), &login, n)
+    };
+    for n in 1..=5 {
+        old.put(&id(n), &format!("secret {n}").into(), by).await.unwrap();
+    }
+    assert!(matches!(new.check_keys().await, Err(VaultError::Key(KeyError::Unknown(_)))), "k1 is still needed");
+    let mut left = vec![];
+    for _ in 0..3 {
+        left.push(both.rewrap(2).await.unwrap());
+    }
+    assert_eq!(left, [3, 1, 0], "in batches, until none is left");
+    for n in 1..=5 {
+        assert_eq!(new.open(&id(n)).await.unwrap().expose_secret(), format!("secret {n}"));
+    }
 }

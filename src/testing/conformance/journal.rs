@@ -158,6 +158,7 @@ async fn parking(journal: &impl Journal) {
         assert_eq!((parked.id, parked.status), (change.id, OperationStatus::Parked), "promised: the change is parked");
     }
     fenced(journal.record(change.writer(), &step(OperationStatus::Done, 3, None)).await.map(drop), "its old worker");
+    fenced(journal.check(change.writer()).await, "what its old worker asks before it acts");
     let answer = done(journal.claim(change.id, &change.worker, LONG).await, "a claim");
     assert!(matches!(answer, Claim::Held(_)), "promised: a parked one is nobody's; {answer:?}");
     conflict(journal.unpark(fence.id, false).await.map(drop), "unparking what is not parked");

@@ -17,6 +17,15 @@ pub async fn nodes(nodes: impl Nodes) {
     let ids = |live: Vec<crate::nodes::LiveNode>| live.into_iter().map(|n| n.node.id).collect::<Vec<_>>();
     let live = ids(done(nodes.live(HOUR).await, "who beats is live"));
     assert!(live.contains(&one.id) && live.contains(&two.id), "promised: both are live; {live:?}");
+    // Any time at all is longer than no time.
+    for _ in 0..1000 {
+        if done(nodes.live(Duration::ZERO).await, "who was live lately").is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let live = ids(done(nodes.live(Duration::ZERO).await, "who was live lately"));
+    assert_eq!(live, [], "promised: who gave no sign within the time is not live");
     one.facts = serde_json::json!({ "generation": 7 });
     done(nodes.beat(&one).await, "a beat says something new");
     let told = done(nodes.live(HOUR).await, "it is told").into_iter().find(|n| n.node.id == one.id);

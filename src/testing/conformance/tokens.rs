@@ -15,6 +15,8 @@ pub async fn token_store(store: impl TokenStore, tenant: TenantId) {
     once(&store, tenant).await;
     siblings(&store, tenant).await;
     expiry(&store, tenant).await;
+    claimed(&store, tenant).await;
+    listed(&store, tenant).await;
     fencing(&store, tenant).await;
 }
 
@@ -81,6 +83,51 @@ async fn expiry(store: &impl TokenStore, tenant: TenantId) {
     assert_eq!(done(store.look(&hash).await, "looking"), None, "promised: what is over is no token");
     assert_eq!(done(store.claim(&hash, OperationId::new()).await, "a claim"), TokenClaim::NotValid);
     assert_eq!(done(store.look(&[7; 32]).await, "looking"), None, "promised: nor is what was never issued");
+}
+
+/// Whoever has claimed a token in time is not hurried, and not disturbed.
+async fn claimed(store: &impl TokenStore, tenant: TenantId) {
+    let by = OperationId::new();
+    let claim = async |email: &str, lifetime| {
+        let (new, hash) = token(tenant, email, lifetime);
+        issue(store, &new).await;
+        let claim = done(store.claim(&hash, by).await, "a claim");
+        assert!(matches!(claim, TokenClaim::Claimed(_)), "promised: a good token can be claimed; {claim:?}");
+        (new.id, hash)
+    };
+    let (revoked, hash) = claim("zoe@acme.example", HOUR).await;
+    done(store.revoke(revoked).await, "revoking");
+    issue(store, &token(tenant, "zoe@acme.example", HOUR).0).await;
+    assert!(done(store.look(&hash).await, "looking").is_some(), "promised: what is claimed is not revoked");
+
+    let short = Duration::from_secs(2);
+    let (late, hash) = claim("kim@acme.example", short).await;
+    let (clock, over) = token(tenant, "clock@acme.example", short);
+    issue(store, &clock).await;
+    while done(store.look(&over).await, "looking").is_some() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let again = done(store.claim(&hash, by).await, "the same claim");
+    assert!(matches!(again, TokenClaim::Claimed(_)), "promised: it goes on when the time is over; {again:?}");
+    done(store.use_up(late, by).await, "using up what was claimed in time");
+}
+
+async fn listed(store: &impl TokenStore, tenant: TenantId) {
+    let other = Token::random(TokenPurpose::password());
+    let other = NewToken::new(LinkId::new(), tenant, "max@acme.example", &other, HOUR);
+    let (first, over, second) = (
+        token(tenant, "max@acme.example", HOUR).0,
+        token(tenant, "moe@acme.example", Duration::ZERO).0,
+        token(tenant, "mia@acme.example", HOUR).0,
+    );
+    for new in [&other, &first, &over, &second] {
+        issue(store, new).await;
+    }
+    let mine = [other.id, first.id, over.id, second.id];
+    let good = done(store.of_tenant(tenant).await, "a tenant's tokens").into_iter().map(|t| t.id);
+    let good: Vec<_> = good.filter(|id| mine.contains(id)).collect();
+    let promise = "promised: the good ones, newest first; none of another purpose is revoked";
+    assert_eq!(good, [second.id, first.id, other.id], "{promise}");
 }
 
 async fn fencing(store: &impl TokenStore, tenant: TenantId) {
