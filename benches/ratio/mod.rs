@@ -11,9 +11,14 @@ pub(crate) struct Ratio {
     pub(crate) goal: f64,
 }
 
+#[allow(dead_code, reason = "each benchmark uses its part of this file")]
 impl Ratio {
     pub(crate) fn new(name: &'static str, goal: f64) -> Self {
         Self { name, ours: vec![], reference: vec![], goal }
+    }
+    /// One figure against a bound.
+    pub(crate) fn against(name: &'static str, ours: Duration, bound: Duration, goal: f64) -> Self {
+        Self { name, ours: vec![ours], reference: vec![bound], goal }
     }
     pub(crate) fn pair(&mut self, ours: Duration, reference: Duration) {
         self.ours.push(ours);

@@ -3,6 +3,7 @@ use super::{Claim, Engine, Observer, Outcome, Record, Saga};
 use crate::error::StoreError;
 use crate::operation::{OperationId, OperationStatus};
 use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -51,29 +52,41 @@ pub struct RecoveryReport {
 pub struct Recoverer {
     engine: Engine,
     sagas: Arc<[Arc<dyn AnySaga>]>,
+    workers: usize,
 }
 
 impl Recoverer {
-    /// Over these sagas; an operation of another kind is left alone.
+    /// Over these sagas, one operation after the other; an operation of another kind is left alone.
     pub fn new(engine: Engine, sagas: Vec<Arc<dyn AnySaga>>) -> Self {
-        Self { engine, sagas: sagas.into() }
+        Self { engine, sagas: sagas.into(), workers: 1 }
+    }
+    /// The same for so many operations at once, at least one.
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { workers: workers.max(1), ..self }
     }
     /// The saga of this stored name.
     pub fn saga(&self, kind: &str) -> Option<&Arc<dyn AnySaga>> {
         self.sagas.iter().find(|s| s.kind() == kind)
     }
-    /// One pass over what may be taken over now, one operation after the other. Any number of nodes may do this at
-    /// once: an operation is one worker's. Dropping the future is like the death of the worker.
+    /// One pass over what may be taken over now, a hundred operations at most. Any number of nodes may do this at once:
+    /// an operation is one worker's. Dropping the future is like the death of the worker.
+    ///
+    /// # Errors
+    /// The first one, when all that was begun has ended: a landlord that does not answer.
     pub async fn pass(&self) -> Result<RecoveryReport, StoreError> {
         let mut report = RecoveryReport::default();
-        for id in self.engine.journal().due(100).await? {
-            match self.resume(id).await? {
-                Some(outcome) if outcome.record.status == OperationStatus::Done => report.finished += 1,
-                Some(outcome) if outcome.record.status == OperationStatus::Undone => report.undone += 1,
-                _ => report.left += 1,
+        let due = self.engine.journal().due(100).await?;
+        let mut ended = stream::iter(due).map(|id| self.resume(id)).buffer_unordered(self.workers);
+        let mut failed = Ok(());
+        while let Some(outcome) = ended.next().await {
+            match outcome {
+                Ok(Some(outcome)) if outcome.record.status == OperationStatus::Done => report.finished += 1,
+                Ok(Some(outcome)) if outcome.record.status == OperationStatus::Undone => report.undone += 1,
+                Ok(_) => report.left += 1,
+                Err(error) => failed = failed.and(Err(error)),
             }
         }
-        Ok(report)
+        failed.map(|()| report)
     }
     /// Goes on with one operation, if it may be taken over; `None` if not, or if its kind is unknown here.
     pub async fn resume(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {

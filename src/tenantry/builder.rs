@@ -239,7 +239,7 @@ impl Builder {
         let lifecycle = Lifecycle::new(shop.clone(), engine.clone());
         let mut sagas = vec![provisioner.saga(), migration.saga()];
         sagas.extend(lifecycle.sagas());
-        let recoverer = Recoverer::new(engine.clone(), sagas);
+        let recoverer = Recoverer::new(engine.clone(), sagas).with_workers(self.workers);
         let resolver = self.resolver.unwrap_or_else(|| {
             let resolver = PooledResolver::builder(registry.clone(), vault.clone())
                 .max_connections(self.max_connections)

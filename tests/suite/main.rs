@@ -12,6 +12,7 @@ mod drop_in;
 mod engine;
 mod facade;
 mod failover;
+mod fence;
 mod floors;
 mod host_steps;
 mod landlord;

@@ -13,7 +13,7 @@ use tenantry::{Builder, Tenantry, sqlx};
 type Configure = Box<dyn FnOnce(Builder) -> Builder>;
 
 /// Migrations in order from version 1; those that begin with `-- no-transaction` run outside one.
-fn migrations(texts: &[&'static str]) -> &'static Migrator {
+pub(crate) fn migrations(texts: &[&'static str]) -> &'static Migrator {
     let one = |(at, text): (usize, &&'static str)| {
         let outside = text.starts_with("-- no-transaction");
         Migration::new(at as i64 + 1, "m".into(), MigrationType::Simple, text.into_sql_str(), outside)
@@ -32,7 +32,7 @@ const INDEX: &str = "-- no-transaction\nCREATE INDEX CONCURRENTLY notes_text ON 
 const BROKEN: &str = "ALTER TABLE there_is_no_such_table ADD COLUMN x int";
 
 /// Nothing of a migration is left but what it has migrated.
-async fn assert_no_migrator(harness: &Harness) {
+pub(crate) async fn assert_no_migrator(harness: &Harness) {
     let left = auditor::on_server(harness).await;
     assert!(!left.iter().any(|name| name.ends_with("_mig")), "{left:?}");
     assert!(!auditor::in_landlord(harness.landlord()).await.iter().any(|row| row.starts_with("lane")));
@@ -200,7 +200,7 @@ async fn who_has_no_migrations_or_no_access_is_told_so() {
 }
 
 /// Waits until some session of the migrator runs a statement like this.
-async fn running(harness: &Harness, statement: &str) {
+pub(crate) async fn running(harness: &Harness, statement: &str) {
     const RUNS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
         WHERE usename LIKE '%\\_mig' AND state = 'active' AND query LIKE $1)";
     let mut server = auditor::superuser(harness).await;

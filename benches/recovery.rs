@@ -1,0 +1,78 @@
+//! Recovering operations that died at random points, against provisioning as many tenants: `-- --full` does 1,000.
+//! What is waited for leases is not counted.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+use futures_util::future::join_all;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tenantry::provision::{Provision, Provisioner, Recipe};
+use tenantry::saga::{Engine, Observer, PgJournal, Settings};
+use tenantry::testing::{Harness, TestServer};
+use tenantry::{Tenantry, sqlx};
+use tokio_util::sync::CancellationToken;
+
+mod ratio;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("benches/migrations");
+const AT_ONCE: usize = 8;
+const LEASE: Duration = Duration::from_secs(1);
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let full = std::env::args().any(|a| a == "--full");
+    let server = TestServer::builder().durable(true).start().await.unwrap();
+    println!("{}", server.describe());
+    let harness = Harness::on(Box::leak(Box::new(server))).await.unwrap();
+    let configure = |b: tenantry::Builder| b.tenant_migrations(&MIGRATIONS).lease(LEASE).workers(AT_ONCE);
+    let tenantry = harness.tenantry(configure).await.unwrap();
+    let steps = tenantry.provision("first").await.unwrap().operation;
+    let steps = i64::from(tenantry.operations().get(steps).await.unwrap().unwrap().total);
+    let worker = worker(&harness, &tenantry);
+    let mut dice = StdRng::seed_from_u64(1);
+    let mut ratio = ratio::Ratio::new("recover 8 at once / provision 8 at once", 1.3);
+    let rounds = if full { 125 } else { 25 };
+    for round in 0..rounds {
+        let clock = Instant::now();
+        join_all((0..AT_ONCE).map(|n| tenantry.provision(format!("whole-{round}-{n}")).into_future())).await;
+        let reference = clock.elapsed();
+        let points: Vec<i64> = (0..AT_ONCE).map(|_| dice.random_range(1..steps)).collect();
+        join_all(points.iter().enumerate().map(|(n, at)| die_after(&worker, format!("cut-{round}-{n}"), *at))).await;
+        assert_eq!(tenantry.operations().open().await.unwrap().len(), AT_ONCE);
+        tokio::time::sleep(LEASE).await;
+        let clock = Instant::now();
+        while !tenantry.operations().open().await.unwrap().is_empty() {
+            tenantry.operations().recover().await.unwrap();
+        }
+        ratio.pair(clock.elapsed(), reference);
+    }
+    let live: i64 = sqlx::query_scalar("SELECT count(*) FROM tenantry.tenants WHERE status = 'active'")
+        .fetch_one(harness.landlord())
+        .await
+        .unwrap();
+    assert_eq!(live as usize, 1 + 2 * AT_ONCE * rounds, "each one came to its end");
+    println!("{} operations recovered", AT_ONCE * rounds);
+    ratio::report("recovery", &[ratio]).unwrap();
+    tenantry.close().await;
+}
+
+fn worker(harness: &Harness, tenantry: &Tenantry) -> Provisioner {
+    let mut settings = Settings::default();
+    settings.lease = LEASE;
+    let journal = Arc::new(PgJournal::new(harness.landlord().clone()));
+    let engine = Engine::new(journal, vec![], settings, CancellationToken::new());
+    let mut recipe = Recipe::default();
+    recipe.migrations = Some(&MIGRATIONS);
+    Provisioner::new(tenantry.workshop(), engine, recipe)
+}
+
+/// Dies at its `n`-th event: it unwinds from the line that hears of it.
+async fn die_after(provisioner: &Provisioner, slug: String, n: i64) {
+    let observer = Observer::new(move |event| {
+        if event.seq == n {
+            std::panic::resume_unwind(Box::new("died"));
+        }
+    });
+    let provisioner = provisioner.clone();
+    let died = tokio::spawn(async move { provisioner.provision(Provision::new(slug), &observer).await.map(drop) });
+    assert!(died.await.unwrap_err().is_panic());
+}
