@@ -23,7 +23,7 @@ async fn main() -> Result<(), Anything> {
     let result = tour(&place, landlord.clone()).await;
     landlord.close().await;
     if keep {
-        place.keep()
+        place.keep().await?
     } else {
         place.remove().await?
     }

@@ -8,6 +8,9 @@ use tenantry::testing::server::{EXAMPLE_DATABASE_URL, ServerKind, TestDatabase};
 /// Names of its own, so that an installation that is there already is left alone.
 pub(crate) const PREFIX: &str = "tenantry_quickstart";
 
+/// Who looks at what `--keep` has left on a throwaway server.
+const LOOKER: &str = "quickstart";
+
 pub(crate) struct Place {
     server: TestServer,
     database: TestDatabase,
@@ -29,15 +32,33 @@ impl Place {
         Ok(PgPool::connect_with(self.database.options()).await?)
     }
 
-    pub(crate) fn keep(self) {
+    /// Leaves everything, and says how to look at it.
+    pub(crate) async fn keep(self) -> Result<(), Anything> {
         let options = self.admin();
+        let (host, port, database) = (options.get_host(), options.get_port(), self.database.name());
         println!("\nKept. Connect to the landlord as the server's admin:");
-        let (user, database) = (options.get_username(), self.database.name());
-        println!("  psql -h {} -p {} -U {user} {database}", options.get_host(), options.get_port());
-        if !matches!(self.server.kind(), ServerKind::Url { .. }) {
-            println!("The server ends with this process: press Enter to end it.");
-            let _ = std::io::stdin().read_line(&mut String::new());
+        if let ServerKind::Url { .. } = self.server.kind() {
+            println!("  psql -h {host} -p {port} -U {} {database}", options.get_username());
+            return Ok(());
         }
+        let file = self.password_file(host, port).await?;
+        println!("  PGPASSFILE={} psql -h {host} -p {port} -U {LOOKER} {database}", file.path().display());
+        println!("The server ends with this process: press Enter to end it.");
+        std::io::stdin().read_line(&mut String::new())?;
+        self.server.stop().await?;
+        Ok(())
+    }
+
+    /// A superuser for the person at the keyboard. Its password stands in a file that nobody else may read.
+    async fn password_file(&self, host: &str, port: u16) -> Result<tempfile::NamedTempFile, Anything> {
+        let password = data_encoding::HEXLOWER.encode(&rand::random::<[u8; 16]>());
+        let mut admin = self.admin().connect().await?;
+        #[expect(clippy::disallowed_methods, reason = "the password is hexadecimal, and the rest is fixed")]
+        let role = sqlx::AssertSqlSafe(format!("CREATE ROLE {LOOKER} SUPERUSER LOGIN PASSWORD '{password}'"));
+        admin.execute(role).await?;
+        let file = tempfile::Builder::new().prefix("tenantry-quickstart-").tempfile()?;
+        std::fs::write(file.path(), format!("{host}:{port}:*:{LOOKER}:{password}\n"))?;
+        Ok(file)
     }
 
     /// A server of its own goes as a whole; on somebody's server each thing that the tour made.

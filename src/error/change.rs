@@ -51,6 +51,15 @@ pub enum ChangeError {
     /// The tenant's ledger of migrations cannot be read.
     #[error("the tenant's database does not answer")]
     Unreadable(#[source] sqlx::Error),
+    /// What the caller gave breaks a rule.
+    #[error("the {field} is not usable")]
+    #[non_exhaustive]
+    Invalid {
+        /// Which part of it.
+        field: &'static str,
+        /// The rule.
+        source: crate::ident::InvalidName,
+    },
     /// It began and failed.
     #[error(transparent)]
     Failed(#[from] Failure),

@@ -234,6 +234,7 @@ impl Builder {
         let shop = shop.with_workers(self.workers);
         let stop = CancellationToken::new();
         let engine = Engine::new(journal.clone(), fences, self.settings, stop.clone());
+        let link_lifetime = self.recipe.link_lifetime;
         let migration = Migration::new(shop.clone(), engine.clone(), self.recipe.migrations);
         let provisioner = Provisioner::new(shop.clone(), engine.clone(), self.recipe);
         let lifecycle = Lifecycle::new(shop.clone(), engine.clone());
@@ -250,7 +251,7 @@ impl Builder {
         Tenantry {
             inner: Arc::new(super::Inner {
                 servers: Servers::new(shop.clone(), engine.clone(), self.landlord.clone()),
-                tokens: Tokens::new(shop.clone()),
+                tokens: Tokens::new(shop.clone(), link_lifetime),
                 operations: Operations::new(journal, recoverer.clone()),
                 nodes: Arc::new(PgNodes::new(background.clone())),
                 background,

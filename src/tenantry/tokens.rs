@@ -1,21 +1,45 @@
-use crate::error::StoreError;
+use crate::error::{ChangeError, StoreError};
+use crate::ident::Email;
 use crate::provision::link;
-use crate::tenant::TenantId;
-use crate::tokens::{LinkId, SetupLink};
+use crate::tenant::{TenantId, TenantRef, TenantStatus};
+use crate::tokens::{LinkId, NewToken, SetupLink, Token, TokenPurpose};
 use crate::worker::Workshop;
-use std::fmt;
+use std::{fmt, time::Duration};
 
-/// Setup links: which wait to be delivered, and that they were.
+/// Setup links: new ones, which wait to be delivered, and that they were.
 #[derive(Clone)]
 pub struct Tokens {
     shop: Workshop,
+    lifetime: Duration,
 }
 
 impl Tokens {
-    pub(super) fn new(shop: Workshop) -> Self {
-        Self { shop }
+    pub(super) fn new(shop: Workshop, lifetime: Duration) -> Self {
+        Self { shop, lifetime }
     }
-    /// The newest link that nobody has confirmed yet: what a progress page shows after a reload, on any node.
+    /// A new link for this address, in place of those that it had and nobody is at. Its bytes are in the answer alone:
+    /// deliver it, or issue another one.
+    ///
+    /// # Errors
+    /// `Unknown`, `Status` for a tenant that is not active, `Invalid` for an address that is none.
+    ///
+    /// # Cancel safety
+    /// One write: there is a link that nobody has, or none.
+    pub async fn issue<'a>(
+        &self, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
+    ) -> Result<SetupLink, ChangeError> {
+        let email: Email = email.as_ref().parse().map_err(|source| ChangeError::Invalid { field: "email", source })?;
+        let tenant = self.shop.registry.find(tenant.into()).await?.ok_or(ChangeError::Unknown)?;
+        if tenant.status() != TenantStatus::Active {
+            return Err(ChangeError::Status { found: tenant.status() });
+        }
+        let token = Token::random(TokenPurpose::credentials());
+        let new = NewToken::new(LinkId::new(), tenant.id(), email.as_str(), &token, self.lifetime);
+        let issued = self.shop.tokens.issue(&new, None).await?;
+        Ok(SetupLink::new(issued.id, issued.email, issued.expires_at, token))
+    }
+    /// The newest link that nobody has confirmed yet: what a progress page shows after a reload, on any node. Only one
+    /// that a provisioning has made is kept so.
     pub async fn undelivered(&self, tenant: TenantId) -> Result<Option<SetupLink>, StoreError> {
         let good = self.shop.tokens.of_tenant(tenant).await?;
         match good.into_iter().find(|t| !t.delivered) {

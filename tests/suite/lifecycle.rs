@@ -93,3 +93,20 @@ async fn a_suspended_tenant_can_be_purged_with_whatever_stands_in_the_way() {
     tenantry.purge("acme").force().await.unwrap();
     assert_nothing(&harness, "after a purge of a suspended tenant").await;
 }
+
+#[tokio::test]
+async fn a_link_can_be_issued_anew() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let first = tenantry.provision("acme").admin("ada@acme.example").await.unwrap().link.unwrap();
+    let second = tenantry.tokens().issue("acme", "Ada@acme.example").await.unwrap();
+    assert_ne!(first.expose_path(), second.expose_path());
+    let store = tenantry::tokens::PgTokenStore::new(harness.landlord().clone());
+    use tenantry::tokens::TokenStore;
+    assert!(store.look(&first.token().hash()).await.unwrap().is_none(), "the link before it is no longer good");
+    assert_eq!(store.look(&second.token().hash()).await.unwrap().map(|t| t.id), Some(second.id));
+    assert!(matches!(tenantry.tokens().issue("acme", "no address").await, Err(ChangeError::Invalid { .. })));
+    assert!(matches!(tenantry.tokens().issue("nobody", "ada@acme.example").await, Err(ChangeError::Unknown)));
+    tenantry.suspend("acme").await.unwrap();
+    assert!(matches!(tenantry.tokens().issue("acme", "ada@acme.example").await, Err(ChangeError::Status { .. })));
+}
