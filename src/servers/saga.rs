@@ -60,6 +60,7 @@ impl World {
         if self.admin.is_none() {
             let none = || StepError::fail("this set-up has no admin: it was begun as a script");
             let options = self.work.admin.as_ref().ok_or_else(none)?;
+            let options = options.clone().application_name(&application_name(run));
             self.admin = Some(options.connect().await?);
             run.check().await?;
         }
@@ -75,6 +76,9 @@ pub(super) struct SetUpSaga {
 impl SetUpSaga {
     pub(super) fn server(&self) -> &DatabaseServer {
         &self.work.server
+    }
+    pub(super) fn admin(&self) -> Option<&PgConnectOptions> {
+        self.work.admin.as_ref()
     }
     pub(super) fn len(&self) -> u32 {
         self.steps.len() as u32

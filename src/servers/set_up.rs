@@ -7,7 +7,7 @@ use crate::ident::{InvalidName, ServerName};
 use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::pg::script::{self, Landlord};
 use crate::pg::setup::{self, Admin};
-use crate::pg::{catalog, scram, session};
+use crate::pg::{catalog, end, scram, session};
 use crate::saga::{Begun, Claim, Engine, Intent, Observer, Outcome, Progress, Record};
 use crate::secret::CredentialId;
 use futures_core::future::BoxFuture;
@@ -237,6 +237,7 @@ impl SetUp {
         let worker = Uuid::now_v7().to_string();
         match engine.journal().claim(id, &worker, engine.settings().lease).await? {
             Claim::Taken(record) => {
+                self.end_sessions(saga, id).await?;
                 let undoing = Progress::turn(&record, engine.settings().lease);
                 engine.journal().record(record.writer(), &undoing).await?;
                 let record = Record { status: OperationStatus::Undoing, ..*record };
@@ -246,6 +247,15 @@ impl SetUp {
             Claim::Held(_) => Err(SetUpError::Busy { operation: id }),
             Claim::Over(_) => Ok(()),
         }
+    }
+
+    /// A worker that only stopped must not wake up behind the next one.
+    async fn end_sessions(&self, saga: &SetUpSaga, id: OperationId) -> Result<(), SetUpError> {
+        let Some(admin) = saga.admin() else { return Ok(()) };
+        let mut session = admin.connect().await.map_err(|source| self.unreachable(saga.server(), source))?;
+        let ended = end::workers(&mut session, &format!("tenantry/{id}/")).await;
+        session::close(session).await;
+        ended.map_err(|e| SetUpError::Landlord(StoreError::unavailable(e)))
     }
 
     async fn report(&self, name: &ServerName, outcome: Outcome) -> Result<SetUpReport, SetUpError> {

@@ -155,6 +155,19 @@ pub(crate) async fn works(lane: &Lane, slug: &str, server: &str) -> Result<Findi
     Ok(found)
 }
 
+/// What a set-up has made stays when the server is removed from the landlord: a DBA drops it.
+pub(crate) async fn clear_server(lane: &Lane, name: &str) -> Result<(), Anything> {
+    let mut server = superuser(&lane.near).await?;
+    let quoted = |what: &str| format!("\"torture_{name}{what}\"");
+    let mut statements = vec![format!("DROP DATABASE IF EXISTS {}", quoted("_maintenance"))];
+    statements.extend(["_blue", "_green", "_admin"].map(|role| format!("DROP ROLE IF EXISTS {}", quoted(role))));
+    for statement in statements {
+        #[expect(clippy::disallowed_methods, reason = "names of the driver's own, quoted")]
+        server.execute(sqlx::AssertSqlSafe(statement)).await?;
+    }
+    Ok(server.close().await?)
+}
+
 /// Before, or after: nothing in between.
 pub(crate) fn ends(saga: Saga, stands: &Stands, begun: bool) -> Findings {
     let status = match stands {

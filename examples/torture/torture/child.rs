@@ -25,12 +25,17 @@ pub(crate) struct Task {
     pub(crate) password: String,
     pub(crate) database: String,
     pub(crate) keys: String,
+    /// The near server, for a set-up.
+    pub(crate) near: u16,
 }
 
 impl Task {
     /// `None`: this process is no child.
     pub(crate) fn from_env() -> Result<Option<Self>, Anything> {
         std::env::var(TASK).ok().map(|text| Ok(serde_json::from_str(&text)?)).transpose()
+    }
+    fn dba(&self) -> PgConnectOptions {
+        lane::dba(self.near, &self.password)
     }
     pub(crate) fn hand_to(&self, command: &mut tokio::process::Command) -> Result<(), Anything> {
         command.env(TASK, serde_json::to_string(self)?);
@@ -59,7 +64,10 @@ async fn work(task: &Task) -> Result<(), Anything> {
         PgPoolOptions::new().max_connections(1).test_before_acquire(false).acquire_timeout(Duration::from_secs(5));
     let landlord = pool.connect_lazy_with(options.application_name(CHILD));
     let tenantry = lane::builder(landlord, &task.keys, lane::Program::of(task.saga))?.build().await?;
-    task.saga.run(&tenantry, &task.slug, &task.server).await?;
+    match task.saga {
+        Saga::SetUp => lane::set_up(&tenantry, &task.slug, task.dba()).await?,
+        saga => saga.run(&tenantry, &task.slug, &task.server).await?,
+    }
     tenantry.close().await;
     Ok(())
 }

@@ -33,6 +33,7 @@ struct State {
     /// The statement that each connection is at.
     at: HashMap<(Via, u64), Place>,
     seen: Vec<(Place, bool)>,
+    steps: Vec<String>,
     target: Option<(Target, mpsc::Sender<Hit>)>,
 }
 
@@ -58,7 +59,15 @@ impl Stand {
         told
     }
     pub(crate) fn step(&self, step: &str) {
-        self.state().step = step.into();
+        let mut state = self.state();
+        state.step = step.into();
+        state.steps.push(step.into());
+    }
+    /// Steps that the child has said to begin, and that sent nothing.
+    pub(crate) fn without_point(&self) -> Vec<String> {
+        let state = self.state();
+        let silent = |step: &&String| !state.seen.iter().any(|(place, _)| place.step == **step);
+        state.steps.iter().filter(silent).cloned().collect()
     }
     /// What the child has sent since it began; `true`: it was connecting.
     pub(crate) fn seen(&self) -> Vec<(Place, bool)> {
@@ -98,7 +107,8 @@ fn kind(via: Via, point: &Point) -> Option<&'static str> {
     match via {
         Via::Landlord if point.application == CHILD => Some("landlord"),
         Via::Landlord => None,
-        _ if !point.application.starts_with("tenantry/") => None,
+        _ if !point.application.starts_with("tenantry") => None,
+        _ if point.user == "torture_dba" => Some("admin"),
         _ if point.database.ends_with("_maintenance") => Some("cluster"),
         _ if point.user.ends_with("_blue") || point.user.ends_with("_green") => Some("inside"),
         _ if point.user.ends_with("_mig") => Some("migrator"),

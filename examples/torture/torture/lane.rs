@@ -90,6 +90,13 @@ impl Lane {
         let landlord_port = proxies[0].port();
         Ok(Self { near, far, proxies, stand, landlord, keys, password, landlord_port, rescuer, old })
     }
+    /// The admin of the near server.
+    pub(crate) fn dba(&self) -> PgConnectOptions {
+        dba(self.near_port(), &self.password)
+    }
+    pub(crate) fn near_port(&self) -> u16 {
+        self.proxies[1].port()
+    }
     pub(crate) fn server(&self, name: &str) -> &TestServer {
         if name == "far" { &self.far } else { &self.near }
     }
@@ -120,6 +127,18 @@ fn address(server: &TestServer) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, server.admin_options().get_port()).into()
 }
 
+/// The admin of the near server, through the proxy at this port.
+pub(crate) fn dba(port: u16, password: &str) -> PgConnectOptions {
+    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
+    options.username("torture_dba").password(password).database("postgres")
+}
+
+/// Sets a server up under names of its own.
+pub(crate) async fn set_up(tenantry: &Tenantry, name: &str, dba: PgConnectOptions) -> Result<(), Anything> {
+    tenantry.servers().set_up(name, dba).prefix(format!("torture_{name}")).await?;
+    Ok(())
+}
+
 /// 32 random bytes.
 fn random() -> String {
     data_encoding::BASE64.encode(&rand::random::<[u8; 32]>())
@@ -131,6 +150,9 @@ async fn landlord(server: &TestServer, password: &str) -> Result<PgPool, Anythin
     let role = sqlx::AssertSqlSafe(format!("CREATE ROLE torture_landlord LOGIN PASSWORD '{password}'"));
     admin.execute(role).await?;
     admin.execute("CREATE DATABASE torture_landlord OWNER torture_landlord").await?;
+    #[expect(clippy::disallowed_methods, reason = "as above")]
+    let role = sqlx::AssertSqlSafe(format!("CREATE ROLE torture_dba SUPERUSER LOGIN PASSWORD '{password}'"));
+    admin.execute(role).await?;
     let options: PgConnectOptions = server.admin_options().username("torture_landlord").password(password);
     let options = options.database("torture_landlord").application_name("torture rescuer");
     Ok(PgPoolOptions::new().max_connections(6).acquire_timeout(Duration::from_secs(20)).connect_lazy_with(options))

@@ -109,7 +109,7 @@ pub(crate) fn name(order: &Order) -> String {
 fn parse(at: &str) -> Result<Order, Anything> {
     let parts: Vec<&str> = at.split('|').collect();
     let [saga, step, kind, n, fault] = parts.as_slice() else { return Err("saga|step|kind|n|fault".into()) };
-    let kinds = ["landlord", "cluster", "inside", "migrator", "application"];
+    let kinds = ["landlord", "cluster", "inside", "migrator", "application", "admin"];
     let kind = kinds.into_iter().find(|k| k == kind).ok_or("no such kind of session")?;
     let all = Fault::FIRST.into_iter().chain(Fault::REST);
     let (far, fault) = (fault.ends_with(" far"), fault.trim_end_matches(" far"));
@@ -148,7 +148,7 @@ fn orders(points: &Points, options: &Options) -> Vec<Order> {
     for (n, order) in orders.iter_mut().enumerate() {
         order.far = n % 2 == 1;
         let kills = matches!(order.target, Some(Target::At(_, Fault::KillBefore | Fault::KillAfter)));
-        if kills && order.saga.prelude().is_none() && dice.random_bool(0.25) {
+        if kills && order.saga.prelude().is_none() && order.saga != Saga::SetUp && dice.random_bool(0.25) {
             let fault = second.choose(&mut dice).copied().unwrap_or(Fault::KillAfter);
             order.then = Some(Target::Nth(dice.random_range(1..80), fault));
         }

@@ -4,10 +4,11 @@ use super::auditor::{self, Mark, Stands};
 use super::child::Task;
 use super::director::{Hit, Target, Via};
 use super::fault::{Fault, Place};
-use super::lane::Lane;
+use super::lane::{Lane, set_up};
 use super::saga::{Saga, provision, settle};
 use std::process::Stdio;
 use std::time::Duration;
+use tenantry::sqlx;
 use tenantry::testing::proxy::Verdict;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -59,11 +60,15 @@ pub(crate) async fn run(lane: &Lane, spawn: Spawn<'_>, order: &Order, slug: &str
         second_hit = again;
         findings.extend(more);
     }
-    if let Err(error) = settle(&lane.rescuer, PATIENCE).await {
+    if let Err(error) = runner.bring_to_end(saga).await {
         findings.push(error.to_string());
     }
-    findings.extend(runner.judge(saga).await?);
-    runner.purge(saga, &mut findings).await?;
+    if saga == Saga::SetUp {
+        runner.try_server(&mut findings).await?;
+    } else {
+        findings.extend(runner.judge(saga).await?);
+        runner.purge(saga, &mut findings).await?;
+    }
     Ok(Ran { seen, hit, second_hit, findings })
 }
 
@@ -92,7 +97,7 @@ impl Runner<'_> {
             Some(point) = hits.recv() => {
                 hit = true;
                 if let Some(fault) = fault {
-                    findings.extend(self.strike(fault, point, &mut child).await?);
+                    findings.extend(self.strike(&saga, fault, point, &mut child).await?);
                 }
             }
             ended = talk_to_end(&mut child) => ended?,
@@ -102,6 +107,10 @@ impl Runner<'_> {
             child.kill().await?;
         }
         let said = talk.await??;
+        if !aimed {
+            let silent = self.lane.stand.without_point();
+            findings.extend(silent.into_iter().map(|step| format!("the step {step} has no point")));
+        }
         if !aimed && !matches!(said.as_deref(), Some("done")) && !saga.is_broken() {
             findings.push(format!("undisturbed, it said {said:?}"));
         }
@@ -118,6 +127,7 @@ impl Runner<'_> {
             password: self.lane.password.clone(),
             database: "torture_landlord".into(),
             keys: self.lane.keys.clone(),
+            near: self.lane.near_port(),
         };
         let mut command = (self.spawn)()?;
         task.hand_to(&mut command)?;
@@ -146,7 +156,7 @@ impl Runner<'_> {
     }
 
     /// Does it, while the statement is held.
-    async fn strike(&self, fault: Fault, hit: Hit, child: &mut Child) -> Result<Vec<String>, Anything> {
+    async fn strike(&self, saga: &Saga, fault: Fault, hit: Hit, child: &mut Child) -> Result<Vec<String>, Anything> {
         let mut findings = vec![];
         let verdict = match fault {
             Fault::KillBefore | Fault::KillAfter | Fault::KillAnswered => {
@@ -164,7 +174,7 @@ impl Runner<'_> {
                 signal(child, "STOP")?;
                 tokio::time::sleep(super::lane::LEASE).await;
                 let taken_over = !self.lane.rescuer.operations().open().await?.is_empty();
-                settle(&self.lane.rescuer, PATIENCE).await?;
+                self.bring_to_end(*saga).await?;
                 let mark = Mark::now(self.lane).await?;
                 // The late message goes its way, wherever that still leads.
                 let _ = hit.then.send(Verdict::Forward);
@@ -180,6 +190,38 @@ impl Runner<'_> {
         };
         let _ = hit.then.send(verdict);
         Ok(findings)
+    }
+
+    /// What a host does when its process has died: recovery, or the same call again.
+    async fn bring_to_end(&self, saga: Saga) -> Result<(), Anything> {
+        if saga != Saga::SetUp {
+            return settle(&self.lane.rescuer, PATIENCE).await;
+        }
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match set_up(&self.lane.rescuer, self.slug, self.lane.dba()).await {
+                Ok(()) => return Ok(()),
+                Err(error) if tokio::time::Instant::now() > until => return Err(error),
+                // The lease of the one that died.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// A tenant lives on the server that was set up; then both go.
+    async fn try_server(&self, findings: &mut Vec<String>) -> Result<(), Anything> {
+        let lived = async {
+            let rescuer = &self.lane.rescuer;
+            rescuer.provision(self.slug).server(self.slug).await?;
+            sqlx::query("INSERT INTO notes (text) VALUES ('mine')").execute(&rescuer.resolve(self.slug).await?).await?;
+            rescuer.purge(self.slug).force().await?;
+            rescuer.servers().remove(self.slug).await?;
+            Ok::<_, Anything>(())
+        };
+        findings.extend(lived.await.err().map(|e| format!("the server does not work: {e}")));
+        auditor::clear_server(self.lane, self.slug).await?;
+        findings.extend(auditor::audit(self.lane).await?);
+        Ok(())
     }
 
     async fn judge(&self, saga: Saga) -> Result<Vec<String>, Anything> {
