@@ -1,7 +1,7 @@
 //! One run: a child, a fault, recovery, judgement, and everything purged.
 use super::Anything;
 use super::auditor::{self, Mark, Stands};
-use super::child::Task;
+use super::child::{Task, chain};
 use super::director::{Hit, Target, Via};
 use super::fault::{Fault, Place};
 use super::lane::{Lane, set_up};
@@ -218,7 +218,7 @@ impl Runner<'_> {
             rescuer.servers().remove(self.slug).await?;
             Ok::<_, Anything>(())
         };
-        findings.extend(lived.await.err().map(|e| format!("the server does not work: {e}")));
+        findings.extend(lived.await.err().map(|e| format!("the server does not work: {}", chain(&*e))));
         auditor::clear_server(self.lane, self.slug).await?;
         findings.extend(auditor::audit(self.lane).await?);
         Ok(())
@@ -232,7 +232,7 @@ impl Runner<'_> {
         if saga.is_provision() {
             // Whatever became of it, the same key ends in a tenant.
             if let Err(error) = provision(&self.lane.rescuer, self.slug, self.server).await {
-                findings.push(format!("a retry with the same key failed: {error}"));
+                findings.push(format!("a retry with the same key failed: {}", chain(&error)));
             }
             findings.extend(auditor::audit(self.lane).await?);
         }
@@ -258,7 +258,7 @@ impl Runner<'_> {
         if let Stands::Tenant { .. } = auditor::stands(self.lane, self.slug).await?
             && let Err(error) = self.lane.rescuer.purge(self.slug).force().await
         {
-            findings.push(format!("the purge failed: {error}"));
+            findings.push(format!("the purge failed: {}", chain(&error)));
         }
         let left = auditor::audit(self.lane).await?;
         findings.extend(left.into_iter().map(|l| format!("after the purge: {l}")));
