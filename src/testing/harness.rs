@@ -62,9 +62,15 @@ impl Harness {
     /// A node: the facade that `configure` describes (production's own function, best), with throwaway keys and with
     /// the server `main` set up. Call it twice for two nodes of one application.
     pub async fn tenantry(&self, configure: impl FnOnce(Builder) -> Builder) -> Result<Tenantry, HarnessError> {
+        self.tenantry_on(self.server, configure).await
+    }
+    /// The same with its tenants on another server, which becomes `main`; the landlord stays where it is.
+    pub async fn tenantry_on(
+        &self, server: &TestServer, configure: impl FnOnce(Builder) -> Builder,
+    ) -> Result<Tenantry, HarnessError> {
         let builder = Tenantry::builder(self.landlord.clone()).keys(self.keys.clone());
         let tenantry = configure(builder).build().await?;
-        let set_up = tenantry.servers().set_up("main", self.server.admin_options()).prefix(self.prefix());
+        let set_up = tenantry.servers().set_up("main", server.admin_options()).prefix(self.prefix());
         set_up.await.map_err(Box::new)?;
         Ok(tenantry)
     }

@@ -1,0 +1,217 @@
+//! What stands in the way: each obstacle is named, and once it is gone the operation ends as it should.
+use crate::auditor::{self, assert_nothing};
+use crate::provision::migrated;
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
+use std::process::Command;
+use std::time::Duration;
+use tenantry::error::{After, ChangeError, ProvisionError};
+use tenantry::testing::server::{NoServer, ServerKind};
+use tenantry::testing::{Harness, TestServer};
+use tenantry::{Builder, Tenantry, sqlx};
+
+/// One try, so that the obstacle is told at once; recovery comes back to it.
+fn impatient(builder: Builder) -> Builder {
+    migrated(builder).attempts(1).backoff(Duration::from_millis(20), Duration::from_millis(100))
+}
+
+/// A server with these settings; `None`, loudly, where it takes none.
+async fn server(settings: &[(&str, &str)]) -> Option<TestServer> {
+    let builder = settings.iter().fold(TestServer::builder(), |b, (name, value)| b.setting(*name, *value));
+    match builder.start().await {
+        Err(NoServer::UrlTakesNoSettings { .. }) => {
+            println!("!!! SKIPPED: a server named by URL takes no settings !!!");
+            None
+        }
+        started => Some(started.unwrap()),
+    }
+}
+
+/// The cause as the journal keeps it, which any node can read.
+async fn told(tenantry: &Tenantry) -> String {
+    let open = tenantry.operations().open().await.unwrap();
+    open.iter().filter_map(|o| o.error.clone()).collect::<Vec<_>>().join("; ")
+}
+
+/// The same of an operation that has ended.
+async fn ended(harness: &Harness, id: Option<tenantry::OperationId>) -> String {
+    const ERROR: &str = "SELECT coalesce(error, '') || outputs::text FROM tenantry.operations WHERE id = $1";
+    let id = id.expect("an operation").as_uuid();
+    sqlx::query_scalar(ERROR).bind(id).fetch_one(harness.landlord()).await.unwrap()
+}
+
+/// Recovery until nothing is open.
+async fn recovered(tenantry: &Tenantry) {
+    for _ in 0..300 {
+        tenantry.operations().recover().await.unwrap();
+        if tenantry.operations().open().await.unwrap().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("still open: {:?}", tenantry.operations().open().await);
+}
+
+/// A purge that meets an obstacle goes on by itself, and says what it is.
+async fn purge_waits(tenantry: &Tenantry, slug: &str, for_what: &str) {
+    let error = tenantry.purge(slug).force().await.unwrap_err();
+    let ChangeError::Failed(failure) = &error else { panic!("{error:?}") };
+    assert_eq!(failure.after, After::Continuing, "{failure:?}");
+    assert!(failure.retry_after.is_some(), "{failure:?}");
+    let told = told(tenantry).await;
+    assert!(told.contains(for_what), "{told}");
+}
+
+#[tokio::test]
+async fn what_keeps_a_database_from_being_dropped_is_named() {
+    let Some(server) = server(&[("max_prepared_transactions", "10"), ("wal_level", "logical")]).await else { return };
+    let harness = Harness::on(Box::leak(Box::new(server))).await.unwrap();
+    let tenantry = harness.tenantry(impatient).await.unwrap();
+    for slug in ["session", "prepared", "slot"] {
+        tenantry.provision(slug).await.unwrap();
+    }
+    let inside = async |slug| -> PgConnection {
+        let database = auditor::login(&tenantry, slug).await.get_database().unwrap().to_owned();
+        harness.server().admin_options().database(&database).connect().await.unwrap()
+    };
+    let (session, mut prepared, mut slot) = (inside("session").await, inside("prepared").await, inside("slot").await);
+    // An inactive slot goes with its database, whoever made it; an active one has a session, which is named.
+    slot.execute("SELECT pg_create_logical_replication_slot('stuck', 'pgoutput')").await.unwrap();
+    slot.close().await.unwrap();
+    prepared.execute("BEGIN; CREATE TABLE mine (n int); PREPARE TRANSACTION 'a stranger''s'").await.unwrap();
+    prepared.close().await.unwrap();
+
+    purge_waits(&tenantry, "session", "(postgres)").await;
+    session.close().await.unwrap();
+    recovered(&tenantry).await;
+    purge_waits(&tenantry, "prepared", "a stranger's").await;
+    roll_back_prepared(&harness).await;
+    recovered(&tenantry).await;
+    tenantry.purge("slot").force().await.unwrap();
+    assert_nothing(&harness, "when everything is out of the way").await;
+}
+
+/// Its owner rolls it back, from a session in that database: which a purge has closed to all but a superuser's will.
+async fn roll_back_prepared(harness: &Harness) {
+    const WHERE: &str = "SELECT database::text FROM pg_prepared_xacts WHERE gid = 'a stranger''s'";
+    let mut admin = auditor::superuser(harness).await;
+    let database: String = sqlx::query_scalar(WHERE).fetch_one(&mut admin).await.unwrap();
+    sqlx::query("UPDATE pg_database SET datallowconn = true WHERE datname = $1")
+        .bind(&database)
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let mut inside = harness.server().admin_options().database(&database).connect().await.unwrap();
+    inside.execute("ROLLBACK PREPARED 'a stranger''s'").await.unwrap();
+    inside.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_without_a_free_connection_is_waited_for() {
+    let Some(small) = server(&[("max_connections", "16")]).await else { return };
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry_on(&small, impatient).await.unwrap();
+    tenantry.provision("before").await.unwrap();
+    let mut admin = small.admin_options().connect().await.unwrap();
+    admin.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'").await.unwrap();
+    let guest = small.admin_options().username("guest").password("guest");
+    let mut guests = vec![];
+    let full = loop {
+        match guest.connect().await {
+            Ok(session) => guests.push(session),
+            Err(error) => break auditor::code(&error),
+        }
+    };
+    assert_eq!(full, "53300");
+
+    let error = tenantry.provision("late").await.unwrap_err();
+    // It has made nothing there yet, so there is nothing to wait for.
+    assert!(matches!(&error, ProvisionError::Failed(f) if f.after == After::Undone), "{error:?}");
+    assert!(ended(&harness, error.operation_id()).await.contains("53300"));
+    let error = tenantry.suspend("before").await.unwrap_err();
+    assert!(matches!(&error, ChangeError::Failed(f) if f.after == After::Continuing), "{error:?}");
+    assert!(told(&tenantry).await.contains("53300"), "{}", told(&tenantry).await);
+    drop(guests);
+    recovered(&tenantry).await;
+    let before = tenantry.registry().find("before".into()).await.unwrap().unwrap();
+    assert_eq!(before.status(), tenantry::tenant::TenantStatus::Suspended);
+    tenantry.provision("late").await.unwrap();
+    for slug in ["before", "late"] {
+        tenantry.purge(slug).force().await.unwrap();
+    }
+    assert_eq!(auditor::in_landlord(harness.landlord()).await, Vec::<String>::new());
+    tenantry.close().await;
+    small.stop().await.unwrap();
+}
+
+/// A file system of a few megabytes, for databases alone; it goes when it is dropped.
+struct SmallDisk(std::path::PathBuf);
+impl SmallDisk {
+    /// `None`, loudly, where it cannot be mounted.
+    fn mount(size: &str) -> Option<Self> {
+        let directory = tempfile::Builder::new().prefix("tenantry-small-disk-").tempdir().unwrap().keep();
+        let done = |program: &str, words: &[&str]| {
+            Command::new(program).args(words).arg(&directory).status().is_ok_and(|status| status.success())
+        };
+        if !done("mount", &["-t", "tmpfs", "-o", size, "tenantry"]) {
+            println!("!!! SKIPPED: a tmpfs cannot be mounted here: A FULL DISK IS UNTESTED !!!");
+            let _ = std::fs::remove_dir(&directory);
+            return None;
+        }
+        let disk = Self(directory.clone());
+        assert!(done("chown", &["postgres"]) || done("chown", &["nobody"]));
+        Some(disk)
+    }
+    fn fill(&self) {
+        let zeros = format!("of={}", self.0.join("ballast").display());
+        let _ = Command::new("dd").args(["if=/dev/zero", "bs=64k", "status=none"]).arg(zeros).output();
+    }
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_undone_when_there_is_room() {
+    let server = TestServer::builder().start().await.unwrap();
+    if !matches!(server.kind(), ServerKind::Local { .. }) {
+        println!("!!! SKIPPED: only a local server's disk can be filled: A FULL DISK IS UNTESTED HERE !!!");
+        return;
+    }
+    let Some(disk) = SmallDisk::mount("size=30m") else { return };
+    let mut admin = server.admin_options().connect().await.unwrap();
+    // New databases go where `template0` is.
+    #[expect(clippy::disallowed_methods, reason = "a path of the test's own")]
+    let small = sqlx::AssertSqlSafe(format!("CREATE TABLESPACE small LOCATION '{}'", disk.0.display()));
+    admin.execute(small).await.unwrap();
+    admin.execute("ALTER DATABASE template0 SET TABLESPACE small").await.unwrap();
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry_on(&server, impatient).await.unwrap();
+    tenantry.provision("first").await.unwrap();
+    disk.fill();
+
+    let error = tenantry.provision("second").await.unwrap_err();
+    let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
+    assert!(matches!(failure.after, After::Undone | After::Undoing), "{failure:?}");
+    let told = ended(&harness, error.operation_id()).await;
+    assert!(told.contains("53100"), "{told}");
+    let purged = tenantry.purge("first").force().await;
+    if let Err(error) = &purged {
+        assert!(matches!(error, ChangeError::Failed(f) if f.after == After::Continuing), "{error:?}");
+        // A drop begins with a checkpoint, for which the server has no better word when it finds no room.
+        let told = self::told(&tenantry).await;
+        assert!(told.contains("dropping the database") && (told.contains("XX000") || told.contains("53100")), "{told}");
+    }
+    disk.free();
+    recovered(&tenantry).await;
+    tenantry.provision("second").await.unwrap();
+    tenantry.purge("second").force().await.unwrap();
+    assert_eq!(auditor::in_landlord(harness.landlord()).await, Vec::<String>::new());
+    tenantry.close().await;
+    server.stop().await.unwrap();
+}
