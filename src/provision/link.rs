@@ -78,14 +78,17 @@ impl Action<World> for Issue {
 
 /// Hands the link to its only receiver, if the host named one. `Ok` confirms it, and the bytes are forgotten; a crash in
 /// between delivers the same link again.
-pub(super) struct Deliver;
+pub(super) struct Deliver {
+    /// Whether there is somebody to hand it to: what happens elsewhere has an intent of its own.
+    pub(super) outside: bool,
+}
 #[async_trait]
 impl Action<World> for Deliver {
     fn name(&self) -> &'static str {
         "link.deliver"
     }
     fn joins_previous(&self) -> bool {
-        false
+        !self.outside
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
         let Some(delivery) = world.recipe.delivery.clone() else { return Ok(Value::Null) };

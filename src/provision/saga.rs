@@ -29,7 +29,7 @@ impl ProvisionSaga {
         let publish = steps.len();
         steps.push(Box::new(Publish));
         steps.push(Box::new(Issue));
-        steps.push(Box::new(Deliver));
+        steps.push(Box::new(Deliver { outside: recipe.delivery.is_some() }));
         steps.extend(hosts(&recipe.after, false));
         Self { shop, recipe: Arc::new(recipe), steps, publish }
     }
