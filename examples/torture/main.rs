@@ -1,4 +1,4 @@
-//! Kills, cuts and stops operations at every statement that they send:
+//! Kills, cuts and stops operations at statements that they send, chosen by a seed among all of them:
 //! `cargo run --release --example torture -- [--runs N] [--seed S] [--saga NAME] [--lanes N] [--json]`.
 //!
 //! A child process runs one saga through proxies that speak the PostgreSQL protocol. At a point (saga, step, kind of

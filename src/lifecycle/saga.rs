@@ -1,6 +1,6 @@
 use super::Verb;
 use super::server::{Admit, Close, Open, Refuse, Remove};
-use super::steps::{Abandon, Become, Forget, Park, Release, Resume};
+use super::steps::{Abandon, Become, Check, Forget, Park, Release, Resume};
 use super::world::World;
 use crate::error::StepError;
 use crate::saga::{Action, Run, Saga};
@@ -17,15 +17,19 @@ pub(crate) struct LifecycleSaga {
 
 impl LifecycleSaga {
     pub(super) fn new(shop: Workshop, verb: Verb) -> Self {
-        // A fence that began only goes forward: half a fence is no state that anybody asked for.
+        // A fence that began only goes forward: half a fence is no state that anybody asked for. Before it, under the
+        // lane, it is looked at once more whether it may begin.
         let (steps, no_return): (Vec<Box<dyn Action<World>>>, _) = match verb {
-            Verb::Suspend => (vec![Box::new(Park), Box::new(Refuse), Box::new(Become(Suspended))], 0),
-            Verb::Activate => (vec![Box::new(Admit), Box::new(Become(Active)), Box::new(Resume)], 0),
-            Verb::Archive { .. } => (vec![Box::new(Park), Box::new(Close), Box::new(Become(Archived))], 0),
-            Verb::Restore => (vec![Box::new(Open), Box::new(Become(Active)), Box::new(Resume)], 0),
+            Verb::Suspend => (vec![Box::new(Check), Box::new(Park), Box::new(Refuse), Box::new(Become(Suspended))], 1),
+            Verb::Activate => (vec![Box::new(Check), Box::new(Admit), Box::new(Become(Active)), Box::new(Resume)], 1),
+            Verb::Archive { .. } => {
+                (vec![Box::new(Check), Box::new(Park), Box::new(Close), Box::new(Become(Archived))], 1)
+            }
+            Verb::Restore => (vec![Box::new(Check), Box::new(Open), Box::new(Become(Active)), Box::new(Resume)], 1),
             // Refused first, which can be taken back; from the status `purging` on it only goes forward.
             Verb::Purge { .. } => (
                 vec![
+                    Box::new(Check),
                     Box::new(Park),
                     Box::new(Refuse),
                     Box::new(Become(Purging)),
@@ -35,7 +39,7 @@ impl LifecycleSaga {
                     Box::new(Abandon),
                     Box::new(Become(Deleted)),
                 ],
-                2,
+                3,
             ),
         };
         Self { shop, verb, steps, no_return }

@@ -16,6 +16,31 @@ const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
 /// The stored name of [`Forget`].
 pub(super) const FORGET: &str = "secrets.forget";
 
+/// Whether the tenant's status and deadline still allow it: they were looked at before the lane was taken, and another
+/// fence may have ended in between. From here on no other one begins. The moment that counts is the operation's begin,
+/// the same for each of its workers; and what it has itself done already is no reason to refuse.
+pub(super) struct Check;
+#[async_trait]
+impl Action<World> for Check {
+    fn name(&self) -> &'static str {
+        "status.check"
+    }
+    fn joins_previous(&self) -> bool {
+        false
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        let (verb, tenant) = (run.request::<Request>()?.verb, world.tenant().await?);
+        if !run.is_first() && verb.has_reached(tenant.status()) {
+            return Ok(Value::Null);
+        }
+        verb.check(&tenant, Some(run.record().begun_at)).map_err(StepError::fail)?;
+        Ok(Value::Null)
+    }
+    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
 /// Stops what the change lane is doing: its worker can write nothing any more.
 pub(super) struct Park;
 #[async_trait]

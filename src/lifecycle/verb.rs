@@ -42,6 +42,17 @@ impl Verb {
         }
     }
 
+    /// Whether an operation of this verb may have brought the tenant here.
+    pub(super) fn has_reached(self, status: TenantStatus) -> bool {
+        use TenantStatus::*;
+        match self {
+            Self::Suspend => status == Suspended,
+            Self::Activate | Self::Restore => status == Active,
+            Self::Archive { .. } => status == Archived,
+            Self::Purge { .. } => matches!(status, Purging | Deleted),
+        }
+    }
+
     /// Whether [`check`](Self::check) looks at a deadline.
     pub(super) fn asks_the_time(self) -> bool {
         matches!(self, Self::Restore | Self::Purge { force: false })

@@ -1,7 +1,8 @@
 use super::KIND;
 use super::status::ledger;
-use crate::error::StepError;
+use crate::error::{ChangeError, StepError};
 use crate::saga::{Action, Run, Saga};
+use crate::tenant::TenantStatus;
 use crate::worker::{Site, Workshop, close_ledger, run_migrations};
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ pub(crate) struct MigrateSaga {
 }
 
 pub(crate) struct World {
+    shop: Workshop,
     site: Site,
     migrations: &'static Migrator,
 }
@@ -47,7 +49,11 @@ impl Saga for MigrateSaga {
     }
     fn world(&self, run: &Run) -> Result<World, StepError> {
         let none = || StepError::park("this program has no tenant migrations; a newer one goes on with it");
-        Ok(World { site: Site::new(self.shop.clone(), run)?, migrations: self.migrations.ok_or_else(none)? })
+        Ok(World {
+            shop: self.shop.clone(),
+            site: Site::new(self.shop.clone(), run)?,
+            migrations: self.migrations.ok_or_else(none)?,
+        })
     }
 }
 
@@ -81,6 +87,7 @@ impl Action<World> for Migrate {
         let migrations = world.migrations;
         match self {
             Self::Create => {
+                only_active(world).await?;
                 let session = world.site.migrator(run).await?;
                 let newest = ledger(migrations, session).await?.last().map(|row| row.0);
                 Ok(json!({ "version": newest }))
@@ -105,6 +112,15 @@ impl Action<World> for Migrate {
             Self::Create => world.site.drop_migrator(run).await,
             _ => Ok(()),
         }
+    }
+}
+
+/// It was active before the lane was taken, and a fence may have ended in between.
+async fn only_active(world: &World) -> Result<(), StepError> {
+    match world.shop.registry.find(world.site.tenant().into()).await? {
+        Some(tenant) if tenant.status() == TenantStatus::Active => Ok(()),
+        Some(tenant) => Err(StepError::fail(ChangeError::Status { found: tenant.status() })),
+        None => Err(StepError::fail(ChangeError::Unknown)),
     }
 }
 

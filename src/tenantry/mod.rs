@@ -98,12 +98,13 @@ impl Tenantry {
     pub fn archive<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Archive> {
         Call::new(self, Archive::new(tenant.into()))
     }
-    /// Lets an archived tenant in again, before its deadline.
+    /// Lets an archived tenant in again, before its deadline: it is active then, also if it was suspended before.
     pub fn restore<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Restore> {
         Call::new(self, Restore::new(tenant.into()))
     }
     /// Destroys a tenant: database, roles, secrets, tokens. History stays, the slug is free again. Refused unless it is
-    /// forced or the deadline of an archive is over.
+    /// forced or the deadline of an archive is over. A provisioning that is under way is stopped and removed; the host's
+    /// steps of it are not compensated, for that undo the operation instead.
     pub fn purge<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Purge> {
         Call::new(self, Purge::new(tenant.into()))
     }

@@ -1,6 +1,6 @@
 //! What the verbs on a tenant that exists have in common.
 use super::Workshop;
-use crate::error::{After, ChangeError};
+use crate::error::{After, ChangeError, Failure};
 use crate::operation::OperationStatus;
 use crate::saga::{Begun, Intent, Outcome, Record};
 
@@ -27,11 +27,25 @@ fn usable(found: Begun) -> Result<Begun, ChangeError> {
     }
 }
 
+/// What was refused under the lane, before anything happened, is refused as it would have been before it.
+fn typed(mut failure: Failure) -> ChangeError {
+    if failure.after != After::Undone {
+        return failure.into();
+    }
+    match failure.cause.downcast::<ChangeError>() {
+        Ok(error) => *error,
+        Err(cause) => {
+            failure.cause = cause;
+            failure.into()
+        }
+    }
+}
+
 /// The operation, if it ended as intended; or why it did not.
 pub(crate) fn ended(outcome: Outcome) -> Result<Record, ChangeError> {
     let record = outcome.record;
     let after = match (outcome.failure, record.status) {
-        (Some(failure), _) => return Err(failure.into()),
+        (Some(failure), _) => return Err(typed(failure)),
         (None, OperationStatus::Done) => return Ok(record),
         (None, OperationStatus::Undone) => After::Undone,
         (None, OperationStatus::Undoing) => After::Undoing,

@@ -118,8 +118,8 @@ async fn a_purge_that_is_undone_lets_the_provisioning_go_on() {
     for n in [11, 13, 16] {
         let slug = format!("acme-{n}");
         let stopped = Stopped::at(&harness, &tenantry, slug.clone(), "record", n).await.expect("on its way");
-        // Nothing of what follows the first step is written down, until the purge is given up.
-        let outage = Outage::of(2..6, Lost::Call).only("record");
+        // Nothing of what follows the first two steps is written down, until the purge is given up.
+        let outage = Outage::of(3..7, Lost::Call).only("record");
         let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
         let lifecycle = Lifecycle::new(tenantry.workshop(), engine(journal.clone()));
         let purge = lifecycle.apply(Verb::Purge { force: true }, slug.as_str().into(), &Observer::none()).await;

@@ -110,3 +110,35 @@ async fn a_link_can_be_issued_anew() {
     tenantry.suspend("acme").await.unwrap();
     assert!(matches!(tenantry.tokens().issue("acme", "ada@acme.example").await, Err(ChangeError::Status { .. })));
 }
+
+/// Another fence ended between a call's look at the tenant and its intent: the look is repeated under the lane.
+#[tokio::test]
+async fn what_another_fence_has_made_impossible_is_refused_and_undone() {
+    use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
+    use tenantry::saga::{Begun, Intent, Journal, PgJournal};
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let journal = PgJournal::new(harness.landlord().clone());
+    let acme = tenantry.provision("acme").await.unwrap().tenant;
+    let archived = tenantry.provision("archived").await.unwrap().tenant;
+    tenantry.archive("archived").await.unwrap();
+    let late = [
+        ("purge", &acme, serde_json::json!({ "purge": { "force": false } })),
+        ("purge", &archived, serde_json::json!({ "purge": { "force": false } })),
+        ("suspend", &archived, serde_json::json!("suspend")),
+        ("activate", &archived, serde_json::json!("activate")),
+    ];
+    for (kind, tenant, verb) in late {
+        let mut intent = Intent::new(OperationId::new(), kind, Lane::Fence, Subject::Tenant(tenant.id()));
+        intent.request = serde_json::json!({ "tenant": tenant.id(), "verb": verb });
+        intent.total = 4;
+        let begun = journal.begin(&intent).await.unwrap();
+        assert!(matches!(begun, Begun::New(_)), "{begun:?}");
+        tenantry.operations().recover().await.unwrap();
+        let ended = tenantry.operations().get(intent.id).await.unwrap().unwrap();
+        assert_eq!(ended.status, OperationStatus::Undone, "{kind}: {ended:?}");
+    }
+    tenantry.resolve("acme").await.unwrap().execute("SELECT count(*) FROM notes").await.unwrap();
+    tenantry.restore("archived").await.unwrap();
+    tenantry.resolve("archived").await.unwrap().execute("SELECT count(*) FROM notes").await.unwrap();
+}

@@ -12,8 +12,10 @@ use sqlx::{PgPool, Postgres, Row};
 /// statement for a takeover: after that wait the epoch's condition is looked at anew. A plain EXISTS would let a stale
 /// write that waits for something else land after the takeover.
 ///
-/// A write of an operation whose journal is in this very database is not waited for on the disk: it is committed with
-/// the journal's next intent, which is, and before which nothing happens elsewhere. Commits get lost from the end alone.
+/// A write of an operation whose journal is in this very database is not waited for on the disk. Commits get lost from
+/// the end alone, so a crash of the landlord that takes it takes the record of its step too: the step runs again, from an
+/// intent that was waited for. The operation's end is waited for again. A step whose effect elsewhere must find this write
+/// has an intent of its own between the two.
 macro_rules! fenced {
     ($($part:expr),+ $(,)?) => {
         concat!(
