@@ -60,6 +60,10 @@ impl StepError {
     pub(crate) fn is_fenced(&self) -> bool {
         matches!(self.source.downcast_ref::<StoreError>(), Some(StoreError::Fenced))
     }
+    /// Whether the journal may have lost what this worker takes for true.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        matches!(self.source.downcast_ref::<StoreError>(), Some(StoreError::Forgotten))
+    }
 }
 /// By SQLSTATE, as [`sqlstate::is_transient`] says.
 impl From<sqlx::Error> for StepError {
@@ -69,6 +73,9 @@ impl From<sqlx::Error> for StepError {
 }
 impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
-        Self { then: Then::retry_if(matches!(error, StoreError::Unavailable(_))), source: error.into() }
+        Self {
+            then: Then::retry_if(matches!(error, StoreError::Unavailable(_) | StoreError::Forgotten)),
+            source: error.into(),
+        }
     }
 }

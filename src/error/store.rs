@@ -16,6 +16,9 @@ pub enum StoreError {
     Taken(Taken),
     /// A newer worker has taken over: stop, and undo nothing.
     Fenced,
+    /// It has crashed or failed over, and may have lost what was written last: take hold of the operation anew, and read
+    /// what is known.
+    Forgotten,
     /// It will never take this value (a NUL in a text, a number out of range): change it first.
     Refused(Cause),
     /// A stored row cannot be read.
@@ -64,6 +67,7 @@ impl fmt::Display for StoreError {
             }
             Self::Taken(Taken::Room(server)) => write!(f, "the server {server} takes no more tenants"),
             Self::Fenced => f.write_str("a newer worker has taken over; this one has stopped"),
+            Self::Forgotten => f.write_str("the store has crashed or failed over since; read again what it knows"),
             Self::Refused(_) => f.write_str("the store does not take this value; change it"),
             Self::Corrupt(_) => f.write_str("a stored row cannot be read"),
         }
@@ -73,7 +77,7 @@ impl StdError for StoreError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Unavailable(c) | Self::Conflict(c) | Self::Refused(c) | Self::Corrupt(c) => Some(c.as_dyn()),
-            Self::Taken(_) | Self::Fenced => None,
+            Self::Taken(_) | Self::Fenced | Self::Forgotten => None,
         }
     }
 }

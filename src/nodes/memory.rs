@@ -1,5 +1,5 @@
 #![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
-use super::{LiveNode, Node, NodeId, Nodes};
+use super::{LiveNode, Node, NodeId, Nodes, Share};
 use crate::error::StoreError;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 
 /// Heartbeats in memory, by this process's clock.
 #[derive(Debug, Default)]
-pub struct MemoryNodes(Mutex<BTreeMap<NodeId, LiveNode>>);
+pub struct MemoryNodes(Mutex<BTreeMap<NodeId, (LiveNode, Share)>>);
 impl MemoryNodes {
-    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, LiveNode>> {
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, (LiveNode, Share)>> {
         // Nothing under this lock panics half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -21,12 +21,27 @@ impl MemoryNodes {
 impl Nodes for MemoryNodes {
     async fn beat(&self, node: &Node) -> Result<(), StoreError> {
         let live = LiveNode { node: node.clone(), seen_at: OffsetDateTime::now_utc() };
-        self.nodes().insert(node.id, live);
+        let mut nodes = self.nodes();
+        let share = nodes.get(&node.id).map_or(Share::NONE, |(_, share)| *share);
+        nodes.insert(node.id, (live, share));
         Ok(())
     }
     async fn live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError> {
         let since = OffsetDateTime::now_utc() - within;
-        Ok(self.nodes().values().filter(|n| n.seen_at >= since).cloned().collect())
+        Ok(self.nodes().values().map(|(n, _)| n).filter(|n| n.seen_at >= since).cloned().collect())
+    }
+    async fn claim(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError> {
+        let (mut nodes, since) = (self.nodes(), OffsetDateTime::now_utc() - within);
+        let live = nodes.iter().filter(|(other, (n, _))| **other == id || n.seen_at >= since);
+        let (all, others) = live.fold((0, 0), |(all, others), (other, (_, share))| {
+            (all + 1, others + if *other == id { 0 } else { share.stored() as u64 })
+        });
+        let granted = Share::granted(all, others);
+        match nodes.get_mut(&id) {
+            Some((_, share)) => *share = held.max(granted),
+            None => return Ok(Share::NONE),
+        }
+        Ok(granted)
     }
     async fn leave(&self, id: NodeId) -> Result<(), StoreError> {
         self.nodes().remove(&id);

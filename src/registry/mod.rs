@@ -14,7 +14,7 @@ mod postgres;
 mod rules;
 #[cfg(feature = "testing")]
 pub use memory::MemoryRegistry;
-pub use postgres::PgTenantRegistry;
+pub use postgres::{Change, PgChanges, PgTenantRegistry};
 
 /// The minimum that resolver and web need: three reads.
 ///

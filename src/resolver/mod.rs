@@ -31,6 +31,8 @@ pub trait ConnectionResolver: Send + Sync + 'static {
     /// Something about the tenant changed: who resolves it after this call is told what holds after this call. Handles
     /// that are out stay; they find out when they are used.
     fn invalidate(&self, tenant: TenantId);
+    /// The same for all tenants, and for names that were nobody's: whoever cannot say what changed calls it.
+    fn invalidate_all(&self);
     /// Refuses new work, waits a bounded time for what is out, closes. Nothing of the resolver runs when it returns.
     /// Idempotent.
     ///
@@ -49,6 +51,9 @@ impl<T: ConnectionResolver + ?Sized> ConnectionResolver for Arc<T> {
     }
     fn invalidate(&self, tenant: TenantId) {
         (**self).invalidate(tenant);
+    }
+    fn invalidate_all(&self) {
+        (**self).invalidate_all();
     }
     async fn close(&self) {
         (**self).close().await;

@@ -6,9 +6,12 @@
 //!
 //! # A landlord that forgets
 //!
-//! A landlord that fails over to an *asynchronous* standby may forget its last commits. Prefer a synchronous one; where
-//! there is none, this is what happens:
+//! What merely happened is committed without waiting for the disk, so a landlord that crashes may forget its last
+//! moments; what is intended is waited for. One that fails over to an *asynchronous* standby may forget that too: prefer a
+//! synchronous one. This is what happens:
 //!
+//! - A worker that lives on is told by its next record, [`Forgotten`](StoreError::Forgotten): a table that recovery empties
+//!   holds the landlord's incarnation. It takes hold of the operation anew and goes by what the landlord knows.
 //! - A worker whose epoch the standby does not know is [`Fenced`](StoreError::Fenced): it stops and undoes nothing. What
 //!   the standby still knows of the operation is recovered from there, since every step may run again.
 //! - An operation that is forgotten as a whole leaves roles and a database that no committed intent names. Nobody

@@ -35,6 +35,11 @@ impl PgJournal {
         row.as_ref().map(record).transpose()
     }
 
+    async fn refusal(&self, writer: Writer) -> Result<StoreError, StoreError> {
+        let asked = sqlx::query_scalar(sql::FORGOTTEN).bind(writer.operation.as_uuid()).bind(writer.epoch);
+        Ok(if asked.fetch_one(&self.landlord).await? { StoreError::Forgotten } else { StoreError::Fenced })
+    }
+
     async fn insert(&self, intent: &Intent) -> Result<Option<Record>, sqlx::Error> {
         let statement = match intent.lane {
             Lane::Change => sql::BEGIN_CHANGE,
@@ -135,7 +140,10 @@ impl Journal for PgJournal {
             .bind(progress.status.is_over())
             .fetch_optional(&self.landlord)
             .await?;
-        row.as_ref().ok_or(StoreError::Fenced).and_then(event)
+        match row {
+            Some(row) => event(&row),
+            None => Err(self.refusal(writer).await?),
+        }
     }
 
     async fn park_change(&self, subject: &Subject, by: Writer) -> Result<Option<Record>, StoreError> {

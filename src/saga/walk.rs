@@ -222,6 +222,8 @@ impl<S: Saga> Walk<'_, S> {
         let retry_after = progress.retry_after;
         match self.note(progress).await {
             Err(e) if e.is_fenced() => return Ok(Some(self.outcome(None))),
+            // The step may have failed for that alone: it is taken up again from where the landlord stands.
+            Err(e) if e.is_forgotten() => return Ok(None),
             noted => noted.map_err(store_error)?,
         }
         if after == After::Undone {
@@ -242,7 +244,7 @@ impl<S: Saga> Walk<'_, S> {
 
     async fn let_go(mut self) -> Result<Outcome, StoreError> {
         match self.note(Progress::of(self.run.record())).await {
-            Err(e) if !e.is_fenced() => Err(store_error(e)),
+            Err(e) if !e.is_fenced() && !e.is_forgotten() => Err(store_error(e)),
             _ => Ok(self.outcome(None)),
         }
     }

@@ -17,9 +17,13 @@ pub(super) const TABLES: &[Table] = &[
     table(
         "tenants",
         "id slug name status metadata kept_until created_at updated_at deleted_at",
-        "tenants_pkey tenants_slug tenant_deleted",
+        "tenants_pkey tenants_slug tenant_deleted tenants_changed",
     ),
-    table("tenant_domains", "domain tenant_id created_at", "tenant_domains_pkey tenant_domains_tenant"),
+    table(
+        "tenant_domains",
+        "domain tenant_id created_at",
+        "tenant_domains_pkey tenant_domains_tenant tenant_domains_changed",
+    ),
     table(
         "database_servers",
         "name host port tls root_certificate admin_role blue green maintenance login secret_version status \
@@ -31,7 +35,7 @@ pub(super) const TABLES: &[Table] = &[
         "tenant_databases",
         "tenant_id kind driver server host port database login roles credential generation status settings \
          created_at updated_at dropped_at",
-        "tenant_databases_pkey tenant_databases_primary",
+        "tenant_databases_pkey tenant_databases_primary tenant_databases_changed",
     ),
     table(
         "tenant_database_users",
@@ -43,10 +47,11 @@ pub(super) const TABLES: &[Table] = &[
         "owner database role purpose version key_id record created_at",
         "credentials_key credentials_pkey",
     ),
+    table("incarnation", "only_one id", "incarnation_pkey"),
     table(
         "operations",
         "id kind lane subject idempotency_key reason request status step intended done total outputs error \
-         attempts seq worker leased_until retry_at recoverable created_at updated_at finished_at",
+         attempts seq worker incarnation leased_until retry_at recoverable created_at updated_at finished_at",
         "operations_key operations_open operations_pkey operations_subject",
     ),
     table("lanes", "subject change fence", "lanes_pkey"),
@@ -57,5 +62,5 @@ pub(super) const TABLES: &[Table] = &[
          revoked_at delivered_at",
         "setup_tokens_hash_key setup_tokens_pkey setup_tokens_tenant",
     ),
-    table("nodes", "id name started_at seen_at facts", "nodes_pkey"),
+    table("nodes", "id name started_at seen_at facts share", "nodes_pkey"),
 ];

@@ -2,6 +2,8 @@
 use super::Tenantry;
 use crate::error::RunError;
 use crate::nodes::Node;
+use crate::registry::{Change, PgChanges};
+use futures_util::StreamExt;
 use serde::Serialize;
 use std::{future::Future, sync::atomic::Ordering, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
@@ -25,8 +27,8 @@ impl Problem {
 }
 
 impl Tenantry {
-    /// Everything that must go on in the background, as one future that the host spawns: heartbeat and recovery. Ends
-    /// when `shutdown` does or the facade is closed. Dropping it is like the death of the process: recovery on another
+    /// Everything that must go on in the background, as one future that the host spawns: heartbeat, recovery, and what
+    /// other nodes change. Ends when `shutdown` does or the facade is closed. Dropping it is like the death of the process: recovery on another
     /// node goes on.
     ///
     /// # Errors
@@ -48,6 +50,7 @@ impl Tenantry {
                 () = this.inner.stop.cancelled() => {}
                 () = this.beats(&node) => {}
                 () = this.recovers() => {}
+                () = this.hears() => {}
             }
             // Its row would be forgotten in time; saying so lets others share its budget at once.
             if let Err(error) = this.inner.nodes.leave(node.id).await {
@@ -78,6 +81,17 @@ impl Tenantry {
                 Ok(report) if report != Default::default() => tracing::info!(?report, "recovery"),
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "recovery failed"),
+            }
+        }
+    }
+
+    /// Forgets what other nodes have changed, as they change it.
+    async fn hears(&self) {
+        let mut changes = PgChanges::new(self.inner.background.clone()).follow();
+        while let Some(change) = changes.next().await {
+            match change {
+                Change::Tenant(id) => self.inner.resolver.invalidate(id),
+                Change::Missed | Change::Lost => self.inner.resolver.invalidate_all(),
             }
         }
     }

@@ -273,11 +273,11 @@ impl Builder {
     }
 }
 
-/// Signs of life go over connections of their own, two at most: a host that has used up its pool must not lose its
-/// leases for that.
+/// Signs of life and news go over connections of their own, three at most: a host that has used up its pool must not lose
+/// its leases for that.
 fn background(landlord: &sqlx::PgPool) -> sqlx::PgPool {
     let options = landlord.connect_options().as_ref().clone().application_name(BACKGROUND);
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(2).idle_timeout(Duration::from_secs(60));
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(3).idle_timeout(Duration::from_secs(60));
     pool.acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options)
 }
 

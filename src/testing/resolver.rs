@@ -82,6 +82,7 @@ impl ConnectionResolver for FixedResolver {
         self.names.get(&tenant.into_owned()).cloned().unwrap_or(Err(ResolveError::Unknown))
     }
     fn invalidate(&self, _: TenantId) {}
+    fn invalidate_all(&self) {}
     /// Resolves no more. The pools are the test's own and stay open.
     async fn close(&self) {
         self.closed.store(true, Ordering::Release);

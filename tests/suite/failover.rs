@@ -1,5 +1,6 @@
 //! A landlord that fails over to an asynchronous standby forgets its last commits: who can see it stops.
 use crate::auditor;
+use crate::lanes::Stopped;
 use crate::provision::migrated;
 use sqlx::Executor;
 use std::sync::Arc;
@@ -86,4 +87,49 @@ async fn a_database_whose_intent_was_forgotten_is_reported_and_not_touched() {
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
     assert!(matches!(failure.cause.downcast_ref(), Some(ClusterError::Foreign { .. })), "{failure:?}");
     assert_eq!(auditor::on_server(&harness).await, before, "found, named and left alone");
+}
+
+/// The worker lives on, and takes for true what the landlord has forgotten in a crash: the tenant's place, and the progress
+/// that followed, were committed without a wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_outlives_a_crash_of_the_landlord_does_again_what_was_forgotten() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    // Tenant, place and secrets are written; the intent of what comes next is on its way.
+    let stopped = Stopped::at(&harness, &tenantry, "acme".into(), "record", 3).await.expect("on its way");
+    forget(&harness, "UPDATE tenantry.operations SET done = 1").await;
+    forget(&harness, "DELETE FROM tenantry.placements").await;
+    forget(&harness, "UPDATE tenantry.database_servers SET tenants = 0").await;
+    // What recovery from a crash does with an unlogged table.
+    forget(&harness, "DELETE FROM tenantry.incarnation").await;
+    let acme = stopped.wakes().await.unwrap();
+    let places: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM tenantry.placements").fetch_one(harness.landlord()).await.unwrap();
+    assert_eq!(places, 1, "a tenant without a place could never be removed");
+    tenantry.resolve("acme").await.unwrap().execute("SELECT count(*) FROM notes").await.unwrap();
+    tenantry.purge(acme.tenant.id()).force().await.unwrap();
+    assert_eq!(auditor::on_server(&harness).await, Vec::<String>::new(), "nothing of it is left");
+}
+
+/// Recovery from a crash empties what is unlogged, so that each worker's hold ends with it.
+#[tokio::test]
+async fn a_crash_begins_a_new_incarnation() {
+    let server = tenantry::testing::TestServer::builder().local_only().start().await.unwrap();
+    let server: &'static _ = Box::leak(Box::new(server));
+    let harness = Harness::on(server).await.unwrap();
+    let incarnation = async || {
+        let id = sqlx::query_scalar::<_, sqlx::types::Uuid>("SELECT tenantry.current_incarnation()");
+        id.fetch_one(harness.landlord()).await
+    };
+    let before = incarnation().await.unwrap();
+    assert_eq!(incarnation().await.unwrap(), before);
+    server.crash().await.unwrap();
+    // The pool's connections are gone; one of its next ones is a new one.
+    let after = loop {
+        match incarnation().await {
+            Ok(id) => break id,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_ne!(after, before);
 }

@@ -7,6 +7,7 @@ mod archive;
 mod auditor;
 mod borders;
 mod canary;
+mod changes;
 mod crash;
 mod drop_in;
 mod engine;

@@ -81,7 +81,7 @@ async fn each_column_index_and_trigger_is_missed() {
         FROM information_schema.columns WHERE table_schema = 'tenantry' AND table_name <> 'schema_migrations'";
     const PARTS: &str = "SELECT format('the index or trigger %s on tenantry.%s', name, tablename) FROM (
             SELECT indexname AS name, tablename FROM pg_indexes WHERE schemaname = 'tenantry'
-            UNION ALL SELECT trigger_name, event_object_table FROM information_schema.triggers
+            UNION SELECT trigger_name, event_object_table FROM information_schema.triggers
                 WHERE trigger_schema = 'tenantry') AS part
         WHERE tablename <> 'schema_migrations'";
     const EMPTY: &str = "DO $$ DECLARE name text; BEGIN

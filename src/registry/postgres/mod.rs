@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+mod changes;
 mod databases;
 mod domains;
 mod places;
@@ -22,6 +23,7 @@ mod servers;
 mod tenants;
 mod users;
 mod write;
+pub use changes::{Change, PgChanges};
 
 /// The landlord's own tables, over the host's own pool.
 ///

@@ -114,6 +114,12 @@ impl Cache {
         self.names.retain(|_, answer| answer.tenant != tenant);
     }
 
+    /// The same for all.
+    pub(super) fn invalidate_all(&mut self) {
+        self.invalidated = self.last;
+        self.names.clear();
+    }
+
     /// The same for whoever was refused with what was known then. False if somebody looked or doubted since: many are
     /// refused at once, and one look is enough.
     pub(super) fn distrust(&mut self, tenant: TenantId, since: Instant, now: Instant) -> bool {

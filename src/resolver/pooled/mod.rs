@@ -129,6 +129,12 @@ impl ConnectionResolver for PooledResolver {
         state.flights.clear();
     }
 
+    fn invalidate_all(&self) {
+        let mut state = self.0.state();
+        state.cache.invalidate_all();
+        state.flights.clear();
+    }
+
     async fn close(&self) {
         let pools = {
             let mut state = self.0.state();

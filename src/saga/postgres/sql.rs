@@ -52,7 +52,7 @@ pub(super) const CLAIM: &str = "WITH lock AS (
 ), op AS (
     UPDATE tenantry.operations o
     SET worker = $2, leased_until = now() + make_interval(secs => $3), retry_at = NULL, attempts = o.attempts + 1,
-        updated_at = now()
+        incarnation = tenantry.current_incarnation(), updated_at = now()
     FROM lock
     WHERE o.id = lock.operation AND o.status IN ('running', 'undoing')
       AND (o.worker = $2 OR (o.leased_until <= now() AND (o.retry_at IS NULL OR o.retry_at <= now())))
@@ -68,6 +68,9 @@ pub(super) const RENEW: &str = "WITH fence AS (
 UPDATE tenantry.operations o SET leased_until = now() + make_interval(secs => $3)
 FROM fence WHERE o.id = fence.operation AND o.status IN ('running', 'undoing')";
 
+/// No row: another epoch, or the landlord has crashed since the worker took hold of it. What the worker knows to be done
+/// may be forgotten then, all commits included that were not waited for: this one is the first that would say otherwise.
+///
 /// What merely happened is committed without waiting for the disk ($11 is false): `set_config` is local to this
 /// statement's own transaction.
 pub(super) const RECORD: &str = "WITH fence AS (
@@ -83,6 +86,7 @@ pub(super) const RECORD: &str = "WITH fence AS (
         seq = o.seq + 1, updated_at = now(), finished_at = CASE WHEN $12 THEN now() END
     FROM fence
     WHERE o.id = fence.operation AND o.status IN ('running', 'undoing') AND fence.commit IS NOT NULL
+      AND o.incarnation = (SELECT id FROM tenantry.incarnation)
     RETURNING o.id, o.subject, o.seq, o.total
 ), lane AS (
     UPDATE tenantry.lanes l
@@ -92,6 +96,11 @@ pub(super) const RECORD: &str = "WITH fence AS (
 INSERT INTO tenantry.operation_events (operation, seq, step, status, done, total, error)
 SELECT id, seq, $4, $3, $6, total, $8 FROM op
 RETURNING operation, seq, at, step, status, done, total, error";
+
+/// Of a record that was refused: whether that is for the incarnation alone.
+pub(super) const FORGOTTEN: &str = "SELECT EXISTS (SELECT FROM tenantry.operations o \
+    JOIN tenantry.epochs e ON e.operation = o.id WHERE o.id = $1 AND e.epoch = $2 AND o.status IN ('running', 'undoing') \
+    AND NOT EXISTS (SELECT FROM tenantry.incarnation i WHERE i.id = o.incarnation))";
 
 /// One row if the fence holds; `change` is what is parked now. The lane needs no lock: while the fence has its own, no
 /// new change begins, and one that ends at this moment is not parked. The epoch is raised again on a repetition, which harms

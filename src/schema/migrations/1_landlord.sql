@@ -131,6 +131,23 @@ $$;
 CREATE TRIGGER tenant_deleted AFTER UPDATE OF status ON tenantry.tenants
     FOR EACH ROW WHEN (NEW.status = 'deleted' AND OLD.status <> 'deleted') EXECUTE FUNCTION tenantry.tenant_deleted();
 
+-- Nodes cache who a tenant is and where: a change is told with its commit, whoever makes it. A new tenant is told when
+-- it becomes active; nobody has cached it before.
+CREATE FUNCTION tenantry.tenant_changed() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pg_notify('tenantry_changes', (CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END
+        ->> TG_ARGV[0]));
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER tenants_changed AFTER UPDATE OR DELETE ON tenantry.tenants
+    FOR EACH ROW EXECUTE FUNCTION tenantry.tenant_changed('id');
+CREATE TRIGGER tenant_domains_changed AFTER INSERT OR UPDATE OR DELETE ON tenantry.tenant_domains
+    FOR EACH ROW EXECUTE FUNCTION tenantry.tenant_changed('tenant_id');
+CREATE TRIGGER tenant_databases_changed AFTER INSERT OR UPDATE OR DELETE ON tenantry.tenant_databases
+    FOR EACH ROW EXECUTE FUNCTION tenantry.tenant_changed('tenant_id');
+
 CREATE TABLE tenantry.credentials (
     owner      text NOT NULL,
     database   text NOT NULL,
@@ -143,6 +160,25 @@ CREATE TABLE tenantry.credentials (
     PRIMARY KEY (owner, database, role, purpose, version)
 );
 CREATE INDEX credentials_key ON tenantry.credentials (key_id);
+
+-- A new id after each crash of this server and each failover: recovery empties what is unlogged. Commits that were not
+-- waited for may be gone then, and a worker that goes by them must read anew what it has done.
+CREATE UNLOGGED TABLE tenantry.incarnation (
+    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    id       uuid NOT NULL DEFAULT gen_random_uuid()
+);
+CREATE FUNCTION tenantry.current_incarnation() RETURNS uuid
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found uuid := (SELECT id FROM tenantry.incarnation);
+BEGIN
+    IF found IS NULL THEN
+        INSERT INTO tenantry.incarnation DEFAULT VALUES ON CONFLICT DO NOTHING;
+        found := (SELECT id FROM tenantry.incarnation);
+    END IF;
+    RETURN found;
+END
+$$;
 
 CREATE TABLE tenantry.operations (
     id              uuid PRIMARY KEY,
@@ -162,6 +198,7 @@ CREATE TABLE tenantry.operations (
     attempts        integer NOT NULL DEFAULT 0,
     seq             bigint NOT NULL DEFAULT 0,
     worker          text NOT NULL,
+    incarnation     uuid NOT NULL DEFAULT tenantry.current_incarnation(),  -- in which its worker took hold of it
     leased_until    timestamptz NOT NULL,
     retry_at        timestamptz,
     recoverable     boolean NOT NULL DEFAULT true,
@@ -216,5 +253,7 @@ CREATE TABLE tenantry.nodes (
     name       text NOT NULL,
     started_at timestamptz NOT NULL DEFAULT now(),
     seen_at    timestamptz NOT NULL DEFAULT now(),
-    facts      jsonb NOT NULL DEFAULT '{}'
+    facts      jsonb NOT NULL DEFAULT '{}',
+    -- Of each server's connections, in ten-thousandths; those of live nodes add up to 10000 at most.
+    share      integer NOT NULL DEFAULT 0 CHECK (share BETWEEN 0 AND 10000)
 );

@@ -1,6 +1,6 @@
 //! [`Nodes`].
 use super::answer::done;
-use crate::nodes::{Node, Nodes};
+use crate::nodes::{Node, Nodes, Share};
 use std::time::Duration;
 
 /// Beating, leaving, and who counts as live.
@@ -29,10 +29,25 @@ pub async fn nodes(nodes: impl Nodes) {
     one.facts = serde_json::json!({ "generation": 7 });
     done(nodes.beat(&one).await, "a beat says something new");
     let told = done(nodes.live(HOUR).await, "it is told").into_iter().find(|n| n.node.id == one.id);
-    assert_eq!(told.map(|n| n.node.facts), Some(one.facts), "promised: the newest facts are told");
+    assert_eq!(told.map(|n| n.node.facts), Some(one.facts.clone()), "promised: the newest facts are told");
+    shares(&nodes, &one, &two).await;
     for _ in 0..2 {
         done(nodes.leave(one.id).await, "leaving, also twice");
     }
     let live = ids(done(nodes.live(HOUR).await, "the other stays"));
     assert!(!live.contains(&one.id) && live.contains(&two.id), "promised: who left is not live; {live:?}");
+}
+
+/// Whoever else is live, at most all is given away, and two nodes end with equal parts.
+async fn shares(nodes: &impl Nodes, one: &Node, two: &Node) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let claim = async |node: &Node, held| done(nodes.claim(node.id, held, HOUR).await, "a live node has a part");
+    assert_eq!(claim(&Node::here(), Share::NONE).await, Share::NONE, "promised: who has not beaten has no part");
+    let first = claim(one, Share::NONE).await;
+    assert!(first > Share::NONE, "promised: there is something for everybody");
+    assert_eq!(claim(two, Share::NONE).await, first, "promised: parts are equal");
+    claim(one, Share::ALL).await;
+    assert_eq!(claim(two, Share::NONE).await, Share::NONE, "promised: nobody gets what another node still has");
+    assert_eq!(claim(one, Share::NONE).await, first, "promised: what is closed is free");
+    assert_eq!(claim(two, Share::NONE).await, first, "promised: parts are equal again");
 }
