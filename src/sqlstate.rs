@@ -27,6 +27,15 @@ fn transient(code: &str) -> bool {
         || matches!(code, "55006" | "55P03" | "57014" | "25006" | "XX000")
 }
 
+/// Whether the session is over: whatever is sent on it next fails too.
+pub fn is_connection_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(e) => e.code().is_some_and(|c| c.starts_with("08") || c.starts_with("57P")),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
 /// 23505: a unique constraint; `Some` holds its name.
 pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
     let error = error.as_database_error()?;

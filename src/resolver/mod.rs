@@ -4,9 +4,11 @@ use crate::tenant::{TenantId, TenantRef};
 use async_trait::async_trait;
 use std::sync::Arc;
 
+mod budget;
 pub(crate) mod connect;
 pub mod pool;
 mod pooled;
+pub use budget::PoolStats;
 pub use pool::{AcquireError, TenantPool};
 pub use pooled::{PooledResolver, PooledResolverBuilder};
 

@@ -21,8 +21,22 @@ use std::time::Duration;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcquireError {
-    /// All connections were busy, or the server did not let one in, for the whole time.
-    #[error("waited {waited:?} for a connection to the server")]
+    /// Every connection of the server's budget was in use, or all that the tenant may have, for the whole time.
+    #[error("waited {waited:?} for a connection: all of the budget are in use")]
+    #[non_exhaustive]
+    Budget {
+        /// For how long.
+        waited: Duration,
+    },
+    /// Too many connections were being opened at once, for the whole time.
+    #[error("waited {waited:?} for a connection to be opened: too many are being opened")]
+    #[non_exhaustive]
+    Gate {
+        /// For how long.
+        waited: Duration,
+    },
+    /// The server let nobody in within the time, or the pool is the host's own and had none.
+    #[error("waited {waited:?} for the server to let a connection in")]
     #[non_exhaustive]
     Server {
         /// For how long.
@@ -48,10 +62,15 @@ impl AcquireError {
     /// `Some`: the same may succeed, not before this.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Server { .. } => Some(Duration::from_secs(1)),
+            Self::Budget { .. } | Self::Gate { .. } | Self::Server { .. } => Some(Duration::from_secs(1)),
             Self::Refused(error) => error.retry_after(),
             Self::Closed => None,
         }
+    }
+    /// For tests of what a host answers when its budget is used up.
+    #[cfg(feature = "testing")]
+    pub fn budget(waited: Duration) -> Self {
+        Self::Budget { waited }
     }
     /// For tests of what a host answers when its server is too busy.
     #[cfg(feature = "testing")]
@@ -63,7 +82,9 @@ impl AcquireError {
 impl From<AcquireError> for sqlx::Error {
     fn from(error: AcquireError) -> Self {
         let kind = match error {
-            AcquireError::Server { .. } => ErrorKind::TimedOut,
+            AcquireError::Budget { .. } | AcquireError::Gate { .. } | AcquireError::Server { .. } => {
+                ErrorKind::TimedOut
+            }
             AcquireError::Refused(_) => ErrorKind::PermissionDenied,
             AcquireError::Closed => ErrorKind::NotConnected,
         };

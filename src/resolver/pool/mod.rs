@@ -1,11 +1,11 @@
 //! `&TenantPool` goes where `&PgPool` goes.
+use super::budget::{Checkout, Member};
 use crate::error::ResolveError;
 use crate::sqlstate::{self, INVALID_AUTHORIZATION, INVALID_PASSWORD};
 use crate::tenant::{Tenant, TenantId};
 use async_trait::async_trait;
-use futures_core::future::BoxFuture;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Postgres, Transaction};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -40,8 +40,16 @@ pub struct TenantPool(Arc<Inner>);
 
 struct Inner {
     tenant: Tenant,
-    pool: PgPool,
-    renewal: Option<Renewal>,
+    source: Source,
+}
+
+/// Where its connections come from.
+#[derive(Clone)]
+enum Source {
+    /// A pool of the host's.
+    Own(PgPool),
+    /// The budget of its server; and what to do when that gives it nothing any more.
+    Budget(Arc<Member>, Renewal),
 }
 
 /// Where a handle's connections come from when those it had are closed or refused. Weak: the handle is kept by what it
@@ -61,9 +69,6 @@ pub(super) trait Renew: Send + Sync {
     fn distrust(&self, tenant: TenantId, since: Instant);
 }
 
-/// What is done with a pool, in a form that can be done again with another one.
-type Attempt<T> = fn(PgPool) -> BoxFuture<'static, Result<T, sqlx::Error>>;
-
 tokio::task_local! { static CURRENT: TenantPool; }
 
 /// Runs `work` with `pool` as [`TenantPool::current`].
@@ -74,10 +79,10 @@ pub(crate) async fn scope<F: Future>(pool: TenantPool, work: F) -> F::Output {
 impl TenantPool {
     /// A tenant's handle over a pool of the host's own: for unit tests (`#[sqlx::test]`) and own resolvers. No budget.
     pub fn from_pool(tenant: Tenant, pool: PgPool) -> Self {
-        Self(Arc::new(Inner { tenant, pool, renewal: None }))
+        Self(Arc::new(Inner { tenant, source: Source::Own(pool) }))
     }
-    pub(super) fn renewable(tenant: Tenant, pool: PgPool, renewal: Renewal) -> Self {
-        Self(Arc::new(Inner { tenant, pool, renewal: Some(renewal) }))
+    pub(super) fn budgeted(tenant: Tenant, member: Arc<Member>, renewal: Renewal) -> Self {
+        Self(Arc::new(Inner { tenant, source: Source::Budget(member, renewal) }))
     }
     /// Whose it is, as of the resolve that gave this handle.
     pub fn tenant(&self) -> &Tenant {
@@ -96,7 +101,7 @@ impl TenantPool {
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue.
     pub async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        self.attempt(|pool| Box::pin(async move { pool.acquire().await })).await
+        self.checkout().await?.into_real()
     }
     /// A transaction. Dropped without a commit it is rolled back.
     ///
@@ -106,53 +111,103 @@ impl TenantPool {
     /// # Cancel safety
     /// As [`acquire`](Self::acquire).
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        self.attempt(|pool| Box::pin(async move { pool.begin().await })).await
+        Transaction::begin(self.checkout().await?.into_real()?, None).await
     }
     /// The tenant of the running job (`with_tenant`). Never a default; not inherited by `tokio::spawn`.
     pub fn current() -> Option<TenantPool> {
         CURRENT.try_with(Clone::clone).ok()
     }
-    pub(super) fn pool(&self) -> &PgPool {
-        &self.0.pool
+    #[cfg(test)]
+    pub(super) fn own(&self) -> &PgPool {
+        match &self.0.source {
+            Source::Own(pool) => pool,
+            Source::Budget(..) => panic!("it has no pool"),
+        }
+    }
+    /// Gets nothing more from its budget: what is idle is closed, what is out when it comes back.
+    pub(super) fn retire(&self) {
+        if let Source::Budget(member, _) = &self.0.source {
+            member.retire();
+        }
     }
     /// The same connections for the tenant as it is now.
     pub(super) fn of(&self, tenant: &Tenant) -> TenantPool {
         if self.0.tenant == *tenant {
             return self.clone();
         }
-        let (tenant, pool, renewal) = (tenant.clone(), self.0.pool.clone(), self.0.renewal.clone());
-        Self(Arc::new(Inner { tenant, pool, renewal }))
+        Self(Arc::new(Inner { tenant: tenant.clone(), source: self.0.source.clone() }))
     }
 
-    async fn attempt<T>(&self, with: Attempt<T>) -> Result<T, sqlx::Error> {
-        let asked = Instant::now();
-        let done = match &self.0.renewal {
-            None => with(self.0.pool.clone()).await,
-            Some(renewal) => match tokio::time::timeout(renewal.limit, self.renewing(renewal, with)).await {
-                Ok(done) => done,
-                Err(_) => Err(sqlx::Error::PoolTimedOut),
-            },
+    /// A connection for as long as it is held.
+    async fn checkout(&self) -> Result<Checked, sqlx::Error> {
+        let (member, renewal) = match &self.0.source {
+            Source::Budget(member, renewal) => (member, renewal),
+            Source::Own(pool) => {
+                let asked = Instant::now();
+                return pool.acquire().await.map(Checked::Own).map_err(|error| phased(error, asked.elapsed()));
+            }
         };
-        done.map_err(|error| phased(error, asked.elapsed()))
+        if let Some(at_once) = member.checkout() {
+            return Ok(Checked::Budget(at_once));
+        }
+        let asked = Instant::now();
+        let waited = tokio::time::timeout(renewal.limit, self.renewing(member, renewal)).await;
+        waited.unwrap_or_else(|_| Err(AcquireError::Server { waited: asked.elapsed() }.into()))
     }
 
-    /// A closed pool was evicted or its login replaced: there is another one, as often as that happens within the limit.
-    /// A refused login is looked up again once.
-    async fn renewing<T>(&self, renewal: &Renewal, with: Attempt<T>) -> Result<T, sqlx::Error> {
-        let (mut pool, mut looked_up) = (self.0.pool.clone(), false);
+    /// A retired member was evicted or its login replaced: there is another one, as often as that happens within the
+    /// limit. A refused login is looked up again once.
+    async fn renewing(&self, member: &Arc<Member>, renewal: &Renewal) -> Result<Checked, sqlx::Error> {
+        let (mut member, mut looked_up) = (member.clone(), false);
         loop {
             let since = Instant::now();
-            match with(pool).await {
-                Err(sqlx::Error::PoolClosed) => {}
+            match member.acquire().await {
+                Ok(Some(checkout)) => return Ok(Checked::Budget(checkout)),
+                Ok(None) => {}
                 Err(error) if is_refused(&error) && !looked_up => {
                     looked_up = true;
                     renewal.distrust(self.0.tenant.id(), since);
                 }
-                done => return done,
+                Err(error) => return Err(error),
             }
             // Nothing above must wait, and the limit is only seen where something does.
             tokio::task::yield_now().await;
-            pool = renewal.renew(self.0.tenant.id()).await?.0.pool.clone();
+            match &renewal.renew(self.0.tenant.id()).await?.0.source {
+                Source::Budget(newer, _) => member = newer.clone(),
+                Source::Own(pool) => return pool.acquire().await.map(Checked::Own),
+            }
+        }
+    }
+}
+
+/// A connection on loan. Unless it is said to be [`clean`](Self::clean), it is not trusted when it comes back.
+enum Checked {
+    Own(PoolConnection<Postgres>),
+    Budget(Checkout),
+}
+
+impl Checked {
+    fn session(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        match self {
+            Self::Own(connection) => Ok(connection),
+            Self::Budget(checkout) => checkout.session(),
+        }
+    }
+    fn into_real(self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        match self {
+            Self::Own(connection) => Ok(connection),
+            Self::Budget(checkout) => checkout.into_real().ok_or(sqlx::Error::WorkerCrashed),
+        }
+    }
+    /// What was asked is answered in full.
+    fn clean(self) {
+        if let Self::Budget(checkout) = self {
+            checkout.clean();
+        }
+    }
+    fn failed(self, error: &sqlx::Error) {
+        if let Self::Budget(checkout) = self {
+            checkout.failed(error);
         }
     }
 }

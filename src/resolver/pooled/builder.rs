@@ -1,5 +1,6 @@
 use super::{PooledResolver, Shared};
 use crate::registry::TenantRegistry;
+use crate::resolver::budget::Limits;
 use crate::vault::CredentialVault;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,10 @@ pub struct PooledResolverBuilder {
 pub(super) struct Settings {
     pub(super) max_connections: u32,
     pub(super) max_connections_per_tenant: u32,
-    pub(super) max_pools: usize,
+    pub(super) opening: usize,
+    pub(super) max_cached: usize,
+    pub(super) discard: bool,
+    pub(super) ping_after: Duration,
     pub(super) acquire_timeout: Duration,
     pub(super) fresh_for: Duration,
     pub(super) drain_timeout: Duration,
@@ -26,17 +30,25 @@ impl PooledResolverBuilder {
         let settings = Settings {
             max_connections: 90,
             max_connections_per_tenant: 5,
-            max_pools: 1000,
+            opening: 4,
+            max_cached: 10_000,
+            discard: false,
+            ping_after: Duration::from_millis(5),
             acquire_timeout: Duration::from_secs(10),
             fresh_for: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
         };
         Self { registry, vault, settings }
     }
-    /// Most connections to one server; 90 by default. As many tenants of it have a pool at once as fit: with five
-    /// connections each, 18. The connections of an evicted pool that are still out come on top.
+    /// Most connections to one server, over all its tenants; 90 by default. A hard limit: whoever comes next waits, or
+    /// takes the place of a connection that nobody uses.
     pub fn max_connections(mut self, per_server: u32) -> Self {
         self.settings.max_connections = per_server.max(1);
+        self
+    }
+    /// Most connections to one server that are opened at once; 4 by default. Opening more at once only makes each slower.
+    pub fn max_opening(mut self, per_server: usize) -> Self {
+        self.settings.opening = per_server.max(1);
         self
     }
     /// Most connections of one tenant; 5 by default, and never more than [`max_connections`](Self::max_connections).
@@ -44,9 +56,24 @@ impl PooledResolverBuilder {
         self.settings.max_connections_per_tenant = n.max(1);
         self
     }
-    /// Most pools over all servers; 1000 by default. What was not used for longest is closed first.
-    pub fn max_pools(mut self, n: usize) -> Self {
-        self.settings.max_pools = n.max(1);
+    /// Most tenants that are remembered; 10,000 by default. One that has no connection costs about a kilobyte. What was not
+    /// asked for for longest is forgotten first.
+    pub fn max_cached(mut self, tenants: usize) -> Self {
+        self.settings.max_cached = tenants.max(1);
+        self
+    }
+    /// A connection that was idle for longer is asked whether it lives before it is used, which takes a round trip; 5 ms by
+    /// default, so that a busy tenant's never are. Zero: always. A session that the server ends within that time fails the
+    /// statement that comes next; then all others are asked.
+    pub fn ping_after(mut self, idle: Duration) -> Self {
+        self.settings.ping_after = idle;
+        self
+    }
+    /// Runs `DISCARD ALL` when a connection comes back: settings, temp tables, prepared statements, advisory locks and LISTEN
+    /// end with their user. Off by default: it costs two round trips and sqlx's prepared statements each time, and between
+    /// tenants nothing is shared in any case.
+    pub fn discard_on_release(mut self, yes: bool) -> Self {
+        self.settings.discard = yes;
         self
     }
     /// How long a query waits for a connection; 10 s by default.
@@ -74,8 +101,8 @@ impl PooledResolverBuilder {
 }
 
 impl Settings {
-    pub(super) fn pools_per_server(&self) -> usize {
-        (self.max_connections / self.max_connections_per_tenant).max(1) as usize
+    pub(super) fn limits(&self, budget: u32) -> Limits {
+        Limits { budget, gate: self.opening, acquire: self.acquire_timeout }
     }
 }
 

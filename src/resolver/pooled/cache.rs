@@ -18,7 +18,6 @@ pub(super) struct Ticket {
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub(super) pools: usize,
-    pub(super) pools_per_server: usize,
     pub(super) fresh_for: Duration,
 }
 
@@ -46,12 +45,6 @@ struct Known {
 struct Answer {
     tenant: TenantId,
     at: Instant,
-}
-
-impl Known {
-    fn server(&self) -> (&str, u16) {
-        (&self.entry.host, self.entry.port)
-    }
 }
 
 impl Cache {
@@ -141,21 +134,22 @@ impl Cache {
     }
 
     fn evict(&mut self, newest: TenantId, retired: &mut Vec<TenantPool>) {
-        while let Some(victim) = self.victim(newest) {
-            retired.extend(self.forget(victim));
+        // A few at once, so that a cache that stays full is not searched for each newcomer.
+        if self.pools.len() <= self.limits.pools {
+            return;
         }
+        let mut by_use: Vec<_> = self.pools.iter().map(|(id, known)| (known.used, *id)).collect();
+        by_use.sort_unstable();
+        let few = 1 + self.limits.pools / 16;
+        for (_, victim) in by_use.into_iter().filter(|(_, id)| *id != newest).take(few) {
+            retired.extend(self.forget_pool(victim));
+        }
+        let pools = &self.pools;
+        self.names.retain(|_, answer| pools.contains_key(&answer.tenant));
     }
 
-    /// If there are too many pools, on the newest one's server or in all: one with nothing out if there is one, and of
-    /// these the one that was not asked for for longest.
-    fn victim(&self, newest: TenantId) -> Option<TenantId> {
-        let here = self.pools.get(&newest)?.server();
-        let crowded = self.pools.values().filter(|known| known.server() == here).count() > self.limits.pools_per_server;
-        if !crowded && self.pools.len() <= self.limits.pools {
-            return None;
-        }
-        let candidates = self.pools.iter().filter(|(id, known)| **id != newest && (!crowded || known.server() == here));
-        candidates.min_by_key(|(_, known)| (is_busy(&known.handle), known.used)).map(|(id, _)| *id)
+    fn forget_pool(&mut self, tenant: TenantId) -> Option<TenantPool> {
+        self.pools.remove(&tenant).map(|known| known.handle)
     }
 
     /// A tenant may have any number of names: expired ones go once there are many.
@@ -170,10 +164,6 @@ impl Cache {
     }
 }
 
-fn is_busy(handle: &TenantPool) -> bool {
-    handle.pool().size() as usize > handle.pool().num_idle()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,8 +173,8 @@ mod tests {
 
     const FRESH: Duration = Duration::from_secs(5);
 
-    fn cache(pools: usize, pools_per_server: usize) -> Cache {
-        Cache::new(Limits { pools, pools_per_server, fresh_for: FRESH })
+    fn cache(pools: usize) -> Cache {
+        Cache::new(Limits { pools, fresh_for: FRESH })
     }
 
     /// A lazy pool connects nowhere; its address only tells it from others.
@@ -208,7 +198,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_counts_for_its_time_and_for_its_name_only() {
-        let (mut cache, start) = (cache(9, 9), Instant::now());
+        let (mut cache, start) = (cache(9), Instant::now());
         let acme = found("acme", "a");
         resolve(&mut cache, "old", &acme, start);
         resolve(&mut cache, "acme", &acme, start + FRESH / 2);
@@ -220,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_read_before_an_invalidation_is_not_fresh() {
-        let (mut cache, now) = (cache(9, 9), Instant::now());
+        let (mut cache, now) = (cache(9), Instant::now());
         let acme = found("acme", "a");
         let read = cache.ticket(now);
         cache.invalidate(acme.0.tenant().id());
@@ -234,52 +224,48 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_read_replaces_no_newer_one() {
-        let (mut cache, now) = (cache(9, 9), Instant::now());
+        let (mut cache, now) = (cache(9), Instant::now());
         let (pool, entry) = found("acme", "a");
         let rotated = TenantDatabase { generation: crate::database::Generation(2), ..entry.clone() };
         let (slow, quick) = (cache.ticket(now), cache.ticket(now));
         let new = TenantPool::from_pool(pool.tenant().clone(), PgPool::connect_lazy("postgres://new").unwrap());
         cache.keep(&slug("acme"), new, rotated.clone(), quick);
         let (counts, retired) = cache.keep(&slug("acme"), pool.clone(), entry.clone(), slow);
-        assert_eq!((counts.pool().connect_options().get_host(), retired.len()), ("new", 0));
+        assert_eq!((counts.own().connect_options().get_host(), retired.len()), ("new", 0));
         assert!(cache.of_entry(&entry).is_none() && cache.of_entry(&rotated).is_some());
         assert_eq!(resolve(&mut cache, "acme", &(pool, entry), now), 1, "an older generation, read later, counts");
     }
 
     #[tokio::test]
     async fn two_reads_of_one_entry_share_the_first_ones_pool() {
-        let (mut cache, now) = (cache(9, 9), Instant::now());
+        let (mut cache, now) = (cache(9), Instant::now());
         let (pool, entry) = found("acme", "a");
         resolve(&mut cache, "acme", &(pool.clone(), entry.clone()), now);
         let renamed = pool.tenant().clone().with_name("Acme Ltd");
         let second = TenantPool::from_pool(renamed.clone(), PgPool::connect_lazy("postgres://second").unwrap());
         let read = cache.ticket(now);
         let (handle, retired) = cache.keep(&slug("acme"), second, entry, read);
-        assert_eq!((handle.pool().connect_options().get_host(), retired.len()), ("nowhere", 0));
+        assert_eq!((handle.own().connect_options().get_host(), retired.len()), ("nowhere", 0));
         assert_eq!(*handle.tenant(), renamed);
     }
 
     #[tokio::test]
-    async fn the_least_recently_used_pool_goes_first_on_a_crowded_server_and_in_all() {
-        let (mut cache, now) = (cache(3, 2), Instant::now());
+    async fn the_least_recently_used_tenant_is_forgotten_first() {
+        let (mut cache, now) = (cache(3), Instant::now());
         let tick = |n: u32| now + Duration::from_millis(n.into());
-        for (n, (name, host)) in [("one", "a"), ("two", "a"), ("far", "b")].into_iter().enumerate() {
-            assert_eq!(resolve(&mut cache, name, &found(name, host), tick(n as u32)), 0);
+        for (n, name) in ["one", "two", "far"].into_iter().enumerate() {
+            assert_eq!(resolve(&mut cache, name, &found(name, "a"), tick(n as u32)), 0);
         }
         assert!(cache.get(&slug("one"), tick(3)).is_some());
-        assert_eq!(resolve(&mut cache, "three", &found("three", "a"), tick(4)), 1);
+        assert_eq!(resolve(&mut cache, "near", &found("near", "a"), tick(4)), 1);
         let here = |cache: &mut Cache, name: &str| cache.get(&slug(name), tick(5)).is_some();
-        assert!(
-            !here(&mut cache, "two") && here(&mut cache, "one") && here(&mut cache, "far"),
-            "two was the oldest of a"
-        );
-        assert_eq!(resolve(&mut cache, "near", &found("near", "c"), tick(6)), 1);
-        assert!(!here(&mut cache, "three") && cache.len() == 3, "three was the oldest of all");
+        assert!(!here(&mut cache, "two") && here(&mut cache, "one") && here(&mut cache, "far"), "two was the oldest");
+        assert!(cache.names.len() == 3 && cache.len() == 3);
     }
 
     #[tokio::test]
     async fn many_who_are_refused_at_once_doubt_once() {
-        let (mut cache, start) = (cache(9, 9), Instant::now());
+        let (mut cache, start) = (cache(9), Instant::now());
         let tick = |n: u32| start + Duration::from_millis(n.into());
         let acme = found("acme", "a");
         let id = acme.0.tenant().id();
@@ -294,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_bounded() {
-        let (mut cache, now) = (cache(2, 2), Instant::now());
+        let (mut cache, now) = (cache(2), Instant::now());
         let acme = found("acme", "a");
         for n in 0..1000 {
             resolve(&mut cache, &format!("name-{n}"), &acme, now);

@@ -1,17 +1,12 @@
-//! From a name to a handle: registry, then vault, then a pool that has not connected yet.
-use super::super::{TenantPool, connect, pool::Renewal};
+//! From a name to a handle: registry, then vault, then a place at the server's budget. Nothing is connected yet.
+use super::super::{TenantPool, budget::Member, connect, pool::Renewal};
 use super::cache::Ticket;
 use super::{PooledResolver, Shared};
 use crate::database::{DatabaseKind, Driver, TenantDatabase};
 use crate::error::ResolveError;
 use crate::ident::{Domain, Slug};
 use crate::tenant::{Tenant, TenantRef, TenantStatus};
-use sqlx::postgres::{PgPool, PgPoolOptions};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
-
-/// A tenant that nobody asks for holds no connection for longer.
-const IDLE: Duration = Duration::from_secs(60);
 
 impl PooledResolver {
     pub(super) async fn cold(&self, name: &TenantRef<'static>, read: Ticket) -> Result<TenantPool, ResolveError> {
@@ -21,7 +16,7 @@ impl PooledResolver {
         let known = self.0.state().cache.of_entry(&entry).cloned();
         let handle = match known {
             Some(handle) => handle.of(&tenant),
-            None => self.handle(tenant, self.connect_lazily(&entry).await?),
+            None => self.handle(tenant, &entry).await?,
         };
         self.keep(name, handle, entry, read)
     }
@@ -54,19 +49,14 @@ impl PooledResolver {
         }
     }
 
-    async fn connect_lazily(&self, entry: &TenantDatabase) -> Result<PgPool, ResolveError> {
+    async fn handle(&self, tenant: Tenant, entry: &TenantDatabase) -> Result<TenantPool, ResolveError> {
         let password = self.0.vault.open(&entry.credential).await?;
-        let options = PgPoolOptions::new()
-            .max_connections(self.0.settings.max_connections_per_tenant)
-            .acquire_timeout(self.0.settings.acquire_timeout)
-            .idle_timeout(IDLE)
-            .test_before_acquire(true);
-        Ok(options.connect_lazy_with(connect::options(entry, &password)))
-    }
-
-    fn handle(&self, tenant: Tenant, pool: PgPool) -> TenantPool {
+        let (settings, server) = (&self.0.settings, self.0.server(&entry.host, entry.port)?);
+        let options = connect::options(entry, &password);
+        let member = Member::new(server, settings.max_connections_per_tenant, options);
         let from: Weak<Shared> = Arc::downgrade(&self.0);
-        TenantPool::renewable(tenant, pool, Renewal { from, limit: self.0.settings.acquire_timeout })
+        let renewal = Renewal { from, limit: settings.acquire_timeout };
+        Ok(TenantPool::budgeted(tenant, Arc::new(member), renewal))
     }
 
     fn keep(

@@ -1,5 +1,5 @@
-//! One small lazy pool per tenant, bounded in number. Correct and simple: the budget over all tenants of a server comes
-//! in its place.
+//! Tenants by name, in memory; their connections under one budget for each server.
+use super::budget::{PgOpener, PgServer, PoolStats, Server};
 use super::pool::Renew;
 use super::{ConnectionResolver, TenantPool};
 use crate::error::ResolveError;
@@ -9,9 +9,12 @@ use crate::vault::CredentialVault;
 use async_trait::async_trait;
 use cache::{Cache, Limits};
 use flight::Flights;
+use futures_util::future::join_all;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 mod builder;
 mod cache;
@@ -21,9 +24,10 @@ pub use builder::PooledResolverBuilder;
 
 /// Resolves through a registry and a vault. A handle: cloning it is one `Arc`.
 ///
-/// Each tenant in use has a small pool that connects when it is used, tests a connection before it hands it out, and
-/// closes one that was idle for a minute. A pool is closed, gracefully, when the tenant's entry changes, when the
-/// tenant is refused, and when there are too many; a [`TenantPool`] then finds the next one by itself.
+/// All tenants of a server share its budget of connections, and none but that: a tenant that nobody asks for has neither a
+/// connection nor a task. Who finds the budget used up waits its turn, or takes the place of the idle connection whose
+/// tenant is asked for least. Connections are closed when their tenant's entry changes, when the tenant is refused, and
+/// when it is forgotten because there are too many; a [`TenantPool`] then finds its next ones by itself.
 ///
 /// ```no_run
 /// # async fn example(landlord: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
@@ -48,12 +52,12 @@ struct Shared {
     vault: Arc<dyn CredentialVault>,
     settings: builder::Settings,
     state: Mutex<State>,
-    /// Pools on their way out.
-    tasks: TaskTracker,
-    /// Cancelled under the lock of `state`: what is kept after it would never be closed.
+    /// Of each server; it may change.
+    budget: AtomicU32,
+    /// By host and port. Taken after `state`, if both are.
+    servers: Mutex<HashMap<(String, u16), Arc<PgServer>>>,
+    /// Cancelled under both locks: what is kept after it would never be closed.
     stop: CancellationToken,
-    /// Nobody waits any longer for connections that are out.
-    give_up: CancellationToken,
 }
 
 /// No future and no pool may be dropped under its lock that would take the lock itself: flights are weak here.
@@ -63,6 +67,17 @@ struct State {
 }
 
 impl PooledResolver {
+    /// How each server's budget stands, by host and port.
+    pub fn stats(&self) -> Vec<((String, u16), PoolStats)> {
+        self.0.servers().iter().map(|(server, budget)| (server.clone(), budget.stats())).collect()
+    }
+    /// From now on at most so many connections to each server. What is idle above that is closed at once, what is in use
+    /// when it comes back: [`stats`](Self::stats) tells when it is so.
+    pub fn resize(&self, max_connections: u32) {
+        let servers = self.0.servers();
+        self.0.budget.store(max_connections, Relaxed);
+        servers.values().for_each(|server| server.resize(max_connections));
+    }
     /// Over a registry and a vault; `Arc<dyn …>` goes in too.
     pub fn builder(registry: impl TenantRegistry, vault: impl CredentialVault) -> PooledResolverBuilder {
         PooledResolverBuilder::new(Arc::new(registry), Arc::new(vault))
@@ -71,14 +86,30 @@ impl PooledResolver {
 
 impl Shared {
     fn new(PooledResolverBuilder { registry, vault, settings }: PooledResolverBuilder) -> Self {
-        let limits = Limits {
-            pools: settings.max_pools,
-            pools_per_server: settings.pools_per_server(),
-            fresh_for: settings.fresh_for,
-        };
+        let limits = Limits { pools: settings.max_cached, fresh_for: settings.fresh_for };
         let state = Mutex::new(State { cache: Cache::new(limits), flights: Flights::new() });
-        let (tasks, stop, give_up) = Default::default();
-        Self { registry, vault, settings, state, tasks, stop, give_up }
+        let (servers, stop) = Default::default();
+        Self { registry, vault, budget: AtomicU32::new(settings.max_connections), settings, state, servers, stop }
+    }
+
+    fn servers(&self) -> MutexGuard<'_, HashMap<(String, u16), Arc<PgServer>>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn server(&self, host: &str, port: u16) -> Result<Arc<PgServer>, ResolveError> {
+        let mut servers = self.servers();
+        if self.stop.is_cancelled() {
+            return Err(ResolveError::Closed);
+        }
+        let new = || {
+            Arc::new_cyclic(|me| {
+                Server::new(
+                    PgOpener::new(me.clone(), self.settings.discard, self.settings.ping_after),
+                    self.settings.limits(self.budget.load(Relaxed)),
+                )
+            })
+        };
+        Ok(servers.entry((host.to_owned(), port)).or_insert_with(new).clone())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -90,17 +121,8 @@ impl Shared {
         self.state().cache.get(tenant, Instant::now())
     }
 
-    /// Closes pools when what is out has come back; `close()` waits for it.
     fn retire(&self, pools: impl IntoIterator<Item = TenantPool>) {
-        for pool in pools {
-            let give_up = self.give_up.clone();
-            self.tasks.spawn(async move {
-                tokio::select! {
-                    () = pool.pool().close() => {}
-                    () = give_up.cancelled() => {}
-                }
-            });
-        }
+        pools.into_iter().for_each(|pool| pool.retire());
     }
 }
 
@@ -136,18 +158,19 @@ impl ConnectionResolver for PooledResolver {
     }
 
     async fn close(&self) {
-        let pools = {
+        let (servers, pools): (Vec<_>, _) = {
             let mut state = self.0.state();
+            let servers = self.0.servers();
             self.0.stop.cancel();
-            state.cache.drain()
+            (servers.values().cloned().collect(), state.cache.drain())
         };
         self.0.retire(pools);
-        self.0.tasks.close();
-        if tokio::time::timeout(self.0.settings.drain_timeout, self.0.tasks.wait()).await.is_err() {
+        servers.iter().for_each(|server| server.close());
+        let all = join_all(servers.iter().map(|server| server.closed()));
+        if tokio::time::timeout(self.0.settings.drain_timeout, all).await.is_err() {
             tracing::warn!("connections are still out; each closes when it is returned");
-            self.0.give_up.cancel();
-            self.0.tasks.wait().await;
         }
+        join_all(servers.iter().map(|server| server.settled())).await;
     }
 }
 

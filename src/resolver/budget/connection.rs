@@ -1,0 +1,253 @@
+//! Connections as sqlx has them: each in a pool of its own that can hold no second one, so that a real
+//! [`PoolConnection`] can be handed out and finds its way back.
+use super::engine::{Key, SlotId};
+use super::server::{Lease, Opener, Server};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Connection, Executor, Postgres};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// It has so long to answer.
+const PING: Duration = Duration::from_secs(1);
+
+pub(crate) type PgServer = Server<PgOpener>;
+
+/// A tenant's side: what its connections are opened with. It has no connection, no task, and no Debug: the options print
+/// the password.
+pub(crate) struct Member {
+    server: Arc<PgServer>,
+    key: Key,
+    options: PgConnectOptions,
+}
+
+pub(crate) struct PgOpener {
+    server: Weak<PgServer>,
+    discard: bool,
+    /// What was idle for longer is asked whether it lives.
+    ping_after: Duration,
+    next: AtomicU64,
+    /// Raised by each error of a connection: whatever was idle then is asked before it is used.
+    doubts: AtomicU64,
+}
+
+pub(crate) struct Conn {
+    id: u64,
+    pool: PgPool,
+    /// Out of its pool while it is idle: putting it in and out would cost a ping each time.
+    held: Option<PoolConnection<Postgres>>,
+    since: Instant,
+    doubts: u64,
+}
+
+impl PgOpener {
+    pub(crate) fn new(server: Weak<PgServer>, discard: bool, ping_after: Duration) -> Self {
+        Self { server, discard, ping_after, next: AtomicU64::new(0), doubts: AtomicU64::new(0) }
+    }
+
+    fn conn(&self, id: u64, pool: PgPool, held: Option<PoolConnection<Postgres>>) -> Conn {
+        Conn { id, pool, held, since: Instant::now(), doubts: self.doubts.load(Relaxed) }
+    }
+}
+
+impl Opener for PgOpener {
+    type Target = PgConnectOptions;
+    type Conn = Conn;
+
+    async fn open(&self, target: &PgConnectOptions, slot: SlotId, limit: Duration) -> Result<Conn, sqlx::Error> {
+        let id = self.next.fetch_add(1, Relaxed);
+        let (server, discard) = (self.server.clone(), self.discard);
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .acquire_timeout(limit)
+            .after_release(move |session, _| {
+                let server = server.clone();
+                Box::pin(async move {
+                    let cleared = clear(session, discard).await;
+                    if let Some(server) = server.upgrade() {
+                        server.is_back(slot, id, cleared.is_ok());
+                    }
+                    cleared.map(|()| true)
+                })
+            })
+            .connect_lazy_with(target.clone());
+        // The deadline is the caller's: sqlx's own pool asks a server that is starting or full again until then.
+        let held = pool.acquire().await?;
+        Ok(self.conn(id, pool, Some(held)))
+    }
+
+    async fn close(&self, conn: Conn) {
+        if let Some(held) = conn.held {
+            let _ = held.close().await;
+        }
+        conn.pool.close().await;
+    }
+
+    fn is_gone(conn: &Conn) -> bool {
+        conn.pool.size() == 0
+    }
+}
+
+/// What one user of a tenant may leave to the next: a transaction never, session state unless the host wants none.
+async fn clear(session: &mut PgConnection, discard: bool) -> Result<(), sqlx::Error> {
+    // In no transaction, each statement begins its own.
+    const IS_OPEN: &str = "SELECT now() <> statement_timestamp()";
+    match sqlx::query_scalar(IS_OPEN).persistent(false).fetch_one(&mut *session).await {
+        Ok(false) => {}
+        // A transaction that has failed refuses the question.
+        Ok(true) | Err(sqlx::Error::Database(_)) => {
+            session.execute("ROLLBACK").await?;
+        }
+        Err(error) => return Err(error),
+    }
+    if discard {
+        // sqlx must not count on statements that are no more.
+        session.clear_cached_statements().await?;
+        session.execute("DISCARD ALL").await?;
+    }
+    Ok(())
+}
+
+impl PgServer {
+    /// sqlx has it back, and puts it into its pool now.
+    fn is_back(self: &Arc<Self>, slot: SlotId, id: u64, sound: bool) {
+        let lent = self.engine().returned(slot, |conn| conn.id == id);
+        match lent {
+            Some(conn) if sound => self.give_back(slot, self.opener.conn(id, conn.pool, None)),
+            Some(_) => self.engine().abandon(slot),
+            None => {}
+        }
+    }
+
+    /// A connection has failed, so others may have.
+    fn doubt(&self) {
+        self.opener.doubts.fetch_add(1, Relaxed);
+    }
+}
+
+impl Member {
+    pub(crate) fn new(server: Arc<PgServer>, cap: u32, options: PgConnectOptions) -> Self {
+        Self { key: server.join(cap), server, options }
+    }
+    /// Gets nothing any more: what is idle is closed, what is out when it comes back.
+    pub(crate) fn retire(&self) {
+        self.server.retire(self.key);
+    }
+    /// One that is idle and known to live: nothing is waited for.
+    pub(crate) fn checkout(&self) -> Option<Checkout> {
+        let lease = self.server.checkout(self.key)?;
+        self.ready(lease).ok()
+    }
+
+    /// `None`: it is retired.
+    pub(crate) async fn acquire(&self) -> Result<Option<Checkout>, sqlx::Error> {
+        let Some(mut lease) = self.server.acquire(self.key, &self.options).await? else { return Ok(None) };
+        lease = match self.ready(lease) {
+            Ok(checkout) => return Ok(Some(checkout)),
+            Err(lease) => lease,
+        };
+        if !self.revive(&mut lease).await {
+            self.server.doubt();
+            lease = self.server.reopen(lease, &self.options).await?;
+        }
+        Ok(lease.conn.take().map(|conn| self.taken(lease.slot, conn)))
+    }
+
+    fn taken(&self, slot: SlotId, conn: Conn) -> Checkout {
+        Checkout { server: self.server.clone(), slot, conn: Some(conn) }
+    }
+
+    fn ready(&self, mut lease: Lease<PgOpener>) -> Result<Checkout, Lease<PgOpener>> {
+        let doubts = self.server.opener.doubts.load(Relaxed);
+        let fit =
+            |c: &mut Conn| c.held.is_some() && c.doubts == doubts && c.since.elapsed() < self.server.opener.ping_after;
+        match lease.conn.take_if(fit) {
+            Some(conn) => Ok(self.taken(lease.slot, conn)),
+            None => Err(lease),
+        }
+    }
+
+    /// Out of its pool, and asked whether it lives.
+    async fn revive(&self, lease: &mut Lease<PgOpener>) -> bool {
+        let Some(conn) = lease.conn.as_mut() else { return false };
+        let doubts = self.server.opener.doubts.load(Relaxed);
+        let alive = timeout(PING, async {
+            if conn.held.is_none() {
+                conn.held = Some(conn.pool.acquire().await?);
+            }
+            match conn.held.as_mut() {
+                Some(held) if conn.doubts != doubts || conn.since.elapsed() >= self.server.opener.ping_after => {
+                    held.ping().await
+                }
+                _ => Ok(()),
+            }
+        });
+        let alive = matches!(alive.await, Ok(Ok(())));
+        (conn.since, conn.doubts) = (Instant::now(), doubts);
+        alive
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.server.leave(self.key);
+    }
+}
+
+/// A connection in use. Dropped, it goes the long way: through sqlx's pool, which rolls back and asks whether it lives.
+pub(crate) struct Checkout {
+    server: Arc<PgServer>,
+    slot: SlotId,
+    conn: Option<Conn>,
+}
+
+impl Checkout {
+    pub(crate) fn session(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        let held = self.conn.as_mut().and_then(|conn| conn.held.as_deref_mut());
+        held.ok_or(sqlx::Error::WorkerCrashed)
+    }
+
+    /// What was asked of it is answered in full: the next user may have it as it is.
+    pub(crate) fn clean(mut self) {
+        if self.server.opener.discard {
+            return;
+        }
+        if let Some(mut conn) = self.conn.take() {
+            conn.since = Instant::now();
+            self.server.give_back(self.slot, conn);
+        }
+    }
+
+    /// A statement has failed: an error of the server's own leaves the connection sound.
+    pub(crate) fn failed(self, error: &sqlx::Error) {
+        if crate::sqlstate::is_connection_lost(error) {
+            self.server.doubt();
+        } else if matches!(error, sqlx::Error::Database(_) | sqlx::Error::RowNotFound) {
+            self.clean();
+        }
+    }
+
+    /// The real thing, which finds its way back by itself.
+    pub(crate) fn into_real(mut self) -> Option<PoolConnection<Postgres>> {
+        self.lend()
+    }
+
+    fn lend(&mut self) -> Option<PoolConnection<Postgres>> {
+        let mut conn = self.conn.take()?;
+        let held = conn.held.take();
+        // Known to be out before it is: it may come back at once.
+        self.server.engine().lend(self.slot, conn);
+        held
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        drop(self.lend());
+    }
+}
