@@ -1,7 +1,7 @@
 //! What must go on while the host runs, as one future of the host's.
 use super::Tenantry;
 use crate::error::RunError;
-use crate::nodes::Node;
+use crate::nodes::{Node, NodeId, Share};
 use crate::registry::{Change, PgChanges};
 use futures_util::StreamExt;
 use serde::Serialize;
@@ -10,6 +10,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// How often a node says that it lives, and looks for what dead workers left. A node counts as live for three beats.
 const BEAT: Duration = Duration::from_secs(5);
+/// How often it asks for its part of the connections, if they are divided.
+const DIVIDE: Duration = Duration::from_secs(1);
 
 /// Something that a readiness probe should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,9 +53,13 @@ impl Tenantry {
                 () = this.beats(&node) => {}
                 () = this.recovers() => {}
                 () = this.hears() => {}
+                () = this.divides(node.id) => {}
             }
             // Its row would be forgotten in time; saying so lets others share its budget at once.
-            if let Err(error) = this.inner.nodes.leave(node.id).await {
+            // But what it still has open counts until its row expires.
+            if this.inner.pool.shared.is_none()
+                && let Err(error) = this.inner.nodes.leave(node.id).await
+            {
                 tracing::debug!(%error, "the node's row stays until it expires");
             }
             drop(running);
@@ -81,6 +87,23 @@ impl Tenantry {
                 Ok(report) if report != Default::default() => tracing::info!(?report, "recovery"),
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "recovery failed"),
+            }
+        }
+    }
+
+    /// Keeps to this node's part of the connections. Without an answer it keeps the part that it has.
+    async fn divides(&self, node: NodeId) {
+        let (Some(total), pool) = (self.inner.pool.shared, &self.inner.pool.resolver) else {
+            return std::future::pending().await;
+        };
+        let mut look = interval(DIVIDE);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            let open = pool.stats().into_iter().map(|(_, stats)| stats.open).max().unwrap_or_default();
+            match self.inner.nodes.claim(node, Share::holding(open, total), BEAT * 3).await {
+                Ok(share) => pool.resize(share.of(total)),
+                Err(error) => tracing::warn!(%error, "the landlord does not say what part of the connections is ours"),
             }
         }
     }

@@ -32,6 +32,7 @@ pub struct Builder {
     workers: usize,
     max_connections: u32,
     max_connections_per_tenant: u32,
+    share_connections: bool,
     acquire_timeout: Duration,
     registry: Option<Arc<dyn RegistryWriter>>,
     vault: Option<Arc<dyn VaultWriter>>,
@@ -48,6 +49,7 @@ impl Builder {
             workers: 8,
             max_connections: 90,
             max_connections_per_tenant: 5,
+            share_connections: false,
             acquire_timeout: Duration::from_secs(10),
             registry: None,
             vault: None,
@@ -117,9 +119,17 @@ impl Builder {
         self.recipe.settings = settings;
         self
     }
-    /// Most connections of this process to one server; 90 by default.
+    /// Most connections of this process to one server, over all its tenants; 90 by default.
     pub fn max_connections(mut self, per_server: u32) -> Self {
         self.max_connections = per_server;
+        self
+    }
+    /// Makes [`max_connections`](Self::max_connections) that of all nodes together: each live one has an equal part of it.
+    /// Nothing is opened before [`Tenantry::run`] has been given this node's part. One that joins gets its part within
+    /// seconds, as the others give it back; what a node held that died, or was silent for 15 s, is divided again then. The
+    /// parts add up to no more than the whole at any time, unless a silent node still lives.
+    pub fn share_connections(mut self, yes: bool) -> Self {
+        self.share_connections = yes;
         self
     }
     /// Most connections of this process to one tenant; 5 by default.
@@ -241,13 +251,17 @@ impl Builder {
         let mut sagas = vec![provisioner.saga(), migration.saga()];
         sagas.extend(lifecycle.sagas());
         let recoverer = Recoverer::new(engine.clone(), sagas).with_workers(self.workers);
-        let resolver = self.resolver.unwrap_or_else(|| {
-            let resolver = PooledResolver::builder(registry.clone(), vault.clone())
-                .max_connections(self.max_connections)
-                .max_connections_per_tenant(self.max_connections_per_tenant)
-                .acquire_timeout(self.acquire_timeout);
-            Arc::new(resolver.build())
-        });
+        let pooled = PooledResolver::builder(registry.clone(), vault.clone())
+            .max_connections(self.max_connections)
+            .max_connections_per_tenant(self.max_connections_per_tenant)
+            .acquire_timeout(self.acquire_timeout)
+            .build();
+        let shared = self.share_connections && self.resolver.is_none();
+        if shared {
+            pooled.resize(0);
+        }
+        let pool = super::Pool { resolver: pooled.clone(), shared: shared.then_some(self.max_connections) };
+        let resolver = self.resolver.unwrap_or_else(|| Arc::new(pooled));
         Tenantry {
             inner: Arc::new(super::Inner {
                 servers: Servers::new(shop.clone(), engine.clone(), self.landlord.clone()),
@@ -265,6 +279,7 @@ impl Builder {
                 registry,
                 vault,
                 resolver,
+                pool,
                 tasks: TaskTracker::new(),
                 stop,
                 running: Default::default(),

@@ -6,7 +6,7 @@ use crate::nodes::Nodes;
 use crate::operation::OperationId;
 use crate::provision::{Provision, Provisioner};
 use crate::registry::{RegistryWriter, TenantRegistry};
-use crate::resolver::{ConnectionResolver, TenantPool};
+use crate::resolver::{ConnectionResolver, PoolStats, PooledResolver, TenantPool};
 use crate::saga::{Engine, Observer, Outcome, Record, Recoverer};
 use crate::servers::Servers;
 use crate::tenant::TenantRef;
@@ -70,10 +70,18 @@ struct Inner {
     registry: Arc<dyn RegistryWriter>,
     vault: Arc<dyn VaultWriter>,
     resolver: Arc<dyn ConnectionResolver>,
+    pool: Pool,
     nodes: Arc<dyn Nodes>,
     tasks: TaskTracker,
     stop: CancellationToken,
     running: AtomicBool,
+}
+
+/// The budgets of this process; idle if the host resolves by itself.
+struct Pool {
+    resolver: PooledResolver,
+    /// Connections of all nodes together, if they are divided.
+    shared: Option<u32>,
 }
 
 impl Tenantry {
@@ -127,6 +135,10 @@ impl Tenantry {
         self.inner.migration.status(tenant.into()).await
     }
 
+    /// How the budget of each server stands in this process, by host and port.
+    pub fn pool_stats(&self) -> Vec<((String, u16), PoolStats)> {
+        self.inner.pool.resolver.stats()
+    }
     /// The tenant's handle: what is cached first, else the cold path. Opens no connection.
     ///
     /// # Cancel safety

@@ -6,6 +6,7 @@ mod admin;
 mod archive;
 mod auditor;
 mod borders;
+mod budget;
 mod canary;
 mod changes;
 mod crash;

@@ -14,7 +14,7 @@ use tenantry::tenant::TenantStatus;
 use tenantry::testing::{FixedResolver, conformance, tenant};
 use tenantry::{ConnectionResolver, TenantPool, TenantRef, sqlx};
 
-mod sessions;
+pub(crate) mod sessions;
 
 #[tokio::test]
 async fn every_resolver_keeps_the_promises() {

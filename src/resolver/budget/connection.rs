@@ -4,7 +4,7 @@ use super::engine::{Key, SlotId};
 use super::server::{Lease, Opener, Server};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{Connection, Executor, Postgres};
+use sqlx::{Connection, Executor, Postgres, Row};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -95,9 +95,9 @@ impl Opener for PgOpener {
 
 /// What one user of a tenant may leave to the next: a transaction never, session state unless the host wants none.
 async fn clear(session: &mut PgConnection, discard: bool) -> Result<(), sqlx::Error> {
-    // In no transaction, each statement begins its own.
+    // In no transaction, each statement of the simple protocol begins its own.
     const IS_OPEN: &str = "SELECT now() <> statement_timestamp()";
-    match sqlx::query_scalar(IS_OPEN).persistent(false).fetch_one(&mut *session).await {
+    match session.fetch_one(sqlx::raw_sql(IS_OPEN)).await.and_then(|row| row.try_get::<bool, _>(0)) {
         Ok(false) => {}
         // A transaction that has failed refuses the question.
         Ok(true) | Err(sqlx::Error::Database(_)) => {

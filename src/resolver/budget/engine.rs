@@ -37,6 +37,8 @@ pub(super) struct Engine<C> {
     closed: bool,
     /// Slots that are not free: no more than `limit`, but while a lowered limit is being reached.
     occupied: usize,
+    /// Of them: about to be free.
+    closing: usize,
     slots: Vec<Slot<C>>,
     free: Vec<SlotId>,
     tenants: Vec<Option<Tenant<C>>>,
@@ -68,6 +70,8 @@ enum State<C> {
     Busy,
     /// Handed out for good: it comes back by [`Engine::returned`].
     Lent(C),
+    /// Nobody's any more.
+    Closing,
 }
 
 struct Tenant<C> {
@@ -93,7 +97,20 @@ impl<C> Engine<C> {
     pub(super) fn new(limit: usize) -> Self {
         let (slots, free, tenants, vacant, queue) = Default::default();
         let counts = Counts::default();
-        Self { limit, closed: false, occupied: 0, slots, free, tenants, vacant, queue, next: 0, halvings: 0, counts }
+        Self {
+            limit,
+            closed: false,
+            occupied: 0,
+            closing: 0,
+            slots,
+            free,
+            tenants,
+            vacant,
+            queue,
+            next: 0,
+            halvings: 0,
+            counts,
+        }
     }
 
     /// A tenant that may have so many connections at once.
@@ -120,7 +137,7 @@ impl<C> Engine<C> {
         tenant.growing = 0;
         tenant.waiters.clear();
         let idle = std::mem::take(&mut tenant.idle);
-        idle.into_iter().filter_map(|slot| Some((slot, self.evict(slot)?))).collect()
+        idle.into_iter().filter_map(|slot| self.put_out(slot)).collect()
     }
 
     /// Nobody holds the key any more.
@@ -221,8 +238,9 @@ impl<C> Engine<C> {
     /// It comes back in order. Returned: it is to be closed, and then [`freed`](Self::freed).
     pub(super) fn release(&mut self, slot: SlotId, mut conn: C, now: Instant) -> Option<C> {
         let key = self.slots[slot].tenant;
-        if self.is_retired(key) || self.occupied > self.limit {
+        if self.is_retired(key) || self.occupied - self.closing > self.limit {
             self.vacate(slot);
+            self.closes(slot);
             return Some(conn);
         }
         self.trim();
@@ -288,7 +306,9 @@ impl<C> Engine<C> {
 
     /// Its connection is closed.
     pub(super) fn freed(&mut self, slot: SlotId) {
-        self.slots[slot].state = State::Free;
+        if let State::Closing = std::mem::replace(&mut self.slots[slot].state, State::Free) {
+            self.closing -= 1;
+        }
         self.occupied -= 1;
         self.free.push(slot);
         self.pump();
@@ -296,22 +316,21 @@ impl<C> Engine<C> {
 
     /// What is idle and asked for least, if fewer slots than `reserve` are free: to be closed, and then
     /// [`freed`](Self::freed), so that who comes next need not wait for that.
-    pub(super) fn spare(&mut self, reserve: usize, closing: usize) -> Option<(SlotId, C)> {
-        if self.limit.saturating_sub(self.occupied) + closing >= reserve {
+    pub(super) fn spare(&mut self, reserve: usize) -> Option<(SlotId, C)> {
+        if self.limit.saturating_sub(self.occupied - self.closing) >= reserve {
             return None;
         }
         let slot = self.victim()?;
-        let conn = self.evict(slot)?;
-        Some((slot, conn))
+        self.put_out(slot)
     }
 
     /// From now on at most so many. Returned is what is to be closed, and then [`freed`](Self::freed).
     pub(super) fn resize(&mut self, limit: usize) -> Vec<(SlotId, C)> {
         self.limit = limit;
         let mut out = vec![];
-        while self.occupied - out.len() > self.limit {
+        while self.occupied - self.closing > self.limit {
             let Some(slot) = self.victim() else { break };
-            out.extend(self.evict(slot).map(|conn| (slot, conn)));
+            out.extend(self.put_out(slot));
         }
         self.pump();
         out
@@ -391,6 +410,18 @@ impl<C> Engine<C> {
                 None
             }
         }
+    }
+
+    fn put_out(&mut self, slot: SlotId) -> Option<(SlotId, C)> {
+        let conn = self.evict(slot)?;
+        self.closes(slot);
+        Some((slot, conn))
+    }
+
+    /// What is in it is being closed; [`freed`](Self::freed) comes next.
+    pub(super) fn closes(&mut self, slot: SlotId) {
+        self.slots[slot].state = State::Closing;
+        self.closing += 1;
     }
 
     /// The slot's tenant has one less.

@@ -3,7 +3,7 @@
 use super::engine::{Engine, Grant, Key, SlotId, Turn, WaiterId};
 use super::stats::PoolStats;
 use crate::resolver::pool::AcquireError;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -45,8 +45,6 @@ pub(crate) struct Server<O: Opener> {
     acquire: Duration,
     /// What opening takes on average, in µs.
     connect: AtomicU64,
-    /// Being closed ahead of need.
-    sparing: AtomicU32,
     tasks: TaskTracker,
     pub(super) counters: Counters,
 }
@@ -80,7 +78,6 @@ struct Waiting<O: Opener> {
 struct Closing<O: Opener> {
     server: Arc<Server<O>>,
     slot: SlotId,
-    spare: bool,
 }
 
 type Got<O> = Option<(Lease<O>, Option<OwnedSemaphorePermit>)>;
@@ -93,7 +90,6 @@ impl<O: Opener> Server<O> {
             gate: Arc::new(Semaphore::new(limits.gate.max(1))),
             acquire: limits.acquire,
             connect: AtomicU64::new(2_000),
-            sparing: AtomicU32::new(0),
             tasks: TaskTracker::new(),
             counters: Counters::default(),
         }
@@ -188,13 +184,13 @@ impl<O: Opener> Server<O> {
     pub(super) fn give_back(self: &Arc<Self>, slot: SlotId, conn: O::Conn) {
         let surplus = self.engine().release(slot, conn, std::time::Instant::now());
         if let Some(conn) = surplus {
-            self.close_one(slot, conn, false);
+            self.close_one(slot, conn);
         }
     }
 
     /// Closes a connection, and then frees its slot.
-    fn close_one(self: &Arc<Self>, slot: SlotId, conn: O::Conn, spare: bool) {
-        let closing = Closing { server: self.clone(), slot, spare };
+    fn close_one(self: &Arc<Self>, slot: SlotId, conn: O::Conn) {
+        let closing = Closing { server: self.clone(), slot };
         self.tasks.spawn(async move {
             let _ = timeout(CLOSING, closing.server.opener.close(conn)).await;
         });
@@ -205,11 +201,10 @@ impl<O: Opener> Server<O> {
         let spare = {
             let mut engine = self.engine();
             let reserve = (engine.limit() / 16).min(3);
-            engine.spare(reserve, self.sparing.load(Relaxed) as usize)
+            engine.spare(reserve)
         };
         if let Some((slot, conn)) = spare {
-            self.sparing.fetch_add(1, Relaxed);
-            self.close_one(slot, conn, true);
+            self.close_one(slot, conn);
         }
     }
 
@@ -224,7 +219,7 @@ impl<O: Opener> Server<O> {
     }
     pub(crate) fn retire(self: &Arc<Self>, key: Key) {
         let idle = self.engine().retire(key);
-        idle.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn, false));
+        idle.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn));
     }
     pub(crate) fn leave(self: &Arc<Self>, key: Key) {
         self.retire(key);
@@ -233,13 +228,13 @@ impl<O: Opener> Server<O> {
     /// From now on at most so many, as soon as what is out comes back.
     pub(crate) fn resize(self: &Arc<Self>, budget: u32) {
         let surplus = self.engine().resize(budget as usize);
-        surplus.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn, false));
+        surplus.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn));
     }
 
     /// Nothing is given out any more; what is idle is closed, what is out when it comes back.
     pub(crate) fn close(self: &Arc<Self>) {
         let idle = self.engine().close();
-        idle.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn, false));
+        idle.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn));
     }
     /// After [`close`](Self::close): until nothing is open any more.
     pub(crate) async fn closed(&self) {
@@ -350,8 +345,11 @@ impl<O: Opener> Drop for Lease<O> {
         match (self.conn.take(), self.to_open) {
             (Some(conn), false) => self.server.give_back(self.slot, conn),
             (Some(old), true) => {
-                self.server.engine().vacate(self.slot);
-                self.server.close_one(self.slot, old, false);
+                let mut engine = self.server.engine();
+                engine.vacate(self.slot);
+                engine.closes(self.slot);
+                drop(engine);
+                self.server.close_one(self.slot, old);
             }
             (None, true) => self.server.engine().abandon(self.slot),
             (None, false) => {}
@@ -361,9 +359,6 @@ impl<O: Opener> Drop for Lease<O> {
 
 impl<O: Opener> Drop for Closing<O> {
     fn drop(&mut self) {
-        if self.spare {
-            self.server.sparing.fetch_sub(1, Relaxed);
-        }
         self.server.engine().freed(self.slot);
     }
 }

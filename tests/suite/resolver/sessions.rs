@@ -15,18 +15,18 @@ use tenantry::testing::{TestServer, tenant};
 use tenantry::{ConnectionResolver, TenantId, TenantPool, sqlx};
 
 /// Tenants that have a database each, and a superuser's session.
-struct World {
+pub(crate) struct World {
     fakes: Fakes,
     admin: PgConnection,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let admin = TestServer::shared().await.unwrap().admin_options();
         Self { fakes: Fakes::default(), admin: admin.disable_statement_logging().connect().await.unwrap() }
     }
     /// An active tenant with a database and a login of its own.
-    async fn tenant(&self, slug: &str) -> TestDatabase {
+    pub(crate) async fn tenant(&self, slug: &str) -> TestDatabase {
         let made = TestServer::shared().await.unwrap().create_database("resolved").await.unwrap();
         let tenant = known(&self.fakes, tenant(slug, TenantStatus::Active));
         let url = made.options().to_url_lossy();
@@ -56,6 +56,15 @@ impl World {
             "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'";
         sqlx::query_scalar(COUNT).bind(made.name()).fetch_one(&mut self.admin).await.unwrap()
     }
+    pub(crate) async fn sessions_of(&mut self, names: &[String]) -> i64 {
+        const COUNT: &str =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = ANY($1) AND backend_type = 'client backend'";
+        sqlx::query_scalar(COUNT).bind(names).fetch_one(&mut self.admin).await.unwrap()
+    }
+    pub(crate) async fn kill_one_of(&mut self, names: &[String]) {
+        const KILL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY($1) LIMIT 1";
+        sqlx::query(KILL).bind(names).execute(&mut self.admin).await.unwrap();
+    }
     async fn gone(&mut self, made: &TestDatabase) {
         for _ in 0..250 {
             if self.sessions(made).await == 0 {
@@ -70,7 +79,7 @@ impl World {
         sqlx::query(END).bind(made.name()).execute(&mut self.admin).await.unwrap();
         self.gone(made).await;
     }
-    fn resolver(&self) -> PooledResolverBuilder {
+    pub(crate) fn resolver(&self) -> PooledResolverBuilder {
         self.fakes.resolver()
     }
 }
