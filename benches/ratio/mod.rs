@@ -36,29 +36,69 @@ fn median(mut values: Vec<f64>) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
 
-/// Prints the table and writes `target/ratios/<bench>.json`.
-pub(crate) fn report(bench: &str, ratios: &[Ratio]) -> std::io::Result<()> {
-    println!("{:44} {:>12} {:>12} {:>7} {:>6}", "", "ours", "reference", "ratio", "goal");
-    let mut rows = vec![];
-    for r in ratios {
+/// One line of the table.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) ours: f64,
+    pub(crate) reference: f64,
+    pub(crate) unit: &'static str,
+    pub(crate) ratio: f64,
+    pub(crate) goal: Goal,
+    pub(crate) pairs: usize,
+}
+
+#[derive(Clone, Copy)]
+#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+pub(crate) enum Goal {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+impl Row {
+    /// The medians of interleaved runs, and of their ratios.
+    pub(crate) fn of(name: &'static str, unit: &'static str, goal: Goal, pairs: &[(f64, f64)]) -> Self {
+        let of = |pick: fn(&(f64, f64)) -> f64| median(pairs.iter().map(pick).collect());
+        let (ours, reference, ratio) = (of(|p| p.0), of(|p| p.1), of(|p| p.0 / p.1));
+        Self { name, ours, reference, unit, ratio, goal, pairs: pairs.len() }
+    }
+}
+
+impl From<&Ratio> for Row {
+    fn from(r: &Ratio) -> Self {
         let (ours, reference) = (middle(&r.ours), middle(&r.reference));
         let (unit, scale) = if ours > 1e-3 { ("ms", 1e3) } else { ("us", 1e6) };
-        let (ours, reference, ratio) = (ours * scale, reference * scale, r.ratio());
-        let met = if ratio <= r.goal { "met" } else { "NOT MET" };
+        let (ours, reference, goal) = (ours * scale, reference * scale, Goal::AtMost(r.goal));
+        Self { name: r.name, ours, reference, unit, ratio: r.ratio(), goal, pairs: r.ours.len() }
+    }
+}
+
+/// Prints the table and writes `target/ratios/<bench>.json`.
+#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+pub(crate) fn report(bench: &str, ratios: &[Ratio]) -> std::io::Result<()> {
+    report_rows(bench, &ratios.iter().map(Row::from).collect::<Vec<_>>())
+}
+
+pub(crate) fn report_rows(bench: &str, table: &[Row]) -> std::io::Result<()> {
+    println!("{:44} {:>12} {:>12} {:>9} {:>8}", "", "ours", "reference", "ratio", "goal");
+    let mut rows = vec![];
+    for Row { name, ours, reference, unit, ratio, goal, pairs } in table {
+        let (sign, goal, met) = match *goal {
+            Goal::AtMost(goal) => ("<=", goal, *ratio <= goal),
+            Goal::AtLeast(goal) => (">=", goal, *ratio >= goal),
+        };
+        let met = if met { "met" } else { "NOT MET" };
         println!(
-            "{:44} {ours:>9.3} {unit} {reference:>9.3} {unit} {ratio:>7.2} {:>6} {met} ({} pairs)",
-            r.name,
-            r.goal,
-            r.ours.len()
+            "{name:44} {ours:>9.3} {unit} {reference:>9.3} {unit} {ratio:>9.2} {sign}{goal:>6} {met} ({pairs} pairs)"
         );
-        let row = json!({ "name": r.name, "ours": ours, "reference": reference, "unit": unit, "ratio": ratio, "goal": r.goal });
-        rows.push(row);
+        rows.push(json!({
+            "name": name, "ours": ours, "reference": reference, "unit": unit, "ratio": ratio, "goal": goal
+        }));
     }
     let directory = target().join("ratios");
     std::fs::create_dir_all(&directory)?;
     std::fs::write(directory.join(format!("{bench}.json")), serde_json::to_string_pretty(&rows)?)
 }
-
 fn middle(times: &[Duration]) -> f64 {
     median(times.iter().map(Duration::as_secs_f64).collect())
 }

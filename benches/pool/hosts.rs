@@ -1,0 +1,75 @@
+//! Tenants for a benchmark: many databases, one login, a registry and a vault in memory.
+use async_trait::async_trait;
+use secrecy::SecretString;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tenantry::database::TenantDatabase;
+use tenantry::error::{StoreError, VaultError};
+use tenantry::secret::CredentialId;
+use tenantry::tenant::TenantStatus;
+use tenantry::testing::{TestServer, tenant};
+use tenantry::{CredentialVault, Tenant, TenantId, TenantRef, TenantRegistry, sqlx};
+
+pub(crate) const LOGIN: &str = "pooled";
+pub(crate) const PASSWORD: &str = "the password of all tenants here";
+
+#[derive(Clone)]
+pub(crate) struct Hosts(Arc<HashMap<TenantRef<'static>, (Tenant, TenantDatabase)>>);
+
+pub(crate) fn slug(n: usize) -> String {
+    format!("tenant-{n}")
+}
+
+impl Hosts {
+    /// So many databases on the server, and as many tenants.
+    pub(crate) async fn new(server: &TestServer, tenants: usize) -> Self {
+        let admin = server.admin_options();
+        let mut session = admin.clone().disable_statement_logging().connect().await.unwrap();
+        run(&mut session, format!("CREATE ROLE {LOGIN} LOGIN PASSWORD '{PASSWORD}'")).await;
+        let mut known = HashMap::new();
+        for n in 0..tenants {
+            run(&mut session, format!("CREATE DATABASE pooled_{n} TEMPLATE template0 OWNER {LOGIN}")).await;
+            let tenant = tenant(&slug(n), TenantStatus::Active);
+            let (database, login) = (format!("pooled_{n}").parse().unwrap(), LOGIN.parse().unwrap());
+            let credential = CredentialId::login(tenant.id(), &database, &login, 1);
+            let (host, port) = (admin.get_host(), admin.get_port());
+            let entry = TenantDatabase::primary(tenant.id(), host, port, database, login, credential);
+            for name in [TenantRef::Slug(slug(n).into()), TenantRef::Id(tenant.id())] {
+                known.insert(name, (tenant.clone(), entry.clone()));
+            }
+        }
+        Self(Arc::new(known))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "names of the benchmark's own")]
+async fn run(session: &mut PgConnection, sql: String) {
+    session.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+}
+
+pub(crate) fn options(server: &TestServer, n: usize) -> PgConnectOptions {
+    let options = server.admin_options().username(LOGIN).password(PASSWORD).disable_statement_logging();
+    options.database(&format!("pooled_{n}")).ssl_mode(sqlx::postgres::PgSslMode::Prefer)
+}
+
+#[async_trait]
+impl TenantRegistry for Hosts {
+    async fn find(&self, name: TenantRef<'_>) -> Result<Option<Tenant>, StoreError> {
+        Ok(self.0.get(&name.into_owned()).map(|(tenant, _)| tenant.clone()))
+    }
+    async fn databases(&self, id: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
+        Ok(self.0.get(&TenantRef::Id(id)).map(|(_, entry)| entry.clone()).into_iter().collect())
+    }
+    async fn page(&self, _: Option<TenantId>, _: u32) -> Result<Vec<Tenant>, StoreError> {
+        Ok(vec![])
+    }
+}
+
+#[async_trait]
+impl CredentialVault for Hosts {
+    async fn open(&self, _: &CredentialId) -> Result<SecretString, VaultError> {
+        Ok(PASSWORD.into())
+    }
+}

@@ -1,0 +1,3 @@
+pub(crate) mod bouncer;
+pub(crate) mod hosts;
+pub(crate) mod load;
