@@ -133,6 +133,28 @@ async fn what_a_user_leaves_in_a_session_ends_with_it_if_the_host_wants_that() {
     }
 }
 
+/// As at the end of a program that keeps its handles in a static.
+#[tokio::test]
+async fn handles_may_outlive_their_runtime() {
+    let world = World::new().await;
+    world.tenant("acme").await;
+    let builder = world.resolver();
+    let ended = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (resolver, db) = runtime.block_on(async {
+            let resolver = builder.build();
+            let db = resolver.resolve("acme".into()).await.unwrap();
+            whose(&db).await.unwrap();
+            (resolver, db)
+        });
+        drop(runtime);
+        drop(db);
+        resolver.invalidate_all();
+        drop(resolver);
+    });
+    ended.await.expect("nothing panics");
+}
+
 fn budget(node: &Tenantry) -> u32 {
     node.pool_stats()[0].1.budget
 }

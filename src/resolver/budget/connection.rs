@@ -8,6 +8,7 @@ use sqlx::{Connection, Executor, Postgres, Row};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// It has so long to answer.
@@ -40,6 +41,15 @@ pub(crate) struct Conn {
     held: Option<PoolConnection<Postgres>>,
     since: Instant,
     doubts: u64,
+}
+
+/// sqlx gives a connection back in a task, for which it needs a runtime; without one it can only be cut.
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take_if(|_| Handle::try_current().is_err()) {
+            drop(held.detach());
+        }
+    }
 }
 
 impl PgOpener {
@@ -81,8 +91,8 @@ impl Opener for PgOpener {
         Ok(self.conn(id, pool, Some(held)))
     }
 
-    async fn close(&self, conn: Conn) {
-        if let Some(held) = conn.held {
+    async fn close(&self, mut conn: Conn) {
+        if let Some(held) = conn.held.take() {
             let _ = held.close().await;
         }
         conn.pool.close().await;
@@ -118,7 +128,7 @@ impl PgServer {
     fn is_back(self: &Arc<Self>, slot: SlotId, id: u64, sound: bool) {
         let lent = self.engine().returned(slot, |conn| conn.id == id);
         match lent {
-            Some(conn) if sound => self.give_back(slot, self.opener.conn(id, conn.pool, None)),
+            Some(conn) if sound => self.give_back(slot, self.opener.conn(id, conn.pool.clone(), None)),
             Some(_) => self.engine().abandon(slot),
             None => {}
         }

@@ -6,6 +6,7 @@ use crate::resolver::pool::AcquireError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -191,9 +192,12 @@ impl<O: Opener> Server<O> {
     /// Closes a connection, and then frees its slot.
     fn close_one(self: &Arc<Self>, slot: SlotId, conn: O::Conn) {
         let closing = Closing { server: self.clone(), slot };
-        self.tasks.spawn(async move {
+        // Without a runtime, at the end of a program, it is cut.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let close = async move {
             let _ = timeout(CLOSING, closing.server.opener.close(conn)).await;
-        });
+        };
+        self.tasks.spawn_on(close, &runtime);
     }
 
     /// A few slots are kept free ahead of need.

@@ -3,9 +3,11 @@
 //! Each cold path takes a ticket before it reads anything. By tickets a slow read never replaces a newer one, and what
 //! was read before an invalidation does not count as fresh.
 use super::super::TenantPool;
+use super::names::{Names, Used};
 use crate::database::TenantDatabase;
 use crate::tenant::{TenantId, TenantRef};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Which read, in the order in which they began, and when it did.
@@ -26,7 +28,8 @@ pub(super) struct Cache {
     pools: HashMap<TenantId, Known>,
     /// Each name is as fresh as its own last answer: a slug or domain may have become another tenant's, however often
     /// this tenant was asked for by id.
-    names: HashMap<TenantRef<'static>, Answer>,
+    /// Written under this cache's own lock alone.
+    names: Arc<Names>,
     /// How many tickets there were, and how many there were at the last invalidation.
     last: u64,
     invalidated: u64,
@@ -38,33 +41,23 @@ struct Known {
     read: Ticket,
     /// When it was last read or doubted.
     judged: Instant,
-    used: Instant,
-}
-
-#[derive(Clone, Copy)]
-struct Answer {
-    tenant: TenantId,
-    at: Instant,
+    used: Used,
 }
 
 impl Cache {
-    pub(super) fn new(limits: Limits) -> Self {
-        let (pools, names) = Default::default();
-        Self { limits, pools, names, last: 0, invalidated: 0 }
+    pub(super) fn new(limits: Limits, start: Instant) -> Self {
+        let names = Arc::new(Names::new(limits.fresh_for, start));
+        Self { limits, pools: HashMap::new(), names, last: 0, invalidated: 0 }
+    }
+
+    /// What is answered without this cache's lock.
+    pub(super) fn names(&self) -> Arc<Names> {
+        self.names.clone()
     }
 
     pub(super) fn ticket(&mut self, at: Instant) -> Ticket {
         self.last += 1;
         Ticket { order: self.last, at }
-    }
-
-    /// The handle of a name that was asked for within the time that answers count.
-    pub(super) fn get(&mut self, name: &TenantRef<'_>, now: Instant) -> Option<TenantPool> {
-        let names: &HashMap<TenantRef<'_>, Answer> = &self.names;
-        let answer = names.get(name).filter(|a| now.saturating_duration_since(a.at) < self.limits.fresh_for)?;
-        let known = self.pools.get_mut(&answer.tenant)?;
-        known.used = now;
-        Some(known.handle.clone())
     }
 
     /// The handle that is there for just this entry.
@@ -84,10 +77,16 @@ impl Cache {
         let same = self.of_entry(&entry).map(|known| known.of(found.tenant()));
         let replaces = same.is_none();
         let handle = same.unwrap_or(found);
-        let known = Known { handle: handle.clone(), entry, read, judged: read.at, used: read.at };
+        let used = self.pools.get(&id).map(|known| known.used.clone()).unwrap_or_default();
+        self.names.mark(&used, read.at);
+        let known = Known { handle: handle.clone(), entry, read, judged: read.at, used: used.clone() };
         let before = self.pools.insert(id, known).filter(|_| replaces);
+        if before.is_some() {
+            // Its other names lead to what is retired now.
+            self.names.forget(|of| of == id);
+        }
         if read.order > self.invalidated {
-            self.names.insert(name.clone(), Answer { tenant: id, at: read.at });
+            self.names.insert(name.clone(), handle.clone(), read.at, used);
         }
         let mut retired: Vec<_> = before.map(|known| known.handle).into_iter().collect();
         self.evict(id, &mut retired);
@@ -97,14 +96,14 @@ impl Cache {
 
     /// Forgets a tenant; what is returned is to be closed.
     pub(super) fn forget(&mut self, tenant: TenantId) -> Option<TenantPool> {
-        self.names.retain(|_, answer| answer.tenant != tenant);
+        self.names.forget(|of| of == tenant);
         self.pools.remove(&tenant).map(|known| known.handle)
     }
 
     /// What was asked about it before counts no more; its pool stays, and serves again if nothing has changed.
     pub(super) fn invalidate(&mut self, tenant: TenantId) {
         self.invalidated = self.last;
-        self.names.retain(|_, answer| answer.tenant != tenant);
+        self.names.forget(|of| of == tenant);
     }
 
     /// The same for all.
@@ -138,25 +137,18 @@ impl Cache {
         if self.pools.len() <= self.limits.pools {
             return;
         }
-        let mut by_use: Vec<_> = self.pools.iter().map(|(id, known)| (known.used, *id)).collect();
+        let mut by_use: Vec<_> = self.pools.iter().map(|(id, known)| (known.used.last(), *id)).collect();
         by_use.sort_unstable();
         let few = 1 + self.limits.pools / 16;
-        for (_, victim) in by_use.into_iter().filter(|(_, id)| *id != newest).take(few) {
-            retired.extend(self.forget_pool(victim));
-        }
-        let pools = &self.pools;
-        self.names.retain(|_, answer| pools.contains_key(&answer.tenant));
-    }
-
-    fn forget_pool(&mut self, tenant: TenantId) -> Option<TenantPool> {
-        self.pools.remove(&tenant).map(|known| known.handle)
+        let victims: HashSet<_> = by_use.into_iter().map(|(_, id)| id).filter(|id| *id != newest).take(few).collect();
+        self.names.forget(|tenant| victims.contains(&tenant));
+        retired.extend(victims.iter().filter_map(|id| self.pools.remove(id)).map(|known| known.handle));
     }
 
     /// A tenant may have any number of names: expired ones go once there are many.
     fn trim_names(&mut self, now: Instant) {
         if self.names.len() > self.limits.pools.saturating_mul(4) {
-            let fresh_for = self.limits.fresh_for;
-            self.names.retain(|_, answer| now.saturating_duration_since(answer.at) < fresh_for);
+            self.names.forget_expired(now);
         }
         if self.names.len() > self.limits.pools.saturating_mul(8) {
             self.names.clear();
@@ -174,7 +166,7 @@ mod tests {
     const FRESH: Duration = Duration::from_secs(5);
 
     fn cache(pools: usize) -> Cache {
-        Cache::new(Limits { pools, fresh_for: FRESH })
+        Cache::new(Limits { pools, fresh_for: FRESH }, Instant::now())
     }
 
     /// A lazy pool connects nowhere; its address only tells it from others.
@@ -203,9 +195,9 @@ mod tests {
         resolve(&mut cache, "old", &acme, start);
         resolve(&mut cache, "acme", &acme, start + FRESH / 2);
         let later = start + FRESH;
-        assert!(cache.get(&slug("acme"), later).is_some());
-        assert!(cache.get(&slug("old"), later).is_none(), "the old slug may be another tenant's by now");
-        assert!(cache.get(&TenantRef::Domain("acme".into()), later).is_none(), "a domain is no slug");
+        assert!(cache.names.get(&slug("acme"), later).is_some());
+        assert!(cache.names.get(&slug("old"), later).is_none(), "the old slug may be another tenant's by now");
+        assert!(cache.names.get(&TenantRef::Domain("acme".into()), later).is_none(), "a domain is no slug");
     }
 
     #[tokio::test]
@@ -215,11 +207,11 @@ mod tests {
         let read = cache.ticket(now);
         cache.invalidate(acme.0.tenant().id());
         cache.keep(&slug("acme"), acme.0.clone(), acme.1.clone(), read);
-        assert!(cache.get(&slug("acme"), now).is_none());
+        assert!(cache.names.get(&slug("acme"), now).is_none());
         assert_eq!(resolve(&mut cache, "acme", &acme, now), 0, "the pool was kept");
-        assert!(cache.get(&slug("acme"), now).is_some());
+        assert!(cache.names.get(&slug("acme"), now).is_some());
         cache.invalidate(acme.0.tenant().id());
-        assert!(cache.get(&slug("acme"), now).is_none());
+        assert!(cache.names.get(&slug("acme"), now).is_none());
     }
 
     #[tokio::test]
@@ -256,9 +248,9 @@ mod tests {
         for (n, name) in ["one", "two", "far"].into_iter().enumerate() {
             assert_eq!(resolve(&mut cache, name, &found(name, "a"), tick(n as u32)), 0);
         }
-        assert!(cache.get(&slug("one"), tick(3)).is_some());
+        assert!(cache.names.get(&slug("one"), tick(3)).is_some());
         assert_eq!(resolve(&mut cache, "near", &found("near", "a"), tick(4)), 1);
-        let here = |cache: &mut Cache, name: &str| cache.get(&slug(name), tick(5)).is_some();
+        let here = |cache: &mut Cache, name: &str| cache.names.get(&slug(name), tick(5)).is_some();
         assert!(!here(&mut cache, "two") && here(&mut cache, "one") && here(&mut cache, "far"), "two was the oldest");
         assert!(cache.names.len() == 3 && cache.len() == 3);
     }
@@ -275,7 +267,7 @@ mod tests {
         assert!(!cache.distrust(id, tick(2), tick(4)), "doubted since");
         resolve(&mut cache, "acme", &acme, tick(5));
         assert!(!cache.distrust(id, tick(4), tick(6)), "looked up since");
-        assert!(cache.get(&slug("acme"), tick(7)).is_some());
+        assert!(cache.names.get(&slug("acme"), tick(7)).is_some());
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use cache::{Cache, Limits};
 use flight::Flights;
 use futures_util::future::join_all;
+use names::Names;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ mod builder;
 mod cache;
 mod cold;
 mod flight;
+mod names;
 pub use builder::PooledResolverBuilder;
 
 /// Resolves through a registry and a vault. A handle: cloning it is one `Arc`.
@@ -52,6 +54,8 @@ struct Shared {
     vault: Arc<dyn CredentialVault>,
     settings: builder::Settings,
     state: Mutex<State>,
+    /// The cache's own, for reading.
+    names: Arc<Names>,
     /// Of each server; it may change.
     budget: AtomicU32,
     /// By host and port. Taken after `state`, if both are.
@@ -87,9 +91,20 @@ impl PooledResolver {
 impl Shared {
     fn new(PooledResolverBuilder { registry, vault, settings }: PooledResolverBuilder) -> Self {
         let limits = Limits { pools: settings.max_cached, fresh_for: settings.fresh_for };
-        let state = Mutex::new(State { cache: Cache::new(limits), flights: Flights::new() });
+        let cache = Cache::new(limits, Instant::now());
+        let names = cache.names();
+        let state = Mutex::new(State { cache, flights: Flights::new() });
         let (servers, stop) = Default::default();
-        Self { registry, vault, budget: AtomicU32::new(settings.max_connections), settings, state, servers, stop }
+        Self {
+            registry,
+            vault,
+            budget: AtomicU32::new(settings.max_connections),
+            settings,
+            state,
+            names,
+            servers,
+            stop,
+        }
     }
 
     fn servers(&self) -> MutexGuard<'_, HashMap<(String, u16), Arc<PgServer>>> {
@@ -118,7 +133,7 @@ impl Shared {
     }
 
     fn cached(&self, tenant: &TenantRef<'_>) -> Option<TenantPool> {
-        self.state().cache.get(tenant, Instant::now())
+        self.names.get(tenant, Instant::now())
     }
 
     fn retire(&self, pools: impl IntoIterator<Item = TenantPool>) {

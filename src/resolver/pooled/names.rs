@@ -1,0 +1,86 @@
+//! Answers by name, read without a lock: a hit costs tens of nanoseconds, however many ask.
+use super::super::TenantPool;
+use crate::tenant::{TenantId, TenantRef};
+use foldhash::fast::RandomState;
+use papaya::{Equivalent, HashMap};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+pub(super) struct Names {
+    answers: HashMap<TenantRef<'static>, Answer, RandomState>,
+    fresh_for: Duration,
+    start: Instant,
+}
+
+struct Answer {
+    tenant: TenantId,
+    at: Instant,
+    handle: TenantPool,
+    used: Used,
+}
+
+/// When a tenant was asked for last, under whichever name: nanoseconds since the start.
+#[derive(Clone, Default)]
+pub(super) struct Used(Arc<AtomicU64>);
+impl Used {
+    pub(super) fn last(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Names {
+    pub(super) fn new(fresh_for: Duration, start: Instant) -> Self {
+        Self { answers: HashMap::with_hasher(RandomState::default()), fresh_for, start }
+    }
+
+    /// The handle of a name whose last answer still counts.
+    pub(super) fn get(&self, name: &TenantRef<'_>, now: Instant) -> Option<TenantPool> {
+        let answers = self.answers.pin();
+        let answer = answers.get(&Name(name))?;
+        if now.saturating_duration_since(answer.at) >= self.fresh_for {
+            return None;
+        }
+        self.mark(&answer.used, now);
+        Some(answer.handle.clone())
+    }
+
+    pub(super) fn mark(&self, used: &Used, now: Instant) {
+        used.0.store(now.saturating_duration_since(self.start).as_nanos() as u64, Relaxed);
+    }
+
+    pub(super) fn insert(&self, name: TenantRef<'static>, handle: TenantPool, at: Instant, used: Used) {
+        let answer = Answer { tenant: handle.tenant().id(), at, handle, used };
+        self.answers.pin().insert(name, answer);
+    }
+
+    pub(super) fn forget(&self, which: impl Fn(TenantId) -> bool) {
+        self.answers.pin().retain(|_, answer| !which(answer.tenant));
+    }
+
+    pub(super) fn forget_expired(&self, now: Instant) {
+        self.answers.pin().retain(|_, answer| now.saturating_duration_since(answer.at) < self.fresh_for);
+    }
+
+    pub(super) fn clear(&self) {
+        self.answers.pin().clear();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.answers.len()
+    }
+}
+
+/// A name of any lifetime, to look up an owned one by.
+struct Name<'a, 'b>(&'a TenantRef<'b>);
+impl Hash for Name<'_, '_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+impl Equivalent<TenantRef<'static>> for Name<'_, '_> {
+    fn equivalent(&self, name: &TenantRef<'static>) -> bool {
+        self.0 == name
+    }
+}
