@@ -1,5 +1,5 @@
 //! One budget for all tenants, against its limits and against what else there is: a pool for each tenant, PgBouncer.
-//! `-- --only zipf` (or `hit`, `cold`, `hot`) runs one part.
+//! `-- --only zipf` (or `hit`, `idle`, `cold`, `hot`, `noisy`) runs one part.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
 use pool::bouncer::Bouncer;
 use pool::hosts::{Hosts, options, slug};
@@ -37,11 +37,17 @@ async fn main() {
     if wanted("hit") {
         rows.push(hit(&hosts).await);
     }
+    if wanted("idle") {
+        rows.push(idle(server).await);
+    }
     if wanted("cold") {
         rows.extend(cold(server, &hosts).await);
     }
     if wanted("hot") {
         rows.push(hot(server, &hosts).await);
+    }
+    if wanted("noisy") {
+        rows.push(noisy(server, &hosts).await);
     }
     if wanted("zipf") {
         rows.extend(zipf(server, &hosts).await);
@@ -77,6 +83,61 @@ async fn hit(hosts: &Hosts) -> Row {
         pairs.push((ours.as_nanos() as f64, (clock.elapsed() / TIMES).as_nanos() as f64));
     }
     Row::of("resolve hit / a map and an Arc clone", "ns", Goal::AtMost(2.5), &pairs)
+}
+
+/// Resident memory for each of many tenants that were resolved and have no connection.
+async fn idle(server: &TestServer) -> Row {
+    const MANY: usize = 10_000;
+    let hosts = Hosts::named(server, MANY);
+    let resolver = resolver(&hosts, BUDGET);
+    resolver.resolve(slug(0).as_str().into()).await.unwrap();
+    let before = resident();
+    for n in 1..MANY {
+        resolver.resolve(slug(n).as_str().into()).await.unwrap();
+    }
+    let bytes = (resident() - before) / MANY as f64;
+    Row::of("an idle tenant, bytes", "B", Goal::AtMost(2048.0), &[(bytes, 1.0)])
+}
+
+fn resident() -> f64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 4096.0
+}
+
+/// A tenant beside one that is asked by 256 tasks, against the same two with five connections each.
+async fn noisy(server: &TestServer, hosts: &Hosts) -> Row {
+    let (one, mut pairs) = (Zipf::uniform(1), vec![]);
+    println!("a tenant beside a noisy one:");
+    for _ in 0..3 {
+        let dedicated = pools(server, 2);
+        let (hog, meek) = (dedicated[0].clone(), dedicated[1].clone());
+        let through = |pool: PgPool| {
+            move |_| {
+                let pool = pool.clone();
+                async move { sqlx::query("SELECT 1").fetch_one(&pool).await.map(drop) }
+            }
+        };
+        let noise = tokio::spawn(async move { run(256, &Zipf::uniform(1), WARM, COUNTED, through(hog)).await });
+        let reference = run(4, &one, WARM, COUNTED, through(meek)).await;
+        drop(noise.await);
+        tell("dedicated connections", &reference);
+        let resolver = resolver(hosts, BUDGET);
+        let hog = resolver.resolve(slug(0).as_str().into()).await.unwrap();
+        let meek = resolver.resolve(slug(1).as_str().into()).await.unwrap();
+        let through = |db: TenantPool| {
+            move |_| {
+                let db = db.clone();
+                async move { ask(&db).await }
+            }
+        };
+        let noise = tokio::spawn(async move { run(256, &Zipf::uniform(1), WARM, COUNTED, through(hog)).await });
+        let ours = run(4, &one, WARM, COUNTED, through(meek)).await;
+        drop(noise.await);
+        tell("ours", &ours);
+        resolver.close().await;
+        pairs.push((ours.p99.as_secs_f64() * 1e3, reference.p99.as_secs_f64() * 1e3));
+    }
+    Row::of("p99 beside a noisy tenant / dedicated", "ms", Goal::AtMost(1.25), &pairs)
 }
 
 async fn ask(db: &TenantPool) -> Result<(), sqlx::Error> {

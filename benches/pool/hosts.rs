@@ -25,12 +25,18 @@ pub(crate) fn slug(n: usize) -> String {
 impl Hosts {
     /// So many databases on the server, and as many tenants.
     pub(crate) async fn new(server: &TestServer, tenants: usize) -> Self {
-        let admin = server.admin_options();
-        let mut session = admin.clone().disable_statement_logging().connect().await.unwrap();
+        let mut session = server.admin_options().disable_statement_logging().connect().await.unwrap();
         run(&mut session, format!("CREATE ROLE {LOGIN} LOGIN PASSWORD '{PASSWORD}'")).await;
-        let mut known = HashMap::new();
         for n in 0..tenants {
             run(&mut session, format!("CREATE DATABASE pooled_{n} TEMPLATE template0 OWNER {LOGIN}")).await;
+        }
+        Self::named(server, tenants)
+    }
+
+    /// The tenants alone.
+    pub(crate) fn named(server: &TestServer, tenants: usize) -> Self {
+        let (admin, mut known) = (server.admin_options(), HashMap::new());
+        for n in 0..tenants {
             let tenant = tenant(&slug(n), TenantStatus::Active);
             let (database, login) = (format!("pooled_{n}").parse().unwrap(), LOGIN.parse().unwrap());
             let credential = CredentialId::login(tenant.id(), &database, &login, 1);

@@ -3,6 +3,7 @@ use super::Tenantry;
 use crate::error::RunError;
 use crate::nodes::{Node, NodeId, Share};
 use crate::registry::{Change, PgChanges};
+use crate::resolver::PooledResolver;
 use futures_util::StreamExt;
 use serde::Serialize;
 use std::{future::Future, sync::atomic::Ordering, time::Duration};
@@ -111,10 +112,18 @@ impl Tenantry {
     /// Forgets what other nodes have changed, as they change it.
     async fn hears(&self) {
         let mut changes = PgChanges::new(self.inner.background.clone()).follow();
+        let listening = Listening(&self.inner.pool.resolver);
         while let Some(change) = changes.next().await {
             match change {
                 Change::Tenant(id) => self.inner.resolver.invalidate(id),
-                Change::Missed | Change::Lost => self.inner.resolver.invalidate_all(),
+                Change::Missed => {
+                    self.inner.resolver.invalidate_all();
+                    listening.0.is_told(self.inner.pool.told);
+                }
+                Change::Lost => {
+                    listening.0.is_told(false);
+                    self.inner.resolver.invalidate_all();
+                }
             }
         }
     }
@@ -138,6 +147,14 @@ impl Tenantry {
             Err(error) => problems.push(Problem::new("landlord", crate::error::chain(&error))),
         }
         problems
+    }
+}
+
+/// Says that nobody listens, also when the future is dropped.
+struct Listening<'a>(&'a PooledResolver);
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.is_told(false);
     }
 }
 

@@ -236,6 +236,7 @@ impl Builder {
         let mut fences: Vec<Arc<dyn Fence>> = vec![];
         fences.extend(self.registry.clone().map(|r| Arc::new(RegistryFence(r)) as Arc<dyn Fence>));
         fences.extend(self.vault.map(|v| Arc::new(VaultFence(v)) as Arc<dyn Fence>));
+        let own_registry = self.registry.is_none();
         let registry = self.registry.unwrap_or_else(|| own.clone());
         let tokens = Arc::new(PgTokenStore::new(self.landlord.clone()));
         let background = background(&self.landlord);
@@ -260,7 +261,11 @@ impl Builder {
         if shared {
             pooled.resize(0);
         }
-        let pool = super::Pool { resolver: pooled.clone(), shared: shared.then_some(self.max_connections) };
+        let pool = super::Pool {
+            resolver: pooled.clone(),
+            shared: shared.then_some(self.max_connections),
+            told: own_registry,
+        };
         let resolver = self.resolver.unwrap_or_else(|| Arc::new(pooled));
         Tenantry {
             inner: Arc::new(super::Inner {

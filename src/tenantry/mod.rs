@@ -82,6 +82,8 @@ struct Pool {
     resolver: PooledResolver,
     /// Connections of all nodes together, if they are divided.
     shared: Option<u32>,
+    /// Whether the landlord tells of all changes: the registry is its own.
+    told: bool,
 }
 
 impl Tenantry {

@@ -5,7 +5,7 @@ use sqlx::Executor;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tenantry::error::ResolveError;
-use tenantry::registry::{Change, PgChanges};
+use tenantry::registry::{Change, PgChanges, PgTenantRegistry, RegistryWriter};
 use tenantry::testing::Harness;
 use tenantry::{ConnectionResolver, TenantId, TenantPool, TenantRef, sqlx};
 use tokio::sync::Notify;
@@ -51,6 +51,32 @@ async fn every_node_that_runs_hears_of_a_change_on_another_one() {
     })
     .await
     .expect("it is told");
+    there.close().await;
+    running.await.unwrap().unwrap();
+}
+
+/// An answer counts for a minute then; the change is seen long before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cached_tenant_is_forgotten_when_another_node_renames_it() {
+    const LISTENS: &str = "SELECT count(*) FROM pg_stat_activity
+        WHERE query LIKE 'LISTEN%' AND datname = current_database()";
+    let harness = Harness::start().await.unwrap();
+    let (here, there) = (harness.tenantry(migrated).await.unwrap(), harness.tenantry(migrated).await.unwrap());
+    let acme = here.provision("acme").await.unwrap().tenant;
+    let running = tokio::spawn(there.run(std::future::pending::<()>()));
+    let cached = || there.resolver().cached(&"acme".into()).is_some();
+    tokio::time::timeout(SOON, async {
+        while sqlx::query_scalar::<_, i64>(LISTENS).fetch_one(harness.landlord()).await.unwrap() == 0 || !cached() {
+            there.resolve("acme").await.unwrap();
+        }
+        let renamed = acme.clone().with_slug("umbrella".parse().unwrap());
+        PgTenantRegistry::new(harness.landlord().clone()).update(&acme, &renamed, None).await.unwrap();
+        while cached() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the old slug is nobody's");
     there.close().await;
     running.await.unwrap().unwrap();
 }

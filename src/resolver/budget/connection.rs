@@ -258,6 +258,10 @@ impl Checkout {
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        drop(self.lend());
+        if Handle::try_current().is_ok() {
+            drop(self.lend());
+        } else if self.conn.take().is_some() {
+            self.server.engine().abandon(self.slot);
+        }
     }
 }

@@ -20,7 +20,18 @@ pub use error::AcquireError;
 ///
 /// What goes through it: everything that takes `impl PgExecutor` or `impl Acquire`, `Migrator::run`, transactions,
 /// streams; `COPY` and `LISTEN` after [`acquire`](Self::acquire). What does not: libraries that want a concrete
-/// `PgPool`.
+/// `PgPool` or `PgConnection` (sea-orm, diesel): give them a pool of their own, outside the budget, or a connection from
+/// [`acquire`](Self::acquire). A pooler in transaction mode between this and the server breaks sqlx's prepared statements
+/// (26000): connect directly, or in session mode.
+///
+/// # What one user of a tenant leaves to the next
+///
+/// Between tenants nothing: a connection has one tenant for its whole life. Between two users of one tenant an open
+/// transaction is rolled back, and a connection whose query was dropped half-way or broke is asked whether it lives before
+/// it serves again. `SET`, temp tables, session advisory locks and `LISTEN` stay with the connection: use `SET LOCAL` and
+/// transaction locks, or
+/// [`discard_on_release`](super::PooledResolverBuilder::discard_on_release). A query that is dropped keeps its connection
+/// until the server has answered it.
 ///
 /// ```no_run
 /// # async fn example(db: tenantry::TenantPool) -> sqlx::Result<()> {
@@ -69,6 +80,8 @@ pub(super) trait Renew: Send + Sync {
     fn distrust(&self, tenant: TenantId, since: Instant);
 }
 
+const SLACK: Duration = Duration::from_millis(250);
+
 tokio::task_local! { static CURRENT: TenantPool; }
 
 /// Runs `work` with `pool` as [`TenantPool::current`].
@@ -88,7 +101,7 @@ impl TenantPool {
     pub fn tenant(&self) -> &Tenant {
         &self.0.tenant
     }
-    /// For reads that may lag: the same connections, until replicas are built.
+    /// For reads that may lag. Today the same connections: replicas are not built yet.
     pub fn read(&self) -> TenantPool {
         self.clone()
     }
@@ -151,7 +164,8 @@ impl TenantPool {
             return Ok(Checked::Budget(at_once));
         }
         let asked = Instant::now();
-        let waited = tokio::time::timeout(renewal.limit, self.renewing(member, renewal)).await;
+        // Whoever waits inside knows better for what: the outer limit is for many renewals, one after the other.
+        let waited = tokio::time::timeout(renewal.limit + SLACK, self.renewing(member, renewal)).await;
         waited.unwrap_or_else(|_| Err(AcquireError::Server { waited: asked.elapsed() }.into()))
     }
 

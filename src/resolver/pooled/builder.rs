@@ -81,8 +81,9 @@ impl PooledResolverBuilder {
         self.settings.acquire_timeout = limit;
         self
     }
-    /// How long an answer counts without asking the registry again; 5 s by default. What another node changed is seen
-    /// after that time, and at once where the server itself refuses: a suspended tenant, a replaced login.
+    /// How long an answer counts without asking the registry again; 5 s by default, and a minute while
+    /// [`Tenantry::run`](crate::Tenantry::run) hears of changes as they happen. What another node changed is seen after
+    /// that time, and at once where the server itself refuses: a suspended tenant, a replaced login.
     pub fn fresh_for(mut self, time: Duration) -> Self {
         self.settings.fresh_for = time;
         self

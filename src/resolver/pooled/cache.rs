@@ -201,6 +201,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn answers_count_for_longer_while_changes_are_told() {
+        let (mut cache, start) = (cache(9), Instant::now());
+        resolve(&mut cache, "acme", &found("acme", "a"), start);
+        assert!(cache.names.get(&slug("acme"), start + FRESH).is_none());
+        cache.names.count_for(FRESH * 3);
+        assert!(cache.names.get(&slug("acme"), start + FRESH * 2).is_some());
+        cache.names.count_for(FRESH);
+        assert!(cache.names.get(&slug("acme"), start + FRESH * 2).is_none(), "also what was answered meanwhile");
+    }
+
+    #[tokio::test]
     async fn what_was_read_before_an_invalidation_is_not_fresh() {
         let (mut cache, now) = (cache(9), Instant::now());
         let acme = found("acme", "a");

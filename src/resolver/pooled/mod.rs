@@ -14,7 +14,7 @@ use names::Names;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 mod builder;
@@ -23,6 +23,9 @@ mod cold;
 mod flight;
 mod names;
 pub use builder::PooledResolverBuilder;
+
+/// How long an answer counts while changes are told. Not for ever: what a host changes in a registry of its own is not.
+const TOLD: Duration = Duration::from_secs(60);
 
 /// Resolves through a registry and a vault. A handle: cloning it is one `Arc`.
 ///
@@ -81,6 +84,11 @@ impl PooledResolver {
         let servers = self.0.servers();
         self.0.budget.store(max_connections, Relaxed);
         servers.values().for_each(|server| server.resize(max_connections));
+    }
+    /// Somebody tells this resolver what changes on other nodes: its answers count for longer. Or nobody does any more.
+    pub(crate) fn is_told(&self, told: bool) {
+        let fresh_for = self.0.settings.fresh_for;
+        self.0.names.count_for(if told { fresh_for.max(TOLD) } else { fresh_for });
     }
     /// Over a registry and a vault; `Arc<dyn …>` goes in too.
     pub fn builder(registry: impl TenantRegistry, vault: impl CredentialVault) -> PooledResolverBuilder {

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 pub(super) struct Names {
     answers: HashMap<TenantRef<'static>, Answer, RandomState>,
-    fresh_for: Duration,
+    /// In nanoseconds; it may change.
+    fresh_for: AtomicU64,
     start: Instant,
 }
 
@@ -32,14 +33,25 @@ impl Used {
 
 impl Names {
     pub(super) fn new(fresh_for: Duration, start: Instant) -> Self {
-        Self { answers: HashMap::with_hasher(RandomState::default()), fresh_for, start }
+        let this = Self { answers: HashMap::with_hasher(RandomState::default()), fresh_for: AtomicU64::new(0), start };
+        this.count_for(fresh_for);
+        this
+    }
+
+    /// For how long answers count from now on, those included that were given before.
+    pub(super) fn count_for(&self, fresh_for: Duration) {
+        self.fresh_for.store(fresh_for.as_nanos().try_into().unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn counts(&self, answer: &Answer, now: Instant) -> bool {
+        now.saturating_duration_since(answer.at).as_nanos() < u128::from(self.fresh_for.load(Relaxed))
     }
 
     /// The handle of a name whose last answer still counts.
     pub(super) fn get(&self, name: &TenantRef<'_>, now: Instant) -> Option<TenantPool> {
         let answers = self.answers.pin();
         let answer = answers.get(&Name(name))?;
-        if now.saturating_duration_since(answer.at) >= self.fresh_for {
+        if !self.counts(answer, now) {
             return None;
         }
         self.mark(&answer.used, now);
@@ -60,7 +72,7 @@ impl Names {
     }
 
     pub(super) fn forget_expired(&self, now: Instant) {
-        self.answers.pin().retain(|_, answer| now.saturating_duration_since(answer.at) < self.fresh_for);
+        self.answers.pin().retain(|_, answer| self.counts(answer, now));
     }
 
     pub(super) fn clear(&self) {
