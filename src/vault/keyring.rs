@@ -200,4 +200,13 @@ mod tests {
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
         assert!(LocalKeyring::from_file(file.path()).is_ok());
     }
+
+    #[test]
+    fn a_variable_that_is_missing_or_holds_no_keys_is_refused_and_not_shown() {
+        for variable in ["TENANTRY_KEYS_OF_NOBODY", "PATH"] {
+            let refused = LocalKeyring::from_env(variable).map(drop).unwrap_err();
+            assert!(matches!(refused, KeyError::Malformed(_)), "{variable}: {refused:?}");
+            assert!(std::env::var(variable).is_err() || !format!("{refused:?} {refused}").contains("/bin"));
+        }
+    }
 }

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+/// In nanoseconds.
+const NOW_AND_THEN: u64 = 500_000;
+
 pub(super) struct Names {
     answers: HashMap<TenantRef<'static>, Answer, RandomState>,
     /// In nanoseconds; it may change.
@@ -17,7 +20,8 @@ pub(super) struct Names {
 
 struct Answer {
     tenant: TenantId,
-    at: Instant,
+    /// Nanoseconds since the start, as all times here.
+    at: u64,
     handle: TenantPool,
     used: Used,
 }
@@ -43,27 +47,35 @@ impl Names {
         self.fresh_for.store(fresh_for.as_nanos().try_into().unwrap_or(u64::MAX), Relaxed);
     }
 
-    fn counts(&self, answer: &Answer, now: Instant) -> bool {
-        now.saturating_duration_since(answer.at).as_nanos() < u128::from(self.fresh_for.load(Relaxed))
+    fn counts(&self, answer: &Answer, now: u64) -> bool {
+        now.saturating_sub(answer.at) < self.fresh_for.load(Relaxed)
+    }
+
+    fn since_start(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.start);
+        since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
     }
 
     /// The handle of a name whose last answer still counts.
     pub(super) fn get(&self, name: &TenantRef<'_>, now: Instant) -> Option<TenantPool> {
-        let answers = self.answers.pin();
+        let (answers, now) = (self.answers.pin(), self.since_start(now));
         let answer = answers.get(&Name(name))?;
         if !self.counts(answer, now) {
             return None;
         }
-        self.mark(&answer.used, now);
+        // Written now and then only: what all cores read should stay in their caches.
+        if now.saturating_sub(answer.used.last()) > NOW_AND_THEN {
+            answer.used.0.store(now, Relaxed);
+        }
         Some(answer.handle.clone())
     }
 
     pub(super) fn mark(&self, used: &Used, now: Instant) {
-        used.0.store(now.saturating_duration_since(self.start).as_nanos() as u64, Relaxed);
+        used.0.store(self.since_start(now), Relaxed);
     }
 
     pub(super) fn insert(&self, name: TenantRef<'static>, handle: TenantPool, at: Instant, used: Used) {
-        let answer = Answer { tenant: handle.tenant().id(), at, handle, used };
+        let answer = Answer { tenant: handle.tenant().id(), at: self.since_start(at), handle, used };
         self.answers.pin().insert(name, answer);
     }
 
@@ -72,6 +84,7 @@ impl Names {
     }
 
     pub(super) fn forget_expired(&self, now: Instant) {
+        let now = self.since_start(now);
         self.answers.pin().retain(|_, answer| self.counts(answer, now));
     }
 
