@@ -83,7 +83,9 @@ impl ChangeError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(f) => f.retry_after,
-            Self::Busy { .. } | Self::Landlord(StoreError::Unavailable(_)) => Some(Duration::from_secs(1)),
+            Self::Busy { .. } | Self::Landlord(StoreError::Unavailable(_) | StoreError::Forgotten) => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }

@@ -16,8 +16,8 @@ pub enum StoreError {
     Taken(Taken),
     /// A newer worker has taken over: stop, and undo nothing.
     Fenced,
-    /// It has crashed or failed over, and may have lost what was written last: take hold of the operation anew, and read
-    /// what is known.
+    /// It has crashed or failed over, and may have lost what was written last: take hold of the operation anew, and
+    /// read what is known.
     Forgotten,
     /// It will never take this value (a NUL in a text, a number out of range): change it first.
     Refused(Cause),

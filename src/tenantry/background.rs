@@ -30,9 +30,9 @@ impl Problem {
 }
 
 impl Tenantry {
-    /// Everything that must go on in the background, as one future that the host spawns: heartbeat, recovery, and what
-    /// other nodes change. Ends when `shutdown` does or the facade is closed. Dropping it is like the death of the process: recovery on another
-    /// node goes on.
+    /// Everything that must go on in the background, as one future that the host spawns: heartbeat, recovery, what other
+    /// nodes change, and this node's part of the connections if they are shared. Ends when `shutdown` does or the facade
+    /// is closed. Dropping it is like the death of the process: recovery on another node goes on.
     ///
     /// # Errors
     /// `AlreadyRunning` at once, if it runs in this process already. A landlord that does not answer is logged and
@@ -47,17 +47,17 @@ impl Tenantry {
                 return Err(RunError::AlreadyRunning);
             }
             let running = Running(this.clone());
-            let node = Node::here();
+            let node = &this.inner.node;
             tokio::select! {
                 _ = shutdown => {}
                 () = this.inner.stop.cancelled() => {}
-                () = this.beats(&node) => {}
+                () = this.beats(node) => {}
                 () = this.recovers() => {}
                 () = this.hears() => {}
                 () = this.divides(node.id) => {}
             }
-            // Its row would be forgotten in time; saying so lets others share its budget at once.
-            // But what it still has open counts until its row expires.
+            // Its row would be forgotten in time; but a part of the connections that may still be open must count until
+            // then.
             if this.inner.pool.shared.is_none()
                 && let Err(error) = this.inner.nodes.leave(node.id).await
             {

@@ -5,7 +5,7 @@ use crate::error::{BuildError, KeyError, VaultError};
 use crate::ident::ServerName;
 use crate::lifecycle::Lifecycle;
 use crate::migrate::Migration;
-use crate::nodes::PgNodes;
+use crate::nodes::{Node, PgNodes};
 use crate::placement::{Candidate, Newcomer};
 use crate::provision::{Provisioner, Recipe};
 use crate::registry::{PgTenantRegistry, RegistryWriter};
@@ -273,6 +273,7 @@ impl Builder {
                 tokens: Tokens::new(shop.clone(), link_lifetime),
                 operations: Operations::new(journal, recoverer.clone()),
                 nodes: Arc::new(PgNodes::new(background.clone())),
+                node: Node::here(),
                 background,
                 landlord: self.landlord,
                 shop,

@@ -2,7 +2,7 @@
 use crate::error::{ChangeError, ResolveError, StoreError};
 use crate::lifecycle::Lifecycle;
 use crate::migrate::{Migration, MigrationStatus};
-use crate::nodes::Nodes;
+use crate::nodes::{Node, Nodes};
 use crate::operation::OperationId;
 use crate::provision::{Provision, Provisioner};
 use crate::registry::{RegistryWriter, TenantRegistry};
@@ -72,6 +72,8 @@ struct Inner {
     resolver: Arc<dyn ConnectionResolver>,
     pool: Pool,
     nodes: Arc<dyn Nodes>,
+    /// The same each time that it runs: its part of the connections stays its own.
+    node: Node,
     tasks: TaskTracker,
     stop: CancellationToken,
     running: AtomicBool,

@@ -188,5 +188,16 @@ async fn nodes_divide_the_connections_and_never_have_more_than_all() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
+    // A host that starts it again keeps what is its own.
     first.abort();
+    assert!(first.await.is_err_and(|e| e.is_cancelled()));
+    let again = tokio::spawn(one.run(std::future::pending::<()>()));
+    let mut beats = std::collections::BTreeSet::new();
+    while beats.len() < 3 {
+        assert!(Instant::now() < until);
+        assert_eq!(budget(&one), 10);
+        beats.extend(one.nodes().live(Duration::from_secs(60)).await.unwrap().into_iter().map(|n| n.seen_at));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    again.abort();
 }

@@ -46,7 +46,7 @@ impl PgChanges {
         let pool = self.0.clone();
         Box::pin(async_stream::stream! {
             loop {
-                match listen(&pool).await {
+                match timeout(SILENCE * 2, listen(&pool)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                     Ok(mut listener) => {
                         yield Change::Missed;
                         while let Some(told) = next(&mut listener).await {

@@ -30,7 +30,7 @@ pub(super) enum Turn<C> {
     Slot(SlotId, Option<C>),
     /// Every slot is in use: one comes in the order of the queue.
     Queued,
-    /// What it waits for is there already, or nobody knows it any more.
+    /// Nothing is to be done for it: what it waits for comes by itself, or has come.
     Granted,
 }
 
@@ -214,7 +214,12 @@ impl<C> Engine<C> {
 
     /// A waiter that may grow has passed the gate.
     pub(super) fn turn(&mut self, key: Key, id: WaiterId, now: Instant) -> Turn<C> {
-        if !self.tenant(key).is_some_and(|t| t.waiters.iter().any(|w| w.id == id)) {
+        let Some(tenant) = self.tenant(key) else { return Turn::Granted };
+        let full = tenant.open >= tenant.cap;
+        let Some(waiter) = tenant.waiters.iter_mut().find(|w| w.id == id) else { return Turn::Granted };
+        if full {
+            // One of the tenant's own connections serves it, or the end of the last one promotes it.
+            tenant.growing -= usize::from(std::mem::take(&mut waiter.growing));
             return Turn::Granted;
         }
         match self.slot() {

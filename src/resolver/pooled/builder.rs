@@ -56,7 +56,7 @@ impl PooledResolverBuilder {
         self.settings.max_connections_per_tenant = n.max(1);
         self
     }
-    /// Most tenants that are remembered; 10,000 by default. One that has no connection costs about a kilobyte. What was not
+    /// Most tenants that are remembered; 10,000 by default. One that has no connection costs less than two kilobytes. What was not
     /// asked for for longest is forgotten first.
     pub fn max_cached(mut self, tenants: usize) -> Self {
         self.settings.max_cached = tenants.max(1);
@@ -70,7 +70,7 @@ impl PooledResolverBuilder {
         self
     }
     /// Runs `DISCARD ALL` when a connection comes back: settings, temp tables, prepared statements, advisory locks and LISTEN
-    /// end with their user. Off by default: it costs two round trips and sqlx's prepared statements each time, and between
+    /// end with their user. Off by default: it costs several round trips and sqlx's prepared statements each time, and between
     /// tenants nothing is shared in any case.
     pub fn discard_on_release(mut self, yes: bool) -> Self {
         self.settings.discard = yes;

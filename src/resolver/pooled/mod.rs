@@ -24,7 +24,7 @@ mod flight;
 mod names;
 pub use builder::PooledResolverBuilder;
 
-/// How long an answer counts while changes are told. Not for ever: what a host changes in a registry of its own is not.
+/// How long an answer counts while changes are told. Not for ever: triggers can be switched off.
 const TOLD: Duration = Duration::from_secs(60);
 
 /// Resolves through a registry and a vault. A handle: cloning it is one `Arc`.
