@@ -37,6 +37,10 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `axum` | [`web`]: a layer, extractors and the setup links for axum |
+//! | `actix` | [`web`]: the same for actix-web |
+//! | `job` | [`job`]: a tower layer that gives each background job its tenant |
+//! | `metrics` | [`resolver::metrics`]: how the budgets of connections stand |
 //! | `testing` | stores in memory, a conformance suite for each trait, a harness that finds or starts a PostgreSQL |
 //!
 //! No feature is on by default, and none changes what another does. sqlx's `macros` feature is always on: it alone keeps
@@ -46,6 +50,8 @@ pub mod admin;
 pub mod database;
 pub mod error;
 pub mod ident;
+#[cfg(feature = "job")]
+pub mod job;
 pub mod lifecycle;
 pub mod migrate;
 pub mod nodes;
@@ -54,12 +60,15 @@ pub(crate) mod pg;
 pub mod placement;
 pub mod provision;
 pub mod registry;
+pub mod rekey;
 pub mod resolver;
 pub mod rights;
+pub mod rotate;
 pub mod saga;
 pub mod schema;
 pub mod secret;
 pub mod servers;
+pub mod setup;
 pub mod sqlstate;
 pub mod step;
 pub mod tenant;
@@ -68,6 +77,8 @@ pub mod tenantry;
 pub mod testing;
 pub mod tokens;
 pub mod vault;
+#[cfg(any(feature = "axum", feature = "actix"))]
+pub mod web;
 pub mod worker;
 
 pub use error::Error;

@@ -119,6 +119,8 @@ pub enum Subject {
     Server(ServerName),
     /// The vault as a whole.
     Vault,
+    /// What a user does with a setup link: it waits for no change of the tenant, and none waits for it.
+    Link(Uuid),
 }
 impl Subject {
     /// The tenant, if it is one.
@@ -135,6 +137,7 @@ impl fmt::Display for Subject {
             Self::Tenant(id) => write!(f, "tenant:{id}"),
             Self::Server(name) => write!(f, "server:{name}"),
             Self::Vault => f.write_str("vault"),
+            Self::Link(id) => write!(f, "link:{id}"),
         }
     }
 }
@@ -145,6 +148,7 @@ impl FromStr for Subject {
         match text.split_once(':') {
             Some(("tenant", id)) => id.parse().map(Self::Tenant).map_err(|_| wrong()),
             Some(("server", name)) => name.parse().map(Self::Server).map_err(|_| wrong()),
+            Some(("link", id)) => id.parse().map(Self::Link).map_err(|_| wrong()),
             None if text == "vault" => Ok(Self::Vault),
             _ => Err(wrong()),
         }
@@ -240,7 +244,12 @@ mod tests {
         for status in OperationStatus::ALL {
             assert_eq!(status.as_str().parse(), Ok(*status));
         }
-        for subject in [Subject::Tenant(TenantId::new()), Subject::Server("main".parse().unwrap()), Subject::Vault] {
+        for subject in [
+            Subject::Tenant(TenantId::new()),
+            Subject::Server("main".parse().unwrap()),
+            Subject::Vault,
+            Subject::Link(Uuid::now_v7()),
+        ] {
             assert_eq!(subject.to_string().parse(), Ok(subject));
         }
     }

@@ -62,10 +62,12 @@ pub enum Purpose {
     SetupLink,
     /// The check record of a key.
     KeyCheck,
+    /// What a user has chosen by a setup link, until it is set.
+    NewPassword,
 }
 
 impl Purpose {
-    const ALL: [Self; 4] = [Self::Login, Self::Provisioner, Self::SetupLink, Self::KeyCheck];
+    const ALL: [Self; 5] = [Self::Login, Self::Provisioner, Self::SetupLink, Self::KeyCheck, Self::NewPassword];
     /// The stored name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -73,6 +75,7 @@ impl Purpose {
             Self::Provisioner => "provisioner",
             Self::SetupLink => "setup_link",
             Self::KeyCheck => "key_check",
+            Self::NewPassword => "new_password",
         }
     }
 }
@@ -129,6 +132,10 @@ impl CredentialId {
             purpose: Purpose::SetupLink,
             version: 1,
         }
+    }
+    /// What a user has chosen by a setup link; kept until the operation has set it.
+    pub fn new_password(tenant: TenantId, operation: OperationId) -> Self {
+        Self { purpose: Purpose::NewPassword, ..Self::setup_link(tenant, operation) }
     }
     /// The check record of a key.
     pub fn key_check(key: &KeyId) -> Self {

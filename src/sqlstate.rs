@@ -27,6 +27,10 @@ fn transient(code: &str) -> bool {
         || matches!(code, "55006" | "55P03" | "57014" | "25006" | "XX000")
 }
 
+/// Whether nobody comes in by this login with this password: it is shut or gone, or has another one.
+pub(crate) fn is_refused_login(error: &sqlx::Error) -> bool {
+    is(error, "28000") || is(error, "28P01")
+}
 /// Whether the session is over: whatever is sent on it next fails too.
 pub fn is_connection_lost(error: &sqlx::Error) -> bool {
     match error {

@@ -44,7 +44,7 @@ impl Bare {
         self.migrations.run(&mut migrator).await.unwrap();
         run(&mut migrator, format!("REVOKE INSERT, UPDATE, DELETE ON TABLE _sqlx_migrations FROM {db}_app")).await;
         migrator.close().await.unwrap();
-        self.retire(&mut cluster, db).await;
+        self.retire(&mut cluster, db, &format!("{db}_mig")).await;
         cluster.close().await.unwrap();
     }
 
@@ -65,8 +65,21 @@ impl Bare {
         inside.close().await.unwrap();
     }
 
-    async fn retire(&self, cluster: &mut PgConnection, db: &str) {
-        run(cluster, format!("BEGIN; ALTER ROLE {db}_mig NOLOGIN; GRANT {db}_mig TO {}; COMMIT", self.admin)).await;
+    /// From login `n` to the next one: b7, probe, c1 to c3.
+    #[allow(dead_code, reason = "each benchmark uses its part of this file")]
+    pub(crate) async fn rotate(&self, db: &str, n: u32) {
+        let mut cluster = self.provisioner.connect().await.unwrap();
+        let (old, new, login) = (format!("{db}_v{n}"), format!("{db}_v{}", n + 1), "a password of thirty-two letters");
+        run(&mut cluster, login_sql(&new, &format!("{db}_app"), -1, &verifier(login))).await;
+        let mut probe = self.connect(db, &new, login).await;
+        probe.execute("SELECT session_user, current_user, current_database()").await.unwrap();
+        probe.close().await.unwrap();
+        self.retire(&mut cluster, db, &old).await;
+        cluster.close().await.unwrap();
+    }
+
+    async fn retire(&self, cluster: &mut PgConnection, db: &str, login: &str) {
+        run(cluster, format!("BEGIN; ALTER ROLE {login} NOLOGIN; GRANT {login} TO {}; COMMIT", self.admin)).await;
         let connecting = "SELECT DISTINCT l.pid, d.datname = $1 FROM pg_locks l JOIN pg_database d ON d.oid = l.objid
             WHERE l.locktype = 'object' AND l.classid = 'pg_catalog.pg_database'::regclass
               AND (d.datname = $1 OR has_database_privilege('public', d.oid, 'CONNECT'))
@@ -74,9 +87,8 @@ impl Bare {
         sqlx::query(connecting).bind(db).fetch_all(&mut *cluster).await.unwrap();
         let end = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = $1)";
-        let mig = format!("{db}_mig");
-        while !sqlx::query(end).bind(&mig).fetch_all(&mut *cluster).await.unwrap().is_empty() {}
-        run(cluster, format!("DROP ROLE {db}_mig")).await;
+        while !sqlx::query(end).bind(login).fetch_all(&mut *cluster).await.unwrap().is_empty() {}
+        run(cluster, format!("DROP ROLE {login}")).await;
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn slug(n: usize) -> String {
 
 impl Hosts {
     /// So many databases on the server, and as many tenants.
+    #[allow(dead_code, reason = "each benchmark uses its part of this file")]
     pub(crate) async fn new(server: &TestServer, tenants: usize) -> Self {
         let mut session = server.admin_options().disable_statement_logging().connect().await.unwrap();
         run(&mut session, format!("CREATE ROLE {LOGIN} LOGIN PASSWORD '{PASSWORD}'")).await;
@@ -34,13 +35,20 @@ impl Hosts {
     }
 
     /// The tenants alone.
+    #[allow(dead_code, reason = "each benchmark uses its part of this file")]
     pub(crate) fn named(server: &TestServer, tenants: usize) -> Self {
-        let (admin, mut known) = (server.admin_options(), HashMap::new());
+        let admin = server.admin_options();
+        Self::at(admin.get_host(), admin.get_port(), tenants)
+    }
+
+    #[allow(dead_code, reason = "each benchmark uses its part of this file")]
+    /// Tenants at an address that nobody connects to, or at that of a server.
+    pub(crate) fn at(host: &str, port: u16, tenants: usize) -> Self {
+        let mut known = HashMap::new();
         for n in 0..tenants {
             let tenant = tenant(&slug(n), TenantStatus::Active);
             let (database, login) = (format!("pooled_{n}").parse().unwrap(), LOGIN.parse().unwrap());
             let credential = CredentialId::login(tenant.id(), &database, &login, 1);
-            let (host, port) = (admin.get_host(), admin.get_port());
             let entry = TenantDatabase::primary(tenant.id(), host, port, database, login, credential);
             for name in [TenantRef::Slug(slug(n).into()), TenantRef::Id(tenant.id())] {
                 known.insert(name, (tenant.clone(), entry.clone()));
@@ -50,11 +58,13 @@ impl Hosts {
     }
 }
 
+#[allow(dead_code, reason = "each benchmark uses its part of this file")]
 #[expect(clippy::disallowed_methods, reason = "names of the benchmark's own")]
 async fn run(session: &mut PgConnection, sql: String) {
     session.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
 }
 
+#[allow(dead_code, reason = "each benchmark uses its part of this file")]
 pub(crate) fn options(server: &TestServer, n: usize) -> PgConnectOptions {
     let options = server.admin_options().username(LOGIN).password(PASSWORD).disable_statement_logging();
     options.database(&format!("pooled_{n}")).ssl_mode(sqlx::postgres::PgSslMode::Prefer)

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tenantry::registry::TenantRegistryExt;
 use tenantry::{Tenantry, vault::LocalKeyring};
 
+#[path = "../place/mod.rs"]
 mod place;
 
 type Anything = Box<dyn std::error::Error>;
@@ -17,7 +18,7 @@ const SLUGS: [&str; 3] = ["acme", "globex", "initech"];
 #[tokio::main]
 async fn main() -> Result<(), Anything> {
     let keep = std::env::args().any(|a| a == "--keep");
-    let place = place::Place::find().await?;
+    let place = place::Place::find("tenantry_quickstart").await?;
     println!("Server: {}", place.describe());
     let landlord = place.landlord().await?;
     let result = tour(&place, landlord.clone()).await;
@@ -39,7 +40,7 @@ async fn tour(place: &place::Place, landlord: PgPool) -> Result<(), Anything> {
         .tenant_migrations(&sqlx::migrate!("examples/tenant_migrations"))
         .build()
         .await?;
-    let report = tenantry.servers().set_up("main", place.admin()).prefix(place::PREFIX).await?;
+    let report = tenantry.servers().set_up("main", place.admin()).prefix(place.prefix()).await?;
     println!("Set up in {:.0?}, with a throwaway key made here.", clock.elapsed());
     report.left_open.iter().for_each(|note| println!("  note: {note}"));
 

@@ -51,6 +51,13 @@ pub enum ChangeError {
     /// The tenant's ledger of migrations cannot be read.
     #[error("the tenant's database does not answer")]
     Unreadable(#[source] sqlx::Error),
+    /// No server has this name.
+    #[error("no server {server:?} is registered; see servers().list()")]
+    #[non_exhaustive]
+    UnknownServer {
+        /// The name.
+        server: String,
+    },
     /// What the caller gave breaks a rule.
     #[error("the {field} is not usable")]
     #[non_exhaustive]

@@ -53,9 +53,6 @@ impl Action<World> for Admit {
         }
         Ok(Value::Null)
     }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Ok(())
-    }
 }
 
 /// As [`Refuse`], and the database is closed: not even its owner's other logins come in.
@@ -75,9 +72,6 @@ impl Action<World> for Close {
         }
         Ok(Value::Null)
     }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Err(StepError::fail("an archive that began only goes forward; restore the tenant"))
-    }
 }
 
 /// The way back: the database opens, and the login of the current generation comes in.
@@ -95,9 +89,6 @@ impl Action<World> for Open {
             world.hold(run).await?.reopen(&names, &login).await?;
         }
         Ok(Value::Null)
-    }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Ok(())
     }
 }
 
@@ -117,8 +108,5 @@ impl Action<World> for Remove {
             world.hold(run).await?.remove(&names, &logins).await?;
         }
         Ok(Value::Null)
-    }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Err(StepError::fail("what is destroyed does not come back"))
     }
 }

@@ -92,9 +92,6 @@ impl Action<World> for Become {
         }
         Ok(Value::Null)
     }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Err(StepError::fail("a status that others have seen is not taken back"))
-    }
 }
 
 impl Become {
@@ -133,9 +130,6 @@ impl Action<World> for Resume {
         }
         Ok(Value::Null)
     }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Ok(())
-    }
 }
 
 /// Every secret and every token of the tenant.
@@ -153,9 +147,6 @@ impl Action<World> for Forget {
         let (_, keys) = world.shop.vault.forget_tenant(world.tenant, run.writer()).await?;
         serde_json::to_value(keys).map_err(StepError::fail)
     }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Err(StepError::fail("what is destroyed does not come back"))
-    }
 }
 
 /// The tenant's place on the server: its names are free again.
@@ -172,9 +163,6 @@ impl Action<World> for Release {
         world.shop.servers.release(world.tenant, run.writer()).await?;
         Ok(Value::Null)
     }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Err(StepError::fail("what is destroyed does not come back"))
-    }
 }
 
 /// What the change lane was doing has nothing left to go on with.
@@ -190,8 +178,5 @@ impl Action<World> for Abandon {
     async fn run(&self, run: &Run, _: &mut World) -> Result<Value, StepError> {
         run.journal().abandon_change(run.subject(), run.writer()).await?;
         Ok(Value::Null)
-    }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Ok(())
     }
 }

@@ -269,6 +269,12 @@ pub(crate) fn renew_provisioner(login: &RoleName, admin: &RoleName, verifier: &V
     ])
 }
 
+/// e1: a login may change its own password, and nobody else may: as the admin role it is 42501 from 16 on.
+pub(crate) fn own_password(verifier: &Verifier) -> Ddl {
+    let password = literal(verifier.as_str());
+    Ddl::block([String::from("SET ROLE NONE"), format!("ALTER ROLE CURRENT_USER PASSWORD {password}")])
+}
+
 /// Before and after the maintenance database is made: its owner must be a role of the one who makes it.
 pub(crate) fn lend_admin(admin: &RoleName, lend: bool) -> Ddl {
     let admin = id(admin);

@@ -33,6 +33,26 @@ async fn by_roles(session: &mut PgConnection, logins: &[&RoleName], signal: bool
     left.map_err(ClusterError::sql("ending sessions"))
 }
 
+/// Waits until this login has no session, in whichever database; `false` if it still has one after `limit`.
+pub(crate) async fn drained(
+    session: &mut PgConnection, login: &RoleName, limit: Duration,
+) -> Result<bool, ClusterError> {
+    const SESSIONS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)";
+    let until = Instant::now() + limit;
+    let mut look = FIRST_LOOK;
+    loop {
+        let left = sqlx::query_scalar(SESSIONS).bind(login.as_str()).fetch_one(&mut *session).await;
+        if !left.map_err(ClusterError::sql("looking for sessions of a login"))? {
+            return Ok(true);
+        }
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        sleep(look.min(until.saturating_duration_since(Instant::now()))).await;
+        look = (look * 2).min(Duration::from_millis(100));
+    }
+}
+
 /// c2_end: every session of these logins, in whichever database. c1 must have run.
 pub(crate) async fn of_roles(session: &mut PgConnection, logins: &[&RoleName]) -> Result<(), ClusterError> {
     let mut pace = Pace::new();
@@ -80,19 +100,23 @@ fn listed(rows: &[Row]) -> String {
 }
 
 /// c2_connecting: sessions that have passed authentication and show no user yet. If the role went first, they would go
-/// on living under a dropped role, and nobody could end them. Those in our database are ended; others are waited for
-/// at most 5 s, since any tenant's login can stretch this moment.
-pub(crate) async fn connecting(session: &mut PgConnection, database: &DatabaseName) -> Result<(), ClusterError> {
+/// on living under a dropped role, and nobody could end them. Those in our database are ended, after `patience`: one
+/// may use a login that stays. Others are waited for at most 5 s, since any tenant's login can stretch this moment.
+pub(crate) async fn connecting(
+    session: &mut PgConnection, database: &DatabaseName, patience: Duration,
+) -> Result<(), ClusterError> {
     let found = connecting_now(session, database).await?;
-    for (pid, _) in found.iter().filter(|(_, own)| *own) {
-        terminate(session, *pid).await?;
-    }
-    let mut pace = Pace::new();
+    let (mut pace, mut now, mut ended) = (Pace::new(), found.clone(), false);
     loop {
-        let now = connecting_now(session, database).await?;
         let left: Vec<_> = found.iter().filter(|f| now.iter().any(|n| n.0 == f.0)).collect();
         if left.is_empty() {
             return Ok(());
+        }
+        if !ended && pace.begun.elapsed() >= patience {
+            for (pid, _) in left.iter().filter(|(_, own)| *own) {
+                terminate(session, *pid).await?;
+            }
+            ended = true;
         }
         let pids = || left.iter().map(|(pid, _)| format!("process {pid} (connecting)")).collect::<Vec<_>>().join(", ");
         if left.iter().all(|(_, own)| !own) && pace.begun.elapsed() >= STRANGERS {
@@ -100,6 +124,7 @@ pub(crate) async fn connecting(session: &mut PgConnection, database: &DatabaseNa
             return Ok(());
         }
         pace.wait(database.as_str(), pids).await?;
+        now = connecting_now(session, database).await?;
     }
 }
 

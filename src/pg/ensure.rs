@@ -110,9 +110,20 @@ pub(crate) async fn refused<'a>(
     }
     // Who is in goes at once: another tenant's login can stretch the moment of connecting, and so the wait for it.
     end::signal_roles(session, &present).await?;
-    end::connecting(session, database).await?;
+    end::connecting(session, database, Duration::ZERO).await?;
     end::of_roles(session, &present).await?;
     Ok(present)
+}
+
+/// c1 alone: nobody comes in by it any more, and whoever is in stays. `false`: it is not there.
+pub(crate) async fn locked_out(
+    session: &mut PgConnection, login: &RoleName, by: &Ownership,
+) -> Result<bool, ClusterError> {
+    if catalog::ours(session, [login], &by.marker, false).await?.is_empty() {
+        return Ok(false);
+    }
+    ddl::refuse_login(login, &by.admin).run(session, "refusing a login").await?;
+    Ok(true)
 }
 
 /// d1 and d2: nobody comes into it, whatever the login, and nobody of ours is left in. A superuser's session (a backup)

@@ -146,7 +146,4 @@ impl Action<World> for Publish {
         world.shop.registry.publish(TenantStatus::Provisioning, &entry, run.writer()).await?;
         Ok(Value::Null)
     }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Err(StepError::fail("a published tenant is not undone; purge it"))
-    }
 }

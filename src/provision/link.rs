@@ -52,6 +52,16 @@ pub(crate) async fn link(shop: &Workshop, issued: IssuedToken) -> Result<Option<
     Ok(Some(SetupLink::new(issued.id, issued.email, issued.expires_at, token)))
 }
 
+/// Seals a further token under the operation that issues it, and issues it: whoever comes later issues the same one.
+pub(crate) async fn issue(
+    shop: &Workshop, run: &Run, to: (TenantId, &str), purpose: TokenPurpose, lifetime: std::time::Duration,
+) -> Result<IssuedToken, StepError> {
+    let id = CredentialId::setup_link(to.0, run.operation());
+    let kept = shop.vault.put(&id, Token::random(purpose).expose(), run.writer()).await?;
+    let new = NewToken::new(link_id(run.operation()), to.0, to.1, &opened(&kept)?, lifetime);
+    Ok(shop.tokens.issue(&new, Some(run.writer())).await?)
+}
+
 /// From here on the token is good. Its lifetime begins now.
 pub(super) struct Issue;
 #[async_trait]
@@ -70,9 +80,6 @@ impl Action<World> for Issue {
         let new = NewToken::new(link, world.tenant, email.as_str(), &token, lifetime);
         let issued = world.shop.tokens.issue(&new, Some(run.writer())).await?;
         Ok(json!({ "link": issued.id }))
-    }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Err(StepError::fail("a published tenant is not undone; purge it"))
     }
 }
 
@@ -101,8 +108,5 @@ impl Action<World> for Deliver {
         world.shop.tokens.delivered(link.id).await?;
         world.shop.vault.forget(&CredentialId::setup_link(world.tenant, run.operation()), run.writer()).await?;
         Ok(json!({ "delivered": true }))
-    }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
-        Err(StepError::fail("a published tenant is not undone; purge it"))
     }
 }

@@ -21,7 +21,7 @@ mod link;
 mod request;
 mod saga;
 mod world;
-pub(crate) use link::link;
+pub(crate) use link::{issue, link};
 pub use request::Provision;
 pub(crate) use saga::ProvisionSaga;
 

@@ -1,18 +1,20 @@
 //! The same promises in one map under one lock: for tests of what stands above a registry.
-use super::{Placement, RegistryWriter, ServerLoad, ServerRegistry, TenantRegistry, rules};
+use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry, rules};
 use crate::database::{
     DatabaseKind, DatabaseServer, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus,
 };
 use crate::error::{StoreError, Taken};
-use crate::ident::{Domain, ServerName};
+use crate::ident::{Domain, RoleName, ServerName};
 use crate::operation::{OperationId, Writer};
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use uuid::Uuid;
 
 mod places;
+mod retiring;
 mod tenants;
 
 /// All three traits in memory, with the semantics of [`PgTenantRegistry`](super::PgTenantRegistry). Times are kept as
@@ -28,6 +30,8 @@ struct State {
     domains: BTreeMap<Domain, TenantId>,
     databases: Vec<TenantDatabase>,
     users: Vec<DatabaseUser>,
+    /// What the landlord keeps beside a user that is retiring.
+    retirements: HashMap<(ServerName, RoleName), retiring::Tries>,
     servers: BTreeMap<ServerName, DatabaseServer>,
     places: BTreeMap<TenantId, Placement>,
 }
@@ -41,6 +45,7 @@ impl Default for MemoryRegistry {
             domains: BTreeMap::new(),
             databases: Vec::new(),
             users: Vec::new(),
+            retirements: HashMap::new(),
             servers: BTreeMap::new(),
             places: BTreeMap::new(),
         }))
@@ -137,6 +142,18 @@ impl RegistryWriter for MemoryRegistry {
         &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: Writer,
     ) -> Result<(), StoreError> {
         self.write(Some(writer))?.put_user(expected, user)
+    }
+    async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
+        Ok(self.state().retiring(limit))
+    }
+    async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError> {
+        Ok(self.state().take_retirements(limit, hold))
+    }
+    async fn settle_retirement(
+        &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<Writer>,
+    ) -> Result<(), StoreError> {
+        self.write(writer)?.settle_retirement(user, left);
+        Ok(())
     }
 }
 

@@ -6,7 +6,8 @@ use crate::operation::{OperationId, Writer};
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use futures_core::{future::BoxFuture, stream::BoxStream};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use time::OffsetDateTime;
 
 #[cfg(feature = "testing")]
 mod memory;
@@ -123,6 +124,35 @@ pub trait RegistryWriter: TenantRegistry {
     async fn put_user(
         &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: Writer,
     ) -> Result<(), StoreError>;
+    /// At most `limit` logins of all tenants that wait to be dropped (`Retiring`), longest waiting first. One read.
+    async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError>;
+    /// Takes at most `limit` of those whose time has come: nobody else gets them for `hold`, and after that they are due
+    /// again. A login that [`put_user`](Self::put_user) made `Retiring` is due at once; one that a flip by
+    /// [`put_database`](Self::put_database) made so is due when its operation has settled it and left it.
+    async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError>;
+    /// What became of one: `left` says why it is still there and for how long it is left alone; `None`: it is gone, and
+    /// becomes `Dropped`. Counts as an attempt. A login that is not `Retiring` any more is left as it is: `Ok`.
+    async fn settle_retirement(
+        &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<Writer>,
+    ) -> Result<(), StoreError>;
+}
+
+/// A login that was replaced and waits to be dropped.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Retirement {
+    /// Which, and why it is still there.
+    pub user: DatabaseUser,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried again, by the store's clock; `None` while an operation is at it.
+    pub retry_at: Option<OffsetDateTime>,
+}
+impl Retirement {
+    /// For a registry of the host's own.
+    pub fn new(user: DatabaseUser, attempts: u32, retry_at: Option<OffsetDateTime>) -> Self {
+        Self { user, attempts, retry_at }
+    }
 }
 
 /// A tenant's place: the committed intent that names its database, and through it every role of the tenant.

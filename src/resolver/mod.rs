@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 mod budget;
 pub(crate) mod connect;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod pool;
 mod pooled;
 pub use budget::PoolStats;

@@ -26,15 +26,18 @@ pub trait Saga: Send + Sync + 'static {
 
 /// One step. Any of its futures may be dropped at any await, and it may run again, here or on another node.
 #[async_trait]
-pub trait Action<W>: Send + Sync + 'static {
+pub trait Action<W: Send>: Send + Sync + 'static {
     /// The stored name: a contract. No two steps of a saga share one.
     fn name(&self) -> &'static str;
     /// Whether the intent of the step before covers this one too, so that no commit stands between them.
     fn joins_previous(&self) -> bool;
     /// Does it, or finds it done. What it answers is stored: no secret.
     async fn run(&self, run: &Run, world: &mut W) -> Result<Value, StepError>;
-    /// Makes sure that nothing of it is there, whatever became of `run`: not begun, failed, done, or unknown.
-    async fn undo(&self, run: &Run, world: &mut W) -> Result<(), StepError>;
+    /// Makes sure that nothing of it is there, whatever became of `run`: not begun, failed, done, or unknown. A step beyond
+    /// its saga's point of no return needs none of its own: this one refuses, and a person is asked.
+    async fn undo(&self, _: &Run, _: &mut W) -> Result<(), StepError> {
+        Err(StepError::fail(format!("{} only goes forward", self.name())))
+    }
 }
 
 /// A store that must learn of a takeover before the new worker acts.

@@ -39,8 +39,10 @@ pub(super) const TABLES: &[Table] = &[
     ),
     table(
         "tenant_database_users",
-        "tenant_id server database role generation status reason metadata created_at updated_at dropped_at",
-        "tenant_database_users_active tenant_database_users_pkey tenant_database_users_tenant",
+        "tenant_id server database role generation status reason metadata attempts retry_at created_at updated_at \
+         dropped_at",
+        "tenant_database_users_active tenant_database_users_pkey tenant_database_users_retiring \
+         tenant_database_users_tenant",
     ),
     table(
         "credentials",
@@ -62,5 +64,6 @@ pub(super) const TABLES: &[Table] = &[
          revoked_at delivered_at",
         "setup_tokens_hash_key setup_tokens_pkey setup_tokens_tenant",
     ),
+    table("token_events", "at what link tenant_id client", "token_events_tenant"),
     table("nodes", "id name started_at seen_at facts share", "nodes_pkey"),
 ];

@@ -4,14 +4,15 @@ use crate::error::{SetUpError, StoreError};
 use crate::ident::ServerName;
 use crate::operation::{OperationId, Writer};
 use crate::registry::ServerLoad;
-use crate::saga::Engine;
+use crate::saga::{AnySaga, Engine};
 use crate::secret::CredentialId;
 use crate::worker::Workshop;
 use serde::Serialize;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
-use std::fmt;
+use std::{fmt, sync::Arc};
 
+mod rotate;
 mod saga;
 mod set_up;
 mod steps;
@@ -67,12 +68,14 @@ pub struct Servers {
     shop: Workshop,
     engine: Engine,
     landlord: PgPool,
+    rotation: Arc<rotate::RotateServer>,
 }
 
 impl Servers {
     /// Over these stores; `landlord` is the pool whose database must not be locked to its host by a set-up.
     pub fn new(shop: Workshop, engine: Engine, landlord: PgPool) -> Self {
-        Self { shop, engine, landlord }
+        let rotation = Arc::new(rotate::RotateServer::new(shop.clone()));
+        Self { shop, engine, landlord, rotation }
     }
 
     /// Makes the admin role, the provisioner's two logins and the maintenance database on a server, as its admin (a
@@ -81,6 +84,10 @@ impl Servers {
     /// the server's, unless [`SetUp::address`] says otherwise.
     pub fn set_up(&self, name: impl Into<String>, admin: PgConnectOptions) -> SetUp {
         SetUp::new(self.clone(), name.into(), admin)
+    }
+    /// The saga that gives the provisioner's logins new passwords, for a [`Recoverer`](crate::saga::Recoverer).
+    pub fn saga(&self) -> Arc<dyn AnySaga> {
+        self.rotation.clone()
     }
     /// All servers, by name.
     pub async fn list(&self) -> Result<Vec<Server>, StoreError> {

@@ -234,6 +234,10 @@ impl SetUp {
     /// Ends what a dead call left open: its steps are found done by the new one.
     async fn clear(&self, saga: &SetUpSaga, id: OperationId) -> Result<(), SetUpError> {
         let engine = &self.servers.engine;
+        // Another kind of change is for recovery, or for its own caller.
+        if engine.journal().read(id).await?.is_some_and(|r| r.kind != super::saga::KIND && !r.status.is_over()) {
+            return Err(SetUpError::Busy { operation: id });
+        }
         let worker = Uuid::now_v7().to_string();
         match engine.journal().claim(id, &worker, engine.settings().lease).await? {
             Claim::Taken(record) => {

@@ -5,12 +5,15 @@ use crate::nodes::{Node, NodeId, Share};
 use crate::registry::{Change, PgChanges};
 use crate::resolver::PooledResolver;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 use std::{future::Future, sync::atomic::Ordering, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// How often a node says that it lives, and looks for what dead workers left. A node counts as live for three beats.
 const BEAT: Duration = Duration::from_secs(5);
+/// Tenants that have changed, looked at at once.
+const FOLLOWED: usize = 32;
 /// How often it asks for its part of the connections, if they are divided.
 const DIVIDE: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,9 @@ impl Tenantry {
                 () = this.inner.stop.cancelled() => {}
                 () = this.beats(node) => {}
                 () = this.recovers() => {}
+                () = this.retires() => {}
+                () = this.tells() => {}
+                _ = this.inner.link_events.write_to(&*this.inner.shop.tokens) => {}
                 () = this.hears() => {}
                 () = this.divides(node.id) => {}
             }
@@ -92,6 +98,31 @@ impl Tenantry {
         }
     }
 
+    /// Logins that were replaced and could not be dropped.
+    async fn retires(&self) {
+        let mut look = interval(BEAT);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            match self.retire_due().await {
+                Ok(report) if report != Default::default() => tracing::info!(?report, "retired logins"),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "logins that wait to be dropped were not looked at"),
+            }
+        }
+    }
+
+    /// How the budgets stand.
+    async fn tells(&self) {
+        let mut look = interval(BEAT);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            #[cfg(feature = "metrics")]
+            crate::resolver::metrics::publish(&self.pool_stats());
+        }
+    }
+
     /// Keeps to this node's part of the connections. Without an answer it keeps the part that it has.
     async fn divides(&self, node: NodeId) {
         let (Some(total), pool) = (self.inner.pool.shared, &self.inner.pool.resolver) else {
@@ -113,17 +144,30 @@ impl Tenantry {
     async fn hears(&self) {
         let mut changes = PgChanges::new(self.inner.background.clone()).follow();
         let listening = Listening(&self.inner.pool.resolver);
-        while let Some(change) = changes.next().await {
+        let mut following = FuturesUnordered::new();
+        loop {
+            let change = tokio::select! {
+                biased;
+                change = changes.next() => change,
+                Some(()) = following.next() => continue,
+            };
             match change {
-                Change::Tenant(id) => self.inner.resolver.invalidate(id),
-                Change::Missed => {
+                Some(Change::Tenant(id)) => {
+                    self.inner.resolver.invalidate(id);
+                    // Above that the next one who asks for it looks.
+                    if following.len() < FOLLOWED {
+                        following.push(listening.0.follow(id));
+                    }
+                }
+                Some(Change::Missed) => {
                     self.inner.resolver.invalidate_all();
                     listening.0.is_told(self.inner.pool.told);
                 }
-                Change::Lost => {
+                Some(Change::Lost) => {
                     listening.0.is_told(false);
                     self.inner.resolver.invalidate_all();
                 }
+                None => return,
             }
         }
     }

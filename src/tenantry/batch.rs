@@ -14,36 +14,40 @@ use std::{future::IntoFuture, sync::Arc};
 #[async_trait]
 pub trait BatchVerb: CallVerb<Error = ChangeError> {
     #[doc(hidden)]
+    type Options: Default + Clone + Send + Sync + 'static;
+    #[doc(hidden)]
     fn concerns(tenant: &Tenant) -> bool;
     #[doc(hidden)]
-    async fn is_due(on: &Tenantry, tenant: &Tenant) -> Result<bool, ChangeError>;
+    async fn is_due(on: &Tenantry, tenant: &Tenant, options: &Self::Options) -> Result<bool, ChangeError>;
     #[doc(hidden)]
-    fn of(tenant: &Tenant) -> Self;
+    fn of(tenant: &Tenant, options: &Self::Options) -> Self;
 }
 
 #[async_trait]
 impl BatchVerb for Migrate {
+    type Options = ();
     fn concerns(tenant: &Tenant) -> bool {
         tenant.status() == TenantStatus::Active
     }
-    async fn is_due(on: &Tenantry, tenant: &Tenant) -> Result<bool, ChangeError> {
+    async fn is_due(on: &Tenantry, tenant: &Tenant, (): &()) -> Result<bool, ChangeError> {
         Ok(on.migration_status(tenant).await?.state != MigrationState::AtHead)
     }
-    fn of(tenant: &Tenant) -> Self {
+    fn of(tenant: &Tenant, (): &()) -> Self {
         Self::new(tenant.into())
     }
 }
 
 #[async_trait]
 impl BatchVerb for Purge {
+    type Options = ();
     fn concerns(tenant: &Tenant) -> bool {
         tenant.status() == TenantStatus::Archived && tenant.kept_until().is_some()
     }
-    async fn is_due(on: &Tenantry, tenant: &Tenant) -> Result<bool, ChangeError> {
+    async fn is_due(on: &Tenantry, tenant: &Tenant, (): &()) -> Result<bool, ChangeError> {
         let now = on.inner.shop.journal.now().await?;
         Ok(tenant.kept_until().is_some_and(|until| until <= now))
     }
-    fn of(tenant: &Tenant) -> Self {
+    fn of(tenant: &Tenant, (): &()) -> Self {
         Self::new(tenant.into())
     }
 }
@@ -60,6 +64,7 @@ pub struct Batch<V: BatchVerb> {
     concurrency: usize,
     reason: Option<String>,
     on_result: OnResult<V>,
+    pub(super) options: V::Options,
 }
 
 /// What a batch did.
@@ -82,7 +87,9 @@ enum Outcome<A> {
 
 impl<V: BatchVerb> Batch<V> {
     pub(super) fn new(tenantry: &Tenantry) -> Self {
-        Self { tenantry: tenantry.clone(), concurrency: 4, reason: None, on_result: Arc::new(|_, _| {}) }
+        let on_result: OnResult<V> = Arc::new(|_, _| {});
+        let options = V::Options::default();
+        Self { tenantry: tenantry.clone(), concurrency: 4, reason: None, on_result, options }
     }
     /// Tenants at once; 4 by default, at least 1.
     pub fn concurrency(mut self, n: usize) -> Self {
@@ -146,10 +153,10 @@ impl<V: BatchVerb> Batch<V> {
     }
 
     async fn try_one(&self, tenant: &Tenant) -> Result<Option<V::Answer>, ChangeError> {
-        if !V::is_due(&self.tenantry, tenant).await? {
+        if !V::is_due(&self.tenantry, tenant, &self.options).await? {
             return Ok(None);
         }
-        let call = Call::new(&self.tenantry, V::of(tenant));
+        let call = Call::new(&self.tenantry, V::of(tenant, &self.options));
         let call = match &self.reason {
             Some(reason) => call.reason(reason.clone()),
             None => call,

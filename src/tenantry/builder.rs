@@ -9,10 +9,13 @@ use crate::nodes::{Node, PgNodes};
 use crate::placement::{Candidate, Newcomer};
 use crate::provision::{Provisioner, Recipe};
 use crate::registry::{PgTenantRegistry, RegistryWriter};
+use crate::rekey::Rekey;
 use crate::resolver::{ConnectionResolver, PooledResolver};
+use crate::rotate::{AppLogin, Rotation};
 use crate::saga::{Engine, Fence, PgJournal, Recoverer, Settings};
 use crate::schema;
 use crate::servers::Servers;
+use crate::setup::Setup;
 use crate::step::{Compensate, Forward, Step, Undoable};
 use crate::tenant::TenantId;
 use crate::tokens::{LinkDelivery, PgTokenStore};
@@ -33,6 +36,7 @@ pub struct Builder {
     max_connections: u32,
     max_connections_per_tenant: u32,
     share_connections: bool,
+    require_head: bool,
     acquire_timeout: Duration,
     registry: Option<Arc<dyn RegistryWriter>>,
     vault: Option<Arc<dyn VaultWriter>>,
@@ -50,6 +54,7 @@ impl Builder {
             max_connections: 90,
             max_connections_per_tenant: 5,
             share_connections: false,
+            require_head: false,
             acquire_timeout: Duration::from_secs(10),
             registry: None,
             vault: None,
@@ -117,6 +122,12 @@ impl Builder {
     /// How sessions to new tenants are set up.
     pub fn connection_settings(mut self, settings: ConnectionSettings) -> Self {
         self.recipe.settings = settings;
+        self
+    }
+    /// Only tenants that have the newest of this program's migrations resolve; not by default. The others are
+    /// [`Behind`](crate::error::ResolveError::Behind), which a web layer answers with 503, until they are migrated.
+    pub fn require_head(mut self, yes: bool) -> Self {
+        self.require_head = yes;
         self
     }
     /// Most connections of this process to one server, over all its tenants; 90 by default.
@@ -245,14 +256,24 @@ impl Builder {
         let shop = shop.with_workers(self.workers);
         let stop = CancellationToken::new();
         let engine = Engine::new(journal.clone(), fences, self.settings, stop.clone());
-        let link_lifetime = self.recipe.link_lifetime;
+        let (link_lifetime, head) = (self.recipe.link_lifetime, self.recipe.migrations);
         let migration = Migration::new(shop.clone(), engine.clone(), self.recipe.migrations);
+        let login = AppLogin::new(self.recipe.access, self.recipe.connection_limit);
+        let rotation = Rotation::new(shop.clone(), engine.clone(), login);
+        let rekey = Rekey::new(shop.clone(), engine.clone());
+        let servers = Servers::new(shop.clone(), engine.clone(), self.landlord.clone());
+        let setup = Setup::new(shop.clone(), engine.clone(), login, self.recipe.admins.clone(), FORM);
         let provisioner = Provisioner::new(shop.clone(), engine.clone(), self.recipe);
         let lifecycle = Lifecycle::new(shop.clone(), engine.clone());
-        let mut sagas = vec![provisioner.saga(), migration.saga()];
+        let mut sagas = vec![provisioner.saga(), migration.saga(), rotation.saga(), rekey.saga(), servers.saga()];
         sagas.extend(lifecycle.sagas());
+        sagas.extend(setup.sagas());
         let recoverer = Recoverer::new(engine.clone(), sagas).with_workers(self.workers);
-        let pooled = PooledResolver::builder(registry.clone(), vault.clone())
+        let mut pooled = PooledResolver::builder(registry.clone(), vault.clone());
+        if let (true, Some(migrations)) = (self.require_head, head) {
+            pooled = pooled.require_head(migrations);
+        }
+        let pooled = pooled
             .max_connections(self.max_connections)
             .max_connections_per_tenant(self.max_connections_per_tenant)
             .acquire_timeout(self.acquire_timeout)
@@ -269,8 +290,9 @@ impl Builder {
         let resolver = self.resolver.unwrap_or_else(|| Arc::new(pooled));
         Tenantry {
             inner: Arc::new(super::Inner {
-                servers: Servers::new(shop.clone(), engine.clone(), self.landlord.clone()),
+                servers,
                 tokens: Tokens::new(shop.clone(), link_lifetime),
+                link_events: Default::default(),
                 operations: Operations::new(journal, recoverer.clone()),
                 nodes: Arc::new(PgNodes::new(background.clone())),
                 node: Node::here(),
@@ -281,6 +303,9 @@ impl Builder {
                 provisioner,
                 lifecycle,
                 migration,
+                rotation,
+                rekey,
+                setup,
                 recoverer,
                 registry,
                 vault,
@@ -302,6 +327,8 @@ fn background(landlord: &sqlx::PgPool) -> sqlx::PgPool {
     pool.acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options)
 }
 
+/// For how long the password form is good to which a credentials link leads.
+const FORM: Duration = Duration::from_secs(3600);
 /// What `pg_stat_activity` shows of them.
 const BACKGROUND: &str = "tenantry background";
 

@@ -6,10 +6,14 @@ use crate::nodes::{Node, Nodes};
 use crate::operation::OperationId;
 use crate::provision::{Provision, Provisioner};
 use crate::registry::{RegistryWriter, TenantRegistry};
+use crate::rekey::Rekey;
 use crate::resolver::{ConnectionResolver, PoolStats, PooledResolver, TenantPool};
+use crate::rotate::Rotation;
 use crate::saga::{Engine, Observer, Outcome, Record, Recoverer};
 use crate::servers::Servers;
-use crate::tenant::TenantRef;
+use crate::setup::Setup;
+use crate::tenant::{TenantId, TenantRef};
+use crate::tokens::Events;
 use crate::vault::{CredentialVault, VaultWriter};
 use crate::worker::Workshop;
 use std::{fmt, future::Future, sync::Arc, sync::atomic::AtomicBool};
@@ -20,7 +24,9 @@ mod background;
 mod batch;
 mod builder;
 mod call;
+mod links;
 mod operations;
+mod rotate;
 mod tokens;
 mod verbs;
 pub use background::Problem;
@@ -28,6 +34,7 @@ pub use batch::{Batch, BatchReport, BatchVerb};
 pub use builder::Builder;
 pub use call::Call;
 pub use operations::Operations;
+pub use rotate::{RekeyVault, Rotate, RotateServer, Rotations};
 pub use tokens::Tokens;
 pub use verbs::{Activate, Archive, CallVerb, Migrate, Purge, Restore, Suspend};
 
@@ -63,10 +70,14 @@ struct Inner {
     provisioner: Provisioner,
     lifecycle: Lifecycle,
     migration: Migration,
+    rotation: Rotation,
+    rekey: Rekey,
+    setup: Setup,
     recoverer: Recoverer,
     operations: Operations,
     servers: Servers,
     tokens: Tokens,
+    link_events: Events,
     registry: Arc<dyn RegistryWriter>,
     vault: Arc<dyn VaultWriter>,
     resolver: Arc<dyn ConnectionResolver>,
@@ -224,6 +235,7 @@ impl Tenantry {
     fn launch(&self, record: Record, observer: Observer) -> oneshot::Receiver<Result<Outcome, StoreError>> {
         let (tell, told) = oneshot::channel();
         let inner = self.inner.clone();
+        let observer = self.following(record.subject.tenant(), observer);
         self.inner.tasks.spawn(async move {
             let driven = match inner.recoverer.saga(&record.kind) {
                 Some(saga) => saga.drive(&inner.engine, record, true, &observer).await,
@@ -238,6 +250,21 @@ impl Tenantry {
             let _ = tell.send(driven);
         });
         told
+    }
+
+    /// This process need not hear of a new login to go over to it.
+    fn following(&self, tenant: Option<TenantId>, observer: Observer) -> Observer {
+        let (Some(tenant), weak) = (tenant, Arc::downgrade(&self.inner)) else { return observer };
+        Observer::new(move |event| {
+            if event.step == crate::rotate::FLIP
+                && let Some(inner) = weak.upgrade()
+            {
+                inner.resolver.invalidate(tenant);
+                let pool = inner.pool.resolver.clone();
+                inner.tasks.spawn(async move { pool.follow(tenant).await });
+            }
+            observer.see(event);
+        })
     }
 
     async fn watch(

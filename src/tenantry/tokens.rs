@@ -2,7 +2,7 @@ use crate::error::{ChangeError, StoreError};
 use crate::ident::Email;
 use crate::provision::link;
 use crate::tenant::{TenantId, TenantRef, TenantStatus};
-use crate::tokens::{LinkId, NewToken, SetupLink, Token, TokenPurpose};
+use crate::tokens::{IssuedToken, LinkId, NewToken, SetupLink, Token, TokenEvent, TokenPurpose};
 use crate::worker::Workshop;
 use std::{fmt, time::Duration};
 
@@ -28,15 +28,34 @@ impl Tokens {
     pub async fn issue<'a>(
         &self, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
     ) -> Result<SetupLink, ChangeError> {
+        self.issue_for(TokenPurpose::credentials(), tenant, email).await
+    }
+    /// A new link by which this admin sets a new password. As [`issue`](Self::issue).
+    pub async fn issue_password<'a>(
+        &self, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
+    ) -> Result<SetupLink, ChangeError> {
+        self.issue_for(TokenPurpose::password(), tenant, email).await
+    }
+    /// A new link for a purpose of the host's own, which the host then handles by [`look`](Self::look) and the
+    /// [`TokenStore`](crate::tokens::TokenStore). As [`issue`](Self::issue).
+    pub async fn issue_for<'a>(
+        &self, purpose: TokenPurpose, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
+    ) -> Result<SetupLink, ChangeError> {
         let email: Email = email.as_ref().parse().map_err(|source| ChangeError::Invalid { field: "email", source })?;
         let tenant = self.shop.registry.find(tenant.into()).await?.ok_or(ChangeError::Unknown)?;
         if tenant.status() != TenantStatus::Active {
             return Err(ChangeError::Status { found: tenant.status() });
         }
-        let token = Token::random(TokenPurpose::credentials());
+        let token = Token::random(purpose);
         let new = NewToken::new(LinkId::new(), tenant.id(), email.as_str(), &token, self.lifetime);
         let issued = self.shop.tokens.issue(&new, None).await?;
         Ok(SetupLink::new(issued.id, issued.email, issued.expires_at, token))
+    }
+    /// Whose link this is, and consumes nothing: for showing a page. `None` for every text that is no good link of this
+    /// purpose, whatever the reason: all of them cost the same one statement.
+    pub async fn look(&self, purpose: &TokenPurpose, text: &str) -> Result<Option<IssuedToken>, StoreError> {
+        let found = self.shop.tokens.look(&Token::hash_of(text)).await?;
+        Ok(found.filter(|issued| issued.purpose == *purpose))
     }
     /// The newest link that nobody has confirmed yet: what a progress page shows after a reload, on any node. Only one
     /// that a provisioning has made is kept so.
@@ -50,6 +69,11 @@ impl Tokens {
     /// Its reader has it: it is not shown again. Repeating it is `Ok`.
     pub async fn delivered(&self, link: LinkId) -> Result<(), StoreError> {
         self.shop.tokens.delivered(link).await
+    }
+    /// What became of a tenant's links and who came with them, newest first, at most `limit`. It stays when the tenant is
+    /// purged: client addresses are personal data, so delete what you must not keep.
+    pub async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError> {
+        self.shop.tokens.events(tenant, limit).await
     }
     /// No longer good, unless somebody is at it.
     pub async fn revoke(&self, link: LinkId) -> Result<(), StoreError> {

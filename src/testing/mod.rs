@@ -5,6 +5,7 @@ pub mod conformance;
 mod harness;
 pub mod proxy;
 mod resolver;
+mod seal;
 #[cfg(unix)]
 pub mod server;
 #[cfg(unix)]
@@ -13,6 +14,5 @@ pub use resolver::{FixedResolver, tenant};
 #[cfg(unix)]
 pub use server::TestServer;
 
-/// A sealed secret without a store around it: what the benchmark opens.
 #[doc(hidden)]
-pub use crate::vault::SealBench;
+pub use seal::SealBench;

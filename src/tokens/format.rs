@@ -66,6 +66,11 @@ impl Token {
         }
         Ok(Self { purpose: purpose.parse()?, text: SecretString::from(text) })
     }
+    /// What the store would keep of a text, whether it is a token or not: so that one that is mistyped is looked for by the
+    /// same statement.
+    pub fn hash_of(text: &str) -> [u8; 32] {
+        Sha256::digest(text.as_bytes()).into()
+    }
     /// What it is good for.
     pub fn purpose(&self) -> &TokenPurpose {
         &self.purpose

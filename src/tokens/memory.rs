@@ -1,5 +1,5 @@
 #![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
-use super::{IssuedToken, LinkId, NewToken, TokenClaim, TokenStore};
+use super::{Event, IssuedToken, LinkId, NewToken, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
 use crate::error::StoreError;
 use crate::operation::{OperationId, Writer};
 use crate::tenant::TenantId;
@@ -16,6 +16,7 @@ pub struct MemoryTokenStore(Mutex<State>);
 struct State {
     tokens: BTreeMap<LinkId, Kept>,
     epochs: HashMap<OperationId, i64>,
+    events: Vec<(Option<TenantId>, TokenEvent)>,
 }
 
 #[derive(Debug)]
@@ -26,6 +27,15 @@ struct Kept {
     revoked: bool,
 }
 impl Kept {
+    fn why_refused(&self) -> TokenEventKind {
+        match self {
+            Self { used: true, .. } => TokenEventKind::Reused,
+            Self { revoked: true, .. } => TokenEventKind::Revoked,
+            _ if self.token.claimed_by.is_some() => TokenEventKind::Claimed,
+            _ if self.token.expires_at <= OffsetDateTime::now_utc() => TokenEventKind::Expired,
+            _ => TokenEventKind::OtherPurpose,
+        }
+    }
     fn is_good(&self) -> bool {
         let in_time = self.token.expires_at > OffsetDateTime::now_utc() || self.token.claimed_by.is_some();
         in_time && !self.used && !self.revoked
@@ -127,6 +137,28 @@ impl TokenStore for MemoryTokenStore {
         let state = self.state();
         let good = state.tokens.values().rev().filter(|k| k.token.tenant == tenant && k.is_good());
         Ok(good.map(|k| k.token.clone()).collect())
+    }
+    async fn record(&self, events: &[Event]) -> Result<(), StoreError> {
+        let mut state = self.state();
+        for event in events {
+            let found = state.tokens.values().find(|k| k.hash == event.hash);
+            let what = event.what.unwrap_or_else(|| found.map_or(TokenEventKind::Unknown, Kept::why_refused));
+            let of = found.map(|k| (k.token.tenant, k.token.id));
+            let at = OffsetDateTime::now_utc() - event.at.elapsed();
+            let client = event.client.map(|c| c.to_string());
+            state
+                .events
+                .push((of.map(|(tenant, _)| tenant), TokenEvent::new(at, what, of.map(|(_, link)| link), client)));
+        }
+        Ok(())
+    }
+    async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError> {
+        let state = self.state();
+        let mut events: Vec<_> =
+            state.events.iter().filter(|(of, _)| *of == Some(tenant)).map(|(_, e)| e.clone()).collect();
+        events.sort_by_key(|e| std::cmp::Reverse(e.at));
+        events.truncate(limit as usize);
+        Ok(events)
     }
     async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
         self.held(writer)?.tokens.retain(|_, k| k.token.tenant != tenant);

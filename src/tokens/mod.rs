@@ -9,10 +9,12 @@ use std::{fmt, str::FromStr, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+mod events;
 mod format;
 #[cfg(feature = "testing")]
 mod memory;
 mod postgres;
+pub use events::{Event, Events, TokenEvent, TokenEventKind};
 pub use format::{InvalidToken, Token};
 #[cfg(feature = "testing")]
 pub use memory::MemoryTokenStore;
@@ -192,6 +194,11 @@ pub trait TokenStore: Send + Sync + 'static {
     async fn delivered(&self, id: LinkId) -> Result<(), StoreError>;
     /// The tenant's tokens that are good, newest first.
     async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError>;
+    /// Writes down what became of links: history, which a purge leaves. What was refused is told by the token's own state:
+    /// unknown, expired, revoked, used before.
+    async fn record(&self, events: &[Event]) -> Result<(), StoreError>;
+    /// What became of a tenant's links, newest first, at most `limit`.
+    async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError>;
     /// Deletes every token of a tenant.
     async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError>;
 }

@@ -1,4 +1,4 @@
-use super::{IssuedToken, LinkId, NewToken, TokenClaim, TokenStore};
+use super::{Event, IssuedToken, LinkId, NewToken, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
 use crate::error::StoreError;
 use crate::operation::{OperationId, Writer};
 use crate::tenant::TenantId;
@@ -53,6 +53,19 @@ const DELIVERED: &str = "UPDATE tenantry.setup_tokens SET delivered_at = coalesc
 const OF_TENANT: &str = "SELECT * FROM tenantry.setup_tokens
     WHERE tenant_id = $1 AND revoked_at IS NULL AND used_at IS NULL
       AND (expires_at > now() OR claimed_at IS NOT NULL) ORDER BY id DESC";
+/// One that was refused says why by the token's own state, as it is now.
+const RECORD: &str = "INSERT INTO tenantry.token_events (at, what, link, tenant_id, client)
+    SELECT clock_timestamp() - make_interval(secs => e.age), coalesce(e.what, CASE
+            WHEN t.id IS NULL THEN 'unknown'
+            WHEN t.used_at IS NOT NULL THEN 'reused'
+            WHEN t.revoked_at IS NOT NULL THEN 'revoked'
+            WHEN t.claimed_at IS NOT NULL THEN 'claimed'
+            WHEN t.expires_at <= now() THEN 'expired'
+            ELSE 'other_purpose' END), t.id, t.tenant_id, e.client
+    FROM unnest($1::bytea[], $2::text[], $3::text[], $4::float8[]) AS e(hash, what, client, age)
+    LEFT JOIN tenantry.setup_tokens t ON t.hash = e.hash";
+const EVENTS: &str = "SELECT at, what, link, client FROM tenantry.token_events WHERE tenant_id = $1
+    ORDER BY at DESC LIMIT $2";
 const FORGET: &str = "WITH fence AS (
     SELECT operation FROM tenantry.epochs WHERE operation = $2 AND epoch = $3 FOR SHARE
 ), gone AS (
@@ -115,6 +128,23 @@ impl TokenStore for PgTokenStore {
     async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError> {
         let rows = sqlx::query(OF_TENANT).bind(tenant.as_uuid()).fetch_all(&self.0).await?;
         rows.iter().map(issued).collect()
+    }
+    async fn record(&self, events: &[Event]) -> Result<(), StoreError> {
+        let hashes: Vec<Vec<u8>> = events.iter().map(|e| e.hash.to_vec()).collect();
+        let whats: Vec<Option<&str>> = events.iter().map(|e| e.what.map(TokenEventKind::as_str)).collect();
+        let clients: Vec<Option<String>> = events.iter().map(|e| e.client.map(|c| c.to_string())).collect();
+        let ages: Vec<f64> = events.iter().map(|e| e.at.elapsed().as_secs_f64()).collect();
+        let record = sqlx::query(RECORD).bind(hashes).bind(whats).bind(clients).bind(ages);
+        Ok(record.execute(&self.0).await.map(drop)?)
+    }
+    async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError> {
+        let rows = sqlx::query(EVENTS).bind(tenant.as_uuid()).bind(i64::from(limit)).fetch_all(&self.0).await?;
+        let event = |row: &PgRow| {
+            let link: Option<uuid::Uuid> = row.try_get("link")?;
+            let what = row.try_get::<String, _>("what")?.parse().map_err(StoreError::corrupt)?;
+            Ok(TokenEvent::new(row.try_get("at")?, what, link.map(LinkId::from_uuid), row.try_get("client")?))
+        };
+        rows.iter().map(event).collect()
     }
     async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
         let forget = sqlx::query(FORGET).bind(tenant.as_uuid()).bind(writer.operation.as_uuid()).bind(writer.epoch);

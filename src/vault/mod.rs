@@ -12,14 +12,11 @@ mod keyring;
 #[cfg(feature = "testing")]
 mod memory;
 mod postgres;
-mod record;
+pub(crate) mod record;
 pub use keyring::LocalKeyring;
 #[cfg(feature = "testing")]
 pub use memory::MemoryVault;
 pub use postgres::PgVault;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub use record::SealBench;
 
 /// What resolver and web need of a vault: one read.
 #[async_trait]
@@ -51,7 +48,7 @@ pub trait VaultWriter: CredentialVault {
     /// tenant's key.
     async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(u64, Forgotten), VaultError>;
     /// Wraps at most `limit` records anew that were wrapped by another key than the provider's primary; returns how
-    /// many are left.
+    /// many are left. When none is, no key but the primary is in use.
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError>;
     /// Every key id that a record names. `build()` demands that the provider holds them all.
     async fn keys_in_use(&self) -> Result<Vec<KeyId>, VaultError>;

@@ -51,6 +51,9 @@ const CHECK: &str = "INSERT INTO tenantry.credentials (owner, database, role, pu
 const OTHERS: &str = "SELECT owner, database, role, purpose, version, record FROM tenantry.credentials
     WHERE key_id <> $1 AND purpose <> 'key_check' ORDER BY owner, database, role, purpose, version LIMIT $2";
 const COUNT_OTHERS: &str = "SELECT count(*) FROM tenantry.credentials WHERE key_id <> $1 AND purpose <> 'key_check'";
+/// A key that nothing else names is in use no more.
+const RETIRE_CHECKS: &str = "DELETE FROM tenantry.credentials c WHERE c.purpose = 'key_check' AND c.key_id <> $1
+    AND NOT EXISTS (SELECT FROM tenantry.credentials o WHERE o.key_id = c.key_id AND o.purpose <> 'key_check')";
 const REWRAP: &str = "UPDATE tenantry.credentials SET key_id = $6, record = $7
     WHERE owner = $1 AND database = $2 AND role = $3 AND purpose = $4 AND version = $5 AND record = $8";
 
@@ -149,6 +152,10 @@ impl VaultWriter for PgVault {
             .fetch_one(&self.landlord)
             .await
             .map_err(StoreError::from)?;
+        if left == 0 {
+            let retire = sqlx::query(RETIRE_CHECKS).bind(primary.as_str());
+            retire.execute(&self.landlord).await.map_err(StoreError::from)?;
+        }
         Ok(left.unsigned_abs())
     }
 

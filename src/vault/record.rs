@@ -26,7 +26,7 @@ const NONCE: usize = 12;
 const TAG: usize = 16;
 
 /// Seals a secret under an id. A fresh data key and a fresh nonce each time.
-pub(super) async fn seal(
+pub(crate) async fn seal(
     keys: &dyn KeyProvider, id: &CredentialId, secret: &SecretString,
 ) -> Result<(KeyId, Vec<u8>), KeyError> {
     let data_key = DataKey::new(Box::new(rand::rng().random()));
@@ -45,7 +45,7 @@ pub(super) async fn seal(
 }
 
 /// Opens a record under the id that it was sealed for.
-pub(super) async fn open(keys: &dyn KeyProvider, id: &CredentialId, record: &[u8]) -> Result<SecretString, VaultError> {
+pub(crate) async fn open(keys: &dyn KeyProvider, id: &CredentialId, record: &[u8]) -> Result<SecretString, VaultError> {
     let closed = || VaultError::DoesNotOpen(id.clone());
     let parts = Parts::parse(record).ok_or_else(closed)?;
     let data_key = match keys.unwrap(id.owner.tenant(), &parts.wrapped).await {
@@ -94,7 +94,7 @@ fn commitment(key: &DataKey, nonce: &[u8; NONCE]) -> [u8; 32] {
 }
 
 /// Each field behind its length, so that no two ids have one text.
-pub(super) fn context(id: &CredentialId) -> Vec<u8> {
+pub(crate) fn context(id: &CredentialId) -> Vec<u8> {
     let fields = [id.database.as_str(), &id.role, id.purpose.as_str()];
     let mut text = Vec::with_capacity(128 + fields.iter().map(|f| f.len() + 8).sum::<usize>());
     text.extend([VERSION, AES_256_GCM]);
@@ -166,31 +166,6 @@ fn prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(super) fn data_key(bytes: &[u8]) -> Result<DataKey, KeyError> {
     let key: [u8; 32] = bytes.try_into().map_err(|_| KeyError::Malformed("a data key has 32 bytes"))?;
     Ok(SecretBox::new(Box::new(key)))
-}
-
-/// A record and what opens it, for the benchmark.
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub struct SealBench {
-    keys: super::LocalKeyring,
-    id: CredentialId,
-    record: Vec<u8>,
-}
-#[cfg(feature = "testing")]
-impl SealBench {
-    #[doc(hidden)]
-    pub async fn seal(keys: super::LocalKeyring, id: CredentialId, secret: &SecretString) -> Result<Self, KeyError> {
-        let (_, record) = seal(&keys, &id, secret).await?;
-        Ok(Self { keys, id, record })
-    }
-    #[doc(hidden)]
-    pub async fn open(&self) -> Result<SecretString, VaultError> {
-        open(&self.keys, &self.id, &self.record).await
-    }
-    #[doc(hidden)]
-    pub fn context(&self) -> Vec<u8> {
-        context(&self.id)
-    }
 }
 
 #[cfg(test)]

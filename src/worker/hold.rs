@@ -8,6 +8,7 @@ use crate::pg::session::{Purpose, Target};
 use crate::pg::{ddl, end, ensure, lock, scram};
 use crate::saga::Run;
 use crate::secret::CredentialId;
+use crate::sqlstate;
 use crate::tenant::TenantId;
 use secrecy::SecretString;
 use sqlx::PgConnection;
@@ -18,6 +19,10 @@ use tokio::sync::OwnedSemaphorePermit;
 const LOCK: Duration = Duration::from_secs(10);
 /// How long a worker waits for a free place among the workers of its process.
 const PLACE: Duration = Duration::from_secs(60);
+/// How long a session may go on that was opened with a login at the moment when it was shut.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
+/// How long a session may be connecting without showing by which login.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// One worker's hold of a server: the session that has the subject's lock and runs the cluster statements. It is never
 /// opened again: after an error the whole hold is made anew, under a new epoch.
@@ -39,11 +44,36 @@ impl Workshop {
         let installation = self.servers.installation().await?;
         let password = self.provisioner_password(&server).await?;
         let ownership = Ownership { marker: marker(installation, tenant), admin: server.names.admin.clone() };
-        let mut hold = Hold::open(server, password, ownership, application_name(run), place).await?;
+        let opened = Hold::open(server.clone(), password, ownership, application_name(run), place).await;
+        let mut hold = match opened {
+            Err(error) if self.was_rotated(&server, &error).await? => return Err(StepError::retry(error)),
+            opened => opened?,
+        };
         run.check().await?;
         let key = lock::key(installation, &run.subject().to_string());
         hold.shut_out(run, key, names).await?;
         Ok(hold)
+    }
+
+    /// A hold for retiring a login that nothing uses any more: its name never comes back, so it needs no lock and no
+    /// epoch, and two of them at once do no harm.
+    pub(crate) async fn retirer(&self, tenant: TenantId, server: DatabaseServer) -> Result<Hold, StepError> {
+        let place = self.budget(server.name.as_str())?.enter(Lane::Change).await?;
+        let installation = self.servers.installation().await?;
+        let password = self.provisioner_password(&server).await?;
+        let ownership = Ownership { marker: marker(installation, tenant), admin: server.names.admin.clone() };
+        Ok(Hold::open(server, password, ownership, String::from("tenantry/retire"), place).await?)
+    }
+
+    /// Whether the login was refused because it has another password by now.
+    async fn was_rotated(&self, server: &DatabaseServer, error: &ClusterError) -> Result<bool, StepError> {
+        match error {
+            ClusterError::Connect { source, .. } if sqlstate::is_refused_login(source) => {
+                let now = self.servers.server(&server.name).await?.map(|load| load.server);
+                Ok(now.is_some_and(|now| (&now.login, now.secret_version) != (&server.login, server.secret_version)))
+            }
+            _ => Ok(false),
+        }
     }
 
     async fn provisioner_password(&self, server: &DatabaseServer) -> Result<SecretString, VaultError> {
@@ -141,8 +171,14 @@ impl Hold {
         &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: i32, password: &SecretString,
     ) -> Result<(), StepError> {
         let verifier = scram::verifier(password).await;
+        self.ensure_sealed(names, login, access, limit, &verifier).await
+    }
+    /// The same, by what the server gets of its password.
+    pub(crate) async fn ensure_sealed(
+        &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: i32, verifier: &scram::Verifier,
+    ) -> Result<(), StepError> {
         let acts_as = ddl::acts_as(&names.roles, access);
-        let login = ddl::Login { name: login, acts_as, limit, verifier: &verifier };
+        let login = ddl::Login { name: login, acts_as, limit, verifier };
         Ok(ensure::login(&mut self.session, &login, &self.ownership).await?)
     }
     /// Nobody comes in by these logins or as the migrator, and nobody is left in.
@@ -173,13 +209,36 @@ impl Hold {
         &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName,
     ) -> Result<(), StepError> {
         let ours = ensure::refused(&mut self.session, &names.database, &[login], &self.ownership).await?;
-        if ours.is_empty() || ensure::dropped(&mut self.session, login).await? {
+        if ours.is_empty() { Ok(()) } else { self.drop_refused(names, login, heir).await }
+    }
+
+    async fn drop_refused(&mut self, names: &TenantNames, login: &RoleName, heir: &RoleName) -> Result<(), StepError> {
+        if ensure::dropped(&mut self.session, login).await? {
             return Ok(());
         }
         let mut inside = self.enter(&names.database).await?;
         ddl::adopt(login, heir).run(&mut inside, "adopting what the login made").await?;
         crate::pg::session::close(inside).await;
         self.gone(login).await
+    }
+    /// One login that another one has replaced. Whoever uses it still has `grace` to go on to the new one by itself: first
+    /// with the old one still good, and then, for whoever came in at the last moment, a little longer.
+    pub(crate) async fn retire_login(
+        &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName, grace: Duration,
+    ) -> Result<(), StepError> {
+        if !grace.is_zero() {
+            end::drained(&mut self.session, login, grace).await?;
+        }
+        if !ensure::locked_out(&mut self.session, login, &self.ownership).await? {
+            return Ok(());
+        }
+        // Who is about to be in comes by the new login, most likely: that is seen in a moment.
+        end::connecting(&mut self.session, &names.database, SETTLING).await?;
+        if !grace.is_zero() {
+            end::drained(&mut self.session, login, LAST_MOMENT.min(grace)).await?;
+        }
+        end::of_roles(&mut self.session, &[login]).await?;
+        self.drop_refused(names, login, heir).await
     }
     /// The database alone. The logins are refused first: one that is in the middle of connecting would keep it.
     pub(crate) async fn remove_database(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
@@ -224,8 +283,14 @@ impl Hold {
 
     /// A second session of the provisioner, in a tenant's database: for catalog statements alone, since whatever runs
     /// code of the tenant would run it with the provisioner's rights.
-    async fn enter(&self, database: &DatabaseName) -> Result<PgConnection, ClusterError> {
-        provisioner(&self.server, database, &self.password, &self.name).await
+    async fn enter(&self, database: &DatabaseName) -> Result<PgConnection, StepError> {
+        match provisioner(&self.server, database, &self.password, &self.name).await {
+            // The first session came in with this password, so it is another one by now: the next hold reads it.
+            Err(ClusterError::Connect { source, .. }) if sqlstate::is_refused_login(&source) => {
+                Err(StepError::retry(source))
+            }
+            entered => Ok(entered?),
+        }
     }
 }
 

@@ -107,3 +107,87 @@ async fn changes_by_hand_are_told_and_a_lost_connection_is_no_silence() {
     harness.landlord().execute("UPDATE tenantry.tenants SET name = 'Acme'").await.unwrap();
     assert_eq!(next().await, Change::Tenant(acme));
 }
+
+#[tokio::test]
+async fn a_name_that_is_nobodys_is_asked_for_once_and_a_new_tenant_is_seen_at_once() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use tenantry::database::TenantDatabase;
+    use tenantry::error::StoreError;
+    use tenantry::resolver::PooledResolver;
+    use tenantry::{ConnectionResolver, Tenant, TenantId, TenantRef, TenantRegistry};
+    struct Counted(Arc<dyn TenantRegistry>, Arc<AtomicU64>);
+    #[async_trait::async_trait]
+    impl TenantRegistry for Counted {
+        async fn find(&self, tenant: TenantRef<'_>) -> Result<Option<Tenant>, StoreError> {
+            self.1.fetch_add(1, Relaxed);
+            self.0.find(tenant).await
+        }
+        async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
+            self.0.databases(tenant).await
+        }
+        async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
+            self.0.page(after, limit).await
+        }
+    }
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let asked = Arc::new(AtomicU64::new(0));
+    let resolver = PooledResolver::builder(Counted(tenantry.registry(), asked.clone()), tenantry.vault()).build();
+    for _ in 0..50 {
+        assert!(matches!(resolver.resolve("nobody".into()).await, Err(ResolveError::Unknown)));
+    }
+    // A slow machine may outlast the second for which it counts.
+    assert!(asked.load(Relaxed) < 10, "{}", asked.load(Relaxed));
+    let before = asked.load(Relaxed);
+    for n in 0..9000 {
+        assert!(resolver.resolve(format!("scan-{n}").as_str().into()).await.is_err());
+    }
+    assert!(asked.load(Relaxed) >= before + 9000, "each new one is read, whatever is remembered");
+
+    assert!(tenantry.resolve("acme").await.is_err());
+    tenantry.provision("acme").await.unwrap();
+    tenantry.resolve("acme").await.expect("it is somebody's now");
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_behind_does_not_resolve_until_it_is_migrated() {
+    let harness = Harness::start().await.unwrap();
+    const NOTES: &str = "CREATE TABLE notes (text text)";
+    let (old, new) =
+        (crate::migrate::migrations(&[NOTES]), crate::migrate::migrations(&[NOTES, "ALTER TABLE notes ADD done bool"]));
+    let before = harness.tenantry(move |b| b.tenant_migrations(old).require_head(true)).await.unwrap();
+    before.provision("acme").await.unwrap();
+    before.resolve("acme").await.expect("it has all that this program knows");
+    let after = harness.tenantry(move |b| b.tenant_migrations(new).require_head(true)).await.unwrap();
+    for _ in 0..2 {
+        let behind = after.resolve("acme").await;
+        assert!(matches!(&behind, Err(ResolveError::Behind(tenant)) if tenant.slug().as_str() == "acme"), "{behind:?}");
+    }
+    after.migrate("acme").await.unwrap();
+    let db = after.resolve("acme").await.expect("it is there now");
+    db.execute("SELECT done FROM notes").await.unwrap();
+    before.resolve("acme").await.unwrap().execute("SELECT text FROM notes").await.expect("an older node goes on");
+}
+
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn the_budgets_are_told_to_a_recorder_without_any_tenants_name() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let acme = tenantry.provision("acme").await.unwrap();
+    let db = tenantry.resolve("acme").await.unwrap();
+    let held = db.acquire().await.unwrap();
+    let recorder = DebuggingRecorder::new();
+    let seen = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || tenantry::resolver::metrics::publish(&tenantry.pool_stats()));
+    let seen = seen.snapshot().into_vec();
+    let of = |name: &str| seen.iter().find(|(key, ..)| key.key().name() == name).map(|(.., value)| value);
+    assert!(matches!(of("tenantry_connections_open"), Some(DebugValue::Gauge(open)) if open.0 >= 1.0));
+    assert!(matches!(of("tenantry_acquire_total"), Some(DebugValue::Counter(asked)) if *asked >= 1));
+    let text = format!("{seen:?}");
+    assert!(text.contains("server") && !text.contains("acme"), "{text}");
+    assert!(!text.contains(&acme.tenant.id().as_uuid().simple().to_string()), "{text}");
+    drop(held);
+}

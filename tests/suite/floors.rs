@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 8] = [
     &["pg", "schema"],
     &["admin", "nodes", "registry", "saga", "step", "tokens", "vault"],
     &["resolver", "worker"],
-    &["lifecycle", "migrate", "provision", "servers"],
+    &["lifecycle", "migrate", "provision", "rekey", "rotate", "servers"],
     &["setup", "doctor", "fleet"],
     &["tenantry", "job"],
     &["testing", "web", "cli"],

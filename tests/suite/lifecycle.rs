@@ -142,3 +142,38 @@ async fn what_another_fence_has_made_impossible_is_refused_and_undone() {
     tenantry.restore("archived").await.unwrap();
     tenantry.resolve("archived").await.unwrap().execute("SELECT count(*) FROM notes").await.unwrap();
 }
+
+/// The pieces alone, without the facade.
+#[tokio::test]
+async fn what_is_under_way_or_known_is_told_by_its_operation() {
+    use std::sync::Arc;
+    use tenantry::lifecycle::{Lifecycle, Verb};
+    use tenantry::saga::{Begun, Engine, Observer, PgJournal, Settings};
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    for slug in ["acme", "other"] {
+        tenantry.provision(slug).await.unwrap();
+    }
+    let journal = Arc::new(PgJournal::new(harness.landlord().clone()));
+    let engine = Engine::new(journal, vec![], Settings::default(), tokio_util::sync::CancellationToken::new());
+    let pieces = Lifecycle::new(tenantry.workshop(), engine);
+    let key = || Some(String::from("form-9"));
+
+    let suspended = pieces.apply(Verb::Suspend, "acme".into(), &Observer::none()).await.unwrap();
+    assert_eq!(suspended.status(), TenantStatus::Suspended);
+    let refused = pieces.apply(Verb::Suspend, "acme".into(), &Observer::none()).await;
+    assert!(matches!(refused, Err(ChangeError::Status { found: TenantStatus::Suspended, .. })), "{refused:?}");
+    assert!(matches!(pieces.begin(Verb::Restore, "nobody".into(), None, None).await, Err(ChangeError::Unknown)));
+
+    // Begun and not driven: whoever began it has died.
+    let Begun::New(open) = pieces.begin(Verb::Suspend, "other".into(), key(), None).await.unwrap() else {
+        panic!("it is new")
+    };
+    let joined = pieces.begin(Verb::Suspend, "other".into(), key(), None).await.unwrap();
+    assert!(matches!(joined, Begun::Joined(record) if record.id == open.id), "one key is one operation");
+    let reused = pieces.begin(Verb::Archive { keep_for: 9 }, "other".into(), key(), None).await;
+    assert!(matches!(reused, Err(ChangeError::KeyReused { operation, .. }) if operation == open.id), "{reused:?}");
+    let busy = pieces.apply(Verb::Archive { keep_for: 9 }, "other".into(), &Observer::none()).await;
+    assert!(matches!(busy, Err(ChangeError::Busy { operation, .. }) if operation == open.id), "{busy:?}");
+    assert_eq!(tenantry.registry().find("other".into()).await.unwrap().unwrap().status(), TenantStatus::Active);
+}

@@ -90,6 +90,48 @@ async fn what_keeps_a_database_from_being_dropped_is_named() {
     assert_nothing(&harness, "when everything is out of the way").await;
 }
 
+/// Where the client that follows a slot is; `None`, loudly, where there is none.
+fn recvlogical() -> Option<std::path::PathBuf> {
+    let named = std::env::var_os("TENANTRY_TEST_PG_BIN").map(std::path::PathBuf::from).into_iter();
+    let packaged = (15..=18).map(|version| format!("/usr/lib/postgresql/{version}/bin").into());
+    let found = named.chain(packaged).map(|bin| bin.join("pg_recvlogical")).find(|path| path.exists());
+    if found.is_none() {
+        println!("!!! SKIPPED: there is no pg_recvlogical to follow a slot with !!!");
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_slot_that_somebody_follows_keeps_the_database_until_he_stops() {
+    let Some(program) = recvlogical() else { return };
+    let Some(server) = server(&[("wal_level", "logical")]).await else { return };
+    let harness = Harness::on(Box::leak(Box::new(server))).await.unwrap();
+    let tenantry = harness.tenantry(impatient).await.unwrap();
+    tenantry.provision("acme").await.unwrap();
+    let database = auditor::login(&tenantry, "acme").await.get_database().unwrap().to_owned();
+    let mut admin = auditor::superuser(&harness).await;
+    admin.execute("CREATE ROLE follower SUPERUSER REPLICATION LOGIN PASSWORD 'of this test alone'").await.unwrap();
+    let options = harness.server().admin_options();
+    let mut follower = Command::new(program)
+        .args(["-h", options.get_host(), "-p", &options.get_port().to_string(), "-U", "follower", "-d", &database])
+        // The plugin that each server has in itself.
+        .args(["--slot", "followed", "--create-slot", "--start", "-f", "/dev/null", "-n", "-P", "pgoutput"])
+        .args(["-o", "proto_version=1", "-o", "publication_names=nobodys"])
+        .env("PGPASSWORD", "of this test alone")
+        .spawn()
+        .unwrap();
+    const ACTIVE: &str = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = 'followed' AND active)";
+    while !sqlx::query_scalar::<_, bool>(ACTIVE).fetch_one(&mut admin).await.unwrap() {
+        assert!(follower.try_wait().unwrap().is_none(), "it follows");
+        tokio::task::yield_now().await;
+    }
+    purge_waits(&tenantry, "acme", "(follower)").await;
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    recovered(&tenantry).await;
+    assert_nothing(&harness, "when nobody follows it any more").await;
+}
+
 /// Its owner rolls it back, from a session in that database: which a purge has closed to all but a superuser's will.
 async fn roll_back_prepared(harness: &Harness) {
     const WHERE: &str = "SELECT database::text FROM pg_prepared_xacts WHERE gid = 'a stranger''s'";

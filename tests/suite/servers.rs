@@ -11,7 +11,7 @@ use tenantry::error::{SetUpError, VaultError};
 use tenantry::operation::{OperationId, Writer};
 use tenantry::secret::{CredentialId, KeyId, Purpose};
 use tenantry::testing::Harness;
-use tenantry::vault::{CredentialVault, Forgotten, PgVault, VaultWriter};
+use tenantry::vault::{CredentialVault, Forgotten, LocalKeyring, PgVault, VaultWriter};
 use tenantry::{TenantId, Tenantry, sqlx};
 
 /// As on a managed service: CREATEDB and CREATEROLE, and nothing else.
@@ -197,4 +197,95 @@ async fn a_wrong_or_missing_key_fails_at_the_start() {
     assert!(matches!(missing, BuildError::KeyMissing(_)), "{missing:?}");
     let none = Tenantry::builder(harness.landlord().clone()).build().await.unwrap_err();
     assert!(matches!(none, BuildError::NoKeys));
+}
+
+#[tokio::test]
+async fn the_provisioner_gets_new_passwords_while_it_works() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    tenantry.provision("acme").await.unwrap();
+    let secrets = async || -> Vec<(String, i64)> {
+        const KEPT: &str = "SELECT role, version FROM tenantry.credentials WHERE owner = 'server:main' ORDER BY 1";
+        sqlx::query_as(KEPT).fetch_all(harness.landlord()).await.unwrap()
+    };
+    let login = async || -> String {
+        const LOGIN: &str = "SELECT login FROM tenantry.database_servers";
+        sqlx::query_scalar(LOGIN).fetch_one(harness.landlord()).await.unwrap()
+    };
+    let (was, before) = (login().await, secrets().await);
+    let (rotated, made) =
+        tokio::join!(tenantry.rotate_server("main").into_future(), tenantry.provision("other").into_future());
+    assert_eq!(rotated.unwrap().name.as_str(), "main");
+    made.expect("what is under way goes on");
+    assert_ne!(login().await, was, "the other login is in use");
+    let after = secrets().await;
+    let raised: Vec<_> = before.into_iter().map(|(role, version)| (role, version + 1)).collect();
+    assert_eq!(after, raised, "both have new secrets, and the old ones are forgotten");
+    tenantry.rotate_server("main").await.unwrap();
+    assert_eq!(login().await, was);
+    for slug in ["acme", "other"] {
+        tenantry.suspend(slug).await.unwrap();
+        tenantry.purge(slug).force().await.unwrap();
+    }
+    let unknown = tenantry.rotate_server("elsewhere").await;
+    assert!(matches!(unknown, Err(tenantry::error::ChangeError::UnknownServer { .. })), "{unknown:?}");
+    // A set-up finds the logins as they are now.
+    tenantry.servers().set_up("main", harness.server().admin_options()).prefix(harness.prefix()).await.unwrap();
+    tenantry.provision("again").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_key_takes_over_and_the_old_one_can_be_taken_away() {
+    const K1: &str = "k1:oRqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
+    const K2: &str = "k2:pBqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
+    let harness = Harness::start().await.unwrap();
+    let node = async |keys: String| {
+        let builder =
+            migrated(Tenantry::builder(harness.landlord().clone())).keys(LocalKeyring::from_text(&keys).unwrap());
+        builder.build().await
+    };
+    let old = node(K1.into()).await.unwrap();
+    old.servers().set_up("main", harness.server().admin_options()).prefix(harness.prefix()).await.unwrap();
+    old.provision("acme").await.unwrap();
+    let both = node(format!("{K2},{K1}")).await.unwrap();
+    let refused = node(K2.into()).await.expect_err("a record names the old key");
+    assert!(matches!(refused, tenantry::error::BuildError::KeyMissing(_)), "{refused:?}");
+    let keys = both.rekey().reason("yearly").await.unwrap().keys;
+    assert_eq!(keys.iter().map(|k| k.as_str()).collect::<Vec<_>>(), ["k2"]);
+    let new = node(K2.into()).await.expect("the old key is not needed any more");
+    new.resolve("acme").await.unwrap().execute("SELECT * FROM notes").await.unwrap();
+    new.rotate("acme").await.unwrap();
+}
+
+/// Changes the provisioner's passwords at the first `CREATE DATABASE` that passes, and holds it meanwhile.
+#[derive(Clone, Default)]
+struct InTheMiddle(std::sync::Arc<std::sync::Mutex<Option<Tenantry>>>);
+#[async_trait::async_trait]
+impl tenantry::testing::proxy::Director for InTheMiddle {
+    async fn at(&self, point: tenantry::testing::proxy::Point) -> tenantry::testing::proxy::Verdict {
+        let now = point.stage == tenantry::testing::proxy::Stage::Before && point.sql.starts_with("CREATE DATABASE");
+        let tenantry = if now { self.0.lock().unwrap().take() } else { None };
+        if let Some(tenantry) = tenantry {
+            tenantry.rotate_server("main").await.expect("both logins have new passwords");
+        }
+        tenantry::testing::proxy::Verdict::Forward
+    }
+}
+
+#[tokio::test]
+async fn an_operation_whose_login_gets_a_new_password_in_the_middle_goes_on_with_that() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = migrated(Tenantry::builder(harness.landlord().clone()).keys(harness.keys().clone()));
+    let tenantry = tenantry.build().await.unwrap();
+    let (admin, middle) = (harness.server().admin_options(), InTheMiddle::default());
+    let upstream = tokio::net::lookup_host((admin.get_host(), admin.get_port())).await.unwrap().next().unwrap();
+    let proxy = tenantry::testing::proxy::Proxy::start(upstream, middle.clone()).await.unwrap();
+    let set_up = tenantry.servers().set_up("main", admin).prefix(harness.prefix());
+    set_up.address("127.0.0.1", proxy.port()).await.unwrap();
+    *middle.0.lock().unwrap() = Some(tenantry.clone());
+    tenantry.provision("acme").await.expect("its next session takes the new password");
+    assert!(middle.0.lock().unwrap().is_none(), "it was changed in the middle");
+    tenantry.resolve("acme").await.unwrap().execute("SELECT * FROM notes").await.unwrap();
+    tenantry.close().await;
+    proxy.stop().await;
 }

@@ -19,8 +19,10 @@ async fn a_sample_of_the_torture_leaves_no_half_tenant() {
         println!("!!! SKIPPED: the torture crashes servers, and so needs local binaries: {error} !!!");
         return;
     }
-    let sagas = ["provision", "undo-recovery", "archive", "purge", "migrate"].map(|saga| ["--saga", saga]);
-    let words = ["--runs", "12", "--seed", "20261124", "--lanes", "2"].into_iter().chain(sagas.into_iter().flatten());
+    let sagas =
+        ["provision", "undo-recovery", "archive", "purge", "migrate", "rotate", "credentials-link", "password-link"]
+            .map(|saga| ["--saga", saga]);
+    let words = ["--runs", "18", "--seed", "20261124", "--lanes", "2"].into_iter().chain(sagas.into_iter().flatten());
     let options = torture::Options::parse(words.map(String::from)).unwrap();
     let child = || {
         let mut child = tokio::process::Command::new(std::env::current_exe()?);
@@ -30,6 +32,6 @@ async fn a_sample_of_the_torture_leaves_no_half_tenant() {
     let report = torture::torture(&options, child, |line| println!("{line}")).await.unwrap();
     let violations: Vec<_> = report.violations().collect();
     assert!(report.is_clean(), "{}\n{violations:#?}", report.table());
-    assert_eq!(report.runs(), 12);
+    assert_eq!(report.runs(), 18);
     assert!(report.missed() <= 2, "the points are where they were recorded: {}", report.table());
 }

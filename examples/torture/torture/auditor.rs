@@ -63,6 +63,9 @@ async fn landlord(lane: &Lane) -> Result<Findings, Anything> {
             WHERE owner LIKE 'tenant:%' AND substr(owner, 8)::uuid NOT IN (SELECT id FROM alive)
         UNION ALL SELECT 'a token of nobody: ' || email FROM tenantry.setup_tokens
             WHERE tenant_id NOT IN (SELECT id FROM alive)
+        UNION ALL SELECT 'a link is claimed by nobody: ' || purpose FROM tenantry.setup_tokens
+            WHERE claimed_at IS NOT NULL AND used_at IS NULL
+        UNION ALL SELECT 'a password is kept: ' || owner FROM tenantry.credentials WHERE purpose = 'new_password'
         UNION ALL SELECT 'a lane is taken: ' || subject FROM tenantry.lanes WHERE change IS NOT NULL OR fence IS NOT NULL
         UNION ALL SELECT 'open: ' || kind || ' ' || status FROM tenantry.operations WHERE status NOT IN ('done', 'undone')
         UNION ALL SELECT 'miscounted: ' || name FROM tenantry.database_servers s
@@ -155,6 +158,63 @@ pub(crate) async fn works(lane: &Lane, slug: &str, server: &str) -> Result<Findi
     Ok(found)
 }
 
+/// Both of the provisioner's logins work with the secrets that the server's row names, and no others are kept.
+pub(crate) async fn provisioners(lane: &Lane, server: &str) -> Result<Findings, Anything> {
+    use secrecy::ExposeSecret;
+    use tenantry::secret::CredentialId;
+    const ROW: &str = "SELECT secret_version, blue, green FROM tenantry.database_servers WHERE name = $1";
+    let (version, blue, green): (i64, String, String) =
+        sqlx::query_as(ROW).bind(server).fetch_one(&lane.landlord).await?;
+    const KEPT: &str = "SELECT count(*) FROM tenantry.credentials WHERE owner = 'server:' || $1";
+    let kept: i64 = sqlx::query_scalar(KEPT).bind(server).fetch_one(&lane.landlord).await?;
+    let mut found = vec![];
+    if kept != 2 {
+        found.push(format!("{server}: {kept} secrets of two logins"));
+    }
+    for login in [blue, green] {
+        let id = CredentialId::provisioner(&server.parse()?, &login.parse()?, version);
+        let password = lane.rescuer.vault().open(&id).await?;
+        let options = lane.server(server).admin_options().username(&login).password(password.expose_secret());
+        match options.database(&format!("{PREFIX}_maintenance")).connect().await {
+            Ok(session) => session.close().await?,
+            Err(error) => found.push(format!("{login} does not work: {error}")),
+        }
+    }
+    Ok(found)
+}
+
+/// Every secret is wrapped by one key, whichever worker has ended it: none by the key that was to go.
+pub(crate) async fn one_key(lane: &Lane) -> Result<Findings, Anything> {
+    const KEYS: &str = "SELECT DISTINCT key_id FROM tenantry.credentials WHERE purpose <> 'key_check' ORDER BY 1";
+    let keys: Vec<String> = sqlx::query_scalar(KEYS).fetch_all(&lane.landlord).await?;
+    Ok(if keys.len() == 1 { vec![] } else { vec![format!("secrets are wrapped by {keys:?}")] })
+}
+
+/// Used, or as good as before; and what it did, it did once.
+pub(crate) async fn link(lane: &Lane, saga: Saga, slug: &str) -> Result<Findings, Anything> {
+    const STANDS: &str = "SELECT count(*) FILTER (WHERE used_at IS NOT NULL), count(*) FILTER (WHERE used_at IS NULL)
+        FROM tenantry.setup_tokens s JOIN tenantry.tenants t ON t.id = s.tenant_id
+        WHERE t.slug = $1 AND t.status <> 'deleted' AND s.purpose = $2 AND s.revoked_at IS NULL";
+    let is_password = saga.base() == Saga::PasswordLink;
+    let stands = async |purpose: &str| -> Result<(i64, i64), Anything> {
+        Ok(sqlx::query_as(STANDS).bind(slug).bind(purpose).fetch_one(&lane.landlord).await?)
+    };
+    let purpose = if is_password { "password" } else { "credentials" };
+    let mut found = vec![];
+    if stands(purpose).await? == (0, 1) {
+        // Nothing was done with it: whoever has it comes again.
+        super::saga::follow(&lane.rescuer, slug, is_password).await?;
+    }
+    match stands(purpose).await? {
+        (1, 0) => {}
+        (used, good) => found.push(format!("{used} used links, {good} good ones")),
+    }
+    if !is_password && stands("password").await? != (0, 1) {
+        found.push("it led to another number of forms than one".into());
+    }
+    Ok(found)
+}
+
 /// What a set-up has made stays when the server is removed from the landlord: a DBA drops it.
 pub(crate) async fn clear_server(lane: &Lane, name: &str) -> Result<(), Anything> {
     let mut server = superuser(&lane.near).await?;
@@ -180,11 +240,16 @@ pub(crate) fn ends(saga: Saga, stands: &Stands, begun: bool) -> Findings {
         Saga::Archive => ("active", "archived"),
         Saga::Restore => ("archived", "active"),
         Saga::Purge => ("active", "nothing"),
-        Saga::Migrate => ("active", "active"),
+        Saga::Migrate
+        | Saga::Rotate
+        | Saga::RotateServer
+        | Saga::CredentialsLink
+        | Saga::PasswordLink
+        | Saga::Rekey => ("active", "active"),
         _ => ("nothing", "active"),
     };
     // A purge and a provisioning may be undone; the other sagas go forward once they have begun.
-    let may_be_undone = saga.is_provision() || matches!(saga.base(), Saga::Purge | Saga::Migrate);
+    let may_be_undone = saga.is_provision() || saga.base() == Saga::Purge || before == after;
     if status == after || (status == before && (!begun || may_be_undone)) {
         return vec![];
     }

@@ -77,7 +77,7 @@ impl Lane {
         let landlord = landlord(&near, &password).await?;
         tenantry::schema::install(&landlord).await?;
         watch(&landlord).await?;
-        let keys = format!("k1:{}", random());
+        let keys = format!("k1:{},k2:{}", random(), random());
         let rescuer = builder(landlord.clone(), &keys, Program::New)?.build().await?;
         let old = builder(landlord.clone(), &keys, Program::Old)?.build().await?;
         for (name, server, proxy) in [("near", &near, &proxies[1]), ("far", &far, &proxies[2])] {
@@ -89,6 +89,11 @@ impl Lane {
         }
         let landlord_port = proxies[0].port();
         Ok(Self { near, far, proxies, stand, landlord, keys, password, landlord_port, rescuer, old })
+    }
+    /// The same keys, the second one first: it is primary.
+    pub(crate) fn other_keys(&self) -> String {
+        let (first, second) = self.keys.split_once(',').unwrap_or_default();
+        format!("{second},{first}")
     }
     /// The admin of the near server.
     pub(crate) fn dba(&self) -> PgConnectOptions {

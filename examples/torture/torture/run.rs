@@ -127,7 +127,7 @@ impl Runner<'_> {
             user: "torture_landlord".into(),
             password: self.lane.password.clone(),
             database: "torture_landlord".into(),
-            keys: self.lane.keys.clone(),
+            keys: if saga.base() == Saga::Rekey { self.lane.other_keys() } else { self.lane.keys.clone() },
             near: self.lane.near_port(),
         };
         let mut command = (self.spawn)()?;
@@ -244,6 +244,21 @@ impl Runner<'_> {
         if saga.base() == Saga::Migrate {
             let migrated = self.lane.rescuer.migrate(self.slug).await;
             findings.extend(migrated.err().map(|e| format!("a further migration failed: {e}")));
+        }
+        if saga.base() == Saga::RotateServer {
+            match auditor::provisioners(self.lane, self.server).await {
+                Ok(wrong) => findings.extend(wrong),
+                Err(error) => findings.push(format!("the provisioner's logins: {error}")),
+            }
+        }
+        if saga.base() == Saga::Rekey {
+            findings.extend(auditor::one_key(self.lane).await?);
+        }
+        if matches!(saga.base(), Saga::CredentialsLink | Saga::PasswordLink) {
+            match auditor::link(self.lane, saga, self.slug).await {
+                Ok(wrong) => findings.extend(wrong),
+                Err(error) => findings.push(format!("the link: {error}")),
+            }
         }
         if status == "active" {
             match auditor::works(self.lane, self.slug, self.server).await {

@@ -1,5 +1,6 @@
 //! What is tortured. A new saga joins by being in the list.
 use super::Anything;
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tenantry::Tenantry;
@@ -26,12 +27,31 @@ pub(crate) enum Saga {
     Migrate,
     /// A worker died while migrations ran; the child recovers it.
     MigrateRecovery,
+    Rotate,
+    /// A worker died when the directory named the new login; the child recovers it.
+    RotateRecovery,
+    /// The provisioner's own two logins.
+    RotateServer,
+    /// A worker died when all nodes were to use the other login; the child recovers it.
+    RotateServerRecovery,
+    /// The credentials link of the setup.
+    CredentialsLink,
+    /// A worker died when the login was new and the link not used; the child recovers it.
+    CredentialsLinkRecovery,
+    /// The password link of the setup.
+    PasswordLink,
+    /// A worker died when the password was to be set; the child recovers it.
+    PasswordLinkRecovery,
+    /// The vault goes over to a key that the child has as its primary.
+    Rekey,
+    /// A worker died while it wrapped anew; the child recovers it.
+    RekeyRecovery,
     /// Of a server. Nobody but the same call goes on with it: it needs the admin's password, which is stored nowhere.
     SetUp,
 }
 
 impl Saga {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Provision,
         Self::ProvisionUndo,
         Self::ProvisionRecovery,
@@ -44,6 +64,16 @@ impl Saga {
         Self::PurgeRecovery,
         Self::Migrate,
         Self::MigrateRecovery,
+        Self::Rotate,
+        Self::RotateRecovery,
+        Self::RotateServer,
+        Self::RotateServerRecovery,
+        Self::CredentialsLink,
+        Self::CredentialsLinkRecovery,
+        Self::PasswordLink,
+        Self::PasswordLinkRecovery,
+        Self::Rekey,
+        Self::RekeyRecovery,
         Self::SetUp,
     ];
     pub(crate) fn name(self) -> String {
@@ -56,6 +86,11 @@ impl Saga {
             Self::UndoRecovery => Some((Self::ProvisionUndo, "undo login.create")),
             Self::PurgeRecovery => Some((Self::Purge, "secrets.forget")),
             Self::MigrateRecovery => Some((Self::Migrate, "migrations.run")),
+            Self::RotateServerRecovery => Some((Self::RotateServer, "other.password")),
+            Self::CredentialsLinkRecovery => Some((Self::CredentialsLink, "link.follow")),
+            Self::PasswordLinkRecovery => Some((Self::PasswordLink, "password.set")),
+            Self::RekeyRecovery => Some((Self::Rekey, "secrets.rewrap")),
+            Self::RotateRecovery => Some((Self::Rotate, "login.retire")),
             _ => None,
         }
     }
@@ -79,6 +114,11 @@ impl Saga {
             Self::Restore => "restore",
             Self::Purge => "purge",
             Self::Migrate => "migrate",
+            Self::Rotate => "rotate",
+            Self::RotateServer => "rotate_server",
+            Self::Rekey => "rekey",
+            Self::CredentialsLink => "setup_credentials",
+            Self::PasswordLink => "setup_password",
             Self::SetUp => "set_up_server",
             _ => "provision",
         }
@@ -93,6 +133,8 @@ impl Saga {
         match self.base() {
             Self::Activate => drop(tenantry.suspend(slug).await?),
             Self::Restore => drop(tenantry.archive(slug).await?),
+            Self::PasswordLink => follow(tenantry, slug, false).await?,
+            Self::Rekey => drop(tenantry.rekey().await?),
             _ => {}
         }
         Ok(())
@@ -110,10 +152,31 @@ impl Saga {
             Self::Restore => drop(tenantry.restore(slug).key(slug).await?),
             Self::Purge => drop(tenantry.purge(slug).key(slug).force().await?),
             Self::Migrate => drop(tenantry.migrate(slug).key(slug).await?),
+            Self::Rotate => drop(tenantry.rotate(slug).key(slug).await?),
+            Self::CredentialsLink => follow(tenantry, slug, false).await?,
+            Self::PasswordLink => follow(tenantry, slug, true).await?,
+            Self::Rekey => drop(tenantry.rekey().key(slug).await?),
+            Self::RotateServer => drop(tenantry.rotate_server(server).key(slug).await?),
             _ => drop(provision(tenantry, slug, server).await?),
         }
         Ok(())
     }
+}
+
+/// The link that the tenant's admin has been given last. What is done is done in this process before it ends.
+pub(crate) async fn follow(tenantry: &Tenantry, slug: &str, password: bool) -> Result<(), Anything> {
+    let tenant = tenantry.registry().find(slug.into()).await?.ok_or("no such tenant")?;
+    let link = tenantry.tokens().undelivered(tenant.id()).await?.ok_or("no link")?;
+    let token = link.token().expose().expose_secret();
+    let id = match password {
+        true => tenantry.follow_password_link(token, &"correct horse battery".into()).await?.id(),
+        false => tenantry.follow_credentials_link(token).await.map(|_| tenant.id())?,
+    };
+    // It has answered before the last step.
+    while tenantry.operations().open().await?.iter().any(|o| o.reason.as_deref() == Some("setup link")) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tenantry.registry().find(id.into()).await.map(drop).map_err(Into::into)
 }
 
 /// With a key, so that a retry joins or begins again.
@@ -146,5 +209,7 @@ async fn pass(tenantry: &Tenantry) -> Result<bool, Anything> {
     for parked in open.iter().filter(|o| o.status == OperationStatus::Parked) {
         tenantry.operations().resume(parked.id).await?;
     }
-    Ok(open.is_empty())
+    // A login that could not be dropped fails no rotation; it goes when it can.
+    tenantry.retire_due().await?;
+    Ok(open.is_empty() && tenantry.retiring(1).await?.is_empty())
 }

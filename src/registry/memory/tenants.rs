@@ -167,15 +167,20 @@ impl State {
             None => self.databases.push(entry.clone()),
         }
         if rules::brings_login(entry) {
+            let mut retiring = vec![];
             for user in self.users.iter_mut().filter(|u| of_it(u)) {
                 match user.status {
                     UserStatus::Pending | UserStatus::Retiring if user.role == entry.login => {
                         user.status = UserStatus::Active;
                     }
-                    UserStatus::Active if user.role != entry.login => user.status = UserStatus::Retiring,
+                    UserStatus::Active if user.role != entry.login => {
+                        user.status = UserStatus::Retiring;
+                        retiring.push(user.clone());
+                    }
                     _ => {}
                 }
             }
+            retiring.iter().for_each(|user| self.retires(user, false));
         }
         Ok(())
     }
@@ -192,6 +197,9 @@ impl State {
         };
         if user.status == UserStatus::Active && self.users.iter().any(rival) {
             return Err(rules::second_active());
+        }
+        if user.status == UserStatus::Retiring {
+            self.retires(user, true);
         }
         match at {
             Some(at) => self.users[at] = user.clone(),

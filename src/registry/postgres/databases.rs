@@ -43,7 +43,8 @@ macro_rules! logins {
     () => {
         concat!(
             ", logins AS (UPDATE tenantry.tenant_database_users u
-                SET status = CASE WHEN u.role = $10 THEN 'active' ELSE 'retiring' END, updated_at = now()
+                SET status = CASE WHEN u.role = $10 THEN 'active' ELSE 'retiring' END, updated_at = now(),
+                    attempts = 0, retry_at = NULL
                 FROM done
                 WHERE ",
             brings_login!(),

@@ -3,7 +3,7 @@
 //! Two things decide under concurrency, and nothing else does: row locks and unique constraints. All parts of a
 //! statement look at one snapshot, so a statement first locks what its decision rests on and then changes it. Lock
 //! order everywhere: epoch, tenant, entry, user; epoch, server, place.
-use super::{Placement, RegistryWriter, ServerLoad, ServerRegistry, TenantRegistry};
+use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry};
 use crate::database::{DatabaseServer, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
 use crate::ident::{Domain, ServerName};
@@ -11,6 +11,7 @@ use crate::operation::{OperationId, Writer};
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use sqlx::PgPool;
+use std::time::Duration;
 use uuid::Uuid;
 
 mod changes;
@@ -90,6 +91,17 @@ impl RegistryWriter for PgTenantRegistry {
         &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: Writer,
     ) -> Result<(), StoreError> {
         users::put(&self.0, expected, user, writer).await
+    }
+    async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
+        users::retiring(&self.0, limit).await
+    }
+    async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError> {
+        users::take(&self.0, limit, hold).await
+    }
+    async fn settle_retirement(
+        &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<Writer>,
+    ) -> Result<(), StoreError> {
+        users::settle(&self.0, user, left, writer).await
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-/// It has so long to answer.
-const PING: Duration = Duration::from_secs(1);
+/// It has so long to answer: whoever meets a connection that leads nowhere is served by another one within a second.
+const PING: Duration = Duration::from_millis(500);
 
 pub(crate) type PgServer = Server<PgOpener>;
 
@@ -143,6 +143,10 @@ impl PgServer {
 impl Member {
     pub(crate) fn new(server: Arc<PgServer>, cap: u32, options: PgConnectOptions) -> Self {
         Self { key: server.join(cap), server, options }
+    }
+    /// Connections that are open, and how many of them are in use.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        self.server.engine().usage(self.key)
     }
     /// Gets nothing any more: what is idle is closed, what is out when it comes back.
     pub(crate) fn retire(&self) {

@@ -132,6 +132,12 @@ impl<C> Engine<C> {
         }
     }
 
+    /// Connections that a tenant has open, and how many of them are in use.
+    pub(super) fn usage(&self, key: Key) -> (usize, usize) {
+        let tenant = self.tenants.get(key).and_then(Option::as_ref);
+        tenant.map_or((0, 0), |tenant| (tenant.open, tenant.open.saturating_sub(tenant.idle.len())))
+    }
+
     /// It gets nothing any more; what it has out is closed when it comes back. Returned is what is to be closed now.
     pub(super) fn retire(&mut self, key: Key) -> Vec<(SlotId, C)> {
         let Some(tenant) = self.tenant(key) else { return vec![] };

@@ -101,6 +101,13 @@ impl TenantPool {
     pub fn tenant(&self) -> &Tenant {
         &self.0.tenant
     }
+    /// Connections that this process has open for the tenant at this moment, and how many of them are in use.
+    pub fn connections(&self) -> (usize, usize) {
+        match &self.0.source {
+            Source::Budget(member, _) => member.usage(),
+            Source::Own(pool) => (pool.size() as usize, (pool.size() as usize).saturating_sub(pool.num_idle())),
+        }
+    }
     /// For reads that may lag. Today the same connections: replicas are not built yet.
     pub fn read(&self) -> TenantPool {
         self.clone()

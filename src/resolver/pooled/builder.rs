@@ -2,6 +2,7 @@ use super::{PooledResolver, Shared};
 use crate::registry::TenantRegistry;
 use crate::resolver::budget::Limits;
 use crate::vault::CredentialVault;
+use sqlx::migrate::Migrator;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub(super) struct Settings {
     pub(super) acquire_timeout: Duration,
     pub(super) fresh_for: Duration,
     pub(super) drain_timeout: Duration,
+    pub(super) head: Option<&'static Migrator>,
 }
 
 impl PooledResolverBuilder {
@@ -37,6 +39,7 @@ impl PooledResolverBuilder {
             acquire_timeout: Duration::from_secs(10),
             fresh_for: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
+            head: None,
         };
         Self { registry, vault, settings }
     }
@@ -44,6 +47,13 @@ impl PooledResolverBuilder {
     /// takes the place of a connection that nobody uses.
     pub fn max_connections(mut self, per_server: u32) -> Self {
         self.settings.max_connections = per_server.max(1);
+        self
+    }
+    /// Only tenants whose ledger has the newest of these migrations resolve; the others are
+    /// [`Behind`](crate::error::ResolveError::Behind), whatever keeps them. A tenant's ledger is read when it is first resolved,
+    /// over one of its own connections, until it is there; one that is further than this program is let in.
+    pub fn require_head(mut self, migrations: &'static Migrator) -> Self {
+        self.settings.head = Some(migrations);
         self
     }
     /// Most connections to one server that are opened at once; 4 by default. Opening more at once only makes each slower.

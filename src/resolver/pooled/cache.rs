@@ -30,10 +30,16 @@ pub(super) struct Cache {
     /// this tenant was asked for by id.
     /// Written under this cache's own lock alone.
     names: Arc<Names>,
+    /// Names that were nobody's, and until when that counts. Few, and not for long: somebody may be given one.
+    nobody: HashMap<TenantRef<'static>, Instant>,
     /// How many tickets there were, and how many there were at the last invalidation.
     last: u64,
     invalidated: u64,
 }
+
+/// For how long a name is nobody's without being asked for again, and of how many that is remembered.
+const NOBODY: Duration = Duration::from_secs(1);
+const NOBODIES: usize = 4096;
 
 struct Known {
     handle: TenantPool,
@@ -47,7 +53,7 @@ struct Known {
 impl Cache {
     pub(super) fn new(limits: Limits, start: Instant) -> Self {
         let names = Arc::new(Names::new(limits.fresh_for, start));
-        Self { limits, pools: HashMap::new(), names, last: 0, invalidated: 0 }
+        Self { limits, pools: HashMap::new(), names, nobody: HashMap::new(), last: 0, invalidated: 0 }
     }
 
     /// What is answered without this cache's lock.
@@ -100,15 +106,40 @@ impl Cache {
         self.pools.remove(&tenant).map(|known| known.handle)
     }
 
+    /// A read has found that a name is nobody's.
+    pub(super) fn keep_nobody(&mut self, name: TenantRef<'static>, read: Ticket) {
+        let counts = NOBODY.min(self.limits.fresh_for);
+        if read.order <= self.invalidated || counts.is_zero() {
+            return;
+        }
+        if self.nobody.len() >= NOBODIES {
+            self.nobody.retain(|_, until| *until > read.at);
+        }
+        // Whoever asks for very many names at once gets them read: nothing grows for it.
+        if self.nobody.len() < NOBODIES {
+            self.nobody.insert(name, read.at + counts);
+        }
+    }
+    pub(super) fn is_nobody(&self, name: &TenantRef<'_>, now: Instant) -> bool {
+        let nobody: &HashMap<TenantRef<'_>, Instant> = &self.nobody;
+        nobody.get(name).is_some_and(|until| *until > now)
+    }
+
+    pub(super) fn knows(&self, tenant: TenantId) -> bool {
+        self.pools.contains_key(&tenant)
+    }
+
     /// What was asked about it before counts no more; its pool stays, and serves again if nothing has changed.
     pub(super) fn invalidate(&mut self, tenant: TenantId) {
         self.invalidated = self.last;
+        self.nobody.clear();
         self.names.forget(|of| of == tenant);
     }
 
     /// The same for all.
     pub(super) fn invalidate_all(&mut self) {
         self.invalidated = self.last;
+        self.nobody.clear();
         self.names.clear();
     }
 
@@ -124,6 +155,7 @@ impl Cache {
     }
 
     pub(super) fn drain(&mut self) -> Vec<TenantPool> {
+        self.nobody.clear();
         self.names.clear();
         self.pools.drain().map(|(_, known)| known.handle).collect()
     }

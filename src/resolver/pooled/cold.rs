@@ -5,28 +5,32 @@ use super::{PooledResolver, Shared};
 use crate::database::{DatabaseKind, Driver, TenantDatabase};
 use crate::error::ResolveError;
 use crate::ident::{Domain, Slug};
+use crate::pg::ddl;
 use crate::tenant::{Tenant, TenantRef, TenantStatus};
 use std::sync::{Arc, Weak};
 
 impl PooledResolver {
     pub(super) async fn cold(&self, name: &TenantRef<'static>, read: Ticket) -> Result<TenantPool, ResolveError> {
         parse(name)?;
-        let tenant = self.admitted(name).await?;
+        let tenant = self.admitted(name, read).await?;
         let entry = self.entry(&tenant).await?;
         let known = self.0.state().cache.of_entry(&entry).cloned();
         let handle = match known {
             Some(handle) => handle.of(&tenant),
-            None => self.handle(tenant, &entry).await?,
+            None => self.at_head(self.handle(tenant, &entry).await?).await?,
         };
         self.keep(name, handle, entry, read)
     }
 
-    async fn admitted(&self, name: &TenantRef<'static>) -> Result<Tenant, ResolveError> {
+    async fn admitted(&self, name: &TenantRef<'static>, read: Ticket) -> Result<Tenant, ResolveError> {
         let found = self.0.registry.find(name.clone()).await?;
         let refusal = match &found {
             Some(tenant) if tenant.status() == TenantStatus::Active => return Ok(tenant.clone()),
             Some(tenant) => refusal(tenant),
-            None => ResolveError::Unknown,
+            None => {
+                self.0.state().cache.keep_nobody(name.clone(), read);
+                ResolveError::Unknown
+            }
         };
         // Whoever has a handle may finish what is out: the server itself fences a tenant that is refused.
         let gone = found.map(|tenant| tenant.id()).or(match name {
@@ -57,6 +61,32 @@ impl PooledResolver {
         let from: Weak<Shared> = Arc::downgrade(&self.0);
         let renewal = Renewal { from, limit: settings.acquire_timeout };
         Ok(TenantPool::budgeted(tenant, Arc::new(member), renewal))
+    }
+
+    /// As it is, if nothing is demanded of it.
+    async fn at_head(&self, handle: TenantPool) -> Result<TenantPool, ResolveError> {
+        let Some(migrations) = self.0.settings.head else { return Ok(handle) };
+        let head = migrations.iter().filter(|m| !m.migration_type.is_down_migration()).map(|m| m.version).max();
+        let Some(head) = head else { return Ok(handle) };
+        let applied = async {
+            let mut session = handle.acquire().await?;
+            ddl::ledger(&migrations.table_name, &mut session).await
+        };
+        // Its server does not answer, or there is no ledger: it is not known to be there.
+        let newest = match applied.await {
+            Ok(rows) => rows.into_iter().filter(|row| row.2).map(|row| row.0).max(),
+            Err(error) => {
+                tracing::debug!(tenant = %handle.tenant().id(), %error, "a ledger of migrations is not to be read");
+                None
+            }
+        };
+        match newest {
+            Some(newest) if newest >= head => Ok(handle),
+            _ => {
+                handle.retire();
+                Err(ResolveError::Behind(handle.tenant().clone()))
+            }
+        }
     }
 
     fn keep(

@@ -90,6 +90,14 @@ impl PooledResolver {
         let fresh_for = self.0.settings.fresh_for;
         self.0.names.count_for(if told { fresh_for.max(TOLD) } else { fresh_for });
     }
+    /// Whatever has changed about a tenant that is connected here is looked at now: connections that it has by an old login
+    /// are closed, without anybody asking for it.
+    pub(crate) async fn follow(&self, tenant: TenantId) {
+        let known = self.0.state().cache.knows(tenant);
+        if known && let Err(error) = self.resolve(TenantRef::Id(tenant)).await {
+            tracing::debug!(%tenant, %error, "a tenant that has changed");
+        }
+    }
     /// Over a registry and a vault; `Arc<dyn …>` goes in too.
     pub fn builder(registry: impl TenantRegistry, vault: impl CredentialVault) -> PooledResolverBuilder {
         PooledResolverBuilder::new(Arc::new(registry), Arc::new(vault))
@@ -158,6 +166,9 @@ impl ConnectionResolver for PooledResolver {
     async fn resolve(&self, tenant: TenantRef<'_>) -> Result<TenantPool, ResolveError> {
         if let Some(pool) = self.0.cached(&tenant) {
             return Ok(pool);
+        }
+        if self.0.state().cache.is_nobody(&tenant, Instant::now()) {
+            return Err(ResolveError::Unknown);
         }
         let flight = self.board(tenant.into_owned())?;
         tokio::select! {

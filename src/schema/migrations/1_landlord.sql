@@ -104,6 +104,10 @@ CREATE TABLE tenantry.tenant_database_users (
     status     text NOT NULL CHECK (status IN ('pending', 'active', 'retiring', 'dropped')),
     reason     text,
     metadata   jsonb NOT NULL DEFAULT '{}',
+    -- Of one that is retiring: how often it was tried to drop it, and when it is tried again; null while an operation is
+    -- at it.
+    attempts   integer NOT NULL DEFAULT 0,
+    retry_at   timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     dropped_at timestamptz CHECK ((dropped_at IS NULL) = (status <> 'dropped')),
@@ -114,6 +118,7 @@ CREATE TABLE tenantry.tenant_database_users (
         WHERE (status = 'active') DEFERRABLE INITIALLY IMMEDIATE
 );
 CREATE INDEX tenant_database_users_tenant ON tenantry.tenant_database_users (tenant_id);
+CREATE INDEX tenant_database_users_retiring ON tenantry.tenant_database_users (retry_at) WHERE status = 'retiring';
 
 -- What a deleted tenant leaves behind. A trigger, because its statements look anew once the tenant's row is locked: a
 -- domain that is added at this moment is refused or freed. The CTEs of one statement all look at its beginning.
@@ -247,6 +252,17 @@ CREATE TABLE tenantry.setup_tokens (
     delivered_at timestamptz
 );
 CREATE INDEX setup_tokens_tenant ON tenantry.setup_tokens (tenant_id, purpose);
+
+-- What became of links, and who came with them: written after the answer, so that no answer takes longer for it.
+CREATE TABLE tenantry.token_events (
+    at        timestamptz NOT NULL,
+    what      text NOT NULL CHECK (what IN ('shown', 'followed', 'unknown', 'expired', 'revoked', 'reused', 'claimed',
+                                            'other_purpose')),
+    link      uuid,  -- null: nobody's
+    tenant_id uuid,
+    client    text
+);
+CREATE INDEX token_events_tenant ON tenantry.token_events (tenant_id, at);
 
 CREATE TABLE tenantry.nodes (
     id         uuid PRIMARY KEY,

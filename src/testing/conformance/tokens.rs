@@ -2,7 +2,9 @@
 use super::answer::{conflict, done, fenced};
 use crate::operation::{OperationId, Writer};
 use crate::tenant::TenantId;
-use crate::tokens::{IssuedToken, LinkId, NewToken, Token, TokenClaim, TokenPurpose, TokenStore};
+use crate::tokens::{
+    Event, Events, IssuedToken, LinkId, NewToken, Token, TokenClaim, TokenEventKind, TokenPurpose, TokenStore,
+};
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -18,6 +20,38 @@ pub async fn token_store(store: impl TokenStore, tenant: TenantId) {
     claimed(&store, tenant).await;
     listed(&store, tenant).await;
     fencing(&store, tenant).await;
+    history(&store, tenant).await;
+}
+
+/// What became of links is told, and why they were refused.
+async fn history(store: &impl TokenStore, tenant: TenantId) {
+    use TokenEventKind::*;
+    let (good, hash) = token(tenant, "history@acme.example", HOUR);
+    issue(store, &good).await;
+    let events = Events::default();
+    events.note(hash, Some(Shown), Some([10, 0, 0, 7].into()));
+    events.note([9; 32], None, None);
+    let write = events.write_to(store);
+    let told = async {
+        loop {
+            let told = done(store.events(tenant, 100).await, "reading events");
+            if told.iter().any(|e| e.link == Some(good.id)) {
+                return told;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let told = tokio::select! { _ = write => vec![], told = told => told };
+    let shown = told.iter().find(|e| e.link == Some(good.id)).map(|e| (e.what, e.client.clone()));
+    assert_eq!(shown, Some((Shown, Some("10.0.0.7".into()))), "promised: what became of a link is told");
+    let by = OperationId::new();
+    done(store.claim(&hash, by).await, "a claim");
+    done(store.use_up(good.id, by).await, "a use");
+    let again = [Event { hash, what: None, client: None, at: std::time::Instant::now() }];
+    done(store.record(&again).await, "writing an event");
+    let told = done(store.events(tenant, 1).await, "reading events");
+    assert_eq!(told[0].what, Reused, "promised: a link that was used before is told as reused, newest first");
+    assert_eq!(events.dropped(), 0, "promised: nothing is dropped while there is room");
 }
 
 fn token(tenant: TenantId, email: &str, lifetime: Duration) -> (NewToken, [u8; 32]) {

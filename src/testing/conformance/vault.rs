@@ -28,6 +28,7 @@ pub async fn vault(vault: impl VaultWriter) {
     assert!(!kept(vault.keys_in_use().await, "keys").is_empty(), "promised: a record's key is in use");
     kept(vault.check_keys().await, "checking keys");
     assert_eq!(kept(vault.rewrap(10).await, "rewrapping"), 0, "promised: one key leaves nothing to rewrap");
+    assert_eq!(kept(vault.keys_in_use().await, "keys").len(), 1, "promised: then the primary key alone is in use");
     for other in strangers(&id) {
         let opened = vault.open(&other).await;
         assert!(matches!(opened, Err(VaultError::Missing(_))), "promised: {other} has no secret; {opened:?}");

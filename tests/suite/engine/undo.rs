@@ -31,7 +31,7 @@ impl Bench {
         let login = Fails { step: "login", undo: false, error: sold_out };
         *effects.fails.lock().unwrap() = vec![login, Fails { step: "roles", undo: true, error: full }];
         let mut patience = settings();
-        (patience.attempts, patience.backoff) = (2, Duration::from_millis(2));
+        (patience.attempts, patience.backoff) = (2, Duration::from_millis(40));
         patience.backoff_limit = Duration::from_secs(60);
         Self { journal, effects, saga, patience }
     }

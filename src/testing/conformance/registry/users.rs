@@ -1,9 +1,11 @@
 use super::subject::{Subject, writer};
 use crate::database::{DatabaseUser, UserStatus};
 use crate::error::StoreError;
-use crate::registry::RegistryWriter;
+use crate::operation::Writer;
+use crate::registry::{RegistryWriter, Retirement};
 use crate::testing::conformance::answer::{conflict, done, race};
 use futures_util::future::join_all;
+use std::time::Duration;
 
 pub(super) async fn check(registry: &impl RegistryWriter) {
     use UserStatus::*;
@@ -42,4 +44,40 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
     let answers = join_all(wishes.iter().map(|wish| registry.put_user(Some(Pending), wish, by))).await;
     let is_conflict = |e: &StoreError| matches!(e, StoreError::Conflict(_));
     race(answers, 1, is_conflict, "of two changes of one login one takes place");
+    retirements(registry, by).await;
+}
+
+const HOLD: Duration = Duration::from_secs(3600);
+
+/// A login that waits to be dropped is taken by one node at a time, and is kept until it is gone.
+async fn retirements(registry: &impl RegistryWriter, by: Writer) {
+    use UserStatus::*;
+    let subject = Subject::published(registry, by).await;
+    let of = |found: Vec<Retirement>| found.into_iter().filter(|r| r.user.tenant == subject.id()).collect::<Vec<_>>();
+    let retired = subject.user(7).with_status(Retiring);
+    done(registry.put_user(None, &subject.user(7), by).await, "a login is added");
+    done(registry.put_user(Some(Pending), &retired, by).await, "a login is retired by hand");
+    let listed = of(done(registry.retiring(1000).await, "retirements are listed"));
+    assert_eq!(listed.len(), 1, "promised: a retiring login is listed; seen: {listed:?}");
+    assert_eq!((&listed[0].user, listed[0].attempts), (&retired, 0), "promised: it is listed as it stands");
+
+    let takers = join_all((0..4).map(|_| registry.take_retirements(1000, HOLD))).await;
+    let taken: Vec<_> = takers.into_iter().flat_map(|found| of(done(found, "a retirement is taken"))).collect();
+    assert_eq!(taken.len(), 1, "promised: one of several takers gets it; seen: {taken:?}");
+
+    let soon = Some(("a grant elsewhere", Duration::ZERO));
+    done(registry.settle_retirement(&retired, soon, None).await, "it is left for now");
+    let again = of(done(registry.take_retirements(1000, HOLD).await, "a retirement is taken"));
+    let why = again.first().map(|r| (r.user.reason.as_deref(), r.attempts));
+    assert_eq!(why, Some((Some("a grant elsewhere"), 1)), "promised: it is due again, with the reason and the count");
+    let late = Some(("still", HOLD));
+    done(registry.settle_retirement(&retired, late, Some(by)).await, "it is left for longer");
+    let none = of(done(registry.take_retirements(1000, HOLD).await, "a retirement is taken"));
+    assert!(none.is_empty(), "promised: not before its time; seen: {none:?}");
+
+    done(registry.settle_retirement(&retired, None, None).await, "it is gone");
+    done(registry.settle_retirement(&retired, late, None).await, "one that is gone is settled once more");
+    let users = done(registry.users(subject.id()).await, "users are listed");
+    let status = users.iter().find(|u| u.role == retired.role).map(|u| u.status);
+    assert_eq!(status, Some(Dropped), "promised: what is gone stays gone");
 }

@@ -1,26 +1,29 @@
-//! The server and the landlord database of the tour, and how they go again.
+//! The server and the landlord database of an example, and how they go again.
 use crate::Anything;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions, Executor};
 use tenantry::testing::TestServer;
 use tenantry::testing::server::{EXAMPLE_DATABASE_URL, ServerKind, TestDatabase};
 
-/// Names of its own, so that an installation that is there already is left alone.
-pub(crate) const PREFIX: &str = "tenantry_quickstart";
-
+#[allow(dead_code, reason = "one of the examples keeps nothing")]
 /// Who looks at what `--keep` has left on a throwaway server.
 const LOOKER: &str = "quickstart";
 
 pub(crate) struct Place {
+    prefix: &'static str,
     server: TestServer,
     database: TestDatabase,
 }
 
 impl Place {
-    pub(crate) async fn find() -> Result<Self, Anything> {
+    /// Under names of its own, so that an installation that is there already is left alone.
+    pub(crate) async fn find(prefix: &'static str) -> Result<Self, Anything> {
         let server = TestServer::builder().url_variable(EXAMPLE_DATABASE_URL).start().await?;
-        let database = server.create_database("tenantry_quickstart").await?;
-        Ok(Self { server, database })
+        let database = server.create_database(prefix).await?;
+        Ok(Self { prefix, server, database })
+    }
+    pub(crate) fn prefix(&self) -> &'static str {
+        self.prefix
     }
     pub(crate) fn describe(&self) -> String {
         self.server.describe()
@@ -33,6 +36,7 @@ impl Place {
     }
 
     /// Leaves everything, and says how to look at it.
+    #[allow(dead_code, reason = "one of the examples keeps nothing")]
     pub(crate) async fn keep(self) -> Result<(), Anything> {
         let options = self.admin();
         let (host, port, database) = (options.get_host(), options.get_port(), self.database.name());
@@ -50,6 +54,7 @@ impl Place {
     }
 
     /// A superuser for the person at the keyboard. Its password stands in a file that nobody else may read.
+    #[allow(dead_code, reason = "one of the examples keeps nothing")]
     async fn password_file(&self, host: &str, port: u16) -> Result<tempfile::NamedTempFile, Anything> {
         let password = data_encoding::HEXLOWER.encode(&rand::random::<[u8; 16]>());
         let mut admin = self.admin().connect().await?;
@@ -70,10 +75,15 @@ impl Place {
         }
         let mut admin = self.admin().connect().await?;
         self.server.drop_database(self.database).await?;
-        admin.execute("DROP DATABASE IF EXISTS tenantry_quickstart_maintenance").await?;
-        const ROLES: &str = "DROP ROLE IF EXISTS \
-            tenantry_quickstart_blue, tenantry_quickstart_green, tenantry_quickstart_admin";
-        admin.execute(ROLES).await?;
+        let name = self.prefix;
+        let statements = [
+            format!("DROP DATABASE IF EXISTS {name}_maintenance"),
+            format!("DROP ROLE IF EXISTS {name}_blue, {name}_green, {name}_admin"),
+        ];
+        for statement in statements {
+            #[expect(clippy::disallowed_methods, reason = "the prefix is this program's own")]
+            admin.execute(sqlx::AssertSqlSafe(statement)).await?;
+        }
         println!("\nRemoved: the landlord database, the maintenance database, three roles, and every tenant.");
         Ok(())
     }

@@ -1,0 +1,194 @@
+//! A small SaaS, without a web framework: pages in, pages out. `axum.rs` and `actix.rs` put it on the wire.
+//!
+//! On the bare host: sign-up with live progress, and `/admin`. On each tenant's own host: login, notes, health.
+#![expect(clippy::print_stdout, reason = "an example talks")]
+use minijinja::Environment;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tenantry::sqlx;
+use tenantry::vault::LocalKeyring;
+use tenantry::web::{Identify, Page, SetupRoutes, TenantLayer, TenantRejection};
+use tenantry::{TenantPool, Tenantry};
+
+mod admin;
+#[path = "../place/mod.rs"]
+mod place;
+mod seen;
+mod session;
+mod signup;
+mod tenant;
+pub(crate) use seen::{FORM, FORM_TIME, Seen};
+
+pub(crate) type Anything = Box<dyn std::error::Error>;
+
+/// What every handler has. A handle.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Inner>);
+
+struct Inner {
+    tenantry: Tenantry,
+    pages: Environment<'static>,
+    suffix: String,
+    port: u16,
+    admin_password: String,
+    /// The one session of the one administrator of this process: its cookie and its token against forged forms.
+    admin: Mutex<Option<(String, String)>>,
+}
+
+/// What a handler returns when it cannot do its work.
+pub(crate) enum Problem {
+    Tenant(TenantRejection),
+    Page(Page),
+    Other(Anything),
+}
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        // "Too busy" comes with the query.
+        TenantRejection::from_sqlx(&error).map_or_else(|| Self::Other(error.into()), Self::Tenant)
+    }
+}
+macro_rules! other {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Problem {
+            fn from(error: $error) -> Self {
+                Self::Other(error.into())
+            }
+        }
+    )*};
+}
+other!(tenantry::error::StoreError, tenantry::error::ChangeError, tenantry::admin::AdminError, minijinja::Error);
+
+pub(crate) type Answer = Result<Page, Problem>;
+
+impl App {
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port
+    }
+    /// Whose host it is says whose request it is; nothing else does.
+    pub(crate) fn tenants(&self) -> TenantLayer {
+        let (app, identify) = (self.clone(), Identify::subdomain_of(&self.0.suffix));
+        TenantLayer::new(self.0.tenantry.resolver(), identify).on_reject(move |rejection| app.rejected(rejection))
+    }
+    pub(crate) fn setup_routes(&self) -> SetupRoutes {
+        SetupRoutes::new(&self.0.tenantry)
+    }
+    fn rejected(&self, rejection: &TenantRejection) -> Page {
+        let plain = Page::from(rejection);
+        let mut page = self.text(plain.status, "We are sorry", &format!("It says: {rejection}."));
+        page.headers.extend(plain.headers.into_iter().filter(|(name, _)| name == "retry-after"));
+        page
+    }
+    /// Whatever went wrong as a page.
+    pub(crate) fn answer(&self, answer: Answer) -> Page {
+        match answer {
+            Ok(page) | Err(Problem::Page(page)) => page,
+            Err(Problem::Tenant(rejection)) => self.rejected(&rejection),
+            Err(Problem::Other(error)) => {
+                eprintln_chain(&*error);
+                self.text(500, "Something went wrong", "Please try again.")
+            }
+        }
+    }
+    fn text(&self, status: u16, title: &str, text: &str) -> Page {
+        let context = minijinja::context! { title, text };
+        self.page(status, "text.html", context).unwrap_or_else(|_| Page::text(status, text))
+    }
+    fn page(&self, status: u16, name: &str, context: minijinja::Value) -> Result<Page, minijinja::Error> {
+        const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+            form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+        let html = self.0.pages.get_template(name)?.render(context)?;
+        let page = Page::html(status, html).header("content-security-policy", POLICY);
+        Ok(page.header("x-content-type-options", "nosniff").header("cache-control", "no-store"))
+    }
+    fn origin_of(&self, slug: &str) -> String {
+        format!("http://{slug}.{}:{}", self.0.suffix, self.0.port)
+    }
+
+    pub(crate) fn style() -> Page {
+        let mut page = Page::text(200, include_str!("style.css"));
+        page.headers = vec![("content-type".into(), "text/css; charset=utf-8".into())];
+        page
+    }
+    pub(crate) fn script() -> Page {
+        let mut page = Page::text(200, include_str!("progress.js"));
+        page.headers = vec![("content-type".into(), "text/javascript; charset=utf-8".into())];
+        page
+    }
+    /// Whether the tenant's database answers.
+    pub(crate) async fn health(&self, db: &TenantPool) -> Answer {
+        sqlx::query("SELECT 1").execute(db).await?;
+        Ok(Page::text(200, "ok"))
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "an example talks")]
+fn eprintln_chain(error: &(dyn std::error::Error + 'static)) {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    eprintln!("{}", causes.map(ToString::to_string).collect::<Vec<_>>().join(": "));
+}
+
+fn pages() -> Result<Environment<'static>, minijinja::Error> {
+    let mut pages = Environment::new();
+    for (name, text) in [
+        ("layout.html", include_str!("pages/layout.html")),
+        ("signup.html", include_str!("pages/signup.html")),
+        ("operation.html", include_str!("pages/operation.html")),
+        ("login.html", include_str!("pages/login.html")),
+        ("notes.html", include_str!("pages/notes.html")),
+        ("admin.html", include_str!("pages/admin.html")),
+        ("admin_login.html", include_str!("pages/admin_login.html")),
+        ("text.html", include_str!("pages/text.html")),
+    ] {
+        pages.add_template(name, text)?;
+    }
+    Ok(pages)
+}
+
+/// Finds a server as the quickstart does, makes a landlord there, lets `serve` do its work until Ctrl-C, and removes
+/// everything again.
+pub(crate) async fn run<F: Future<Output = Result<(), Anything>>>(
+    serve: impl FnOnce(App) -> F,
+) -> Result<(), Anything> {
+    let place = place::Place::find("tenantry_saas").await?;
+    println!("Server: {}", place.describe());
+    let landlord = place.landlord().await?;
+    tenantry::schema::install(&landlord).await?;
+    let tenantry = Tenantry::builder(landlord.clone())
+        // A throwaway key: what it seals is lost with this process. A host reads its own: LocalKeyring::from_env.
+        .keys(LocalKeyring::random())
+        .tenant_migrations(&sqlx::migrate!("examples/saas/migrations"))
+        .build()
+        .await?;
+    tenantry.servers().set_up("main", place.admin()).prefix(place.prefix()).await?;
+    let background = tokio::spawn(tenantry.run(std::future::pending::<()>()));
+    let app = App(Arc::new(Inner {
+        tenantry: tenantry.clone(),
+        pages: pages()?,
+        suffix: std::env::var("HOST_SUFFIX").unwrap_or_else(|_| String::from("localhost")),
+        port: std::env::var("PORT").ok().map(|port| port.parse()).transpose()?.unwrap_or(3000),
+        admin_password: session::random(),
+        admin: Mutex::new(None),
+    }));
+    println!("Sign up at   http://{}:{}/", app.0.suffix, app.0.port);
+    println!("Administer   http://{}:{}/admin  with the password {}", app.0.suffix, app.0.port, app.0.admin_password);
+    println!("Ctrl-C ends it and removes everything that it made.");
+    let served = serve(app.clone()).await;
+    remove_tenants(&tenantry).await;
+    tenantry.close().await;
+    background.await??;
+    landlord.close().await;
+    place.remove().await?;
+    served
+}
+
+async fn remove_tenants(tenantry: &Tenantry) {
+    use tenantry::registry::TenantRegistryExt;
+    let registry = tenantry.registry();
+    let mut all = registry.all();
+    while let Some(Ok(tenant)) = futures_util::StreamExt::next(&mut all).await {
+        let purged = tokio::time::timeout(Duration::from_secs(30), tenantry.purge(&tenant).force()).await;
+        if !matches!(purged, Ok(Ok(_))) {
+            println!("{} stays: {purged:?}", tenant.slug());
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Whose a background job is: a tower layer around a worker. The plain function is
+//! [`Tenantry::with_tenant`](crate::Tenantry::with_tenant).
+use crate::error::ResolveError;
+use crate::resolver::ConnectionResolver;
+use crate::tenant::TenantRef;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tower_layer::Layer;
+use tower_service::Service;
+
+type Of<J> = Arc<dyn Fn(&J) -> TenantRef<'static> + Send + Sync>;
+
+/// Resolves a job's tenant, and runs the job with it as [`TenantPool::current`](crate::TenantPool::current). A job whose
+/// tenant does not resolve is not run: there is no default. A closure says whose a job is, since a host cannot implement a
+/// trait for a queue's own type.
+///
+/// ```
+/// # fn example(resolver: std::sync::Arc<dyn tenantry::ConnectionResolver>) {
+/// use tenantry::job::TenantLayer;
+///
+/// struct Invoice { tenant: tenantry::TenantId }
+/// let layer = TenantLayer::new(resolver, |job: &Invoice| job.tenant.into());
+/// # }
+/// ```
+pub struct TenantLayer<J> {
+    resolver: Arc<dyn ConnectionResolver>,
+    of: Of<J>,
+}
+
+impl<J> TenantLayer<J> {
+    /// Over a resolver, with what says whose a job is.
+    pub fn new(
+        resolver: Arc<dyn ConnectionResolver>, of: impl Fn(&J) -> TenantRef<'static> + Send + Sync + 'static,
+    ) -> Self {
+        Self { resolver, of: Arc::new(of) }
+    }
+}
+impl<J> Clone for TenantLayer<J> {
+    fn clone(&self) -> Self {
+        Self { resolver: self.resolver.clone(), of: self.of.clone() }
+    }
+}
+impl<J> std::fmt::Debug for TenantLayer<J> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TenantLayer(..)")
+    }
+}
+
+impl<S, J> Layer<S> for TenantLayer<J> {
+    type Service = TenantService<S, J>;
+    fn layer(&self, inner: S) -> TenantService<S, J> {
+        TenantService { inner, layer: self.clone() }
+    }
+}
+
+/// [`TenantLayer`] around a worker.
+pub struct TenantService<S, J> {
+    inner: S,
+    layer: TenantLayer<J>,
+}
+impl<S: Clone, J> Clone for TenantService<S, J> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), layer: self.layer.clone() }
+    }
+}
+impl<S, J> std::fmt::Debug for TenantService<S, J> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TenantService(..)")
+    }
+}
+
+impl<S, J> Service<J> for TenantService<S, J>
+where
+    S: Service<J> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: From<ResolveError>,
+    J: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, job: J) -> Self::Future {
+        let next = self.inner.clone();
+        // The one that is ready serves this job.
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        let (resolver, tenant) = (self.layer.resolver.clone(), (self.layer.of)(&job));
+        Box::pin(async move {
+            let pool = match resolver.cached(&tenant) {
+                Some(pool) => pool,
+                None => resolver.resolve(tenant).await?,
+            };
+            crate::resolver::pool::scope(pool, async move { inner.call(job).await }).await
+        })
+    }
+}

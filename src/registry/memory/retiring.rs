@@ -1,0 +1,55 @@
+#![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
+use super::*;
+use time::OffsetDateTime;
+
+/// How often it was tried to drop a login, and when it is tried again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tries {
+    attempts: u32,
+    retry_at: Option<OffsetDateTime>,
+}
+
+impl State {
+    fn tries(&mut self, user: &DatabaseUser) -> &mut Tries {
+        self.retirements.entry((user.server.clone(), user.role.clone())).or_default()
+    }
+    /// By hand it is due at once, in a flip its operation is at it.
+    pub(super) fn retires(&mut self, user: &DatabaseUser, by_hand: bool) {
+        *self.tries(user) = Tries { attempts: 0, retry_at: by_hand.then(OffsetDateTime::now_utc) };
+    }
+
+    pub(super) fn retiring(&self, limit: u32) -> Vec<Retirement> {
+        let all = self.users.iter().filter(|u| u.status == UserStatus::Retiring);
+        let with = |u: &DatabaseUser| {
+            let tries = self.retirements.get(&(u.server.clone(), u.role.clone())).copied().unwrap_or_default();
+            Retirement::new(u.clone(), tries.attempts, tries.retry_at)
+        };
+        all.take(usize::try_from(limit).unwrap_or(usize::MAX)).map(with).collect()
+    }
+
+    pub(super) fn take_retirements(&mut self, limit: u32, hold: Duration) -> Vec<Retirement> {
+        let now = OffsetDateTime::now_utc();
+        let mut due = self.retiring(u32::MAX);
+        due.retain(|r| r.retry_at.is_some_and(|at| at <= now));
+        due.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        for taken in &mut due {
+            taken.retry_at = Some(now + hold);
+            self.tries(&taken.user).retry_at = taken.retry_at;
+        }
+        due
+    }
+
+    pub(super) fn settle_retirement(&mut self, user: &DatabaseUser, left: Option<(&str, Duration)>) {
+        let same = |u: &&mut DatabaseUser| u.server == user.server && u.role == user.role;
+        let Some(stored) = self.users.iter_mut().find(same).filter(|u| u.status == UserStatus::Retiring) else {
+            return;
+        };
+        match left {
+            None => stored.status = UserStatus::Dropped,
+            Some((reason, _)) => stored.reason = Some(reason.into()),
+        }
+        let tries = self.tries(user);
+        tries.attempts += 1;
+        tries.retry_at = left.map(|(_, wait)| OffsetDateTime::now_utc() + wait);
+    }
+}

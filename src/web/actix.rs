@@ -1,0 +1,163 @@
+use super::layer::{Found, Inner};
+use super::request::View;
+use super::setup::{BODY, BODY_TIME, STYLE_PATH, style};
+use super::{Page, RequestView, SetupRoutes, TenantLayer, TenantRejection};
+use crate::resolver::TenantPool;
+use crate::tenant::{Tenant, TenantRef};
+use crate::tokens::TokenPurpose;
+use actix_web::body::EitherBody;
+use actix_web::dev::{
+    AppService, HttpServiceFactory, Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready,
+};
+use actix_web::http::StatusCode;
+use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError, web};
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+impl From<Page> for HttpResponse {
+    fn from(page: Page) -> HttpResponse {
+        let status = StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = HttpResponse::build(status);
+        for header in page.headers {
+            response.append_header(header);
+        }
+        response.body(page.body)
+    }
+}
+
+impl ResponseError for TenantRejection {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+    /// It rides in the response's extensions: `as_error` would not see through a host's own error enum.
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::from(Page::from(self));
+        response.extensions_mut().insert(self.clone());
+        response
+    }
+}
+
+impl FromRequest for Tenant {
+    type Error = TenantRejection;
+    type Future = Ready<Result<Self, TenantRejection>>;
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Found::tenant(request.extensions().get()))
+    }
+}
+impl FromRequest for TenantPool {
+    type Error = TenantRejection;
+    type Future = Ready<Result<Self, TenantRejection>>;
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Found::pool(request.extensions().get()))
+    }
+}
+
+impl<S, B> Transform<S, ServiceRequest> for TenantLayer
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error> + 'static,
+    B: 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = actix_web::Error;
+    type InitError = ();
+    type Transform = ActixTenantService<S>;
+    type Future = Ready<Result<ActixTenantService<S>, ()>>;
+    fn new_transform(&self, inner: S) -> Self::Future {
+        ready(Ok(ActixTenantService { inner: Rc::new(inner), layer: self.0.clone() }))
+    }
+}
+
+/// [`TenantLayer`] around a service of actix-web.
+pub struct ActixTenantService<S> {
+    inner: Rc<S>,
+    layer: Arc<Inner>,
+}
+
+impl<S, B> Service<ServiceRequest> for ActixTenantService<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error> + 'static,
+    B: 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = actix_web::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+    forward_ready!(inner);
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let layer = self.layer.clone();
+        let named = layer.identify.ask(&RequestView(View::Actix(request.request())));
+        if let Some(found) = layer.at_once(named.as_ref()) {
+            drop(named);
+            request.extensions_mut().insert(found);
+            let served = self.inner.call(request);
+            return Box::pin(async move { Ok(answer(&layer, served.await?)) });
+        }
+        let named = named.map(TenantRef::into_owned);
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let found = match named {
+                Some(named) => layer.find(named).await,
+                None => Ok(Found::Nobody),
+            };
+            match found {
+                Err(rejection) => {
+                    let refused = HttpResponse::from((layer.reject)(&rejection));
+                    Ok(request.into_response(refused).map_into_right_body())
+                }
+                Ok(found) => {
+                    request.extensions_mut().insert(found);
+                    Ok(answer(&layer, inner.call(request).await?))
+                }
+            }
+        })
+    }
+}
+
+fn answer<B>(layer: &Inner, response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
+    let rejection = response.response().extensions().get::<TenantRejection>().cloned();
+    match rejection {
+        Some(rejection) => {
+            let refused = HttpResponse::from((layer.reject)(&rejection));
+            response.into_response(refused).map_into_right_body()
+        }
+        None => response.map_into_left_body(),
+    }
+}
+
+impl HttpServiceFactory for SetupRoutes {
+    fn register(self, config: &mut AppService) {
+        let look = web::resource(STYLE_PATH).route(web::get().to(async || HttpResponse::from(style())));
+        look.register(config);
+        let links = web::resource("/setup/{purpose}/{token}").app_data(web::Data::new(self));
+        let links = links.route(web::get().to(show)).route(web::head().to(show)).route(web::post().to(act));
+        links.register(config);
+    }
+}
+
+type Link = web::Path<(String, String)>;
+
+async fn show(routes: web::Data<SetupRoutes>, link: Link, request: HttpRequest) -> HttpResponse {
+    let (purpose, token) = link.into_inner();
+    let client = routes.client(&RequestView(View::Actix(&request)));
+    let page = match purpose.parse::<TokenPurpose>() {
+        Ok(purpose) => routes.show(&purpose, &token, client).await,
+        Err(_) => routes.gone(),
+    };
+    page.into()
+}
+
+async fn act(routes: web::Data<SetupRoutes>, link: Link, request: HttpRequest, body: web::Payload) -> HttpResponse {
+    let (purpose, token) = link.into_inner();
+    let client = routes.client(&RequestView(View::Actix(&request)));
+    let body = match tokio::time::timeout(BODY_TIME, body.to_bytes_limited(BODY)).await {
+        Ok(body) => body.ok().and_then(Result::ok).ok_or(413),
+        Err(_) => Err(408),
+    };
+    let page = match purpose.parse::<TokenPurpose>() {
+        Ok(purpose) => routes.act(&purpose, &token, client, body.as_deref().map_err(|status| *status)).await,
+        Err(_) => routes.gone(),
+    };
+    page.into()
+}

@@ -1,0 +1,176 @@
+//! The setup links: each works once, whatever happens on the way, and what is no good link is one answer.
+use crate::auditor;
+use crate::provision::migrated;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::Executor;
+use std::collections::HashSet;
+use std::time::Duration;
+use tenantry::admin::{AdminStore, PgAdminStore};
+use tenantry::error::ChangeError;
+use tenantry::setup::SetupError;
+use tenantry::testing::Harness;
+use tenantry::tokens::{SetupLink, Token, TokenPurpose};
+use tenantry::{Builder, Tenantry, sqlx};
+
+const EMAIL: &str = "ada@acme.example";
+
+fn quick(builder: Builder) -> Builder {
+    migrated(builder).lease(Duration::from_secs(2)).backoff(Duration::from_millis(20), Duration::from_millis(100))
+}
+
+fn text(link: &SetupLink) -> &str {
+    link.token().expose().expose_secret()
+}
+
+/// A tenant with an admin, and the link that the provisioning has made.
+async fn acme(tenantry: &Tenantry) -> SetupLink {
+    tenantry.provision("acme").admin(EMAIL).await.unwrap().link.expect("a link")
+}
+
+async fn logs_in(tenantry: &Tenantry, password: &str) -> bool {
+    let mut db = tenantry.resolve("acme").await.unwrap().acquire().await.unwrap();
+    PgAdminStore::default().verify(&mut db, &EMAIL.parse().unwrap(), &password.into()).await.unwrap()
+}
+
+#[tokio::test]
+async fn from_the_link_to_a_password_that_works() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let link = acme(&tenantry).await;
+    let before = auditor::login(&tenantry, "acme").await;
+    let shown = tenantry.tokens().look(&TokenPurpose::credentials(), text(&link)).await.unwrap();
+    assert_eq!(shown.expect("a look consumes nothing").email, EMAIL);
+
+    let form = tenantry.follow_credentials_link(text(&link)).await.unwrap();
+    assert_eq!(form.email, EMAIL);
+    assert_ne!(before.get_username(), auditor::login(&tenantry, "acme").await.get_username(), "a login of its own");
+    let again = tenantry.follow_credentials_link(text(&link)).await;
+    assert!(matches!(again, Err(SetupError::NotValid)), "{again:?}");
+
+    let short = tenantry.follow_password_link(text(&form), &"short".into()).await;
+    assert!(matches!(short, Err(SetupError::Password(_))), "{short:?}");
+    assert!(!logs_in(&tenantry, "short").await);
+    let tenant = tenantry.follow_password_link(text(&form), &"correct horse battery".into()).await.unwrap();
+    assert_eq!(tenant.slug().as_str(), "acme");
+    assert!(logs_in(&tenantry, "correct horse battery").await);
+    let late = tenantry.follow_password_link(text(&form), &"another long password".into()).await;
+    assert!(matches!(late, Err(SetupError::NotValid)), "{late:?}");
+    assert!(logs_in(&tenantry, "correct horse battery").await);
+    let kept: Vec<String> = auditor::in_landlord(harness.landlord()).await;
+    let secrets: Vec<_> = kept.iter().filter(|row| row.starts_with("secret")).collect();
+    assert_eq!(secrets, ["secret login"], "neither a link nor a password is kept");
+}
+
+#[tokio::test]
+async fn what_is_no_good_link_is_one_answer_and_leaves_no_operation() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let link = acme(&tenantry).await;
+    let revoked = tenantry.tokens().issue("acme", "bob@acme.example").await.unwrap();
+    tenantry.tokens().revoke(revoked.id).await.unwrap();
+    let expired = tenantry.tokens().issue("acme", "eve@acme.example").await.unwrap();
+    sqlx::query("UPDATE tenantry.setup_tokens SET expires_at = now() - interval '1 second' WHERE id = $1")
+        .bind(expired.id.as_uuid())
+        .execute(harness.landlord())
+        .await
+        .unwrap();
+    let password = tenantry.tokens().issue_password("acme", "ada@acme.example").await.unwrap();
+    let mut mistyped = text(&link).to_owned();
+    mistyped.pop();
+    let unknown = Token::random(TokenPurpose::credentials());
+    let texts = [
+        "",
+        "x",
+        "tny_credentials_",
+        &mistyped,
+        text(&revoked),
+        text(&expired),
+        text(&password),
+        unknown.expose().expose_secret(),
+    ];
+    for text in texts {
+        let answer = tenantry.follow_credentials_link(text).await;
+        assert!(matches!(answer, Err(SetupError::NotValid)), "{answer:?}");
+    }
+    assert_eq!(auditor::operations(harness.landlord(), "setup_credentials", "undone").await, 0);
+    tenantry.follow_credentials_link(text(&link)).await.expect("the good one is as good as before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clicks_are_one_rotation_and_lead_to_one_form() {
+    let harness = Harness::start().await.unwrap();
+    let nodes = [harness.tenantry(quick).await.unwrap(), harness.tenantry(quick).await.unwrap()];
+    let link = acme(&nodes[0]).await;
+    let clicks = (0..16).map(|n| {
+        let (node, token) = (nodes[n % 2].clone(), text(&link).to_owned());
+        tokio::spawn(async move { node.follow_credentials_link(&token).await })
+    });
+    let mut forms = HashSet::new();
+    for click in clicks.collect::<Vec<_>>() {
+        match click.await.unwrap() {
+            Ok(form) => drop(forms.insert(text(&form).to_owned())),
+            // It came when all was done.
+            Err(SetupError::NotValid) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert_eq!(forms.len(), 1, "whoever joined got the same link");
+    let generations: i64 = sqlx::query_scalar("SELECT max(generation) FROM tenantry.tenant_database_users")
+        .fetch_one(harness.landlord())
+        .await
+        .unwrap();
+    assert_eq!(generations, 2, "rotated once");
+
+    let form = forms.into_iter().next().unwrap();
+    let posts = (0..8).map(|n| {
+        let (node, form) = (nodes[n % 2].clone(), form.clone());
+        let password = SecretString::from(format!("a password of its own {n}"));
+        tokio::spawn(async move { node.follow_password_link(&form, &password).await })
+    });
+    for post in posts.collect::<Vec<_>>() {
+        assert!(matches!(post.await.unwrap(), Ok(_) | Err(SetupError::NotValid)));
+    }
+    let mut works = 0;
+    for n in 0..8 {
+        works += usize::from(logs_in(&nodes[0], &format!("a password of its own {n}")).await);
+    }
+    assert_eq!(works, 1, "one password was set, once");
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_refused_keeps_its_link_until_it_is_active_again() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let link = acme(&tenantry).await;
+    tenantry.suspend("acme").await.unwrap();
+    let refused = tenantry.follow_credentials_link(text(&link)).await;
+    assert!(matches!(&refused, Err(SetupError::Refused(tenant)) if tenant.slug().as_str() == "acme"), "{refused:?}");
+    tenantry.activate("acme").await.unwrap();
+    tenantry.follow_credentials_link(text(&link)).await.unwrap();
+}
+
+/// Incident 1: the old login cannot be dropped.
+#[tokio::test]
+async fn a_login_that_cannot_be_dropped_keeps_nobody_from_the_form() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let link = acme(&tenantry).await;
+    let db = tenantry.resolve("acme").await.unwrap();
+    let mut holder = db.begin().await.unwrap();
+    holder.execute("INSERT INTO notes (text) VALUES ('in the middle of something')").await.unwrap();
+    let form = tenantry.follow_credentials_link(text(&link)).await.unwrap();
+    holder.commit().await.expect("nobody is cut off within the grace");
+    tenantry.follow_password_link(text(&form), &"correct horse battery".into()).await.unwrap();
+    assert!(logs_in(&tenantry, "correct horse battery").await);
+}
+
+#[tokio::test]
+async fn an_admin_who_is_gone_gets_no_password() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    acme(&tenantry).await;
+    let stranger = tenantry.tokens().issue_password("acme", "nobody@acme.example").await.unwrap();
+    let answer = tenantry.follow_password_link(text(&stranger), &"correct horse battery".into()).await;
+    assert!(matches!(answer, Err(SetupError::NotValid)), "{answer:?}");
+    assert!(matches!(tenantry.tokens().issue_password("acme", "no address").await, Err(ChangeError::Invalid { .. })));
+}

@@ -1,0 +1,235 @@
+//! The same application twice.
+use ::axum::Router;
+use ::axum::body::{Body, to_bytes};
+use ::axum::http::Request;
+use ::axum::response::{IntoResponse, Response};
+use ::axum::routing::get;
+use actix_web::{App, HttpMessage, HttpResponse, web};
+use std::sync::Arc;
+use tenantry::error::{ResolveError, StoreError};
+use tenantry::pool::AcquireError;
+use tenantry::sqlx::{self, PgPool};
+use tenantry::tenant::TenantStatus;
+use tenantry::testing::{FixedResolver, tenant};
+use tenantry::web::{Identify, Page, SetupRoutes, TenantLayer, TenantRejection};
+use tenantry::{ConnectionResolver, Tenant, TenantPool, TenantRef};
+use tower::ServiceExt;
+
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    method: &'static str,
+    host: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+impl Ask {
+    pub(super) fn get(host: &str, path: &str, headers: &[(&str, &str)]) -> Self {
+        let headers = headers.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+        Self { method: "GET", host: host.into(), path: path.into(), headers, body: vec![] }
+    }
+    pub(super) fn post(path: &str, body: impl Into<Vec<u8>>) -> Self {
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        Self { method: "POST", body: body.into(), ..Self::get("acme.example.org", path, &form) }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: String,
+}
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+/// What an authentication of the host's has left with the request.
+#[derive(Clone)]
+struct Claims(String);
+
+fn resolver() -> Arc<dyn ConnectionResolver> {
+    let pool = || PgPool::connect_lazy("postgres://nowhere").unwrap();
+    let landlord = ResolveError::Landlord(StoreError::unavailable("away"));
+    let old = tenant("old", TenantStatus::Archived);
+    let resolver = FixedResolver::default().tenant("acme", pool()).tenant("other", pool()).suspended("late");
+    let resolver = resolver.refused(&old, ResolveError::Archived(old.clone())).domain("acme.test", "acme");
+    Arc::new(resolver.refused(&tenant("down", TenantStatus::Active), landlord))
+}
+
+struct Layers {
+    host: TenantLayer,
+    header: TenantLayer,
+    path: TenantLayer,
+    claim: TenantLayer,
+    proxied: TenantLayer,
+    own: TenantLayer,
+}
+fn layers() -> Layers {
+    let resolver = resolver();
+    let layer = |identify| TenantLayer::new(resolver.clone(), identify);
+    let host = || Identify::subdomain_of("example.org").or(Identify::domain());
+    let claim = Identify::with(|r| r.extension(|c: &Claims| TenantRef::Slug(c.0.clone().into())));
+    Layers {
+        host: layer(host()),
+        header: layer(Identify::header("x-tenant")),
+        path: layer(Identify::path_after("/t")),
+        claim: layer(claim),
+        proxied: layer(Identify::subdomain_of("example.org").behind_proxy()),
+        own: layer(host()).on_reject(|rejection| match rejection {
+            TenantRejection::Suspended(tenant) => Page::html(402, format!("pay first, {}", tenant.slug())),
+            TenantRejection::Archived(_) => Page::text(418, "own answer"),
+            other => Page::from(other),
+        }),
+    }
+}
+
+fn busy() -> TenantRejection {
+    // What a query returns when the budget is used up.
+    let error: sqlx::Error = AcquireError::Closed.into();
+    TenantRejection::from_sqlx(&error).expect("an error of the pool's")
+}
+
+async fn slug(tenant: Tenant) -> String {
+    tenant.slug().to_string()
+}
+async fn db(db: TenantPool) -> String {
+    db.tenant().slug().to_string()
+}
+
+fn axum_app() -> Router {
+    async fn open(tenant: Option<Tenant>) -> String {
+        tenant.map_or_else(|| "(nobody)".into(), |tenant| tenant.slug().to_string())
+    }
+    async fn claims(mut request: Request<Body>, next: ::axum::middleware::Next) -> Response {
+        let claim = request.headers().get("authorization").and_then(|v| v.to_str().ok()).map(|v| Claims(v.into()));
+        request.extensions_mut().extend(
+            claim
+                .map(|claim| {
+                    let mut extensions = ::axum::http::Extensions::new();
+                    extensions.insert(claim);
+                    extensions
+                })
+                .unwrap_or_default(),
+        );
+        next.run(request).await
+    }
+    let layers = layers();
+    let handlers = || {
+        let busy = get(async || busy().into_response());
+        Router::new().route("/tenant", get(slug)).route("/db", get(db)).route("/open", get(open)).route("/busy", busy)
+    };
+    let billing = Router::new().route("/", get(slug)).route("/db", get(db));
+    Router::new()
+        .merge(handlers().layer(layers.host.clone()))
+        .nest("/billing", billing.layer(layers.host.admit(TenantStatus::Suspended)))
+        .nest("/header", handlers().layer(layers.header))
+        .nest("/t/{tenant}", handlers().layer(layers.path))
+        .nest("/claim", handlers().layer(layers.claim).layer(::axum::middleware::from_fn(claims)))
+        .nest("/proxied", handlers().layer(layers.proxied))
+        .nest("/own", handlers().layer(layers.own))
+        .route("/without", get(slug))
+}
+
+async fn over_axum(app: Router, asks: &[Ask]) -> Vec<Answer> {
+    let mut answers = vec![];
+    for ask in asks {
+        let mut request =
+            Request::builder().method(ask.method).uri(ask.path.split('#').next().unwrap()).header("host", &ask.host);
+        for (name, value) in &ask.headers {
+            request = request.header(name, value);
+        }
+        let response = app.clone().oneshot(request.body(Body::from(ask.body.clone())).unwrap()).await.unwrap();
+        let header = |(n, v): (&::axum::http::HeaderName, &::axum::http::HeaderValue)| {
+            (n.to_string(), v.to_str().unwrap().to_owned())
+        };
+        let (status, headers) = (response.status().as_u16(), response.headers().iter().map(header).collect());
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        answers.push(Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() });
+    }
+    answers
+}
+
+fn actix_app(config: &mut web::ServiceConfig) {
+    /// actix-web cannot say "nobody" by an extractor's error: the handler looks itself.
+    async fn open(request: actix_web::HttpRequest) -> Result<String, TenantRejection> {
+        use actix_web::FromRequest;
+        match Tenant::extract(&request).await {
+            Ok(tenant) => Ok(tenant.slug().to_string()),
+            Err(TenantRejection::NotIdentified) => Ok("(nobody)".into()),
+            Err(rejection) => Err(rejection),
+        }
+    }
+    async fn always_busy() -> Result<HttpResponse, TenantRejection> {
+        Err(busy())
+    }
+    let layers = layers();
+    let handlers = |path: &str| {
+        web::scope(path)
+            .route("/tenant", web::get().to(slug))
+            .route("/db", web::get().to(db))
+            .route("/open", web::get().to(open))
+            .route("/busy", web::get().to(always_busy))
+    };
+    let billing = web::scope("/billing").route("", web::get().to(slug)).route("/db", web::get().to(db));
+    let claims = actix_web::middleware::from_fn(
+        async |request: actix_web::dev::ServiceRequest, next: actix_web::middleware::Next<_>| {
+            let claim = request.headers().get("authorization").and_then(|v| v.to_str().ok()).map(|v| Claims(v.into()));
+            if let Some(claim) = claim {
+                request.extensions_mut().insert(claim);
+            }
+            next.call(request).await
+        },
+    );
+    config
+        .service(billing.wrap(layers.host.clone().admit(TenantStatus::Suspended)))
+        .service(handlers("/header").wrap(layers.header))
+        .service(handlers("/t/{tenant}").wrap(layers.path))
+        .service(handlers("/claim").wrap(layers.claim).wrap(claims))
+        .service(handlers("/proxied").wrap(layers.proxied))
+        .service(handlers("/own").wrap(layers.own))
+        .route("/without", web::get().to(slug))
+        .service(handlers("").wrap(layers.host));
+}
+
+async fn over_actix(configure: impl FnOnce(&mut web::ServiceConfig), asks: &[Ask]) -> Vec<Answer> {
+    let app = actix_web::test::init_service(App::new().configure(configure)).await;
+    let mut answers = vec![];
+    for ask in asks {
+        let method = ask.method.parse().unwrap();
+        let mut request = actix_web::test::TestRequest::with_uri(ask.path.split('#').next().unwrap()).method(method);
+        request = request.insert_header(("host", ask.host.as_str()));
+        for (name, value) in &ask.headers {
+            request = request.append_header((name.as_str(), value.as_str()));
+        }
+        let response = actix_web::test::call_service(&app, request.set_payload(ask.body.clone()).to_request()).await;
+        let header = |(n, v): (&actix_web::http::header::HeaderName, &actix_web::http::header::HeaderValue)| {
+            (n.to_string(), v.to_str().unwrap().to_owned())
+        };
+        let (status, headers) = (response.status().as_u16(), response.headers().iter().map(header).collect());
+        let body = actix_web::test::read_body(response).await;
+        answers.push(Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() });
+    }
+    answers
+}
+
+/// The answers of axum, then those of actix-web.
+pub(super) async fn answers(asks: &[Ask]) -> [Vec<Answer>; 2] {
+    let local = tokio::task::LocalSet::new();
+    [over_axum(axum_app(), asks).await, local.run_until(over_actix(actix_app, asks)).await]
+}
+
+/// The setup links alone, mounted in this framework.
+pub(super) async fn link(axum: bool, routes: &SetupRoutes, ask: Ask) -> Answer {
+    let (routes, asks) = (routes.clone(), [ask]);
+    let answers = match axum {
+        true => over_axum(Router::new().merge(routes), &asks).await,
+        false => {
+            let local = tokio::task::LocalSet::new();
+            local.run_until(over_actix(|config| _ = config.service(routes), &asks)).await
+        }
+    };
+    answers.into_iter().next().unwrap()
+}

@@ -1,0 +1,175 @@
+//! The setup links through both frameworks, against a real landlord and a real tenant.
+use super::apps::{Answer, Ask, link};
+use crate::provision::migrated;
+use secrecy::ExposeSecret;
+use std::time::Duration;
+use tenantry::admin::{AdminStore, PgAdminStore};
+use tenantry::testing::Harness;
+use tenantry::tokens::{SetupLink, Token, TokenPurpose};
+use tenantry::web::SetupRoutes;
+use tenantry::{Builder, Tenantry, sqlx};
+
+const EMAIL: &str = "ada@acme.example";
+
+fn quick(builder: Builder) -> Builder {
+    migrated(builder).lease(Duration::from_secs(2)).backoff(Duration::from_millis(20), Duration::from_millis(100))
+}
+
+fn assert_shielded(answer: &Answer) {
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("x-frame-options", "DENY"),
+        ("content-security-policy", "default-src 'none'"),
+    ] {
+        let said = answer.header(name).unwrap_or_default();
+        assert!(said.contains(value), "{name}: {said:?} of {answer:?}");
+    }
+    assert!(!answer.body.contains("<script") && !answer.body.contains("style="), "no inline script or style");
+}
+
+async fn logs_in(tenantry: &Tenantry, slug: &str, password: &str) -> bool {
+    let mut db = tenantry.resolve(slug).await.unwrap().acquire().await.unwrap();
+    PgAdminStore::default().verify(&mut db, &EMAIL.parse().unwrap(), &password.into()).await.unwrap()
+}
+
+#[tokio::test]
+async fn from_the_mail_to_the_password_in_both_frameworks() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let routes = SetupRoutes::new(&tenantry);
+    for (axum, slug) in [(true, "over-axum"), (false, "over-actix")] {
+        let setup = tenantry.provision(slug).name("Acme & Sons").admin(EMAIL).await.unwrap().link.unwrap();
+        let path = setup.expose_path();
+        for _ in 0..3 {
+            let shown = link(axum, &routes, Ask::get("acme.example.org", &path, &[])).await;
+            assert_eq!(shown.status, 200, "a mail scanner's GET consumes nothing: {shown:?}");
+            assert!(shown.body.contains("Acme &amp; Sons"), "{}", shown.body);
+            assert_shielded(&shown);
+        }
+        let followed = link(axum, &routes, Ask::post(&path, "")).await;
+        assert_eq!(followed.status, 303, "{followed:?}");
+        assert_shielded(&followed);
+        let form = followed.header("location").unwrap().to_owned();
+        assert!(form.starts_with("/setup/password/tny_password_"));
+
+        let short = link(axum, &routes, Ask::post(&form, "password=short")).await;
+        assert_eq!(short.status, 422);
+        assert!(short.body.contains("at least 12 characters"), "{}", short.body);
+        let nothing = link(axum, &routes, Ask::post(&form, "")).await;
+        assert_eq!(nothing.status, 422);
+        let huge = link(axum, &routes, Ask::post(&form, vec![b'x'; 200_000])).await;
+        assert_eq!(huge.status, 413);
+        let set = link(axum, &routes, Ask::post(&form, "password=correct+horse%20battery%26")).await;
+        assert_eq!(set.status, 200, "{set:?}");
+        assert!(set.body.contains("href=\"/login\""), "{}", set.body);
+        assert_shielded(&set);
+        assert!(logs_in(&tenantry, slug, "correct horse battery&").await);
+        for (path, body) in [(&form, "password=another+long+password"), (&path, "")] {
+            assert_eq!(link(axum, &routes, Ask::post(path, body)).await.status, 404, "once");
+        }
+        let style = link(axum, &routes, Ask::get("acme.example.org", "/setup/style.css", &[])).await;
+        assert_eq!((style.status, style.header("content-type")), (200, Some("text/css; charset=utf-8")));
+    }
+}
+
+/// Links that are no good, of every kind.
+async fn no_good(harness: &Harness, tenantry: &Tenantry) -> Vec<String> {
+    let path = |link: &SetupLink| link.expose_path();
+    let used = tenantry.provision("acme").admin(EMAIL).await.unwrap().link.unwrap();
+    tenantry.follow_credentials_link(used.token().expose().expose_secret()).await.unwrap();
+    let expired = tenantry.tokens().issue("acme", "eve@acme.example").await.unwrap();
+    sqlx::query("UPDATE tenantry.setup_tokens SET expires_at = now() - interval '1 second' WHERE id = $1")
+        .bind(expired.id.as_uuid())
+        .execute(harness.landlord())
+        .await
+        .unwrap();
+    let revoked = tenantry.tokens().issue("acme", "bob@acme.example").await.unwrap();
+    tenantry.tokens().revoke(revoked.id).await.unwrap();
+    let good = tenantry.tokens().issue("acme", EMAIL).await.unwrap();
+    let mut mistyped = path(&good);
+    mistyped.pop();
+    let unknown = Token::random(TokenPurpose::credentials());
+    let unknown = format!("/setup/credentials/{}", unknown.expose().expose_secret());
+    let other_purpose = path(&good).replace("/setup/credentials/", "/setup/password/");
+    vec![path(&used), path(&expired), path(&revoked), mistyped, unknown, other_purpose, "/setup/credentials/x".into()]
+}
+
+#[tokio::test]
+async fn unknown_expired_used_and_mistyped_links_cannot_be_told_apart() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let routes = SetupRoutes::new(&tenantry);
+    let paths = no_good(&harness, &tenantry).await;
+    for axum in [true, false] {
+        let mut answers = vec![];
+        for path in &paths {
+            answers.push(link(axum, &routes, Ask::get("acme.example.org", path, &[])).await);
+            answers.push(link(axum, &routes, Ask::post(path, "password=correct+horse+battery")).await);
+        }
+        assert_eq!(answers[0].status, 404);
+        assert_shielded(&answers[0]);
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "status, headers and body are equal: {answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_tries_too_often_has_to_wait() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let routes = SetupRoutes::new(&tenantry).attempts(3).client_address(|r| r.header("x-client")?.parse().ok());
+    let ask = |client| Ask::get("acme.example.org", "/setup/credentials/x", &[("x-client", client)]);
+    for _ in 0..3 {
+        assert_eq!(link(true, &routes, ask("10.0.0.1")).await.status, 404);
+    }
+    let late = link(true, &routes, ask("10.0.0.1")).await;
+    assert_eq!(late.status, 429);
+    assert!(late.header("retry-after").is_some_and(|s| (1..=60).contains(&s.parse::<u64>().unwrap())), "{late:?}");
+    assert_eq!(link(true, &routes, ask("10.0.0.2")).await.status, 404, "somebody else need not");
+}
+
+#[tokio::test]
+async fn a_landlord_that_is_away_and_a_tenant_that_is_refused_leave_the_link_as_it_was() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let routes = SetupRoutes::new(&tenantry);
+    let setup = tenantry.provision("acme").admin(EMAIL).await.unwrap().link.unwrap();
+    tenantry.suspend("acme").await.unwrap();
+    let refused = link(true, &routes, Ask::post(&setup.expose_path(), "")).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.header("retry-after").is_some());
+    tenantry.activate("acme").await.unwrap();
+    assert_eq!(link(false, &routes, Ask::post(&setup.expose_path(), "")).await.status, 303);
+
+    harness.landlord().close().await;
+    let away = link(true, &routes, Ask::get("acme.example.org", &setup.expose_path(), &[])).await;
+    assert_eq!(away.status, 503, "{away:?}");
+}
+
+#[tokio::test]
+async fn what_became_of_a_link_is_written_down_after_the_answer() {
+    use tenantry::tokens::TokenEventKind::{Followed, Reused, Shown};
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let routes = SetupRoutes::new(&tenantry).client_address(|r| r.header("x-client")?.parse().ok());
+    let setup = tenantry.provision("acme").admin(EMAIL).await.unwrap();
+    let (tenant, path) = (setup.tenant.id(), setup.link.unwrap().expose_path());
+    let client = [("x-client", "10.0.0.9")];
+    assert_eq!(link(true, &routes, Ask::get("acme.example.org", &path, &client)).await.status, 200);
+    assert_eq!(link(true, &routes, Ask::post(&path, "")).await.status, 303);
+    assert_eq!(link(false, &routes, Ask::get("acme.example.org", &path, &client)).await.status, 404);
+    assert!(tenantry.tokens().events(tenant, 9).await.unwrap().is_empty(), "no answer has waited for it");
+    let background = tokio::spawn(tenantry.run(std::future::pending::<()>()));
+    let told = loop {
+        let told = tenantry.tokens().events(tenant, 9).await.unwrap();
+        if told.len() == 3 {
+            break told;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(told.iter().map(|e| e.what).collect::<Vec<_>>(), [Reused, Followed, Shown], "{told:?}");
+    assert_eq!(told[0].client.as_deref(), Some("10.0.0.9"));
+    assert_eq!(tenantry.dropped_link_notes(), 0);
+    tenantry.close().await;
+    background.await.unwrap().unwrap();
+}
