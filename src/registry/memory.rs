@@ -34,6 +34,8 @@ struct State {
     retirements: HashMap<(ServerName, RoleName), retiring::Tries>,
     servers: BTreeMap<ServerName, DatabaseServer>,
     places: BTreeMap<TenantId, Placement>,
+    /// Whose write it is that is being done.
+    by: Option<OperationId>,
 }
 
 impl Default for MemoryRegistry {
@@ -48,6 +50,7 @@ impl Default for MemoryRegistry {
             retirements: HashMap::new(),
             servers: BTreeMap::new(),
             places: BTreeMap::new(),
+            by: None,
         }))
     }
 }
@@ -65,7 +68,8 @@ impl MemoryRegistry {
 
     /// The state, if this writer may write to it.
     fn write(&self, writer: Option<Writer>) -> Result<MutexGuard<'_, State>, StoreError> {
-        let state = self.state();
+        let mut state = self.state();
+        state.by = writer.map(|w| w.operation);
         let held = writer.is_none_or(|w| state.epochs.get(&w.operation) == Some(&w.epoch));
         if held { Ok(state) } else { Err(StoreError::Fenced) }
     }

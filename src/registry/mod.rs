@@ -147,11 +147,19 @@ pub struct Retirement {
     pub attempts: u32,
     /// When it is tried again, by the store's clock; `None` while an operation is at it.
     pub retry_at: Option<OffsetDateTime>,
+    /// Which operation has retired it.
+    pub by: Option<OperationId>,
+    /// What it was before.
+    pub before: Option<UserStatus>,
 }
 impl Retirement {
     /// For a registry of the host's own.
     pub fn new(user: DatabaseUser, attempts: u32, retry_at: Option<OffsetDateTime>) -> Self {
-        Self { user, attempts, retry_at }
+        Self { user, attempts, retry_at, by: None, before: None }
+    }
+    /// By whom it was retired, and what it was before.
+    pub fn retired(self, by: Option<OperationId>, before: Option<UserStatus>) -> Self {
+        Self { by, before, ..self }
     }
 }
 

@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 fn engine(journal: Arc<dyn Journal>) -> Engine {
     let mut settings = Settings::default();
     (settings.backoff, settings.backoff_limit) = (Duration::from_millis(1), Duration::from_millis(5));
+    // A renewal, on a slow machine, would tell a worker sooner than the call that it is held at.
+    settings.lease = Duration::from_secs(600);
     Engine::new(journal, vec![], settings, CancellationToken::new())
 }
 

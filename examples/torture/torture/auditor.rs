@@ -190,31 +190,6 @@ pub(crate) async fn one_key(lane: &Lane) -> Result<Findings, Anything> {
     Ok(if keys.len() == 1 { vec![] } else { vec![format!("secrets are wrapped by {keys:?}")] })
 }
 
-/// Used, or as good as before; and what it did, it did once.
-pub(crate) async fn link(lane: &Lane, saga: Saga, slug: &str) -> Result<Findings, Anything> {
-    const STANDS: &str = "SELECT count(*) FILTER (WHERE used_at IS NOT NULL), count(*) FILTER (WHERE used_at IS NULL)
-        FROM tenantry.setup_tokens s JOIN tenantry.tenants t ON t.id = s.tenant_id
-        WHERE t.slug = $1 AND t.status <> 'deleted' AND s.purpose = $2 AND s.revoked_at IS NULL";
-    let is_password = saga.base() == Saga::PasswordLink;
-    let stands = async |purpose: &str| -> Result<(i64, i64), Anything> {
-        Ok(sqlx::query_as(STANDS).bind(slug).bind(purpose).fetch_one(&lane.landlord).await?)
-    };
-    let purpose = if is_password { "password" } else { "credentials" };
-    let mut found = vec![];
-    if stands(purpose).await? == (0, 1) {
-        // Nothing was done with it: whoever has it comes again.
-        super::saga::follow(&lane.rescuer, slug, is_password).await?;
-    }
-    match stands(purpose).await? {
-        (1, 0) => {}
-        (used, good) => found.push(format!("{used} used links, {good} good ones")),
-    }
-    if !is_password && stands("password").await? != (0, 1) {
-        found.push("it led to another number of forms than one".into());
-    }
-    Ok(found)
-}
-
 /// What a set-up has made stays when the server is removed from the landlord: a DBA drops it.
 pub(crate) async fn clear_server(lane: &Lane, name: &str) -> Result<(), Anything> {
     let mut server = superuser(&lane.near).await?;

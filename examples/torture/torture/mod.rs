@@ -6,6 +6,7 @@ mod child;
 mod director;
 mod fault;
 mod lane;
+mod links;
 mod plan;
 mod report;
 mod run;

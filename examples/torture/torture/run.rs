@@ -5,7 +5,9 @@ use super::child::{Task, chain};
 use super::director::{Hit, Target, Via};
 use super::fault::{Fault, Place};
 use super::lane::{Lane, set_up};
+use super::links;
 use super::saga::{Saga, provision, settle};
+use secrecy::SecretString;
 use std::process::Stdio;
 use std::time::Duration;
 use tenantry::error::{After, ChangeError};
@@ -47,7 +49,11 @@ pub(crate) async fn run(lane: &Lane, spawn: Spawn<'_>, order: &Order, slug: &str
     let (saga, server) = (order.saga, if order.far { "far" } else { "near" });
     let before = if saga.base() == Saga::Migrate { &lane.old } else { &lane.rescuer };
     saga.base().prepare(before, slug, server).await.map_err(|e| format!("preparing {slug}: {e}"))?;
-    let runner = Runner { lane, spawn, slug, server };
+    let token = match saga.is_link() {
+        true => Some(links::token(&lane.rescuer, slug).await?),
+        false => None,
+    };
+    let runner = Runner { lane, spawn, slug, server, token };
     if let Some((first, step)) = saga.prelude() {
         runner.child(first, Some(Target::In(step, Fault::KillAfter))).await?;
         // So that the next child need not wait for the lease, and sends the same statements each time.
@@ -78,6 +84,8 @@ struct Runner<'a> {
     spawn: Spawn<'a>,
     slug: &'a str,
     server: &'a str,
+    /// Of the link that is followed.
+    token: Option<SecretString>,
 }
 
 type Seen = (Vec<(Place, bool)>, bool, Vec<String>);
@@ -254,8 +262,8 @@ impl Runner<'_> {
         if saga.base() == Saga::Rekey {
             findings.extend(auditor::one_key(self.lane).await?);
         }
-        if matches!(saga.base(), Saga::CredentialsLink | Saga::PasswordLink) {
-            match auditor::link(self.lane, saga, self.slug).await {
+        if let Some(token) = &self.token {
+            match links::judge(self.lane, saga, self.slug, token).await {
                 Ok(wrong) => findings.extend(wrong),
                 Err(error) => findings.push(format!("the link: {error}")),
             }

@@ -1,6 +1,6 @@
 //! What is tortured. A new saga joins by being in the list.
 use super::Anything;
-use secrecy::ExposeSecret;
+use super::links::follow;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tenantry::Tenantry;
@@ -94,6 +94,9 @@ impl Saga {
             _ => None,
         }
     }
+    pub(crate) fn is_link(self) -> bool {
+        matches!(self.base(), Self::CredentialsLink | Self::PasswordLink)
+    }
     /// What it is at heart.
     pub(crate) fn base(self) -> Self {
         self.prelude().map_or(self, |(base, _)| base)
@@ -161,22 +164,6 @@ impl Saga {
         }
         Ok(())
     }
-}
-
-/// The link that the tenant's admin has been given last. What is done is done in this process before it ends.
-pub(crate) async fn follow(tenantry: &Tenantry, slug: &str, password: bool) -> Result<(), Anything> {
-    let tenant = tenantry.registry().find(slug.into()).await?.ok_or("no such tenant")?;
-    let link = tenantry.tokens().undelivered(tenant.id()).await?.ok_or("no link")?;
-    let token = link.token().expose().expose_secret();
-    let id = match password {
-        true => tenantry.follow_password_link(token, &"correct horse battery".into()).await?.id(),
-        false => tenantry.follow_credentials_link(token).await.map(|_| tenant.id())?,
-    };
-    // It has answered before the last step.
-    while tenantry.operations().open().await?.iter().any(|o| o.reason.as_deref() == Some("setup link")) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    tenantry.registry().find(id.into()).await.map(drop).map_err(Into::into)
 }
 
 /// With a key, so that a retry joins or begins again.

@@ -2,11 +2,13 @@
 use super::*;
 use time::OffsetDateTime;
 
-/// How often it was tried to drop a login, and when it is tried again.
+/// How often it was tried to drop a login, when it is tried again, and how it came to that.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tries {
     attempts: u32,
     retry_at: Option<OffsetDateTime>,
+    by: Option<OperationId>,
+    before: Option<UserStatus>,
 }
 
 impl State {
@@ -14,15 +16,16 @@ impl State {
         self.retirements.entry((user.server.clone(), user.role.clone())).or_default()
     }
     /// By hand it is due at once, in a flip its operation is at it.
-    pub(super) fn retires(&mut self, user: &DatabaseUser, by_hand: bool) {
-        *self.tries(user) = Tries { attempts: 0, retry_at: by_hand.then(OffsetDateTime::now_utc) };
+    pub(super) fn retires(&mut self, user: &DatabaseUser, before: Option<UserStatus>, by_hand: bool) {
+        let by = self.by;
+        *self.tries(user) = Tries { attempts: 0, retry_at: by_hand.then(OffsetDateTime::now_utc), by, before };
     }
 
     pub(super) fn retiring(&self, limit: u32) -> Vec<Retirement> {
         let all = self.users.iter().filter(|u| u.status == UserStatus::Retiring);
         let with = |u: &DatabaseUser| {
             let tries = self.retirements.get(&(u.server.clone(), u.role.clone())).copied().unwrap_or_default();
-            Retirement::new(u.clone(), tries.attempts, tries.retry_at)
+            Retirement::new(u.clone(), tries.attempts, tries.retry_at).retired(tries.by, tries.before)
         };
         all.take(usize::try_from(limit).unwrap_or(usize::MAX)).map(with).collect()
     }

@@ -180,7 +180,7 @@ impl State {
                     _ => {}
                 }
             }
-            retiring.iter().for_each(|user| self.retires(user, false));
+            retiring.iter().for_each(|user| self.retires(user, Some(UserStatus::Active), false));
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ impl State {
             return Err(rules::second_active());
         }
         if user.status == UserStatus::Retiring {
-            self.retires(user, true);
+            self.retires(user, expected, true);
         }
         match at {
             Some(at) => self.users[at] = user.clone(),

@@ -1,5 +1,5 @@
 use super::rows;
-use super::write::{self, Statement, fenced};
+use super::write::{self, Statement, changed, fenced};
 use crate::database::{Generation, TenantDatabase};
 use crate::error::StoreError;
 use crate::operation::Writer;
@@ -44,7 +44,9 @@ macro_rules! logins {
         concat!(
             ", logins AS (UPDATE tenantry.tenant_database_users u
                 SET status = CASE WHEN u.role = $10 THEN 'active' ELSE 'retiring' END, updated_at = now(),
-                    attempts = 0, retry_at = NULL
+                    attempts = 0, retry_at = NULL, metadata = ",
+            changed!(),
+            "
                 FROM done
                 WHERE ",
             brings_login!(),

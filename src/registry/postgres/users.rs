@@ -1,11 +1,11 @@
 use super::rows;
-use super::write::{self, Statement, fenced};
+use super::write::{self, Statement, changed, fenced};
 use crate::database::{DatabaseUser, UserStatus};
 use crate::error::StoreError;
-use crate::operation::Writer;
+use crate::operation::{OperationId, Writer};
 use crate::registry::{Retirement, rules};
 use crate::tenant::TenantId;
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{PgPool, Row, postgres::PgRow, types::Json};
 use std::time::Duration;
 
 const OF: &str = "SELECT tenant_id, server, database, role, generation, status, reason
@@ -32,6 +32,9 @@ const REPLACE: &str = fenced!(
     "done AS (UPDATE tenantry.tenant_database_users u
         SET database = $5, generation = $7, status = $8, reason = $9, updated_at = now(),
             attempts = 0, retry_at = CASE WHEN $8 = 'retiring' THEN now() END,
+            metadata = CASE WHEN u.status = $8 THEN u.metadata ELSE ",
+    changed!(),
+    " END,
             dropped_at = CASE WHEN $8 = 'dropped' THEN coalesce(u.dropped_at, now()) END
         FROM fence WHERE u.tenant_id = $3 AND u.server = $4 AND u.role = $6 AND u.status = $10
         RETURNING u.role)"
@@ -84,27 +87,41 @@ fn with_user<'q>(statement: Statement<'q>, user: &'q DatabaseUser) -> Statement<
         .bind(&user.reason)
 }
 
-const RETIRING: &str = "SELECT tenant_id, server, database, role, generation, status, reason, attempts, retry_at
+const RETIRING: &str =
+    "SELECT tenant_id, server, database, role, generation, status, reason, attempts, retry_at, metadata
     FROM tenantry.tenant_database_users WHERE status = 'retiring' ORDER BY updated_at, server, role LIMIT $1";
 /// Whoever asks at the same moment gets others.
 const TAKE: &str = "UPDATE tenantry.tenant_database_users u SET retry_at = now() + make_interval(secs => $2)
     FROM (SELECT server, role FROM tenantry.tenant_database_users
         WHERE status = 'retiring' AND retry_at <= now() ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
     WHERE u.server = due.server AND u.role = due.role
-    RETURNING u.tenant_id, u.server, u.database, u.role, u.generation, u.status, u.reason, u.attempts, u.retry_at";
+    RETURNING u.tenant_id, u.server, u.database, u.role, u.generation, u.status, u.reason, u.attempts, u.retry_at,
+        u.metadata";
 /// $5 is null for one that is gone.
 const SETTLE: &str = fenced!(
     "done AS (UPDATE tenantry.tenant_database_users u
         SET status = CASE WHEN $5::text IS NULL THEN 'dropped' ELSE 'retiring' END, reason = coalesce($5, u.reason),
             attempts = u.attempts + 1, retry_at = now() + make_interval(secs => $6), updated_at = now(),
+            metadata = CASE WHEN $5::text IS NULL THEN ",
+    changed!(),
+    " ELSE u.metadata END,
             dropped_at = CASE WHEN $5::text IS NULL THEN now() END
         FROM fence WHERE u.server = $3 AND u.role = $4 AND u.status = 'retiring'
         RETURNING u.role)"
 );
 
+/// What `changed!` has written: stored names.
+#[derive(serde::Deserialize)]
+struct Changed {
+    by: Option<uuid::Uuid>,
+    before: Option<UserStatus>,
+}
+
 fn retirement(row: &PgRow) -> Result<Retirement, StoreError> {
     let attempts: i32 = row.try_get("attempts")?;
-    Ok(Retirement::new(rows::user(row)?, attempts.unsigned_abs(), row.try_get("retry_at")?))
+    let Json(changed) = row.try_get::<Json<Changed>, _>("metadata")?;
+    let found = Retirement::new(rows::user(row)?, attempts.unsigned_abs(), row.try_get("retry_at")?);
+    Ok(found.retired(changed.by.map(OperationId::from_uuid), changed.before))
 }
 
 pub(super) async fn retiring(landlord: &PgPool, limit: u32) -> Result<Vec<Retirement>, StoreError> {

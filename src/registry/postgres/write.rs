@@ -31,6 +31,14 @@ macro_rules! fenced {
 }
 pub(super) use fenced;
 
+/// What is kept of a login `u` whose status changes: by which operation, and from what.
+macro_rules! changed {
+    () => {
+        "u.metadata || jsonb_build_object('by', $1::uuid, 'before', u.status)"
+    };
+}
+pub(super) use changed;
+
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// A statement made by `fenced!`, with its writer bound; the caller's own parameters begin at $3.

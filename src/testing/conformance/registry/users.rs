@@ -60,6 +60,12 @@ async fn retirements(registry: &impl RegistryWriter, by: Writer) {
     let listed = of(done(registry.retiring(1000).await, "retirements are listed"));
     assert_eq!(listed.len(), 1, "promised: a retiring login is listed; seen: {listed:?}");
     assert_eq!((&listed[0].user, listed[0].attempts), (&retired, 0), "promised: it is listed as it stands");
+    let told = (listed[0].by, listed[0].before);
+    assert_eq!(
+        told,
+        (Some(by.operation), Some(Pending)),
+        "promised: it tells who has retired it, and what it was before"
+    );
 
     let takers = join_all((0..4).map(|_| registry.take_retirements(1000, HOLD))).await;
     let taken: Vec<_> = takers.into_iter().flat_map(|found| of(done(found, "a retirement is taken"))).collect();
