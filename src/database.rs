@@ -13,7 +13,10 @@ words! {
     DatabaseKind, "kind of database" {
         /// Reads and writes.
         Primary = "primary",
-        /// Reads only: a physical standby.
+        /// Reads only: a physical standby of the primary's server, which has the same roles, passwords and databases. Host,
+        /// port and settings are its own; login, credential and generation are always taken from the primary's entry,
+        /// whatever stands in this one, so a rotation changes nothing here. Made by
+        /// [`TenantDatabase::replica_of`]; one that is not active, or of another database or driver, is left alone.
         Replica = "replica",
         /// Kept, not connected to.
         Backup = "backup",
@@ -224,6 +227,41 @@ impl TenantDatabase {
             settings: ConnectionSettings::default(),
         }
     }
+
+    /// An entry for a physical standby of the primary's server. From the moment that it is stored,
+    /// [`TenantPool::read`](crate::TenantPool::read) goes there, and suspensions, archives, purges and rotations end the
+    /// tenant's sessions there too. A tenant may have several: reads go to the first one, by host and port.
+    ///
+    /// TLS is as on the primary if the host said how, else what [`TlsMode::default_for`] says of the standby's host.
+    ///
+    /// ```no_run
+    /// # async fn example(tenantry: tenantry::Tenantry) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tenantry::database::{DatabaseStatus, TenantDatabase};
+    /// use tenantry::registry::{RegistryWriter, TenantRegistryExt};
+    ///
+    /// let db = tenantry.resolve("acme").await?;
+    /// let registry = tenantry.registry_writer();
+    /// let primary = registry.primary(db.tenant().id()).await?.ok_or("no entry")?;
+    /// let mut replica = TenantDatabase::replica_of(&primary, "standby.internal", 5432);
+    /// registry.put_database(None, &replica, None).await?;
+    ///
+    /// // And back: first this, then the standby's end.
+    /// replica.status = DatabaseStatus::Dropped;
+    /// registry.put_database(Some(replica.generation), &replica, None).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn replica_of(primary: &TenantDatabase, host: impl Into<String>, port: u16) -> Self {
+        let mut replica = Self { kind: DatabaseKind::Replica, host: host.into(), port, ..primary.clone() };
+        replica.settings.tls.take_if(|tls| *tls == TlsMode::default_for(&primary.host));
+        replica
+    }
+    /// Whether this is a standby to read from and to fence, for the tenant whose primary has this database.
+    pub(crate) fn is_standby_of(&self, database: &DatabaseName) -> bool {
+        self.kind == DatabaseKind::Replica
+            && self.status == DatabaseStatus::Active
+            && self.driver == Driver::Postgres
+            && self.database == *database
+    }
 }
 
 /// A login of a tenant database, in the order of its life. A row is never removed while the login may exist.
@@ -369,6 +407,21 @@ mod tests {
         for host in ["db1.internal", "10.0.0.1", "localhost.example.org"] {
             assert_eq!(TlsMode::default_for(host), TlsMode::VerifyFull, "{host}");
         }
+    }
+
+    #[test]
+    fn a_replica_elsewhere_is_not_reached_in_the_clear_because_its_primary_is_at_hand() {
+        let tenant = TenantId::new();
+        let (database, login): (DatabaseName, RoleName) = ("d".parse().unwrap(), "l".parse().unwrap());
+        let credential = CredentialId::login(tenant, &database, &login, 1);
+        let mut primary = TenantDatabase::primary(tenant, "localhost", 5432, database.clone(), login, credential);
+        let tls = |primary: &TenantDatabase| TenantDatabase::replica_of(primary, "db2.internal", 5432).settings.tls;
+        primary.settings.tls = Some(TlsMode::Prefer);
+        assert_eq!(tls(&primary), None, "so that the default of its own host counts");
+        primary.settings.tls = Some(TlsMode::Require);
+        assert_eq!(tls(&primary), Some(TlsMode::Require), "what the host has said is kept");
+        assert!(TenantDatabase::replica_of(&primary, "db2.internal", 5432).is_standby_of(&database));
+        assert!(!primary.is_standby_of(&database));
     }
 
     #[test]

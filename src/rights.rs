@@ -45,6 +45,13 @@
 //! - A backup of the landlord that was taken before a purge holds the tenant's sealed records, and the keys open them; the
 //!   login and the database that they opened are gone.
 //!
+//! # Standbys
+//!
+//! A physical standby has all of this by replication, and nothing is set up there. To end a tenant's sessions there, the
+//! provisioner's login connects to its maintenance database: let it in (`pg_hba.conf`) from wherever operations run. What
+//! holds on the primary holds there as soon as it is replayed. Until then a fence ends sessions there by
+//! `pg_signal_backend`, if the admin role has it.
+//!
 //! # Size
 //!
 //! From 16 on each role leaves one unremovable membership for its creator, and creating roles becomes slower with their

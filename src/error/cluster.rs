@@ -46,6 +46,18 @@ pub enum ClusterError {
         /// Process id and application name.
         by: String,
     },
+    /// A standby may still let the tenant in; on the primary it is refused. It is tried again until the standby answers, or
+    /// until its directory entry is `Dropped`.
+    #[error("the standby at {host}:{port} is not known to refuse it; the primary does")]
+    #[non_exhaustive]
+    Standby {
+        /// Where.
+        host: String,
+        /// Where.
+        port: u16,
+        /// Why.
+        source: Box<ClusterError>,
+    },
     /// Sessions that this login may not end are in the way.
     #[error("{database} is in use by {by}; end these sessions, it is tried again")]
     #[non_exhaustive]
@@ -87,7 +99,7 @@ impl ClusterError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { source, .. } | Self::Sql { source, .. } => sqlstate::is_transient(source),
-            Self::Deadline { .. } | Self::Locked { .. } | Self::InUse { .. } => true,
+            Self::Deadline { .. } | Self::Locked { .. } | Self::InUse { .. } | Self::Standby { .. } => true,
             Self::Foreign { .. } | Self::Identity { .. } => false,
         }
     }

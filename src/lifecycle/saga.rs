@@ -1,5 +1,5 @@
 use super::Verb;
-use super::server::{Admit, Close, Open, Refuse, Remove};
+use super::server::{Admit, Close, Open, Refuse, Remove, Standbys};
 use super::steps::{Abandon, Become, Check, Forget, Park, Release, Resume};
 use super::world::World;
 use crate::error::StepError;
@@ -20,11 +20,21 @@ impl LifecycleSaga {
         // A fence that began only goes forward: half a fence is no state that anybody asked for. Before it, under the
         // lane, it is looked at once more whether it may begin.
         let (steps, no_return): (Vec<Box<dyn Action<World>>>, _) = match verb {
-            Verb::Suspend => (vec![Box::new(Check), Box::new(Park), Box::new(Refuse), Box::new(Become(Suspended))], 1),
+            Verb::Suspend => (
+                vec![
+                    Box::new(Check),
+                    Box::new(Park),
+                    Box::new(Refuse),
+                    Box::new(Become(Suspended)),
+                    Box::new(Standbys),
+                ],
+                1,
+            ),
             Verb::Activate => (vec![Box::new(Check), Box::new(Admit), Box::new(Become(Active)), Box::new(Resume)], 1),
-            Verb::Archive { .. } => {
-                (vec![Box::new(Check), Box::new(Park), Box::new(Close), Box::new(Become(Archived))], 1)
-            }
+            Verb::Archive { .. } => (
+                vec![Box::new(Check), Box::new(Park), Box::new(Close), Box::new(Become(Archived)), Box::new(Standbys)],
+                1,
+            ),
             Verb::Restore => (vec![Box::new(Check), Box::new(Open), Box::new(Become(Active)), Box::new(Resume)], 1),
             // Refused first, which can be taken back; from the status `purging` on it only goes forward.
             Verb::Purge { .. } => (
@@ -33,6 +43,7 @@ impl LifecycleSaga {
                     Box::new(Park),
                     Box::new(Refuse),
                     Box::new(Become(Purging)),
+                    Box::new(Standbys),
                     Box::new(Remove),
                     Box::new(Forget),
                     Box::new(Release),

@@ -37,6 +37,30 @@ impl Action<World> for Refuse {
     }
 }
 
+/// The same on the tenant's standbys, where only sessions have to be ended. Behind the point of no return, and after the
+/// status: a standby that does not answer delays no fence and takes none back. It is named, and tried until it answers or
+/// its entry is gone.
+pub(super) struct Standbys;
+#[async_trait]
+impl Action<World> for Standbys {
+    fn name(&self) -> &'static str {
+        "standbys.refuse"
+    }
+    fn joins_previous(&self) -> bool {
+        true
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        if let Some(names) = world.names().await? {
+            let standbys = world.shop.standbys(world.tenant, &names.database).await?;
+            if !standbys.is_empty() {
+                let logins = world.logins().await?;
+                world.hold(run).await?.refuse_on_standbys(&standbys, &names, &logins).await?;
+            }
+        }
+        Ok(Value::Null)
+    }
+}
+
 /// LOGIN for the login of the current generation, and for no other.
 pub(super) struct Admit;
 #[async_trait]

@@ -4,6 +4,7 @@ pub(crate) mod ddl;
 pub(crate) mod end;
 pub(crate) mod ensure;
 pub(crate) mod lock;
+pub(crate) mod replay;
 pub(crate) mod scram;
 pub(crate) mod script;
 pub(crate) mod session;

@@ -70,8 +70,9 @@ impl Rotation {
         let load = self.shop.servers.server(&user.server).await?.ok_or_else(unknown)?;
         let names = TenantNames::of(&user.database).map_err(StepError::fail)?;
         let heir = ddl::acts_as(&names.roles, self.login.access).clone();
+        let standbys = self.shop.standbys(user.tenant, &user.database).await?;
         let mut hold = self.shop.retirer(user.tenant, load.server).await?;
-        hold.retire_login(&names, &user.role, &heir, Duration::ZERO).await
+        hold.retire_login(&names, &user.role, &heir, Duration::ZERO, &standbys).await
     }
 }
 

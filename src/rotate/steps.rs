@@ -157,8 +157,9 @@ async fn retire(run: &Run, world: &mut World) -> Result<Value, StepError> {
 async fn drop_or_say(run: &Run, world: &mut World, old: &DatabaseUser) -> Result<Option<String>, StepError> {
     let (heir, grace) = (world.heir().await?, World::grace(run)?);
     let names = world.site.place().await?.names.clone();
+    let standbys = world.shop.standbys(world.tenant, &names.database).await?;
     let retired = match world.site.hold(run).await {
-        Ok(hold) => hold.retire_login(&names, &old.role, &heir, grace).await,
+        Ok(hold) => hold.retire_login(&names, &old.role, &heir, grace, &standbys).await,
         Err(error) => Err(error),
     };
     match retired {

@@ -109,7 +109,9 @@ impl Tenantry {
     pub fn provision(&self, slug: impl Into<String>) -> Call<Provision> {
         Call::new(self, Provision::new(slug))
     }
-    /// Refuses a tenant, on the server and so on every node, within a second; keeps everything.
+    /// Refuses a tenant, on the server and so on every node, within a second; keeps everything. On a standby it holds as soon
+    /// as that has replayed it: the call waits for that, and one that does not answer is tried until it does, while the
+    /// tenant is suspended already.
     pub fn suspend<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Suspend> {
         Call::new(self, Suspend::new(tenant.into()))
     }

@@ -15,6 +15,9 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
+mod standby;
+use standby::Standby;
+
 /// How long a worker waits for the lock of its subject before the engine tries again.
 const LOCK: Duration = Duration::from_secs(10);
 /// How long a worker waits for a free place among the workers of its process.
@@ -224,10 +227,10 @@ impl Hold {
     /// One login that another one has replaced. Whoever uses it still has `grace` to go on to the new one by itself: first
     /// with the old one still good, and then, for whoever came in at the last moment, a little longer.
     pub(crate) async fn retire_login(
-        &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName, grace: Duration,
+        &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName, grace: Duration, standbys: &[Standby],
     ) -> Result<(), StepError> {
         if !grace.is_zero() {
-            end::drained(&mut self.session, login, grace).await?;
+            self.drained(login, grace, standbys).await?;
         }
         if !ensure::locked_out(&mut self.session, login, &self.ownership).await? {
             return Ok(());
@@ -238,6 +241,8 @@ impl Hold {
             end::drained(&mut self.session, login, LAST_MOMENT.min(grace)).await?;
         }
         end::of_roles(&mut self.session, &[login]).await?;
+        // Before it is dropped: of a role that is gone no session can be found.
+        self.refuse_on(standbys, names, &[login], grace).await?;
         self.drop_refused(names, login, heir).await
     }
     /// The database alone. The logins are refused first: one that is in the middle of connecting would keep it.

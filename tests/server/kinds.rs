@@ -2,7 +2,7 @@
 
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
 use tenantry::testing::TestServer;
-use tenantry::testing::server::{DatabaseError, LogError, ServerKind};
+use tenantry::testing::server::{DatabaseError, LogError, NoServer, ServerKind};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -131,5 +131,31 @@ async fn a_local_server_that_is_crashed_comes_back_with_what_was_committed() {
         session = server.admin_options().connect().await.unwrap();
     }
     assert_eq!(sqlx::query_scalar::<_, i32>("SELECT n FROM t").fetch_one(&mut session).await.unwrap(), 7);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_standby_follows_its_server_and_ends_alone() {
+    let server = TestServer::start().await.unwrap();
+    let standby = match server.standby().await {
+        Err(NoServer::NoStandby { .. }) if !matches!(server.kind(), ServerKind::Local { .. }) => return,
+        started => started.unwrap(),
+    };
+    let (mut here, mut there) =
+        (server.admin_options().connect().await.unwrap(), standby.admin_options().connect().await.unwrap());
+    here.execute("CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
+    let found = loop {
+        let found = sqlx::query_scalar::<_, i32>("SELECT n FROM t").fetch_one(&mut there).await;
+        if let Ok(n) = found {
+            break n;
+        }
+    };
+    assert_eq!(found, 7);
+    let refused = there.execute("CREATE TABLE mine (n int)").await.unwrap_err();
+    assert_eq!(refused.as_database_error().and_then(|e| e.code()).as_deref(), Some("25006"));
+    let ServerKind::Local { directory, .. } = standby.kind().clone() else { panic!("{:?}", standby.kind()) };
+    standby.stop().await.unwrap();
+    assert!(!directory.exists());
+    here.execute("DROP TABLE t").await.unwrap();
     server.stop().await.unwrap();
 }

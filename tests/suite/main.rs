@@ -28,6 +28,7 @@ mod obstacles;
 mod provision;
 mod races;
 mod registry;
+mod replicas;
 mod resolver;
 mod rotate;
 mod schema;

@@ -1,5 +1,6 @@
 //! Connections as sqlx has them: each in a pool of its own that can hold no second one, so that a real
 //! [`PoolConnection`] can be handed out and finds its way back.
+use super::away::Away;
 use super::engine::{Key, SlotId};
 use super::server::{Lease, Opener, Server};
 use sqlx::pool::PoolConnection;
@@ -32,6 +33,8 @@ pub(crate) struct PgOpener {
     next: AtomicU64,
     /// Raised by each error of a connection: whatever was idle then is asked before it is used.
     doubts: AtomicU64,
+    /// Of a standby: whether it lets anybody in.
+    away: Away,
 }
 
 pub(crate) struct Conn {
@@ -54,7 +57,7 @@ impl Drop for Conn {
 
 impl PgOpener {
     pub(crate) fn new(server: Weak<PgServer>, discard: bool, ping_after: Duration) -> Self {
-        Self { server, discard, ping_after, next: AtomicU64::new(0), doubts: AtomicU64::new(0) }
+        Self { server, discard, ping_after, next: AtomicU64::new(0), doubts: AtomicU64::new(0), away: Away::default() }
     }
 
     fn conn(&self, id: u64, pool: PgPool, held: Option<PoolConnection<Postgres>>) -> Conn {
@@ -147,6 +150,14 @@ impl Member {
     /// Connections that are open, and how many of them are in use.
     pub(crate) fn usage(&self) -> (usize, usize) {
         self.server.engine().usage(self.key)
+    }
+    /// Whether all that it may have is in use, for whichever reason.
+    pub(crate) fn is_full(&self) -> bool {
+        self.server.engine().is_full(self.key)
+    }
+    /// The same for all tenants of the server.
+    pub(crate) fn away(&self) -> &Away {
+        &self.server.opener.away
     }
     /// Gets nothing any more: what is idle is closed, what is out when it comes back.
     pub(crate) fn retire(&self) {

@@ -138,6 +138,12 @@ impl<C> Engine<C> {
         tenant.map_or((0, 0), |tenant| (tenant.open, tenant.open.saturating_sub(tenant.idle.len())))
     }
 
+    /// Whether the tenant has as many as it may have, or there is no room for one more.
+    pub(super) fn is_full(&self, key: Key) -> bool {
+        let tenant = self.tenants.get(key).and_then(Option::as_ref);
+        tenant.is_some_and(|tenant| tenant.open >= tenant.cap) || !self.has_room()
+    }
+
     /// It gets nothing any more; what it has out is closed when it comes back. Returned is what is to be closed now.
     pub(super) fn retire(&mut self, key: Key) -> Vec<(SlotId, C)> {
         let Some(tenant) = self.tenant(key) else { return vec![] };

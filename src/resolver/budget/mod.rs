@@ -1,10 +1,12 @@
 //! A hard budget of connections to one server, shared by all its tenants.
+mod away;
 mod connection;
 mod engine;
 #[cfg(test)]
 mod schedules;
 mod server;
 mod stats;
+pub(crate) use away::Away;
 pub(crate) use connection::{Checkout, Member, PgOpener, PgServer};
 pub(crate) use server::{Limits, Server};
 pub use stats::PoolStats;

@@ -13,7 +13,9 @@ use std::{fmt, future::Future};
 
 mod error;
 mod executor;
+mod replica;
 pub use error::AcquireError;
+pub(super) use replica::Replica;
 
 /// A tenant's connections: a handle, not a pool. Clone it freely (one `Arc`) and keep it: it outlives evictions and
 /// changes of the login, because it resolves its tenant again when its connections were closed or refused.
@@ -52,6 +54,8 @@ pub struct TenantPool(Arc<Inner>);
 struct Inner {
     tenant: Tenant,
     source: Source,
+    /// Whether a replica will do.
+    reads: bool,
 }
 
 /// Where its connections come from.
@@ -59,8 +63,16 @@ struct Inner {
 enum Source {
     /// A pool of the host's.
     Own(PgPool),
-    /// The budget of its server; and what to do when that gives it nothing any more.
-    Budget(Arc<Member>, Renewal),
+    /// The budgets of its servers.
+    Budget(Budgeted),
+}
+
+/// A tenant's part of the budgets of its servers; and what to do when they give it nothing any more.
+#[derive(Clone)]
+pub(super) struct Budgeted {
+    pub(super) primary: Arc<Member>,
+    pub(super) replica: Option<Arc<Replica>>,
+    pub(super) renewal: Renewal,
 }
 
 /// Where a handle's connections come from when those it had are closed or refused. Weak: the handle is kept by what it
@@ -92,25 +104,50 @@ pub(crate) async fn scope<F: Future>(pool: TenantPool, work: F) -> F::Output {
 impl TenantPool {
     /// A tenant's handle over a pool of the host's own: for unit tests (`#[sqlx::test]`) and own resolvers. No budget.
     pub fn from_pool(tenant: Tenant, pool: PgPool) -> Self {
-        Self(Arc::new(Inner { tenant, source: Source::Own(pool) }))
+        Self(Arc::new(Inner { tenant, source: Source::Own(pool), reads: false }))
     }
-    pub(super) fn budgeted(tenant: Tenant, member: Arc<Member>, renewal: Renewal) -> Self {
-        Self(Arc::new(Inner { tenant, source: Source::Budget(member, renewal) }))
+    pub(super) fn budgeted(tenant: Tenant, budgeted: Budgeted) -> Self {
+        Self(Arc::new(Inner { tenant, source: Source::Budget(budgeted), reads: false }))
     }
     /// Whose it is, as of the resolve that gave this handle.
     pub fn tenant(&self) -> &Tenant {
         &self.0.tenant
     }
-    /// Connections that this process has open for the tenant at this moment, and how many of them are in use.
+    /// Connections that this process has open for the tenant at this moment, and how many of them are in use: those to
+    /// its primary and to its replica together.
     pub fn connections(&self) -> (usize, usize) {
         match &self.0.source {
-            Source::Budget(member, _) => member.usage(),
+            Source::Budget(Budgeted { primary, replica, .. }) => {
+                let (open, busy) = primary.usage();
+                let (more, of_them) = replica.as_ref().map_or((0, 0), |replica| replica.usage());
+                (open + more, busy + of_them)
+            }
             Source::Own(pool) => (pool.size() as usize, (pool.size() as usize).saturating_sub(pool.num_idle())),
         }
     }
-    /// For reads that may lag. Today the same connections: replicas are not built yet.
+    /// For reads that may lag: on the tenant's replica (a physical standby, see
+    /// [`TenantDatabase::replica_of`](crate::database::TenantDatabase::replica_of)) if it has one, else on its primary.
+    ///
+    /// Which one it is may change from one connection to the next: where the replica lets nobody in within half a second, is
+    /// full, or does not know a new login yet, the connection comes from the primary, and for the next second most others do
+    /// so without asking. What holds a session for longer (a transaction, [`acquire`](Self::acquire)) stays where it is.
+    ///
+    /// What is read may be older than what this same caller has just written: a standby replays what the primary has
+    /// committed, a moment later. A write is refused with 25006 there, and not on the primary: this handle is no guard
+    /// against writing. A query that is in the way of the replay for longer than the standby allows
+    /// (`max_standby_streaming_delay`) ends with 40001; it may be repeated. One that runs while the standby is stopped
+    /// fails, as on any server.
+    ///
+    /// ```no_run
+    /// # async fn example(db: tenantry::TenantPool) -> sqlx::Result<()> {
+    /// let notes: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db.read()).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn read(&self) -> TenantPool {
-        self.clone()
+        match &self.0.source {
+            Source::Budget(_) if !self.0.reads => self.with(self.0.tenant.clone(), true),
+            _ => self.clone(),
+        }
     }
     /// One connection. It returns when it is dropped.
     ///
@@ -141,61 +178,83 @@ impl TenantPool {
     pub(super) fn own(&self) -> &PgPool {
         match &self.0.source {
             Source::Own(pool) => pool,
-            Source::Budget(..) => panic!("it has no pool"),
+            Source::Budget(_) => panic!("it has no pool"),
         }
     }
-    /// Gets nothing more from its budget: what is idle is closed, what is out when it comes back.
+    /// Gets nothing more from its budgets: what is idle is closed, what is out when it comes back.
     pub(super) fn retire(&self) {
-        if let Source::Budget(member, _) = &self.0.source {
-            member.retire();
+        if let Source::Budget(Budgeted { primary, replica, .. }) = &self.0.source {
+            primary.retire();
+            replica.iter().for_each(|replica| replica.retire());
         }
     }
     /// The same connections for the tenant as it is now.
     pub(super) fn of(&self, tenant: &Tenant) -> TenantPool {
-        if self.0.tenant == *tenant {
-            return self.clone();
-        }
-        Self(Arc::new(Inner { tenant: tenant.clone(), source: self.0.source.clone() }))
+        if self.0.tenant == *tenant { self.clone() } else { self.with(tenant.clone(), self.0.reads) }
+    }
+    fn with(&self, tenant: Tenant, reads: bool) -> TenantPool {
+        Self(Arc::new(Inner { tenant, source: self.0.source.clone(), reads }))
     }
 
     /// A connection for as long as it is held.
     async fn checkout(&self) -> Result<Checked, sqlx::Error> {
-        let (member, renewal) = match &self.0.source {
-            Source::Budget(member, renewal) => (member, renewal),
+        let budgeted = match &self.0.source {
+            Source::Budget(budgeted) => budgeted,
             Source::Own(pool) => {
                 let asked = Instant::now();
                 return pool.acquire().await.map(Checked::Own).map_err(|error| phased(error, asked.elapsed()));
             }
         };
-        if let Some(at_once) = member.checkout() {
+        let replica = budgeted.replica.as_ref().filter(|_| self.0.reads);
+        let at_once = replica.map_or_else(|| budgeted.primary.checkout(), |replica| replica.checkout());
+        if let Some(at_once) = at_once {
             return Ok(Checked::Budget(at_once));
         }
         let asked = Instant::now();
         // Whoever waits inside knows better for what: the outer limit is for many renewals, one after the other.
-        let waited = tokio::time::timeout(renewal.limit + SLACK, self.renewing(member, renewal)).await;
+        let limit = budgeted.renewal.limit + SLACK + if self.0.reads { 2 * replica::LIMIT } else { Duration::ZERO };
+        let waited = tokio::time::timeout(limit, self.renewing(budgeted.clone())).await;
         waited.unwrap_or_else(|_| Err(AcquireError::Server { waited: asked.elapsed() }.into()))
     }
 
     /// A retired member was evicted or its login replaced: there is another one, as often as that happens within the
-    /// limit. A refused login is looked up again once.
-    async fn renewing(&self, member: &Arc<Member>, renewal: &Renewal) -> Result<Checked, sqlx::Error> {
-        let (mut member, mut looked_up) = (member.clone(), false);
+    /// limit. A refused login is looked up again once; on a replica too, and then the primary is asked, which knows each
+    /// login first.
+    async fn renewing(&self, mut at: Budgeted) -> Result<Checked, sqlx::Error> {
+        let (mut reads, mut looked_up) = (self.0.reads, false);
         loop {
             let since = Instant::now();
-            match member.acquire().await {
+            let replica = at.replica.clone().filter(|_| reads);
+            let found = match &replica {
+                Some(replica) => match replica.acquire(at.renewal.limit).await {
+                    replica::Answer::Found(checkout) => Ok(checkout),
+                    replica::Answer::Refused(error) if !looked_up => Err(error),
+                    replica::Answer::Refused(_) | replica::Answer::Elsewhere => {
+                        (reads, looked_up) = (false, false);
+                        continue;
+                    }
+                },
+                None => at.primary.acquire().await,
+            };
+            match found {
                 Ok(Some(checkout)) => return Ok(Checked::Budget(checkout)),
                 Ok(None) => {}
                 Err(error) if is_refused(&error) && !looked_up => {
                     looked_up = true;
-                    renewal.distrust(self.0.tenant.id(), since);
+                    at.renewal.distrust(self.0.tenant.id(), since);
                 }
                 Err(error) => return Err(error),
             }
             // Nothing above must wait, and the limit is only seen where something does.
             tokio::task::yield_now().await;
-            match &renewal.renew(self.0.tenant.id()).await?.0.source {
-                Source::Budget(newer, _) => member = newer.clone(),
-                Source::Own(pool) => return pool.acquire().await.map(Checked::Own),
+            match at.renewal.renew(self.0.tenant.id()).await {
+                Ok(newer) => match &newer.0.source {
+                    Source::Budget(newer) => at = newer.clone(),
+                    Source::Own(pool) => return pool.acquire().await.map(Checked::Own),
+                },
+                // What the replica says is no reason to fail: the primary may still have connections.
+                Err(_) if replica.is_some() => (reads, looked_up) = (false, false),
+                Err(error) => return Err(error.into()),
             }
         }
     }

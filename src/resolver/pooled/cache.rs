@@ -41,9 +41,17 @@ pub(super) struct Cache {
 const NOBODY: Duration = Duration::from_secs(1);
 const NOBODIES: usize = 4096;
 
+/// Where a tenant is: while these stay the same, so do its connections.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entries {
+    pub(super) primary: TenantDatabase,
+    /// Boxed, since most tenants have none.
+    pub(super) replica: Option<Box<TenantDatabase>>,
+}
+
 struct Known {
     handle: TenantPool,
-    entry: TenantDatabase,
+    entries: Entries,
     read: Ticket,
     /// When it was last read or doubted.
     judged: Instant,
@@ -66,26 +74,26 @@ impl Cache {
         Ticket { order: self.last, at }
     }
 
-    /// The handle that is there for just this entry.
-    pub(super) fn of_entry(&self, entry: &TenantDatabase) -> Option<&TenantPool> {
-        self.pools.get(&entry.tenant).filter(|known| known.entry == *entry).map(|known| &known.handle)
+    /// The handle that is there for just these entries.
+    pub(super) fn of_entries(&self, entries: &Entries) -> Option<&TenantPool> {
+        self.pools.get(&entries.primary.tenant).filter(|known| known.entries == *entries).map(|known| &known.handle)
     }
 
     /// Keeps what a read found; returns the handle that counts, and what is to be closed.
     pub(super) fn keep(
-        &mut self, name: &TenantRef<'static>, found: TenantPool, entry: TenantDatabase, read: Ticket,
+        &mut self, name: &TenantRef<'static>, found: TenantPool, entries: Entries, read: Ticket,
     ) -> (TenantPool, Vec<TenantPool>) {
         let id = found.tenant().id();
         // What `found` holds was never connected, or is on its way out already.
         if let Some(newer) = self.pools.get(&id).filter(|known| known.read > read) {
             return (newer.handle.clone(), vec![]);
         }
-        let same = self.of_entry(&entry).map(|known| known.of(found.tenant()));
+        let same = self.of_entries(&entries).map(|known| known.of(found.tenant()));
         let replaces = same.is_none();
         let handle = same.unwrap_or(found);
         let used = self.pools.get(&id).map(|known| known.used.clone()).unwrap_or_default();
         self.names.mark(&used, read.at);
-        let known = Known { handle: handle.clone(), entry, read, judged: read.at, used: used.clone() };
+        let known = Known { handle: handle.clone(), entries, read, judged: read.at, used: used.clone() };
         let before = self.pools.insert(id, known).filter(|_| replaces);
         if before.is_some() {
             // Its other names lead to what is retired now.
@@ -202,12 +210,13 @@ mod tests {
     }
 
     /// A lazy pool connects nowhere; its address only tells it from others.
-    fn found(slug: &str, host: &str) -> (TenantPool, TenantDatabase) {
+    fn found(slug: &str, host: &str) -> (TenantPool, Entries) {
         let tenant = Tenant::new(TenantId::new(), slug.parse().unwrap(), TenantStatus::Active);
         let (database, login) = ("d".parse().unwrap(), "l".parse().unwrap());
         let credential = CredentialId::login(tenant.id(), &database, &login, 1);
-        let entry = TenantDatabase::primary(tenant.id(), host, 5432, database, login, credential);
-        (TenantPool::from_pool(tenant, PgPool::connect_lazy("postgres://nowhere").unwrap()), entry)
+        let primary = TenantDatabase::primary(tenant.id(), host, 5432, database, login, credential);
+        let pool = PgPool::connect_lazy("postgres://nowhere").unwrap();
+        (TenantPool::from_pool(tenant, pool), Entries { primary, replica: None })
     }
 
     fn slug(text: &str) -> TenantRef<'static> {
@@ -215,9 +224,9 @@ mod tests {
     }
 
     /// Resolves as a cold path does, at that time; returns what is to be closed.
-    fn resolve(cache: &mut Cache, name: &str, (pool, entry): &(TenantPool, TenantDatabase), at: Instant) -> usize {
+    fn resolve(cache: &mut Cache, name: &str, (pool, entries): &(TenantPool, Entries), at: Instant) -> usize {
         let read = cache.ticket(at);
-        cache.keep(&slug(name), pool.clone(), entry.clone(), read).1.len()
+        cache.keep(&slug(name), pool.clone(), entries.clone(), read).1.len()
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! From a name to a handle: registry, then vault, then a place at the server's budget. Nothing is connected yet.
-use super::super::{TenantPool, budget::Member, connect, pool::Renewal};
-use super::cache::Ticket;
+use super::super::budget::Member;
+use super::super::pool::{Budgeted, Renewal, Replica};
+use super::super::{TenantPool, connect};
+use super::cache::{Entries, Ticket};
 use super::{PooledResolver, Shared};
 use crate::database::{DatabaseKind, Driver, TenantDatabase};
 use crate::error::ResolveError;
@@ -13,13 +15,13 @@ impl PooledResolver {
     pub(super) async fn cold(&self, name: &TenantRef<'static>, read: Ticket) -> Result<TenantPool, ResolveError> {
         parse(name)?;
         let tenant = self.admitted(name, read).await?;
-        let entry = self.entry(&tenant).await?;
-        let known = self.0.state().cache.of_entry(&entry).cloned();
+        let entries = self.entries(&tenant).await?;
+        let known = self.0.state().cache.of_entries(&entries).cloned();
         let handle = match known {
             Some(handle) => handle.of(&tenant),
-            None => self.at_head(self.handle(tenant, &entry).await?).await?,
+            None => self.at_head(self.handle(tenant, &entries).await?).await?,
         };
-        self.keep(name, handle, entry, read)
+        self.keep(name, handle, entries, read)
     }
 
     async fn admitted(&self, name: &TenantRef<'static>, read: Ticket) -> Result<Tenant, ResolveError> {
@@ -42,25 +44,38 @@ impl PooledResolver {
         Err(refusal)
     }
 
-    async fn entry(&self, tenant: &Tenant) -> Result<TenantDatabase, ResolveError> {
-        let entries = self.0.registry.databases(tenant.id()).await?;
-        let primary = entries.into_iter().find(|entry| entry.kind == DatabaseKind::Primary);
-        match primary.ok_or_else(|| ResolveError::NoEntry(tenant.clone()))? {
-            TenantDatabase { driver, .. } if driver != Driver::Postgres => {
-                Err(ResolveError::NotBuilt { tenant: tenant.clone(), driver })
-            }
-            entry => Ok(entry),
+    async fn entries(&self, tenant: &Tenant) -> Result<Entries, ResolveError> {
+        let mut entries = self.0.registry.databases(tenant.id()).await?;
+        let primary = entries.iter().position(|entry| entry.kind == DatabaseKind::Primary);
+        let primary = entries.swap_remove(primary.ok_or_else(|| ResolveError::NoEntry(tenant.clone()))?);
+        if primary.driver != Driver::Postgres {
+            return Err(ResolveError::NotBuilt { tenant: tenant.clone(), driver: primary.driver });
         }
+        let standbys = entries.into_iter().filter(|entry| entry.is_standby_of(&primary.database));
+        let first = standbys.min_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
+        // What counts of it is where it is, and how its sessions are set up. All else is the primary's.
+        let replica = first
+            .map(|e| Box::new(TenantDatabase { host: e.host, port: e.port, settings: e.settings, ..primary.clone() }));
+        Ok(Entries { primary, replica })
     }
 
-    async fn handle(&self, tenant: Tenant, entry: &TenantDatabase) -> Result<TenantPool, ResolveError> {
-        let password = self.0.vault.open(&entry.credential).await?;
-        let (settings, server) = (&self.0.settings, self.0.server(&entry.host, entry.port)?);
-        let options = connect::options(entry, &password);
-        let member = Member::new(server, settings.max_connections_per_tenant, options);
+    async fn handle(&self, tenant: Tenant, entries: &Entries) -> Result<TenantPool, ResolveError> {
+        let password = self.0.vault.open(&entries.primary.credential).await?;
+        let settings = &self.0.settings;
+        let member = |entry: &TenantDatabase| {
+            let server = self.0.server(&entry.host, entry.port)?;
+            Ok::<_, ResolveError>(Member::new(
+                server,
+                settings.max_connections_per_tenant,
+                connect::options(entry, &password),
+            ))
+        };
+        let primary = Arc::new(member(&entries.primary)?);
+        let replica = entries.replica.as_deref().map(member).transpose()?;
+        let replica = replica.map(|member| Arc::new(Replica::new(member)));
         let from: Weak<Shared> = Arc::downgrade(&self.0);
         let renewal = Renewal { from, limit: settings.acquire_timeout };
-        Ok(TenantPool::budgeted(tenant, Arc::new(member), renewal))
+        Ok(TenantPool::budgeted(tenant, Budgeted { primary, replica, renewal }))
     }
 
     /// As it is, if nothing is demanded of it.
@@ -90,13 +105,13 @@ impl PooledResolver {
     }
 
     fn keep(
-        &self, name: &TenantRef<'static>, handle: TenantPool, entry: TenantDatabase, read: Ticket,
+        &self, name: &TenantRef<'static>, handle: TenantPool, entries: Entries, read: Ticket,
     ) -> Result<TenantPool, ResolveError> {
         let mut state = self.0.state();
         if self.0.stop.is_cancelled() {
             return Err(ResolveError::Closed);
         }
-        let (handle, retired) = state.cache.keep(name, handle, entry, read);
+        let (handle, retired) = state.cache.keep(name, handle, entries, read);
         drop(state);
         self.0.retire(retired);
         Ok(handle)

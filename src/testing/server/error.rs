@@ -55,6 +55,14 @@ pub enum NoServer {
     /// A local cluster was forced.
     #[error("no PostgreSQL with the machine's own binaries, as {BACKEND} demands")]
     Local(#[source] LocalError),
+    /// No standby of this server can be made.
+    #[error("there is no standby of the server {kind}: {reason}")]
+    NoStandby {
+        /// Which server.
+        kind: String,
+        /// Why.
+        reason: String,
+    },
     /// The server runs and cannot be made ready for use.
     #[error("the server {kind} was started and cannot be used")]
     Setup {

@@ -14,12 +14,26 @@ use super::{ServerKind, binaries};
 
 /// Starts a cluster of its own with the machine's binaries.
 pub(super) async fn start(pg_bin: Option<&Path>, arguments: &[String]) -> Result<Running, LocalError> {
-    let binaries = binaries::find(pg_bin)?;
+    launch(binaries::find(pg_bin)?, None, arguments).await
+}
+
+/// Where a standby's data comes from, and as whom: the superuser's password is the same there.
+pub(super) struct Primary {
+    pub(super) port: u16,
+    pub(super) password: String,
+}
+
+/// Starts a physical standby of another local cluster, with the same binaries.
+pub(super) async fn standby(binaries: &Path, of: Primary, arguments: &[String]) -> Result<Running, LocalError> {
+    launch(binaries.to_owned(), Some(of), arguments).await
+}
+
+async fn launch(binaries: PathBuf, of: Option<Primary>, arguments: &[String]) -> Result<Running, LocalError> {
     let launcher = binaries::unprivileged()?;
     let mut attempts = 3;
     loop {
         attempts -= 1;
-        let cluster = Cluster::launch(&binaries, &launcher, arguments)?;
+        let cluster = Cluster::launch(&binaries, &launcher, of.as_ref(), arguments)?;
         let port = cluster.port;
         match cluster.ready().await {
             // Between our look for a free port and the server's bind anybody may take it.
@@ -38,16 +52,20 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn launch(binaries: &Path, launcher: &[OsString], arguments: &[String]) -> Result<Self, LocalError> {
+    fn launch(
+        binaries: &Path, launcher: &[OsString], of: Option<&Primary>, arguments: &[String],
+    ) -> Result<Self, LocalError> {
         let directory = std::env::temp_dir().join(format!("tenantry-pg-{}", random_suffix()));
         let port = free_port().map_err(LocalError::Watcher)?;
         let shell = launcher.iter().cloned().chain(["/bin/sh", "-c", SCRIPT, "tenantry-pg"].map(OsString::from));
-        let words: Vec<OsString> = shell.chain([binaries.into(), directory.clone().into()]).collect();
+        let primary = of.map(|of| of.port.to_string()).unwrap_or_default();
+        let words = shell.chain([binaries.into(), directory.clone().into(), primary.into()]);
+        let words: Vec<OsString> = words.collect();
         let [program, rest @ ..] = words.as_slice() else { return Err(LocalError::NoAccount) };
         let mut command = Command::new(program);
         command.args(rest).args(own_arguments(port)).args(arguments);
 
-        let password = random_password();
+        let password = of.map_or_else(random_password, |of| of.password.clone());
         let mut watcher = Watcher::spawn(command).map_err(LocalError::Watcher)?;
         watcher.tell(&password).map_err(LocalError::Watcher)?;
         let admin = PgConnectOptions::new_without_pgpass()
@@ -76,7 +94,6 @@ impl Cluster {
     }
 }
 
-/// The server's log so far.
 /// The postmaster alone is told: it ends its processes, and the shell starts it again.
 pub(super) async fn crash(directory: &Path, admin: &PgConnectOptions) -> std::io::Result<()> {
     let postmaster = std::fs::read_to_string(directory.join("pid"))?;
@@ -94,6 +111,7 @@ pub(super) async fn crash(directory: &Path, admin: &PgConnectOptions) -> std::io
     Ok(())
 }
 
+/// The server's log so far.
 pub(super) fn log(directory: &Path) -> std::io::Result<String> {
     std::fs::read(directory.join("server.log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }

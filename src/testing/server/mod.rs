@@ -33,6 +33,7 @@ mod language;
 mod local;
 mod log;
 mod session;
+mod standby;
 mod tls;
 mod url;
 mod watcher;
