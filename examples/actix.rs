@@ -2,34 +2,44 @@
 //!
 //! It finds a server at `TENANTRY_DATABASE_URL` (and removes all that it made there), or starts one of its own. `PORT` and
 //! `HOST_SUFFIX` say where it listens and under which host its tenants live.
-use actix_web::dev::Payload;
+use actix_web::body::MessageBody;
+use actix_web::dev::{Payload, Server, ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, Path, ServiceConfig};
-use actix_web::{App as Actix, FromRequest, HttpRequest, HttpResponse, HttpServer, error};
+use actix_web::{App as Actix, FromRequest, HttpRequest, HttpResponse, HttpServer};
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::pin::Pin;
-use tenantry::web::TenantRejection;
+use tenantry::web::{Page, TenantRejection};
 use tenantry::{Tenant, TenantPool};
+use tokio::time::timeout;
 
-mod saas;
+pub(crate) mod saas;
 use saas::{Anything, App, Seen};
 
 #[actix_web::main]
 async fn main() -> Result<(), Anything> {
     saas::run(async |app| {
-        let at = (Ipv4Addr::LOCALHOST, app.port());
-        let server = HttpServer::new(move || {
-            let app = app.clone();
-            Actix::new().configure(move |config| configure(config, &app))
-        });
-        Ok(server.workers(2).bind(at)?.run().await?)
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, app.port()))?;
+        Ok(server(listener, app)?.await?)
     })
     .await
+}
+
+pub(crate) fn server(listener: TcpListener, app: App) -> std::io::Result<Server> {
+    let server = HttpServer::new(move || {
+        let app = app.clone();
+        Actix::new().configure(move |config| configure(config, &app))
+    });
+    let server = server.client_request_timeout(saas::HEAD_TIME).shutdown_timeout(10);
+    Ok(server.workers(2).listen(listener)?.run())
 }
 
 fn configure(config: &mut ServiceConfig, app: &App) {
     let tenants = web::scope("")
         .wrap(app.tenants())
+        .wrap(from_fn(in_time))
         .route("/", web::get().to(front))
         .route("/signup", web::post().to(signup))
         .route("/operations/{id}", web::get().to(operation))
@@ -51,15 +61,35 @@ fn configure(config: &mut ServiceConfig, app: &App) {
         .service(tenants);
 }
 
+/// A page in place of an answer.
+fn instead(page: Page) -> actix_web::Error {
+    InternalError::from_response("", HttpResponse::from(page)).into()
+}
+
+async fn in_time(
+    request: ServiceRequest, next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let app = request.app_data::<A>().cloned();
+    match (timeout(saas::TIME, next.call(request)).await, app) {
+        (Err(_), Some(app)) => Err(instead(app.later())),
+        (Err(late), None) => Err(actix_web::error::ErrorServiceUnavailable(late)),
+        (Ok(answer), _) => answer,
+    }
+}
+
 impl FromRequest for Seen {
     type Error = actix_web::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self, actix_web::Error>>>>;
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let (request, body) = (request.clone(), web::Payload::from_request(request, payload));
+        let (app, body) = (A::from_request(request, payload), web::Payload::from_request(request, payload));
+        let request = request.clone();
         Box::pin(async move {
-            let body = tokio::time::timeout(saas::FORM_TIME, body.await?.to_bytes_limited(saas::FORM)).await;
-            let body = body.map_err(|_| error::ErrorRequestTimeout("the form did not arrive"))?;
-            let body = body.map_err(|_| error::ErrorPayloadTooLarge("the form is too large"))??;
+            let app = app.await?;
+            let body = match timeout(saas::FORM_TIME, body.await?.to_bytes_limited(saas::FORM)).await {
+                Ok(Ok(body)) => body.map_err(|_| instead(app.unread(400)))?,
+                Ok(Err(_)) => return Err(instead(app.unread(413))),
+                Err(_) => return Err(instead(app.unread(408))),
+            };
             let header = |name: &'static str| request.headers().get(name).and_then(|value| value.to_str().ok());
             Ok(Self::new(header, &body))
         })

@@ -3,27 +3,60 @@
 //! It finds a server at `TENANTRY_DATABASE_URL` (and removes all that it made there), or starts one of its own. `PORT` and
 //! `HOST_SUFFIX` say where it listens and under which host its tenants live.
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{FromRequest, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 use tenantry::web::Page;
 use tenantry::{Tenant, TenantPool};
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+use tower::Service;
 
-mod saas;
+pub(crate) mod saas;
 use saas::{Anything, App, Seen};
 
 #[tokio::main]
 async fn main() -> Result<(), Anything> {
     saas::run(async |app| {
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, app.port())).await?;
-        let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
-        let shutdown = async { drop(tokio::signal::ctrl_c().await) };
-        Ok(axum::serve(listener, service).with_graceful_shutdown(shutdown).await?)
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, app.port())).await?;
+        serve(listener, app, async { drop(tokio::signal::ctrl_c().await) }).await;
+        Ok(())
     })
     .await
+}
+
+/// What `axum::serve` does, and a limit for how long a request's head may take: it would wait for ever.
+pub(crate) async fn serve(listener: TcpListener, app: App, until: impl Future<Output = ()>) {
+    let mut services = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(saas::HEAD_TIME);
+    let (open, mut until) = (GracefulShutdown::new(), std::pin::pin!(until));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut until => break,
+        };
+        let Ok((stream, peer)) = accepted else {
+            // Too many open files, most likely: some will close.
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(service) = services.call(peer).await;
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        // What goes wrong with a connection has ended it.
+        tokio::spawn(open.watch(connection));
+    }
+    // Whoever follows an operation's events could go on for long.
+    let _ = timeout(Duration::from_secs(10), open.shutdown()).await;
 }
 
 fn router(app: App) -> Router {
@@ -39,20 +72,28 @@ fn router(app: App) -> Router {
         .route("/admin", get(admin))
         .route("/admin/login", post(admin_login))
         .route("/admin/{slug}/{verb}", post(admin_act))
+        .layer(DefaultBodyLimit::max(saas::FORM))
         .layer(app.tenants())
+        .layer(from_fn_with_state(app.clone(), in_time))
         .route("/style.css", get(async || App::style()))
         .route("/progress.js", get(async || App::script()))
         .merge(app.setup_routes())
         .with_state(app)
 }
 
+async fn in_time(State(app): S, request: Request, next: Next) -> Response {
+    timeout(saas::TIME, next.run(request)).await.unwrap_or_else(|_| app.later().into_response())
+}
+
 impl FromRequest<App> for Seen {
-    type Rejection = StatusCode;
-    async fn from_request(request: Request, _: &App) -> Result<Self, StatusCode> {
-        let (parts, body) = request.into_parts();
-        let body = tokio::time::timeout(saas::FORM_TIME, to_bytes(body, saas::FORM)).await;
-        let body = body.map_err(|_| StatusCode::REQUEST_TIMEOUT)?.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
-        let header = |name| HeaderMap::get(&parts.headers, name).and_then(|value| value.to_str().ok());
+    type Rejection = Page;
+    async fn from_request(request: Request, app: &App) -> Result<Self, Page> {
+        let headers = request.headers().clone();
+        let body = match timeout(saas::FORM_TIME, Bytes::from_request(request, app)).await {
+            Ok(body) => body.map_err(|error| app.unread(error.status().as_u16()))?,
+            Err(_) => return Err(app.unread(408)),
+        };
+        let header = |name| HeaderMap::get(&headers, name).and_then(|value| value.to_str().ok());
         Ok(Self::new(header, &body))
     }
 }

@@ -1,5 +1,5 @@
 //! Operations in words: one run of a saga, who writes for it, what it says.
-use crate::error::UnknownWord;
+use crate::error::{Taken, UnknownWord};
 use crate::ident::ServerName;
 use crate::tenant::TenantId;
 use serde::{Deserialize, Serialize};
@@ -180,6 +180,9 @@ pub struct OperationState {
     pub retry_at: Option<OffsetDateTime>,
     /// Who asked for it and why, if somebody said so.
     pub reason: Option<String>,
+    /// The name that belongs to somebody else, if that is why it failed.
+    #[serde(default)]
+    pub taken: Option<Taken>,
 }
 impl OperationState {
     #[expect(clippy::too_many_arguments, reason = "one row, one call")]
@@ -187,7 +190,7 @@ impl OperationState {
         id: OperationId, kind: String, subject: Subject, status: OperationStatus, step: String, done: u32, total: u32,
         error: Option<String>, retry_at: Option<OffsetDateTime>, reason: Option<String>,
     ) -> Self {
-        Self { id, kind, subject, status, step, done, total, error, retry_at, reason }
+        Self { id, kind, subject, status, step, done, total, error, retry_at, reason, taken: None }
     }
 }
 

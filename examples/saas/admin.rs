@@ -22,7 +22,7 @@ impl App {
             return Ok(self.text(404, "Nothing here", "Tenants are administered on the bare host."));
         }
         match self.admin_csrf(seen) {
-            Some(csrf) => self.admin_page(&csrf, None).await,
+            Some(csrf) => self.admin_page(200, &csrf, None).await,
             None => Ok(self.page(200, "admin_login.html", minijinja::context! {})?),
         }
     }
@@ -38,7 +38,7 @@ impl App {
         Ok(Page::see_other("/admin").header("set-cookie", cookie(COOKIE, &value, 3600)))
     }
 
-    async fn admin_page(&self, csrf: &str, said: Option<String>) -> Answer {
+    async fn admin_page(&self, status: u16, csrf: &str, said: Option<String>) -> Answer {
         use futures_util::TryStreamExt;
         let registry = self.0.tenantry.registry();
         let tenants: Vec<Tenant> = registry.all().try_collect().await?;
@@ -71,7 +71,7 @@ impl App {
         let retiring = self.0.tenantry.retiring(20).await?;
         let retiring: Vec<_> = retiring.iter().map(|r| (r.user.role.to_string(), r.user.reason.clone())).collect();
         let context = minijinja::context! { rows, servers, retiring, csrf, said };
-        Ok(self.page(200, "admin.html", context)?)
+        Ok(self.page(status, "admin.html", context)?)
     }
 
     pub(crate) async fn admin_act(&self, tenant: Option<&Tenant>, slug: &str, verb: &str, seen: &Seen) -> Answer {
@@ -91,11 +91,11 @@ impl App {
             "restore" => tenantry.restore(slug).await.map(|_| String::from("is active")),
             _ => return Ok(self.text(404, "Nothing here", "There is no such verb.")),
         };
-        let said = match done {
-            Ok(what) => format!("{slug} {what}."),
-            Err(error) => format!("{slug}: {error}."),
+        let (status, said) = match done {
+            Ok(what) => (200, format!("{slug} {what}.")),
+            Err(error) => (if error.retry_after().is_some() { 503 } else { 409 }, format!("{slug}: {error}.")),
         };
-        self.admin_page(&csrf, Some(said)).await
+        self.admin_page(status, &csrf, Some(said)).await
     }
 }
 

@@ -5,6 +5,8 @@
 use minijinja::Environment;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tenantry::admin::AdminError;
+use tenantry::error::{ChangeError, ProvisionError, StoreError};
 use tenantry::sqlx;
 use tenantry::vault::LocalKeyring;
 use tenantry::web::{Identify, Page, SetupRoutes, TenantLayer, TenantRejection};
@@ -17,7 +19,9 @@ mod seen;
 mod session;
 mod signup;
 mod tenant;
-pub(crate) use seen::{FORM, FORM_TIME, Seen};
+pub(crate) use seen::{FORM, FORM_TIME, HEAD_TIME, Seen, TIME};
+
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("examples/saas/migrations");
 
 pub(crate) type Anything = Box<dyn std::error::Error>;
 
@@ -39,30 +43,65 @@ struct Inner {
 pub(crate) enum Problem {
     Tenant(TenantRejection),
     Page(Page),
+    /// The same may succeed a little later.
+    Later(Anything),
     Other(Anything),
 }
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         // "Too busy" comes with the query.
-        TenantRejection::from_sqlx(&error).map_or_else(|| Self::Other(error.into()), Self::Tenant)
+        match TenantRejection::from_sqlx(&error) {
+            Some(rejection) => Self::Tenant(rejection),
+            None if matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => Self::Later(error.into()),
+            None => Self::Other(error.into()),
+        }
     }
 }
-macro_rules! other {
-    ($($error:ty),*) => {$(
-        impl From<$error> for Problem {
-            fn from(error: $error) -> Self {
-                Self::Other(error.into())
-            }
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Forgotten => Self::Later(error.into()),
+            error => Self::Other(error.into()),
         }
-    )*};
+    }
 }
-other!(tenantry::error::StoreError, tenantry::error::ChangeError, tenantry::admin::AdminError, minijinja::Error);
+impl From<ProvisionError> for Problem {
+    fn from(error: ProvisionError) -> Self {
+        if error.retry_after().is_some() { Self::Later(error.into()) } else { Self::Other(error.into()) }
+    }
+}
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        if error.retry_after().is_some() { Self::Later(error.into()) } else { Self::Other(error.into()) }
+    }
+}
+impl From<AdminError> for Problem {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::Database(error) => error.into(),
+            error => Self::Other(error.into()),
+        }
+    }
+}
+impl From<minijinja::Error> for Problem {
+    fn from(error: minijinja::Error) -> Self {
+        Self::Other(error.into())
+    }
+}
 
 pub(crate) type Answer = Result<Page, Problem>;
 
 impl App {
+    /// Tenants live at `{slug}.{suffix}:{port}`.
+    pub(crate) fn new(tenantry: &Tenantry, suffix: String, port: u16) -> Result<Self, minijinja::Error> {
+        let (tenantry, pages, admin_password) = (tenantry.clone(), pages()?, session::random());
+        Ok(Self(Arc::new(Inner { tenantry, pages, suffix, port, admin_password, admin: Mutex::new(None) })))
+    }
     pub(crate) fn port(&self) -> u16 {
         self.0.port
+    }
+    pub(crate) fn admin_password(&self) -> &str {
+        &self.0.admin_password
     }
     /// Whose host it is says whose request it is; nothing else does.
     pub(crate) fn tenants(&self) -> TenantLayer {
@@ -74,7 +113,9 @@ impl App {
     }
     fn rejected(&self, rejection: &TenantRejection) -> Page {
         let plain = Page::from(rejection);
-        let mut page = self.text(plain.status, "We are sorry", &format!("It says: {rejection}."));
+        let text = rejection.to_string();
+        let text = format!("{}{}.", text[..1].to_uppercase(), &text[1..]);
+        let mut page = self.text(plain.status, "We are sorry", &text);
         page.headers.extend(plain.headers.into_iter().filter(|(name, _)| name == "retry-after"));
         page
     }
@@ -83,11 +124,29 @@ impl App {
         match answer {
             Ok(page) | Err(Problem::Page(page)) => page,
             Err(Problem::Tenant(rejection)) => self.rejected(&rejection),
+            Err(Problem::Later(error)) => {
+                eprintln_chain(&*error);
+                self.later()
+            }
             Err(Problem::Other(error)) => {
                 eprintln_chain(&*error);
                 self.text(500, "Something went wrong", "Please try again.")
             }
         }
+    }
+    /// Something does not answer, or not in time.
+    pub(crate) fn later(&self) -> Page {
+        self.text(503, "We are sorry", "This is not possible at the moment. Please try again.")
+            .header("retry-after", "5")
+    }
+    /// A form that did not arrive as it should.
+    pub(crate) fn unread(&self, status: u16) -> Page {
+        let text = match status {
+            408 => "The form took too long to arrive.",
+            413 => "The form is too large.",
+            _ => "The form did not arrive in one piece.",
+        };
+        self.text(status, "Please try again", text)
     }
     fn text(&self, status: u16, title: &str, text: &str) -> Page {
         let context = minijinja::context! { title, text };
@@ -95,7 +154,7 @@ impl App {
     }
     fn page(&self, status: u16, name: &str, context: minijinja::Value) -> Result<Page, minijinja::Error> {
         const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
-            form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+            img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
         let html = self.0.pages.get_template(name)?.render(context)?;
         let page = Page::html(status, html).header("content-security-policy", POLICY);
         Ok(page.header("x-content-type-options", "nosniff").header("cache-control", "no-store"))
@@ -149,6 +208,7 @@ fn pages() -> Result<Environment<'static>, minijinja::Error> {
 pub(crate) async fn run<F: Future<Output = Result<(), Anything>>>(
     serve: impl FnOnce(App) -> F,
 ) -> Result<(), Anything> {
+    raise_file_limit();
     let place = place::Place::find("tenantry_saas").await?;
     println!("Server: {}", place.describe());
     let landlord = place.landlord().await?;
@@ -156,21 +216,16 @@ pub(crate) async fn run<F: Future<Output = Result<(), Anything>>>(
     let tenantry = Tenantry::builder(landlord.clone())
         // A throwaway key: what it seals is lost with this process. A host reads its own: LocalKeyring::from_env.
         .keys(LocalKeyring::random())
-        .tenant_migrations(&sqlx::migrate!("examples/saas/migrations"))
+        .tenant_migrations(&MIGRATIONS)
         .build()
         .await?;
     tenantry.servers().set_up("main", place.admin()).prefix(place.prefix()).await?;
     let background = tokio::spawn(tenantry.run(std::future::pending::<()>()));
-    let app = App(Arc::new(Inner {
-        tenantry: tenantry.clone(),
-        pages: pages()?,
-        suffix: std::env::var("HOST_SUFFIX").unwrap_or_else(|_| String::from("localhost")),
-        port: std::env::var("PORT").ok().map(|port| port.parse()).transpose()?.unwrap_or(3000),
-        admin_password: session::random(),
-        admin: Mutex::new(None),
-    }));
+    let suffix = std::env::var("HOST_SUFFIX").unwrap_or_else(|_| String::from("localhost"));
+    let port = std::env::var("PORT").ok().map(|port| port.parse()).transpose()?.unwrap_or(3000);
+    let app = App::new(&tenantry, suffix, port)?;
     println!("Sign up at   http://{}:{}/", app.0.suffix, app.0.port);
-    println!("Administer   http://{}:{}/admin  with the password {}", app.0.suffix, app.0.port, app.0.admin_password);
+    println!("Administer   http://{}:{}/admin  with the password {}", app.0.suffix, app.0.port, app.admin_password());
     println!("Ctrl-C ends it and removes everything that it made.");
     let served = serve(app.clone()).await;
     remove_tenants(&tenantry).await;
@@ -179,6 +234,15 @@ pub(crate) async fn run<F: Future<Output = Result<(), Anything>>>(
     landlord.close().await;
     place.remove().await?;
     served
+}
+
+/// Each connection is a file, and many shells stop a program at 1024 of them.
+pub(crate) fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit }) {
+        println!("The limit of open files stays: {error}");
+    }
 }
 
 async fn remove_tenants(tenantry: &Tenantry) {

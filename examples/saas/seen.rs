@@ -14,6 +14,10 @@ pub(crate) struct Seen {
 pub(crate) const FORM: usize = 64 * 1024;
 /// How long it may take to come.
 pub(crate) const FORM_TIME: Duration = Duration::from_secs(10);
+/// How long what comes before it may take: else whoever connects and says nothing holds a connection for ever.
+pub(crate) const HEAD_TIME: Duration = Duration::from_secs(5);
+/// How long until an answer begins, whatever it waits for.
+pub(crate) const TIME: Duration = Duration::from_secs(30);
 
 impl Seen {
     /// `header` finds a header's value by its name, in lower case.

@@ -3,7 +3,7 @@ use super::{Answer, App, Problem, Seen};
 use futures_util::{Stream, StreamExt};
 use tenantry::OperationId;
 use tenantry::Tenant;
-use tenantry::error::ProvisionError;
+use tenantry::error::{ProvisionError, Taken};
 use tenantry::operation::{OperationState, OperationStatus};
 use tenantry::web::Page;
 
@@ -39,7 +39,7 @@ impl App {
             Err(ProvisionError::Invalid { field, source, .. }) => {
                 again(422, &format!("The {field} cannot be used: {source}."))
             }
-            Err(error) => Err(Problem::Other(error.into())),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -57,7 +57,7 @@ impl App {
         };
         let percent = 100 * state.done / state.total.max(1);
         let problem = match state.status {
-            OperationStatus::Undone | OperationStatus::Undoing => Some(words(state.error.as_deref())),
+            OperationStatus::Undone | OperationStatus::Undoing => Some(words(state.taken.as_ref())),
             _ => None,
         };
         let (mut origin, mut link) = (None, None);
@@ -93,9 +93,9 @@ impl App {
 }
 
 /// What a user may know of a failure.
-fn words(error: Option<&str>) -> String {
-    match error {
-        Some(error) if error.contains("taken") => String::from("This address was taken a moment ago."),
+fn words(taken: Option<&Taken>) -> String {
+    match taken {
+        Some(Taken::Slug(_)) => String::from("This address was taken a moment ago."),
         _ => String::from("It did not work, and nothing of it is left. Please try again."),
     }
 }

@@ -17,11 +17,11 @@ impl Operations {
     }
     /// One operation, ended ones included.
     pub async fn get(&self, id: OperationId) -> Result<Option<OperationState>, StoreError> {
-        Ok(self.journal.read(id).await?.map(|r| r.state()))
+        Ok(self.journal.read(id).await?.as_ref().map(state))
     }
     /// Everything that has not ended, oldest first.
     pub async fn open(&self) -> Result<Vec<OperationState>, StoreError> {
-        Ok(self.journal.open().await?.iter().map(Record::state).collect())
+        Ok(self.journal.open().await?.iter().map(state).collect())
     }
     /// Events after `seq` (0: all), as they are written, on whichever node; ends when the operation ends, is parked or
     /// waits for its next try. Follows, never drives: dropping it changes nothing.
@@ -78,12 +78,16 @@ impl Operations {
     }
     async fn drive(&self, record: Record) -> Result<OperationState, StoreError> {
         let outcome = self.recoverer.resume(record.id).await?;
-        Ok(outcome.map_or_else(|| record.state(), |o| o.record.state()))
+        Ok(outcome.map_or_else(|| state(&record), |o| state(&o.record)))
     }
     /// One pass over what dead workers left; [`Tenantry::run`](super::Tenantry::run) does this for ever.
     pub async fn recover(&self) -> Result<RecoveryReport, StoreError> {
         self.recoverer.pass().await
     }
+}
+/// As the record tells it, and the name that was taken.
+fn state(record: &Record) -> OperationState {
+    OperationState { taken: record.failure().and_then(|failure| failure.taken), ..record.state() }
 }
 impl fmt::Debug for Operations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -38,6 +38,29 @@ impl Tokens {
     }
     /// A new link for a purpose of the host's own, which the host then handles by [`look`](Self::look) and the
     /// [`TokenStore`](crate::tokens::TokenStore). As [`issue`](Self::issue).
+    ///
+    /// ```no_run
+    /// # async fn example(tenantry: tenantry::Tenantry, landlord: sqlx::PgPool, text: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tenantry::OperationId;
+    /// use tenantry::tokens::{PgTokenStore, Token, TokenClaim, TokenPurpose, TokenStore};
+    ///
+    /// let invite: TokenPurpose = "invite".parse()?;
+    /// let link = tenantry.tokens().issue_for(invite.clone(), "acme", "bob@acme.example").await?;
+    /// println!("{}", link.expose_path()); // /setup/invite/tny_invite_…: a route of your own, before `SetupRoutes`
+    ///
+    /// // GET: shows a page, and consumes nothing. A claim does not ask for the purpose, so this comes first at a POST too.
+    /// let Some(issued) = tenantry.tokens().look(&invite, text).await? else { return Ok(()) /* 404 */ };
+    ///
+    /// // POST: claim, do the work, use it up. Under an id that follows from the link, whoever posts again after a crash
+    /// // goes on with it: so the work must bear being done twice.
+    /// let (store, by) = (PgTokenStore::new(landlord), OperationId::from_uuid(issued.id.as_uuid()));
+    /// let TokenClaim::Claimed(issued) = store.claim(&Token::hash_of(text), by).await? else { return Ok(()) /* 404 */ };
+    /// let db = tenantry.resolve(issued.tenant).await?;
+    /// let add = sqlx::query("INSERT INTO members (email) VALUES ($1) ON CONFLICT DO NOTHING");
+    /// add.bind(&issued.email).execute(&db).await?;
+    /// store.use_up(issued.id, by).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn issue_for<'a>(
         &self, purpose: TokenPurpose, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
     ) -> Result<SetupLink, ChangeError> {

@@ -152,7 +152,8 @@ async fn act(routes: web::Data<SetupRoutes>, link: Link, request: HttpRequest, b
     let (purpose, token) = link.into_inner();
     let client = routes.client(&RequestView(View::Actix(&request)));
     let body = match tokio::time::timeout(BODY_TIME, body.to_bytes_limited(BODY)).await {
-        Ok(body) => body.ok().and_then(Result::ok).ok_or(413),
+        Ok(Ok(body)) => body.map_err(|_| 400),
+        Ok(Err(_)) => Err(413),
         Err(_) => Err(408),
     };
     let page = match purpose.parse::<TokenPurpose>() {

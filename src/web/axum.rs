@@ -6,11 +6,12 @@ use crate::resolver::TenantPool;
 use crate::tenant::{Tenant, TenantRef};
 use crate::tokens::TokenPurpose;
 use ::axum::Router;
-use ::axum::body::{Body, to_bytes};
+use ::axum::body::Body;
 use ::axum::extract::{FromRequestParts, OptionalFromRequestParts, Path, State};
 use ::axum::http::{HeaderName, HeaderValue, Request, StatusCode, request::Parts};
 use ::axum::response::{IntoResponse, Response};
 use ::axum::routing::get;
+use futures_util::StreamExt;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -161,14 +162,23 @@ async fn show(State(routes): State<SetupRoutes>, Path((purpose, token)): Link, W
 async fn act(State(routes): State<SetupRoutes>, Path((purpose, token)): Link, request: Request<Body>) -> Page {
     let (parts, body) = request.into_parts();
     let client = routes.client(&RequestView(View::Axum(&parts)));
-    let body = match tokio::time::timeout(BODY_TIME, to_bytes(body, BODY)).await {
-        Ok(body) => body.map_err(|_| 413),
-        Err(_) => Err(408),
-    };
+    let body = tokio::time::timeout(BODY_TIME, whole(body)).await.unwrap_or(Err(408));
     match purpose.parse::<TokenPurpose>() {
         Ok(purpose) => routes.act(&purpose, &token, client, body.as_deref().map_err(|status| *status)).await,
         Err(_) => routes.gone(),
     }
+}
+
+/// The body, or the status of a request whose body is too large, or breaks off.
+async fn whole(body: Body) -> Result<Vec<u8>, u16> {
+    let (mut whole, mut parts) = (vec![], body.into_data_stream());
+    while let Some(part) = parts.next().await {
+        whole.extend_from_slice(&part.map_err(|_| 400_u16)?);
+        if whole.len() > BODY {
+            return Err(413);
+        }
+    }
+    Ok(whole)
 }
 
 /// The request's head.

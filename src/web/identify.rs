@@ -76,8 +76,9 @@ impl Identify {
         self.forwarded |= other.forwarded;
         self
     }
-    /// All host rules of this chain go by `X-Forwarded-Host` where it is given once and names one host. Only behind a
-    /// proxy that sets it itself: whoever reaches the program directly could say anything.
+    /// All host rules of this chain go by `X-Forwarded-Host` where it is given, and by the request's own host where it is not.
+    /// One that is given twice, or is a list, names nobody. Only behind a proxy that sets it itself, in place of what a user
+    /// has sent: whoever reaches the program directly could say anything.
     pub fn behind_proxy(mut self) -> Self {
         self.forwarded = true;
         self
@@ -106,12 +107,11 @@ impl Identify {
     }
 
     fn host<'a>(&self, request: &RequestView<'a>) -> Option<Cow<'a, str>> {
-        let forwarded = if self.forwarded { request.header("x-forwarded-host") } else { None };
-        let host = match forwarded {
-            // A list is what several proxies have said, or a user and a proxy: nobody's word is better than another's.
-            Some(list) if list.contains(',') => return None,
-            Some(host) => host.trim(),
-            None => request.host()?,
+        const FORWARDED: &str = "x-forwarded-host";
+        let host = match self.forwarded && request.has_header(FORWARDED) {
+            // Several are what several proxies have said, or a user and a proxy: nobody's word is better than another's.
+            true => request.header(FORWARDED).filter(|hosts| !hosts.contains(','))?.trim(),
+            false => request.host()?,
         };
         Some(without_port(host)).filter(|host| !host.is_empty()).map(lowercase)
     }

@@ -23,11 +23,15 @@
 //! # }
 //! ```
 //!
+//! With actix-web never take `Option<TenantPool>` or `Option<Tenant>`: it makes `None` of every error there, of a layer that
+//! is missing as well. Ask `Tenant::extract(&request)`, and let `TenantRejection::NotIdentified` alone be nobody.
+//!
 //! # The setup links in a log
 //!
 //! A token stands in the path of its link, so it reaches access logs, of this program and of what stands before it. It works
 //! once and for a limited time; still, let logs cut paths below `/setup/` off, and keep the links out of tools that fetch
-//! whatever they see. The pages say `Referrer-Policy: no-referrer` and `Cache-Control: no-store`.
+//! whatever they see. The pages say `Referrer-Policy: no-referrer` and `Cache-Control: no-store`. [`SetupRoutes`] says how to
+//! do it in each framework.
 
 #[cfg(feature = "actix")]
 mod actix;

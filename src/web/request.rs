@@ -26,6 +26,15 @@ impl<'a> RequestView<'a> {
             }
         }
     }
+    /// Whether there is a header of this name at all, readable or not.
+    pub(super) fn has_header(&self, name: &str) -> bool {
+        match &self.0 {
+            #[cfg(feature = "axum")]
+            View::Axum(parts) => parts.headers.contains_key(name),
+            #[cfg(feature = "actix")]
+            View::Actix(request) => request.headers().contains_key(name),
+        }
+    }
     /// The host that the request is for, with its port if it has one: of the target (HTTP/2, absolute form), else of the
     /// `Host` header (RFC 9112, section 3.2).
     pub fn host(&self) -> Option<&'a str> {

@@ -67,6 +67,18 @@ pub enum SetupPage<'a> {
 /// alone, so mount them outside [`TenantLayer`](super::TenantLayer).
 ///
 /// `GET` and `POST /setup/credentials/{token}`, `GET` and `POST /setup/password/{token}`, and `GET /setup/style.css`.
+///
+/// # Access logs
+/// The token stands in the path, so whatever writes paths down writes tokens down: log the route, `/setup/{purpose}/{token}`,
+/// or cut what is below `/setup/` off.
+/// - axum with tower-http: the span of `TraceLayer` holds the whole URI by default. Give it a `make_span_with` that takes
+///   axum's `MatchedPath` from the request's extensions, or merge these routes after `.layer(TraceLayer::…)`: a layer covers
+///   only the routes that were there before it.
+/// - actix-web: the default format of `middleware::Logger` has `%r`, the request line. Give it
+///   `.exclude_regex("^/setup/")`, or wrap the scope of your other routes alone.
+/// - what stands before the program (nginx, a balancer): the same once more, `access_log off` in `location /setup/`.
+///
+/// [`Tokens::events`](crate::tenantry::Tokens::events) tells who came with which link, without any token.
 #[derive(Clone)]
 pub struct SetupRoutes(Arc<Inner>);
 
@@ -138,10 +150,14 @@ impl SetupRoutes {
         }
     }
 
-    /// What a POST answers. `Err`: the status for a body that was too large, or did not come.
+    /// What a POST answers. `Err`: the status for a body that was too large, broke off, or did not come.
     pub(super) async fn act(
         &self, purpose: &TokenPurpose, token: &str, client: Option<IpAddr>, body: Result<&[u8], u16>,
     ) -> Page {
+        if let Err(400) = body {
+            // Answered at once: actix-web waits for nobody once it has lost its way in a body.
+            return self.page(400, &SetupPage::Later { wait: 1 });
+        }
         let (tenant, issued) = match self.admitted(purpose, token, client).await {
             Ok(found) => found,
             Err(page) => return page,

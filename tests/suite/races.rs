@@ -2,7 +2,7 @@
 use crate::auditor;
 use crate::provision::migrated;
 use std::collections::HashSet;
-use tenantry::error::ProvisionError;
+use tenantry::error::{ProvisionError, Taken};
 use tenantry::testing::Harness;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,7 +32,14 @@ async fn of_fifty_calls_without_keys_one_wins() {
     for call in calls.collect::<Vec<_>>() {
         match call.await.unwrap() {
             Ok(_) => won += 1,
-            Err(ProvisionError::SlugTaken { slug, .. }) if slug.as_str() == "acme" => taken += 1,
+            Err(ProvisionError::SlugTaken { slug, operation, .. }) if slug.as_str() == "acme" => {
+                taken += 1;
+                // One that had begun says so to whoever looks at it later.
+                if let Some(id) = operation {
+                    let state = tenantry.operations().get(id).await.unwrap().unwrap();
+                    assert_eq!(state.taken, Some(Taken::Slug(slug)), "{state:?}");
+                }
+            }
             Err(other) => panic!("{other:?}"),
         }
     }

@@ -9,8 +9,8 @@ use tenantry::admin::{AdminStore, PgAdminStore};
 use tenantry::error::ChangeError;
 use tenantry::setup::SetupError;
 use tenantry::testing::Harness;
-use tenantry::tokens::{SetupLink, Token, TokenPurpose};
-use tenantry::{Builder, Tenantry, sqlx};
+use tenantry::tokens::{PgTokenStore, SetupLink, Token, TokenClaim, TokenPurpose, TokenStore};
+use tenantry::{Builder, OperationId, Tenantry, sqlx};
 
 const EMAIL: &str = "ada@acme.example";
 
@@ -94,6 +94,32 @@ async fn what_is_no_good_link_is_one_answer_and_leaves_no_operation() {
     }
     assert_eq!(auditor::operations(harness.landlord(), "setup_credentials", "undone").await, 0);
     tenantry.follow_credentials_link(text(&link)).await.expect("the good one is as good as before");
+}
+
+/// As the documentation of `issue_for` says.
+#[tokio::test]
+async fn a_purpose_of_the_hosts_own_works_once_and_opens_nothing_else() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    acme(&tenantry).await;
+    let invite: TokenPurpose = "invite".parse().unwrap();
+    let link = tenantry.tokens().issue_for(invite.clone(), "acme", "bob@acme.example").await.unwrap();
+    assert!(link.expose_path().starts_with("/setup/invite/tny_invite_"));
+    let setup = tenantry.follow_credentials_link(text(&link)).await;
+    let password = tenantry.follow_password_link(text(&link), &"correct horse battery".into()).await;
+    assert!(matches!((setup, password), (Err(SetupError::NotValid), Err(SetupError::NotValid))));
+    assert!(tenantry.tokens().look(&TokenPurpose::credentials(), text(&link)).await.unwrap().is_none());
+
+    let issued = tenantry.tokens().look(&invite, text(&link)).await.unwrap().expect("a good link");
+    let (store, by) = (PgTokenStore::new(harness.landlord().clone()), OperationId::from_uuid(issued.id.as_uuid()));
+    for _ in 0..2 {
+        // The second time is after a crash.
+        let claim = store.claim(&Token::hash_of(text(&link)), by).await.unwrap();
+        assert!(matches!(claim, TokenClaim::Claimed(issued) if issued.email == "bob@acme.example"));
+    }
+    store.use_up(issued.id, by).await.unwrap();
+    assert!(tenantry.tokens().look(&invite, text(&link)).await.unwrap().is_none());
+    assert_eq!(store.claim(&Token::hash_of(text(&link)), by).await.unwrap(), TokenClaim::NotValid);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,6 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// When a promise of [`TokenStore`] is broken.
 pub async fn token_store(store: impl TokenStore, tenant: TenantId) {
     once(&store, tenant).await;
+    raced(&store, tenant).await;
     siblings(&store, tenant).await;
     expiry(&store, tenant).await;
     claimed(&store, tenant).await;
@@ -90,6 +91,24 @@ async fn once(store: &impl TokenStore, tenant: TenantId) {
     }
     assert_eq!(done(store.look(&hash).await, "looking"), None, "promised: a used token is no token");
     assert_eq!(done(store.claim(&hash, b).await, "a claim"), TokenClaim::NotValid, "promised: nor is it claimed again");
+}
+
+/// Many claims of each token at once, each by an operation of its own.
+async fn raced(store: &impl TokenStore, tenant: TenantId) {
+    for n in 0..20 {
+        let (new, hash) = token(tenant, &format!("raced-{n}@acme.example"), HOUR);
+        issue(store, &new).await;
+        let claims = (0..16).map(|_| async {
+            let by = OperationId::new();
+            match done(store.claim(&hash, by).await, "a claim") {
+                TokenClaim::Claimed(_) => done(store.use_up(new.id, by).await, "a use"),
+                TokenClaim::Joined(_) | TokenClaim::NotValid => return 0,
+            }
+            1
+        });
+        let won: u32 = futures_util::future::join_all(claims).await.into_iter().sum();
+        assert_eq!(won, 1, "promised: of many claims at once one has it");
+    }
 }
 
 async fn siblings(store: &impl TokenStore, tenant: TenantId) {

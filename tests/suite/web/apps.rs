@@ -18,7 +18,7 @@ use tower::ServiceExt;
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
     method: &'static str,
-    host: String,
+    hosts: Vec<String>,
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -26,7 +26,11 @@ pub(super) struct Ask {
 impl Ask {
     pub(super) fn get(host: &str, path: &str, headers: &[(&str, &str)]) -> Self {
         let headers = headers.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
-        Self { method: "GET", host: host.into(), path: path.into(), headers, body: vec![] }
+        Self::of(vec![host.into()], path.into(), headers)
+    }
+    /// With any number of `Host` headers, at a path or an absolute target.
+    pub(super) fn of(hosts: Vec<String>, path: String, headers: Vec<(String, String)>) -> Self {
+        Self { method: "GET", hosts, path, headers, body: vec![] }
     }
     pub(super) fn post(path: &str, body: impl Into<Vec<u8>>) -> Self {
         let form = [("content-type", "application/x-www-form-urlencoded")];
@@ -65,22 +69,27 @@ struct Layers {
     path: TenantLayer,
     claim: TenantLayer,
     proxied: TenantLayer,
+    domain: TenantLayer,
+    chain: TenantLayer,
     own: TenantLayer,
 }
 fn layers() -> Layers {
     let resolver = resolver();
     let layer = |identify| TenantLayer::new(resolver.clone(), identify);
     let host = || Identify::subdomain_of("example.org").or(Identify::domain());
-    let claim = Identify::with(|r| r.extension(|c: &Claims| TenantRef::Slug(c.0.clone().into())));
+    let claim = || Identify::with(|r| r.extension(|c: &Claims| TenantRef::Slug(c.0.clone().into())));
     Layers {
         host: layer(host()),
         header: layer(Identify::header("x-tenant")),
         path: layer(Identify::path_after("/t")),
-        claim: layer(claim),
+        claim: layer(claim()),
         proxied: layer(Identify::subdomain_of("example.org").behind_proxy()),
+        domain: layer(Identify::domain()),
+        chain: layer(Identify::subdomain_of("example.org").or(claim()).or(Identify::domain())),
         own: layer(host()).on_reject(|rejection| match rejection {
             TenantRejection::Suspended(tenant) => Page::html(402, format!("pay first, {}", tenant.slug())),
             TenantRejection::Archived(_) => Page::text(418, "own answer"),
+            TenantRejection::OverBudget(_) => Page::text(429, "come back later"),
             other => Page::from(other),
         }),
     }
@@ -90,6 +99,32 @@ fn busy() -> TenantRejection {
     // What a query returns when the budget is used up.
     let error: sqlx::Error = AcquireError::Closed.into();
     TenantRejection::from_sqlx(&error).expect("an error of the pool's")
+}
+
+/// A host's own error, which has a rejection somewhere inside.
+#[derive(Debug)]
+enum AppError {
+    Tenant(TenantRejection),
+}
+impl std::fmt::Display for AppError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the host's own error")
+    }
+}
+impl IntoResponse for AppError {
+    fn into_response(self) -> Response {
+        let Self::Tenant(rejection) = self;
+        rejection.into_response()
+    }
+}
+impl actix_web::ResponseError for AppError {
+    fn error_response(&self) -> HttpResponse {
+        let Self::Tenant(rejection) = self;
+        rejection.error_response()
+    }
+}
+async fn wrapped(_: TenantPool) -> Result<&'static str, AppError> {
+    Err(AppError::Tenant(busy()))
 }
 
 async fn slug(tenant: Tenant) -> String {
@@ -119,7 +154,8 @@ fn axum_app() -> Router {
     let layers = layers();
     let handlers = || {
         let busy = get(async || busy().into_response());
-        Router::new().route("/tenant", get(slug)).route("/db", get(db)).route("/open", get(open)).route("/busy", busy)
+        let router = Router::new().route("/tenant", get(slug)).route("/db", get(db)).route("/open", get(open));
+        router.route("/busy", busy).route("/wrapped", get(wrapped))
     };
     let billing = Router::new().route("/", get(slug)).route("/db", get(db));
     Router::new()
@@ -129,6 +165,8 @@ fn axum_app() -> Router {
         .nest("/t/{tenant}", handlers().layer(layers.path))
         .nest("/claim", handlers().layer(layers.claim).layer(::axum::middleware::from_fn(claims)))
         .nest("/proxied", handlers().layer(layers.proxied))
+        .nest("/domain", handlers().layer(layers.domain))
+        .nest("/chain", handlers().layer(layers.chain).layer(::axum::middleware::from_fn(claims)))
         .nest("/own", handlers().layer(layers.own))
         .route("/without", get(slug))
 }
@@ -136,8 +174,10 @@ fn axum_app() -> Router {
 async fn over_axum(app: Router, asks: &[Ask]) -> Vec<Answer> {
     let mut answers = vec![];
     for ask in asks {
-        let mut request =
-            Request::builder().method(ask.method).uri(ask.path.split('#').next().unwrap()).header("host", &ask.host);
+        let mut request = Request::builder().method(ask.method).uri(ask.path.split('#').next().unwrap());
+        for host in &ask.hosts {
+            request = request.header("host", host);
+        }
         for (name, value) in &ask.headers {
             request = request.header(name, value);
         }
@@ -172,22 +212,28 @@ fn actix_app(config: &mut web::ServiceConfig) {
             .route("/db", web::get().to(db))
             .route("/open", web::get().to(open))
             .route("/busy", web::get().to(always_busy))
+            .route("/wrapped", web::get().to(wrapped))
     };
     let billing = web::scope("/billing").route("", web::get().to(slug)).route("/db", web::get().to(db));
-    let claims = actix_web::middleware::from_fn(
-        async |request: actix_web::dev::ServiceRequest, next: actix_web::middleware::Next<_>| {
-            let claim = request.headers().get("authorization").and_then(|v| v.to_str().ok()).map(|v| Claims(v.into()));
-            if let Some(claim) = claim {
-                request.extensions_mut().insert(claim);
-            }
-            next.call(request).await
-        },
-    );
+    let claims = || {
+        actix_web::middleware::from_fn(
+            async |request: actix_web::dev::ServiceRequest, next: actix_web::middleware::Next<_>| {
+                let claim =
+                    request.headers().get("authorization").and_then(|v| v.to_str().ok()).map(|v| Claims(v.into()));
+                if let Some(claim) = claim {
+                    request.extensions_mut().insert(claim);
+                }
+                next.call(request).await
+            },
+        )
+    };
     config
         .service(billing.wrap(layers.host.clone().admit(TenantStatus::Suspended)))
         .service(handlers("/header").wrap(layers.header))
         .service(handlers("/t/{tenant}").wrap(layers.path))
-        .service(handlers("/claim").wrap(layers.claim).wrap(claims))
+        .service(handlers("/claim").wrap(layers.claim).wrap(claims()))
+        .service(handlers("/chain").wrap(layers.chain).wrap(claims()))
+        .service(handlers("/domain").wrap(layers.domain))
         .service(handlers("/proxied").wrap(layers.proxied))
         .service(handlers("/own").wrap(layers.own))
         .route("/without", web::get().to(slug))
@@ -200,7 +246,9 @@ async fn over_actix(configure: impl FnOnce(&mut web::ServiceConfig), asks: &[Ask
     for ask in asks {
         let method = ask.method.parse().unwrap();
         let mut request = actix_web::test::TestRequest::with_uri(ask.path.split('#').next().unwrap()).method(method);
-        request = request.insert_header(("host", ask.host.as_str()));
+        for host in &ask.hosts {
+            request = request.append_header(("host", host.as_str()));
+        }
         for (name, value) in &ask.headers {
             request = request.append_header((name.as_str(), value.as_str()));
         }

@@ -113,6 +113,31 @@ async fn unknown_expired_used_and_mistyped_links_cannot_be_told_apart() {
     }
 }
 
+/// A sample of what the benchmark `tokens` does with 64 clients and 100 links.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_posts_at_once_follow_each_link_once() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let routes = SetupRoutes::new(&tenantry);
+    for slug in ["acme", "globex"] {
+        let made = tenantry.provision(slug).admin(EMAIL).await.unwrap();
+        let path = made.link.unwrap().expose_path();
+        let posts = (0..16).map(|n| link(n % 2 == 0, &routes, Ask::post(&path, "")));
+        let mut led_to = std::collections::HashSet::new();
+        for answer in futures_util::future::join_all(posts).await {
+            match answer.status {
+                303 => drop(led_to.insert(answer.header("location").unwrap().to_owned())),
+                // It came when the link was used.
+                404 => {}
+                _ => panic!("{answer:?}"),
+            }
+        }
+        assert_eq!(led_to.len(), 1, "whoever joined got the same form: {led_to:?}");
+        let users = tenantry.registry_writer().users(made.tenant.id()).await.unwrap();
+        assert_eq!(users.iter().map(|user| user.generation.0).max(), Some(2), "one new login");
+    }
+}
+
 #[tokio::test]
 async fn whoever_tries_too_often_has_to_wait() {
     let harness = Harness::start().await.unwrap();

@@ -1,0 +1,128 @@
+//! The two examples, as they are, over TCP: from the sign-up to the first note, and what strangers try.
+mod away;
+mod bodies;
+mod site;
+
+use crate::web::apps::Answer;
+use site::{SUFFIX, Site};
+use tenantry::testing::Harness;
+
+/// What stands between two texts, the first time.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("{before:?} in {text}"));
+    rest.split_once(after).unwrap().0
+}
+fn csrf(page: &Answer) -> &str {
+    between(&page.body, "name=\"csrf\" value=\"", "\"")
+}
+
+/// A cookie as a browser would send it back, if it is one that no script reads, no other site sends, and no other host gets.
+fn cookie(answer: &Answer) -> String {
+    let cookie = answer.header("set-cookie").unwrap_or_else(|| panic!("no cookie: {answer:?}"));
+    assert!(cookie.contains("; HttpOnly") && cookie.contains("; SameSite=Lax"), "{cookie}");
+    assert!(!cookie.to_ascii_lowercase().contains("domain"), "of this host alone: {cookie}");
+    cookie.split(';').next().unwrap().to_owned()
+}
+
+/// From the form to a cookie of somebody who is logged in.
+async fn sign_up(site: &Site, slug: &str) -> String {
+    let (bare, host) = (site.host(""), site.host(slug));
+    assert_eq!(site.get(&bare, "/", "").await.status, 200);
+    let form = format!("company=Acme+%26+Sons&slug={slug}&email=ada%40acme.example");
+    assert_eq!(site.post_from("http://evil.test", &bare, "/signup", "", &form).await.status, 403);
+    let begun = site.post(&bare, "/signup", "", &form).await;
+    assert_eq!(begun.status, 303, "{begun:?}");
+    let at = begun.header("location").unwrap().to_owned();
+    let events = site.get(&bare, &format!("{at}/events"), "").await;
+    assert!(events.body.contains("data: 100 ") && events.body.ends_with("event: end\ndata: .\n\n"), "{events:?}");
+    assert_eq!(site.post(&bare, "/signup", "", &form).await.status, 409, "it is taken");
+
+    let ready = site.get(&bare, &at, "").await;
+    let link = between(&ready.body, "class=\"link\" href=\"", "\"");
+    let link = link.strip_prefix(&format!("http://{host}")).expect("on the tenant's own host");
+    assert_eq!(site.get(&host, link, "").await.status, 200);
+    let form = site.post(&host, link, "", "").await;
+    assert_eq!(form.status, 303, "{form:?}");
+    let form = form.header("location").unwrap();
+    let set = site.post(&host, form, "", "password=correct+horse+battery").await;
+    assert!(set.status == 200 && set.body.contains("href=\"/login\""), "{set:?}");
+
+    let login = "email=ada%40acme.example&password=correct+horse+battery";
+    let foreign = site.post_from("http://evil.test", &host, "/login", "", login).await;
+    assert!(foreign.status == 401 && foreign.header("set-cookie").is_none(), "{foreign:?}");
+    assert_eq!(site.post(&host, "/login", "", &login.replace("horse", "hose")).await.status, 401);
+    let inside = site.post(&host, "/login", "", login).await;
+    assert_eq!((inside.status, inside.header("location")), (303, Some("/notes")));
+    cookie(&inside)
+}
+
+async fn first_note(site: &Site, slug: &str, session: &str) {
+    let host = site.host(slug);
+    let notes = site.get(&host, "/notes", session).await;
+    assert!(notes.status == 200 && notes.body.contains("No notes yet"), "{notes:?}");
+    let form = format!("csrf={}&text=%3Cb%3EHello%3C%2Fb%3E", csrf(&notes));
+    for origin in ["http://evil.test", "null", &format!("http://{}", site.host(""))] {
+        assert_eq!(site.post_from(origin, &host, "/notes", session, &form).await.status, 403, "{origin}");
+    }
+    assert_eq!(site.post(&host, "/notes", session, "text=Hello").await.status, 403, "without the form's own token");
+    assert_eq!(site.post(&host, "/notes", session, &form).await.status, 303);
+    let notes = site.get(&host, "/notes", session).await;
+    assert_eq!(notes.body.matches("&lt;b&gt;Hello&lt;&#x2f;b&gt;").count(), 1, "once, and as text: {}", notes.body);
+}
+
+/// The same cookie, and the token of its forms, at another tenant and at nobody's host.
+async fn elsewhere(site: &Site, slug: &str, other: &str, session: &str) {
+    let form = format!("csrf={}&text=Hello", csrf(&site.get(&site.host(slug), "/notes", session).await));
+    let there = site.host(other);
+    for answer in [site.get(&there, "/notes", session).await, site.post(&there, "/notes", session, &form).await] {
+        assert_eq!((answer.status, answer.header("location")), (303, Some("/login")), "{answer:?}");
+    }
+    assert_eq!(site.get(&site.host(""), "/notes", session).await.status, 404);
+    let said = format!("x-forwarded-host: {}\r\n", site.host(slug));
+    assert_eq!(site.ask("GET", &there, "/notes", &format!("{said}cookie: {session}\r\n"), "").await.status, 303);
+    assert_eq!(site.ask("GET", &site.host(""), "/notes", &said, "").await.status, 404);
+}
+
+async fn operator(site: &Site, slug: &str, session: &str) {
+    let (bare, host) = (site.host(""), site.host(slug));
+    let password = format!("password={}", site.admin_password);
+    assert_eq!(site.post(&bare, "/admin/login", "", "password=x").await.status, 401);
+    assert_eq!(site.post_from("http://evil.test", &bare, "/admin/login", "", &password).await.status, 401);
+    assert_eq!(site.post(&host, "/admin/login", "", &password).await.status, 401, "on the bare host alone");
+    let admin = cookie(&site.post(&bare, "/admin/login", "", &password).await);
+    let page = site.get(&bare, "/admin", &admin).await;
+    assert!(page.body.contains(&format!("/admin/{slug}/suspend")), "{}", page.body);
+    let form = format!("csrf={}", csrf(&page));
+    assert_eq!(site.post(&bare, &format!("/admin/{slug}/suspend"), &admin, "").await.status, 403);
+    assert_eq!(site.post(&host, &format!("/admin/{slug}/suspend"), &admin, &form).await.status, 303);
+    assert_eq!(site.get(&host, "/notes", session).await.status, 200, "nothing of this has done anything");
+    for (verb, said, then) in [
+        ("rotate", "has login 3 now", 200),
+        ("suspend", "is suspended", 503),
+        ("activate", "is active", 200),
+        ("archive", "is archived", 410),
+        ("suspend", "cannot do this", 410),
+    ] {
+        let done = site.post(&bare, &format!("/admin/{slug}/{verb}"), &admin, &form).await;
+        assert!(done.body.contains(said), "{verb}: {}", between(&done.body, "<main", "</main>"));
+        let notes = site.get(&host, "/notes", session).await;
+        assert_eq!(notes.status, then, "after {verb}");
+        assert_eq!(notes.header("retry-after").is_some(), then == 503);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_the_sign_up_to_the_first_note_and_nobody_comes_in_elsewhere() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(|b| b.tenant_migrations(&site::MIGRATIONS)).await.unwrap();
+    tenantry.provision("other").admin("ada@acme.example").await.unwrap();
+    for (site, slug) in [(Site::axum(&tenantry).await, "over-axum"), (Site::actix(&tenantry).await, "over-actix")] {
+        assert!(site.host(slug).contains(SUFFIX));
+        let session = sign_up(&site, slug).await;
+        first_note(&site, slug, &session).await;
+        elsewhere(&site, slug, "other", &session).await;
+        operator(&site, slug, &session).await;
+        site.stop().await;
+    }
+    tenantry.close().await;
+}
