@@ -57,7 +57,7 @@ impl PooledResolver {
         let password = self.0.vault.open(&entry.credential).await?;
         let (settings, server) = (&self.0.settings, self.0.server(&entry.host, entry.port)?);
         let options = connect::options(entry, &password);
-        let member = Member::new(server, settings.max_connections_per_tenant, options);
+        let member = Member::new(tenant.id(), server, settings.max_connections_per_tenant, options);
         let from: Weak<Shared> = Arc::downgrade(&self.0);
         let renewal = Renewal { from, limit: settings.acquire_timeout };
         Ok(TenantPool::budgeted(tenant, Arc::new(member), renewal))
