@@ -1,11 +1,15 @@
 //! One budget for all tenants, against its limits and against what else there is: a pool for each tenant, PgBouncer.
-//! `-- --only zipf` (or `hit`, `idle`, `cold`, `hot`, `noisy`) runs one part.
+//! `-- --only zipf` (or `hit`, `checkout`, `discard`, `idle`, `cold`, `hot`, `noisy`) runs one part.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
 use pool::bouncer::Bouncer;
 use pool::hosts::{Hosts, options, slug};
-use pool::load::{Load, Zipf, run};
+use pool::load::{Zipf, run};
+use pool::peers::{
+    BUDGET, COUNTED, TASKS, WARM, ask, ask_by_name, bounced, ours, ours_with_misses, pools, resident, resolver, tell,
+    theirs,
+};
 use ratio::{Goal, Row};
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::PgPool;
 use sqlx::{ConnectOptions, Connection};
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -20,10 +24,6 @@ mod pool;
 mod ratio;
 
 const TENANTS: usize = 300;
-const BUDGET: u32 = 90;
-const TASKS: usize = 64;
-const WARM: Duration = Duration::from_secs(2);
-const COUNTED: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -32,10 +32,23 @@ async fn main() {
     let builder = TestServer::builder().setting("max_connections", "100");
     let server: &'static TestServer = Box::leak(Box::new(builder.start().await.unwrap()));
     println!("{}", server.describe());
-    let hosts = Hosts::new(server, TENANTS).await;
+    let databases = match only.as_deref() {
+        Some("hit" | "idle") => 0,
+        Some("checkout") => 1,
+        Some("discard" | "hot" | "noisy") => 15,
+        _ => TENANTS,
+    };
+    Hosts::new(server, databases).await;
+    let hosts = Hosts::named(server, TENANTS);
     let mut rows = vec![];
     if wanted("hit") {
         rows.push(hit(&hosts).await);
+    }
+    if wanted("checkout") {
+        rows.push(checkout(&hosts).await);
+    }
+    if wanted("discard") {
+        rows.push(discard(&hosts).await);
     }
     if wanted("idle") {
         rows.push(idle(server).await);
@@ -55,14 +68,9 @@ async fn main() {
     ratio::report_rows("pool", &rows).unwrap();
 }
 
-fn resolver(hosts: &Hosts, budget: u32) -> PooledResolver {
-    let builder = PooledResolver::builder(hosts.clone(), hosts.clone());
-    builder.max_connections(budget).fresh_for(Duration::from_secs(3600)).build()
-}
-
-/// What is cached, against a map of `Arc`s.
+/// What is cached, against a map of `Arc`s; in short looks, as [`checkout`].
 async fn hit(hosts: &Hosts) -> Row {
-    const TIMES: u32 = 200_000;
+    const TIMES: u32 = 6_000;
     let resolver = resolver(hosts, BUDGET);
     let names: Vec<String> = (0..TENANTS).map(slug).collect();
     let mut plain = HashMap::new();
@@ -70,19 +78,64 @@ async fn hit(hosts: &Hosts) -> Row {
         plain.insert(name.clone(), Arc::new(resolver.resolve(name.as_str().into()).await.unwrap()));
     }
     let mut pairs = vec![];
-    for _ in 0..31 {
+    for _ in 0..1001 {
         let clock = Instant::now();
         for n in 0..TIMES as usize {
             black_box(resolver.cached(&TenantRef::from(names[n % TENANTS].as_str())));
         }
-        let ours = clock.elapsed() / TIMES;
+        let ours = clock.elapsed().as_nanos() as f64 / f64::from(TIMES);
         let clock = Instant::now();
         for n in 0..TIMES as usize {
             black_box(plain.get(names[n % TENANTS].as_str()).cloned());
         }
-        pairs.push((ours.as_nanos() as f64, (clock.elapsed() / TIMES).as_nanos() as f64));
+        pairs.push((ours, clock.elapsed().as_nanos() as f64 / f64::from(TIMES)));
     }
     Row::of("resolve hit / a map and an Arc clone", "ns", Goal::AtMost(2.5), &pairs)
+}
+
+/// What a call does before and after its statement while a connection is idle, in nanoseconds. Many short looks: on a
+/// machine that does something else too, a long one measures that.
+async fn checkout(hosts: &Hosts) -> Row {
+    const TIMES: u32 = 1000;
+    let resolver = resolver(hosts, BUDGET);
+    let db = resolver.resolve(slug(0).as_str().into()).await.unwrap();
+    let mut figures = vec![];
+    for _ in 0..1001 {
+        ask(&db).await.unwrap();
+        let clock = Instant::now();
+        for _ in 0..TIMES {
+            db.out_and_in().await.unwrap();
+        }
+        figures.push((clock.elapsed().as_nanos() as f64 / f64::from(TIMES), 1.0));
+    }
+    let opened: u64 = resolver.stats().iter().map(|(_, stats)| stats.connects).sum();
+    assert_eq!(opened, 1, "it was idle all the time");
+    resolver.close().await;
+    Row::of("checkout and release, no I/O: nanoseconds", "ns", Goal::AtMost(150.0), &figures)
+}
+
+/// Tenants that all fit, with `DISCARD ALL` after each query and without.
+async fn discard(hosts: &Hosts) -> Row {
+    let (zipf, mut pairs) = (Zipf::uniform(15), vec![]);
+    println!("15 tenants, {TASKS} tasks:");
+    for _ in 0..5 {
+        let mut rates = vec![];
+        for (name, yes) in [("with discard_on_release", true), ("without", false)] {
+            let builder = PooledResolver::builder(hosts.clone(), hosts.clone());
+            let resolver = builder.fresh_for(Duration::from_secs(3600)).discard_on_release(yes).build();
+            let at = resolver.clone();
+            let load = run(TASKS, &zipf, WARM / 2, COUNTED / 2, move |n| {
+                let resolver = at.clone();
+                async move { ask_by_name(&resolver, n).await }
+            })
+            .await;
+            tell(name, &load);
+            resolver.close().await;
+            rates.push(load.rate);
+        }
+        pairs.push((rates[0], rates[1]));
+    }
+    Row::of("queries with DISCARD ALL / without", "/s", Goal::AtLeast(0.0), &pairs)
 }
 
 /// Resident memory for each of many tenants that were resolved and have no connection.
@@ -97,11 +150,6 @@ async fn idle(server: &TestServer) -> Row {
     }
     let bytes = (resident() - before) / MANY as f64;
     Row::of("an idle tenant, bytes", "B", Goal::AtMost(2048.0), &[(bytes, 1.0)])
-}
-
-fn resident() -> f64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 4096.0
 }
 
 /// A tenant beside one that is asked by 256 tasks, against the same two with five connections each.
@@ -140,10 +188,6 @@ async fn noisy(server: &TestServer, hosts: &Hosts) -> Row {
     Row::of("p99 beside a noisy tenant / dedicated", "ms", Goal::AtMost(1.25), &pairs)
 }
 
-async fn ask(db: &TenantPool) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT 1").fetch_one(db).await.map(drop)
-}
-
 /// A tenant without a connection: while slots are free, and while another one's must be closed first.
 async fn cold(server: &TestServer, hosts: &Hosts) -> [Row; 2] {
     let (mut free, mut steal) = (vec![], vec![]);
@@ -176,64 +220,6 @@ async fn cold(server: &TestServer, hosts: &Hosts) -> [Row; 2] {
         Row::of("cold acquire, a slot is free / raw connect", "ms", Goal::AtMost(1.1), &free[5..]),
         Row::of("cold acquire, one is closed first / raw", "ms", Goal::AtMost(1.4), &steal[5..]),
     ]
-}
-
-fn pools(server: &TestServer, tenants: usize) -> Arc<Vec<PgPool>> {
-    let pool = |n| {
-        PgPoolOptions::new()
-            .max_connections(5)
-            .acquire_timeout(Duration::from_secs(5))
-            .connect_lazy_with(options(server, n))
-    };
-    Arc::new((0..tenants).map(pool).collect())
-}
-
-async fn ours(hosts: &Hosts, zipf: &Zipf) -> Load {
-    ours_with_misses(hosts, zipf).await.0
-}
-
-/// With the part of requests for which a connection was opened.
-async fn ours_with_misses(hosts: &Hosts, zipf: &Zipf) -> (Load, f64) {
-    let resolver = resolver(hosts, BUDGET);
-    let at = resolver.clone();
-    let load = run(TASKS, zipf, WARM, COUNTED, move |n| {
-        let resolver = at.clone();
-        async move {
-            let db = match resolver.cached(&TenantRef::from(slug(n).as_str())) {
-                Some(db) => db,
-                None => {
-                    resolver.resolve(slug(n).as_str().into()).await.map_err(|e| sqlx::Error::Configuration(e.into()))?
-                }
-            };
-            ask(&db).await
-        }
-    })
-    .await;
-    tell("ours", &load);
-    let (opened, asked) = resolver.stats().iter().fold((0, 0), |(o, a), (_, s)| (o + s.connects, a + s.checkouts));
-    resolver.close().await;
-    (load, opened as f64 / asked.max(1) as f64)
-}
-
-async fn theirs(name: &str, pools: Arc<Vec<PgPool>>, zipf: &Zipf, persistent: bool) -> Load {
-    let at = pools.clone();
-    let load = run(TASKS, zipf, WARM, COUNTED, move |n| {
-        let pool = at[n].clone();
-        async move { sqlx::query("SELECT 1").persistent(persistent).fetch_one(&pool).await.map(drop) }
-    })
-    .await;
-    tell(name, &load);
-    for pool in pools.iter() {
-        let _ = tokio::time::timeout(Duration::from_millis(300), pool.close()).await;
-    }
-    load
-}
-
-fn tell(name: &str, load: &Load) {
-    println!(
-        "  {name:28} {:>8.0} ops/s   p50 {:>9.3?}   p99 {:>9.3?}   {} errors",
-        load.rate, load.p50, load.p99, load.errors
-    );
 }
 
 /// Fifteen tenants that all fit: nothing is opened.
@@ -278,31 +264,15 @@ async fn zipf(server: &TestServer, hosts: &Hosts) -> Vec<Row> {
         misses.push((missed, optimum));
         match Bouncer::start(server, "session", BUDGET) {
             Some(bouncer) => {
-                let through = |n| {
-                    let options = bouncer.options(options(server, n));
-                    PgPoolOptions::new()
-                        .max_connections(5)
-                        .test_before_acquire(false)
-                        .idle_timeout(Duration::from_millis(500))
-                        .acquire_timeout(Duration::from_secs(5))
-                        .connect_lazy_with(options)
-                };
-                let peer =
-                    theirs("PgBouncer, session", Arc::new((0..TENANTS).map(through).collect()), &zipf, false).await;
+                let pools = bounced(&bouncer, server, TENANTS, true);
+                let peer = theirs("PgBouncer, session", pools, &zipf, false).await;
                 session.push((ours.rate, peer.rate));
             }
             None => println!("  !!! PgBouncer is not installed: left out !!!"),
         }
         if let Some(bouncer) = Bouncer::start(server, "transaction", BUDGET) {
-            let through = |n| {
-                PgPoolOptions::new()
-                    .max_connections(5)
-                    .test_before_acquire(false)
-                    .acquire_timeout(Duration::from_secs(5))
-                    .connect_lazy_with(bouncer.options(options(server, n)))
-            };
-            let peer =
-                theirs("PgBouncer, transaction", Arc::new((0..TENANTS).map(through).collect()), &zipf, false).await;
+            let pools = bounced(&bouncer, server, TENANTS, false);
+            let peer = theirs("PgBouncer, transaction", pools, &zipf, false).await;
             transaction.push((ours.rate, peer.rate));
         }
         theirs("a PgPool for each tenant", pools(server, TENANTS), &zipf, true).await;

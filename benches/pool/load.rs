@@ -23,7 +23,7 @@ impl Zipf {
     pub(crate) fn uniform(tenants: usize) -> Self {
         Self(Arc::new((1..=tenants).map(|n| n as f64 / tenants as f64).collect()))
     }
-    fn pick(&self) -> usize {
+    pub(crate) fn pick(&self) -> usize {
         let at: f64 = rand::random();
         self.0.partition_point(|p| *p < at).min(self.0.len() - 1)
     }

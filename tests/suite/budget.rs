@@ -105,6 +105,24 @@ async fn a_tenant_with_many_tasks_does_not_starve_the_others() {
 }
 
 #[tokio::test]
+async fn whoever_asks_is_counted_once_whether_it_waits_or_not() {
+    let world = World::new().await;
+    for slug in ["acme", "globex"] {
+        world.tenant(slug).await;
+    }
+    // Whether or not a connection is asked first whether it lives.
+    for ping_after in [Duration::ZERO, Duration::from_secs(60)] {
+        let resolver = world.resolver().max_connections(1).ping_after(ping_after).build();
+        for slug in ["acme", "globex", "globex"] {
+            whose(&resolver.resolve(slug.into()).await.unwrap()).await.unwrap();
+        }
+        let (_, stats) = resolver.stats()[0];
+        assert_eq!((stats.checkouts, stats.hits, stats.connects, stats.steals), (3, 1, 2, 1), "{stats:?}");
+        resolver.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_was_taken_out_or_closed_leaves_its_place() {
     let world = World::new().await;
     world.tenant("acme").await;

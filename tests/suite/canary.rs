@@ -11,7 +11,12 @@ use tenantry::{Tenantry, sqlx};
 
 /// Everything that this process logs, at the lowest level.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+impl Log {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend(bytes);
@@ -74,7 +79,7 @@ async fn no_secret_stands_anywhere_in_plain() {
     let secrets = live(&harness, &tenantry, &mut debug).await;
 
     let rows = tables(&harness).await;
-    let process = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    let process = log.text();
     let places = [("Debug", debug), ("the landlord", rows), ("the process's log", process)];
     for (place, text) in &places {
         assert!(!text.is_empty(), "{place} was looked at");

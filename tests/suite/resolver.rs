@@ -15,6 +15,7 @@ use tenantry::testing::{FixedResolver, conformance, tenant};
 use tenantry::{ConnectionResolver, TenantPool, TenantRef, sqlx};
 
 pub(crate) mod sessions;
+mod spans;
 
 #[tokio::test]
 async fn every_resolver_keeps_the_promises() {

@@ -3,6 +3,7 @@
 use super::away::Away;
 use super::engine::{Key, SlotId};
 use super::server::{Lease, Opener, Server};
+use crate::tenant::TenantId;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, Postgres, Row};
@@ -11,17 +12,23 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 /// It has so long to answer: whoever meets a connection that leads nowhere is served by another one within a second.
 const PING: Duration = Duration::from_millis(500);
 
 pub(crate) type PgServer = Server<PgOpener>;
 
-/// A tenant's side: what its connections are opened with. It has no connection, no task, and no Debug: the options print
-/// the password.
+/// A tenant's side. It has no connection and no task.
 pub(crate) struct Member {
     server: Arc<PgServer>,
     key: Key,
+    target: Target,
+}
+
+/// What a tenant's connections are opened with. It has no Debug: the options print the password.
+pub(crate) struct Target {
+    tenant: TenantId,
     options: PgConnectOptions,
 }
 
@@ -39,6 +46,7 @@ pub(crate) struct PgOpener {
 
 pub(crate) struct Conn {
     id: u64,
+    tenant: TenantId,
     pool: PgPool,
     /// Out of its pool while it is idle: putting it in and out would cost a ping each time.
     held: Option<PoolConnection<Postgres>>,
@@ -60,16 +68,22 @@ impl PgOpener {
         Self { server, discard, ping_after, next: AtomicU64::new(0), doubts: AtomicU64::new(0), away: Away::default() }
     }
 
-    fn conn(&self, id: u64, pool: PgPool, held: Option<PoolConnection<Postgres>>) -> Conn {
-        Conn { id, pool, held, since: Instant::now(), doubts: self.doubts.load(Relaxed) }
+    /// Whether a connection needs no question before it is used.
+    fn fit(&self) -> impl Fn(&Conn) -> bool + use<> {
+        let (doubts, now, ping_after) = (self.doubts.load(Relaxed), Instant::now(), self.ping_after);
+        move |c| c.held.is_some() && c.doubts == doubts && now.saturating_duration_since(c.since) < ping_after
+    }
+
+    fn conn(&self, id: u64, tenant: TenantId, pool: PgPool, held: Option<PoolConnection<Postgres>>) -> Conn {
+        Conn { id, tenant, pool, held, since: Instant::now(), doubts: self.doubts.load(Relaxed) }
     }
 }
 
 impl Opener for PgOpener {
-    type Target = PgConnectOptions;
+    type Target = Target;
     type Conn = Conn;
 
-    async fn open(&self, target: &PgConnectOptions, slot: SlotId, limit: Duration) -> Result<Conn, sqlx::Error> {
+    async fn open(&self, target: &Target, slot: SlotId, limit: Duration) -> Result<Conn, sqlx::Error> {
         let id = self.next.fetch_add(1, Relaxed);
         let (server, discard) = (self.server.clone(), self.discard);
         let pool = PgPoolOptions::new()
@@ -88,13 +102,14 @@ impl Opener for PgOpener {
                     cleared.map(|()| true)
                 })
             })
-            .connect_lazy_with(target.clone());
+            .connect_lazy_with(target.options.clone());
         // The deadline is the caller's: sqlx's own pool asks a server that is starting or full again until then.
         let held = pool.acquire().await?;
-        Ok(self.conn(id, pool, Some(held)))
+        Ok(self.conn(id, target.tenant, pool, Some(held)))
     }
 
-    async fn close(&self, mut conn: Conn) {
+    async fn close(&self, mut conn: Conn, why: &'static str) {
+        tracing::debug!(tenant = %conn.tenant, why, "a connection is closed");
         if let Some(held) = conn.held.take() {
             let _ = held.close().await;
         }
@@ -131,7 +146,11 @@ impl PgServer {
     fn is_back(self: &Arc<Self>, slot: SlotId, id: u64, sound: bool) {
         let lent = self.engine().returned(slot, |conn| conn.id == id);
         match lent {
-            Some(conn) if sound => self.give_back(slot, self.opener.conn(id, conn.pool.clone(), None)),
+            Some(conn) if sound => {
+                let conn = self.opener.conn(id, conn.tenant, conn.pool.clone(), None);
+                let now = conn.since;
+                self.give_back(slot, conn, now);
+            }
             Some(_) => self.engine().abandon(slot),
             None => {}
         }
@@ -144,8 +163,8 @@ impl PgServer {
 }
 
 impl Member {
-    pub(crate) fn new(server: Arc<PgServer>, cap: u32, options: PgConnectOptions) -> Self {
-        Self { key: server.join(cap), server, options }
+    pub(crate) fn new(tenant: TenantId, server: Arc<PgServer>, cap: u32, options: PgConnectOptions) -> Self {
+        Self { key: server.join(cap), server, target: Target { tenant, options } }
     }
     /// Connections that are open, and how many of them are in use.
     pub(crate) fn usage(&self) -> (usize, usize) {
@@ -165,20 +184,25 @@ impl Member {
     }
     /// One that is idle and known to live: nothing is waited for.
     pub(crate) fn checkout(&self) -> Option<Checkout> {
-        let lease = self.server.checkout(self.key)?;
-        self.ready(lease).ok()
+        let (slot, conn) = self.server.checkout(self.key, self.server.opener.fit())?;
+        Some(self.taken(slot, conn))
     }
 
     /// `None`: it is retired.
     pub(crate) async fn acquire(&self) -> Result<Option<Checkout>, sqlx::Error> {
-        let Some(mut lease) = self.server.acquire(self.key, &self.options).await? else { return Ok(None) };
+        self.acquired().instrument(tracing::debug_span!("acquire", tenant = %self.target.tenant)).await
+    }
+
+    async fn acquired(&self) -> Result<Option<Checkout>, sqlx::Error> {
+        let Some(mut lease) = self.server.acquire(self.key, &self.target).await? else { return Ok(None) };
         lease = match self.ready(lease) {
             Ok(checkout) => return Ok(Some(checkout)),
             Err(lease) => lease,
         };
         if !self.revive(&mut lease).await {
+            tracing::debug!("an idle connection does not answer any more: another one is opened");
             self.server.doubt();
-            lease = self.server.reopen(lease, &self.options).await?;
+            lease = self.server.reopen(lease, &self.target).await?;
         }
         Ok(lease.conn.take().map(|conn| self.taken(lease.slot, conn)))
     }
@@ -188,10 +212,8 @@ impl Member {
     }
 
     fn ready(&self, mut lease: Lease<PgOpener>) -> Result<Checkout, Lease<PgOpener>> {
-        let doubts = self.server.opener.doubts.load(Relaxed);
-        let fit =
-            |c: &mut Conn| c.held.is_some() && c.doubts == doubts && c.since.elapsed() < self.server.opener.ping_after;
-        match lease.conn.take_if(fit) {
+        let fit = self.server.opener.fit();
+        match lease.conn.take_if(|conn| fit(conn)) {
             Some(conn) => Ok(self.taken(lease.slot, conn)),
             None => Err(lease),
         }
@@ -243,8 +265,9 @@ impl Checkout {
             return;
         }
         if let Some(mut conn) = self.conn.take() {
-            conn.since = Instant::now();
-            self.server.give_back(self.slot, conn);
+            let now = Instant::now();
+            conn.since = now;
+            self.server.give_back(self.slot, conn, now);
         }
     }
 
@@ -273,6 +296,9 @@ impl Checkout {
 
 impl Drop for Checkout {
     fn drop(&mut self) {
+        if self.conn.is_none() {
+            return;
+        }
         if Handle::try_current().is_ok() {
             drop(self.lend());
         } else if self.conn.take().is_some() {

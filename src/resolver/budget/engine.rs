@@ -49,6 +49,7 @@ pub(super) struct Engine<C> {
     queue: VecDeque<(Key, WaiterId, Instant)>,
     next: WaiterId,
     halvings: u32,
+    until_halving: u64,
     pub(super) counts: Counts,
 }
 
@@ -111,6 +112,7 @@ impl<C> Engine<C> {
             queue,
             next: 0,
             halvings: 0,
+            until_halving: HALF_LIFE * limit.max(1) as u64,
             counts,
         }
     }
@@ -169,25 +171,29 @@ impl<C> Engine<C> {
         self.tenants.get(key).and_then(Option::as_ref).is_none_or(|t| t.retired)
     }
 
-    /// A connection of the tenant's that is idle.
-    pub(super) fn checkout(&mut self, key: Key) -> Option<(SlotId, C)> {
-        self.count(key);
-        let slot = self.tenant(key)?.idle.pop()?;
-        match std::mem::replace(&mut self.slots[slot].state, State::Busy) {
-            State::Idle(conn) => {
-                self.counts.hits += 1;
-                Some((slot, conn))
-            }
+    /// The connection of the tenant's that has been idle for the shortest time, if it is `fit`.
+    pub(super) fn checkout(&mut self, key: Key, fit: impl FnOnce(&C) -> bool) -> Option<(SlotId, C)> {
+        let slot = *self.tenant(key)?.idle.last()?;
+        let state = &mut self.slots[slot].state;
+        let conn = match std::mem::replace(state, State::Busy) {
+            State::Idle(conn) if fit(&conn) => conn,
             other => {
-                self.slots[slot].state = other;
-                None
+                *state = other;
+                return None;
             }
-        }
+        };
+        self.tenant(key)?.idle.pop();
+        self.counts.hits += 1;
+        self.count(key);
+        Some((slot, conn))
     }
 
+    /// Somebody has asked: once for each, whether it gets one at once or waits.
     fn count(&mut self, key: Key) {
         self.counts.checkouts += 1;
-        if self.counts.checkouts.is_multiple_of(HALF_LIFE * self.limit.max(1) as u64) {
+        self.until_halving = self.until_halving.saturating_sub(1);
+        if self.until_halving == 0 {
+            self.until_halving = HALF_LIFE * self.limit.max(1) as u64;
             self.halvings += 1;
         }
         let halvings = self.halvings;
@@ -201,7 +207,9 @@ impl<C> Engine<C> {
     /// otherwise one that comes back soon may be cheaper than one more. `None`: it is retired.
     pub(super) fn wait(&mut self, key: Key, now: Instant, to: oneshot::Sender<Grant<C>>) -> Option<(WaiterId, bool)> {
         let id = self.next;
-        let tenant = self.tenant(key).filter(|t| !t.retired)?;
+        self.tenant(key).filter(|t| !t.retired)?;
+        self.count(key);
+        let tenant = self.tenant(key)?;
         let growing = tenant.open + tenant.growing == 0;
         tenant.growing += usize::from(growing);
         tenant.waiters.push_back(Waiter { id, since: now, growing, to });

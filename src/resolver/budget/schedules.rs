@@ -40,7 +40,7 @@ impl Opener for Fake {
         self.most.fetch_max(open, SeqCst);
         Ok(Conn { tenant: target.0, open: self.open.clone() })
     }
-    async fn close(&self, conn: Conn) {
+    async fn close(&self, conn: Conn, _: &'static str) {
         tokio::time::sleep(Duration::from_millis(rand::random_range(0..2))).await;
         drop(conn);
     }

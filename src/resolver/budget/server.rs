@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug_span};
 
 /// Connections that are being closed may take so long; a server that does not answer does not hold its slot for longer.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ pub(crate) trait Opener: Send + Sync + 'static {
     fn open(
         &self, target: &Self::Target, slot: SlotId, limit: Duration,
     ) -> impl Future<Output = Result<Self::Conn, sqlx::Error>> + Send;
-    fn close(&self, conn: Self::Conn) -> impl Future<Output = ()> + Send;
+    fn close(&self, conn: Self::Conn, why: &'static str) -> impl Future<Output = ()> + Send;
     /// Whether a connection that was lent is gone without a word.
     fn is_gone(conn: &Self::Conn) -> bool;
 }
@@ -101,10 +102,9 @@ impl<O: Opener> Server<O> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An idle connection of the tenant's, now.
-    pub(crate) fn checkout(self: &Arc<Self>, key: Key) -> Option<Lease<O>> {
-        let (slot, conn) = self.engine().checkout(key)?;
-        Some(self.lease(slot, Some(conn)))
+    /// An idle connection of the tenant's, now, and with nothing that gives it back.
+    pub(super) fn checkout(&self, key: Key, fit: impl FnOnce(&O::Conn) -> bool) -> Option<(SlotId, O::Conn)> {
+        self.engine().checkout(key, fit)
     }
 
     /// One that is idle, or the next one; opened if need be. `None`: the tenant is retired.
@@ -114,15 +114,15 @@ impl<O: Opener> Server<O> {
     pub(crate) async fn acquire(
         self: &Arc<Self>, key: Key, target: &O::Target,
     ) -> Result<Option<Lease<O>>, sqlx::Error> {
-        if let Some(lease) = self.checkout(key) {
-            return Ok(Some(lease));
+        if let Some((slot, conn)) = self.checkout(key, |_| true) {
+            return Ok(Some(self.lease(slot, Some(conn))));
         }
         let began = Instant::now();
         let until = began + self.acquire;
         let (to, grant) = oneshot::channel();
         let Some((id, first)) = self.engine().wait(key, began.into_std(), to) else { return Ok(None) };
         let waiting = Waiting { server: self.clone(), key, id, grant, began, until };
-        match waiting.get(first).await {
+        match waiting.get(first).instrument(debug_span!("wait for the budget")).await {
             Ok(Some((lease, permit))) if lease.to_open => {
                 self.open_in(lease, target, permit, began, until).await.map(Some)
             }
@@ -144,11 +144,12 @@ impl<O: Opener> Server<O> {
         let _permit = permit.or_else(|| self.gate.clone().try_acquire_owned().ok());
         if let Some(old) = lease.conn.take() {
             // A future that is dropped here drops the old connection with it: its socket is closed either way.
-            let _ = timeout(CLOSING, self.opener.close(old)).await;
+            let _ = timeout(CLOSING, self.opener.close(old, "another tenant needs its place")).await;
         }
         let tried = Instant::now();
         let limit = until.saturating_duration_since(tried);
-        match timeout(limit, self.opener.open(target, lease.slot, limit)).await {
+        let open = self.opener.open(target, lease.slot, limit).instrument(debug_span!("open a connection"));
+        match timeout(limit, open).await {
             Ok(Ok(conn)) => {
                 lease.conn = Some(conn);
                 lease.to_open = false;
@@ -182,20 +183,20 @@ impl<O: Opener> Server<O> {
     }
 
     /// Gives it to whoever is next.
-    pub(super) fn give_back(self: &Arc<Self>, slot: SlotId, conn: O::Conn) {
-        let surplus = self.engine().release(slot, conn, std::time::Instant::now());
+    pub(super) fn give_back(self: &Arc<Self>, slot: SlotId, conn: O::Conn, now: std::time::Instant) {
+        let surplus = self.engine().release(slot, conn, now);
         if let Some(conn) = surplus {
-            self.close_one(slot, conn);
+            self.close_one(slot, conn, "its tenant was retired, or the budget has shrunk");
         }
     }
 
     /// Closes a connection, and then frees its slot.
-    fn close_one(self: &Arc<Self>, slot: SlotId, conn: O::Conn) {
+    fn close_one(self: &Arc<Self>, slot: SlotId, conn: O::Conn, why: &'static str) {
         let closing = Closing { server: self.clone(), slot };
         // Without a runtime, at the end of a program, it is cut.
         let Ok(runtime) = Handle::try_current() else { return };
         let close = async move {
-            let _ = timeout(CLOSING, closing.server.opener.close(conn)).await;
+            let _ = timeout(CLOSING, closing.server.opener.close(conn, why)).await;
         };
         self.tasks.spawn_on(close, &runtime);
     }
@@ -208,7 +209,7 @@ impl<O: Opener> Server<O> {
             engine.spare(reserve)
         };
         if let Some((slot, conn)) = spare {
-            self.close_one(slot, conn);
+            self.close_one(slot, conn, "its place is kept free for whoever comes next");
         }
     }
 
@@ -223,7 +224,8 @@ impl<O: Opener> Server<O> {
     }
     pub(crate) fn retire(self: &Arc<Self>, key: Key) {
         let idle = self.engine().retire(key);
-        idle.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn));
+        idle.into_iter()
+            .for_each(|(slot, conn)| self.close_one(slot, conn, "its tenant was forgotten, changed or closed"));
     }
     pub(crate) fn leave(self: &Arc<Self>, key: Key) {
         self.retire(key);
@@ -232,13 +234,13 @@ impl<O: Opener> Server<O> {
     /// From now on at most so many, as soon as what is out comes back.
     pub(crate) fn resize(self: &Arc<Self>, budget: u32) {
         let surplus = self.engine().resize(budget as usize);
-        surplus.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn));
+        surplus.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn, "the budget has shrunk"));
     }
 
     /// Nothing is given out any more; what is idle is closed, what is out when it comes back.
     pub(crate) fn close(self: &Arc<Self>) {
         let idle = self.engine().close();
-        idle.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn));
+        idle.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn, "the resolver was closed"));
     }
     /// After [`close`](Self::close): until nothing is open any more.
     pub(crate) async fn closed(&self) {
@@ -347,13 +349,13 @@ impl<O: Opener> Drop for Waiting<O> {
 impl<O: Opener> Drop for Lease<O> {
     fn drop(&mut self) {
         match (self.conn.take(), self.to_open) {
-            (Some(conn), false) => self.server.give_back(self.slot, conn),
+            (Some(conn), false) => self.server.give_back(self.slot, conn, std::time::Instant::now()),
             (Some(old), true) => {
                 let mut engine = self.server.engine();
                 engine.vacate(self.slot);
                 engine.closes(self.slot);
                 drop(engine);
-                self.server.close_one(self.slot, old);
+                self.server.close_one(self.slot, old, "another tenant needed its place");
             }
             (None, true) => self.server.engine().abandon(self.slot),
             (None, false) => {}

@@ -91,6 +91,20 @@ impl<'a> Acquire<'a> for &'_ TenantPool {
     }
 }
 
+impl TenantPool {
+    /// What a call does before and after its statement, and no statement: for benchmarks.
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire).
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub async fn out_and_in(&self) -> Result<(), sqlx::Error> {
+        let pool = self.clone();
+        let connection = pool.checkout().await?;
+        done(connection, true, Ok(()))
+    }
+}
+
 /// The connection goes back as it is if nothing of this call is left in it.
 fn done<T>(connection: Checked, whole: bool, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
     match &outcome {

@@ -64,11 +64,8 @@ impl PooledResolver {
         let settings = &self.0.settings;
         let member = |entry: &TenantDatabase| {
             let server = self.0.server(&entry.host, entry.port)?;
-            Ok::<_, ResolveError>(Member::new(
-                server,
-                settings.max_connections_per_tenant,
-                connect::options(entry, &password),
-            ))
+            let options = connect::options(entry, &password);
+            Ok::<_, ResolveError>(Member::new(tenant.id(), server, settings.max_connections_per_tenant, options))
         };
         let primary = Arc::new(member(&entries.primary)?);
         let replica = entries.replica.as_deref().map(member).transpose()?;

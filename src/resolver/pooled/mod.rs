@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 mod builder;
 mod cache;
+mod clock;
 mod cold;
 mod flight;
 mod names;
@@ -149,7 +150,7 @@ impl Shared {
     }
 
     fn cached(&self, tenant: &TenantRef<'_>) -> Option<TenantPool> {
-        self.names.get(tenant, Instant::now())
+        self.names.hit(tenant)
     }
 
     fn retire(&self, pools: impl IntoIterator<Item = TenantPool>) {

@@ -1,5 +1,6 @@
 //! Answers by name, read without a lock: a hit costs tens of nanoseconds, however many ask.
 use super::super::TenantPool;
+use super::clock::Clock;
 use crate::tenant::{TenantId, TenantRef};
 use foldhash::fast::RandomState;
 use papaya::{Equivalent, HashMap};
@@ -10,12 +11,14 @@ use std::time::{Duration, Instant};
 
 /// In nanoseconds.
 const NOW_AND_THEN: u64 = 500_000;
+/// What counts for less than this, in nanoseconds, is measured by the exact time.
+const LONG: u64 = 1_000_000_000;
 
 pub(super) struct Names {
     answers: HashMap<TenantRef<'static>, Answer, RandomState>,
     /// In nanoseconds; it may change.
     fresh_for: AtomicU64,
-    start: Instant,
+    clock: Clock,
 }
 
 struct Answer {
@@ -37,7 +40,8 @@ impl Used {
 
 impl Names {
     pub(super) fn new(fresh_for: Duration, start: Instant) -> Self {
-        let this = Self { answers: HashMap::with_hasher(RandomState::default()), fresh_for: AtomicU64::new(0), start };
+        let answers = HashMap::with_hasher(RandomState::default());
+        let this = Self { answers, fresh_for: AtomicU64::new(0), clock: Clock::new(start) };
         this.count_for(fresh_for);
         this
     }
@@ -51,14 +55,14 @@ impl Names {
         now.saturating_sub(answer.at) < self.fresh_for.load(Relaxed)
     }
 
-    fn since_start(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.start);
-        since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
+    /// The handle of a name whose last answer still counts.
+    pub(super) fn hit(&self, name: &TenantRef<'_>) -> Option<TenantPool> {
+        let long = self.fresh_for.load(Relaxed) >= LONG;
+        self.get_at(name, if long { self.clock.roughly() } else { self.clock.exactly() })
     }
 
-    /// The handle of a name whose last answer still counts.
-    pub(super) fn get(&self, name: &TenantRef<'_>, now: Instant) -> Option<TenantPool> {
-        let (answers, now) = (self.answers.pin(), self.since_start(now));
+    fn get_at(&self, name: &TenantRef<'_>, now: u64) -> Option<TenantPool> {
+        let answers = self.answers.pin();
         let answer = answers.get(&Name(name))?;
         if !self.counts(answer, now) {
             return None;
@@ -70,12 +74,17 @@ impl Names {
         Some(answer.handle.clone())
     }
 
+    #[cfg(test)]
+    pub(super) fn get(&self, name: &TenantRef<'_>, now: Instant) -> Option<TenantPool> {
+        self.get_at(name, self.clock.at(now))
+    }
+
     pub(super) fn mark(&self, used: &Used, now: Instant) {
-        used.0.store(self.since_start(now), Relaxed);
+        used.0.store(self.clock.at(now), Relaxed);
     }
 
     pub(super) fn insert(&self, name: TenantRef<'static>, handle: TenantPool, at: Instant, used: Used) {
-        let answer = Answer { tenant: handle.tenant().id(), at: self.since_start(at), handle, used };
+        let answer = Answer { tenant: handle.tenant().id(), at: self.clock.at(at), handle, used };
         self.answers.pin().insert(name, answer);
     }
 
@@ -84,7 +93,7 @@ impl Names {
     }
 
     pub(super) fn forget_expired(&self, now: Instant) {
-        let now = self.since_start(now);
+        let now = self.clock.at(now);
         self.answers.pin().retain(|_, answer| self.counts(answer, now));
     }
 

@@ -1,0 +1,86 @@
+//! Throughput and the slowest requests over the number of tenants: one budget, a pool for each tenant, PgBouncer.
+//! Measured in turn, several rounds; the medians become `benches/pool/tenants.svg`.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+use chart::{Axis, Panel, Point, Series};
+use pool::bouncer::Bouncer;
+use pool::hosts::Hosts;
+use pool::load::{Load, Zipf};
+use pool::peers::{BUDGET, TASKS, bounced, ours, pools, theirs};
+use tenantry::testing::TestServer;
+
+mod chart;
+#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+#[path = "pool/parts.rs"]
+mod pool;
+
+const TENANTS: [usize; 6] = [10, 30, 60, 100, 200, 300];
+const ROUNDS: usize = 3;
+const NAMES: [&str; 3] = ["tenantry: one budget", "a PgPool for each tenant", "PgBouncer, session mode"];
+
+/// By competitor, number of tenants and round.
+type Measured = Vec<Vec<Vec<Load>>>;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let builder = TestServer::builder().setting("max_connections", "100");
+    let server: &'static TestServer = Box::leak(Box::new(builder.start().await.unwrap()));
+    println!("{}", server.describe());
+    let hosts = Hosts::new(server, TENANTS[TENANTS.len() - 1]).await;
+    let mut measured: Measured = NAMES.iter().map(|_| TENANTS.iter().map(|_| vec![]).collect()).collect();
+    for round in 0..ROUNDS {
+        for (at, tenants) in TENANTS.into_iter().enumerate() {
+            println!("{tenants} tenants, round {}:", round + 1);
+            let zipf = Zipf::new(tenants);
+            measured[0][at].push(ours(&hosts, &zipf).await);
+            measured[1][at].push(theirs(NAMES[1], pools(server, tenants), &zipf, true).await);
+            let bouncer = Bouncer::start(server, "session", BUDGET).expect("PgBouncer is installed");
+            measured[2][at].push(theirs(NAMES[2], bounced(&bouncer, server, tenants, true), &zipf, false).await);
+        }
+    }
+    let to = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pool/tenants.svg");
+    std::fs::write(to, picture(&measured)).unwrap();
+    println!("benches/pool/tenants.svg is written");
+}
+
+fn picture(measured: &Measured) -> String {
+    let rate = Panel {
+        title: "Throughput",
+        x: axis_of_tenants(),
+        y: Axis { label: "answered queries per second", logarithmic: true, ticks: vec![] },
+        series: series(measured, |load| load.rate),
+    };
+    let slowest = Panel {
+        title: "The slowest of a hundred",
+        x: axis_of_tenants(),
+        y: Axis { label: "99th percentile, in milliseconds", logarithmic: true, ticks: vec![] },
+        series: series(measured, |load| load.p99.as_secs_f64() * 1e3),
+    };
+    let words = [
+        format!(
+            "{TASKS} tasks ask SELECT 1 without a pause, tenants by Zipf's law; max_connections = 100, budget {BUDGET}."
+        ),
+        format!(
+            "Medians of {ROUNDS} rounds. Hollow: some requests failed; the throughput is of those that were answered."
+        ),
+    ];
+    chart::svg(&[rate, slowest], &words)
+}
+
+fn axis_of_tenants() -> Axis {
+    let ticks = TENANTS.iter().map(|n| *n as f64).collect();
+    Axis { label: "tenants, each with a database of its own", logarithmic: true, ticks }
+}
+
+fn series(measured: &Measured, figure: fn(&Load) -> f64) -> Vec<Series> {
+    let of = |(name, by_tenants): (&'static str, &Vec<Vec<Load>>)| Series {
+        name,
+        points: TENANTS.iter().zip(by_tenants).map(|(tenants, rounds)| point(*tenants, rounds, figure)).collect(),
+    };
+    NAMES.into_iter().zip(measured).map(of).collect()
+}
+
+fn point(tenants: usize, rounds: &[Load], figure: fn(&Load) -> f64) -> Point {
+    let mut values: Vec<f64> = rounds.iter().map(figure).collect();
+    values.sort_by(f64::total_cmp);
+    Point { x: tenants as f64, y: values[values.len() / 2], hollow: rounds.iter().any(|load| load.errors > 0) }
+}

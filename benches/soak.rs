@@ -1,0 +1,173 @@
+//! Ten thousand tenants in one process, a thousand of them in use, for minutes: nothing may grow.
+//! `-- --minutes 10` runs for so long (one by default) and draws `benches/pool/soak.svg`; `--databases 100` makes fewer.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+use chart::{Axis, Panel, Point, Series};
+use pool::hosts::{Hosts, slug};
+use pool::load::Zipf;
+use pool::peers::{BUDGET, TASKS, ask_by_name};
+use ratio::{Goal, Row};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tenantry::ConnectionResolver;
+use tenantry::resolver::PooledResolver;
+use tenantry::testing::TestServer;
+
+mod chart;
+#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+#[path = "pool/parts.rs"]
+mod pool;
+mod ratio;
+
+const REGISTERED: usize = 10_000;
+const EACH: Duration = Duration::from_secs(5);
+/// Pages of the allocator and caches fill in this time; what comes after it counts.
+const FILLED: Duration = Duration::from_secs(60);
+
+/// What was seen in one interval.
+struct Sample {
+    minutes: f64,
+    megabytes: f64,
+    p99: f64,
+    rate: f64,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let minutes = argument("--minutes").unwrap_or(1.0);
+    let databases = argument("--databases").unwrap_or(1000.0) as usize;
+    let builder = TestServer::builder().setting("max_connections", "100");
+    let server: &'static TestServer = Box::leak(Box::new(builder.start().await.unwrap()));
+    println!("{}", server.describe());
+    let began = Instant::now();
+    Hosts::new(server, databases).await;
+    println!("{databases} databases in {:.0} s", began.elapsed().as_secs_f64());
+    let hosts = Hosts::named(server, REGISTERED);
+    // As a host has it: answers count for five seconds.
+    let resolver = PooledResolver::builder(hosts.clone(), hosts).max_connections(BUDGET).build();
+    let samples = watch(&resolver, databases, Duration::from_secs_f64(minutes * 60.0)).await;
+    let stats = resolver.stats();
+    println!("{:?}, {:?}", resolver, stats[0].1);
+    resolver.close().await;
+    if minutes >= 2.0 {
+        let to = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pool/soak.svg");
+        std::fs::write(to, picture(&samples, databases)).unwrap();
+        println!("benches/pool/soak.svg is written");
+    }
+    ratio::report_rows("soak", &rows(&samples)).unwrap();
+}
+
+fn argument(name: &str) -> Option<f64> {
+    std::env::args().skip_while(|a| a != name).nth(1)?.parse().ok()
+}
+
+/// Those in use are asked by Zipf's law, without a pause; all others are resolved one after the other, over and over.
+async fn watch(resolver: &PooledResolver, in_use: usize, time: Duration) -> Vec<Sample> {
+    let (times, over) = (Arc::new(Times::new()), Arc::new(AtomicBool::new(false)));
+    let zipf = Zipf::new(in_use);
+    let mut tasks = vec![];
+    for _ in 0..TASKS {
+        let (resolver, zipf, times, over) = (resolver.clone(), zipf.clone(), times.clone(), over.clone());
+        tasks.push(tokio::spawn(async move {
+            while !over.load(Relaxed) {
+                let clock = Instant::now();
+                let done = ask_by_name(&resolver, zipf.pick()).await;
+                times.add(clock.elapsed(), done.is_err());
+            }
+        }));
+    }
+    let (others, stop) = (resolver.clone(), over.clone());
+    tasks.push(tokio::spawn(async move {
+        for n in (in_use..REGISTERED).cycle().take_while(|_| !stop.load(Relaxed)) {
+            others.resolve(slug(n).as_str().into()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }));
+    let (began, mut samples) = (Instant::now(), vec![]);
+    while began.elapsed() < time {
+        tokio::time::sleep(EACH).await;
+        let sample = times.take(began.elapsed());
+        println!(
+            "{:5.2} min {:7.1} MB   p99 {:7.1} ms {:6.0} ops/s {} errors",
+            sample.minutes,
+            sample.megabytes,
+            sample.p99,
+            sample.rate,
+            times.errors.load(Relaxed)
+        );
+        samples.push(sample);
+    }
+    over.store(true, Relaxed);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(times.errors.load(Relaxed), 0, "requests failed");
+    samples
+}
+
+/// How long requests took, in steps of a twelfth: what measures must not grow itself.
+struct Times {
+    counts: Vec<AtomicU64>,
+    errors: AtomicU64,
+}
+
+const STEP: f64 = 1.08;
+
+impl Times {
+    fn new() -> Self {
+        Self { counts: (0..256).map(|_| AtomicU64::new(0)).collect(), errors: AtomicU64::new(0) }
+    }
+    fn add(&self, took: Duration, failed: bool) {
+        let at = (took.as_micros().max(1) as f64).log(STEP) as usize;
+        self.counts[at.min(255)].fetch_add(1, Relaxed);
+        self.errors.fetch_add(u64::from(failed), Relaxed);
+    }
+    /// Of the time since the last call.
+    fn take(&self, since: Duration) -> Sample {
+        let counts: Vec<u64> = self.counts.iter().map(|n| n.swap(0, Relaxed)).collect();
+        let (all, mut seen) = (counts.iter().sum::<u64>(), 0);
+        let slowest = counts.iter().position(|n| {
+            seen += n;
+            seen * 100 >= all * 99
+        });
+        let p99 = STEP.powi(slowest.unwrap_or(0) as i32 + 1) / 1e3;
+        let megabytes = pool::peers::resident() / f64::from(1 << 20);
+        Sample { minutes: since.as_secs_f64() / 60.0, megabytes, p99, rate: all as f64 / EACH.as_secs_f64() }
+    }
+}
+
+fn rows(samples: &[Sample]) -> Vec<Row> {
+    let filled = samples.iter().position(|s| s.minutes * 60.0 >= FILLED.as_secs_f64()).unwrap_or(0);
+    // Three samples each: one alone is chance.
+    let mean = |of: &[Sample], figure: fn(&Sample) -> f64| of.iter().map(figure).sum::<f64>() / of.len() as f64;
+    let first = &samples[filled..(filled + 3).min(samples.len())];
+    let last = &samples[samples.len().saturating_sub(3)..];
+    let pair = |figure| [(mean(last, figure), mean(first, figure))];
+    vec![
+        Row::of("memory at the end / after a minute", "MB", Goal::AtMost(1.05), &pair(|s| s.megabytes)),
+        Row::of("p99 at the end / after a minute", "ms", Goal::AtMost(1.5), &pair(|s| s.p99)),
+    ]
+}
+
+fn picture(samples: &[Sample], in_use: usize) -> String {
+    let panel = |title, label, figure: fn(&Sample) -> f64| Panel {
+        title,
+        x: Axis { label: "minutes", logarithmic: false, ticks: vec![] },
+        y: Axis { label, logarithmic: false, ticks: vec![] },
+        series: vec![Series {
+            name: title,
+            points: samples.iter().map(|s| Point { x: s.minutes, y: figure(s), hollow: false }).collect(),
+        }],
+    };
+    let words = [
+        format!(
+            "{REGISTERED} tenants resolved over and over in one process, with answers that count for five seconds."
+        ),
+        format!(
+            "Of them {in_use}, each with a database, are asked by {TASKS} tasks by Zipf's law; {BUDGET} connections."
+        ),
+    ];
+    let memory = panel("Resident memory", "megabytes", |s| s.megabytes);
+    let p99 = panel("The slowest of a hundred", "99th percentile, in milliseconds", |s| s.p99);
+    chart::svg(&[memory, p99], &words)
+}
