@@ -104,7 +104,7 @@ impl Case {
         // What is no URI never reaches a rule.
         let fits = format!("http://{}/", target.0).parse::<axum::http::Uri>().is_ok_and(|uri| uri.host().is_some());
         Self {
-            route: *dice.of(ROUTES),
+            route: ROUTES[dice.0.random_range(0..ROUTES.len())],
             segment: dice.slug(),
             target: Some(target).filter(|(_, means)| fits && *means != Spoilt && dice.one_in(4)),
             hosts: dice.some(Dice::host),

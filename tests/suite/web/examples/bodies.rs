@@ -24,8 +24,8 @@ async fn idle(site: &Site) -> Vec<TcpStream> {
 async fn bodies(site: &Site, host: &str, path: &str) {
     let head = |more: &str| format!("POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{more}\r\n\r\n");
     let huge = format!("{}{}", head("content-length: 10000000"), "x".repeat(2 * FORM));
-    let chunks = format!("{}8000\r\n{}\r\n", head("transfer-encoding: chunked"), "x".repeat(0x8000));
-    let chunks = format!("{chunks}{}", format!("8000\r\n{}\r\n", "x".repeat(0x8000)).repeat(4));
+    let chunk = format!("8000\r\n{}\r\n", "x".repeat(0x8000));
+    let chunks = head("transfer-encoding: chunked") + &chunk.repeat(5);
     let slow = head("content-length: 100") + "password=";
     let broken = head("transfer-encoding: chunked") + "5\r\nabcde\r\nzz\r\n";
     let asks = [(huge, 413), (chunks, 413), (slow, 408), (broken, 400)];
