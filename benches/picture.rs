@@ -33,7 +33,7 @@ async fn main() {
             let zipf = Zipf::new(tenants);
             measured[0][at].push(ours(&hosts, &zipf).await);
             measured[1][at].push(theirs(NAMES[1], pools(server, tenants), &zipf, true).await);
-            let bouncer = Bouncer::start(server, "session", BUDGET).expect("PgBouncer is installed");
+            let bouncer = Bouncer::start(server, "session", BUDGET).unwrap();
             measured[2][at].push(theirs(NAMES[2], bounced(&bouncer, server, tenants, true), &zipf, false).await);
         }
     }

@@ -270,14 +270,27 @@ mod tests {
     async fn a_slow_read_replaces_no_newer_one() {
         let (mut cache, now) = (cache(9), Instant::now());
         let (pool, entry) = found("acme", "a");
-        let rotated = TenantDatabase { generation: crate::database::Generation(2), ..entry.clone() };
+        let mut rotated = entry.clone();
+        rotated.primary.generation = crate::database::Generation(2);
         let (slow, quick) = (cache.ticket(now), cache.ticket(now));
         let new = TenantPool::from_pool(pool.tenant().clone(), PgPool::connect_lazy("postgres://new").unwrap());
         cache.keep(&slug("acme"), new, rotated.clone(), quick);
         let (counts, retired) = cache.keep(&slug("acme"), pool.clone(), entry.clone(), slow);
         assert_eq!((counts.own().connect_options().get_host(), retired.len()), ("new", 0));
-        assert!(cache.of_entry(&entry).is_none() && cache.of_entry(&rotated).is_some());
+        assert!(cache.of_entries(&entry).is_none() && cache.of_entries(&rotated).is_some());
         assert_eq!(resolve(&mut cache, "acme", &(pool, entry), now), 1, "an older generation, read later, counts");
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_comes_or_goes_is_another_place() {
+        let (mut cache, now) = (cache(9), Instant::now());
+        let (pool, alone) = found("acme", "a");
+        let replica = Box::new(TenantDatabase::replica_of(&alone.primary, "b", 5432));
+        let both = Entries { replica: Some(replica), ..alone.clone() };
+        resolve(&mut cache, "acme", &(pool.clone(), alone.clone()), now);
+        assert_eq!(resolve(&mut cache, "acme", &(pool.clone(), both.clone()), now), 1, "the connections go");
+        assert_eq!(resolve(&mut cache, "acme", &(pool.clone(), both), now), 0);
+        assert_eq!(resolve(&mut cache, "acme", &(pool, alone), now), 1);
     }
 
     #[tokio::test]
