@@ -37,19 +37,27 @@ pub(crate) async fn ours(hosts: &Hosts, zipf: &Zipf) -> Load {
     ours_with_misses(hosts, zipf).await.0
 }
 
-/// With the part of requests for which a connection was opened.
+/// With the part of requests for which a connection was opened, once it is known who asks how often.
 pub(crate) async fn ours_with_misses(hosts: &Hosts, zipf: &Zipf) -> (Load, f64) {
     let resolver = resolver(hosts, BUDGET);
     let at = resolver.clone();
     let load = run(TASKS, zipf, WARM, COUNTED, move |n| {
         let resolver = at.clone();
         async move { ask_by_name(&resolver, n).await }
-    })
-    .await;
+    });
+    let warm = async {
+        tokio::time::sleep(WARM).await;
+        opened_and_asked(&resolver)
+    };
+    let (load, before) = tokio::join!(load, warm);
     tell("ours", &load);
-    let (opened, asked) = resolver.stats().iter().fold((0, 0), |(o, a), (_, s)| (o + s.connects, a + s.checkouts));
+    let after = opened_and_asked(&resolver);
     resolver.close().await;
-    (load, opened as f64 / asked.max(1) as f64)
+    (load, (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64)
+}
+
+fn opened_and_asked(resolver: &PooledResolver) -> (u64, u64) {
+    resolver.stats().iter().fold((0, 0), |(o, a), (_, s)| (o + s.connects, a + s.checkouts))
 }
 
 pub(crate) fn pools(server: &TestServer, tenants: usize) -> Arc<Vec<PgPool>> {
