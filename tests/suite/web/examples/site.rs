@@ -8,9 +8,11 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 #[allow(dead_code, reason = "what starts a server and a landlord for a person at the keyboard")]
+#[allow(clippy::duplicate_mod, reason = "each example has the SaaS in itself")]
 #[path = "../../../../examples/actix.rs"]
 mod actix_example;
 #[allow(dead_code, reason = "what starts a server and a landlord for a person at the keyboard")]
+#[allow(clippy::duplicate_mod, reason = "each example has the SaaS in itself")]
 #[path = "../../../../examples/axum.rs"]
 mod axum_example;
 pub(super) use axum_example::saas::{FORM, HEAD_TIME, MIGRATIONS, raise_file_limit};
