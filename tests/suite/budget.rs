@@ -17,6 +17,24 @@ async fn whose(db: &TenantPool) -> Result<String, sqlx::Error> {
     sqlx::query_scalar("SELECT current_database()::text").fetch_one(db).await
 }
 
+/// Where nothing ever waits for the server: as a fast one looks to a slow program.
+#[tokio::test]
+async fn a_task_that_asks_without_a_pause_lets_the_others_of_its_thread_run() {
+    let mut world = World::new().await;
+    world.tenant("acme").await;
+    let resolver = world.resolver().build();
+    let db = resolver.resolve("acme".into()).await.unwrap();
+    whose(&db).await.unwrap();
+    let other = tokio::spawn(async {});
+    for _ in 0..1000 {
+        db.out_and_in().await.unwrap();
+        if other.is_finished() {
+            return resolver.close().await;
+        }
+    }
+    panic!("a thousand calls, and nobody else had a turn");
+}
+
 /// Twenty tenants, sixty tasks, six connections; futures are dropped, transactions left, sessions killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_never_sees_more_than_the_budget_and_nobody_another_ones_rows() {
