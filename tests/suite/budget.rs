@@ -20,7 +20,7 @@ async fn whose(db: &TenantPool) -> Result<String, sqlx::Error> {
 /// Where nothing ever waits for the server: as a fast one looks to a slow program.
 #[tokio::test]
 async fn a_task_that_asks_without_a_pause_lets_the_others_of_its_thread_run() {
-    let mut world = World::new().await;
+    let world = World::new().await;
     world.tenant("acme").await;
     let resolver = world.resolver().build();
     let db = resolver.resolve("acme".into()).await.unwrap();
