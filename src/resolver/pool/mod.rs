@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Postgres, Transaction};
-use std::cell::Cell;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{fmt, future::Future};
@@ -220,7 +219,7 @@ impl TenantPool {
     }
 
     /// A retired member was evicted or its login replaced: there is another one, as often as that happens within the
-    /// limit. A refused login is looked up again once; on a replica too, and then the primary is asked, which knows each
+    /// limit. A refused login is looked up again once, each one; on a replica too, and then the primary is asked, which knows each
     /// login first.
     async fn renewing(&self, mut at: Budgeted) -> Result<Checked, sqlx::Error> {
         let (mut reads, mut looked_up) = (self.0.reads, false);
@@ -251,7 +250,11 @@ impl TenantPool {
             tokio::task::yield_now().await;
             match at.renewal.renew(self.0.tenant.id()).await {
                 Ok(newer) => match &newer.0.source {
-                    Source::Budget(newer) => at = newer.clone(),
+                    Source::Budget(newer) => {
+                        // Another rotation may have come in between: what is refused once more is another login.
+                        looked_up &= Arc::ptr_eq(&newer.primary, &at.primary);
+                        at = newer.clone();
+                    }
                     Source::Own(pool) => return pool.acquire().await.map(Checked::Own),
                 },
                 // What the replica says is no reason to fail: the primary may still have connections.
@@ -263,14 +266,12 @@ impl TenantPool {
 }
 
 /// Where the server answers sooner than a task goes on, nothing in a query ever waits: one that asks without a pause would
-/// keep its thread from all other tasks, and tokio's own budget knows nothing of what sqlx reads. So some calls of each
-/// thread wait for one turn.
+/// keep its thread from all other tasks, and tokio's own budget knows nothing of what sqlx reads. So each call takes a part
+/// of it: after sixteen in a row that never waited the others have a turn.
 async fn take_turns() {
-    const CALLS: u32 = 8;
-    thread_local! { static MADE: Cell<u32> = const { Cell::new(0) } }
-    if MADE.replace(MADE.get() + 1) >= CALLS {
-        MADE.set(0);
-        tokio::task::yield_now().await;
+    const PART: u32 = 8;
+    for _ in 0..PART {
+        tokio::task::coop::consume_budget().await;
     }
 }
 
