@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Postgres, Transaction};
+use std::cell::Cell;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{fmt, future::Future};
@@ -219,8 +220,8 @@ impl TenantPool {
     }
 
     /// A retired member was evicted or its login replaced: there is another one, as often as that happens within the
-    /// limit. A refused login is looked up again once, each one; on a replica too, and then the primary is asked, which knows each
-    /// login first.
+    /// limit. A refused login is looked up again once, each one; on a replica too, and then the primary is asked, which
+    /// knows each login first.
     async fn renewing(&self, mut at: Budgeted) -> Result<Checked, sqlx::Error> {
         let (mut reads, mut looked_up) = (self.0.reads, false);
         loop {
@@ -266,13 +267,20 @@ impl TenantPool {
 }
 
 /// Where the server answers sooner than a task goes on, nothing in a query ever waits: one that asks without a pause would
-/// keep its thread from all other tasks, and tokio's own budget knows nothing of what sqlx reads. So each call takes a part
-/// of it: after sixteen in a row that never waited the others have a turn.
+/// keep its thread from all other tasks, and tokio's own budget knows nothing of what sqlx reads. So a task that made this
+/// thread's last calls, all of them, lets the others have a turn: where others had one in between, nobody has to.
 async fn take_turns() {
-    const PART: u32 = 8;
-    for _ in 0..PART {
-        tokio::task::coop::consume_budget().await;
+    const IN_A_ROW: u32 = 16;
+    type Last = (Option<tokio::task::Id>, u32);
+    thread_local! { static LAST: Cell<Last> = const { Cell::new((None, 0)) } }
+    let task = tokio::task::try_id();
+    let (last, calls) = LAST.get();
+    let calls = if last == task { calls + 1 } else { 1 };
+    if calls < IN_A_ROW {
+        return LAST.set((task, calls));
     }
+    LAST.set((task, 0));
+    tokio::task::yield_now().await;
 }
 
 /// A connection on loan. Unless it is said to be [`clean`](Self::clean), it is not trusted when it comes back.
