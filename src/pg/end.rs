@@ -140,6 +140,15 @@ async fn connecting_now(session: &mut PgConnection, database: &DatabaseName) -> 
     found.map_err(ClusterError::sql("looking for sessions that are connecting"))
 }
 
+/// Asks once what ending the sessions of a login will ask: the first time costs milliseconds, since the session has not
+/// met these catalogs yet. It changes nothing.
+pub(crate) async fn look_ahead(
+    session: &mut PgConnection, database: &DatabaseName, login: &RoleName,
+) -> Result<(), ClusterError> {
+    connecting_now(session, database).await?;
+    by_roles(session, &[login], false).await.map(drop)
+}
+
 /// One call each: a session that we may not end (42501) is not ours, and must not keep us from the others.
 async fn terminate(session: &mut PgConnection, pid: i32) -> Result<(), ClusterError> {
     match sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(session).await {

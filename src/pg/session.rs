@@ -17,6 +17,8 @@ pub(crate) enum Purpose {
     Cluster,
     /// Migrations and seeds, with the tenant's own search path.
     Content,
+    /// Whether a login works, and as whom.
+    Probe,
 }
 
 impl Purpose {
@@ -36,7 +38,7 @@ impl Purpose {
         ];
         options.push(match self {
             Self::Cluster => ("search_path", "pg_catalog"),
-            Self::Content => ("statement_timeout", "30min"),
+            Self::Content | Self::Probe => ("statement_timeout", "30min"),
         });
         if self == Self::Cluster {
             options.push(("statement_timeout", "5min"));
@@ -64,7 +66,9 @@ impl Target<'_> {
             Ok(Err(source)) => return Err(self.failed(source)),
             Err(_) => return Err(ClusterError::Deadline { phase: "connecting", limit: CONNECT }),
         };
-        quiet(&mut session).await.map_err(|e| self.failed(e))?;
+        if self.purpose != Purpose::Probe {
+            quiet(&mut session).await.map_err(|e| self.failed(e))?;
+        }
         Ok(session)
     }
 

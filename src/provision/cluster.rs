@@ -1,9 +1,11 @@
 //! The steps on the server: blocks of statements that find what is there and make what is missing.
-use super::world::World;
+use super::world::{World, opened};
 use crate::error::StepError;
+use crate::pg::ddl::{Login, acts_as};
 use crate::saga::{Action, Run};
-use crate::worker::{Place, set_defaults};
+use crate::worker::{Place, fresh_password, set_defaults};
 use async_trait::async_trait;
+use futures_util::future::try_join;
 use serde_json::Value;
 
 /// In the order of their run. One intent covers them all: they are idempotent, and what is theirs is known by name.
@@ -69,21 +71,24 @@ impl Action<World> for Cluster {
         match self {
             Self::Survey => world.site.hold(run).await?.survey(&names, &login).await?,
             Self::Roles => world.site.hold(run).await?.ensure_roles(&names).await?,
-            Self::Database => world.site.hold(run).await?.ensure_database(&names).await?,
+            Self::Database => database(run, world).await?,
             Self::Access => {
                 let temp = world.recipe.temp_tables;
                 world.site.hold(run).await?.ensure_access(&names, temp).await?;
             }
-            Self::Schema => world.site.hold(run).await?.ensure_schema(&names).await?,
+            Self::Schema => schema(run, world).await?,
             Self::Migrator => drop(world.site.migrator_door(run).await?),
             Self::Defaults => {
                 let session = world.site.migrator(run).await?;
                 set_defaults(session, &names.roles).await?;
             }
+            // This worker has made it already, beside the schema.
+            Self::Login if world.has_login => {}
             Self::Login => {
-                let (password, recipe) = (world.password().await?, world.recipe.clone());
-                let hold = world.site.hold(run).await?;
-                hold.ensure_login(&names, &login, recipe.access, recipe.connection_limit, &password).await?;
+                let (access, limit) = (world.recipe.access, world.recipe.connection_limit);
+                world.kept().await?;
+                let (verifier, _) = world.kept.as_ref().ok_or_else(|| StepError::retry("no password"))?;
+                world.site.hold(run).await?.ensure_sealed(&names, &login, access, limit, verifier).await?;
             }
             Self::Probe => {
                 let access = world.recipe.access;
@@ -102,4 +107,26 @@ impl Action<World> for Cluster {
         world.site.forget_migrator().await;
         world.site.hold(run).await?.remove(&names, &[login]).await
     }
+}
+
+/// The server copies files meanwhile: time for the verifiers of both logins, each of which takes milliseconds.
+async fn database(run: &Run, world: &mut World) -> Result<(), StepError> {
+    let (names, shop, id) = (world.site.place().await?.names.clone(), world.shop.clone(), world.credential().await?);
+    let passwords = async { try_join(async { Ok(fresh_password().await) }, opened(&shop, &id)).await };
+    let made = world.site.hold(run).await?.ensure_database(&names);
+    let ((), (migrator, app)) = try_join(made, passwords).await?;
+    world.site.make_ready(migrator);
+    world.kept = Some(app);
+    Ok(())
+}
+
+async fn schema(run: &Run, world: &mut World) -> Result<(), StepError> {
+    let (names, name) = (world.site.place().await?.names.clone(), world.login().await?);
+    world.kept().await?;
+    let (verifier, _) = world.kept.as_ref().ok_or_else(|| StepError::retry("no password"))?;
+    let (acts_as, limit) = (acts_as(&names.roles, world.recipe.access), world.recipe.connection_limit);
+    let login = Login { name: &name, acts_as, limit, verifier };
+    world.site.hold(run).await?.ensure_schema_and_login(&names, &login).await?;
+    world.has_login = true;
+    Ok(())
 }

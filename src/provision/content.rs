@@ -3,8 +3,9 @@ use super::world::World;
 use crate::error::StepError;
 use crate::saga::{Action, Run};
 use crate::step::AnyStep;
-use crate::worker::{close_ledger, run_migrations, set_defaults};
+use crate::worker::{ahead, close_ledger, run_migrations, set_defaults};
 use async_trait::async_trait;
+use futures_util::future::try_join;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -25,8 +26,11 @@ impl Action<World> for Migrations {
         if !run.is_first() && migrator.iter().any(|m| m.no_tx) {
             rebuild(run, world).await?;
         }
-        let session = world.site.migrator(run).await?;
-        Ok(json!({ "version": run_migrations(session, migrator, true).await? }))
+        let names = world.site.place().await?.names.clone();
+        let (session, hold) = world.site.migrator_and_hold(run).await?;
+        let end = ahead(hold.look_ahead(&names, &names.migrator));
+        let (version, ()) = try_join(run_migrations(session, migrator, true), end).await?;
+        Ok(json!({ "version": version }))
     }
     /// The database goes as a whole.
     async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {

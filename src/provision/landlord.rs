@@ -8,6 +8,7 @@ use crate::registry::{Placement, ServerLoad};
 use crate::saga::{Action, Run};
 use crate::secret::CredentialId;
 use crate::tenant::TenantStatus;
+use crate::worker;
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -42,8 +43,9 @@ impl Action<World> for Place {
         true
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        if world.shop.servers.placement(world.tenant).await?.is_none() {
-            place(run, world).await?;
+        if run.is_first() || world.shop.servers.placement(world.tenant).await?.is_none() {
+            let place = place(run, world).await?;
+            world.site.is_at(place);
         }
         Ok(Value::Null)
     }
@@ -53,7 +55,7 @@ impl Action<World> for Place {
 }
 
 /// A server may fill up between the look and the reservation: then the next best one is asked, until none is left.
-async fn place(run: &Run, world: &World) -> Result<(), StepError> {
+async fn place(run: &Run, world: &World) -> Result<worker::Place, StepError> {
     let newcomer = Newcomer::new(world.request.slug.clone(), world.request.metadata.clone());
     let database = name(world, &newcomer)?;
     let servers = world.shop.servers.servers().await?;
@@ -63,9 +65,14 @@ async fn place(run: &Run, world: &World) -> Result<(), StepError> {
         match world.shop.servers.reserve(&placement, run.writer()).await {
             Err(StoreError::Taken(Taken::Room(_))) if candidates.iter().any(|c| c.server == server) => {
                 candidates.retain(|c| c.server != server);
+                continue;
             }
-            reserved => return Ok(reserved?),
+            reserved => reserved?,
         }
+        let unknown = || StepError::fail("the server that was chosen is not among the candidates");
+        let load = servers.into_iter().find(|s| s.server.name == server).ok_or_else(unknown)?;
+        let names = TenantNames::of(&database).map_err(StepError::fail)?;
+        return Ok(worker::Place { server: load.server, names });
     }
     Err(StepError::fail(no_room(&servers)))
 }
@@ -119,10 +126,15 @@ impl Action<World> for Seal {
         let login = role.parse().map_err(StepError::fail)?;
         let (server, database) = (place.server.name.clone(), place.names.database.clone());
         let user = DatabaseUser::pending(world.tenant, server, database, login, Generation(*version));
-        world.shop.registry.put_user(None, &user, run.writer()).await?;
-        world.shop.vault.put(&credential, &crate::pg::scram::password(), run.writer()).await?;
-        super::link::seal(run, world).await?;
-        Ok(Value::Null)
+        let (shop, linked) = (world.shop.clone(), world.request.admin.is_some());
+        let keep = async {
+            shop.registry.put_user(None, &user, run.writer()).await?;
+            shop.vault.put(&credential, &crate::pg::scram::password(), run.writer()).await?;
+            if linked { super::link::seal(&shop, run, world.tenant).await } else { Ok(()) }
+        };
+        // The session of the next step is opened meanwhile: it does nothing yet.
+        let hold = worker::ahead(world.site.hold(run));
+        futures_util::future::try_join(keep, hold).await.map(|_| Value::Null)
     }
     async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
         world.shop.vault.forget_tenant(world.tenant, run.writer()).await?;
@@ -140,6 +152,9 @@ impl Action<World> for Publish {
     }
     fn joins_previous(&self) -> bool {
         false
+    }
+    fn in_landlord(&self) -> bool {
+        true
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
         let entry = world.entry().await?;

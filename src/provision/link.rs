@@ -11,15 +11,16 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-/// Seals the bytes of the link that will be issued, if an admin is named.
-pub(super) async fn seal(run: &Run, world: &World) -> Result<(), StepError> {
-    if world.request.admin.is_some() {
-        let token = Token::random(TokenPurpose::credentials());
-        let id = CredentialId::setup_link(world.tenant, run.operation());
-        world.shop.vault.put(&id, token.expose(), run.writer()).await?;
-    }
+/// Seals the bytes of the link that will be issued.
+pub(super) async fn seal(shop: &Workshop, run: &Run, tenant: TenantId) -> Result<(), StepError> {
+    let token = Token::random(TokenPurpose::credentials());
+    let id = CredentialId::setup_link(tenant, run.operation());
+    shop.vault.put(&id, token.expose(), run.writer()).await?;
     Ok(())
 }
+
+/// The stored name of the step whose answer names the link, if there is one.
+pub(super) const ISSUE: &str = "link.issue";
 
 /// The operation's own id is the link's: issuing it twice issues one.
 fn link_id(operation: OperationId) -> LinkId {
@@ -67,9 +68,12 @@ pub(super) struct Issue;
 #[async_trait]
 impl Action<World> for Issue {
     fn name(&self) -> &'static str {
-        "link.issue"
+        ISSUE
     }
     fn joins_previous(&self) -> bool {
+        true
+    }
+    fn in_landlord(&self) -> bool {
         true
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
@@ -95,6 +99,9 @@ impl Action<World> for Deliver {
         "link.deliver"
     }
     fn joins_previous(&self) -> bool {
+        !self.outside
+    }
+    fn in_landlord(&self) -> bool {
         !self.outside
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {

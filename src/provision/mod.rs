@@ -10,6 +10,7 @@ use crate::step::AnyStep;
 use crate::tenant::{Tenant, TenantId};
 use crate::tokens::{LinkDelivery, SetupLink};
 use crate::worker::Workshop;
+use futures_util::future::try_join;
 use sqlx::migrate::Migrator;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
@@ -188,9 +189,10 @@ impl Provisioner {
     async fn done(&self, record: &Record) -> Result<Provisioned, ProvisionError> {
         let gone = || StoreError::conflict("the tenant was made and is gone again");
         let id = record.subject.tenant().ok_or_else(gone)?;
-        let tenant = self.shop.registry.find(id.into()).await?.ok_or_else(gone)?;
-        let link = link::undelivered(&self.shop, id, record.id).await?;
-        Ok(Provisioned { tenant, operation: record.id, link })
+        let issued = record.outputs.get(link::ISSUE).is_some_and(|issued| !issued.is_null());
+        let link = async { if issued { link::undelivered(&self.shop, id, record.id).await } else { Ok(None) } };
+        let (tenant, link) = try_join(self.shop.registry.find(id.into()), link).await?;
+        Ok(Provisioned { tenant: tenant.ok_or_else(gone)?, operation: record.id, link })
     }
 }
 

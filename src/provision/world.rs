@@ -4,11 +4,12 @@ use super::request::Request;
 use crate::database::{Generation, TenantDatabase};
 use crate::error::StepError;
 use crate::ident::RoleName;
+use crate::pg::scram;
 use crate::saga::Run;
 use crate::secret::CredentialId;
 use crate::step::{Connect, StepContext};
 use crate::tenant::TenantId;
-use crate::worker::{Door, Place, Site, Workshop};
+use crate::worker::{Door, Kept, Place, Site, Workshop};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use sqlx::PgConnection;
@@ -23,12 +24,15 @@ pub(crate) struct World {
     pub(super) request: Request,
     pub(super) tenant: TenantId,
     pub(super) site: Site,
+    pub(super) kept: Option<Kept>,
+    /// Whether this worker has made the application's login.
+    pub(super) has_login: bool,
 }
 
 impl World {
     pub(super) fn new(shop: Workshop, recipe: Arc<Recipe>, run: &Run) -> Result<Self, StepError> {
         let site = Site::new(shop.clone(), run)?;
-        Ok(Self { shop, recipe, request: run.request()?, tenant: site.tenant(), site })
+        Ok(Self { shop, recipe, request: run.request()?, tenant: site.tenant(), site, kept: None, has_login: false })
     }
 
     pub(super) async fn login(&mut self) -> Result<RoleName, StepError> {
@@ -40,9 +44,19 @@ impl World {
         Ok(CredentialId::login(tenant, &self.site.place().await?.names.database, &login, FIRST.0))
     }
 
+    /// The application's password as whoever comes later will find it.
     pub(super) async fn password(&mut self) -> Result<SecretString, StepError> {
         let id = self.credential().await?;
         Ok(self.shop.vault.open(&id).await?)
+    }
+
+    /// The same for the server, opened once.
+    pub(super) async fn kept(&mut self) -> Result<&Kept, StepError> {
+        if self.kept.is_none() {
+            let id = self.credential().await?;
+            self.kept = Some(opened(&self.shop, &id).await?);
+        }
+        self.kept.as_ref().ok_or_else(|| StepError::retry("no password"))
     }
 
     /// The entry that will be published.
@@ -92,4 +106,10 @@ impl Connect for Doors {
     async fn as_app(&self) -> Result<PgConnection, StepError> {
         self.app.open(&self.run).await
     }
+}
+
+/// A password that was sealed, and what the server gets of it.
+pub(super) async fn opened(shop: &Workshop, id: &CredentialId) -> Result<Kept, StepError> {
+    let password = shop.vault.open(id).await?;
+    Ok((scram::verifier(&password).await, password))
 }

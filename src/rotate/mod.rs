@@ -94,7 +94,7 @@ impl Rotation {
     pub async fn rotate(
         &self, tenant: TenantRef<'_>, grace: Duration, observer: &Observer,
     ) -> Result<Rotated, ChangeError> {
-        match self.begin(tenant, grace, None, None).await? {
+        match self.begin_opening(tenant, grace, None, None).await? {
             Begun::New(record) => self.rotated(self.engine.drive(&*self.saga, *record, true, observer).await?).await,
             Begun::Joined(record) => self.rotated(Outcome::of(self.shop.wait(record.id).await?)).await,
             Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
@@ -106,6 +106,26 @@ impl Rotation {
     pub async fn begin(
         &self, tenant: TenantRef<'_>, grace: Duration, key: Option<String>, reason: Option<String>,
     ) -> Result<Begun, ChangeError> {
+        match self.intent(tenant, grace, key, reason).await? {
+            (_, Some(begun)) => Ok(begun),
+            (intent, None) => self.shop.begin(&intent).await,
+        }
+    }
+
+    /// The same for a caller who drives it at once.
+    pub(crate) async fn begin_opening(
+        &self, tenant: TenantRef<'_>, grace: Duration, key: Option<String>, reason: Option<String>,
+    ) -> Result<Begun, ChangeError> {
+        match self.intent(tenant, grace, key, reason).await? {
+            (_, Some(begun)) => Ok(begun),
+            (intent, None) => self.shop.begin_opening(&intent).await,
+        }
+    }
+
+    /// What is to be begun, or the operation that has its key.
+    async fn intent(
+        &self, tenant: TenantRef<'_>, grace: Duration, key: Option<String>, reason: Option<String>,
+    ) -> Result<(Intent, Option<Begun>), ChangeError> {
         let found = self.shop.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let intent = Intent {
@@ -118,12 +138,10 @@ impl Rotation {
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), KIND, Lane::Change, Subject::Tenant(found.id()))
         };
-        if let Some(begun) = self.shop.known(&intent).await? {
-            return Ok(begun);
-        }
-        match found.status() {
-            TenantStatus::Active => self.shop.begin(&intent).await,
-            found => Err(ChangeError::Status { found }),
+        match (self.shop.known(&intent).await?, found.status()) {
+            (Some(begun), _) => Ok((intent, Some(begun))),
+            (None, TenantStatus::Active) => Ok((intent, None)),
+            (None, found) => Err(ChangeError::Status { found }),
         }
     }
 

@@ -34,6 +34,10 @@ impl Saga for RotateSaga {
     fn no_return(&self) -> usize {
         Rotate::ALL.iter().position(|s| matches!(s, Rotate::Flip)).unwrap_or_default()
     }
+    /// The flip is known to be stored when the old login goes, and a login that is gone is found gone.
+    fn end_may_repeat(&self) -> bool {
+        true
+    }
     fn world(&self, run: &Run) -> Result<World, StepError> {
         World::new(self.shop.clone(), self.login, run)
     }

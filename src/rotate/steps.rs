@@ -1,12 +1,14 @@
-use super::world::World;
+use super::world::{World, next};
 use crate::database::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{StepError, chain};
 use crate::ident::RoleName;
 use crate::pg::scram;
 use crate::saga::{Action, Run};
 use crate::secret::CredentialId;
-use crate::worker::Place;
+use crate::tenant::TenantId;
+use crate::worker::{Kept, Place, Workshop, ahead};
 use async_trait::async_trait;
+use futures_util::future::{join, try_join};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -64,10 +66,13 @@ impl Action<World> for Rotate {
             Self::Retire => RETIRE,
         }
     }
-    /// The flip has an intent of its own: what it rests on is known to be stored then. So has the end of the old login: a
-    /// landlord that crashes must not forget the flip when the old login is gone.
+    /// The flip has an intent of its own: from there on there is no way back. So has the end of the old login: a landlord
+    /// that crashes must not forget the flip when the old login is gone.
     fn joins_previous(&self) -> bool {
         !matches!(self, Self::Flip | Self::Retire)
+    }
+    fn in_landlord(&self) -> bool {
+        matches!(self, Self::Flip)
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
         match self {
@@ -88,26 +93,22 @@ impl Action<World> for Rotate {
 }
 
 async fn seal(run: &Run, world: &mut World) -> Result<Value, StepError> {
-    world.only_active().await?;
-    let entry = world.entry().await?;
-    let user = world.next(&entry).await?;
-    let sealed = Sealed {
-        login: user.role.clone(),
-        generation: user.generation,
-        from: entry.generation,
-        old: entry.login.clone(),
-    };
-    let (id, shop) = (world.credential(&sealed).await?, world.shop.clone());
-    let keep = async {
-        shop.registry.put_user(None, &user, run.writer()).await?;
-        let password = shop.vault.put(&id, &scram::password(), run.writer()).await?;
-        Ok::<_, StepError>((scram::verifier(&password).await, password))
-    };
+    let shop = world.shop.clone();
     // The session of the next step is opened meanwhile: it does nothing yet.
-    let (kept, held) = futures_util::future::join(keep, world.site.hold(run)).await;
-    held?;
-    world.kept = Some(kept?);
+    let hold = ahead(world.site.hold(run));
+    let ((sealed, kept), ()) = try_join(keep(run, &shop, world.tenant), hold).await?;
+    world.kept = Some(kept);
     serde_json::to_value(sealed).map_err(StepError::fail)
+}
+
+async fn keep(run: &Run, shop: &Workshop, tenant: TenantId) -> Result<(Sealed, Kept), StepError> {
+    let (entry, user) = next(shop, tenant).await?;
+    shop.registry.put_user(None, &user, run.writer()).await?;
+    let (login, generation) = (user.role, user.generation);
+    let id = CredentialId::login(tenant, &user.database, &login, generation.0);
+    let password = shop.vault.put(&id, &scram::password(), run.writer()).await?;
+    let verifier = scram::verifier(&password).await;
+    Ok((Sealed { login, generation, from: entry.generation, old: entry.login }, (verifier, password)))
 }
 
 /// A worker that comes later finds the login as a fence has left it.
@@ -119,8 +120,11 @@ async fn probe(run: &Run, world: &mut World) -> Result<(), StepError> {
     let sealed = World::sealed(run)?;
     reopen(run, world, &sealed).await?;
     let (password, access) = (world.password(&sealed).await?, world.login.access);
-    let Place { server, names } = world.site.place().await?;
-    server.door(&names.database, &sealed.login, password).probe(run, &names.roles, access).await
+    let Place { server, names } = world.site.place().await?.clone();
+    let door = server.door(&names.database, &sealed.login, password);
+    let probe = door.probe(run, &names.roles, access);
+    let end = ahead(world.site.hold(run).await?.look_ahead(&names, &sealed.old));
+    try_join(probe, end).await.map(drop)
 }
 
 async fn flip(run: &Run, world: &mut World) -> Result<Value, StepError> {
@@ -128,36 +132,58 @@ async fn flip(run: &Run, world: &mut World) -> Result<Value, StepError> {
     reopen(run, world, &sealed).await?;
     let credential = world.credential(&sealed).await?;
     let entry = world.entry().await?;
-    if entry.generation != sealed.generation {
-        let Sealed { login, generation, .. } = sealed.clone();
-        let next = TenantDatabase { login, generation, credential, ..entry };
-        world.shop.registry.put_database(Some(sealed.from), &next, Some(run.writer())).await?;
-    }
+    let (shop, database) = (world.shop.clone(), entry.database.clone());
+    let turn = async {
+        if entry.generation != sealed.generation {
+            let Sealed { login, generation, .. } = sealed.clone();
+            let next = TenantDatabase { login, generation, credential, ..entry };
+            shop.registry.put_database(Some(sealed.from), &next, Some(run.writer())).await?;
+        }
+        Ok(())
+    };
+    // The next step needs it.
+    let ((), standbys) = try_join(turn, shop.standbys(world.tenant, &database)).await?;
+    world.standbys = Some(standbys);
     serde_json::to_value(sealed.generation).map_err(StepError::fail)
 }
 
 async fn retire(run: &Run, world: &mut World) -> Result<Value, StepError> {
     let sealed = World::sealed(run)?;
-    let users = world.shop.registry.users(world.tenant).await?;
-    let old = users.into_iter().find(|u| u.role == sealed.old && u.status == UserStatus::Retiring);
-    let mut left = None;
-    if let Some(old) = old {
-        left = drop_or_say(run, world, &old).await?;
-        let again = left.as_deref().map(|reason| (reason, SOON));
-        world.shop.registry.settle_retirement(&old, again, Some(run.writer())).await?;
-    }
-    // Nobody needs its secret any more: whoever is refused asks for the new one.
-    let database = world.site.place().await?.names.database.clone();
+    let Place { server, names } = world.site.place().await?;
+    let (server, database) = (server.name.clone(), names.database.clone());
     let secret = CredentialId::login(world.tenant, &database, &sealed.old, sealed.from.0);
-    world.shop.vault.forget(&secret, run.writer()).await?;
+    let old = DatabaseUser::pending(world.tenant, server, database, sealed.old.clone(), sealed.from);
+    let old = old.with_status(UserStatus::Retiring);
+    let mut left = None;
+    if still_retiring(run, world, &old).await? {
+        left = drop_or_say(run, world, &old).await?;
+    }
+    let again = left.as_deref().map(|reason| (reason, SOON));
+    // Nobody needs its secret any more: whoever is refused asks for the new one.
+    let settled = world.shop.registry.settle_retirement(&old, again, Some(run.writer()));
+    let (settled, forgotten) = join(settled, world.shop.vault.forget(&secret, run.writer())).await;
+    settled?;
+    forgotten?;
     serde_json::to_value(Retired { left }).map_err(StepError::fail)
+}
+
+/// Whoever has flipped knows it. Another worker may come when the login is gone, or in use again.
+async fn still_retiring(run: &Run, world: &World, old: &DatabaseUser) -> Result<bool, StepError> {
+    if run.is_first() {
+        return Ok(true);
+    }
+    let users = world.shop.registry.users(world.tenant).await?;
+    Ok(users.iter().any(|u| u.role == old.role && u.status == UserStatus::Retiring))
 }
 
 /// Why it is still there, if it is. Nobody uses it: whatever stands in the way is for the queue.
 async fn drop_or_say(run: &Run, world: &mut World, old: &DatabaseUser) -> Result<Option<String>, StepError> {
     let (heir, grace) = (world.heir().await?, World::grace(run)?);
     let names = world.site.place().await?.names.clone();
-    let standbys = world.shop.standbys(world.tenant, &names.database).await?;
+    let standbys = match world.standbys.take() {
+        Some(standbys) => standbys,
+        None => world.shop.standbys(world.tenant, &names.database).await?,
+    };
     let retired = match world.site.hold(run).await {
         Ok(hold) => hold.retire_login(&names, &old.role, &heir, grace, &standbys).await,
         Err(error) => Err(error),

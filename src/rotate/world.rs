@@ -3,12 +3,13 @@ use super::{AppLogin, Request};
 use crate::database::{DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{ChangeError, StepError};
 use crate::ident::RoleName;
-use crate::pg::{ddl, scram, scram::Verifier};
+use crate::pg::{ddl, scram};
 use crate::registry::TenantRegistryExt;
 use crate::saga::Run;
 use crate::secret::CredentialId;
-use crate::tenant::{TenantId, TenantStatus};
-use crate::worker::{Place, Site, Workshop};
+use crate::tenant::{Tenant, TenantId, TenantStatus};
+use crate::worker::{Kept, Place, Site, Standby, Workshop};
+use futures_util::future::{try_join, try_join3};
 use secrecy::SecretString;
 use std::time::Duration;
 
@@ -18,55 +19,28 @@ pub(crate) struct World {
     pub(super) login: AppLogin,
     pub(crate) tenant: TenantId,
     pub(super) site: Site,
-    /// The new login's password, once this worker has sealed or opened it, and what the server gets of it.
-    pub(super) kept: Option<(Verifier, SecretString)>,
+    /// The new login's, once this worker has sealed or opened it.
+    pub(super) kept: Option<Kept>,
+    /// The tenant's standbys, as of the flip.
+    pub(super) standbys: Option<Vec<Standby>>,
 }
 
 impl World {
     pub(crate) fn new(shop: Workshop, login: AppLogin, run: &Run) -> Result<Self, StepError> {
         let site = Site::new(shop.clone(), run)?;
-        Ok(Self { shop, login, tenant: site.tenant(), site, kept: None })
+        Ok(Self { shop, login, tenant: site.tenant(), site, kept: None, standbys: None })
     }
 
-    /// It was active before the lane was taken, and a fence may have ended in between.
-    pub(super) async fn only_active(&self) -> Result<(), StepError> {
-        match self.shop.registry.find(self.tenant.into()).await? {
-            Some(tenant) if tenant.status() == TenantStatus::Active => Ok(()),
-            Some(tenant) => Err(StepError::fail(ChangeError::Status { found: tenant.status() })),
-            None => Err(StepError::fail(ChangeError::Unknown)),
-        }
-    }
-
-    /// The entry that is in use. One on a shared login, or on a server that is not ours, has nothing to rotate.
+    /// The entry that is in use.
     pub(super) async fn entry(&mut self) -> Result<TenantDatabase, StepError> {
-        let none = || StepError::fail("the tenant has no directory entry");
-        let entry = self.shop.registry.primary(self.tenant).await?.ok_or_else(none)?;
-        let Place { server, names } = self.site.place().await?;
-        let ours = entry.server.as_ref() == Some(&server.name) && entry.database == names.database;
-        match entry.status {
-            DatabaseStatus::Active if ours => Ok(entry),
-            _ => Err(StepError::fail("the tenant's login was not made by tenantry; adopt its database first")),
-        }
+        let entry = self.shop.registry.primary(self.tenant).await?;
+        ours(entry, self.site.place().await?)
     }
 
     /// The logins that this rotation has made or is about to make. The lane is its own, so nobody else's are pending.
     pub(super) async fn pending(&self) -> Result<Vec<DatabaseUser>, StepError> {
         let users = self.shop.registry.users(self.tenant).await?;
         Ok(users.into_iter().filter(|u| u.status == UserStatus::Pending).collect())
-    }
-
-    /// The new login: the one that is pending, or else the next one.
-    pub(super) async fn next(&mut self, entry: &TenantDatabase) -> Result<DatabaseUser, StepError> {
-        let users = self.shop.registry.users(self.tenant).await?;
-        if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending) {
-            return Ok(pending.clone());
-        }
-        // No name comes back: a retirer of long ago may still drop it.
-        let last = users.iter().map(|u| u.generation).max().unwrap_or(entry.generation).max(entry.generation);
-        let generation = Generation(last.0 + 1);
-        let Place { server, names } = self.site.place().await?;
-        let role = names.login(generation).map_err(StepError::fail)?;
-        Ok(DatabaseUser::pending(self.tenant, server.name.clone(), names.database.clone(), role, generation))
     }
 
     pub(super) async fn credential(&mut self, sealed: &Sealed) -> Result<CredentialId, StepError> {
@@ -104,5 +78,43 @@ impl World {
     }
     pub(super) fn grace(run: &Run) -> Result<Duration, StepError> {
         Ok(Duration::from_millis(run.request::<Request>()?.grace_ms))
+    }
+}
+
+/// The entry that is in use, and the new login: the one that is pending, or else the next one.
+pub(super) async fn next(shop: &Workshop, id: TenantId) -> Result<(TenantDatabase, DatabaseUser), StepError> {
+    let registry = &shop.registry;
+    let known = try_join3(registry.find(id.into()), registry.primary(id), registry.users(id));
+    let (place, (tenant, entry, users)) = try_join(shop.place(id), async { Ok(known.await?) }).await?;
+    only_active(tenant)?;
+    let place = place.ok_or_else(|| StepError::fail("the tenant has no place"))?;
+    let entry = ours(entry, &place)?;
+    if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending) {
+        return Ok((entry, pending.clone()));
+    }
+    // No name comes back: a retirer of long ago may still drop it.
+    let last = users.iter().map(|u| u.generation).max().unwrap_or(entry.generation).max(entry.generation);
+    let generation = Generation(last.0 + 1);
+    let role = place.names.login(generation).map_err(StepError::fail)?;
+    let user = DatabaseUser::pending(id, place.server.name, place.names.database, role, generation);
+    Ok((entry, user))
+}
+
+/// An entry on a shared login, or on a server that is not ours, has nothing to rotate.
+fn ours(entry: Option<TenantDatabase>, place: &Place) -> Result<TenantDatabase, StepError> {
+    let entry = entry.ok_or_else(|| StepError::fail("the tenant has no directory entry"))?;
+    let ours = entry.server.as_ref() == Some(&place.server.name) && entry.database == place.names.database;
+    match entry.status {
+        DatabaseStatus::Active if ours => Ok(entry),
+        _ => Err(StepError::fail("the tenant's login was not made by tenantry; adopt its database first")),
+    }
+}
+
+/// It was active before the lane was taken, and a fence may have ended in between.
+fn only_active(tenant: Option<Tenant>) -> Result<(), StepError> {
+    match tenant.map(|tenant| tenant.status()) {
+        Some(TenantStatus::Active) => Ok(()),
+        Some(found) => Err(StepError::fail(ChangeError::Status { found })),
+        None => Err(StepError::fail(ChangeError::Unknown)),
     }
 }

@@ -20,6 +20,11 @@ pub trait Saga: Send + Sync + 'static {
     fn steps(&self) -> &[Box<dyn Action<Self::World>>];
     /// From the intent of this step on there is no way back: failures no longer undo.
     fn no_return(&self) -> usize;
+    /// Whether its end may be forgotten and come again: what its caller is told then stands in earlier commits that were
+    /// waited for, and the last step finds nothing more to do.
+    fn end_may_repeat(&self) -> bool {
+        false
+    }
     /// A world without any session yet.
     fn world(&self, run: &Run) -> Result<Self::World, StepError>;
 }
@@ -31,6 +36,11 @@ pub trait Action<W: Send>: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// Whether the intent of the step before covers this one too, so that no commit stands between them.
     fn joins_previous(&self) -> bool;
+    /// Whether all that it does stands in the landlord's own tables. Commits get lost from the end alone, so its effect
+    /// cannot outlive its intent, and the walk does not wait until that is on the disk.
+    fn in_landlord(&self) -> bool {
+        false
+    }
     /// Does it, or finds it done. What it answers is stored: no secret.
     async fn run(&self, run: &Run, world: &mut W) -> Result<Value, StepError>;
     /// Makes sure that nothing of it is there, whatever became of `run`: not begun, failed, done, or unknown. A step beyond
@@ -110,7 +120,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// `stores` are told of each takeover; those that share the landlord's epochs need not be.
+    /// `stores` are told of each takeover; those in the journal's own database, which share its epochs, need not be.
     pub fn new(
         journal: Arc<dyn Journal>, stores: Vec<Arc<dyn Fence>>, settings: Settings, stop: CancellationToken,
     ) -> Self {
@@ -138,6 +148,11 @@ impl Engine {
         &self, saga: &S, held: Record, fresh: bool, observe: &Observer,
     ) -> Result<Outcome, StoreError> {
         walk::walk(self, saga, Run::new(self.journal.clone(), held, fresh), observe).await
+    }
+
+    /// Whether there is no store but those in the journal's own database.
+    pub(super) fn is_one_database(&self) -> bool {
+        self.stores.is_empty()
     }
 
     pub(super) async fn fence(&self, record: &Record) -> Result<(), StepError> {

@@ -117,16 +117,23 @@ impl<S: Saga> Walk<'_, S> {
     async fn has_run(&mut self, at: usize, name: &'static str, output: Value) -> Result<Option<Progress>, StepError> {
         let mut progress = Progress { done: at as u32 + 1, output: Some(output), ..self.progress(name) };
         if at + 1 == self.saga.steps().len() {
-            progress = Progress { status: OperationStatus::Done, lease: None, durable: true, ..progress };
+            let durable = !(self.saga.end_may_repeat() && self.engine.is_one_database());
+            progress = Progress { status: OperationStatus::Done, lease: None, durable, ..progress };
         } else if self.run.record().intended as usize == at + 1 {
             // The next step's intent rides on this commit.
-            progress = Progress { intended: covered(self.saga, at + 1), durable: true, ..progress };
+            let durable = !self.in_landlord(at + 1);
+            progress = Progress { intended: covered(self.saga, at + 1), durable, ..progress };
+        } else {
+            self.keep(&progress);
+            return Ok(Some(progress));
         }
-        if progress.durable {
-            return self.note(progress).await.map(|()| None);
-        }
-        self.keep(&progress);
-        Ok(Some(progress))
+        self.note(progress).await.map(|()| None)
+    }
+
+    /// Whether all that the group at `at` does is lost with its intent, or not at all.
+    fn in_landlord(&self, at: usize) -> bool {
+        let group = &self.saga.steps()[at..covered(self.saga, at) as usize];
+        self.engine.is_one_database() && group.iter().all(|step| step.in_landlord())
     }
 
     async fn tell_late(&self, late: Option<&Progress>) -> Result<(), Stop> {

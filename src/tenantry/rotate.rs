@@ -24,7 +24,7 @@ impl CallVerb for Rotate {
     type Answer = Rotated;
     type Error = ChangeError;
     async fn begin(self, on: &Tenantry, key: Option<String>, reason: Option<String>) -> Result<Begun, ChangeError> {
-        on.inner.rotation.begin(self.tenant, self.grace, key, reason).await
+        on.inner.rotation.begin_opening(self.tenant, self.grace, key, reason).await
     }
     async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Rotated, ChangeError> {
         on.inner.rotation.rotated(outcome).await

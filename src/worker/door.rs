@@ -4,6 +4,7 @@ use crate::ident::{DatabaseName, RoleName};
 use crate::pg::session::{Purpose, Target};
 use crate::pg::{catalog, ddl, session};
 use crate::saga::Run;
+use futures_util::future::join;
 use secrecy::SecretString;
 use sqlx::PgConnection;
 
@@ -36,8 +37,11 @@ impl Door {
 
     /// Whether the login works, and as whom it works: without its membership a session silently runs as the login.
     pub(crate) async fn probe(&self, run: &Run, roles: &GroupRoles, access: AppAccess) -> Result<(), StepError> {
-        let mut opened = self.open(run).await?;
-        let (session_user, found, database) = catalog::identity(&mut opened).await?;
+        let mut opened = self.target(&super::application_name(run), Purpose::Probe).open().await?;
+        // It only looks, so it need not know first whether a successor is there.
+        let (checked, identity) = join(run.check(), catalog::identity(&mut opened)).await;
+        checked?;
+        let (session_user, found, database) = identity?;
         session::close(opened).await;
         let expected = ddl::acts_as(roles, access).to_string();
         if session_user == self.role.as_str() && found == expected && database == self.database.as_str() {

@@ -2,21 +2,23 @@ use super::{Budget, Workshop, application_name};
 use crate::database::{AppAccess, DatabaseServer, GroupRoles, TenantNames};
 use crate::error::{ClusterError, StepError, VaultError};
 use crate::ident::{DatabaseName, RoleName};
-use crate::operation::{Lane, OperationId};
+use crate::operation::{Lane, OperationId, Subject};
 use crate::pg::ensure::{MARK, Ownership};
 use crate::pg::session::{Purpose, Target};
-use crate::pg::{ddl, end, ensure, lock, scram};
+use crate::pg::{catalog, ddl, end, ensure, lock, scram};
 use crate::saga::Run;
 use crate::secret::CredentialId;
 use crate::sqlstate;
 use crate::tenant::TenantId;
+use futures_util::future::try_join;
 use secrecy::SecretString;
 use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
 
 mod standby;
-use standby::Standby;
+pub(crate) use standby::Standby;
 
 /// How long a worker waits for the lock of its subject before the engine tries again.
 const LOCK: Duration = Duration::from_secs(10);
@@ -38,31 +40,50 @@ pub(crate) struct Hold {
     _place: OwnedSemaphorePermit,
 }
 
+/// A session with its place among the workers of this process, behind no fence yet.
+pub(crate) struct Opened {
+    hold: Hold,
+    /// Of the lock of its subject.
+    key: i64,
+}
+
+impl Opened {
+    /// Asks whether the epoch is the newest, *then* shuts out whoever was there before, takes the lock, and only then
+    /// looks at the cluster.
+    pub(super) async fn behind_fence(mut self, run: &Run, names: &TenantNames) -> Result<Hold, StepError> {
+        run.check().await?;
+        self.hold.shut_out(run, self.key, names).await?;
+        Ok(self.hold)
+    }
+}
+
 impl Workshop {
-    /// Opens the session, *then* asks whether the epoch is the newest, *then* shuts out whoever was there before, takes
-    /// the lock, and only then looks at the cluster.
+    /// Opens the session *before* it asks whether the epoch is the newest.
     pub(crate) async fn hold(&self, run: &Run, server: DatabaseServer, names: &TenantNames) -> Result<Hold, StepError> {
         let tenant = run.subject().tenant().ok_or_else(|| StepError::fail("not about a tenant"))?;
-        let place = self.budget(server.name.as_str())?.enter(run.record().lane).await?;
-        let installation = self.servers.installation().await?;
+        let opened = self.open(tenant, run.record().lane, application_name(run), server).await?;
+        opened.behind_fence(run, names).await
+    }
+
+    pub(super) async fn open(
+        &self, tenant: TenantId, lane: Lane, name: String, server: DatabaseServer,
+    ) -> Result<Opened, StepError> {
+        let place = self.budget(server.name.as_str())?.enter(lane).await?;
+        let installation = self.installation().await?;
         let password = self.provisioner_password(&server).await?;
         let ownership = Ownership { marker: marker(installation, tenant), admin: server.names.admin.clone() };
-        let opened = Hold::open(server.clone(), password, ownership, application_name(run), place).await;
-        let mut hold = match opened {
+        let hold = match Hold::open(server.clone(), password, ownership, name, place).await {
             Err(error) if self.was_rotated(&server, &error).await? => return Err(StepError::retry(error)),
             opened => opened?,
         };
-        run.check().await?;
-        let key = lock::key(installation, &run.subject().to_string());
-        hold.shut_out(run, key, names).await?;
-        Ok(hold)
+        Ok(Opened { hold, key: lock::key(installation, &Subject::Tenant(tenant).to_string()) })
     }
 
     /// A hold for retiring a login that nothing uses any more: its name never comes back, so it needs no lock and no
     /// epoch, and two of them at once do no harm.
     pub(crate) async fn retirer(&self, tenant: TenantId, server: DatabaseServer) -> Result<Hold, StepError> {
         let place = self.budget(server.name.as_str())?.enter(Lane::Change).await?;
-        let installation = self.servers.installation().await?;
+        let installation = self.installation().await?;
         let password = self.provisioner_password(&server).await?;
         let ownership = Ownership { marker: marker(installation, tenant), admin: server.names.admin.clone() };
         Ok(Hold::open(server, password, ownership, String::from("tenantry/retire"), place).await?)
@@ -79,13 +100,18 @@ impl Workshop {
         }
     }
 
+    /// It never changes, so it is asked for once.
+    async fn installation(&self) -> Result<Uuid, StepError> {
+        Ok(*self.installation.get_or_try_init(|| self.servers.installation()).await?)
+    }
+
     async fn provisioner_password(&self, server: &DatabaseServer) -> Result<SecretString, VaultError> {
         self.vault.open(&CredentialId::provisioner(&server.name, &server.login, server.secret_version)).await
     }
 }
 
 /// The comment on every role of a tenant: what this installation made for it, and nothing else, is ours.
-fn marker(installation: uuid::Uuid, tenant: TenantId) -> String {
+fn marker(installation: Uuid, tenant: TenantId) -> String {
     format!("{MARK}{installation} {tenant}")
 }
 
@@ -156,17 +182,22 @@ impl Hold {
     }
     /// Schema `public` goes to the owner.
     pub(crate) async fn ensure_schema(&mut self, names: &TenantNames) -> Result<(), StepError> {
-        let mut inside = self.enter(&names.database).await?;
-        ddl::own_schema(&names.roles, &self.ownership.admin).run(&mut inside, "giving the schema to its owner").await?;
-        crate::pg::session::close(inside).await;
-        Ok(())
+        own_schema(enter(&self.server, &names.database, &self.password, &self.name), names, &self.ownership).await
+    }
+    /// The same, and the application's login beside it: the way into a new database is long, and neither needs the other.
+    pub(crate) async fn ensure_schema_and_login(
+        &mut self, names: &TenantNames, login: &ddl::Login<'_>,
+    ) -> Result<(), StepError> {
+        let Self { session, server, password, ownership, name, .. } = self;
+        let schema = own_schema(enter(server, &names.database, password, name), names, ownership);
+        let login = async { Ok(ensure::login(session, login, ownership).await?) };
+        try_join(schema, login).await.map(drop)
     }
     /// The login that runs migrations, with a password that only this worker knows.
     pub(crate) async fn ensure_migrator(
-        &mut self, names: &TenantNames, password: &SecretString,
+        &mut self, names: &TenantNames, verifier: &scram::Verifier,
     ) -> Result<(), StepError> {
-        let verifier = scram::verifier(password).await;
-        let login = ddl::Login { name: &names.migrator, acts_as: &names.roles.owner, limit: 3, verifier: &verifier };
+        let login = ddl::Login { name: &names.migrator, acts_as: &names.roles.owner, limit: 3, verifier };
         Ok(ensure::login(&mut self.session, &login, &self.ownership).await?)
     }
     /// The application's login.
@@ -213,6 +244,12 @@ impl Hold {
     ) -> Result<(), StepError> {
         let ours = ensure::refused(&mut self.session, &names.database, &[login], &self.ownership).await?;
         if ours.is_empty() { Ok(()) } else { self.drop_refused(names, login, heir).await }
+    }
+
+    /// While the worker waits for something else: what removing this login asks for takes less time afterwards.
+    pub(crate) async fn look_ahead(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
+        catalog::ours(&mut self.session, [login], &self.ownership.marker, false).await?;
+        Ok(end::look_ahead(&mut self.session, &names.database, login).await?)
     }
 
     async fn drop_refused(&mut self, names: &TenantNames, login: &RoleName, heir: &RoleName) -> Result<(), StepError> {
@@ -273,7 +310,7 @@ impl Hold {
         if !ensure::is_ours(&mut self.session, database, &self.ownership).await? {
             return Ok(());
         }
-        let prepared = crate::pg::catalog::prepared(&mut self.session, database).await?;
+        let prepared = catalog::prepared(&mut self.session, database).await?;
         if !prepared.is_empty() {
             // A worker that died may have closed it. Nobody else comes in: all logins are refused.
             ddl::reopen_database(database).run(&mut self.session, "opening the database").await?;
@@ -289,14 +326,29 @@ impl Hold {
     /// A second session of the provisioner, in a tenant's database: for catalog statements alone, since whatever runs
     /// code of the tenant would run it with the provisioner's rights.
     async fn enter(&self, database: &DatabaseName) -> Result<PgConnection, StepError> {
-        match provisioner(&self.server, database, &self.password, &self.name).await {
-            // The first session came in with this password, so it is another one by now: the next hold reads it.
-            Err(ClusterError::Connect { source, .. }) if sqlstate::is_refused_login(&source) => {
-                Err(StepError::retry(source))
-            }
-            entered => Ok(entered?),
-        }
+        enter(&self.server, database, &self.password, &self.name).await
     }
+}
+
+async fn enter(
+    server: &DatabaseServer, database: &DatabaseName, password: &SecretString, name: &str,
+) -> Result<PgConnection, StepError> {
+    match provisioner(server, database, password, name).await {
+        // The first session came in with this password, so it is another one by now: the next hold reads it.
+        Err(ClusterError::Connect { source, .. }) if sqlstate::is_refused_login(&source) => {
+            Err(StepError::retry(source))
+        }
+        entered => Ok(entered?),
+    }
+}
+
+async fn own_schema(
+    inside: impl Future<Output = Result<PgConnection, StepError>>, names: &TenantNames, by: &Ownership,
+) -> Result<(), StepError> {
+    let mut inside = inside.await?;
+    ddl::own_schema(&names.roles, &by.admin).run(&mut inside, "giving the schema to its owner").await?;
+    crate::pg::session::close(inside).await;
+    Ok(())
 }
 
 async fn provisioner(

@@ -6,25 +6,29 @@ use crate::database::{ConnectionSettings, DatabaseServer};
 use crate::error::{StepError, StoreError};
 use crate::ident::{DatabaseName, RoleName};
 use crate::operation::{OperationId, Writer};
+use crate::pg::scram::{self, Verifier};
 use crate::registry::{RegistryWriter, ServerRegistry};
 use crate::saga::{Journal, Record, Run};
 use crate::tokens::TokenStore;
 use crate::vault::VaultWriter;
 use secrecy::SecretString;
 use std::{collections::HashMap, sync::Arc, sync::Mutex, time::Duration};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
+use uuid::Uuid;
 
 mod door;
 mod hold;
 mod migrations;
+mod opening;
 mod site;
 #[cfg(test)]
 #[cfg(all(unix, feature = "testing"))]
 mod tests;
 mod verb;
 pub(crate) use door::Door;
-pub(crate) use hold::{Hold, close_ledger, set_defaults};
+pub(crate) use hold::{Hold, Standby, close_ledger, set_defaults};
 pub(crate) use migrations::{head, run_migrations};
+use opening::Opening;
 pub(crate) use site::{Place, Site};
 pub(crate) use verb::ended;
 
@@ -37,6 +41,8 @@ pub struct Workshop {
     pub(crate) tokens: Arc<dyn TokenStore>,
     pub(crate) journal: Arc<dyn Journal>,
     budgets: Arc<Mutex<HashMap<String, Arc<Budget>>>>,
+    openings: Arc<Mutex<HashMap<OperationId, Opening>>>,
+    installation: Arc<OnceCell<Uuid>>,
     workers: usize,
 }
 
@@ -54,7 +60,17 @@ impl Workshop {
         registry: Arc<dyn RegistryWriter>, servers: Arc<dyn ServerRegistry>, vault: Arc<dyn VaultWriter>,
         tokens: Arc<dyn TokenStore>, journal: Arc<dyn Journal>,
     ) -> Self {
-        Self { registry, servers, vault, tokens, journal, budgets: Arc::default(), workers: 8 }
+        Self {
+            registry,
+            servers,
+            vault,
+            tokens,
+            journal,
+            budgets: Arc::default(),
+            openings: Arc::default(),
+            installation: Arc::default(),
+            workers: 8,
+        }
     }
     /// At most this many operations of this process at work on one server, at least one.
     pub fn with_workers(self, workers: usize) -> Self {
@@ -111,7 +127,25 @@ impl DatabaseServer {
     }
 }
 
+/// A password, and what the server gets of it.
+pub(crate) type Kept = (Verifier, SecretString);
+
+/// A new one, which is stored nowhere.
+pub(crate) async fn fresh_password() -> Kept {
+    let password = scram::password();
+    (scram::verifier(&password).await, password)
+}
+
+/// For what is only got ready while something else is waited for: if it fails, whoever needs it will say so.
+pub(crate) async fn ahead<T>(readied: impl Future<Output = T>) -> Result<(), StepError> {
+    readied.await;
+    Ok(())
+}
+
 /// What `pg_stat_activity` shows of a worker's sessions, and by which a successor finds them.
 pub(crate) fn application_name(run: &Run) -> String {
-    format!("tenantry/{}/{}", run.operation(), run.writer().epoch)
+    session_name(run.operation(), run.writer().epoch)
+}
+fn session_name(operation: OperationId, epoch: i64) -> String {
+    format!("tenantry/{operation}/{epoch}")
 }

@@ -1,7 +1,7 @@
-use super::{Door, Hold, Workshop};
+use super::{Door, Hold, Kept, Opening, Workshop, fresh_password};
 use crate::database::{DatabaseServer, TenantNames};
 use crate::error::StepError;
-use crate::pg::{scram, session};
+use crate::pg::session;
 use crate::saga::Run;
 use crate::tenant::TenantId;
 use secrecy::SecretString;
@@ -13,9 +13,12 @@ pub(crate) struct Site {
     shop: Workshop,
     tenant: TenantId,
     place: Option<Place>,
+    opening: Option<Opening>,
     hold: Option<Hold>,
     /// The migrator's password, which is kept nowhere: a new worker sets a new one, which shuts out the old worker.
     migrator: Option<SecretString>,
+    /// The next one, made while this worker waited for something else.
+    ready: Option<Kept>,
     content: Option<PgConnection>,
 }
 
@@ -26,14 +29,31 @@ pub(crate) struct Place {
     pub(crate) names: TenantNames,
 }
 
+impl Workshop {
+    /// The tenant's place; `None` if it has none, and so nothing of ours.
+    pub(crate) async fn place(&self, tenant: TenantId) -> Result<Option<Place>, StepError> {
+        let Some(placement) = self.servers.placement(tenant).await? else { return Ok(None) };
+        let unknown = || StepError::fail("the tenant's server is not registered any more");
+        let load = self.servers.server(&placement.server).await?.ok_or_else(unknown)?;
+        let names = TenantNames::of(&placement.database).map_err(StepError::fail)?;
+        Ok(Some(Place { server: load.server, names }))
+    }
+}
+
 impl Site {
     /// Nothing is open yet. An error for an operation that is about no tenant.
     pub(crate) fn new(shop: Workshop, run: &Run) -> Result<Self, StepError> {
         let tenant = run.subject().tenant().ok_or_else(|| StepError::fail("this operation is about a tenant"))?;
-        Ok(Self { shop, tenant, place: None, hold: None, migrator: None, content: None })
+        let opening = shop.opening(run.operation());
+        Ok(Self { shop, tenant, place: None, opening, hold: None, migrator: None, ready: None, content: None })
     }
     pub(crate) fn tenant(&self) -> TenantId {
         self.tenant
+    }
+
+    /// Where the tenant is: this worker has just placed it there.
+    pub(crate) fn is_at(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     /// The tenant's place; an error if it has none.
@@ -45,17 +65,18 @@ impl Site {
     /// The tenant's place; `None` if it has none, and so nothing of ours.
     pub(crate) async fn try_place(&mut self) -> Result<Option<&Place>, StepError> {
         if self.place.is_none() {
-            let Some(placement) = self.shop.servers.placement(self.tenant).await? else { return Ok(None) };
-            let unknown = || StepError::fail("the tenant's server is not registered any more");
-            let load = self.shop.servers.server(&placement.server).await?.ok_or_else(unknown)?;
-            let names = TenantNames::of(&placement.database).map_err(StepError::fail)?;
-            self.place = Some(Place { server: load.server, names });
+            self.place = self.shop.place(self.tenant).await?;
         }
         Ok(self.place.as_ref())
     }
 
     /// This worker's hold of the server.
     pub(crate) async fn hold(&mut self, run: &Run) -> Result<&mut Hold, StepError> {
+        if let Some(opening) = self.opening.take() {
+            let (place, opened) = opening.done().await?;
+            self.hold = Some(opened.behind_fence(run, &place.names).await?);
+            self.place.get_or_insert(place);
+        }
         if self.hold.is_none() {
             let Place { server, names } = self.place().await?.clone();
             self.hold = Some(self.shop.hold(run, server, &names).await?);
@@ -69,13 +90,21 @@ impl Site {
         let password = match &self.migrator {
             Some(password) => password.clone(),
             None => {
-                let password = scram::password();
-                self.hold(run).await?.ensure_migrator(&names, &password).await?;
+                let (verifier, password) = match self.ready.take() {
+                    Some(ready) => ready,
+                    None => fresh_password().await,
+                };
+                self.hold(run).await?.ensure_migrator(&names, &verifier).await?;
                 self.migrator = Some(password.clone());
                 password
             }
         };
         Ok(self.place().await?.server.door(&names.database, &names.migrator, password))
+    }
+
+    /// The migrator's next password is this fresh one.
+    pub(crate) fn make_ready(&mut self, fresh: Kept) {
+        self.ready = Some(fresh);
     }
 
     /// The session that runs migrations, as it is after its login: whatever an earlier step has set is forgotten. After
@@ -89,6 +118,16 @@ impl Site {
             None => self.migrator_door(run).await?.open(run).await?,
         };
         Ok(self.content.insert(session))
+    }
+
+    /// The migrator's session, and beside it the hold, which is idle meanwhile.
+    pub(crate) async fn migrator_and_hold(&mut self, run: &Run) -> Result<(&mut PgConnection, &mut Hold), StepError> {
+        self.hold(run).await?;
+        self.migrator(run).await?;
+        match (&mut self.content, &mut self.hold) {
+            (Some(content), Some(hold)) => Ok((content, hold)),
+            _ => Err(StepError::retry("no session")),
+        }
     }
 
     /// The migrator lives for one operation: neither role nor session is left of it.

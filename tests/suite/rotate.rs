@@ -65,6 +65,24 @@ async fn a_tenant_goes_over_to_a_new_login_and_the_old_one_is_gone() {
     assert_eq!(tenantry.rotate("acme").await.unwrap().generation.0, 3);
 }
 
+/// Two places: whoever is refused must not keep the second.
+#[tokio::test]
+async fn a_rotation_that_is_refused_keeps_no_place_among_the_workers() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(|b| quick(b).workers(2)).await.unwrap();
+    tenantry.provision("acme").await.unwrap();
+    let db = tenantry.resolve("acme").await.unwrap();
+    let held = db.acquire().await.unwrap();
+    let first = tenantry.rotate("acme").grace(Duration::from_secs(60)).start().await.unwrap();
+    for _ in 0..3 {
+        let refused = tenantry.rotate("acme").await;
+        assert!(matches!(refused, Err(ChangeError::Busy { operation, .. }) if operation == first), "{refused:?}");
+    }
+    tenantry.provision("other").await.unwrap();
+    drop(held);
+    tenantry.close().await;
+}
+
 #[tokio::test]
 async fn who_cannot_be_rotated_is_told_so_and_one_key_is_one_rotation() {
     let harness = Harness::start().await.unwrap();

@@ -102,7 +102,9 @@ impl<'a> Tenant<'a> {
             Step::Database => hold.ensure_database(names).await?,
             Step::Access => hold.ensure_access(names, self.temp_tables).await?,
             Step::Schema => hold.ensure_schema(names).await?,
-            Step::Migrator => hold.ensure_migrator(names, &self.migrator_password).await?,
+            Step::Migrator => {
+                hold.ensure_migrator(names, &crate::pg::scram::verifier(&self.migrator_password).await).await?
+            }
             Step::Defaults => set_defaults(&mut self.migrator().await?, &names.roles).await?,
             Step::Login => hold.ensure_login(names, &self.login, self.access, 5, &self.password).await?,
             Step::Content => {
