@@ -1,29 +1,21 @@
-use super::{Budget, Workshop, application_name};
 use crate::database::{AppAccess, DatabaseServer, GroupRoles, TenantNames};
-use crate::error::{ClusterError, StepError, VaultError};
+use crate::error::{ClusterError, StepError};
 use crate::ident::{DatabaseName, RoleName};
-use crate::operation::{Lane, OperationId, Subject};
-use crate::pg::ensure::{MARK, Ownership};
+use crate::pg::ensure::Ownership;
 use crate::pg::session::{Purpose, Target};
-use crate::pg::{catalog, ddl, end, ensure, lock, scram};
-use crate::saga::Run;
-use crate::secret::CredentialId;
+use crate::pg::{catalog, ddl, end, ensure, scram};
 use crate::sqlstate;
-use crate::tenant::TenantId;
 use futures_util::future::try_join;
 use secrecy::SecretString;
 use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use uuid::Uuid;
 
+mod open;
 mod standby;
+pub(super) use open::Opened;
 pub(crate) use standby::Standby;
 
-/// How long a worker waits for the lock of its subject before the engine tries again.
-const LOCK: Duration = Duration::from_secs(10);
-/// How long a worker waits for a free place among the workers of its process.
-const PLACE: Duration = Duration::from_secs(60);
 /// How long a session may go on that was opened with a login at the moment when it was shut.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 /// How long a session may be connecting without showing by which login.
@@ -40,129 +32,7 @@ pub(crate) struct Hold {
     _place: OwnedSemaphorePermit,
 }
 
-/// A session with its place among the workers of this process, behind no fence yet.
-pub(crate) struct Opened {
-    hold: Hold,
-    /// Of the lock of its subject.
-    key: i64,
-}
-
-impl Opened {
-    /// Asks whether the epoch is the newest, *then* shuts out whoever was there before, takes the lock, and only then
-    /// looks at the cluster.
-    pub(super) async fn behind_fence(mut self, run: &Run, names: &TenantNames) -> Result<Hold, StepError> {
-        run.check().await?;
-        self.hold.shut_out(run, self.key, names).await?;
-        Ok(self.hold)
-    }
-}
-
-impl Workshop {
-    /// Opens the session *before* it asks whether the epoch is the newest.
-    pub(crate) async fn hold(&self, run: &Run, server: DatabaseServer, names: &TenantNames) -> Result<Hold, StepError> {
-        let tenant = run.subject().tenant().ok_or_else(|| StepError::fail("not about a tenant"))?;
-        let opened = self.open(tenant, run.record().lane, application_name(run), server).await?;
-        opened.behind_fence(run, names).await
-    }
-
-    pub(super) async fn open(
-        &self, tenant: TenantId, lane: Lane, name: String, server: DatabaseServer,
-    ) -> Result<Opened, StepError> {
-        let place = self.budget(server.name.as_str())?.enter(lane).await?;
-        let installation = self.installation().await?;
-        let password = self.provisioner_password(&server).await?;
-        let ownership = Ownership { marker: marker(installation, tenant), admin: server.names.admin.clone() };
-        let hold = match Hold::open(server.clone(), password, ownership, name, place).await {
-            Err(error) if self.was_rotated(&server, &error).await? => return Err(StepError::retry(error)),
-            opened => opened?,
-        };
-        Ok(Opened { hold, key: lock::key(installation, &Subject::Tenant(tenant).to_string()) })
-    }
-
-    /// A hold for retiring a login that nothing uses any more: its name never comes back, so it needs no lock and no
-    /// epoch, and two of them at once do no harm.
-    pub(crate) async fn retirer(&self, tenant: TenantId, server: DatabaseServer) -> Result<Hold, StepError> {
-        let place = self.budget(server.name.as_str())?.enter(Lane::Change).await?;
-        let installation = self.installation().await?;
-        let password = self.provisioner_password(&server).await?;
-        let ownership = Ownership { marker: marker(installation, tenant), admin: server.names.admin.clone() };
-        Ok(Hold::open(server, password, ownership, String::from("tenantry/retire"), place).await?)
-    }
-
-    /// Whether the login was refused because it has another password by now.
-    async fn was_rotated(&self, server: &DatabaseServer, error: &ClusterError) -> Result<bool, StepError> {
-        match error {
-            ClusterError::Connect { source, .. } if sqlstate::is_refused_login(source) => {
-                let now = self.servers.server(&server.name).await?.map(|load| load.server);
-                Ok(now.is_some_and(|now| (&now.login, now.secret_version) != (&server.login, server.secret_version)))
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// It never changes, so it is asked for once.
-    async fn installation(&self) -> Result<Uuid, StepError> {
-        Ok(*self.installation.get_or_try_init(|| self.servers.installation()).await?)
-    }
-
-    async fn provisioner_password(&self, server: &DatabaseServer) -> Result<SecretString, VaultError> {
-        self.vault.open(&CredentialId::provisioner(&server.name, &server.login, server.secret_version)).await
-    }
-}
-
-/// The comment on every role of a tenant: what this installation made for it, and nothing else, is ours.
-fn marker(installation: Uuid, tenant: TenantId) -> String {
-    format!("{MARK}{installation} {tenant}")
-}
-
-impl Budget {
-    async fn enter(&self, lane: Lane) -> Result<OwnedSemaphorePermit, StepError> {
-        let places = match lane {
-            Lane::Fence => self.fences.clone(),
-            _ => self.changes.clone(),
-        };
-        match tokio::time::timeout(PLACE, places.acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(StepError::retry("the workers of this process are closed")),
-            Err(_) => {
-                Err(ClusterError::Deadline { phase: "waiting for a place among the workers", limit: PLACE }.into())
-            }
-        }
-    }
-}
-
 impl Hold {
-    /// The session alone, behind no fence yet.
-    pub(super) async fn open(
-        server: DatabaseServer, password: SecretString, ownership: Ownership, name: String, place: OwnedSemaphorePermit,
-    ) -> Result<Self, ClusterError> {
-        let session = provisioner(&server, &server.names.maintenance, &password, &name).await?;
-        Ok(Self { session, server, password, ownership, name, _place: place })
-    }
-
-    async fn shut_out(&mut self, run: &Run, key: i64, names: &TenantNames) -> Result<(), StepError> {
-        let fence = run.record().lane == Lane::Fence;
-        let first = run.is_first();
-        if !first {
-            self.end_workers(run.operation()).await?;
-        }
-        if fence && let Some(parked) = run.output::<Option<OperationId>>("change.park")?.flatten() {
-            self.end_workers(parked).await?;
-        }
-        // Whoever still has the lock belongs to an epoch that is over: ours, or that of an operation which a fence has
-        // parked. A first change waits: it may be a fence that is about to end.
-        lock::take(&mut self.session, key, fence || !first, LOCK).await?;
-        if !first {
-            let (database, migrator) = (&names.database, &names.migrator);
-            ensure::refused(&mut self.session, database, &[migrator], &self.ownership).await?;
-        }
-        Ok(())
-    }
-
-    async fn end_workers(&mut self, operation: OperationId) -> Result<(), StepError> {
-        Ok(end::workers(&mut self.session, &format!("tenantry/{operation}/")).await?)
-    }
-
     /// None of these names may be there yet.
     pub(crate) async fn survey(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
         Ok(ensure::survey(&mut self.session, names, login).await?)

@@ -1,10 +1,11 @@
 //! The tenant's physical standbys. NOLOGIN and the memberships come there by themselves; that a session ends does not.
-use super::{Hold, LAST_MOMENT, SETTLING, Workshop, provisioner};
+use super::{Hold, LAST_MOMENT, SETTLING, provisioner};
 use crate::database::{DatabaseServer, TenantDatabase, TenantNames, TlsMode};
 use crate::error::{ClusterError, StepError};
 use crate::ident::{DatabaseName, RoleName};
 use crate::pg::{catalog, end, replay, session};
 use crate::tenant::TenantId;
+use crate::worker::Workshop;
 use futures_util::future::{join, join_all};
 use secrecy::SecretString;
 use sqlx::PgConnection;
