@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use std::sync::Arc;
 
 mod budget;
+mod clock;
 pub(crate) mod connect;
 #[cfg(feature = "metrics")]
 pub mod metrics;

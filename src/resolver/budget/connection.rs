@@ -3,13 +3,14 @@
 use super::away::Away;
 use super::engine::{Key, SlotId};
 use super::server::{Lease, Opener, Server};
+use crate::resolver::clock::rough;
 use crate::tenant::TenantId;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, Postgres, Row};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::Instrument;
@@ -50,7 +51,8 @@ pub(crate) struct Conn {
     pool: PgPool,
     /// Out of its pool while it is idle: putting it in and out would cost a ping each time.
     held: Option<PoolConnection<Postgres>>,
-    since: Instant,
+    /// Idle since then, roughly.
+    since: Duration,
     doubts: u64,
 }
 
@@ -70,20 +72,21 @@ impl PgOpener {
 
     /// Whether a connection needs no question before it is used.
     fn fit(&self) -> impl Fn(&Conn) -> bool + use<> {
-        let (doubts, now, ping_after) = (self.doubts.load(Relaxed), Instant::now(), self.ping_after);
-        move |c| c.held.is_some() && c.doubts == doubts && now.saturating_duration_since(c.since) < ping_after
+        let (doubts, now, ping_after) = (self.doubts.load(Relaxed), rough(), self.ping_after);
+        move |c| c.held.is_some() && c.doubts == doubts && now.saturating_sub(c.since) < ping_after
     }
 
-    fn conn(&self, id: u64, tenant: TenantId, pool: PgPool, held: Option<PoolConnection<Postgres>>) -> Conn {
-        Conn { id, tenant, pool, held, since: Instant::now(), doubts: self.doubts.load(Relaxed) }
+    fn conn(&self, id: u64, tenant: TenantId, pool: PgPool, held: Option<PoolConnection<Postgres>>) -> Box<Conn> {
+        Box::new(Conn { id, tenant, pool, held, since: rough(), doubts: self.doubts.load(Relaxed) })
     }
 }
 
 impl Opener for PgOpener {
     type Target = Target;
-    type Conn = Conn;
+    /// In a box: it is moved at each checkout.
+    type Conn = Box<Conn>;
 
-    async fn open(&self, target: &Target, slot: SlotId, limit: Duration) -> Result<Conn, sqlx::Error> {
+    async fn open(&self, target: &Target, slot: SlotId, limit: Duration) -> Result<Box<Conn>, sqlx::Error> {
         let id = self.next.fetch_add(1, Relaxed);
         let (server, discard) = (self.server.clone(), self.discard);
         let pool = PgPoolOptions::new()
@@ -108,7 +111,7 @@ impl Opener for PgOpener {
         Ok(self.conn(id, target.tenant, pool, Some(held)))
     }
 
-    async fn close(&self, mut conn: Conn, why: &'static str) {
+    async fn close(&self, mut conn: Box<Conn>, why: &'static str) {
         tracing::debug!(tenant = %conn.tenant, why, "a connection is closed");
         if let Some(held) = conn.held.take() {
             let _ = held.close().await;
@@ -116,7 +119,7 @@ impl Opener for PgOpener {
         conn.pool.close().await;
     }
 
-    fn is_gone(conn: &Conn) -> bool {
+    fn is_gone(conn: &Self::Conn) -> bool {
         conn.pool.size() == 0
     }
 }
@@ -148,8 +151,7 @@ impl PgServer {
         match lent {
             Some(conn) if sound => {
                 let conn = self.opener.conn(id, conn.tenant, conn.pool.clone(), None);
-                let now = conn.since;
-                self.give_back(slot, conn, now);
+                self.give_back(slot, conn);
             }
             Some(_) => self.engine().abandon(slot),
             None => {}
@@ -184,7 +186,8 @@ impl Member {
     }
     /// One that is idle and known to live: nothing is waited for.
     pub(crate) fn checkout(&self) -> Option<Checkout> {
-        let (slot, conn) = self.server.checkout(self.key, self.server.opener.fit())?;
+        let fit = self.server.opener.fit();
+        let (slot, conn) = self.server.checkout(self.key, |conn| fit(conn))?;
         Some(self.taken(slot, conn))
     }
 
@@ -207,7 +210,7 @@ impl Member {
         Ok(lease.conn.take().map(|conn| self.taken(lease.slot, conn)))
     }
 
-    fn taken(&self, slot: SlotId, conn: Conn) -> Checkout {
+    fn taken(&self, slot: SlotId, conn: Box<Conn>) -> Checkout {
         Checkout { server: self.server.clone(), slot, conn: Some(conn) }
     }
 
@@ -228,14 +231,16 @@ impl Member {
                 conn.held = Some(conn.pool.acquire().await?);
             }
             match conn.held.as_mut() {
-                Some(held) if conn.doubts != doubts || conn.since.elapsed() >= self.server.opener.ping_after => {
+                Some(held)
+                    if conn.doubts != doubts || rough().saturating_sub(conn.since) >= self.server.opener.ping_after =>
+                {
                     held.ping().await
                 }
                 _ => Ok(()),
             }
         });
         let alive = matches!(alive.await, Ok(Ok(())));
-        (conn.since, conn.doubts) = (Instant::now(), doubts);
+        (conn.since, conn.doubts) = (rough(), doubts);
         alive
     }
 }
@@ -250,7 +255,7 @@ impl Drop for Member {
 pub(crate) struct Checkout {
     server: Arc<PgServer>,
     slot: SlotId,
-    conn: Option<Conn>,
+    conn: Option<Box<Conn>>,
 }
 
 impl Checkout {
@@ -265,9 +270,8 @@ impl Checkout {
             return;
         }
         if let Some(mut conn) = self.conn.take() {
-            let now = Instant::now();
-            conn.since = now;
-            self.server.give_back(self.slot, conn, now);
+            conn.since = rough();
+            self.server.give_back(self.slot, conn);
         }
     }
 

@@ -262,8 +262,9 @@ impl<C> Engine<C> {
         self.pump();
     }
 
-    /// It comes back in order. Returned: it is to be closed, and then [`freed`](Self::freed).
-    pub(super) fn release(&mut self, slot: SlotId, mut conn: C, now: Instant) -> Option<C> {
+    /// It comes back in order. Returned: it is to be closed, and then [`freed`](Self::freed). The time is asked for if
+    /// another tenant waits.
+    pub(super) fn release(&mut self, slot: SlotId, mut conn: C, now: impl FnOnce() -> Instant) -> Option<C> {
         let key = self.slots[slot].tenant;
         if self.is_retired(key) || self.occupied - self.closing > self.limit {
             self.vacate(slot);
@@ -272,7 +273,7 @@ impl<C> Engine<C> {
         }
         self.trim();
         let others = self.queue.front().filter(|(head, ..)| *head != key).map(|(.., since)| *since);
-        if others.is_some_and(|since| now.saturating_duration_since(since) >= AFFINITY) {
+        if others.is_some_and(|since| now().saturating_duration_since(since) >= AFFINITY) {
             conn = self.pass_on(slot, key, conn)?;
         }
         while let Some(id) = self.tenant(key).and_then(|t| t.waiters.front().map(|w| w.id)) {

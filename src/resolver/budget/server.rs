@@ -183,8 +183,8 @@ impl<O: Opener> Server<O> {
     }
 
     /// Gives it to whoever is next.
-    pub(super) fn give_back(self: &Arc<Self>, slot: SlotId, conn: O::Conn, now: std::time::Instant) {
-        let surplus = self.engine().release(slot, conn, now);
+    pub(super) fn give_back(self: &Arc<Self>, slot: SlotId, conn: O::Conn) {
+        let surplus = self.engine().release(slot, conn, std::time::Instant::now);
         if let Some(conn) = surplus {
             self.close_one(slot, conn, "its tenant was retired, or the budget has shrunk");
         }
@@ -349,7 +349,7 @@ impl<O: Opener> Drop for Waiting<O> {
 impl<O: Opener> Drop for Lease<O> {
     fn drop(&mut self) {
         match (self.conn.take(), self.to_open) {
-            (Some(conn), false) => self.server.give_back(self.slot, conn, std::time::Instant::now()),
+            (Some(conn), false) => self.server.give_back(self.slot, conn),
             (Some(old), true) => {
                 let mut engine = self.server.engine();
                 engine.vacate(self.slot);

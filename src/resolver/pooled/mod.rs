@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 mod builder;
 mod cache;
-mod clock;
 mod cold;
 mod flight;
 mod names;

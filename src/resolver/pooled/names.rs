@@ -1,6 +1,6 @@
 //! Answers by name, read without a lock: a hit costs tens of nanoseconds, however many ask.
 use super::super::TenantPool;
-use super::clock::Clock;
+use crate::resolver::clock::Clock;
 use crate::tenant::{TenantId, TenantRef};
 use foldhash::fast::RandomState;
 use papaya::{Equivalent, HashMap};

@@ -1,4 +1,4 @@
-//! The time of a hit. To read the exact time costs as much as all else that a hit does. Linux has a clock that is moved
+//! The time of a hit and of a checkout. To read the exact time costs as much as all else that a hit does. Linux has a clock that is moved
 //! on at each tick of the kernel only, and costs a fifth of that: it is behind by one tick at most, which is 1 to 10 ms.
 use std::time::{Duration, Instant};
 
@@ -37,10 +37,17 @@ fn nanoseconds(time: Duration) -> u64 {
     time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos())
 }
 
+/// Since some moment before the first call; what it is good for are differences.
 #[cfg(target_os = "linux")]
-fn rough() -> Duration {
+pub(super) fn rough() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn rough() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
 }
 
 #[cfg(test)]
