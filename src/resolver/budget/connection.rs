@@ -51,7 +51,7 @@ pub(crate) struct Conn {
     pool: PgPool,
     /// Out of its pool while it is idle: putting it in and out would cost a ping each time.
     held: Option<PoolConnection<Postgres>>,
-    /// Idle since then, roughly.
+    /// When it was last found good, roughly: it has not been idle for longer.
     since: Duration,
     doubts: u64,
 }
@@ -71,8 +71,8 @@ impl PgOpener {
     }
 
     /// Whether a connection needs no question before it is used.
-    fn fit(&self) -> impl Fn(&Conn) -> bool + use<> {
-        let (doubts, now, ping_after) = (self.doubts.load(Relaxed), rough(), self.ping_after);
+    fn fit(&self, now: Duration) -> impl Fn(&Conn) -> bool + use<> {
+        let (doubts, ping_after) = (self.doubts.load(Relaxed), self.ping_after);
         move |c| c.held.is_some() && c.doubts == doubts && now.saturating_sub(c.since) < ping_after
     }
 
@@ -186,8 +186,10 @@ impl Member {
     }
     /// One that is idle and known to live: nothing is waited for.
     pub(crate) fn checkout(&self) -> Option<Checkout> {
-        let fit = self.server.opener.fit();
-        let (slot, conn) = self.server.checkout(self.key, |conn| fit(conn))?;
+        let now = rough();
+        let fit = self.server.opener.fit(now);
+        let (slot, mut conn) = self.server.checkout(self.key, |conn| fit(conn))?;
+        conn.since = now;
         Some(self.taken(slot, conn))
     }
 
@@ -215,7 +217,7 @@ impl Member {
     }
 
     fn ready(&self, mut lease: Lease<PgOpener>) -> Result<Checkout, Lease<PgOpener>> {
-        let fit = self.server.opener.fit();
+        let fit = self.server.opener.fit(rough());
         match lease.conn.take_if(|conn| fit(conn)) {
             Some(conn) => Ok(self.taken(lease.slot, conn)),
             None => Err(lease),
@@ -269,8 +271,7 @@ impl Checkout {
         if self.server.opener.discard {
             return;
         }
-        if let Some(mut conn) = self.conn.take() {
-            conn.since = rough();
+        if let Some(conn) = self.conn.take() {
             self.server.give_back(self.slot, conn);
         }
     }
