@@ -86,9 +86,8 @@ impl Action<World> for Cluster {
             Self::Login if world.has_login => {}
             Self::Login => {
                 let (access, limit) = (world.recipe.access, world.recipe.connection_limit);
-                world.kept().await?;
-                let (verifier, _) = world.kept.as_ref().ok_or_else(|| StepError::retry("no password"))?;
-                world.site.hold(run).await?.ensure_sealed(&names, &login, access, limit, verifier).await?;
+                let (site, verifier) = world.verifier().await?;
+                site.hold(run).await?.ensure_sealed(&names, &login, access, limit, verifier).await?;
             }
             Self::Probe => {
                 let access = world.recipe.access;
@@ -122,11 +121,10 @@ async fn database(run: &Run, world: &mut World) -> Result<(), StepError> {
 
 async fn schema(run: &Run, world: &mut World) -> Result<(), StepError> {
     let (names, name) = (world.site.place().await?.names.clone(), world.login().await?);
-    world.kept().await?;
-    let (verifier, _) = world.kept.as_ref().ok_or_else(|| StepError::retry("no password"))?;
     let (acts_as, limit) = (acts_as(&names.roles, world.recipe.access), world.recipe.connection_limit);
+    let (site, verifier) = world.verifier().await?;
     let login = Login { name: &name, acts_as, limit, verifier };
-    world.site.hold(run).await?.ensure_schema_and_login(&names, &login).await?;
+    site.hold(run).await?.ensure_schema_and_login(&names, &login).await?;
     world.has_login = true;
     Ok(())
 }

@@ -4,12 +4,12 @@ use super::request::Request;
 use crate::database::{Generation, TenantDatabase};
 use crate::error::StepError;
 use crate::ident::RoleName;
-use crate::pg::scram;
+use crate::pg::scram::Verifier;
 use crate::saga::Run;
 use crate::secret::CredentialId;
 use crate::step::{Connect, StepContext};
 use crate::tenant::TenantId;
-use crate::worker::{Door, Kept, Place, Site, Workshop};
+use crate::worker::{Door, Kept, Place, Site, Workshop, verified};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use sqlx::PgConnection;
@@ -50,13 +50,14 @@ impl World {
         Ok(self.shop.vault.open(&id).await?)
     }
 
-    /// The same for the server, opened once.
-    pub(super) async fn kept(&mut self) -> Result<&Kept, StepError> {
+    /// What the server gets of it, which is opened once; and where the server is.
+    pub(super) async fn verifier(&mut self) -> Result<(&mut Site, &Verifier), StepError> {
         if self.kept.is_none() {
             let id = self.credential().await?;
             self.kept = Some(opened(&self.shop, &id).await?);
         }
-        self.kept.as_ref().ok_or_else(|| StepError::retry("no password"))
+        let (verifier, _) = self.kept.as_ref().ok_or_else(|| StepError::retry("no password"))?;
+        Ok((&mut self.site, verifier))
     }
 
     /// The entry that will be published.
@@ -110,6 +111,5 @@ impl Connect for Doors {
 
 /// A password that was sealed, and what the server gets of it.
 pub(super) async fn opened(shop: &Workshop, id: &CredentialId) -> Result<Kept, StepError> {
-    let password = shop.vault.open(id).await?;
-    Ok((scram::verifier(&password).await, password))
+    Ok(verified(shop.vault.open(id).await?).await)
 }

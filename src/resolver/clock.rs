@@ -1,5 +1,6 @@
-//! The time of a hit and of a checkout. To read the exact time costs as much as all else that a hit does. Linux has a clock that is moved
-//! on at each tick of the kernel only, and costs a fifth of that: it is behind by one tick at most, which is 1 to 10 ms.
+//! The time of a hit and of a checkout. To read the exact time costs as much as all else that a hit does. Linux has a
+//! clock that is moved on at each tick of the kernel only, and costs a fifth of that: it is behind by one tick at most,
+//! which is 1 to 10 ms.
 use std::time::{Duration, Instant};
 
 pub(super) struct Clock {

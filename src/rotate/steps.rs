@@ -6,7 +6,7 @@ use crate::pg::scram;
 use crate::saga::{Action, Run};
 use crate::secret::CredentialId;
 use crate::tenant::TenantId;
-use crate::worker::{Kept, Place, Workshop, ahead};
+use crate::worker::{Kept, Place, Workshop, ahead, verified};
 use async_trait::async_trait;
 use futures_util::future::{join, try_join};
 use serde::{Deserialize, Serialize};
@@ -106,9 +106,8 @@ async fn keep(run: &Run, shop: &Workshop, tenant: TenantId) -> Result<(Sealed, K
     shop.registry.put_user(None, &user, run.writer()).await?;
     let (login, generation) = (user.role, user.generation);
     let id = CredentialId::login(tenant, &user.database, &login, generation.0);
-    let password = shop.vault.put(&id, &scram::password(), run.writer()).await?;
-    let verifier = scram::verifier(&password).await;
-    Ok((Sealed { login, generation, from: entry.generation, old: entry.login }, (verifier, password)))
+    let kept = verified(shop.vault.put(&id, &scram::password(), run.writer()).await?).await;
+    Ok((Sealed { login, generation, from: entry.generation, old: entry.login }, kept))
 }
 
 /// A worker that comes later finds the login as a fence has left it.

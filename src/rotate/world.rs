@@ -3,12 +3,12 @@ use super::{AppLogin, Request};
 use crate::database::{DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{ChangeError, StepError};
 use crate::ident::RoleName;
-use crate::pg::{ddl, scram};
+use crate::pg::ddl;
 use crate::registry::TenantRegistryExt;
 use crate::saga::Run;
 use crate::secret::CredentialId;
 use crate::tenant::{Tenant, TenantId, TenantStatus};
-use crate::worker::{Kept, Place, Site, Standby, Workshop};
+use crate::worker::{Kept, Place, Site, Standby, Workshop, verified};
 use futures_util::future::{try_join, try_join3};
 use secrecy::SecretString;
 use std::time::Duration;
@@ -53,7 +53,7 @@ impl World {
         }
         let id = self.credential(sealed).await?;
         let password = self.shop.vault.open(&id).await?;
-        self.kept = Some((scram::verifier(&password).await, password.clone()));
+        self.kept = Some(verified(password.clone()).await);
         Ok(password)
     }
 

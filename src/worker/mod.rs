@@ -130,10 +130,13 @@ impl DatabaseServer {
 /// A password, and what the server gets of it.
 pub(crate) type Kept = (Verifier, SecretString);
 
+/// With what the server gets of it.
+pub(crate) async fn verified(password: SecretString) -> Kept {
+    (scram::verifier(&password).await, password)
+}
 /// A new one, which is stored nowhere.
 pub(crate) async fn fresh_password() -> Kept {
-    let password = scram::password();
-    (scram::verifier(&password).await, password)
+    verified(scram::password()).await
 }
 
 /// For what is only got ready while something else is waited for: if it fails, whoever needs it will say so.

@@ -11,9 +11,13 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::Context;
+use std::time::{Duration, Instant};
+
+/// A driver asks for it at once.
+const UNASKED: Duration = Duration::from_secs(60);
 
 /// On its way. Dropping it closes what is open. Nobody ever waits for the mutex: it makes a shared reference harmless.
-pub(crate) struct Opening(Mutex<Way>);
+pub(crate) struct Opening(Mutex<Way>, Instant);
 type Way = MaybeDone<BoxFuture<'static, Result<(Place, Opened), StepError>>>;
 
 impl Opening {
@@ -25,7 +29,7 @@ impl Opening {
             let opened = shop.open(tenant, lane, name, place.server.clone()).await?;
             Ok((place, opened))
         };
-        Self(Mutex::new(maybe_done(open.boxed())))
+        Self(Mutex::new(maybe_done(open.boxed())), Instant::now())
     }
     /// Where the tenant is, and the session.
     pub(super) async fn done(self) -> Result<(Place, Opened), StepError> {
@@ -52,6 +56,8 @@ impl Workshop {
         });
         let begun = begun.await?;
         if let (Begun::New(record), Ok(mut openings)) = (&begun, self.openings.lock()) {
+            // Whose driver was dropped before it made a world: nobody asks for it any more.
+            openings.retain(|_, left| left.1.elapsed() < UNASKED);
             openings.insert(record.id, opening);
         }
         Ok(begun)

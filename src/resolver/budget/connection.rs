@@ -51,7 +51,7 @@ pub(crate) struct Conn {
     pool: PgPool,
     /// Out of its pool while it is idle: putting it in and out would cost a ping each time.
     held: Option<PoolConnection<Postgres>>,
-    /// When it was last found good, roughly: it has not been idle for longer.
+    /// When it was last taken out or asked whether it lives, roughly: it has not been idle for longer.
     since: Duration,
     doubts: u64,
 }
