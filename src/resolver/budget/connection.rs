@@ -8,6 +8,7 @@ use crate::tenant::TenantId;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, Postgres, Row};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -185,20 +186,20 @@ impl Member {
         self.server.retire(self.key);
     }
     /// One that is idle and known to live: nothing is waited for.
-    pub(crate) fn checkout(&self) -> Option<Checkout> {
+    pub(crate) fn checkout(&self) -> Option<Checkout<'_>> {
         let now = rough();
         let fit = self.server.opener.fit(now);
         let (slot, mut conn) = self.server.checkout(self.key, |conn| fit(conn))?;
         conn.since = now;
-        Some(self.taken(slot, conn))
+        Some(Checkout { server: Of::Handle(&self.server), slot, conn: Some(conn) })
     }
 
     /// `None`: it is retired.
-    pub(crate) async fn acquire(&self) -> Result<Option<Checkout>, sqlx::Error> {
+    pub(crate) async fn acquire(&self) -> Result<Option<Checkout<'static>>, sqlx::Error> {
         self.acquired().instrument(tracing::debug_span!("acquire", tenant = %self.target.tenant)).await
     }
 
-    async fn acquired(&self) -> Result<Option<Checkout>, sqlx::Error> {
+    async fn acquired(&self) -> Result<Option<Checkout<'static>>, sqlx::Error> {
         let Some(mut lease) = self.server.acquire(self.key, &self.target).await? else { return Ok(None) };
         lease = match self.ready(lease) {
             Ok(checkout) => return Ok(Some(checkout)),
@@ -212,11 +213,11 @@ impl Member {
         Ok(lease.conn.take().map(|conn| self.taken(lease.slot, conn)))
     }
 
-    fn taken(&self, slot: SlotId, conn: Box<Conn>) -> Checkout {
-        Checkout { server: self.server.clone(), slot, conn: Some(conn) }
+    fn taken(&self, slot: SlotId, conn: Box<Conn>) -> Checkout<'static> {
+        Checkout { server: Of::Own(self.server.clone()), slot, conn: Some(conn) }
     }
 
-    fn ready(&self, mut lease: Lease<PgOpener>) -> Result<Checkout, Lease<PgOpener>> {
+    fn ready(&self, mut lease: Lease<PgOpener>) -> Result<Checkout<'static>, Lease<PgOpener>> {
         let fit = self.server.opener.fit(rough());
         match lease.conn.take_if(|conn| fit(conn)) {
             Some(conn) => Ok(self.taken(lease.slot, conn)),
@@ -254,13 +255,33 @@ impl Drop for Member {
 }
 
 /// A connection in use. Dropped, it goes the long way: through sqlx's pool, which rolls back and asks whether it lives.
-pub(crate) struct Checkout {
-    server: Arc<PgServer>,
+pub(crate) struct Checkout<'a> {
+    server: Of<'a>,
     slot: SlotId,
     conn: Option<Box<Conn>>,
 }
 
-impl Checkout {
+/// The server, without counting one more reference where the caller's handle outlives the checkout.
+enum Of<'a> {
+    Handle(&'a Arc<PgServer>),
+    Own(Arc<PgServer>),
+}
+impl Deref for Of<'_> {
+    type Target = Arc<PgServer>;
+    fn deref(&self) -> &Arc<PgServer> {
+        match self {
+            Self::Handle(server) => server,
+            Self::Own(server) => server,
+        }
+    }
+}
+
+impl Checkout<'_> {
+    /// The same, whatever becomes of the handle that it came from.
+    pub(crate) fn owned(mut self) -> Checkout<'static> {
+        Checkout { server: Of::Own(self.server.clone()), slot: self.slot, conn: self.conn.take() }
+    }
+
     pub(crate) fn session(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         let held = self.conn.as_mut().and_then(|conn| conn.held.as_deref_mut());
         held.ok_or(sqlx::Error::WorkerCrashed)
@@ -299,7 +320,7 @@ impl Checkout {
     }
 }
 
-impl Drop for Checkout {
+impl Drop for Checkout<'_> {
     fn drop(&mut self) {
         if self.conn.is_none() {
             return;

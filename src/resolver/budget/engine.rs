@@ -476,6 +476,9 @@ impl<C> Engine<C> {
 
 impl<C> Tenant<C> {
     fn frequency_at(&self, halvings: u32) -> f32 {
-        self.frequency * 0.5_f32.powi(halvings.wrapping_sub(self.halvings).min(64) as i32)
+        match halvings.wrapping_sub(self.halvings) {
+            0 => self.frequency,
+            n => self.frequency * 0.5_f32.powi(n.min(64) as i32),
+        }
     }
 }

@@ -106,7 +106,7 @@ impl TenantPool {
 }
 
 /// The connection goes back as it is if nothing of this call is left in it.
-fn done<T>(connection: Checked, whole: bool, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+fn done<T>(connection: Checked<'_>, whole: bool, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
     match &outcome {
         Ok(_) if whole => connection.clean(),
         Err(error) if whole || sqlstate::is_connection_lost(error) => connection.failed(error),

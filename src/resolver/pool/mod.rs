@@ -198,7 +198,7 @@ impl TenantPool {
     }
 
     /// A connection for as long as it is held.
-    async fn checkout(&self) -> Result<Checked, sqlx::Error> {
+    async fn checkout(&self) -> Result<Checked<'_>, sqlx::Error> {
         take_turns().await;
         let budgeted = match &self.0.source {
             Source::Budget(budgeted) => budgeted,
@@ -222,7 +222,7 @@ impl TenantPool {
     /// A retired member was evicted or its login replaced: there is another one, as often as that happens within the
     /// limit. A refused login is looked up again once, each one; on a replica too, and then the primary is asked, which
     /// knows each login first.
-    async fn renewing(&self, mut at: Budgeted) -> Result<Checked, sqlx::Error> {
+    async fn renewing(&self, mut at: Budgeted) -> Result<Checked<'static>, sqlx::Error> {
         let (mut reads, mut looked_up) = (self.0.reads, false);
         loop {
             let since = Instant::now();
@@ -284,12 +284,12 @@ async fn take_turns() {
 }
 
 /// A connection on loan. Unless it is said to be [`clean`](Self::clean), it is not trusted when it comes back.
-enum Checked {
+enum Checked<'a> {
     Own(PoolConnection<Postgres>),
-    Budget(Checkout),
+    Budget(Checkout<'a>),
 }
 
-impl Checked {
+impl Checked<'_> {
     fn session(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         match self {
             Self::Own(connection) => Ok(connection),

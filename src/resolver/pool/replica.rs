@@ -15,7 +15,7 @@ pub(in crate::resolver) struct Replica {
 
 pub(super) enum Answer {
     /// `None`: it is retired, there is another one.
-    Found(Option<Checkout>),
+    Found(Option<Checkout<'static>>),
     /// Not now. The primary is there.
     Elsewhere,
     /// The login is.
@@ -33,7 +33,7 @@ impl Replica {
         self.member.retire();
     }
     /// One that is idle and known to live.
-    pub(super) fn checkout(&self) -> Option<Checkout> {
+    pub(super) fn checkout(&self) -> Option<Checkout<'_>> {
         self.member.checkout()
     }
 
@@ -41,7 +41,7 @@ impl Replica {
     pub(super) async fn acquire(&self, limit: Duration) -> Answer {
         let now = Instant::now();
         if !self.refused.is_tried(now) || !self.member.away().is_tried(now) {
-            return self.checkout().map_or(Answer::Elsewhere, |checkout| Answer::Found(Some(checkout)));
+            return self.checkout().map_or(Answer::Elsewhere, |checkout| Answer::Found(Some(checkout.owned())));
         }
         match timeout(LIMIT.min(limit / 2), self.member.acquire()).await {
             Ok(Ok(None)) => Answer::Found(None),
