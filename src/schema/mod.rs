@@ -8,7 +8,9 @@ use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{PgPool, PgTransaction};
 
 mod objects;
+mod pool;
 mod seen;
+pub use pool::pool_options;
 
 /// Brings the landlord up to this version of the crate; what is there already stays as it is.
 ///

@@ -160,3 +160,18 @@ async fn a_cancelled_install_leaves_no_lock_behind() {
     tokio::time::timeout(std::time::Duration::from_secs(10), install(&other)).await.expect("no lock").unwrap();
     check(&other).await.unwrap();
 }
+
+/// The pause is what it is about.
+#[tokio::test]
+async fn a_connection_that_ended_while_it_was_idle_is_replaced_unseen() {
+    let options = landlord::empty().await;
+    let pool = tenantry::schema::pool_options().max_connections(1).connect_lazy_with(options.clone());
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&pool).await.unwrap();
+    let mut other = options.connect().await.unwrap();
+    let ended: bool =
+        sqlx::query_scalar("SELECT pg_terminate_backend($1, 5000)").bind(pid).fetch_one(&mut other).await.unwrap();
+    assert!(ended);
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let next: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&pool).await.expect("another connection");
+    assert_ne!(next, pid);
+}
