@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
+use std::time::{Duration, Instant};
 use tenantry::secret::CredentialId;
 use tenantry::testing::Harness;
 use tenantry::{Tenantry, sqlx};
@@ -65,9 +66,10 @@ impl Bare {
         inside.close().await.unwrap();
     }
 
-    /// From login `n` to the next one: b7, probe, c1 to c3.
+    /// From login `n` to the next one: b7, probe, c1 to c3. How long it takes to the drop.
     #[allow(dead_code, reason = "each benchmark uses its part of this file")]
-    pub(crate) async fn rotate(&self, db: &str, n: u32) {
+    pub(crate) async fn rotate(&self, db: &str, n: u32) -> Duration {
+        let clock = Instant::now();
         let mut cluster = self.provisioner.connect().await.unwrap();
         let (old, new, login) = (format!("{db}_v{n}"), format!("{db}_v{}", n + 1), "a password of thirty-two letters");
         run(&mut cluster, login_sql(&new, &format!("{db}_app"), -1, &verifier(login))).await;
@@ -75,7 +77,9 @@ impl Bare {
         probe.execute("SELECT session_user, current_user, current_database()").await.unwrap();
         probe.close().await.unwrap();
         self.retire(&mut cluster, db, &old).await;
+        let took = clock.elapsed();
         cluster.close().await.unwrap();
+        took
     }
 
     async fn retire(&self, cluster: &mut PgConnection, db: &str, login: &str) {

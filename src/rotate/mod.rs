@@ -66,7 +66,7 @@ pub struct Rotated {
     pub retiring: Option<String>,
 }
 
-/// Rotates the logins of tenants. It spawns nothing: dropping one of its futures is like the death of the process.
+/// Rotates the logins of tenants. Dropping one of its futures is like the death of the process: nothing of it runs on.
 #[derive(Clone)]
 pub struct Rotation {
     shop: Workshop,
