@@ -5,7 +5,7 @@
 use rotate::{Load, load};
 use sqlx::{ConnectOptions, Executor};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tenantry::operation::OperationEvent;
 use tenantry::testing::{Harness, TestServer};
 use tenantry::vault::LocalKeyring;
@@ -52,8 +52,8 @@ async fn measure() {
     tenantry.close().await;
 }
 
-/// From the call to the drop of the old login: when it is written down as dropped, by the server's clock, which is this
-/// machine's. And until the operation's end is told, which comes after it.
+/// From the call to the drop of the old login: both by the landlord's clock, the drop when it is written down. And until
+/// the operation's end is told, which comes after it.
 async fn against_bare(harness: &Harness) -> Ratio {
     let tenantry = harness.tenantry(|b| b.tenant_migrations(&MIGRATIONS)).await.unwrap();
     tenantry.provision("acme").await.unwrap();
@@ -62,7 +62,8 @@ async fn against_bare(harness: &Harness) -> Ratio {
     let mut ratio = Ratio::new("rotate a tenant, no session, no grace", 1.3);
     let mut told = Ratio::new("", 0.0);
     for n in 1..=103 {
-        let (began, clock, gone) = (SystemTime::now(), Instant::now(), Arc::new(OnceLock::new()));
+        let began = at(harness, "SELECT clock_timestamp()").await;
+        let (clock, gone) = (Instant::now(), Arc::new(OnceLock::new()));
         let seen = gone.clone();
         let see = move |event: &OperationEvent| {
             if event.status.is_over() {
@@ -70,10 +71,10 @@ async fn against_bare(harness: &Harness) -> Ratio {
             }
         };
         tenantry.rotate("acme").grace(Duration::ZERO).on_event(see).await.unwrap();
-        let dropped = last_drop(harness).await.duration_since(began).unwrap();
+        let dropped = at(harness, "SELECT max(dropped_at) FROM tenantry.tenant_database_users").await - began;
         let reference = bare.rotate("bare", n).await;
         if n > 3 {
-            ratio.pair(dropped, reference);
+            ratio.pair(dropped.unsigned_abs(), reference);
             told.pair(*gone.get().unwrap(), reference);
         }
     }
@@ -83,10 +84,9 @@ async fn against_bare(harness: &Harness) -> Ratio {
     ratio
 }
 
-async fn last_drop(harness: &Harness) -> SystemTime {
-    const LAST: &str = "SELECT max(dropped_at) FROM tenantry.tenant_database_users";
-    let last: OffsetDateTime = sqlx::query_scalar(LAST).fetch_one(harness.landlord()).await.unwrap();
-    last.into()
+/// By the landlord's clock.
+async fn at(harness: &Harness, question: &'static str) -> OffsetDateTime {
+    sqlx::query_scalar(question).fetch_one(harness.landlord()).await.unwrap()
 }
 
 /// Tenants, each with its own name in its data, and what another process needs to find them.
