@@ -132,7 +132,9 @@ impl Times {
         });
         let p99 = STEP.powi(slowest.unwrap_or(0) as i32 + 1) / 1e3;
         let megabytes = pool::peers::resident() / f64::from(1 << 20);
-        Sample { minutes: since.as_secs_f64() / 60.0, megabytes, p99, rate: all as f64 / EACH.as_secs_f64() }
+        // Whole samples: one that comes late by a moment would begin another tick of the axis.
+        let minutes = (since.as_secs_f64() / EACH.as_secs_f64()).round() * EACH.as_secs_f64() / 60.0;
+        Sample { minutes, megabytes, p99, rate: all as f64 / EACH.as_secs_f64() }
     }
 }
 

@@ -4,16 +4,17 @@ pub(crate) mod failing;
 mod undo;
 
 use crate::landlord;
+use async_trait::async_trait;
 use chain::{Chain, Effects, Fails, STEPS};
 use failing::{Failing, Lost, Outage};
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tenantry::TenantId;
-use tenantry::error::StepError;
+use tenantry::error::{StepError, StoreError};
 use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
 use tenantry::saga::{
-    Begun, Engine, Intent, Journal, MemoryJournal, Observer, PgJournal, Record, Recoverer, Saga, Settings,
+    Begun, Engine, Fence, Intent, Journal, MemoryJournal, Observer, PgJournal, Record, Recoverer, Saga, Settings,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,33 @@ fn intent(saga: &Chain, lease: Duration) -> Intent {
     (intent.intended, intent.total) = (Engine::first_intent(saga), STEPS.len() as u32);
     (intent.key, intent.worker, intent.lease) = (Some(id.to_string()), id.to_string(), lease);
     intent
+}
+
+/// A host's own store, which a crash of the landlord does not touch.
+struct Elsewhere;
+#[async_trait]
+impl Fence for Elsewhere {
+    async fn fence(&self, _: OperationId, _: i64) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// What was written elsewhere must not outlive its intent, which a landlord that crashes may forget.
+#[tokio::test]
+async fn where_a_host_has_a_store_of_its_own_each_intent_is_on_the_disk_before_its_step() {
+    for stores in [vec![], vec![Arc::new(Elsewhere) as Arc<dyn Fence>]] {
+        let elsewhere = !stores.is_empty();
+        let case = Case::new(Arc::new(MemoryJournal::default()), None);
+        let journal = Failing::new(case.journal.clone(), Outage::none());
+        let Ok(Begun::New(held)) = journal.begin(&case.intent).await else { panic!("it has no rival") };
+        let engine = Engine::new(journal.clone(), stores, settings(), CancellationToken::new());
+        let outcome = engine.drive(&case.saga(), *held, true, &Observer::none()).await.unwrap();
+        assert_eq!(outcome.record.status, OperationStatus::Done);
+        // The second and the fourth carry the intent of the next step; that of the fifth is in the landlord's tables.
+        let waited = [false, true, false, elsewhere, elsewhere];
+        let expected: Vec<_> = STEPS.iter().zip(waited).map(|((name, _), waited)| (name.to_string(), waited)).collect();
+        assert_eq!(journal.recorded(), expected, "stores elsewhere: {elsewhere}");
+    }
 }
 
 /// One operation, its world, and what its worker and its recovery meet.

@@ -61,6 +61,9 @@ impl Saga for Chain {
     fn no_return(&self) -> usize {
         NO_RETURN
     }
+    fn end_may_repeat(&self) -> bool {
+        true
+    }
     fn world(&self, _: &Run) -> Result<(), StepError> {
         Ok(())
     }
@@ -80,6 +83,9 @@ impl Action<()> for Link {
     }
     fn joins_previous(&self) -> bool {
         self.joins
+    }
+    fn in_landlord(&self) -> bool {
+        self.name == "publish"
     }
     async fn run(&self, run: &Run, (): &mut ()) -> Result<Value, StepError> {
         let record = self.journal.read(run.operation()).await.unwrap().unwrap();

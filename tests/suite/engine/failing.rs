@@ -48,6 +48,8 @@ pub(crate) struct Failing {
     calls: AtomicU32,
     /// The calls that were hit, by name.
     hit: Mutex<Vec<&'static str>>,
+    /// What was recorded: of which step, and whether that was waited for on the disk.
+    recorded: Mutex<Vec<(String, bool)>>,
     arrived: Notify,
     released: Notify,
 }
@@ -59,6 +61,7 @@ impl Failing {
             outage,
             calls: AtomicU32::new(0),
             hit: Mutex::default(),
+            recorded: Mutex::default(),
             arrived: Notify::new(),
             released: Notify::new(),
         })
@@ -68,6 +71,9 @@ impl Failing {
     }
     pub(crate) fn hit(&self) -> Vec<&'static str> {
         self.hit.lock().unwrap().clone()
+    }
+    pub(crate) fn recorded(&self) -> Vec<(String, bool)> {
+        self.recorded.lock().unwrap().clone()
     }
     /// Returns when a call waits to be let through.
     pub(crate) async fn arrived(&self) {
@@ -120,6 +126,7 @@ impl Journal for Failing {
         self.through("check", self.inner.check(writer)).await
     }
     async fn record(&self, writer: Writer, progress: &Progress) -> Result<OperationEvent, StoreError> {
+        self.recorded.lock().unwrap().push((progress.step.to_string(), progress.durable));
         self.through("record", self.inner.record(writer, progress)).await
     }
     async fn park_change(&self, subject: &Subject, by: Writer) -> Result<Option<Record>, StoreError> {
