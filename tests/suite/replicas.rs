@@ -7,7 +7,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tenantry::database::{DatabaseStatus, TenantDatabase};
+use tenantry::database::{DatabaseStatus, TenantDatabase, TlsMode};
 use tenantry::error::{After, ChangeError, ResolveError};
 use tenantry::pool::AcquireError;
 use tenantry::registry::TenantRegistryExt;
@@ -68,7 +68,7 @@ async fn caught_up(primary: &TestServer, standby: &TestServer) {
         sqlx::query_scalar("SELECT pg_current_wal_flush_lsn()::text").fetch_one(&mut session).await.unwrap();
     let mut there = standby.admin_options().connect().await.unwrap();
     const REPLAYED: &str = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
-    while !sqlx::query_scalar::<_, bool>(REPLAYED).bind(&at).fetch_one(&mut there).await.unwrap() {}
+    until("caught up", async || sqlx::query_scalar(REPLAYED).bind(&at).fetch_one(&mut there).await.unwrap()).await;
 }
 
 async fn reads_on_standby(db: &TenantPool) -> bool {
@@ -85,6 +85,14 @@ async fn login_at(tenantry: &Tenantry, slug: &str, standby: &TestServer) -> PgCo
     auditor::login(tenantry, slug).await.port(standby.admin_options().get_port())
 }
 
+/// Asks again and again, and not for ever.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");
+    }
+}
+
 /// A query on the standby that nobody but the server ends; it says when that was.
 async fn busy(db: &TenantPool, there: &mut PgConnection, login: &str) -> JoinHandle<Instant> {
     let reader = db.read();
@@ -94,9 +102,11 @@ async fn busy(db: &TenantPool, there: &mut PgConnection, login: &str) -> JoinHan
     });
     const RUNS: &str =
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1 AND query LIKE '%pg_sleep(600)%')";
-    while !sqlx::query_scalar::<_, bool>(RUNS).bind(login).fetch_one(&mut *there).await.unwrap() {
+    until("it runs there", async || {
         assert!(!busy.is_finished());
-    }
+        sqlx::query_scalar(RUNS).bind(login).fetch_one(&mut *there).await.unwrap()
+    })
+    .await;
     busy
 }
 
@@ -138,7 +148,7 @@ async fn reads_go_to_the_standby_as_long_as_there_is_one_and_nothing_else_does()
     }
     let login = auditor::login(&tenantry, "acme").await.get_username().to_owned();
     let mut there = standby.admin_options().connect().await.unwrap();
-    while sessions(&mut there, std::slice::from_ref(&login)).await > 0 {}
+    until("it has no session there", async || sessions(&mut there, std::slice::from_ref(&login)).await == 0).await;
     tenantry.close().await;
 }
 
@@ -221,6 +231,14 @@ async fn no_read_fails_while_logins_change_and_none_of_the_old_ones_stays_on_the
     while let Some(ended) = load.join_next().await {
         ended.unwrap();
     }
+    // A read that takes longer than the last moment of a login has the whole grace there too.
+    let (long, login) = (kept.clone(), auditor::login(&tenantry, "acme").await.get_username().to_owned());
+    let long = tokio::spawn(async move { sqlx::query("SELECT pg_sleep(3)").execute(&long).await.map(drop) });
+    const RUNS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1 AND query LIKE '%pg_sleep(3)%')";
+    until("it runs there", async || sqlx::query_scalar(RUNS).bind(&login).fetch_one(&mut there).await.unwrap()).await;
+    assert_eq!(tenantry.rotate("acme").await.unwrap().retiring, None);
+    long.await.unwrap().expect("it has its time");
+    assert_eq!(sessions(&mut there, &[login]).await, 0);
     // For a login that others know there is no waiting.
     let stranger = login_at(&tenantry, "acme", standby).await;
     let mut session = stranger.connect().await.unwrap();
@@ -267,6 +285,27 @@ async fn a_fence_ends_what_a_tenant_does_on_the_standby_within_a_second() {
     tenantry.close().await;
 }
 
+/// Its entry asks for TLS, which the server there does not speak.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_lets_nobody_in_costs_no_read() {
+    let Some((primary, standby)) = pair().await else { return };
+    let harness = Harness::on(primary).await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    tenantry.provision("acme").await.unwrap();
+    let mut replica = replicate(&tenantry, "acme", standby).await;
+    replica.settings.tls = Some(TlsMode::Require);
+    tenantry.registry_writer().put_database(Some(replica.generation), &replica, None).await.unwrap();
+    tenantry.resolver().invalidate(replica.tenant);
+    caught_up(primary, standby).await;
+    let db = tenantry.resolve("acme").await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert!(!reads_on_standby(&db.read()).await);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    tenantry.close().await;
+}
+
 /// A standby that applies what it gets later: until then it knows nothing of a fence, nor of a new login.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_lags_is_waited_for_by_fences_and_by_nobody_else() {
@@ -284,7 +323,7 @@ async fn a_standby_that_lags_is_waited_for_by_fences_and_by_nobody_else() {
     there.execute("SELECT pg_wal_replay_pause()").await.unwrap();
     let old = auditor::login(&tenantry, "acme").await;
     let rotation = tokio::spawn(tenantry.rotate("acme").grace(Duration::from_secs(1)).into_future());
-    while auditor::login(&tenantry, "acme").await.get_username() == old.get_username() {}
+    until("a new login", async || auditor::login(&tenantry, "acme").await.get_username() != old.get_username()).await;
     for _ in 0..20 {
         reads_on_standby(&db.read()).await;
     }
@@ -293,13 +332,13 @@ async fn a_standby_that_lags_is_waited_for_by_fences_and_by_nobody_else() {
     assert!(!reads_on_standby(&now).await, "the new login is not known there: the primary answers");
     there.execute("SELECT pg_wal_replay_resume()").await.unwrap();
     assert_eq!(rotation.await.unwrap().unwrap().retiring, None);
-    while !reads_on_standby(&now).await {}
+    until("the standby answers", async || reads_on_standby(&now).await).await;
 
     there.execute("SELECT pg_wal_replay_pause()").await.unwrap();
     let login = login_at(&tenantry, "acme", &standby).await;
     let suspension = tokio::spawn(tenantry.suspend("acme").into_future());
     let status = async || tenantry.registry().find("acme".into()).await.unwrap().unwrap().status();
-    while status().await != TenantStatus::Suspended {}
+    until("suspended", async || status().await == TenantStatus::Suspended).await;
     assert_eq!(code(&auditor::login(&tenantry, "acme").await.connect().await.unwrap_err()), "28000");
     let mut late = login.connect().await.expect("the standby does not know yet");
     assert!(!suspension.is_finished(), "and the suspension does not say that it holds there");
@@ -340,12 +379,16 @@ async fn a_standby_that_is_gone_delays_no_fence_and_is_named_until_its_entry_is_
     assert!(matches!(AcquireError::find(&refused), Some(AcquireError::Refused(_))), "{refused:?}");
 
     remove(&tenantry, &replica).await;
-    while !tenantry.operations().open().await.unwrap().is_empty() {
+    until("nothing is open", async || {
         tenantry.operations().recover().await.unwrap();
-    }
-    while !tenantry.retiring(9).await.unwrap().is_empty() {
+        tenantry.operations().open().await.unwrap().is_empty()
+    })
+    .await;
+    until("nothing retires", async || {
         tenantry.retire_due().await.unwrap();
-    }
+        tenantry.retiring(9).await.unwrap().is_empty()
+    })
+    .await;
     tenantry.activate("acme").await.unwrap();
     tenantry.resolve("acme").await.unwrap().execute("SELECT 1 FROM notes").await.unwrap();
     tenantry.close().await;
