@@ -145,6 +145,11 @@ impl Rotation {
         }
     }
 
+    /// Closes what was opened for operations that nobody drives.
+    pub(crate) fn close(&self) {
+        self.shop.drop_openings();
+    }
+
     /// What an operation's end means to its caller.
     pub async fn rotated(&self, outcome: Outcome) -> Result<Rotated, ChangeError> {
         let record = ended(outcome)?;

@@ -179,6 +179,10 @@ async fn still_retiring(run: &Run, world: &World, old: &DatabaseUser) -> Result<
 async fn drop_or_say(run: &Run, world: &mut World, old: &DatabaseUser) -> Result<Option<String>, StepError> {
     let (heir, grace) = (world.heir().await?, World::grace(run)?);
     let names = world.site.place().await?.names.clone();
+    if !grace.is_zero() {
+        // There is time to ask once more which standbys there are.
+        world.entries = None;
+    }
     let standbys = world.standbys().await?;
     let retired = match world.site.hold(run).await {
         Ok(hold) => hold.retire_login(&names, &old.role, &heir, grace, &standbys).await,

@@ -66,6 +66,12 @@ impl Workshop {
         }
         Ok(begun)
     }
+    /// What nobody has asked for.
+    pub(crate) fn drop_openings(&self) {
+        if let Ok(mut openings) = self.openings.lock() {
+            openings.clear();
+        }
+    }
     /// What was opened for this operation, once.
     pub(super) fn opening(&self, operation: OperationId) -> Option<Opening> {
         self.openings.lock().ok()?.remove(&operation)
