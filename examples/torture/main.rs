@@ -1,10 +1,12 @@
 //! Kills, cuts and stops operations at statements that they send, chosen by a seed among all of them:
-//! `cargo run --release --example torture -- [--runs N] [--seed S] [--saga NAME] [--lanes N] [--json]`.
+//! `cargo run --release --example torture -- [--runs N] [--seed S] [--saga NAME] [--lanes N] [--json]`, or `-- --once`.
 //!
 //! A child process runs one saga through proxies that speak the PostgreSQL protocol. At a point (saga, step, kind of
 //! session, n-th statement of it) the driver does one thing: it kills the child, cuts the connection, answers with an
 //! SQLSTATE, crashes the server, or stops the child past its lease while another worker takes over. Then recovery runs,
 //! and an auditor with SQL of its own judges what is left. Servers are local binaries (`TENANTRY_TEST_PG_BIN`).
+//!
+//! With `--once` many clients ask for the same tokens and follow the same links instead: each may be consumed once.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
 
 mod torture;
@@ -15,6 +17,12 @@ fn main() -> Result<(), torture::Anything> {
     }
     let options = torture::Options::parse(std::env::args().skip(1)).inspect_err(|_| eprintln!("{}", torture::USAGE))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if options.once {
+        return match runtime.block_on(torture::once::run(|line| println!("{line}")))? {
+            0 => Ok(()),
+            wrong => Err(format!("{wrong} violations").into()),
+        };
+    }
     let child = || Ok(tokio::process::Command::new(std::env::current_exe()?));
     let json = options.json;
     let result = runtime.block_on(torture::torture(&options, child, |line| println!("{line}")))?;

@@ -1,6 +1,7 @@
 //! A sample of `examples/torture`: a few points of each saga, each with another fault.
-use tenantry::testing::TestServer;
 use tenantry::testing::server::NoServer;
+use tenantry::testing::{Harness, TestServer};
+use tenantry::tokens::PgTokenStore;
 
 #[path = "../../examples/torture/torture/mod.rs"]
 mod torture;
@@ -34,4 +35,15 @@ async fn a_sample_of_the_torture_leaves_no_half_tenant() {
     assert!(report.is_clean(), "{}\n{violations:#?}", report.table());
     assert_eq!(report.runs(), 18);
     assert!(report.missed() <= 2, "the points are where they were recorded: {}", report.table());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_clients_one_has_each_token_and_each_link_is_followed_once() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(|b| b).await.unwrap();
+    let acme = tenantry.provision("acme").await.unwrap().tenant.id();
+    let store = PgTokenStore::new(torture::once::wide(&harness).await.unwrap());
+    assert_eq!(torture::once::tokens(&store, acme, 32, 100).await.unwrap(), 0);
+    assert_eq!(torture::once::links(&tenantry, 16, 3).await.unwrap(), 0);
+    tenantry.close().await;
 }

@@ -12,12 +12,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use tokio::process::Command;
 
-pub(crate) const USAGE: &str = "usage: torture [--runs N] [--seed S] [--saga NAME] [--lanes N] [--at POINT] [--json]
+pub(crate) const USAGE: &str =
+    "usage: torture [--runs N] [--seed S] [--saga NAME] [--lanes N] [--at POINT] [--once] [--json]
   --runs N     how many runs (1000)
   --seed S     the order of the runs; the same seed meets the same points
   --saga NAME  this saga alone, or these: provision, provision-undo, suspend, purge, …
   --lanes N    runs side by side, each on servers of its own (4)
   --at POINT   one run at a point, as a violation names it: 'saga|step|kind|n|fault'
+  --once       64 clients at each of 10,000 tokens and of 100 setup links, and nothing else
   --json       a last line for programs";
 
 /// What was asked for.
@@ -29,13 +31,15 @@ pub(crate) struct Options {
     pub(crate) sagas: Vec<Saga>,
     pub(crate) lanes: usize,
     pub(crate) at: Option<String>,
+    /// Clients at tokens and links, in place of faults.
+    pub(crate) once: bool,
     pub(crate) json: bool,
 }
 
 impl Options {
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, Anything> {
-        let mut options =
-            Self { runs: 1000, seed: rand::random::<u32>().into(), sagas: vec![], lanes: 4, at: None, json: false };
+        let (seed, sagas) = (rand::random::<u32>().into(), vec![]);
+        let mut options = Self { runs: 1000, seed, sagas, lanes: 4, at: None, once: false, json: false };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
             match word.as_str() {
@@ -44,6 +48,7 @@ impl Options {
                 "--saga" => options.sagas.push(serde_json::from_value(value()?.into())?),
                 "--lanes" => options.lanes = value()?.parse::<usize>()?.max(1),
                 "--at" => options.at = Some(value()?),
+                "--once" => options.once = true,
                 "--json" => options.json = true,
                 other => return Err(format!("{other} is not known").into()),
             }

@@ -113,7 +113,7 @@ async fn unknown_expired_used_and_mistyped_links_cannot_be_told_apart() {
     }
 }
 
-/// A sample of what the benchmark `tokens` does with 64 clients and 100 links.
+/// Through both frameworks; `torture --once` does it with 64 clients and 100 links.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_posts_at_once_follow_each_link_once() {
     let harness = Harness::start().await.unwrap();
