@@ -14,9 +14,9 @@ use sqlx::{PgPool, Postgres, Row};
 ///
 /// A write of an operation whose journal is in this very database is not waited for on the disk. Commits get lost from
 /// the end alone, so a crash of the landlord that takes it takes the record of its step too: the step runs again, from an
-/// intent that was waited for, or that is gone with it. A worker that outlives that crash is told so by its next record, which knows the server's
-/// incarnation. The operation's end is waited for again, unless it may repeat. A step whose effect elsewhere must find this write has an intent
-/// of its own between the two.
+/// intent that was waited for, or that is gone with it. A worker that outlives that crash is told so by its next record,
+/// which knows the server's incarnation. The operation's end is waited for again, unless it may repeat. A step whose effect
+/// elsewhere must find this write has an intent of its own between the two.
 macro_rules! fenced {
     ($($part:expr),+ $(,)?) => {
         concat!(
