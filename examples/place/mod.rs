@@ -1,8 +1,7 @@
 //! The server and the landlord database of an example, and how they go again.
 use super::Anything;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions, Executor};
-use std::time::Duration;
 use tenantry::testing::TestServer;
 use tenantry::testing::server::{EXAMPLE_DATABASE_URL, ServerKind, TestDatabase};
 
@@ -33,9 +32,7 @@ impl Place {
         self.server.admin_options()
     }
     pub(crate) async fn landlord(&self) -> Result<PgPool, Anything> {
-        // A landlord that is away is told at once, and not after the half minute that is sqlx's default.
-        let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(3));
-        Ok(pool.connect_with(self.database.options()).await?)
+        Ok(tenantry::schema::pool_options().connect_with(self.database.options()).await?)
     }
 
     /// Leaves everything, and says how to look at it.

@@ -1,7 +1,7 @@
 //! What is there. Static statements, on sessions whose search path is `pg_catalog`.
 use crate::error::ClusterError;
 use crate::ident::{DatabaseName, RoleName};
-use sqlx::{FromRow, PgConnection};
+use sqlx::{Executor, FromRow, PgConnection};
 
 /// A database as the catalog has it.
 #[derive(Debug, FromRow)]
@@ -54,7 +54,9 @@ pub(crate) async fn database(
 /// Who a session is: `session_user`, `current_user`, `current_database()`.
 pub(crate) async fn identity(session: &mut PgConnection) -> Result<(String, String, String), ClusterError> {
     const WHO: &str = "SELECT session_user::text, current_user::text, current_database()::text";
-    sqlx::query_as(WHO).fetch_one(session).await.map_err(ClusterError::sql("asking who the session is"))
+    // The simple protocol: one message there, one back.
+    let found = session.fetch_one(sqlx::raw_sql(WHO)).await.and_then(|row| FromRow::from_row(&row));
+    found.map_err(ClusterError::sql("asking who the session is"))
 }
 
 /// Prepared transactions of a database: each keeps it from being dropped. `(gid, owner)`.

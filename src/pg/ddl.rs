@@ -6,7 +6,7 @@ use super::scram::Verifier;
 use crate::database::{AppAccess, GroupRoles, TenantNames};
 use crate::error::ClusterError;
 use crate::ident::{DatabaseName, RoleName};
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use std::time::Duration;
 
 /// For a server that is gone without a word: one that is there ends a statement earlier, by `statement_timeout`.
@@ -38,6 +38,11 @@ impl Ddl {
             Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
         }
     }
+    /// A question with one answer. By the simple protocol it takes one message there and one back.
+    #[expect(clippy::disallowed_methods, reason = "made in this module, which quotes")]
+    pub(crate) async fn ask(self, session: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        session.fetch_one(sqlx::raw_sql(AssertSqlSafe(self.0))).await?.try_get(0)
+    }
     /// For a script that a person runs.
     pub(crate) fn text(&self) -> &str {
         &self.0
@@ -52,6 +57,11 @@ fn id(name: &impl AsRef<str>) -> String {
 /// A literal: quotes doubled; a backslash means itself, since `standard_conforming_strings` is on in every session.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Whether this session has the lock now.
+pub(crate) fn try_lock(key: i64) -> Ddl {
+    Ddl(format!("SELECT pg_try_advisory_lock('{key}'::bigint)"))
 }
 
 /// After an error inside a block: the session is usable again. Outside one it does nothing.

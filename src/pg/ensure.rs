@@ -115,11 +115,12 @@ pub(crate) async fn refused<'a>(
     Ok(present)
 }
 
-/// c1 alone: nobody comes in by it any more, and whoever is in stays. `false`: it is not there.
+/// c1 alone: nobody comes in by it any more, and whoever is in stays. `false`: it is not there. `is_ours`: that was seen
+/// just now, in this session.
 pub(crate) async fn locked_out(
-    session: &mut PgConnection, login: &RoleName, by: &Ownership,
+    session: &mut PgConnection, login: &RoleName, is_ours: bool, by: &Ownership,
 ) -> Result<bool, ClusterError> {
-    if catalog::ours(session, [login], &by.marker, false).await?.is_empty() {
+    if !is_ours && catalog::ours(session, [login], &by.marker, false).await?.is_empty() {
         return Ok(false);
     }
     ddl::refuse_login(login, &by.admin).run(session, "refusing a login").await?;

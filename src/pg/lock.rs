@@ -1,4 +1,5 @@
 //! The second fence: an advisory lock in the maintenance database, held by the very session that does the DDL.
+use super::ddl;
 use crate::error::ClusterError;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -24,12 +25,7 @@ pub(crate) async fn take(
 ) -> Result<(), ClusterError> {
     let until = Instant::now() + limit;
     loop {
-        let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-            .bind(key)
-            .fetch_one(&mut *session)
-            .await
-            .map_err(ClusterError::sql("taking the lock"))?;
-        if taken {
+        if ddl::try_lock(key).ask(session).await.map_err(ClusterError::sql("taking the lock"))? {
             return Ok(());
         }
         if Instant::now() >= until {

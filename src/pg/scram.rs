@@ -6,6 +6,7 @@ use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 /// PostgreSQL's own default, `scram_iterations`.
@@ -30,14 +31,26 @@ pub(crate) fn password() -> SecretString {
     SecretString::from(text.as_str())
 }
 
-/// Milliseconds of work, so it runs beside the executor.
-pub(crate) async fn verifier(password: &SecretString) -> Verifier {
+/// A verifier that is being made: milliseconds of work, so it runs beside the executor.
+pub(crate) struct Making(JoinHandle<Verifier>);
+
+/// Begins at once.
+pub(crate) fn make(password: &SecretString) -> Making {
     let (password, salt) = (password.clone(), rand::rng().random::<[u8; 16]>());
-    let work = move || derive(password.expose_secret(), &salt, ITERATIONS);
-    match tokio::task::spawn_blocking(work).await {
-        Ok(verifier) => verifier,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    Making(tokio::task::spawn_blocking(move || derive(password.expose_secret(), &salt, ITERATIONS)))
+}
+
+impl Making {
+    pub(crate) async fn made(self) -> Verifier {
+        match self.0.await {
+            Ok(verifier) => verifier,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
     }
+}
+
+pub(crate) async fn verifier(password: &SecretString) -> Verifier {
+    make(password).made().await
 }
 
 pub(super) fn derive(password: &str, salt: &[u8], iterations: u32) -> Verifier {

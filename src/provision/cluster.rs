@@ -3,7 +3,7 @@ use super::world::{World, opened};
 use crate::error::StepError;
 use crate::pg::ddl::{Login, acts_as};
 use crate::saga::{Action, Run};
-use crate::worker::{Place, fresh_password, set_defaults};
+use crate::worker::{Fresh, Place, set_defaults};
 use async_trait::async_trait;
 use futures_util::future::try_join;
 use serde_json::Value;
@@ -111,7 +111,7 @@ impl Action<World> for Cluster {
 /// The server copies files meanwhile: time for the verifiers of both logins, each of which takes milliseconds.
 async fn database(run: &Run, world: &mut World) -> Result<(), StepError> {
     let (names, shop, id) = (world.site.place().await?.names.clone(), world.shop.clone(), world.credential().await?);
-    let passwords = async { try_join(async { Ok(fresh_password().await) }, opened(&shop, &id)).await };
+    let passwords = async { try_join(async { Ok(Fresh::new().made().await) }, opened(&shop, &id)).await };
     let made = world.site.hold(run).await?.ensure_database(&names);
     let ((), (migrator, app)) = try_join(made, passwords).await?;
     world.site.make_ready(migrator);

@@ -137,6 +137,12 @@ impl RegistryWriter for MemoryRegistry {
         rules::replacement(expected, entry)?;
         self.write(writer)?.put_database(expected, entry)
     }
+    async fn replace_login(
+        &self, expected: Generation, entry: &TenantDatabase, writer: Writer,
+    ) -> Result<(), StoreError> {
+        rules::replacement(Some(expected), entry)?;
+        self.write(Some(writer))?.replace_login(expected, entry)
+    }
     async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
         let mut users: Vec<_> = self.state().users.iter().filter(|u| u.tenant == tenant).cloned().collect();
         users.sort_by(|a, b| (a.generation, &a.server, &a.role).cmp(&(b.generation, &b.server, &b.role)));

@@ -116,6 +116,14 @@ pub trait RegistryWriter: TenantRegistry {
     async fn put_database(
         &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<Writer>,
     ) -> Result<(), StoreError>;
+    /// The flip of a rotation: as [`put_database`](Self::put_database) with `Some(expected)`, but of an entry that is
+    /// there in the status of `entry` it changes login, credential and generation alone, so that what a host has changed
+    /// since `entry` was read stays. By default `put_database` itself, over which a host's change of that moment is lost.
+    async fn replace_login(
+        &self, expected: Generation, entry: &TenantDatabase, writer: Writer,
+    ) -> Result<(), StoreError> {
+        self.put_database(Some(expected), entry, Some(writer)).await
+    }
     /// The tenant's logins, whatever their status, oldest generation first.
     async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError>;
     /// Adds (`None`) or replaces (the one in the expected status) a login's row, which is found by server and role. A
@@ -212,6 +220,14 @@ pub trait ServerRegistry: Send + Sync + 'static {
     async fn remove_server(&self, name: &ServerName, writer: Option<Writer>) -> Result<(), StoreError>;
     /// The tenant's place, if it has one.
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError>;
+    /// The tenant's place and its server, if it has one; `Corrupt` if the server is not registered any more. By default
+    /// two reads; a store that can answer in one saves each operation a round trip.
+    async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
+        let Some(placement) = self.placement(tenant).await? else { return Ok(None) };
+        let unknown = || StoreError::corrupt("the tenant's server is not registered any more");
+        let load = self.server(&placement.server).await?.ok_or_else(unknown)?;
+        Ok(Some((placement, load.server)))
+    }
     /// Gives the tenant a place if the server is ready, not draining and has room, else `Taken(Room)`; `Taken(Database)`
     /// if the name is another tenant's there; `Conflict` if the server is unknown. A second call with the same place is
     /// `Ok`, whatever has become of the server, with another one `Conflict`. Counting and placing are one: racing calls

@@ -33,6 +33,15 @@ pub(super) fn replacement(expected: Option<Generation>, entry: &TenantDatabase) 
     only_if(!back, || "a generation does not go back".into())
 }
 
+/// Whether an entry has the login of another one.
+pub(super) fn same_login(a: &TenantDatabase, b: &TenantDatabase) -> bool {
+    (&a.login, &a.credential, a.generation) == (&b.login, &b.credential, b.generation)
+}
+
+pub(super) fn entry_status(found: DatabaseStatus) -> StoreError {
+    StoreError::conflict(format!("the entry is {found}"))
+}
+
 pub(super) fn server_change(from: Option<&DatabaseServer>, to: &DatabaseServer) -> Result<(), StoreError> {
     only_if(from.is_none_or(|from| from.name == to.name), || "a server's name does not change".into())
 }

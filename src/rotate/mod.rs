@@ -66,7 +66,7 @@ pub struct Rotated {
     pub retiring: Option<String>,
 }
 
-/// Rotates the logins of tenants. It spawns nothing: dropping one of its futures is like the death of the process.
+/// Rotates the logins of tenants. Dropping one of its futures is like the death of the process: nothing of it runs on.
 #[derive(Clone)]
 pub struct Rotation {
     shop: Workshop,
@@ -143,6 +143,11 @@ impl Rotation {
             (None, TenantStatus::Active) => Ok((intent, None)),
             (None, found) => Err(ChangeError::Status { found }),
         }
+    }
+
+    /// Closes what was opened for operations that nobody drives.
+    pub(crate) fn close(&self) {
+        self.shop.drop_openings();
     }
 
     /// What an operation's end means to its caller.

@@ -2,13 +2,13 @@ use super::world::{World, next};
 use crate::database::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{StepError, chain};
 use crate::ident::RoleName;
-use crate::pg::scram;
 use crate::saga::{Action, Run};
 use crate::secret::CredentialId;
 use crate::tenant::TenantId;
-use crate::worker::{Kept, Place, Workshop, ahead, verified};
+use crate::worker::{Fresh, Kept, Place, Workshop, ahead, verified};
 use async_trait::async_trait;
 use futures_util::future::{join, try_join};
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -93,21 +93,28 @@ impl Action<World> for Rotate {
 }
 
 async fn seal(run: &Run, world: &mut World) -> Result<Value, StepError> {
-    let shop = world.shop.clone();
+    let (shop, tenant, fresh) = (world.shop.clone(), world.tenant, world.site.fresh());
+    let place = world.site.try_place().await?.cloned();
     // The session of the next step is opened meanwhile: it does nothing yet.
     let hold = ahead(world.site.hold(run));
-    let ((sealed, kept), ()) = try_join(keep(run, &shop, world.tenant), hold).await?;
-    world.kept = Some(kept);
+    let ((sealed, kept, entries), ()) = try_join(keep(run, &shop, tenant, place, fresh), hold).await?;
+    (world.kept, world.entries) = (Some(kept), Some(entries));
     serde_json::to_value(sealed).map_err(StepError::fail)
 }
 
-async fn keep(run: &Run, shop: &Workshop, tenant: TenantId) -> Result<(Sealed, Kept), StepError> {
-    let (entry, user) = next(shop, tenant).await?;
+async fn keep(
+    run: &Run, shop: &Workshop, tenant: TenantId, place: Option<Place>, fresh: Fresh,
+) -> Result<(Sealed, Kept, Vec<TenantDatabase>), StepError> {
+    let (entries, entry, user) = next(shop, tenant, place).await?;
     shop.registry.put_user(None, &user, run.writer()).await?;
     let (login, generation) = (user.role, user.generation);
     let id = CredentialId::login(tenant, &user.database, &login, generation.0);
-    let kept = verified(shop.vault.put(&id, &scram::password(), run.writer()).await?).await;
-    Ok((Sealed { login, generation, from: entry.generation, old: entry.login }, kept))
+    let kept = shop.vault.put(&id, &fresh.password, run.writer()).await?;
+    let sealed = Sealed { login, generation, from: entry.generation, old: entry.login };
+    // An earlier worker's, if there was one.
+    let is_fresh = kept.expose_secret() == fresh.password.expose_secret();
+    let kept = if is_fresh { fresh.made().await } else { verified(kept).await };
+    Ok((sealed, kept, entries))
 }
 
 /// A worker that comes later finds the login as a fence has left it.
@@ -131,18 +138,11 @@ async fn flip(run: &Run, world: &mut World) -> Result<Value, StepError> {
     reopen(run, world, &sealed).await?;
     let credential = world.credential(&sealed).await?;
     let entry = world.entry().await?;
-    let (shop, database) = (world.shop.clone(), entry.database.clone());
-    let turn = async {
-        if entry.generation != sealed.generation {
-            let Sealed { login, generation, .. } = sealed.clone();
-            let next = TenantDatabase { login, generation, credential, ..entry };
-            shop.registry.put_database(Some(sealed.from), &next, Some(run.writer())).await?;
-        }
-        Ok(())
-    };
-    // The next step needs it.
-    let ((), standbys) = try_join(turn, shop.standbys(world.tenant, &database)).await?;
-    world.standbys = Some(standbys);
+    if entry.generation != sealed.generation {
+        let Sealed { login, generation, .. } = sealed.clone();
+        let next = TenantDatabase { login, generation, credential, ..entry };
+        world.shop.registry.replace_login(sealed.from, &next, run.writer()).await?;
+    }
     serde_json::to_value(sealed.generation).map_err(StepError::fail)
 }
 
@@ -179,10 +179,11 @@ async fn still_retiring(run: &Run, world: &World, old: &DatabaseUser) -> Result<
 async fn drop_or_say(run: &Run, world: &mut World, old: &DatabaseUser) -> Result<Option<String>, StepError> {
     let (heir, grace) = (world.heir().await?, World::grace(run)?);
     let names = world.site.place().await?.names.clone();
-    let standbys = match world.standbys.take() {
-        Some(standbys) => standbys,
-        None => world.shop.standbys(world.tenant, &names.database).await?,
-    };
+    if !grace.is_zero() {
+        // There is time to ask once more which standbys there are.
+        world.entries = None;
+    }
+    let standbys = world.standbys().await?;
     let retired = match world.site.hold(run).await {
         Ok(hold) => hold.retire_login(&names, &old.role, &heir, grace, &standbys).await,
         Err(error) => Err(error),

@@ -1,15 +1,14 @@
 use super::steps::{SEAL, Sealed};
 use super::{AppLogin, Request};
-use crate::database::{DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
+use crate::database::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{ChangeError, StepError};
 use crate::ident::RoleName;
 use crate::pg::ddl;
-use crate::registry::TenantRegistryExt;
 use crate::saga::Run;
 use crate::secret::CredentialId;
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use crate::worker::{Kept, Place, Site, Standby, Workshop, verified};
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::try_join3;
 use secrecy::SecretString;
 use std::time::Duration;
 
@@ -21,20 +20,32 @@ pub(crate) struct World {
     pub(super) site: Site,
     /// The new login's, once this worker has sealed or opened it.
     pub(super) kept: Option<Kept>,
-    /// The tenant's standbys, as of the flip.
-    pub(super) standbys: Option<Vec<Standby>>,
+    /// The tenant's directory entries, as of the seal.
+    pub(super) entries: Option<Vec<TenantDatabase>>,
 }
 
 impl World {
     pub(crate) fn new(shop: Workshop, login: AppLogin, run: &Run) -> Result<Self, StepError> {
         let site = Site::new(shop.clone(), run)?;
-        Ok(Self { shop, login, tenant: site.tenant(), site, kept: None, standbys: None })
+        Ok(Self { shop, login, tenant: site.tenant(), site, kept: None, entries: None })
     }
 
+    async fn entries(&mut self) -> Result<&[TenantDatabase], StepError> {
+        let entries = match self.entries.take() {
+            Some(entries) => entries,
+            None => self.shop.registry.databases(self.tenant).await?,
+        };
+        Ok(self.entries.insert(entries))
+    }
     /// The entry that is in use.
     pub(super) async fn entry(&mut self) -> Result<TenantDatabase, StepError> {
-        let entry = self.shop.registry.primary(self.tenant).await?;
-        ours(entry, self.site.place().await?)
+        let primary = primary(self.entries().await?).cloned();
+        ours(primary, self.site.place().await?)
+    }
+    /// The tenant's standbys.
+    pub(super) async fn standbys(&mut self) -> Result<Vec<Standby>, StepError> {
+        let database = self.site.place().await?.names.database.clone();
+        Ok(Standby::among(self.entries().await?, &database))
     }
 
     /// The logins that this rotation has made or is about to make. The lane is its own, so nobody else's are pending.
@@ -81,23 +92,29 @@ impl World {
     }
 }
 
-/// The entry that is in use, and the new login: the one that is pending, or else the next one.
-pub(super) async fn next(shop: &Workshop, id: TenantId) -> Result<(TenantDatabase, DatabaseUser), StepError> {
+fn primary(entries: &[TenantDatabase]) -> Option<&TenantDatabase> {
+    entries.iter().find(|e| e.kind == DatabaseKind::Primary)
+}
+
+/// The tenant's entries, the one that is in use, and the new login: the one that is pending, or else the next one.
+pub(super) async fn next(
+    shop: &Workshop, id: TenantId, place: Option<Place>,
+) -> Result<(Vec<TenantDatabase>, TenantDatabase, DatabaseUser), StepError> {
     let registry = &shop.registry;
-    let known = try_join3(registry.find(id.into()), registry.primary(id), registry.users(id));
-    let (place, (tenant, entry, users)) = try_join(shop.place(id), async { Ok(known.await?) }).await?;
+    let known = try_join3(registry.find(id.into()), registry.databases(id), registry.users(id));
+    let (tenant, entries, users) = known.await?;
     only_active(tenant)?;
     let place = place.ok_or_else(|| StepError::fail("the tenant has no place"))?;
-    let entry = ours(entry, &place)?;
+    let entry = ours(primary(&entries).cloned(), &place)?;
     if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending) {
-        return Ok((entry, pending.clone()));
+        return Ok((entries, entry, pending.clone()));
     }
     // No name comes back: a retirer of long ago may still drop it.
     let last = users.iter().map(|u| u.generation).max().unwrap_or(entry.generation).max(entry.generation);
     let generation = Generation(last.0 + 1);
     let role = place.names.login(generation).map_err(StepError::fail)?;
     let user = DatabaseUser::pending(id, place.server.name, place.names.database, role, generation);
-    Ok((entry, user))
+    Ok((entries, entry, user))
 }
 
 /// An entry on a shared login, or on a server that is not ours, has nothing to rotate.

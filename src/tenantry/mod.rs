@@ -228,6 +228,7 @@ impl Tenantry {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.inner.rotation.close();
         self.inner.resolver.close().await;
         self.inner.background.close().await;
     }

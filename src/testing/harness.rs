@@ -3,7 +3,7 @@ use super::server::{DatabaseError, NoServer, TestDatabase};
 use crate::error::{BuildError, SchemaError, SetUpError};
 use crate::tenantry::{Builder, Tenantry};
 use crate::vault::LocalKeyring;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::PgPool;
 use std::{fmt, time::Duration};
 
 /// A landlord of its own on the process's one server, and names of its own for what `set_up` makes there: tests that
@@ -54,7 +54,7 @@ impl Harness {
     /// The same on a server with settings of its own, which lives as long as the process.
     pub async fn on(server: &'static TestServer) -> Result<Self, HarnessError> {
         let database = server.create_database("landlord").await?;
-        let pool = PgPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_secs(30));
+        let pool = crate::schema::pool_options().max_connections(10).acquire_timeout(Duration::from_secs(30));
         let landlord = pool.connect_lazy_with(database.options());
         crate::schema::install(&landlord).await?;
         Ok(Self { server, database, landlord, keys: LocalKeyring::random() })

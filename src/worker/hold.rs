@@ -29,6 +29,8 @@ pub(crate) struct Hold {
     password: SecretString,
     ownership: Ownership,
     name: String,
+    /// Seen to be ours under this very lock, a moment ago.
+    ours: Option<RoleName>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -118,7 +120,8 @@ impl Hold {
 
     /// While the worker waits for something else: what removing this login asks for takes less time afterwards.
     pub(crate) async fn look_ahead(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
-        catalog::ours(&mut self.session, [login], &self.ownership.marker, false).await?;
+        let ours = catalog::ours(&mut self.session, [login], &self.ownership.marker, false).await?;
+        self.ours = ours.first().map(|ours| (*ours).clone());
         Ok(end::look_ahead(&mut self.session, &names.database, login).await?)
     }
 
@@ -136,10 +139,12 @@ impl Hold {
     pub(crate) async fn retire_login(
         &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName, grace: Duration, standbys: &[Standby],
     ) -> Result<(), StepError> {
+        let mut is_ours = self.ours.take().is_some_and(|ours| ours == *login);
         if !grace.is_zero() {
             self.drained(login, grace, standbys).await?;
+            is_ours = false;
         }
-        if !ensure::locked_out(&mut self.session, login, &self.ownership).await? {
+        if !ensure::locked_out(&mut self.session, login, is_ours, &self.ownership).await? {
             return Ok(());
         }
         // Who is about to be in comes by the new login, most likely: that is seen in a moment.

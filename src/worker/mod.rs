@@ -134,9 +134,19 @@ pub(crate) type Kept = (Verifier, SecretString);
 pub(crate) async fn verified(password: SecretString) -> Kept {
     (scram::verifier(&password).await, password)
 }
-/// A new one, which is stored nowhere.
-pub(crate) async fn fresh_password() -> Kept {
-    verified(scram::password()).await
+/// A new one, which is stored nowhere; its verifier is being made.
+pub(crate) struct Fresh {
+    pub(crate) password: SecretString,
+    making: scram::Making,
+}
+impl Fresh {
+    pub(crate) fn new() -> Self {
+        let password = scram::password();
+        Self { making: scram::make(&password), password }
+    }
+    pub(crate) async fn made(self) -> Kept {
+        (self.making.made().await, self.password)
+    }
 }
 
 /// For what is only got ready while something else is waited for: if it fails, whoever needs it will say so.

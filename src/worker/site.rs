@@ -1,4 +1,4 @@
-use super::{Door, Hold, Kept, Opening, Workshop, fresh_password};
+use super::{Door, Fresh, Hold, Kept, Opening, Workshop};
 use crate::database::{DatabaseServer, TenantNames};
 use crate::error::StepError;
 use crate::pg::session;
@@ -32,11 +32,9 @@ pub(crate) struct Place {
 impl Workshop {
     /// The tenant's place; `None` if it has none, and so nothing of ours.
     pub(crate) async fn place(&self, tenant: TenantId) -> Result<Option<Place>, StepError> {
-        let Some(placement) = self.servers.placement(tenant).await? else { return Ok(None) };
-        let unknown = || StepError::fail("the tenant's server is not registered any more");
-        let load = self.servers.server(&placement.server).await?.ok_or_else(unknown)?;
+        let Some((placement, server)) = self.servers.place(tenant).await? else { return Ok(None) };
         let names = TenantNames::of(&placement.database).map_err(StepError::fail)?;
-        Ok(Some(Place { server: load.server, names }))
+        Ok(Some(Place { server, names }))
     }
 }
 
@@ -65,9 +63,17 @@ impl Site {
     /// The tenant's place; `None` if it has none, and so nothing of ours.
     pub(crate) async fn try_place(&mut self) -> Result<Option<&Place>, StepError> {
         if self.place.is_none() {
-            self.place = self.shop.place(self.tenant).await?;
+            self.place = match self.opening.as_ref().and_then(Opening::place) {
+                Some(place) => Some(place.clone()),
+                None => self.shop.place(self.tenant).await?,
+            };
         }
         Ok(self.place.as_ref())
+    }
+
+    /// A password that nobody has yet.
+    pub(crate) fn fresh(&mut self) -> Fresh {
+        self.opening.as_mut().and_then(Opening::fresh).unwrap_or_else(Fresh::new)
     }
 
     /// This worker's hold of the server.
@@ -92,7 +98,7 @@ impl Site {
             None => {
                 let (verifier, password) = match self.ready.take() {
                     Some(ready) => ready,
-                    None => fresh_password().await,
+                    None => Fresh::new().made().await,
                 };
                 self.hold(run).await?.ensure_migrator(&names, &verifier).await?;
                 self.migrator = Some(password.clone());

@@ -149,6 +149,22 @@ impl State {
         self.write_entry(entry)
     }
 
+    pub(super) fn replace_login(&mut self, expected: Generation, entry: &TenantDatabase) -> Result<(), StoreError> {
+        let stored = self.entry(entry).cloned().ok_or_else(rules::no_entry)?;
+        if rules::same_login(&stored, entry) {
+            return Ok(());
+        }
+        if stored.generation != expected {
+            return Err(rules::other_generation(stored.generation));
+        }
+        if stored.status != entry.status {
+            return Err(rules::entry_status(stored.status));
+        }
+        self.alive(entry.tenant)?;
+        let TenantDatabase { login, credential, generation, .. } = entry.clone();
+        self.write_entry(&TenantDatabase { login, credential, generation, ..stored })
+    }
+
     fn write_entry(&mut self, entry: &TenantDatabase) -> Result<(), StoreError> {
         let of_it = |u: &DatabaseUser| {
             u.tenant == entry.tenant && Some(&u.server) == entry.server.as_ref() && u.database == entry.database

@@ -149,6 +149,39 @@ pub(super) async fn put(
     }
 }
 
+const REPLACE_LOGIN: &str = fenced!(
+    tenant!(),
+    "target AS (SELECT d.tenant_id AS id FROM tenantry.tenant_databases d, tenant
+        WHERE d.tenant_id = $3 AND d.kind = $4 AND d.host = $7 AND d.port = $8 AND d.database = $9
+          AND d.generation = $16 AND d.status = $14 FOR NO KEY UPDATE OF d), ",
+    go!(),
+    "done AS (UPDATE tenantry.tenant_databases d
+        SET login = $10, credential = $12, generation = $13, updated_at = now()
+        FROM go
+        WHERE d.tenant_id = go.id AND d.kind = $4 AND d.host = $7 AND d.port = $8 AND d.database = $9
+        RETURNING d.tenant_id AS id)",
+    logins!(),
+);
+
+pub(super) async fn replace_login(
+    landlord: &PgPool, expected: Generation, entry: &TenantDatabase, writer: Writer,
+) -> Result<(), StoreError> {
+    rules::replacement(Some(expected), entry)?;
+    let replace = with_entry(write::statement(REPLACE_LOGIN, Some(writer)), entry).bind(expected.0);
+    if write::run(landlord, replace).await? {
+        return Ok(());
+    }
+    let (stored, why) = stored(landlord, entry).await?;
+    let why = why.ok_or_else(rules::no_tenant)?;
+    match stored {
+        Some(stored) if rules::same_login(&stored, entry) => Ok(()),
+        Some(stored) if stored.generation != expected => Err(rules::other_generation(stored.generation)),
+        Some(stored) if stored.status != entry.status => Err(rules::entry_status(stored.status)),
+        None => Err(rules::no_entry()),
+        _ => Err(why.explain(entry)),
+    }
+}
+
 const STORED: &str =
     "SELECT tenant_id, kind, driver, server, host, port, database, login, roles, credential, generation,
         status, settings

@@ -84,6 +84,11 @@ impl RegistryWriter for PgTenantRegistry {
     ) -> Result<(), StoreError> {
         databases::put(&self.0, expected, entry, writer).await
     }
+    async fn replace_login(
+        &self, expected: Generation, entry: &TenantDatabase, writer: Writer,
+    ) -> Result<(), StoreError> {
+        databases::replace_login(&self.0, expected, entry, writer).await
+    }
     async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
         users::of(&self.0, tenant).await
     }
@@ -129,6 +134,9 @@ impl ServerRegistry for PgTenantRegistry {
     }
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
         places::of(&self.0, tenant).await
+    }
+    async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
+        places::with_server(&self.0, tenant).await
     }
     async fn reserve(&self, placement: &Placement, writer: Writer) -> Result<(), StoreError> {
         places::reserve(&self.0, placement, writer).await

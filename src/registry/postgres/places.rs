@@ -1,6 +1,7 @@
 use super::rows;
 use super::servers;
 use super::write::{self, fenced};
+use crate::database::DatabaseServer;
 use crate::error::{StoreError, Taken};
 use crate::operation::Writer;
 use crate::registry::{Placement, rules};
@@ -12,6 +13,16 @@ const OF: &str = "SELECT tenant_id, server, database FROM tenantry.placements WH
 pub(super) async fn of(landlord: &PgPool, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
     let row = sqlx::query(OF).bind(tenant.as_uuid()).fetch_optional(landlord).await?;
     row.as_ref().map(rows::placement).transpose()
+}
+
+const WITH_SERVER: &str = "SELECT s.*, p.tenant_id, p.server, p.database FROM tenantry.placements p
+    JOIN tenantry.database_servers s ON s.name = p.server WHERE p.tenant_id = $1";
+
+pub(super) async fn with_server(
+    landlord: &PgPool, tenant: TenantId,
+) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
+    let row = sqlx::query(WITH_SERVER).bind(tenant.as_uuid()).fetch_optional(landlord).await?;
+    row.map(|row| Ok((rows::placement(&row)?, rows::server(&row)?.server))).transpose()
 }
 
 /// Counting is the lock: the server's row is updated under its own condition, which a waiting call looks at anew. What

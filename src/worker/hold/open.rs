@@ -10,6 +10,7 @@ use crate::secret::CredentialId;
 use crate::sqlstate;
 use crate::tenant::TenantId;
 use crate::worker::{Budget, Workshop, application_name};
+use futures_util::future::try_join;
 use secrecy::SecretString;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -29,10 +30,16 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// Asks whether the epoch is the newest, *then* shuts out whoever was there before, takes the lock, and only then
-    /// looks at the cluster.
+    /// looks at the cluster. A first change shuts nobody out, so it need not know before it asks for the lock: a session
+    /// that has it and stops here is one that a successor ends, as any other holder.
     pub(in crate::worker) async fn behind_fence(mut self, run: &Run, names: &TenantNames) -> Result<Hold, StepError> {
-        run.check().await?;
-        self.hold.shut_out(run, self.key, names).await?;
+        let shut_out = self.hold.shut_out(run, self.key, names);
+        if run.is_first() && run.record().lane == Lane::Change {
+            try_join(async { Ok(run.check().await?) }, shut_out).await?;
+        } else {
+            run.check().await?;
+            shut_out.await?;
+        }
         Ok(self.hold)
     }
 }
@@ -113,7 +120,7 @@ impl Hold {
         server: DatabaseServer, password: SecretString, ownership: Ownership, name: String, place: OwnedSemaphorePermit,
     ) -> Result<Self, ClusterError> {
         let session = provisioner(&server, &server.names.maintenance, &password, &name).await?;
-        Ok(Self { session, server, password, ownership, name, _place: place })
+        Ok(Self { session, server, password, ownership, name, ours: None, _place: place })
     }
 
     async fn shut_out(&mut self, run: &Run, key: i64, names: &TenantNames) -> Result<(), StepError> {

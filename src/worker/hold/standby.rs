@@ -24,15 +24,19 @@ pub(crate) struct Standby {
 impl Workshop {
     /// Those of a tenant, by its directory entries.
     pub(crate) async fn standbys(&self, tenant: TenantId, database: &DatabaseName) -> Result<Vec<Standby>, StepError> {
-        let entries = self.registry.databases(tenant).await?;
-        Ok(entries.into_iter().filter(|e| e.is_standby_of(database)).map(Standby::of).collect())
+        Ok(Standby::among(&self.registry.databases(tenant).await?, database))
     }
 }
 
 impl Standby {
-    fn of(entry: TenantDatabase) -> Self {
-        let tls = entry.settings.tls.unwrap_or_else(|| TlsMode::default_for(&entry.host));
-        Self { host: entry.host, port: entry.port, tls, root_certificate: entry.settings.root_certificate }
+    /// Those of this database.
+    pub(crate) fn among(entries: &[TenantDatabase], database: &DatabaseName) -> Vec<Self> {
+        entries.iter().filter(|e| e.is_standby_of(database)).map(Self::of).collect()
+    }
+    fn of(entry: &TenantDatabase) -> Self {
+        let (host, root_certificate) = (entry.host.clone(), entry.settings.root_certificate.clone());
+        let tls = entry.settings.tls.unwrap_or_else(|| TlsMode::default_for(&host));
+        Self { host, port: entry.port, tls, root_certificate }
     }
 
     /// As the provisioner, whose logins and maintenance database are there as everything is.

@@ -15,6 +15,7 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
     generations(registry, by).await;
     rotation(registry, by).await;
     racing_rotations(registry, by).await;
+    replaced_login(registry, by).await;
     moving(registry, by).await;
 }
 
@@ -107,6 +108,29 @@ async fn racing_rotations(registry: &impl RegistryWriter, by: Writer) {
     let now = seen.databases.first().map(|e| (e.generation.0, UserStatus::Active));
     let active: Vec<_> = seen.logins().into_iter().filter(|(_, status)| *status == UserStatus::Active).collect();
     assert_eq!(active, now.into_iter().collect::<Vec<_>>(), "promised: the entry's login is the only active one");
+}
+
+/// What a host changes while a rotation is under way stays.
+async fn replaced_login(registry: &impl RegistryWriter, by: Writer) {
+    let subject = Subject::published(registry, by).await;
+    done(registry.put_user(None, &subject.user(2), by).await, "another login is added");
+    let settings = ConnectionSettings { statement_timeout_ms: Some(4711), ..subject.entry.settings.clone() };
+    let changed = TenantDatabase { settings: settings.clone(), ..subject.entry.clone() };
+    done(registry.put_database(Some(Generation(1)), &changed, None).await, "settings are changed by hand");
+    conflict(registry.replace_login(Generation(7), &subject.rotated(8), by).await, "a generation that is not stored");
+    conflict(registry.replace_login(Generation(1), &subject.rotated(3), by).await, "a login that nobody knows");
+    let fallback = TenantDatabase { status: DatabaseStatus::Fallback, ..subject.rotated(2) };
+    conflict(registry.replace_login(Generation(1), &fallback, by).await, "an entry in another status");
+    let elsewhere = TenantDatabase { port: 9999, ..subject.rotated(2) };
+    conflict(registry.replace_login(Generation(1), &elsewhere, by).await, "an entry that is not there");
+    for _ in 0..2 {
+        done(registry.replace_login(Generation(1), &subject.rotated(2), by).await, "an entry gets a new login");
+    }
+    let seen = subject.seen(registry).await;
+    let expected = TenantDatabase { settings, ..subject.rotated(2) };
+    assert_eq!(seen.databases, [expected], "promised: the login is another one, and what a host has changed stays");
+    let logins = [(1, UserStatus::Retiring), (2, UserStatus::Active)];
+    assert_eq!(seen.logins(), logins, "promised: with the entry its login becomes active and the old one retires");
 }
 
 /// To another place: the old primary is dropped, then the new one is added.

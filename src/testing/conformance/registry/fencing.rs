@@ -19,12 +19,13 @@ enum Write {
     RemoveDomain,
     AddDatabase,
     ReplaceDatabase,
+    ReplaceLogin,
     AddUser,
     ReplaceUser,
 }
 
 impl Write {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Create,
         Self::Publish,
         Self::Discard,
@@ -34,6 +35,7 @@ impl Write {
         Self::RemoveDomain,
         Self::AddDatabase,
         Self::ReplaceDatabase,
+        Self::ReplaceLogin,
         Self::AddUser,
         Self::ReplaceUser,
     ];
@@ -44,7 +46,7 @@ impl Write {
             Self::Create => Subject::new(),
             Self::Publish | Self::Discard | Self::AddDatabase => Subject::created(registry, writer).await,
             Self::Delete => Subject::in_status(registry, TenantStatus::Purging, writer).await,
-            Self::ReplaceDatabase => {
+            Self::ReplaceDatabase | Self::ReplaceLogin => {
                 let subject = Subject::published(registry, writer).await;
                 done(registry.put_user(None, &subject.user(2), writer).await, "a second login is added");
                 subject
@@ -65,6 +67,7 @@ impl Write {
             Self::RemoveDomain => registry.remove_domain(s.id(), &s.domain, by).await,
             Self::AddDatabase => registry.put_database(None, &s.entry, by).await,
             Self::ReplaceDatabase => registry.put_database(Some(Generation(1)), &s.rotated(2), by).await,
+            Self::ReplaceLogin => registry.replace_login(Generation(1), &s.rotated(2), writer).await,
             Self::AddUser => registry.put_user(None, &s.user(2), writer).await,
             Self::ReplaceUser => {
                 let retiring = s.user(1).with_status(UserStatus::Retiring);

@@ -30,6 +30,11 @@ async fn reasons(registry: &impl ServerRegistry, by: Writer) {
     done(registry.reserve(&first, by).await, "a place is reserved");
     let found = done(registry.placement(first.tenant).await, "a place is found");
     assert_eq!(found.as_ref(), Some(&first), "promised: a place reads back as it was reserved");
+    let found = done(registry.place(first.tenant).await, "a place and its server are found");
+    let (place, there) = some(found, "a place and its server are found");
+    assert_eq!((&place, &there.name), (&first, &home.name), "promised: a place comes with its server");
+    let none = done(registry.place(Subject::new().id()).await, "who has no place is asked for it");
+    assert_eq!(none, None, "promised: who has no place has none");
 
     let elsewhere = Placement::new(first.tenant, other.name.clone(), first.database.clone());
     conflict(registry.reserve(&elsewhere, by).await, "a second place");
