@@ -80,6 +80,7 @@ pub mod vault;
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub mod web;
 pub mod worker;
+pub(crate) mod yields;
 
 pub use error::Error;
 pub use operation::OperationId;

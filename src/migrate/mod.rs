@@ -120,7 +120,7 @@ impl Migration {
         let entry = entry.ok_or_else(|| StoreError::conflict("the tenant has no directory entry"))?;
         let password = self.shop.vault.open(&entry.credential).await.map_err(StoreError::unavailable)?;
         let read = async {
-            let mut session = connect::options(&entry, &password).connect().await?;
+            let mut session = crate::yields::fewer(connect::options(&entry, &password).connect()).await?;
             let ledger = status::ledger(migrations, &mut session).await;
             let _ = session.close().await;
             ledger

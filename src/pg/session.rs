@@ -2,6 +2,7 @@
 use crate::database::{DatabaseServer, TlsMode};
 use crate::error::ClusterError;
 use crate::ident::{DatabaseName, RoleName};
+use crate::yields;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgConnection};
@@ -61,7 +62,7 @@ impl Target<'_> {
     /// Opens it, within ten seconds. Built by setters: a password never stands in a URL.
     pub(crate) async fn open(&self) -> Result<PgConnection, ClusterError> {
         let options = tls(self.server, self.options());
-        let mut session = match tokio::time::timeout(CONNECT, options.connect()).await {
+        let mut session = match tokio::time::timeout(CONNECT, yields::fewer(options.connect())).await {
             Ok(Ok(session)) => session,
             Ok(Err(source)) => return Err(self.failed(source)),
             Err(_) => return Err(ClusterError::Deadline { phase: "connecting", limit: CONNECT }),

@@ -2,6 +2,7 @@
 use super::{Journal, Observer, Record, Run, walk};
 use crate::error::{Failure, StepError, StoreError};
 use crate::operation::OperationId;
+use crate::yields;
 use async_trait::async_trait;
 use rand::RngExt;
 use serde_json::Value;
@@ -179,7 +180,7 @@ impl Engine {
         loop {
             sleep(lease / 3).await;
             let asked = Instant::now();
-            match timeout_at(until, self.journal.renew(run.writer(), lease)).await {
+            match timeout_at(until, yields::fewer(self.journal.renew(run.writer(), lease))).await {
                 Ok(Ok(())) => until = asked + lease,
                 Ok(Err(StoreError::Fenced)) => return StoreError::Fenced.into(),
                 Ok(Err(_)) if Instant::now() < until => {}

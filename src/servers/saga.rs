@@ -6,6 +6,7 @@ use crate::pg::session::{Purpose, Target};
 use crate::saga::{Action, Run, Saga};
 use crate::secret::CredentialId;
 use crate::worker::{Workshop, application_name};
+use crate::yields;
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection, PgPool};
@@ -61,7 +62,7 @@ impl World {
             let none = || StepError::fail("this set-up has no admin: it was begun as a script");
             let options = self.work.admin.as_ref().ok_or_else(none)?;
             let options = options.clone().application_name(&application_name(run));
-            self.admin = Some(options.connect().await?);
+            self.admin = Some(yields::fewer(options.connect()).await?);
             run.check().await?;
         }
         self.admin.as_mut().ok_or_else(|| StepError::retry("no session"))

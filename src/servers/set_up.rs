@@ -10,6 +10,7 @@ use crate::pg::setup::{self, Admin};
 use crate::pg::{catalog, end, scram, session};
 use crate::saga::{Begun, Claim, Engine, Intent, Observer, Outcome, Progress, Record};
 use crate::secret::CredentialId;
+use crate::yields;
 use futures_core::future::BoxFuture;
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
@@ -192,7 +193,7 @@ impl SetUp {
         let options = options.application_name("tenantry set-up").options([("search_path", "pg_catalog")]);
         let options = options.disable_statement_logging();
         let failed = |source| self.unreachable(server, source);
-        let mut session: PgConnection = options.connect().await.map_err(failed)?;
+        let mut session: PgConnection = yields::fewer(options.connect()).await.map_err(failed)?;
         let admin = setup::admin(&mut session).await.map_err(|e| SetUpError::Landlord(StoreError::unavailable(e)))?;
         session::close(session).await;
         rights(admin)?;
@@ -256,7 +257,8 @@ impl SetUp {
     /// A worker that only stopped must not wake up behind the next one.
     async fn end_sessions(&self, saga: &SetUpSaga, id: OperationId) -> Result<(), SetUpError> {
         let Some(admin) = saga.admin() else { return Ok(()) };
-        let mut session = admin.connect().await.map_err(|source| self.unreachable(saga.server(), source))?;
+        let mut session =
+            yields::fewer(admin.connect()).await.map_err(|source| self.unreachable(saga.server(), source))?;
         let ended = end::workers(&mut session, &format!("tenantry/{id}/")).await;
         session::close(session).await;
         ended.map_err(|e| SetUpError::Landlord(StoreError::unavailable(e)))

@@ -141,7 +141,7 @@ impl World {
             e => e.into(),
         })?;
         let options = connect::options(&entry, &login).application_name(&application_name(run));
-        match tokio::time::timeout(CONNECT, options.connect()).await {
+        match tokio::time::timeout(CONNECT, crate::yields::fewer(options.connect())).await {
             Ok(Ok(session)) => Ok(session),
             Ok(Err(error)) if crate::sqlstate::is_refused_login(&error) => Err(StepError::retry(error)),
             Ok(Err(error)) => Err(error.into()),

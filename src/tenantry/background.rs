@@ -4,6 +4,7 @@ use crate::error::RunError;
 use crate::nodes::{Node, NodeId, Share};
 use crate::registry::{Change, PgChanges};
 use crate::resolver::PooledResolver;
+use crate::yields;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
@@ -79,7 +80,7 @@ impl Tenantry {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             beat.tick().await;
-            if let Err(error) = self.inner.nodes.beat(node).await {
+            if let Err(error) = yields::fewer(self.inner.nodes.beat(node)).await {
                 tracing::warn!(%error, "heartbeat failed");
             }
         }
@@ -133,7 +134,8 @@ impl Tenantry {
         loop {
             look.tick().await;
             let open = pool.stats().into_iter().map(|(_, stats)| stats.open).max().unwrap_or_default();
-            match self.inner.nodes.claim(node, Share::holding(open, total), BEAT * 3).await {
+            let claim = self.inner.nodes.claim(node, Share::holding(open, total), BEAT * 3);
+            match yields::fewer(claim).await {
                 Ok(share) => pool.resize(share.of(total)),
                 Err(error) => tracing::warn!(%error, "the landlord does not say what part of the connections is ours"),
             }

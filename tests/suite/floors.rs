@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// A new top-level module is added here, on the lowest floor that is above everything it imports.
 const FLOORS: [&[&str]; 8] = [
-    &["database", "error", "ident", "operation", "placement", "rights", "secret", "sqlstate", "tenant"],
+    &["database", "error", "ident", "operation", "placement", "rights", "secret", "sqlstate", "tenant", "yields"],
     &["pg", "schema"],
     &["admin", "nodes", "registry", "saga", "step", "tokens", "vault"],
     &["resolver", "worker"],

@@ -1,11 +1,13 @@
 //! Leases: a landlord that is away, and more operations than connections.
 use crate::auditor;
+use crate::busy::beside_others;
 use crate::provision::migrated;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 use tenantry::error::ProvisionError;
+use tenantry::step::{Step, StepContext, StepError};
 use tenantry::testing::Harness;
 use tenantry::testing::proxy::{Director, Point, Proxy, Verdict};
 use tenantry::{Tenantry, sqlx};
@@ -131,6 +133,32 @@ async fn two_hundred_operations_on_eight_connections_end_once_each() {
     for recoverer in recoverers {
         recoverer.await.unwrap().unwrap();
     }
+}
+
+/// Takes longer than a lease, and counts how often it begins.
+struct Patient(Arc<AtomicU32>);
+#[async_trait::async_trait]
+impl Step for Patient {
+    const NAME: &'static str = "seed.patient";
+    type Output = ();
+    async fn run(&self, _: &StepContext) -> Result<(), StepError> {
+        self.0.fetch_add(1, SeqCst);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        Ok(())
+    }
+}
+
+/// The first renewal has to open a connection, and everything of this operation is in one task with other work.
+#[tokio::test]
+async fn a_busy_task_keeps_the_lease_of_its_operation() {
+    let harness = Harness::start().await.unwrap();
+    let begun = Arc::new(AtomicU32::new(0));
+    let patient = Patient(begun.clone());
+    let lease = Duration::from_secs(2);
+    let tenantry = harness.tenantry(|b| migrated(b).lease(lease).after_activation(patient)).await.unwrap();
+    beside_others(tenantry.provision("acme").into_future()).await.unwrap();
+    assert_eq!(begun.load(SeqCst), 1, "its lease was kept");
+    tenantry.close().await;
 }
 
 /// Two clocks of the same moment, an hour apart, would agree on no deadline: so only the landlord's is asked.

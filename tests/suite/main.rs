@@ -8,6 +8,7 @@ mod auditor;
 mod borders;
 mod breaks;
 mod budget;
+mod busy;
 mod canary;
 mod changes;
 mod crash;

@@ -68,7 +68,10 @@ async fn caught_up(primary: &TestServer, standby: &TestServer) {
         sqlx::query_scalar("SELECT pg_current_wal_flush_lsn()::text").fetch_one(&mut session).await.unwrap();
     let mut there = standby.admin_options().connect().await.unwrap();
     const REPLAYED: &str = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
-    until("caught up", async || sqlx::query_scalar(REPLAYED).bind(&at).fetch_one(&mut there).await.unwrap()).await;
+    let begun = Instant::now();
+    while !sqlx::query_scalar::<_, bool>(REPLAYED).bind(&at).fetch_one(&mut there).await.unwrap() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "not caught up:\n{}", standby.log().await.unwrap());
+    }
 }
 
 async fn reads_on_standby(db: &TenantPool) -> bool {

@@ -1,5 +1,6 @@
 //! What has changed on any node, as it happens.
 use crate::tenant::TenantId;
+use crate::yields;
 use futures_core::stream::BoxStream;
 use sqlx::postgres::PgListener;
 use sqlx::{Executor, PgPool};
@@ -64,7 +65,7 @@ impl PgChanges {
 }
 
 async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
+    let mut listener = yields::fewer(PgListener::connect_with(pool)).await?;
     listener.listen(CHANNEL).await?;
     Ok(listener)
 }

@@ -5,6 +5,7 @@ use super::engine::{Key, SlotId};
 use super::server::{Lease, Opener, Server};
 use crate::resolver::clock::rough;
 use crate::tenant::TenantId;
+use crate::yields;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, Postgres, Row};
@@ -108,7 +109,7 @@ impl Opener for PgOpener {
             })
             .connect_lazy_with(target.options.clone());
         // The deadline is the caller's: sqlx's own pool asks a server that is starting or full again until then.
-        let held = pool.acquire().await?;
+        let held = yields::fewer(pool.acquire()).await?;
         Ok(self.conn(id, target.tenant, pool, Some(held)))
     }
 

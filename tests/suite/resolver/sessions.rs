@@ -1,5 +1,6 @@
 //! What the handles do on a real server.
 use super::fakes::{Fakes, known};
+use crate::busy::beside_others;
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions, Executor};
 use std::sync::atomic::Ordering::SeqCst;
@@ -123,6 +124,18 @@ async fn sessions_are_as_the_entry_says() {
     assert_eq!(shown(&set, "lock_timeout").await, "1500ms");
     assert_eq!(shown(&set, "idle_in_transaction_session_timeout").await, "2500ms");
     assert_eq!(shown(&plain, "application_name").await, "notes of acme", "a handle from before follows");
+    resolver.close().await;
+}
+
+#[tokio::test]
+async fn a_busy_task_gets_its_connection_soon() {
+    let world = World::new().await;
+    let _made = world.tenant("acme").await;
+    let resolver = world.resolver().build();
+    let db = resolve(&resolver, "acme").await;
+    let begun = Instant::now();
+    beside_others(db.execute("SELECT 1")).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     resolver.close().await;
 }
 
