@@ -1,6 +1,7 @@
 # Runs a throwaway PostgreSQL in directory $2 with the binaries of $1 until standard input ends: a new cluster, or, if
-# $3 is not empty, a standby of the one at that port. The rest are the server's arguments. The first line of input is the superuser's password. Whoever holds the other end may
-# be killed at any moment: this shell is the server's parent, so it needs no pid file to find it.
+# $3 is not empty, a standby of the one at that port. The rest are the server's arguments. The first line of input is
+# the superuser's password. Whoever holds the other end may be killed at any moment: this shell is the server's parent,
+# so it needs no pid file to find it.
 bin=$1 dir=$2 primary=$3
 shift 3
 trap '' HUP INT TERM
@@ -13,9 +14,12 @@ new_cluster() {
     "$bin/initdb" --pgdata="$dir/data" --username=postgres --auth=scram-sha-256 \
         --pwfile="$dir/password" --encoding=UTF8 --locale=C --no-sync && rm "$dir/password"
 }
+# With a slot: what the standby has not got yet is kept for it, also while it is away.
 standby() {
+    slot=$(basename "$dir" | tr -c 'a-z0-9\n' _)
     PGPASSWORD=$password "$bin/pg_basebackup" --pgdata="$dir/data" --host=127.0.0.1 --port="$primary" \
-        --username=postgres --write-recovery-conf --wal-method=stream --checkpoint=fast --no-sync
+        --username=postgres --write-recovery-conf --wal-method=stream --create-slot --slot="$slot" \
+        --checkpoint=fast --no-sync
 }
 
 if IFS= read -r password <&3; then
