@@ -59,9 +59,9 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Whether this session has the lock now.
+/// Whether this session has the lock now. From here on it is quiet, as [`session::quiet`](super::session::quiet) makes it.
 pub(crate) fn try_lock(key: i64) -> Ddl {
-    Ddl(format!("SELECT pg_try_advisory_lock('{key}'::bigint)"))
+    Ddl(format!(concat!("SELECT pg_try_advisory_lock('{}'::bigint), ", quiet!()), key))
 }
 
 /// After an error inside a block: the session is usable again. Outside one it does nothing.

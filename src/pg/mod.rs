@@ -1,4 +1,12 @@
 //! The cluster: every statement that a worker runs on a PostgreSQL server, and what it looks at before.
+/// What keeps a session's statements out of the server's log, where it may. An expression.
+macro_rules! quiet {
+    () => {
+        "CASE WHEN pg_catalog.has_parameter_privilege('log_statement', 'SET')
+             THEN pg_catalog.set_config('log_statement', 'none', false) END"
+    };
+}
+
 pub(crate) mod catalog;
 pub(crate) mod ddl;
 pub(crate) mod end;

@@ -16,6 +16,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub(crate) enum Purpose {
     /// Cluster statements. Its search path is pinned, so no object of a tenant can stand for one of the system's.
     Cluster,
+    /// The same behind a lock: asking for that makes it [`quiet`], too.
+    Locked,
     /// Migrations and seeds, with the tenant's own search path.
     Content,
     /// Whether a login works, and as whom.
@@ -38,10 +40,10 @@ impl Purpose {
             ("client_min_messages", "error"),
         ];
         options.push(match self {
-            Self::Cluster => ("search_path", "pg_catalog"),
+            Self::Cluster | Self::Locked => ("search_path", "pg_catalog"),
             Self::Content | Self::Probe => ("statement_timeout", "30min"),
         });
-        if self == Self::Cluster {
+        if matches!(self, Self::Cluster | Self::Locked) {
             options.push(("statement_timeout", "5min"));
         }
         options
@@ -67,7 +69,7 @@ impl Target<'_> {
             Ok(Err(source)) => return Err(self.failed(source)),
             Err(_) => return Err(ClusterError::Deadline { phase: "connecting", limit: CONNECT }),
         };
-        if self.purpose != Purpose::Probe {
+        if matches!(self.purpose, Purpose::Cluster | Purpose::Content) {
             quiet(&mut session).await.map_err(|e| self.failed(e))?;
         }
         Ok(session)
@@ -111,11 +113,9 @@ fn ssl_mode(mode: TlsMode) -> PgSslMode {
 }
 
 /// Keeps the statements out of the server's log where the session may; they hold verifiers, never passwords.
-async fn quiet(session: &mut PgConnection) -> Result<(), sqlx::Error> {
-    const QUIET: &str = "SELECT CASE WHEN pg_catalog.has_parameter_privilege('log_statement', 'SET') \
-        THEN pg_catalog.set_config('log_statement', 'none', false) END";
+pub(crate) async fn quiet(session: &mut PgConnection) -> Result<(), sqlx::Error> {
     // The simple protocol: one message there, one back.
-    sqlx::raw_sql(QUIET).execute(session).await.map(drop)
+    sqlx::raw_sql(concat!("SELECT ", quiet!())).execute(session).await.map(drop)
 }
 
 /// Back to the settings and the role that the login gave it.

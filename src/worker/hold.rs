@@ -208,7 +208,7 @@ impl Hold {
 async fn enter(
     server: &DatabaseServer, database: &DatabaseName, password: &SecretString, name: &str,
 ) -> Result<PgConnection, StepError> {
-    match provisioner(server, database, password, name).await {
+    match provisioner(server, database, password, name, Purpose::Cluster).await {
         // The first session came in with this password, so it is another one by now: the next hold reads it.
         Err(ClusterError::Connect { source, .. }) if sqlstate::is_refused_login(&source) => {
             Err(StepError::retry(source))
@@ -227,9 +227,9 @@ async fn own_schema(
 }
 
 async fn provisioner(
-    server: &DatabaseServer, database: &DatabaseName, password: &SecretString, application_name: &str,
+    server: &DatabaseServer, database: &DatabaseName, password: &SecretString, application_name: &str, purpose: Purpose,
 ) -> Result<PgConnection, ClusterError> {
-    let (role, purpose) = (&server.login, Purpose::Cluster);
+    let role = &server.login;
     Target { server, database, role, password, application_name, purpose }.open().await
 }
 

@@ -4,6 +4,7 @@ use crate::database::{DatabaseServer, TenantNames};
 use crate::error::{ClusterError, StepError, VaultError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::pg::ensure::{MARK, Ownership};
+use crate::pg::session::{self, Purpose};
 use crate::pg::{end, ensure, lock};
 use crate::saga::Run;
 use crate::secret::CredentialId;
@@ -69,7 +70,9 @@ impl Workshop {
     /// A hold for retiring a login that nothing uses any more: its name never comes back, so it needs no lock and no
     /// epoch, and two of them at once do no harm.
     pub(crate) async fn retirer(&self, tenant: TenantId, server: DatabaseServer) -> Result<Hold, StepError> {
-        Ok(self.open(tenant, Lane::Change, String::from("tenantry/retire"), server).await?.hold)
+        let mut hold = self.open(tenant, Lane::Change, String::from("tenantry/retire"), server).await?.hold;
+        session::quiet(&mut hold.session).await.map_err(ClusterError::sql("keeping statements out of the log"))?;
+        Ok(hold)
     }
 
     /// Whether the login was refused because it has another password by now.
@@ -119,7 +122,7 @@ impl Hold {
     pub(in crate::worker) async fn open(
         server: DatabaseServer, password: SecretString, ownership: Ownership, name: String, place: OwnedSemaphorePermit,
     ) -> Result<Self, ClusterError> {
-        let session = provisioner(&server, &server.names.maintenance, &password, &name).await?;
+        let session = provisioner(&server, &server.names.maintenance, &password, &name, Purpose::Locked).await?;
         Ok(Self { session, server, password, ownership, name, ours: None, _place: place })
     }
 

@@ -3,7 +3,8 @@ use super::{Hold, LAST_MOMENT, SETTLING, provisioner};
 use crate::database::{DatabaseServer, TenantDatabase, TenantNames, TlsMode};
 use crate::error::{ClusterError, StepError};
 use crate::ident::{DatabaseName, RoleName};
-use crate::pg::{catalog, end, replay, session};
+use crate::pg::session::{self, Purpose};
+use crate::pg::{catalog, end, replay};
 use crate::tenant::TenantId;
 use crate::worker::Workshop;
 use futures_util::future::{join, join_all};
@@ -46,7 +47,7 @@ impl Standby {
         let Self { host, port, tls, root_certificate } = self.clone();
         let root_certificate = root_certificate.or_else(|| primary.root_certificate.clone());
         let server = DatabaseServer { host, port, tls, root_certificate, ..primary.clone() };
-        provisioner(&server, &server.names.maintenance, password, name).await
+        provisioner(&server, &server.names.maintenance, password, name, Purpose::Cluster).await
     }
 
     fn failed(&self, source: ClusterError) -> ClusterError {
