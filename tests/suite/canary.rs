@@ -104,6 +104,31 @@ async fn in_the_server(server: &TestServer, secrets: &[String]) {
     server_may_not_hush(server).await;
 }
 
+/// A session that may be quiet is, from before its first statement that holds a verifier.
+#[tokio::test]
+async fn a_provisioner_that_may_keeps_its_statements_out_of_the_servers_log() {
+    use sqlx::ConnectOptions;
+    let server = TestServer::builder().setting("log_statement", "all").start().await.unwrap();
+    let server: &'static TestServer = Box::leak(Box::new(server));
+    let harness = Harness::on(server).await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let mut session = server.admin_options().connect().await.unwrap();
+    let grant = format!("GRANT SET ON PARAMETER log_statement TO \"{}_admin\"", harness.prefix());
+    #[expect(clippy::disallowed_methods, reason = "names of the test's own")]
+    session.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(grant))).await.unwrap();
+    let before = server.log().await.unwrap().len();
+    tenantry.provision("acme").await.unwrap();
+    tenantry.rotate("acme").grace(std::time::Duration::ZERO).await.unwrap();
+    tenantry.suspend("acme").await.unwrap();
+    let log = server.log().await.unwrap();
+    let during = &log[before..];
+    assert!(during.contains("INSERT INTO tenantry."), "others are logged");
+    for statement in ["SCRAM-SHA-256$", "CREATE DATABASE", "CREATE ROLE", "NOLOGIN"] {
+        assert!(!during.contains(statement), "{statement}");
+    }
+    tenantry.close().await;
+}
+
 /// If the provisioner could switch the log off, this test would be blind.
 async fn server_may_not_hush(server: &TestServer) {
     const MAY: &str = "SELECT bool_or(has_parameter_privilege(oid, 'log_statement', 'SET'))

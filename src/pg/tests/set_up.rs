@@ -222,15 +222,13 @@ async fn a_session_is_pinned_and_says_nothing_to_the_log_where_it_may() -> Outco
         assert_eq!(show(&mut session, setting).await?, value);
     }
     assert_eq!(show(&mut session, "application_name").await?, "tenantry/test");
-    let before = show(&mut session, "log_statement").await?;
-    let blue = &it.server.names.blue;
-    let grant = format!("ALTER SYSTEM SET log_statement = 'ddl'; GRANT SET ON PARAMETER log_statement TO \"{blue}\"");
-    for statement in grant.split("; ").skip(1) {
-        sql(&mut it.superuser("postgres").await?, statement).await?;
-    }
-    assert_eq!(show(&mut it.provisioner().await?, "log_statement").await?, "none", "before: {before}");
-    sql(&mut it.superuser("postgres").await?, &format!("REVOKE SET ON PARAMETER log_statement FROM \"{blue}\""))
-        .await?;
+    let (blue, admin) = (&it.server.names.blue, &it.server.names.admin);
+    let mut superuser = it.superuser("postgres").await?;
+    sql(&mut superuser, &format!("ALTER ROLE \"{blue}\" SET log_statement = 'ddl'")).await?;
+    assert_eq!(show(&mut it.provisioner().await?, "log_statement").await?, "ddl", "it may not");
+    sql(&mut superuser, &format!("GRANT SET ON PARAMETER log_statement TO \"{admin}\"")).await?;
+    assert_eq!(show(&mut it.provisioner().await?, "log_statement").await?, "none");
+    sql(&mut superuser, &format!("REVOKE SET ON PARAMETER log_statement FROM \"{admin}\"")).await?;
     Ok(())
 }
 
