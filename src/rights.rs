@@ -45,6 +45,11 @@
 //! - A backup of the landlord that was taken before a purge holds the tenant's sealed records, and the keys open them; the
 //!   login and the database that they opened are gone.
 //!
+//! # The server's log
+//!
+//! A server that logs statements logs the verifiers of passwords, never passwords. The provisioner's sessions keep theirs
+//! out of the log if the admin role may: `GRANT SET ON PARAMETER log_statement TO tenantry_admin`.
+//!
 //! # Standbys
 //!
 //! A physical standby has all of this by replication, and nothing is set up there. To end a tenant's sessions there, the
