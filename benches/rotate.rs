@@ -61,7 +61,7 @@ async fn against_bare(harness: &Harness) -> Ratio {
     bare.provision("bare").await;
     let mut ratio = Ratio::new("rotate a tenant, no session, no grace", 1.3);
     let mut told = Ratio::new("", 0.0);
-    for n in 1..=103 {
+    for n in 1..=303 {
         let began = at(harness, "SELECT clock_timestamp()").await;
         let (clock, gone) = (Instant::now(), Arc::new(OnceLock::new()));
         let seen = gone.clone();
