@@ -20,6 +20,9 @@ pub struct PgJournal {
     renewals: PgPool,
 }
 
+/// Who has the lane may leave it between our try and our look at who it is: then there is another try.
+const TRIES: u32 = 10;
+
 impl PgJournal {
     /// Over the host's own pool.
     pub fn new(landlord: PgPool) -> Self {
@@ -69,20 +72,23 @@ impl Journal for PgJournal {
         if let Some(begun) = self.joined(intent).await? {
             return Ok(begun);
         }
-        match self.insert(intent).await {
-            Ok(Some(record)) => return Ok(Begun::New(Box::new(record))),
-            Ok(None) => {}
-            // Somebody with the same key was faster.
-            Err(e) if sqlstate::unique_violation(&e) == Some("operations_key") => {}
-            Err(e) => return Err(e.into()),
+        for _ in 0..TRIES {
+            match self.insert(intent).await {
+                Ok(Some(record)) => return Ok(Begun::New(Box::new(record))),
+                Ok(None) => {}
+                // Somebody with the same key was faster.
+                Err(e) if sqlstate::unique_violation(&e) == Some("operations_key") => {}
+                Err(e) => return Err(e.into()),
+            }
+            if let Some(begun) = self.joined(intent).await? {
+                return Ok(begun);
+            }
+            let busy = sqlx::query_scalar(sql::BUSY).bind(intent.subject.to_string());
+            if let Some(id) = busy.fetch_optional(&self.landlord).await? {
+                return Ok(Begun::Busy(OperationId::from_uuid(id)));
+            }
         }
-        if let Some(begun) = self.joined(intent).await? {
-            return Ok(begun);
-        }
-        let busy: Option<uuid::Uuid> =
-            sqlx::query_scalar(sql::BUSY).bind(intent.subject.to_string()).fetch_optional(&self.landlord).await?;
-        let gone = || StoreError::unavailable("the lane was freed at this moment");
-        busy.map(|id| Begun::Busy(OperationId::from_uuid(id))).ok_or_else(gone)
+        Err(StoreError::unavailable("the lane is taken and freed again and again"))
     }
 
     async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {

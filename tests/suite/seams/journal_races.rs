@@ -69,6 +69,27 @@ fn end(held: &Record) -> Progress {
     end
 }
 
+/// Whoever finds the lane taken asks by whom, and that operation may have ended in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_is_freed_at_that_moment_fails_no_begin() {
+    let bench = Bench::new().await;
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (journal, subject) = (bench.journal.clone(), bench.subject.clone());
+        callers.spawn(async move {
+            for _ in 0..150 {
+                let mut intent = Intent::new(OperationId::new(), "race", Lane::Change, subject.clone());
+                (intent.intended, intent.total, intent.lease) = (1, 3, LEASE);
+                match journal.begin(&intent).await.unwrap() {
+                    Begun::New(held) => drop(journal.record(held.writer(), &end(&held)).await.unwrap()),
+                    other => assert!(matches!(other, Begun::Busy(_)), "{other:?}"),
+                }
+            }
+        });
+    }
+    callers.join_all().await;
+}
+
 #[tokio::test]
 async fn an_end_that_waits_for_a_takeover_is_not_written() {
     let bench = Bench::new().await;
