@@ -199,6 +199,14 @@ async fn a_new_generation_takes_the_place_of_the_old_one() {
     assert!(format!("{resolver:?} {old:?}").contains("PooledResolver { pools: 1"));
 }
 
+#[tokio::test]
+async fn a_rotation_that_ends_between_two_reads_is_followed() {
+    let (fakes, resolver) = active("acme");
+    fakes.rotating.store(true, SeqCst);
+    resolver.resolve("acme".into()).await.expect("with the entry of the new login");
+    assert_eq!(fakes.opens.load(SeqCst), 2);
+}
+
 /// Not a test: what every kind of resolver must accept as registry and vault.
 #[allow(dead_code)]
 fn arcs_go_in_too(

@@ -5,7 +5,7 @@ use super::super::{TenantPool, connect};
 use super::cache::{Entries, Ticket};
 use super::{PooledResolver, Shared};
 use crate::database::{DatabaseKind, Driver, TenantDatabase};
-use crate::error::ResolveError;
+use crate::error::{ResolveError, VaultError};
 use crate::ident::{Domain, Slug};
 use crate::pg::ddl;
 use crate::tenant::{Tenant, TenantRef, TenantStatus};
@@ -15,13 +15,31 @@ impl PooledResolver {
     pub(super) async fn cold(&self, name: &TenantRef<'static>, read: Ticket) -> Result<TenantPool, ResolveError> {
         parse(name)?;
         let tenant = self.admitted(name, read).await?;
-        let entries = self.entries(&tenant).await?;
-        let known = self.0.state().cache.of_entries(&entries).cloned();
-        let handle = match known {
-            Some(handle) => handle.of(&tenant),
-            None => self.at_head(self.handle(tenant, &entries).await?).await?,
-        };
+        let (handle, entries) = self.opened(&tenant).await?;
         self.keep(name, handle, entries, read)
+    }
+
+    /// A rotation that ends between the two reads has forgotten the secret of the entry that was read: then there is another
+    /// entry by now.
+    async fn opened(&self, tenant: &Tenant) -> Result<(TenantPool, Entries), ResolveError> {
+        let mut entries = self.entries(tenant).await?;
+        loop {
+            let known = self.0.state().cache.of_entries(&entries).cloned();
+            if let Some(handle) = known {
+                return Ok((handle.of(tenant), entries));
+            }
+            match self.handle(tenant.clone(), &entries).await {
+                Ok(handle) => return Ok((self.at_head(handle).await?, entries)),
+                Err(error @ ResolveError::Credential(VaultError::Missing(_))) => {
+                    let now = self.entries(tenant).await?;
+                    if now.primary.generation == entries.primary.generation {
+                        return Err(error);
+                    }
+                    entries = now;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn admitted(&self, name: &TenantRef<'static>, read: Ticket) -> Result<Tenant, ResolveError> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tenantry::database::TenantDatabase;
+use tenantry::database::{Generation, TenantDatabase};
 use tenantry::error::{StoreError, VaultError};
 use tenantry::resolver::{PooledResolver, PooledResolverBuilder};
 use tenantry::secret::CredentialId;
@@ -25,6 +25,8 @@ pub(crate) struct Inner {
     /// Calls of the registry that have begun and neither ended nor been dropped.
     pub(crate) running: AtomicUsize,
     pub(crate) down: AtomicBool,
+    /// A rotation ends just before the next secret is asked for.
+    pub(crate) rotating: AtomicBool,
 }
 
 impl std::ops::Deref for Fakes {
@@ -95,6 +97,17 @@ impl Fakes {
         self.secrets.lock().unwrap().insert(id, secret.into());
     }
 
+    /// The login of this secret is replaced, and the secret forgotten.
+    fn rotate(&self, old: &CredentialId) {
+        let (mut tenants, mut secrets) = (self.tenants.lock().unwrap(), self.secrets.lock().unwrap());
+        for (_, entry) in tenants.values_mut().filter(|(_, entry)| entry.credential == *old) {
+            entry.generation = Generation(entry.generation.0 + 1);
+            entry.credential = CredentialId::login(entry.tenant, &entry.database, &entry.login, entry.generation.0);
+            secrets.remove(old);
+            secrets.insert(entry.credential.clone(), "another secret".into());
+        }
+    }
+
     fn by_name(&self, name: &TenantRef<'_>) -> Option<(Tenant, TenantDatabase)> {
         let tenants = self.tenants.lock().unwrap();
         let named = |tenant: &Tenant| match name {
@@ -135,6 +148,9 @@ impl TenantRegistry for Fakes {
 impl CredentialVault for Fakes {
     async fn open(&self, id: &CredentialId) -> Result<SecretString, VaultError> {
         self.opens.fetch_add(1, SeqCst);
+        if self.rotating.swap(false, SeqCst) {
+            self.rotate(id);
+        }
         let secret = self.secrets.lock().unwrap().get(id).cloned();
         secret.map(SecretString::from).ok_or_else(|| VaultError::Missing(id.clone()))
     }
