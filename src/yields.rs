@@ -3,14 +3,14 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Polls in a row: of a login they are a tenth of a millisecond's work.
+/// Polls in a row: of a login they are an eighth of the key's derivation.
 const IN_A_ROW: usize = 100;
 
 /// What opens connections. To log in, sqlx derives a key from the password (SCRAM) and gives the thread back after every
 /// five of its 4,096 rounds. Each time all that is ready comes first: in a task that drives a hundred operations, or on a
 /// thread with as many busy tasks, that makes seconds of two milliseconds' work, and leases run out meanwhile. Polled in
-/// a row it gives the thread back eight times. What waits for the server answers the polls in vain, which costs less
-/// than a system call.
+/// a row it gives the thread back eight times. What waits for the server is polled in vain, which
+/// costs no system call.
 pub(crate) async fn fewer<F: Future>(work: F) -> F::Output {
     let mut work = pin!(work);
     poll_fn(|cx| {

@@ -1,4 +1,5 @@
 //! The cluster: every statement that a worker runs on a PostgreSQL server, and what it looks at before.
+
 /// What keeps a session's statements out of the server's log, where it may. An expression. Where none are logged anyway the
 /// right is not looked up: that takes a new session the better part of a millisecond.
 macro_rules! quiet {

@@ -32,7 +32,7 @@ impl PooledResolver {
                 Ok(handle) => return Ok((self.at_head(handle).await?, entries)),
                 Err(error @ ResolveError::Credential(VaultError::Missing(_))) => {
                     let now = self.entries(tenant).await?;
-                    if now.primary.generation == entries.primary.generation {
+                    if now.primary.credential == entries.primary.credential {
                         return Err(error);
                     }
                     entries = now;
