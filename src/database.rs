@@ -363,6 +363,10 @@ pub struct DatabaseServer {
     pub max_connections: u32,
     /// The host's own words, for placement.
     pub labels: serde_json::Value,
+    /// Roles that may connect to the databases of suspended tenants: see
+    /// [`Servers::allow_role`](crate::servers::Servers::allow_role).
+    #[serde(default)]
+    pub allowed_roles: Vec<RoleName>,
     /// When it was first set up.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -386,6 +390,7 @@ impl DatabaseServer {
             draining: false,
             max_connections: 90,
             labels: serde_json::Value::Null,
+            allowed_roles: vec![],
             created_at: OffsetDateTime::UNIX_EPOCH,
         }
     }

@@ -115,6 +115,12 @@ word!(
     DatabaseName,
     database
 );
+impl DatabaseName {
+    /// The name of a database that the catalog lists: one of PostgreSQL's own, too.
+    pub(crate) fn existing(name: &str) -> Self {
+        Self(name.into())
+    }
+}
 word!(
     /// A role's name: 1 to 63 bytes, no control character, not `pg_…`, not a keyword that stands for a role. Nor a
     /// comma, an emoji or right-to-left writing, which SCRAM logins of sqlx cannot carry.

@@ -61,6 +61,12 @@ pub fn is(error: &sqlx::Error, expected: &str) -> bool {
     code(error).as_deref() == Some(expected)
 }
 
+/// PostgreSQL's DETAIL, for people; empty if there is none. It is in the server's language: nothing is decided by it.
+pub(crate) fn detail(error: &sqlx::Error) -> String {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
+    error.and_then(|e| e.detail()).unwrap_or_default().replace('\n', "; ")
+}
+
 /// 42501: a right is missing.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// 42P01: a table is missing.
@@ -75,6 +81,12 @@ pub const UNDEFINED_OBJECT: &str = "42704";
 pub const INVALID_CATALOG_NAME: &str = "3D000";
 /// 2BP01: something depends on the role.
 pub const DEPENDENT_OBJECTS: &str = "2BP01";
+/// Whether another session holds or has just changed what the statement needs: 55P03 (lock timeout), 40P01 (deadlock),
+/// XX000 (`tuple concurrently updated`). The same statement may succeed at once.
+pub(crate) fn is_contended(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|c| matches!(&*c, "55P03" | "40P01" | "XX000"))
+}
+
 /// 55006: somebody is connected.
 pub const OBJECT_IN_USE: &str = "55006";
 /// 28000: not permitted to log in.

@@ -1,4 +1,5 @@
 use super::{Failure, StoreError};
+use crate::database::{DatabaseKind, Driver};
 use crate::operation::OperationId;
 use crate::tenant::TenantStatus;
 use std::time::Duration;
@@ -44,6 +45,24 @@ pub enum ChangeError {
     Expired {
         /// The deadline.
         since: time::OffsetDateTime,
+    },
+    /// The tenant's directory names a database that no operation can close, so it could not be shut out there. Nothing was
+    /// changed.
+    #[error(
+        "the tenant's {kind} entry for the {driver} database {database:?} at {address} was not made by tenantry, which \
+         cannot close it; close it yourself and set the entry to `Dropped` by registry_writer().put_database(), then call \
+         again"
+    )]
+    #[non_exhaustive]
+    UnmanagedEntry {
+        /// What the entry is for.
+        kind: DatabaseKind,
+        /// Its protocol.
+        driver: Driver,
+        /// The database.
+        database: String,
+        /// Host and port.
+        address: String,
     },
     /// There is nothing to migrate with.
     #[error("no tenant migrations were given to the builder; name them by tenant_migrations()")]

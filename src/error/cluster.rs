@@ -15,6 +15,94 @@ pub enum ClusterError {
         /// Its name.
         name: String,
     },
+    /// An object that an operation needs does not exist.
+    #[error("the {kind} {name:?} does not exist on the server; restore it, or purge the tenant")]
+    #[non_exhaustive]
+    Missing {
+        /// `role` or `database`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A tenant's database belongs to another role than the admin role, which then cannot close, open or drop it.
+    #[error(
+        "the database {database:?} belongs to the role {owner:?}; run as a superuser: \
+         ALTER DATABASE \"{database}\" OWNER TO \"{admin}\""
+    )]
+    #[non_exhaustive]
+    WrongOwner {
+        /// The database.
+        database: String,
+        /// The role that owns it.
+        owner: String,
+        /// The admin role, which must own it.
+        admin: String,
+    },
+    /// A role of a tenant is superuser or has CREATEROLE: it could admit itself again.
+    #[error(
+        "the tenant's role {role:?} has more rights than a tenant may have; run as a superuser: \
+             ALTER ROLE \"{role}\" NOSUPERUSER NOCREATEROLE"
+    )]
+    #[non_exhaustive]
+    Privileged {
+        /// The role.
+        role: String,
+    },
+    /// The admin role cannot refuse a login of a tenant: it lacks the ADMIN option that the creator of a role has.
+    #[error(
+        "the role {role:?} cannot be managed by {admin:?}; run as a superuser: \
+             GRANT \"{role}\" TO \"{admin}\" WITH ADMIN OPTION"
+    )]
+    #[non_exhaustive]
+    Unmanaged {
+        /// The login.
+        role: String,
+        /// The admin role.
+        admin: String,
+    },
+    /// A session of the tenant holds the row of its own login locked, so that nothing can be refused to the login.
+    #[error("a session of the login {role:?} keeps its own role locked; it was told to end")]
+    #[non_exhaustive]
+    LockedLogin {
+        /// The login.
+        role: String,
+    },
+    /// Roles that may still connect to a tenant's database after it was shut out.
+    #[error(
+        "the database {database:?} can still be entered by {roles}; revoke CONNECT or the membership that gives it, \
+         or allow the role by servers().allow_role()"
+    )]
+    #[non_exhaustive]
+    StillOpen {
+        /// The database.
+        database: String,
+        /// The roles, or `PUBLIC`.
+        roles: String,
+    },
+    /// Objects or grants in other databases keep a role from being dropped.
+    #[error(
+        "the role {role:?} cannot be dropped: {detail}; run in each of these databases as a superuser: \
+             DROP OWNED BY \"{role}\""
+    )]
+    #[non_exhaustive]
+    Dependent {
+        /// The role.
+        role: String,
+        /// What PostgreSQL says of them, in the server's language: the databases and what is in them.
+        detail: String,
+    },
+    /// An event trigger would run its function with our rights, so nothing is changed in its database.
+    #[error(
+        "the event trigger {trigger:?} in the database {database:?} would run with the provisioner's rights; \
+             disable it there: ALTER EVENT TRIGGER \"{trigger}\" DISABLE"
+    )]
+    #[non_exhaustive]
+    EventTrigger {
+        /// The database.
+        database: String,
+        /// The trigger.
+        trigger: String,
+    },
     /// No session came about.
     #[error("{role} cannot connect to the database {database} at {host}:{port}")]
     #[non_exhaustive]
@@ -95,12 +183,20 @@ impl ClusterError {
     pub(crate) fn sql(phase: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Sql { phase, source }
     }
-    /// Whether the same may succeed later without anybody changing anything here.
+    /// Whether the same operation may succeed later, by itself or once a person has removed what the error names.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { source, .. } | Self::Sql { source, .. } => sqlstate::is_transient(source),
             Self::Deadline { .. } | Self::Locked { .. } | Self::InUse { .. } | Self::Standby { .. } => true,
-            Self::Foreign { .. } | Self::Identity { .. } => false,
+            // A person removes these; the operation waits for that and is tried again.
+            Self::WrongOwner { .. }
+            | Self::Privileged { .. }
+            | Self::Unmanaged { .. }
+            | Self::LockedLogin { .. }
+            | Self::StillOpen { .. }
+            | Self::Dependent { .. }
+            | Self::EventTrigger { .. } => true,
+            Self::Foreign { .. } | Self::Missing { .. } | Self::Identity { .. } => false,
         }
     }
 }

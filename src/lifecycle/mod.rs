@@ -1,5 +1,6 @@
 //! Suspend, activate, archive, restore, purge: sagas of the `fence` lane over the same "ensure absent" statements as the undo of a
 //! provisioning. Each begins with the fence on the server, so that it holds on nodes that know nothing of it.
+use crate::database::AppAccess;
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::saga::{AnySaga, Begun, Engine, Intent, Observer, Outcome};
@@ -12,10 +13,13 @@ use uuid::Uuid;
 
 mod saga;
 mod server;
+mod shut_out;
 mod steps;
 mod verb;
 mod world;
 use saga::LifecycleSaga;
+pub use shut_out::ShutOut;
+pub(crate) use steps::END_SESSIONS;
 pub use verb::Verb;
 
 /// What is stored of a call.
@@ -44,9 +48,9 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Over these stores.
-    pub fn new(shop: Workshop, engine: Engine) -> Self {
-        let sagas = Verb::KINDS.map(|verb| Arc::new(LifecycleSaga::new(shop.clone(), verb)));
+    /// Over these stores. `access`: what an application's login may do; one that is let in again gets it.
+    pub fn new(shop: Workshop, engine: Engine, access: AppAccess) -> Self {
+        let sagas = Verb::KINDS.map(|verb| Arc::new(LifecycleSaga::new(shop.clone(), verb, access)));
         Self { shop, engine, sagas }
     }
     /// The sagas, for a [`Recoverer`](crate::saga::Recoverer).
@@ -97,6 +101,9 @@ impl Lifecycle {
             false => None,
         };
         verb.check(&found, now)?;
+        if verb.shuts_out() {
+            shut_out::verify_entries(&self.shop, found.id()).await?;
+        }
         self.shop.begin(&intent).await
     }
 

@@ -1,7 +1,8 @@
 use super::Verb;
-use super::server::{Admit, Close, Open, Refuse, Remove, Standbys};
+use super::server::{Admit, Close, EndSessions, Open, Refuse, Remove, Standbys, VerifyEmpty};
 use super::steps::{Abandon, Become, Check, Forget, Park, Release, Resume};
 use super::world::World;
+use crate::database::AppAccess;
 use crate::error::StepError;
 use crate::saga::{Action, Run, Saga};
 use crate::tenant::TenantStatus::*;
@@ -11,12 +12,13 @@ use crate::worker::Workshop;
 pub(crate) struct LifecycleSaga {
     shop: Workshop,
     verb: Verb,
+    access: AppAccess,
     steps: Vec<Box<dyn Action<World>>>,
     no_return: usize,
 }
 
 impl LifecycleSaga {
-    pub(super) fn new(shop: Workshop, verb: Verb) -> Self {
+    pub(super) fn new(shop: Workshop, verb: Verb, access: AppAccess) -> Self {
         // A fence that began only goes forward: half a fence is no state that anybody asked for. Before it, under the
         // lane, it is looked at once more whether it may begin.
         let (steps, no_return): (Vec<Box<dyn Action<World>>>, _) = match verb {
@@ -26,13 +28,23 @@ impl LifecycleSaga {
                     Box::new(Park),
                     Box::new(Refuse),
                     Box::new(Become(Suspended)),
+                    Box::new(EndSessions),
                     Box::new(Standbys),
+                    Box::new(VerifyEmpty),
                 ],
                 1,
             ),
             Verb::Activate => (vec![Box::new(Check), Box::new(Admit), Box::new(Become(Active)), Box::new(Resume)], 1),
             Verb::Archive { .. } => (
-                vec![Box::new(Check), Box::new(Park), Box::new(Close), Box::new(Become(Archived)), Box::new(Standbys)],
+                vec![
+                    Box::new(Check),
+                    Box::new(Park),
+                    Box::new(Close),
+                    Box::new(Become(Archived)),
+                    Box::new(EndSessions),
+                    Box::new(Standbys),
+                    Box::new(VerifyEmpty),
+                ],
                 1,
             ),
             Verb::Restore => (vec![Box::new(Check), Box::new(Open), Box::new(Become(Active)), Box::new(Resume)], 1),
@@ -53,7 +65,7 @@ impl LifecycleSaga {
                 3,
             ),
         };
-        Self { shop, verb, steps, no_return }
+        Self { shop, verb, access, steps, no_return }
     }
     pub(super) fn verb(&self) -> Verb {
         self.verb
@@ -75,6 +87,6 @@ impl Saga for LifecycleSaga {
         self.no_return
     }
     fn world(&self, run: &Run) -> Result<World, StepError> {
-        World::new(self.shop.clone(), run)
+        World::new(self.shop.clone(), self.access, run)
     }
 }

@@ -1,37 +1,52 @@
 //! The steps on the server.
+use super::shut_out::SessionsLeft;
+use super::steps::{END_SESSIONS, VERIFY_EMPTY};
 use super::world::World;
 use crate::error::StepError;
 use crate::saga::{Action, Run};
 use crate::tenant::TenantStatus;
 use async_trait::async_trait;
 use serde_json::Value;
+use std::time::Duration;
 
-/// NOLOGIN for every login that the tenant has or may have, and the end of their sessions.
+/// The stored name of [`Refuse`].
+pub(super) const REFUSE: &str = "server.refuse";
+/// The stored name of [`Close`].
+pub(super) const CLOSE: &str = "server.close";
+/// How long a call waits for sessions before it answers that they are still ending. README promises a second in all.
+const SECOND: Duration = Duration::from_millis(900);
+/// How long one try of the last step waits for them. Short, so that a tenant which draws this out keeps no worker busy.
+const TRY: Duration = Duration::from_secs(2);
+
+/// Closes the tenant: NOLOGIN for every login that it has or may have, and the signal to each of its sessions; then reads
+/// back that no role can enter its database.
 pub(super) struct Refuse;
 #[async_trait]
 impl Action<World> for Refuse {
     fn name(&self) -> &'static str {
-        "server.refuse"
+        REFUSE
     }
     fn joins_previous(&self) -> bool {
         true
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        if let Some(names) = world.names().await? {
-            let logins = world.logins().await?;
-            world.hold(run).await?.refuse(&names, &logins).await?;
-        }
-        Ok(Value::Null)
+        let Some(names) = world.names().await? else { return Ok(Value::Null) };
+        let (logins, exempt) = (world.logins().await?, world.exempt(run).await?);
+        let shut = world.hold(run).await?.close_logins(&names, &logins, &exempt).await?;
+        serde_json::to_value(shut).map_err(StepError::fail)
     }
     /// Only a purge that did not begin to destroy comes here: what was active is let in again, and so is what was
     /// being made, because a provisioning that goes on does not make its login twice.
     async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
         match world.tenant().await?.status() {
             TenantStatus::Active => Admit.run(run, world).await.map(drop),
-            TenantStatus::Provisioning if world.names().await?.is_some() => {
-                let logins = world.logins().await?;
-                world.hold(run).await?.admit_made(&logins).await
-            }
+            TenantStatus::Provisioning => match world.names().await? {
+                Some(names) => {
+                    let (logins, acts_as) = (world.logins().await?, world.acts_as(&names));
+                    world.hold(run).await?.admit_made(&logins, &acts_as).await
+                }
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -61,6 +76,43 @@ impl Action<World> for Standbys {
     }
 }
 
+/// Ends the tenant's sessions for at most a second. What is left then is the business of [`VerifyEmpty`]: a caller learns
+/// of it at once.
+pub(super) struct EndSessions;
+#[async_trait]
+impl Action<World> for EndSessions {
+    fn name(&self) -> &'static str {
+        END_SESSIONS
+    }
+    fn joins_previous(&self) -> bool {
+        true
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        let Some(names) = world.names().await? else { return Ok(Value::Null) };
+        let (logins, exempt) = (world.logins().await?, world.exempt(run).await?);
+        let left = world.hold(run).await?.end_sessions(&names, &logins, &exempt, SECOND).await?;
+        serde_json::to_value(SessionsLeft { left }).map_err(StepError::fail)
+    }
+}
+
+/// Reads back that no session of the tenant is left, that every login is refused, and that no role can enter.
+pub(super) struct VerifyEmpty;
+#[async_trait]
+impl Action<World> for VerifyEmpty {
+    fn name(&self) -> &'static str {
+        VERIFY_EMPTY
+    }
+    fn joins_previous(&self) -> bool {
+        true
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        let Some(names) = world.names().await? else { return Ok(Value::Null) };
+        let (logins, exempt) = (world.logins().await?, world.exempt(run).await?);
+        let shut = world.hold(run).await?.verify_empty(&names, &logins, &exempt, TRY).await?;
+        serde_json::to_value(shut).map_err(StepError::fail)
+    }
+}
+
 /// LOGIN for the login of the current generation, and for no other.
 pub(super) struct Admit;
 #[async_trait]
@@ -72,29 +124,29 @@ impl Action<World> for Admit {
         false
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        if let (Some(_), Some(login)) = (world.names().await?, world.current().await?) {
-            world.hold(run).await?.admit(&login).await?;
+        if let (Some(names), Some(login)) = (world.names().await?, world.current().await?) {
+            let acts_as = world.acts_as(&names);
+            world.hold(run).await?.admit(&login, &acts_as).await?;
         }
         Ok(Value::Null)
     }
 }
 
-/// As [`Refuse`], and the database is closed: not even its owner's other logins come in.
+/// As [`Refuse`], and closes the database to every role.
 pub(super) struct Close;
 #[async_trait]
 impl Action<World> for Close {
     fn name(&self) -> &'static str {
-        "server.close"
+        CLOSE
     }
     fn joins_previous(&self) -> bool {
         true
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        if let Some(names) = world.names().await? {
-            let logins = world.logins().await?;
-            world.hold(run).await?.shut(&names, &logins).await?;
-        }
-        Ok(Value::Null)
+        let Some(names) = world.names().await? else { return Ok(Value::Null) };
+        let (logins, exempt) = (world.logins().await?, world.exempt(run).await?);
+        let shut = world.hold(run).await?.close_database(&names, &logins, &exempt).await?;
+        serde_json::to_value(shut).map_err(StepError::fail)
     }
 }
 
@@ -110,7 +162,8 @@ impl Action<World> for Open {
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
         if let (Some(names), Some(login)) = (world.names().await?, world.current().await?) {
-            world.hold(run).await?.reopen(&names, &login).await?;
+            let acts_as = world.acts_as(&names);
+            world.hold(run).await?.reopen(&names, &login, &acts_as).await?;
         }
         Ok(Value::Null)
     }

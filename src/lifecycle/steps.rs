@@ -1,7 +1,7 @@
 //! The steps that write to the landlord.
 use super::world::World;
 use super::{Request, Verb};
-use crate::error::{StepError, StoreError};
+use crate::error::{ChangeError, StepError, StoreError};
 use crate::operation::{Lane, OperationStatus};
 use crate::saga::{Action, Run};
 use crate::tenant::{Tenant, TenantStatus};
@@ -12,6 +12,10 @@ use time::macros::datetime;
 
 /// The latest deadline.
 const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
+
+/// The stored names of the steps that wait for sessions.
+pub(crate) const END_SESSIONS: &str = "sessions.end";
+pub(super) const VERIFY_EMPTY: &str = "sessions.empty";
 
 /// The stored name of [`Forget`].
 pub(super) const FORGET: &str = "secrets.forget";
@@ -34,6 +38,12 @@ impl Action<World> for Check {
             return Ok(Value::Null);
         }
         verb.check(&tenant, Some(run.record().begun_at)).map_err(StepError::fail)?;
+        if verb.shuts_out() {
+            match super::shut_out::verify_entries(&world.shop, world.tenant).await {
+                Err(ChangeError::Landlord(error)) => return Err(error.into()),
+                verified => verified.map_err(StepError::fail)?,
+            }
+        }
         Ok(Value::Null)
     }
     async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {

@@ -53,6 +53,11 @@ impl Verb {
         }
     }
 
+    /// Whether it refuses a tenant that may be in.
+    pub(super) fn shuts_out(self) -> bool {
+        matches!(self, Self::Suspend | Self::Archive { .. } | Self::Purge { .. })
+    }
+
     /// Whether [`check`](Self::check) looks at a deadline.
     pub(super) fn asks_the_time(self) -> bool {
         matches!(self, Self::Restore | Self::Purge { force: false })

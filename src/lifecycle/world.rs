@@ -1,7 +1,9 @@
-use crate::database::{TenantNames, UserStatus};
+use crate::database::{AppAccess, TenantNames, UserStatus};
 use crate::error::StepError;
 use crate::ident::RoleName;
-use crate::saga::Run;
+use crate::operation::OperationStatus;
+use crate::pg::ddl;
+use crate::saga::{self, Run};
 use crate::tenant::{Tenant, TenantId};
 use crate::worker::{Hold, Site, Workshop};
 
@@ -9,13 +11,14 @@ use crate::worker::{Hold, Site, Workshop};
 pub(crate) struct World {
     pub(super) shop: Workshop,
     pub(super) tenant: TenantId,
+    access: AppAccess,
     site: Site,
 }
 
 impl World {
-    pub(super) fn new(shop: Workshop, run: &Run) -> Result<Self, StepError> {
+    pub(super) fn new(shop: Workshop, access: AppAccess, run: &Run) -> Result<Self, StepError> {
         let site = Site::new(shop.clone(), run)?;
-        Ok(Self { shop, tenant: site.tenant(), site })
+        Ok(Self { shop, tenant: site.tenant(), access, site })
     }
 
     /// The tenant as it stands now.
@@ -34,10 +37,22 @@ impl World {
         self.site.hold(run).await
     }
 
-    /// Every login that may exist on the server: pending and retiring ones too.
+    /// Every login that was ever made for the tenant: one that is said to be dropped may still exist.
     pub(super) async fn logins(&self) -> Result<Vec<RoleName>, StepError> {
         let users = self.shop.registry.users(self.tenant).await?;
-        Ok(users.into_iter().filter(|u| u.status != UserStatus::Dropped).map(|u| u.role).collect())
+        Ok(users.into_iter().map(|u| u.role).collect())
+    }
+
+    /// The group role that a login acts as which is let in again.
+    pub(super) fn acts_as(&self, names: &TenantNames) -> RoleName {
+        ddl::acts_as(&names.roles, self.access).clone()
+    }
+
+    /// Logins of operations of ours that are open now and were not parked: they may be in while the tenant is shut out.
+    pub(super) async fn exempt(&self, run: &Run) -> Result<Vec<RoleName>, StepError> {
+        let history = run.journal().history(run.subject()).await?;
+        let open = history.iter().filter(|r| !r.status.is_over() && r.status != OperationStatus::Parked);
+        Ok(open.filter(|r| r.id != run.operation()).flat_map(saga::logins).collect())
     }
 
     /// The login of the current generation.

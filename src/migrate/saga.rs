@@ -1,7 +1,7 @@
 use super::KIND;
 use super::status::ledger;
 use crate::error::{ChangeError, StepError};
-use crate::saga::{Action, Run, Saga};
+use crate::saga::{Action, LOGINS, Run, Saga};
 use crate::tenant::TenantStatus;
 use crate::worker::{Site, Workshop, close_ledger, run_migrations};
 use async_trait::async_trait;
@@ -90,7 +90,7 @@ impl Action<World> for Migrate {
                 only_active(world).await?;
                 let session = world.site.migrator(run).await?;
                 let newest = ledger(migrations, session).await?.last().map(|row| row.0);
-                Ok(json!({ "version": newest }))
+                Ok(json!({ "version": newest, LOGINS: [&world.site.place().await?.names.migrator] }))
             }
             Self::Run => {
                 let session = world.site.migrator(run).await?;

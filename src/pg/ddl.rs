@@ -194,23 +194,50 @@ pub(crate) async fn ledger(table: &str, session: &mut PgConnection) -> Result<Ve
 
 // Block (c): retire a login.
 
-/// c1: nobody new comes in; the membership is what allows ending its sessions.
-pub(crate) fn refuse_login(login: &RoleName, admin: &RoleName) -> Ddl {
-    let (login, admin) = (id(login), id(admin));
-    Ddl::block([format!("ALTER ROLE {login} NOLOGIN"), format!("GRANT {login} TO {admin}")])
+/// Makes the admin role a member of a login, alone: this is what allows ending the login's sessions. It writes no row
+/// that the login itself could hold locked.
+pub(crate) fn grant_to_admin(role: &RoleName, admin: &RoleName) -> Ddl {
+    Ddl(format!("GRANT {} TO {}", id(role), id(admin)))
 }
 
-/// The way back from c1.
-pub(crate) fn admit_login(login: &RoleName, admin: &RoleName) -> Ddl {
-    let (login, admin) = (id(login), id(admin));
-    Ddl::block([format!("ALTER ROLE {login} LOGIN"), format!("REVOKE {login} FROM {admin}")])
+/// Takes the membership back.
+pub(crate) fn revoke_from_admin(role: &RoleName, admin: &RoleName) -> Ddl {
+    Ddl(format!("REVOKE {} FROM {}", id(role), id(admin)))
 }
 
-/// The way back from c1 and d1, in one.
-pub(crate) fn restore(database: &DatabaseName, login: &RoleName, admin: &RoleName) -> Ddl {
-    let (database, login, admin) = (id(database), id(login), id(admin));
+/// Refuses new sessions of a login. A tenant can hold its own row of `pg_authid` locked; then this fails with 55P03 soon,
+/// and the caller ends the session that holds it.
+pub(crate) fn forbid_login(login: &RoleName) -> Ddl {
+    Ddl::block([String::from(SHORT_LOCK_TIMEOUT), format!("ALTER ROLE {} NOLOGIN", id(login))])
+}
+
+/// For statements that wait for a lock which a tenant's session may hold on purpose.
+const SHORT_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
+
+/// Takes the rights of its group roles, CONNECT among them, from a login whose own row is locked. The rows of memberships
+/// cannot be locked by a tenant.
+pub(crate) fn revoke_groups(login: &RoleName, roles: &GroupRoles) -> Ddl {
+    let login = id(login);
+    let revoke = |group: &RoleName| format!("REVOKE {} FROM {login}", id(group));
+    Ddl::block([String::from(SHORT_LOCK_TIMEOUT), revoke(&roles.owner), revoke(&roles.app)])
+}
+
+/// Lets a refused login in again, as a member of the role that it acts as.
+pub(crate) fn admit_login(login: &RoleName, acts_as: &RoleName, admin: &RoleName) -> Ddl {
+    let (login, group, admin) = (id(login), id(acts_as), id(admin));
+    Ddl::block([
+        format!("GRANT {group} TO {login}"),
+        format!("ALTER ROLE {login} LOGIN"),
+        format!("REVOKE {login} FROM {admin}"),
+    ])
+}
+
+/// Opens a closed database and lets a refused login in again, in one.
+pub(crate) fn restore(database: &DatabaseName, login: &RoleName, acts_as: &RoleName, admin: &RoleName) -> Ddl {
+    let (database, login, group, admin) = (id(database), id(login), id(acts_as), id(admin));
     Ddl::block([
         format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"),
+        format!("GRANT {group} TO {login}"),
         format!("ALTER ROLE {login} LOGIN"),
         format!("REVOKE {login} FROM {admin}"),
     ])
@@ -230,20 +257,81 @@ pub(crate) fn adopt(login: &RoleName, heir: &RoleName) -> Ddl {
 
 // Block (d): drop a tenant.
 
-/// d1.
+/// Closes a database: no role enters it, superusers included. With a short lock timeout: a tenant's session can hold the
+/// database's row locked.
 pub(crate) fn close_database(database: &DatabaseName) -> Ddl {
-    Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", id(database)))
+    Ddl::block([String::from(SHORT_LOCK_TIMEOUT), format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", id(database))])
 }
 
-/// The way back from d1.
-pub(crate) fn reopen_database(database: &DatabaseName) -> Ddl {
-    Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", id(database)))
+/// The connection limit of a database that is open for a clean-up alone: a number that no person chooses, so that recovery
+/// knows which databases to close again.
+pub(crate) const CLEAN_UP_LIMIT: i32 = 1_618_033_988;
+
+/// Opens a closed database, whose logins are all refused, for a session of the provisioner.
+pub(crate) fn open_for_clean_up(database: &str) -> Ddl {
+    Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {CLEAN_UP_LIMIT}", id(&database)))
+}
+
+/// Closes what [`open_for_clean_up`] has opened, with the connection limit that it had before.
+pub(crate) fn close_after_clean_up(database: &str, limit: i32) -> Ddl {
+    Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}", id(&database)))
 }
 
 /// d3, alone, and without FORCE: that refuses with 42501 while an autovacuum worker is in the database, whereas the
 /// plain statement ends autovacuum by itself.
 pub(crate) fn drop_database(database: &DatabaseName) -> Ddl {
     Ddl(format!("DROP DATABASE {}", id(database)))
+}
+
+/// For this session, until [`restore_lock_timeout`]: a statement that cannot stand in a transaction soon says 55P03 when
+/// another session holds what it needs.
+pub(crate) fn shorten_lock_timeout() -> Ddl {
+    Ddl(String::from("SET lock_timeout = '1s'"))
+}
+
+/// Back to what the session began with.
+pub(crate) fn restore_lock_timeout() -> Ddl {
+    Ddl(String::from("RESET lock_timeout"))
+}
+
+/// In the database where the dependencies are: removes what a role owns there and what was granted to it there, as a member
+/// of the grantor if one is named. Only for a role that is dropped next: it takes rights on shared objects too. The
+/// memberships exist within this transaction alone, so no crash leaves them.
+pub(crate) fn drop_owned(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Ddl {
+    let mut block = owned_dropped(role, grantor, admin);
+    block.push(format!("REVOKE {} FROM {}", id(role), id(admin)));
+    Ddl::block(block)
+}
+
+/// The same, and the role itself. In a transaction, although DROP ROLE may fail: nothing else of worth is in it.
+pub(crate) fn drop_owned_and_role(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Ddl {
+    let mut block = owned_dropped(role, grantor, admin);
+    block.push(format!("DROP ROLE {}", id(role)));
+    Ddl::block(block)
+}
+
+fn owned_dropped(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Vec<String> {
+    let (role, admin) = (id(role), id(admin));
+    let mut block = vec![String::from("SET LOCAL lock_timeout = '2s'"), format!("GRANT {role} TO {admin}")];
+    block.extend(grantor.map(|grantor| format!("GRANT {} TO {admin}", id(grantor))));
+    block.push(format!("DROP OWNED BY {role}"));
+    block.extend(grantor.map(|grantor| format!("REVOKE {} FROM {admin}", id(grantor))));
+    block
+}
+
+/// Ends a session of a login of which the admin role is no member, as a member within this transaction alone.
+pub(crate) fn terminate_as_member(pid: i32, login: &RoleName, admin: &RoleName) -> Ddl {
+    let (login, admin) = (id(login), id(admin));
+    Ddl::block([
+        format!("GRANT {login} TO {admin}"),
+        format!("SELECT pg_catalog.pg_terminate_backend({pid})"),
+        format!("REVOKE {login} FROM {admin}"),
+    ])
+}
+
+/// Writes the comment of a role again.
+pub(crate) fn restore_comment(role: &RoleName, marker: &str) -> Ddl {
+    Ddl(comment_role(role, marker))
 }
 
 /// A prepared transaction can be rolled back by the role that prepared it alone.

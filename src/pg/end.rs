@@ -134,6 +134,7 @@ async fn connecting_now(session: &mut PgConnection, database: &DatabaseName) -> 
       JOIN pg_database d ON d.oid = l.objid
      WHERE l.locktype = 'object'
        AND l.classid = 'pg_catalog.pg_database'::regclass
+       AND l.pid IS NOT NULL -- a prepared transaction has no process
        AND (d.datname = $1 OR has_database_privilege('public', d.oid, 'CONNECT'))
        AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid AND a.usesysid IS NOT NULL)";
     let found = sqlx::query_as(CONNECTING).bind(database.as_str()).fetch_all(session).await;
@@ -147,6 +148,16 @@ pub(crate) async fn look_ahead(
 ) -> Result<(), ClusterError> {
     connecting_now(session, database).await?;
     by_roles(session, &[login], false).await.map(drop)
+}
+
+/// Ends sessions that are still connecting to this database, and waits for none.
+pub(crate) async fn end_connecting(session: &mut PgConnection, database: &DatabaseName) -> Result<(), ClusterError> {
+    for (pid, own) in connecting_now(session, database).await? {
+        if own {
+            terminate(session, pid).await?;
+        }
+    }
+    Ok(())
 }
 
 /// One call each: a session that we may not end (42501) is not ours, and must not keep us from the others.
@@ -205,7 +216,7 @@ pub(crate) async fn workers(session: &mut PgConnection, prefix: &str) -> Result<
 pub(crate) async fn lock_holders(session: &mut PgConnection, key: i64) -> Result<(), ClusterError> {
     const HOLDERS: &str = "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l \
         JOIN pg_stat_activity a ON a.pid = l.pid \
-        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid IS NOT NULL \
           AND (a.usename = session_user OR pg_has_role('pg_signal_backend', 'USAGE') AND a.usesysid IN ( \
               SELECT other.member FROM pg_auth_members other JOIN pg_auth_members mine USING (roleid) \
               WHERE mine.member = (SELECT oid FROM pg_roles WHERE rolname = session_user))) \
@@ -217,17 +228,22 @@ pub(crate) async fn lock_holders(session: &mut PgConnection, key: i64) -> Result
     as_admin(session).await
 }
 
-/// A prepared transaction, from a session in its database. Only the role that prepared it may; c1's membership allows
-/// acting as it. One of a stranger's is named.
-pub(crate) async fn prepared(
-    session: &mut PgConnection, database: &DatabaseName, gid: &str, owner: &str,
+/// Rolls a prepared transaction back, from a session in its database. Only the role that prepared it may; the membership
+/// that the caller has granted allows acting as it.
+///
+/// # Errors
+/// `InUse` names a transaction whose owner we may not act as.
+pub(crate) async fn roll_back_prepared(
+    session: &mut PgConnection, database: &str, gid: &str, owner: &str,
 ) -> Result<(), ClusterError> {
     for statement in ddl::roll_back_prepared(gid, owner) {
         match statement.execute(session).await {
             Err(e) if sqlstate::is(&e, sqlstate::INSUFFICIENT_PRIVILEGE) => {
                 let by = format!("the prepared transaction {gid:?} of {owner}");
-                return Err(ClusterError::InUse { database: database.to_string(), by });
+                return Err(ClusterError::InUse { database: database.into(), by });
             }
+            // It was ended in between.
+            Err(e) if sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => {}
             done => done.map_err(ClusterError::sql("rolling back a prepared transaction"))?,
         }
     }

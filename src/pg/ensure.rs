@@ -1,5 +1,5 @@
 //! "Ensure present" and "ensure absent": look, then do what is missing. Each may be repeated from any half-done state.
-use super::{catalog, ddl, end};
+use super::{catalog, ddl, end, holders, refuse};
 use crate::database::{GroupRoles, TenantNames};
 use crate::error::ClusterError;
 use crate::ident::{DatabaseName, RoleName};
@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep};
 /// What every marker begins with, of whichever installation.
 pub(crate) const MARK: &str = "tenantry ";
 
-/// What makes an object ours beside its name.
+/// What makes an object ours beside its exact name, which stands in a placement or an intent.
 #[derive(Clone, Debug)]
 pub(crate) struct Ownership {
-    /// The comment on each role: installation and tenant.
+    /// The comment on each role, for people: installation and tenant. It decides nothing.
     pub(crate) marker: String,
-    /// The owner of each database.
+    /// The owner of each database and the creator of each role.
     pub(crate) admin: RoleName,
 }
 
@@ -53,7 +53,7 @@ pub(crate) async fn groups(session: &mut PgConnection, roles: &GroupRoles, by: &
     if made(session, ddl::create_groups(&all, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
         return Ok(());
     }
-    let present = catalog::ours(session, all, &by.marker, true).await?;
+    let present = catalog::only_ours(session, &all, &by.admin).await?;
     let missing: Vec<&RoleName> = all.into_iter().filter(|r| !present.contains(r)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -91,143 +91,135 @@ pub(crate) async fn login(
     if made(session, ddl::create_login(login, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
         return Ok(());
     }
-    match catalog::ours(session, [login.name], &by.marker, true).await?.is_empty() {
+    match catalog::only_ours(session, &[login.name], &by.admin).await?.is_empty() {
         true => ddl::create_login(login, &by.marker).run(session, PHASE).await,
         false => ddl::renew_login(login, &by.admin).run(session, "renewing a login").await,
     }
 }
 
-/// c1 and c2 for those of `logins` that are ours: nobody comes in, and nobody is left in. Returns which they are.
+/// Shuts those of `logins` that exist out, and waits until their sessions have ended: for logins that are dropped next.
+/// Returns which they are.
 pub(crate) async fn refused<'a>(
     session: &mut PgConnection, database: &DatabaseName, logins: &[&'a RoleName], by: &Ownership,
 ) -> Result<Vec<&'a RoleName>, ClusterError> {
-    let present = catalog::ours(session, logins.iter().copied(), &by.marker, false).await?;
-    if present.is_empty() {
-        return Ok(present);
+    let mut refused = refuse::take_logins(session, logins, by).await?;
+    if refused.logins.is_empty() {
+        return Ok(refused.logins);
     }
-    for login in &present {
-        ddl::refuse_login(login, &by.admin).run(session, "refusing a login").await?;
-    }
-    // Who is in goes at once: another tenant's login can stretch the moment of connecting, and so the wait for it.
-    end::signal_roles(session, &present).await?;
+    refuse::forbid_logins(session, &mut refused, None).await?;
     end::connecting(session, database, Duration::ZERO).await?;
-    end::of_roles(session, &present).await?;
-    Ok(present)
+    end::of_roles(session, &refused.logins).await?;
+    Ok(refused.logins)
 }
 
-/// c1 alone: nobody comes in by it any more, and whoever is in stays. `false`: it is not there. `is_ours`: that was seen
-/// just now, in this session.
-pub(crate) async fn locked_out(
-    session: &mut PgConnection, login: &RoleName, is_ours: bool, by: &Ownership,
-) -> Result<bool, ClusterError> {
-    if !is_ours && catalog::ours(session, [login], &by.marker, false).await?.is_empty() {
-        return Ok(false);
-    }
-    ddl::refuse_login(login, &by.admin).run(session, "refusing a login").await?;
-    Ok(true)
-}
-
-/// d1 and d2: nobody comes into it, whatever the login, and nobody of ours is left in. A superuser's session (a backup)
-/// may stay. The logins must have been refused before.
+/// Closes the database: no role enters it, whatever its rights. A tenant's session may hold the database's row locked: the
+/// logins must have been refused before, so that such a session is about to end.
 pub(crate) async fn closed(
     session: &mut PgConnection, database: &DatabaseName, by: &Ownership,
 ) -> Result<(), ClusterError> {
-    if !is_ours(session, database, by).await? {
-        return Ok(());
-    }
-    ddl::close_database(database).run(session, "closing the database").await?;
-    match end::of_database(session, database).await {
-        Err(ClusterError::InUse { by, .. }) => {
-            tracing::warn!(%database, sessions = by, "stay in a database that is closed to everybody else");
-            Ok(())
-        }
-        ended => ended,
-    }
-}
-
-/// The way back, for the database and one login.
-pub(crate) async fn opened(
-    session: &mut PgConnection, database: &DatabaseName, login: &RoleName, by: &Ownership,
-) -> Result<(), ClusterError> {
-    if !is_ours(session, database, by).await? {
-        return Err(ClusterError::Foreign { kind: "database", name: format!("{database} (it is missing)") });
-    }
-    present(session, login, by).await?;
-    ddl::restore(database, login, &by.admin).run(session, "opening the database").await
-}
-
-async fn present(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {
-    match catalog::ours(session, [login], &by.marker, true).await?.is_empty() {
-        true => Err(ClusterError::Foreign { kind: "role", name: format!("{login} (it is missing)") }),
-        false => Ok(()),
-    }
-}
-
-/// The way back, for one login.
-pub(crate) async fn admitted(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {
-    present(session, login, by).await?;
-    ddl::admit_login(login, &by.admin).run(session, "admitting a login").await
-}
-
-/// The way back for those that were made.
-pub(crate) async fn made_admitted(
-    session: &mut PgConnection, logins: &[RoleName], by: &Ownership,
-) -> Result<(), ClusterError> {
-    for login in catalog::ours(session, logins, &by.marker, false).await? {
-        ddl::admit_login(login, &by.admin).run(session, "admitting a login").await?;
+    if must_be_ours(session, database, by).await?.is_some_and(|found| found.is_open) {
+        refuse::contended(session, || ddl::close_database(database), "closing the database").await?;
     }
     Ok(())
 }
 
-/// c3 and d4: alone. `Ok(false)`: something depends on it (2BP01).
+/// Opens the database and lets one login in again.
+pub(crate) async fn opened(
+    session: &mut PgConnection, database: &DatabaseName, login: &RoleName, acts_as: &RoleName, by: &Ownership,
+) -> Result<(), ClusterError> {
+    if must_be_ours(session, database, by).await?.is_none() {
+        return Err(ClusterError::Missing { kind: "database", name: database.to_string() });
+    }
+    present(session, login, by).await?;
+    ddl::restore(database, login, acts_as, &by.admin).run(session, "opening the database").await
+}
+
+async fn present(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {
+    match catalog::only_ours(session, &[login], &by.admin).await?.is_empty() {
+        true => Err(ClusterError::Missing { kind: "role", name: login.to_string() }),
+        false => Ok(()),
+    }
+}
+
+/// Lets one refused login in again.
+pub(crate) async fn admitted(
+    session: &mut PgConnection, login: &RoleName, acts_as: &RoleName, by: &Ownership,
+) -> Result<(), ClusterError> {
+    present(session, login, by).await?;
+    ddl::admit_login(login, acts_as, &by.admin).run(session, "admitting a login").await
+}
+
+/// Lets those refused logins in again that were made.
+pub(crate) async fn made_admitted(
+    session: &mut PgConnection, logins: &[&RoleName], acts_as: &RoleName, by: &Ownership,
+) -> Result<(), ClusterError> {
+    for login in catalog::only_ours(session, logins, &by.admin).await? {
+        ddl::admit_login(login, acts_as, &by.admin).run(session, "admitting a login").await?;
+    }
+    Ok(())
+}
+
+/// Drops a role, alone. `Some`: something depends on it (2BP01), with what PostgreSQL says of it.
 pub(crate) async fn role_absent(
     session: &mut PgConnection, role: &RoleName, by: &Ownership,
-) -> Result<bool, ClusterError> {
-    if catalog::ours(session, [role], &by.marker, false).await?.is_empty() {
-        return Ok(true);
+) -> Result<Option<String>, ClusterError> {
+    if catalog::only_ours(session, &[role], &by.admin).await?.is_empty() {
+        return Ok(None);
     }
     dropped(session, role).await
 }
 
 /// The same for a role that was seen to be ours under this very lock.
-pub(crate) async fn dropped(session: &mut PgConnection, role: &RoleName) -> Result<bool, ClusterError> {
+pub(crate) async fn dropped(session: &mut PgConnection, role: &RoleName) -> Result<Option<String>, ClusterError> {
     match ddl::drop_role(role).execute(session).await {
-        Ok(()) => Ok(true),
-        Err(e) if sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => Ok(true),
-        Err(e) if sqlstate::is(&e, sqlstate::DEPENDENT_OBJECTS) => Ok(false),
+        Ok(()) => Ok(None),
+        Err(e) if sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => Ok(None),
+        Err(e) if sqlstate::is(&e, sqlstate::DEPENDENT_OBJECTS) => Ok(Some(sqlstate::detail(&e))),
         Err(source) => Err(ClusterError::Sql { phase: "dropping a role", source }),
     }
 }
 
-/// Whether a database of this name is there and the admin role owns it.
-pub(crate) async fn is_ours(
+/// The database, if one of this name exists: the admin role must own it.
+///
+/// # Errors
+/// `WrongOwner`: it cannot be closed, opened or dropped by us.
+pub(crate) async fn must_be_ours(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
-) -> Result<bool, ClusterError> {
-    Ok(catalog::database(session, name).await?.is_some_and(|found| found.owner == by.admin.as_str()))
+) -> Result<Option<catalog::DatabaseFacts>, ClusterError> {
+    match catalog::database(session, name).await? {
+        Some(found) if found.owner != by.admin.as_str() => {
+            let (database, owner, admin) = (name.to_string(), found.owner, by.admin.to_string());
+            Err(ClusterError::WrongOwner { database, owner, admin })
+        }
+        found => Ok(found),
+    }
 }
 
-/// d1 to d3. The logins must have been refused before. 55006: somebody was faster than d1, so back to d2.
+/// Closes the database, ends its sessions and drops it. The logins must have been refused before. 55006: a session was
+/// faster than the closing. 55P03: a session, of any tenant, holds the database's object locked, and is ended.
 pub(crate) async fn database_absent(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
 ) -> Result<(), ClusterError> {
     const LIMIT: Duration = Duration::from_secs(60);
     let until = Instant::now() + LIMIT;
     loop {
-        // Another's database of this name is not ours to drop, and so nothing of ours is there.
-        let Some(found) = catalog::database(session, name).await? else { return Ok(()) };
-        if found.owner != by.admin.as_str() {
-            return Ok(());
-        }
+        let Some(found) = must_be_ours(session, name, by).await? else { return Ok(()) };
         if found.connection_limit != -2 {
-            ddl::close_database(name).run(session, "closing the database").await?;
+            closed(session, name, by).await?;
             end::of_database(session, name).await?;
         }
-        match ddl::drop_database(name).execute(session).await {
+        ddl::shorten_lock_timeout().run(session, "setting the lock timeout").await?;
+        let dropped = ddl::drop_database(name).execute(session).await;
+        ddl::restore_lock_timeout().run(session, "resetting the lock timeout").await?;
+        match dropped {
             Ok(()) => return Ok(()),
+            Err(e) if sqlstate::is(&e, sqlstate::INVALID_CATALOG_NAME) => return Ok(()),
             Err(e) if sqlstate::is(&e, sqlstate::OBJECT_IN_USE) && Instant::now() < until => {
                 sleep(Duration::from_millis(50)).await;
             }
-            Err(e) if sqlstate::is(&e, sqlstate::INVALID_CATALOG_NAME) => return Ok(()),
+            Err(e) if sqlstate::is_contended(&e) && Instant::now() < until => {
+                holders::end_holders(session, name, &by.admin).await?;
+            }
             Err(source) => return Err(ClusterError::Sql { phase: "dropping the database", source }),
         }
     }

@@ -12,9 +12,14 @@ macro_rules! quiet {
 
 pub(crate) mod catalog;
 pub(crate) mod ddl;
+pub(crate) mod dependents;
 pub(crate) mod end;
 pub(crate) mod ensure;
+pub(crate) mod holders;
 pub(crate) mod lock;
+pub(crate) mod readback;
+pub(crate) mod refuse;
+pub(crate) mod remaining;
 pub(crate) mod replay;
 pub(crate) mod scram;
 pub(crate) mod script;

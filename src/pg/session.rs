@@ -30,6 +30,8 @@ impl Purpose {
         let mut options = vec![
             ("standard_conforming_strings", "on"),
             ("lock_timeout", "10s"),
+            // A managed service sets it on a full disk: a suspension and a purge must work then, too.
+            ("default_transaction_read_only", "off"),
             ("idle_session_timeout", "1h"),
             ("idle_in_transaction_session_timeout", "5min"),
             ("client_connection_check_interval", "5s"),

@@ -30,7 +30,7 @@ pub(crate) async fn roles(
     session: &mut PgConnection, names: &ServerNames, verifiers: [&Verifier; 2], marker: &str,
 ) -> Result<(), ClusterError> {
     let all = [&names.admin, &names.blue, &names.green];
-    let present = catalog::ours(session, all, marker, true).await?;
+    let present = catalog::marked(session, all, marker).await?;
     let has = |role: &RoleName| present.contains(&role);
     if !has(&names.admin) {
         ddl::create_admin(&names.admin, marker).run(session, "creating the admin role").await?;

@@ -2,11 +2,11 @@
 use super::world::{World, opened};
 use crate::error::StepError;
 use crate::pg::ddl::{Login, acts_as};
-use crate::saga::{Action, Run};
+use crate::saga::{Action, LOGINS, Run};
 use crate::worker::{Fresh, Place, set_defaults};
 use async_trait::async_trait;
 use futures_util::future::try_join;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// In the order of their run. One intent covers them all: they are idempotent, and what is theirs is known by name.
 #[derive(Clone, Copy)]
@@ -77,7 +77,10 @@ impl Action<World> for Cluster {
                 world.site.hold(run).await?.ensure_access(&names, temp).await?;
             }
             Self::Schema => schema(run, world).await?,
-            Self::Migrator => drop(world.site.migrator_door(run).await?),
+            Self::Migrator => {
+                drop(world.site.migrator_door(run).await?);
+                return Ok(json!({ LOGINS: [&names.migrator] }));
+            }
             Self::Defaults => {
                 let session = world.site.migrator(run).await?;
                 set_defaults(session, &names.roles).await?;
@@ -104,7 +107,7 @@ impl Action<World> for Cluster {
         }
         let (names, login) = (world.site.place().await?.names.clone(), world.login().await?);
         world.site.forget_migrator().await;
-        world.site.hold(run).await?.remove(&names, &[login]).await
+        world.site.hold(run).await?.remove_made(&names, &[login]).await
     }
 }
 

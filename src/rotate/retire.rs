@@ -5,6 +5,7 @@ use crate::database::{DatabaseUser, TenantNames};
 use crate::error::{StepError, StoreError};
 use crate::pg::ddl;
 use crate::registry::Retirement;
+use crate::worker::Retired;
 use futures_util::{StreamExt, stream};
 use rand::RngExt;
 use std::time::Duration;
@@ -72,7 +73,10 @@ impl Rotation {
         let heir = ddl::acts_as(&names.roles, self.login.access).clone();
         let standbys = self.shop.standbys(user.tenant, &user.database).await?;
         let mut hold = self.shop.retirer(user.tenant, load.server).await?;
-        hold.retire_login(&names, &user.role, &heir, Duration::ZERO, &standbys).await
+        match hold.retire_login(&names, &user.role, &heir, Duration::ZERO, &standbys).await? {
+            Retired::Dropped => Ok(()),
+            Retired::Left(error) => Err(error),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::ident::RoleName;
 use crate::saga::{Action, Run};
 use crate::secret::CredentialId;
 use crate::tenant::TenantId;
-use crate::worker::{Fresh, Kept, Place, Workshop, ahead, verified};
+use crate::worker::{Fresh, Kept, Place, Retired as Shut, Workshop, ahead, verified};
 use async_trait::async_trait;
 use futures_util::future::{join, try_join};
 use secrecy::ExposeSecret;
@@ -189,8 +189,13 @@ async fn drop_or_say(run: &Run, world: &mut World, old: &DatabaseUser) -> Result
         Err(error) => Err(error),
     };
     match retired {
-        Ok(()) => Ok(None),
+        Ok(Shut::Dropped) => Ok(None),
+        Ok(Shut::Left(error)) => Ok(Some(said(&error))),
         Err(error) if error.is_fenced() || error.is_forgotten() => Err(error),
+        // A login without a grace is known to others: the rotation has not ended while it can enter.
+        Err(error) if grace.is_zero() && old.status == UserStatus::Retiring => {
+            Err(StepError::retry(error.into_cause()))
+        }
         Err(error) => Ok(Some(said(&error))),
     }
 }

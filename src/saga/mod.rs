@@ -21,6 +21,7 @@
 //! - A status that is forgotten (suspended, archived) still holds on the server; call the verb again. A purge that is
 //!   forgotten shows an active tenant without a database: purge it again.
 use crate::error::{After, BoxError, Failure, StoreError, Taken};
+use crate::ident::RoleName;
 use crate::operation::{Lane, OperationEvent, OperationId, OperationState, OperationStatus, Subject, Writer};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,16 @@ struct StillUndoing {
     cause: BoxError,
     undo: String,
     at: String,
+}
+
+/// The part of a step's output that names the logins which the operation has made for itself (a migrator, say), as a list
+/// of role names. They expire with the operation: while it is open, a read-back exempts them.
+pub(crate) const LOGINS: &str = "logins";
+
+/// The logins that an operation has made for itself.
+pub(crate) fn logins(record: &Record) -> Vec<RoleName> {
+    let named = record.outputs.values().filter_map(|output| output.get(LOGINS));
+    named.filter_map(|list| serde_json::from_value::<Vec<RoleName>>(list.clone()).ok()).flatten().collect()
 }
 
 /// The output under which [`FailureFacts`] stand.

@@ -27,7 +27,7 @@ pub(super) const TABLES: &[Table] = &[
     table(
         "database_servers",
         "name host port tls root_certificate admin_role blue green maintenance login secret_version status \
-         capacity tenants weight draining max_connections labels created_at updated_at",
+         capacity tenants weight draining max_connections labels created_at updated_at allowed_roles",
         "database_servers_pkey",
     ),
     table("placements", "tenant_id server database created_at", "placements_pkey placements_server_database_key"),

@@ -12,6 +12,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use std::{fmt, sync::Arc};
 
+mod allow;
 mod rotate;
 mod saga;
 mod set_up;

@@ -264,7 +264,7 @@ impl Builder {
         let servers = Servers::new(shop.clone(), engine.clone(), self.landlord.clone());
         let setup = Setup::new(shop.clone(), engine.clone(), login, self.recipe.admins.clone(), FORM);
         let provisioner = Provisioner::new(shop.clone(), engine.clone(), self.recipe);
-        let lifecycle = Lifecycle::new(shop.clone(), engine.clone());
+        let lifecycle = Lifecycle::new(shop.clone(), engine.clone(), login.access);
         let mut sagas = vec![provisioner.saga(), migration.saga(), rotation.saga(), rekey.saga(), servers.saga()];
         sagas.extend(lifecycle.sagas());
         sagas.extend(setup.sagas());

@@ -5,7 +5,8 @@ use crate::provision::Provision;
 use crate::saga::{Begun, Observer};
 use futures_core::future::BoxFuture;
 use serde::Serialize;
-use std::{fmt::Display, future::IntoFuture};
+use std::{fmt::Display, future::IntoFuture, pin::pin, sync::Arc};
+use tokio::sync::Notify;
 
 /// A verb on its way: setters that never fail, then `.await` (the answer) or `.start()` (the id at once).
 ///
@@ -61,14 +62,35 @@ impl<V: CallVerb> Call<V> {
         if self.tenantry.is_closed() {
             return Err(V::closed());
         }
+        let interim = Arc::new(Notify::new());
+        let observer = notifying::<V>(self.observer, interim.clone());
         let (id, started) = match self.verb.begin(&self.tenantry, self.key, self.reason).await? {
-            Begun::New(record) => (record.id, Some(self.tenantry.launch(*record, self.observer.clone()))),
+            Begun::New(record) => (record.id, Some(self.tenantry.launch(*record, observer.clone()))),
             Begun::Joined(record) => (record.id, None),
             Begun::KeyReused(id) | Begun::Busy(id) => return Err(V::busy(id)),
         };
-        let outcome = self.tenantry.watch(id, started, &self.observer).await?;
-        V::answer(&self.tenantry, outcome).await
+        let mut ended = pin!(self.tenantry.watch(id, started, &observer));
+        tokio::select! {
+            biased;
+            outcome = &mut ended => return V::answer(&self.tenantry, outcome?).await,
+            () = interim.notified() => {}
+        }
+        match V::interim(&self.tenantry, id).await? {
+            Some(answer) => Ok(answer),
+            None => V::answer(&self.tenantry, ended.await?).await,
+        }
     }
+}
+
+/// Also says when the operation is where a caller may stop waiting.
+fn notifying<V: CallVerb>(observer: Observer, interim: Arc<Notify>) -> Observer {
+    let Some(step) = V::INTERIM else { return observer };
+    Observer::new(move |event| {
+        observer.see(event);
+        if event.step == step && event.error.is_none() {
+            interim.notify_one();
+        }
+    })
 }
 
 impl<V: CallVerb> IntoFuture for Call<V> {

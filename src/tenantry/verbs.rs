@@ -1,7 +1,7 @@
 //! What each verb answers and how it can fail.
 use super::{Call, Tenantry};
 use crate::error::{ChangeError, ProvisionError, StoreError};
-use crate::lifecycle::{Purged, Verb};
+use crate::lifecycle::{END_SESSIONS, Purged, ShutOut, Verb};
 use crate::migrate::Migrated;
 use crate::operation::OperationId;
 use crate::provision::{Provision, Provisioned};
@@ -21,6 +21,14 @@ pub trait CallVerb: sealed::Sealed + Sized + Send + 'static {
     async fn begin(self, on: &Tenantry, key: Option<String>, reason: Option<String>) -> Result<Begun, Self::Error>;
     #[doc(hidden)]
     async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Self::Answer, Self::Error>;
+    /// The step after which a caller need not wait for the end.
+    #[doc(hidden)]
+    const INTERIM: Option<&'static str> = None;
+    /// What a caller learns then; `None`: wait for the end.
+    #[doc(hidden)]
+    async fn interim(_: &Tenantry, _: OperationId) -> Result<Option<Self::Answer>, Self::Error> {
+        Ok(None)
+    }
     #[doc(hidden)]
     fn busy(operation: OperationId) -> Self::Error;
     #[doc(hidden)]
@@ -51,7 +59,7 @@ impl CallVerb for Provision {
 }
 
 macro_rules! lifecycle_verbs {
-    ($($(#[$doc:meta])* $name:ident($start:expr) => $answer:ty, $end:ident;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident($start:expr) => $answer:ty, $end:ident $(, $step:expr, $interim:ident)?;)*) => {$(
         $(#[$doc])*
         pub struct $name {
             tenant: TenantRef<'static>,
@@ -75,6 +83,12 @@ macro_rules! lifecycle_verbs {
             async fn answer(on: &Tenantry, outcome: Outcome) -> Result<$answer, ChangeError> {
                 on.inner.lifecycle.$end(outcome).await
             }
+            $(
+                const INTERIM: Option<&'static str> = Some($step);
+                async fn interim(on: &Tenantry, id: OperationId) -> Result<Option<$answer>, ChangeError> {
+                    on.inner.lifecycle.$interim(id).await
+                }
+            )?
             fn busy(operation: OperationId) -> ChangeError {
                 ChangeError::Busy { operation }
             }
@@ -86,11 +100,11 @@ macro_rules! lifecycle_verbs {
 }
 lifecycle_verbs! {
     /// [`Tenantry::suspend`].
-    Suspend(Verb::Suspend) => Tenant, tenant_after;
+    Suspend(Verb::Suspend) => ShutOut, shut_out, END_SESSIONS, closing;
     /// [`Tenantry::activate`].
     Activate(Verb::Activate) => Tenant, tenant_after;
     /// [`Tenantry::archive`].
-    Archive(Verb::Archive { keep_for: THIRTY_DAYS }) => Tenant, tenant_after;
+    Archive(Verb::Archive { keep_for: THIRTY_DAYS }) => ShutOut, shut_out, END_SESSIONS, closing;
     /// [`Tenantry::restore`].
     Restore(Verb::Restore) => Tenant, tenant_after;
     /// [`Tenantry::purge`].

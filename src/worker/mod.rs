@@ -26,7 +26,7 @@ mod site;
 mod tests;
 mod verb;
 pub(crate) use door::Door;
-pub(crate) use hold::{Hold, Standby, close_ledger, set_defaults};
+pub(crate) use hold::{Hold, Retired, Shut, Standby, close_ledger, set_defaults};
 pub(crate) use migrations::{head, run_migrations};
 use opening::Opening;
 pub(crate) use site::{Place, Site};
@@ -46,9 +46,13 @@ pub struct Workshop {
     workers: usize,
 }
 
+/// Suspensions and other preempting operations of this process at work on one server. They wait for a tenant's sessions to
+/// end, which a hostile tenant can draw out; several at once, so that it does not delay those of other tenants.
+const PREEMPTING: usize = 16;
+
 /// Connections of this process's workers to one server: small, so that provisioning never starves applications. A hold
-/// takes all that it needs at once and waits for none while it has one; fences have one of their own, so that they
-/// never queue behind changes.
+/// takes all that it needs at once and waits for none while it has one; fences have [`PREEMPTING`] of their own, so that
+/// they never queue behind changes.
 pub(crate) struct Budget {
     changes: Arc<Semaphore>,
     fences: Arc<Semaphore>,
@@ -79,7 +83,8 @@ impl Workshop {
 
     fn budget(&self, server: &str) -> Result<Arc<Budget>, StepError> {
         let mut budgets = self.budgets.lock().map_err(|_| StepError::retry("a worker of this process has panicked"))?;
-        let new = || Budget { changes: Arc::new(Semaphore::new(self.workers)), fences: Arc::new(Semaphore::new(1)) };
+        let new =
+            || Budget { changes: Arc::new(Semaphore::new(self.workers)), fences: Arc::new(Semaphore::new(PREEMPTING)) };
         Ok(budgets.entry(server.into()).or_insert_with(|| Arc::new(new())).clone())
     }
 

@@ -25,8 +25,8 @@ async fn an_archived_tenant_is_refused_and_comes_back_with_its_data() {
 
     let before: time::OffsetDateTime = sqlx::query_scalar("SELECT now()").fetch_one(harness.landlord()).await.unwrap();
     let archived = tenantry.archive("acme").keep_for(Duration::from_secs(3600)).reason("left").await.unwrap();
-    assert_eq!(archived.status(), TenantStatus::Archived);
-    let kept = archived.kept_until().expect("a deadline") - before;
+    assert_eq!(archived.tenant().status(), TenantStatus::Archived);
+    let kept = archived.tenant().kept_until().expect("a deadline") - before;
     assert!((3599..3630).contains(&kept.whole_seconds()), "{kept}");
     assert_eq!(code(&login.connect().await.unwrap_err()), "28000", "the login is refused");
     assert!(db.execute("SELECT 1").await.is_err(), "on a handle that was out, too");

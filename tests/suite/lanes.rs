@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use sqlx::{ConnectOptions, Executor};
 use std::sync::Arc;
 use std::time::Duration;
+use tenantry::database::AppAccess;
 use tenantry::error::{After, ChangeError, Failure, ProvisionError, StepError, StoreError, VaultError};
 use tenantry::lifecycle::{Lifecycle, Verb};
 use tenantry::operation::{OperationId, OperationStatus, Writer};
@@ -123,7 +124,7 @@ async fn a_purge_that_is_undone_lets_the_provisioning_go_on() {
         // Nothing of what follows the first two steps is written down, until the purge is given up.
         let outage = Outage::of(3..7, Lost::Call).only("record");
         let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
-        let lifecycle = Lifecycle::new(tenantry.workshop(), engine(journal.clone()));
+        let lifecycle = Lifecycle::new(tenantry.workshop(), engine(journal.clone()), AppAccess::App);
         let purge = lifecycle.apply(Verb::Purge { force: true }, slug.as_str().into(), &Observer::none()).await;
         let Err(ChangeError::Failed(given_up)) = purge else { panic!("{purge:?}") };
         assert_eq!((given_up.step.as_str(), given_up.after), ("server.refuse", After::Undone));

@@ -18,7 +18,8 @@ async fn a_suspension_holds_on_a_node_that_knows_nothing_of_it() {
     let direct = auditor::login(&one, "acme").await;
 
     let tenant = one.suspend("acme").reason("unpaid").await.unwrap();
-    assert_eq!(tenant.status(), TenantStatus::Suspended);
+    assert!(tenant.is_complete(), "{tenant:?}");
+    assert_eq!(tenant.tenant().status(), TenantStatus::Suspended);
     assert!(open.execute("SELECT 1").await.is_err(), "the session is gone");
     assert_eq!(code(&direct.connect().await.unwrap_err()), "28000");
     assert!(elsewhere.execute("SELECT 1").await.is_err());
@@ -156,7 +157,7 @@ async fn what_is_under_way_or_known_is_told_by_its_operation() {
     }
     let journal = Arc::new(PgJournal::new(harness.landlord().clone()));
     let engine = Engine::new(journal, vec![], Settings::default(), tokio_util::sync::CancellationToken::new());
-    let pieces = Lifecycle::new(tenantry.workshop(), engine);
+    let pieces = Lifecycle::new(tenantry.workshop(), engine, tenantry::database::AppAccess::App);
     let key = || Some(String::from("form-9"));
 
     let suspended = pieces.apply(Verb::Suspend, "acme".into(), &Observer::none()).await.unwrap();

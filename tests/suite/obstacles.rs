@@ -10,12 +10,12 @@ use tenantry::testing::{Harness, TestServer};
 use tenantry::{Builder, Tenantry, sqlx};
 
 /// One try, so that the obstacle is told at once; recovery comes back to it.
-fn impatient(builder: Builder) -> Builder {
+pub(crate) fn impatient(builder: Builder) -> Builder {
     migrated(builder).attempts(1).backoff(Duration::from_millis(20), Duration::from_millis(100))
 }
 
 /// A server with these settings; `None`, loudly, where it takes none.
-async fn server(settings: &[(&str, &str)]) -> Option<TestServer> {
+pub(crate) async fn server(settings: &[(&str, &str)]) -> Option<TestServer> {
     let builder = settings.iter().fold(TestServer::builder(), |b, (name, value)| b.setting(*name, *value));
     match builder.start().await {
         Err(NoServer::UrlTakesNoSettings { .. }) => {
@@ -27,7 +27,7 @@ async fn server(settings: &[(&str, &str)]) -> Option<TestServer> {
 }
 
 /// The cause as the journal keeps it, which any node can read.
-async fn told(tenantry: &Tenantry) -> String {
+pub(crate) async fn told(tenantry: &Tenantry) -> String {
     let open = tenantry.operations().open().await.unwrap();
     open.iter().filter_map(|o| o.error.clone()).collect::<Vec<_>>().join("; ")
 }
@@ -40,7 +40,7 @@ async fn ended(harness: &Harness, id: Option<tenantry::OperationId>) -> String {
 }
 
 /// Recovery until nothing is open.
-async fn recovered(tenantry: &Tenantry) {
+pub(crate) async fn recovered(tenantry: &Tenantry) {
     for _ in 0..300 {
         tenantry.operations().recover().await.unwrap();
         if tenantry.operations().open().await.unwrap().is_empty() {

@@ -31,6 +31,7 @@ async fn a_refused_login_is_out_everywhere() -> Outcome {
         let it = Installation::new(by).await?;
         let mut provisioner = it.provisioner().await?;
         let (login, password) = login(&it, &mut provisioner, "_v1").await?;
+        let group: RoleName = format!("{login}_g").parse()?;
         let options = it.options(&login, &password).database("postgres");
         let mut sessions = vec![];
         for _ in 0..20 {
@@ -43,8 +44,8 @@ async fn a_refused_login_is_out_everywhere() -> Outcome {
         assert_eq!(code(options.connect().await), "28000");
         // Again, and then the way back.
         ensure::refused(&mut provisioner, &elsewhere(&it), &[&login], &it.ownership()).await?;
-        ensure::admitted(&mut provisioner, &login, &it.ownership()).await?;
-        ensure::admitted(&mut provisioner, &login, &it.ownership()).await?;
+        ensure::admitted(&mut provisioner, &login, &group, &it.ownership()).await?;
+        ensure::admitted(&mut provisioner, &login, &group, &it.ownership()).await?;
         assert_eq!(code(options.connect().await), "00000");
     }
     Ok(())
@@ -84,7 +85,7 @@ async fn a_login_that_is_connecting_is_waited_for_and_ended() -> Outcome {
     let connecting = slow(&it, &login, &password, "postgres");
     until_connecting(&it).await?;
     ensure::refused(&mut provisioner, &elsewhere(&it), &[&login], &it.ownership()).await?;
-    assert!(ensure::role_absent(&mut provisioner, &login, &it.ownership()).await?);
+    assert_eq!(ensure::role_absent(&mut provisioner, &login, &it.ownership()).await?, None);
     let left: i64 = ask(
         &mut it.superuser("postgres").await?,
         "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'",

@@ -71,7 +71,8 @@ async fn an_earlier_worker_s_migrator_is_ended_too() -> Outcome {
     let (login, password) = super::ending::login(&it, &mut new, "_mig").await?;
     let options = it.options(&login, &password).database("postgres").application_name("tenantry/a/1");
     let mut migrator = sqlx::ConnectOptions::connect(&options).await?;
-    crate::pg::ddl::refuse_login(&login, &it.server.names.admin).run(&mut new, "test").await?;
+    crate::pg::ddl::grant_to_admin(&login, &it.server.names.admin).run(&mut new, "test").await?;
+    crate::pg::ddl::forbid_login(&login).run(&mut new, "test").await?;
     tokio::time::timeout(Duration::from_secs(5), end::workers(&mut new, "tenantry/a/")).await??;
     assert!(sql(&mut migrator, "SELECT 1").await.is_err());
     Ok(())

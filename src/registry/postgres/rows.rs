@@ -71,6 +71,7 @@ pub(super) fn server(row: &PgRow) -> Result<ServerLoad, StoreError> {
         draining: field(row, "draining")?,
         max_connections: big_number(row, "max_connections")?,
         labels: field(row, "labels")?,
+        allowed_roles: field::<sqlx::types::Json<_>>(row, "allowed_roles")?.0,
         created_at: field(row, "created_at")?,
     };
     Ok(ServerLoad { server, tenants: big_number(row, "tenants")? })

@@ -25,9 +25,10 @@ pub(super) async fn all(landlord: &PgPool) -> Result<Vec<ServerLoad>, StoreError
 
 const ADD: &str = fenced!(
     "done AS (INSERT INTO tenantry.database_servers (name, host, port, tls, root_certificate, admin_role, blue, green,
-            maintenance, login, secret_version, status, capacity, weight, draining, max_connections, labels)
+            maintenance, login, secret_version, status, capacity, weight, draining, max_connections, labels, allowed_roles)
         SELECT r.name, r.host, r.port, r.tls, r.root_certificate, r.admin_role, r.blue, r.green, r.maintenance, r.login,
-            r.secret_version, r.status, r.capacity, r.weight, r.draining, r.max_connections, coalesce(r.labels, 'null')
+            r.secret_version, r.status, r.capacity, r.weight, r.draining, r.max_connections, coalesce(r.labels, 'null'),
+            r.allowed_roles
         FROM fence, jsonb_populate_record(NULL::tenantry.database_servers, $3) r
         ON CONFLICT (name) DO NOTHING RETURNING name)"
 );
@@ -37,7 +38,7 @@ const REPLACE: &str = fenced!(
             admin_role = r.admin_role, blue = r.blue, green = r.green, maintenance = r.maintenance, login = r.login,
             secret_version = r.secret_version, status = r.status, capacity = r.capacity, weight = r.weight,
             draining = r.draining, max_connections = r.max_connections, labels = coalesce(r.labels, 'null'),
-            updated_at = now()
+            allowed_roles = r.allowed_roles, updated_at = now()
         FROM fence, jsonb_populate_record(NULL::tenantry.database_servers, $3) r
         WHERE s.name = r.name AND to_jsonb(s) - '{tenants,created_at,updated_at}'::text[] = $4
         RETURNING s.name)"
@@ -98,5 +99,6 @@ fn columns(server: &DatabaseServer) -> Value {
         "draining": server.draining,
         "max_connections": server.max_connections,
         "labels": server.labels,
+        "allowed_roles": server.allowed_roles,
     })
 }

@@ -5,7 +5,7 @@ use crate::error::{ClusterError, StepError, VaultError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::pg::ensure::{MARK, Ownership};
 use crate::pg::session::{self, Purpose};
-use crate::pg::{end, ensure, lock};
+use crate::pg::{dependents, end, ensure, lock};
 use crate::saga::Run;
 use crate::secret::CredentialId;
 use crate::sqlstate;
@@ -123,7 +123,7 @@ impl Hold {
         server: DatabaseServer, password: SecretString, ownership: Ownership, name: String, place: OwnedSemaphorePermit,
     ) -> Result<Self, ClusterError> {
         let session = provisioner(&server, &server.names.maintenance, &password, &name, Purpose::Locked).await?;
-        Ok(Self { session, server, password, ownership, name, ours: None, _place: place })
+        Ok(Self { session, server, password, ownership, name, _place: place })
     }
 
     async fn shut_out(&mut self, run: &Run, key: i64, names: &TenantNames) -> Result<(), StepError> {
@@ -139,6 +139,8 @@ impl Hold {
         // parked. A first change waits: it may be a fence that is about to end.
         lock::take(&mut self.session, key, fence || !first, LOCK).await?;
         if !first {
+            dependents::close_left_open(&mut self.session, &self.ownership.admin).await?;
+            dependents::return_memberships(&mut self.session, &self.ownership.admin).await?;
             let (database, migrator) = (&names.database, &names.migrator);
             ensure::refused(&mut self.session, database, &[migrator], &self.ownership).await?;
         }

@@ -83,7 +83,7 @@ impl Hold {
             return Ok(());
         }
         let Self { session, server, password, name, ownership, .. } = self;
-        let logins = catalog::ours(session, logins.iter().copied(), &ownership.marker, false).await?;
+        let logins = catalog::only_ours(session, logins, &ownership.admin).await?;
         let (position, database) = (replay::position(session).await?, &names.database);
         let refusal = Refusal { position, database, logins, grace: LAST_MOMENT.min(grace) };
         let refused = standbys.iter().map(async |standby| {

@@ -35,7 +35,7 @@ async fn whole_life(tenant: &Tenant<'_>) -> Outcome {
     sql(&mut app, "SELECT lo_create(0)").await?;
     let second = tenant.rotated(&mut hold, 2).await?;
     hold.refuse(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
-    hold.admit(&tenant.login).await?;
+    hold.admit(&tenant.login, &tenant.names.roles.app).await?;
     let heir = crate::pg::ddl::acts_as(&tenant.names.roles, tenant.access);
     hold.remove_login(&tenant.names, &tenant.login, heir).await?;
     let _connected = tenant.app_as(&second).await?;

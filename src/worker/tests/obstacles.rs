@@ -70,7 +70,8 @@ async fn strangers(it: &Installation) -> Outcome {
     let (database, admin) = (&tenant.names.database, &it.server.names.admin);
     sql(&mut superuser, &format!("ALTER DATABASE \"{database}\" OWNER TO CURRENT_USER")).await?;
     let mut hold = tenant.hold().await?;
-    hold.remove_database(&tenant.names, logins).await?;
+    let refused = hold.remove_database(&tenant.names, logins).await.unwrap_err().into_cause().to_string();
+    assert!(refused.contains("belongs to the role"), "{refused}");
     assert_eq!(ask::<i64>(&mut superuser, "SELECT count(*) FROM pg_prepared_xacts").await?, 1);
     sql(&mut superuser, &format!("ALTER DATABASE \"{database}\" OWNER TO \"{admin}\"")).await?;
     sql(&mut stranger, "ROLLBACK PREPARED 'a stranger''s'").await?;
@@ -99,7 +100,8 @@ async fn autovacuum(it: &Installation) -> Outcome {
     }
     let mut provisioner = it.provisioner().await?;
     let (forced, admin) = (format!("DROP DATABASE \"{}\" WITH (FORCE)", tenant.names.database), &it.server.names.admin);
-    ddl::refuse_login(&tenant.login, admin).run(&mut provisioner, "test").await?;
+    ddl::grant_to_admin(&tenant.login, admin).run(&mut provisioner, "test").await?;
+    ddl::forbid_login(&tenant.login).run(&mut provisioner, "test").await?;
     assert_eq!(super::refusal(&mut provisioner, &forced).await, "42501", "which is why it is not used");
     assert!(ask::<bool>(&mut superuser, &there).await?, "autovacuum is still there");
     tenant.hold().await?.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;

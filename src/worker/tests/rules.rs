@@ -84,7 +84,7 @@ async fn what_one_login_made_by_accident_is_the_next_one_s_and_does_not_keep_it(
         let mut provisioner = it.provisioner().await?;
         let login = &tenant.login;
         ensure::refused(&mut provisioner, &tenant.names.database, &[login], &it.ownership()).await?;
-        assert!(ensure::role_absent(&mut provisioner, login, &it.ownership()).await?, "nothing keeps it");
+        assert_eq!(ensure::role_absent(&mut provisioner, login, &it.ownership()).await?, None, "nothing keeps it");
 
         let mut app = tenant.app_as(&second).await?;
         assert_eq!(ask::<Vec<u8>>(&mut app, &format!("SELECT lo_get({large})")).await?, b"kept");
@@ -112,7 +112,7 @@ async fn what_a_login_owns_itself_is_adopted_by_the_role_that_it_acts_as() -> Ou
         let mut provisioner = it.provisioner().await?;
         let login = &tenant.login;
         ensure::refused(&mut provisioner, &tenant.names.database, &[login], &it.ownership()).await?;
-        assert!(!ensure::role_absent(&mut provisioner, login, &it.ownership()).await?, "2BP01");
+        assert!(ensure::role_absent(&mut provisioner, login, &it.ownership()).await?.is_some(), "2BP01");
 
         hold.remove_login(&tenant.names, login, heir).await?;
         hold.remove_login(&tenant.names, login, heir).await?;
@@ -143,7 +143,7 @@ async fn the_admin_role_keeps_no_membership() -> Outcome {
         // A login that is refused has one, which ends with the login or with its return.
         hold.refuse(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
         assert_eq!(tenant.memberships().await?, [tenant.login.to_string()]);
-        hold.admit(&tenant.login).await?;
+        hold.admit(&tenant.login, &tenant.names.roles.app).await?;
         assert!(tenant.memberships().await?.is_empty());
         let second = tenant.rotated(&mut hold, 2).await?;
         hold.remove_login(&tenant.names, &tenant.login, &tenant.names.roles.app).await?;

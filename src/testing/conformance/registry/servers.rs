@@ -33,6 +33,7 @@ async fn rows(registry: &impl ServerRegistry) {
         weight: u32::MAX,
         max_connections: u32::MAX,
         labels: serde_json::json!({ "region": "eu", "null": null }),
+        allowed_roles: vec!["support \"team\"".parse().expect("a role's name")],
         ..server(10)
     };
     for server in [&plain, &rich] {

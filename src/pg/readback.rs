@@ -1,0 +1,92 @@
+//! Reads back who can enter a tenant's database, after the tenant was shut out. What this finds decides, never what the
+//! statements before it answered.
+use super::catalog;
+use crate::database::{DatabaseServer, TenantNames};
+use crate::error::ClusterError;
+use crate::ident::{DatabaseName, RoleName};
+use sqlx::{FromRow, PgConnection};
+
+/// Who may enter although the tenant is shut out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exempt<'a> {
+    pub(crate) server: &'a DatabaseServer,
+    /// Logins of operations of ours that are open now.
+    pub(crate) logins: &'a [RoleName],
+}
+
+/// A role that can log in and may connect to the database.
+#[derive(Debug, FromRow)]
+struct Entrant {
+    name: String,
+    is_superuser: bool,
+    /// Whether it acts as our admin role.
+    is_provisioner: bool,
+}
+
+/// The superusers who can still enter the database; nobody else but the exempt can.
+///
+/// # Errors
+/// `StillOpen` names each other role that may connect; `Privileged` a role of the tenant that is superuser or may create
+/// roles, whether or not it may log in.
+pub(crate) async fn verify_closed(
+    session: &mut PgConnection, names: &TenantNames, logins: &[&RoleName], exempt: Exempt<'_>,
+) -> Result<Vec<String>, ClusterError> {
+    verify_unprivileged(session, names, logins, exempt.server).await?;
+    let (entrants, is_public) = entrants(session, &names.database, &exempt.server.names.admin).await?;
+    let server = exempt.server;
+    let own = [&server.names.blue, &server.names.green];
+    let is_exempt = |entrant: &Entrant| {
+        let is = |role: &RoleName| role.as_str() == entrant.name;
+        let provisioner = entrant.is_provisioner && own.into_iter().any(is);
+        provisioner || server.allowed_roles.iter().any(is) || exempt.logins.iter().any(is)
+    };
+    let (superusers, others): (Vec<_>, Vec<_>) = entrants.into_iter().partition(|e| e.is_superuser);
+    let mut roles: Vec<String> = others.into_iter().filter(|e| !is_exempt(e)).map(|e| e.name).collect();
+    if is_public {
+        roles = vec![String::from("PUBLIC")];
+    }
+    match roles.is_empty() {
+        true => Ok(superusers.into_iter().map(|e| e.name).collect()),
+        false => Err(ClusterError::StillOpen { database: names.database.to_string(), roles: roles.join(", ") }),
+    }
+}
+
+/// Who can log in and may connect, and whether PUBLIC may. Nobody, if the database is closed or absent.
+async fn entrants(
+    session: &mut PgConnection, database: &DatabaseName, admin: &RoleName,
+) -> Result<(Vec<Entrant>, bool), ClusterError> {
+    const ENTRANTS: &str = "SELECT r.rolname::text AS name, r.rolsuper AS is_superuser, \
+            EXISTS (SELECT FROM pg_roles a WHERE a.rolname = $2 AND pg_has_role(r.oid, a.oid, 'MEMBER')) \
+                AS is_provisioner \
+        FROM pg_database d JOIN pg_roles r ON r.rolcanlogin AND has_database_privilege(r.oid, d.oid, 'CONNECT') \
+        WHERE d.datname = $1 AND d.datallowconn ORDER BY 1";
+    const PUBLIC: &str = "SELECT EXISTS (SELECT FROM pg_database \
+        WHERE datname = $1 AND datallowconn AND has_database_privilege('public', oid, 'CONNECT'))";
+    let public = sqlx::query_scalar(PUBLIC).bind(database.as_str()).fetch_one(&mut *session).await;
+    let public = public.map_err(ClusterError::sql("reading back whether PUBLIC may connect"))?;
+    let found = sqlx::query_as(ENTRANTS).bind(database.as_str()).bind(admin.as_str()).fetch_all(session).await;
+    Ok((found.map_err(ClusterError::sql("reading back who may connect"))?, public))
+}
+
+/// No role of the tenant is superuser or may create roles: it could admit itself again.
+async fn verify_unprivileged(
+    session: &mut PgConnection, names: &TenantNames, logins: &[&RoleName], server: &DatabaseServer,
+) -> Result<(), ClusterError> {
+    let mut all = logins.to_vec();
+    all.extend([&names.roles.owner, &names.roles.app, &names.migrator]);
+    let found = catalog::roles(session, &all, &server.names.admin).await?;
+    match found.into_iter().find(|r| r.is_privileged) {
+        Some(role) => Err(ClusterError::Privileged { role: role.name }),
+        None => Ok(()),
+    }
+}
+
+/// Whether this role may connect to the database: what a retired login must not.
+pub(crate) async fn can_enter(
+    session: &mut PgConnection, database: &DatabaseName, role: &RoleName,
+) -> Result<bool, ClusterError> {
+    const CAN: &str = "SELECT EXISTS (SELECT FROM pg_database d, pg_roles r WHERE d.datname = $1 AND r.rolname = $2 \
+        AND d.datallowconn AND r.rolcanlogin AND has_database_privilege(r.oid, d.oid, 'CONNECT'))";
+    let can = sqlx::query_scalar(CAN).bind(database.as_str()).bind(role.as_str()).fetch_one(session).await;
+    can.map_err(ClusterError::sql("reading back whether a login may connect"))
+}
