@@ -1,19 +1,26 @@
-//! How long a suspension takes to hold on another node: until its running query ends, and until its next is refused.
+//! How long a suspension takes to hold on another node: until its running query ends, and until its next is refused. And
+//! until it is *closed* (read back: no role can enter, every session was told to end), alone, with a hostile tenant next
+//! door, and when the suspended tenant itself is hostile.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tenantry::database::TenantDatabase;
 use tenantry::registry::TenantRegistryExt;
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{TenantPool, Tenantry, sqlx};
 
+#[path = "suspend/hostile.rs"]
+mod hostile;
 mod ratio;
 
 const ROUNDS: usize = 100;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    let server = TestServer::builder().durable(true).start().await.unwrap();
+    let builder = TestServer::builder().durable(true).setting("max_prepared_transactions", "20");
+    let server = builder.start().await.unwrap();
     println!("{}", server.describe());
     let server: &'static TestServer = Box::leak(Box::new(server));
     let harness = Harness::on(server).await.unwrap();
@@ -21,6 +28,13 @@ async fn main() {
     nodes[0].provision("acme").await.unwrap();
     let [ended, refused] = times(&nodes, server, false).await;
     let mut all = vec![("suspend: a running query has ended", ended), ("suspend: the next query is refused", refused)];
+    let neighbour = nodes[0].provision("neighbour").await.unwrap().tenant;
+    let (acme, neighbour) = (login(&nodes[0], "acme").await, login(&nodes[0], neighbour.slug().as_str()).await);
+    all.push(("suspend: closed", closed(&nodes[0], None).await));
+    let hostile = tokio::spawn(hostile::neighbour(neighbour));
+    all.push(("closed, a hostile tenant next door", closed(&nodes[0], None).await));
+    all.push(("closed, that and the tenant itself is hostile", closed(&nodes[0], Some(&acme)).await));
+    hostile.abort();
     match server.standby().await {
         Ok(standby) => {
             replicate(&nodes[0], &standby).await;
@@ -59,6 +73,40 @@ async fn times([here, there]: &[Tenantry; 2], server: &TestServer, reads: bool) 
     times
 }
 
+/// From the call until its read-back has ended, each time with the tenant as `hostile` makes it.
+async fn closed(node: &Tenantry, hostile: Option<&PgConnectOptions>) -> Vec<Duration> {
+    let mut times = vec![];
+    for round in 0..ROUNDS + 3 {
+        let sessions = match hostile {
+            Some(login) => hostile::sessions(login).await,
+            None => vec![],
+        };
+        let (begun, closed) = (Instant::now(), Arc::new(OnceLock::new()));
+        let seen = closed.clone();
+        let suspended = node.suspend("acme").on_event(move |event| {
+            if event.step == "server.refuse" {
+                seen.get_or_init(Instant::now);
+            }
+        });
+        assert!(suspended.await.unwrap().is_complete());
+        drop(sessions);
+        node.activate("acme").await.unwrap();
+        if round >= 3 {
+            times.push(*closed.get().unwrap() - begun);
+        }
+    }
+    times
+}
+
+async fn login(tenantry: &Tenantry, slug: &str) -> PgConnectOptions {
+    use secrecy::ExposeSecret;
+    let tenant = tenantry.registry().find(slug.into()).await.unwrap().unwrap();
+    let entry = tenantry.registry().primary(tenant.id()).await.unwrap().unwrap();
+    let password = tenantry.vault().open(&entry.credential).await.unwrap();
+    let options = PgConnectOptions::new_without_pgpass().host(&entry.host).port(entry.port);
+    options.database(entry.database.as_str()).username(entry.login.as_str()).password(password.expose_secret())
+}
+
 /// Of the standby only when that lets the tenant in again: until then the primary answers.
 async fn resolved(node: &Tenantry, watch: &mut PgConnection, reads: bool) -> TenantPool {
     const IN: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename LIKE '%v1')";
@@ -79,12 +127,13 @@ async fn replicate(tenantry: &Tenantry, standby: &TestServer) {
 }
 
 fn report(all: Vec<(&'static str, Vec<Duration>)>) {
-    println!("{:44} {:>9} {:>9}", "", "p50", "max");
+    println!("{:44} {:>9} {:>9} {:>9}", "", "p50", "p99", "max");
     let mut rows = vec![];
     for (name, mut times) in all {
         times.sort_unstable();
-        let (p50, max) = (times[times.len() / 2], times[times.len() - 1]);
-        println!("{name:44} {:>6.1} ms {:>6.1} ms", p50.as_secs_f64() * 1e3, max.as_secs_f64() * 1e3);
+        let (p50, p99, max) = (times[times.len() / 2], times[times.len() * 99 / 100 - 1], times[times.len() - 1]);
+        let ms = |time: Duration| format!("{:>6.1} ms", time.as_secs_f64() * 1e3);
+        println!("{name:44} {} {} {}", ms(p50), ms(p99), ms(max));
         rows.push(ratio::Ratio::against(name, max, Duration::from_secs(1), 1.0));
     }
     println!("The longest of {ROUNDS}, against one second:");

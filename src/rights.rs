@@ -19,9 +19,20 @@
 //!
 //! # What is ours
 //!
-//! A database is touched only if the admin role owns it *and* its exact name stands in a committed intent of the tenant;
-//! a role only if its comment names this installation and the tenant. Anything else of the same name is reported
-//! ([`ClusterError::Foreign`](crate::error::ClusterError)) and left alone.
+//! A database is changed only if the admin role owns it *and* its exact name stands in a committed intent or placement of
+//! the tenant; a role only if its exact name stands there *and* the admin role has the ADMIN option that the creator of a
+//! role gets. PostgreSQL 15 does not record who created a role: there the name decides, and a provisioning first verifies
+//! that no role of its names exists. Comments on roles are for people and decide nothing; a changed one is written again
+//! and reported. What is not ours is named ([`ClusterError`](crate::error::ClusterError)) and left alone; where it keeps a
+//! tenant from being shut out, the operation fails or is tried again, and never says that it is done.
+//!
+//! # What a suspension proves
+//!
+//! *Closed*: after NOLOGIN and the signal to each session, the operation reads back, over all roles that can log in, who
+//! may connect to the tenant's database. Superusers are listed in the result. The provisioner's two logins, roles that you
+//! named by [`allow_role`](crate::servers::Servers::allow_role), and logins of operations of ours that are open are exempt.
+//! Any other role is an obstacle, and so is a login of the tenant that is superuser or has CREATEROLE. *Empty*: no session
+//! of the tenant is left. The call returns when it is empty, or after a second with the number of sessions that are left.
 //!
 //! # What the application's login may do
 //!
@@ -37,8 +48,13 @@
 //! - A login may change its own password and its own settings (`ALTER ROLE self …`).
 //! - It may make large objects, take advisory locks and NOTIFY in its own database, and say `SET ROLE NONE`.
 //! - It may read the names of all databases and roles, and all comments on them.
+//! - It may keep its own role locked, prepare transactions, grant rights on its objects to roles of other tenants, and lock
+//!   the databases of others for a while. Operations end such sessions, roll such transactions back and remove such grants;
+//!   they do not wait for the tenant. Before they do so in a database, they look for enabled event triggers there, whose
+//!   functions would run with the provisioner's rights, and name one that they find.
 //! - Where `postgres` and `template1` stay open to PUBLIC (the default; a managed service may not let you close them)
-//!   every tenant's login can enter these two. `close_shared(true)` closes them; the report of `set_up` says what stayed
+//!   every tenant's login can enter these two. What it makes there is removed before it is dropped. `close_shared(true)`
+//!   closes them; the report of `set_up` says what stayed
 //!   open and why.
 //! - On PostgreSQL 15 a role with CREATEROLE can change any other role that is no superuser, and can give itself the right
 //!   to run programs on the server. Use 16 or later, or a server of its own.

@@ -136,7 +136,10 @@ pub enum ClusterError {
     },
     /// A standby may still let the tenant in; on the primary it is refused. It is tried again until the standby answers, or
     /// until its directory entry is `Dropped`.
-    #[error("the standby at {host}:{port} is not known to refuse it; the primary does")]
+    #[error(
+        "the standby at {host}:{port} was not seen to refuse the tenant, the primary does; let it answer, or set its \
+         directory entry to `Dropped`"
+    )]
     #[non_exhaustive]
     Standby {
         /// Where.

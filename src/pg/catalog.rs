@@ -1,4 +1,5 @@
 //! What is there. Static statements, on sessions whose search path is `pg_catalog`.
+use super::ddl;
 use crate::error::ClusterError;
 use crate::ident::{DatabaseName, RoleName};
 use sqlx::{Executor, FromRow, PgConnection};
@@ -23,6 +24,13 @@ pub(crate) async fn taken(
     let found: Option<(bool, String)> =
         found.fetch_optional(session).await.map_err(ClusterError::sql("looking for names that are taken"))?;
     Ok(found.map(|(is_role, name)| (if is_role { "role" } else { "database" }, name)))
+}
+
+impl DatabaseFacts {
+    /// The connection limit that the database has when no clean-up has opened it.
+    pub(crate) fn own_limit(&self) -> i32 {
+        if self.connection_limit == ddl::CLEAN_UP_LIMIT { -1 } else { self.connection_limit }
+    }
 }
 
 /// A role as the catalog has it, and whether it is ours.

@@ -232,11 +232,13 @@ pub(crate) fn admit_login(login: &RoleName, acts_as: &RoleName, admin: &RoleName
     ])
 }
 
-/// Opens a closed database and lets a refused login in again, in one.
-pub(crate) fn restore(database: &DatabaseName, login: &RoleName, acts_as: &RoleName, admin: &RoleName) -> Ddl {
+/// Opens a closed database, with this connection limit, and lets a refused login in again, in one.
+pub(crate) fn restore(
+    database: &DatabaseName, limit: i32, login: &RoleName, acts_as: &RoleName, admin: &RoleName,
+) -> Ddl {
     let (database, login, group, admin) = (id(database), id(login), id(acts_as), id(admin));
     Ddl::block([
-        format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"),
+        format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true CONNECTION LIMIT {limit}"),
         format!("GRANT {group} TO {login}"),
         format!("ALTER ROLE {login} LOGIN"),
         format!("REVOKE {login} FROM {admin}"),

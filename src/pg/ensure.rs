@@ -127,11 +127,10 @@ pub(crate) async fn closed(
 pub(crate) async fn opened(
     session: &mut PgConnection, database: &DatabaseName, login: &RoleName, acts_as: &RoleName, by: &Ownership,
 ) -> Result<(), ClusterError> {
-    if must_be_ours(session, database, by).await?.is_none() {
-        return Err(ClusterError::Missing { kind: "database", name: database.to_string() });
-    }
+    let missing = || ClusterError::Missing { kind: "database", name: database.to_string() };
+    let found = must_be_ours(session, database, by).await?.ok_or_else(missing)?;
     present(session, login, by).await?;
-    ddl::restore(database, login, acts_as, &by.admin).run(session, "opening the database").await
+    ddl::restore(database, found.own_limit(), login, acts_as, &by.admin).run(session, "opening the database").await
 }
 
 async fn present(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {

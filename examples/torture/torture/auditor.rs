@@ -98,6 +98,28 @@ async fn on_server(lane: &Lane, name: &str, server: &mut PgConnection) -> Result
         }
     }
     found.extend(is.into_iter().map(|thing| format!("{name}: left behind: {thing}")));
+    found.extend(entrants(server, &expected).await?);
+    Ok(found)
+}
+
+/// No role but superusers and the provisioner's two logins can enter the database of a tenant that is not active; nor can a
+/// login that belongs to no open operation enter the one of an active tenant, but for its own.
+async fn entrants(
+    server: &mut PgConnection, expected: &[(String, String, String, String, String)],
+) -> Result<Findings, Anything> {
+    const ENTRANTS: &str = "SELECT r.rolname::text FROM pg_database d, pg_roles r
+        WHERE d.datname = $1 AND d.datallowconn AND r.rolcanlogin AND NOT r.rolsuper
+          AND has_database_privilege(r.oid, d.oid, 'CONNECT') AND r.rolname <> ALL($2)";
+    let mut found = vec![];
+    for (database, _, _, login, status) in expected {
+        let mut allowed = vec![format!("{PREFIX}_blue"), format!("{PREFIX}_green")];
+        if status == "active" {
+            allowed.push(login.clone());
+        }
+        let entrants: Vec<String> =
+            sqlx::query_scalar(ENTRANTS).bind(database).bind(allowed).fetch_all(&mut *server).await?;
+        found.extend(entrants.into_iter().map(|role| format!("{role} can enter {database}, which is {status}")));
+    }
     Ok(found)
 }
 

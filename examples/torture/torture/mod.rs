@@ -7,6 +7,7 @@ mod director;
 mod fault;
 mod lane;
 mod links;
+mod neighbour;
 pub(crate) mod once;
 mod plan;
 mod report;

@@ -68,7 +68,8 @@ pub(crate) async fn torture(
         Saga::ALL.into_iter().filter(|s| options.sagas.is_empty() || options.sagas.contains(s)).collect();
     let mut report = Report::new(options.seed);
     let begun = std::time::Instant::now();
-    let recording = sagas.iter().map(|saga| Order { saga: *saga, far: false, target: None, then: None }).collect();
+    let recording =
+        sagas.iter().map(|saga| Order { saga: *saga, far: false, hostile: false, target: None, then: None }).collect();
     let mut points = Points::new();
     for (order, ran) in work(options.lanes, recording, "record", &spawn, &|_, _| {}).await? {
         for finding in &ran.findings {
@@ -108,7 +109,8 @@ pub(crate) fn name(order: &Order) -> String {
         other => format!("{other:?}"),
     };
     let then = order.then.as_ref().map(|t| format!(" then {t:?}")).unwrap_or_default();
-    format!("{}|{target}{then}{}", order.saga.name(), if order.far { " far" } else { "" })
+    let (far, hostile) = (if order.far { " far" } else { "" }, if order.hostile { " hostile" } else { "" });
+    format!("{}|{target}{then}{far}{hostile}", order.saga.name())
 }
 
 fn parse(at: &str) -> Result<Order, Anything> {
@@ -117,11 +119,12 @@ fn parse(at: &str) -> Result<Order, Anything> {
     let kinds = ["landlord", "cluster", "inside", "migrator", "application", "admin"];
     let kind = kinds.into_iter().find(|k| k == kind).ok_or("no such kind of session")?;
     let all = Fault::FIRST.into_iter().chain(Fault::REST);
+    let (hostile, fault) = (fault.ends_with(" hostile"), fault.trim_end_matches(" hostile"));
     let (far, fault) = (fault.ends_with(" far"), fault.trim_end_matches(" far"));
     let fault = all.into_iter().find(|f| f.to_string() == fault).ok_or("no such fault")?;
     let place = Place { step: (*step).into(), kind, n: n.parse()? };
     let saga = serde_json::from_value((*saga).into())?;
-    Ok(Order { saga, far, target: Some(Target::At(place, fault)), then: None })
+    Ok(Order { saga, far, hostile, target: Some(Target::At(place, fault)), then: None })
 }
 
 /// Every point with each of the first faults, and the rest of them, both in seeded order. Two of three runs are of the
@@ -134,7 +137,7 @@ fn orders(points: &Points, options: &Options) -> Vec<Order> {
             for (place, connecting) in seen {
                 for fault in faults.iter().filter(|f| f.fits(*connecting)) {
                     let target = Some(Target::At(place.clone(), *fault));
-                    orders.push(Order { saga: *saga, far: false, target, then: None });
+                    orders.push(Order { saga: *saga, far: false, hostile: false, target, then: None });
                 }
             }
         }
@@ -152,6 +155,7 @@ fn orders(points: &Points, options: &Options) -> Vec<Order> {
     let second = [Fault::KillBefore, Fault::KillAfter, Fault::CutAfter, Fault::CutBefore, Fault::Stop];
     for (n, order) in orders.iter_mut().enumerate() {
         order.far = n % 2 == 1;
+        order.hostile = n % 5 < 2;
         let kills = matches!(order.target, Some(Target::At(_, Fault::KillBefore | Fault::KillAfter)));
         if kills && order.saga.prelude().is_none() && order.saga != Saga::SetUp && dice.random_bool(0.25) {
             let fault = second.choose(&mut dice).copied().unwrap_or(Fault::KillAfter);

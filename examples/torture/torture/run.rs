@@ -6,6 +6,7 @@ use super::director::{Hit, Target, Via};
 use super::fault::{Fault, Place};
 use super::lane::{Lane, set_up};
 use super::links;
+use super::neighbour::{self, Hostile};
 use super::saga::{Saga, provision, settle};
 use secrecy::SecretString;
 use std::process::Stdio;
@@ -28,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Order {
     pub(crate) saga: Saga,
     pub(crate) far: bool,
+    /// Whether a hostile neighbour disturbs it.
+    pub(crate) hostile: bool,
     pub(crate) target: Option<Target>,
     /// A second child recovers what the first has left, and meets this.
     pub(crate) then: Option<Target>,
@@ -54,6 +57,10 @@ pub(crate) async fn run(lane: &Lane, spawn: Spawn<'_>, order: &Order, slug: &str
         false => None,
     };
     let runner = Runner { lane, spawn, slug, server, token };
+    let hostile = match order.hostile {
+        true => Some(Hostile::start(lane, server).await?),
+        false => None,
+    };
     if let Some((first, step)) = saga.prelude() {
         runner.child(first, Some(Target::In(step, Fault::KillAfter))).await?;
         // So that the next child need not wait for the lease, and sends the same statements each time.
@@ -75,6 +82,10 @@ pub(crate) async fn run(lane: &Lane, spawn: Spawn<'_>, order: &Order, slug: &str
     } else {
         findings.extend(runner.judge(saga).await?);
         runner.purge(saga, &mut findings).await?;
+    }
+    if let Some(hostile) = hostile {
+        drop(hostile);
+        neighbour::clear(lane, server).await?;
     }
     Ok(Ran { seen, hit, second_hit, findings })
 }

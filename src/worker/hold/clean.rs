@@ -121,8 +121,7 @@ impl Hold {
         }
         dependents::verify_logins_refused(&mut self.session, database, &self.server).await?;
         let found = catalog::database(&mut self.session, &DatabaseName::existing(database)).await?;
-        let limit = found.map_or(-1, |found| found.connection_limit);
-        let limit = if limit == ddl::CLEAN_UP_LIMIT { -1 } else { limit };
+        let limit = found.map_or(-1, |found| found.own_limit());
         ddl::open_for_clean_up(database).run(&mut self.session, "opening a database for a clean-up").await?;
         Ok(Some((String::from(database), limit)))
     }
