@@ -56,6 +56,9 @@
 //!   every tenant's login can enter these two. What it makes there is removed before it is dropped. `close_shared(true)`
 //!   closes them; the report of `set_up` says what stayed
 //!   open and why.
+//! - A login may fill the queue of notifications of its server. If the landlord lives there too, its notifications are left
+//!   out from then on, and nodes see changes by polling, within seconds
+//!   ([`Builder::change_poll_interval`](crate::Builder::change_poll_interval)).
 //! - On PostgreSQL 15 a role with CREATEROLE can change any other role that is no superuser, and can give itself the right
 //!   to run programs on the server. Use 16 or later, or a server of its own.
 //! - A backup of the landlord that was taken before a purge holds the tenant's sealed records, and the keys open them; the

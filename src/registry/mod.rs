@@ -15,6 +15,7 @@ mod postgres;
 mod rules;
 #[cfg(feature = "testing")]
 pub use memory::MemoryRegistry;
+pub(crate) use postgres::POLL;
 pub use postgres::{Change, PgChanges, PgTenantRegistry};
 
 /// The minimum that resolver and web need: three reads.

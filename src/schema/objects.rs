@@ -65,5 +65,6 @@ pub(super) const TABLES: &[Table] = &[
         "setup_tokens_hash_key setup_tokens_pkey setup_tokens_tenant",
     ),
     table("token_events", "at what link tenant_id client", "token_events_tenant"),
+    table("tenant_changes", "txid tenant_id", "tenant_changes_pkey"),
     table("nodes", "id name started_at seen_at facts share", "nodes_pkey"),
 ];

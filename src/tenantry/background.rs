@@ -144,7 +144,8 @@ impl Tenantry {
 
     /// Forgets what other nodes have changed, as they change it.
     async fn hears(&self) {
-        let mut changes = PgChanges::new(self.inner.background.clone()).follow();
+        let changes = PgChanges::new(self.inner.background.clone());
+        let mut changes = changes.poll_every(self.inner.change_poll_interval).follow();
         let listening = Listening(&self.inner.pool.resolver);
         let mut following = FuturesUnordered::new();
         loop {

@@ -8,7 +8,7 @@ use crate::migrate::Migration;
 use crate::nodes::{Node, PgNodes};
 use crate::placement::{Candidate, Newcomer};
 use crate::provision::{Provisioner, Recipe};
-use crate::registry::{PgTenantRegistry, RegistryWriter};
+use crate::registry::{self, PgTenantRegistry, RegistryWriter};
 use crate::rekey::Rekey;
 use crate::resolver::{ConnectionResolver, PooledResolver};
 use crate::rotate::{AppLogin, Rotation};
@@ -38,6 +38,7 @@ pub struct Builder {
     share_connections: bool,
     require_head: bool,
     acquire_timeout: Duration,
+    change_poll_interval: Duration,
     registry: Option<Arc<dyn RegistryWriter>>,
     vault: Option<Arc<dyn VaultWriter>>,
     resolver: Option<Arc<dyn ConnectionResolver>>,
@@ -56,6 +57,7 @@ impl Builder {
             share_connections: false,
             require_head: false,
             acquire_timeout: Duration::from_secs(10),
+            change_poll_interval: registry::POLL,
             registry: None,
             vault: None,
             resolver: None,
@@ -153,6 +155,13 @@ impl Builder {
         self.acquire_timeout = limit;
         self
     }
+    /// How often this node, while it [`run`](Tenantry::run)s, reads which tenants other nodes have changed; 2 s by default,
+    /// from 100 ms to 1 min. Notifications tell a change within milliseconds, but every database of the landlord's cluster
+    /// shares one queue for them, and a full queue tells nothing. With 2 s a suspension shows on every node within five.
+    pub fn change_poll_interval(mut self, every: Duration) -> Self {
+        self.change_poll_interval = every;
+        self
+    }
     /// For how long a worker holds an operation without a sign of life; 30 s by default, at least 1 s. What a dead
     /// worker left is picked up after it.
     pub fn lease(mut self, lease: Duration) -> Self {
@@ -219,6 +228,7 @@ impl Builder {
             ("workers", self.workers >= 1, "must be at least 1"),
             ("max_connections", self.max_connections >= 1, "must be at least 1"),
             ("max_connections_per_tenant", self.max_connections_per_tenant >= 1, "must be at least 1"),
+            ("change_poll_interval", POLL_RANGE.contains(&self.change_poll_interval), "must be from 100 ms to 1 min"),
             ("backoff", self.settings.backoff <= self.settings.backoff_limit, "must not exceed its limit"),
         ];
         match range.into_iter().find(|(_, holds, _)| !holds) {
@@ -314,6 +324,7 @@ impl Builder {
                 tasks: TaskTracker::new(),
                 stop,
                 running: Default::default(),
+                change_poll_interval: self.change_poll_interval,
             }),
         }
     }
@@ -327,6 +338,8 @@ fn background(landlord: &sqlx::PgPool) -> sqlx::PgPool {
     pool.acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options)
 }
 
+/// A read takes about a millisecond; answers count for a minute while changes are told.
+const POLL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 /// For how long the password form is good to which a credentials link leads.
 const FORM: Duration = Duration::from_secs(3600);
 /// What `pg_stat_activity` shows of them.

@@ -88,6 +88,7 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     running: AtomicBool,
+    change_poll_interval: std::time::Duration,
 }
 
 /// The budgets of this process; idle if the host resolves by itself.

@@ -27,6 +27,7 @@ mod language;
 mod leases;
 mod lifecycle;
 mod migrate;
+mod notifications;
 mod obstacles;
 mod provision;
 mod races;

@@ -4,6 +4,8 @@ use tenantry::error::SchemaError;
 use tenantry::schema::{check, install};
 use tenantry::testing::TestServer;
 
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/schema/migrations");
+
 async fn run(landlord: &PgPool, sql: &'static str) {
     sqlx::raw_sql(sql).execute(landlord).await.expect(sql);
 }
@@ -22,7 +24,7 @@ async fn ten_nodes_install_at_once() {
         sqlx::query_scalar("SELECT count(*) FROM tenantry.schema_migrations").fetch_one(&nodes[0]).await.unwrap();
     let installations: i64 =
         sqlx::query_scalar("SELECT count(*) FROM tenantry.installation").fetch_one(&nodes[0]).await.unwrap();
-    assert_eq!((applied, installations), (2, 1), "the work was done once");
+    assert_eq!((applied, installations), (MIGRATIONS.iter().count() as i64, 1), "the work was done once");
 }
 
 #[tokio::test]
@@ -31,7 +33,8 @@ async fn before_an_installation_one_error_names_the_call() {
     let error = check(&landlord).await.unwrap_err();
     let text = error.to_string();
     let SchemaError::Missing(missing) = error else { panic!("{error:?}") };
-    assert_eq!(missing, ["the schema tenantry", "migration 1 (landlord)"]);
+    let all = MIGRATIONS.iter().map(|m| format!("migration {} ({})", m.version, m.description));
+    assert_eq!(missing, ["the schema tenantry".to_owned()].into_iter().chain(all).collect::<Vec<_>>());
     assert!(text.contains("tenantry::schema::install"), "{text}");
     install(&landlord).await.unwrap();
     check(&landlord).await.unwrap();

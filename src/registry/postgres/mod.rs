@@ -18,12 +18,14 @@ mod changes;
 mod databases;
 mod domains;
 mod places;
+mod polls;
 mod read;
 mod rows;
 mod servers;
 mod tenants;
 mod users;
 mod write;
+pub(crate) use changes::POLL;
 pub use changes::{Change, PgChanges};
 
 /// The landlord's own tables, over the host's own pool.

@@ -1,0 +1,198 @@
+//! A tenant fills the cluster's queue of notifications: changes are made, and other nodes see them, all the same.
+use crate::auditor::{self, code};
+use crate::provision::migrated;
+use futures_util::StreamExt;
+use sqlx::postgres::{PgConnectOptions, PgListener};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
+use std::time::Duration;
+use tenantry::error::ResolveError;
+use tenantry::registry::{Change, PgChanges};
+use tenantry::testing::server::NoServer;
+use tenantry::testing::{Harness, TestServer};
+use tenantry::{TenantId, Tenantry, sqlx};
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
+/// What the crate promises for a change that no notification tells.
+const PROMISED: Duration = Duration::from_secs(5);
+
+/// A server of its own: the queue is the whole cluster's. From 17 on it can be made small enough to be filled. Before it
+/// always holds 8 GB; there the tests fill the part above which the trigger leaves notifications out.
+async fn harness() -> Option<Harness> {
+    let shared = TestServer::shared().await.unwrap();
+    let builder = TestServer::builder();
+    let builder = match can_be_full(shared) {
+        true => builder.setting("max_notify_queue_pages", "64"),
+        false => builder.setting("log_statement", "none"),
+    };
+    match builder.start().await {
+        Ok(server) => Some(Harness::on(Box::leak(Box::new(server))).await.unwrap()),
+        Err(NoServer::UrlTakesNoSettings { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn can_be_full(server: &TestServer) -> bool {
+    server.version_num() >= 170_000
+}
+
+/// Fills the queue from a tenant's own database, by its own login. What is returned keeps it full: it listens, and is in
+/// a transaction.
+async fn flood(login: &PgConnectOptions, full: bool) -> PgConnection {
+    const MANY: &str =
+        "DO $$ BEGIN FOR n IN 1..1000 LOOP PERFORM pg_notify('flood', n || repeat('x', 7900)); END LOOP; END $$";
+    let mut listener = login.connect().await.unwrap();
+    for sql in ["LISTEN flood", "BEGIN", "SELECT 1"] {
+        listener.execute(sql).await.unwrap();
+    }
+    let mut notifier = login.connect().await.unwrap();
+    loop {
+        match notifier.execute(MANY).await {
+            Ok(_) if full => {}
+            Ok(_) if usage(&mut notifier).await < 0.06 => {}
+            Ok(_) => return listener,
+            Err(error) => {
+                assert_eq!(code(&error), "54000", "{error:?}");
+                return listener;
+            }
+        }
+    }
+}
+
+async fn usage(session: &mut PgConnection) -> f64 {
+    sqlx::query_scalar("SELECT pg_notification_queue_usage()").fetch_one(session).await.unwrap()
+}
+
+/// Until this node listens and has read the table of changes: its answers count for a minute from then on.
+async fn is_told(landlord: &PgPool) {
+    const BUSY: &str = "SELECT count(DISTINCT left(query, 6)) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'tenantry background'
+          AND (query LIKE 'LISTEN%' OR (query LIKE '%tenant_changes%' AND state = 'idle'))";
+    timeout(SOON, async {
+        while sqlx::query_scalar::<_, i64>(BUSY).fetch_one(landlord).await.unwrap() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the other node listens and reads");
+}
+
+async fn is_suspended(node: &Tenantry, slug: &str) -> bool {
+    matches!(node.resolve(slug).await, Err(ResolveError::Suspended(_)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn suspend_and_provision_succeed_and_other_nodes_see_it_when_the_notification_queue_is_full() {
+    let Some(harness) = harness().await else { return };
+    let full = can_be_full(harness.server());
+    let (here, there) = (harness.tenantry(migrated).await.unwrap(), harness.tenantry(migrated).await.unwrap());
+    for slug in ["acme", "hostile"] {
+        here.provision(slug).await.unwrap();
+    }
+    let running = tokio::spawn(there.run(std::future::pending::<()>()));
+    is_told(harness.landlord()).await;
+    there.resolve("acme").await.expect("it is active, and cached for a minute");
+
+    let listener = flood(&auditor::login(&here, "hostile").await, full).await;
+    if full {
+        let refused = harness.landlord().execute("NOTIFY by_hand").await.unwrap_err();
+        assert_eq!(code(&refused), "54000", "the queue is full");
+    }
+    here.suspend("acme").await.expect("a full queue stops no suspension");
+    timeout(PROMISED, async {
+        while !is_suspended(&there, "acme").await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the other node sees the suspension within five seconds");
+    here.provision("umbrella").await.expect("a full queue stops no provisioning");
+
+    listener.close().await.unwrap();
+    timeout(SOON, async {
+        while harness.landlord().execute("NOTIFY by_hand").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the nodes free the queue once the tenant has gone, without anybody's help");
+    there.close().await;
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn change_trigger_leaves_the_notification_out_when_the_queue_fills_up() {
+    let Some(harness) = harness().await else { return };
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let acme = tenantry.provision("acme").await.unwrap().tenant.id();
+    let hostile = tenantry.provision("hostile").await.unwrap().tenant.id();
+    let mut heard = PgListener::connect_with(harness.landlord()).await.unwrap();
+    heard.listen("tenantry_changes").await.unwrap();
+    let listener = flood(&auditor::login(&tenantry, "hostile").await, can_be_full(harness.server())).await;
+    rename(harness.landlord(), acme).await;
+    listener.close().await.unwrap();
+    if can_be_full(harness.server()) {
+        // The flood has failed, so the server has told no listener to read on.
+        heard.unlisten_all().await.unwrap();
+        heard.listen("tenantry_changes").await.unwrap();
+    }
+    let mut admin = auditor::superuser(&harness).await;
+    timeout(SOON, async {
+        while usage(&mut admin).await > 0.04 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the queue is emptied");
+    rename(harness.landlord(), hostile).await;
+    let told = timeout(SOON, heard.recv()).await.expect("a notification").unwrap();
+    assert_eq!(told.payload(), hostile.to_string(), "the change under a full queue was not notified");
+    const ROWS: &str = "SELECT count(*) FROM tenantry.tenant_changes WHERE tenant_id = $1 AND txid =
+        (SELECT max(txid) FROM tenantry.tenant_changes WHERE tenant_id = $1)";
+    for tenant in [acme, hostile] {
+        let rows: i64 = sqlx::query_scalar(ROWS).bind(tenant.as_uuid()).fetch_one(harness.landlord()).await.unwrap();
+        assert_eq!(rows, 1, "each change is in the table");
+    }
+}
+
+async fn rename(landlord: &PgPool, tenant: TenantId) {
+    const RENAME: &str = "UPDATE tenantry.tenants SET name = name || '!' WHERE id = $1";
+    sqlx::query(RENAME).bind(tenant.as_uuid()).execute(landlord).await.unwrap();
+}
+
+/// A sequence would count the first writer before the second one: a reader that has seen the second would never look
+/// for the first.
+#[tokio::test]
+async fn follow_reports_a_change_when_it_commits_after_a_later_one() {
+    let harness = Harness::start().await.unwrap();
+    let (early, late) = (TenantId::new(), TenantId::new());
+    let mut changes = PgChanges::new(harness.landlord().clone()).poll_every(Duration::from_millis(20)).follow();
+    let mut next = async || timeout(SOON, changes.next()).await.expect("in time").unwrap();
+    assert_eq!(next().await, Change::Missed);
+    const WRITE: &str = "INSERT INTO tenantry.tenant_changes (tenant_id) VALUES ($1)";
+    let mut slow = harness.landlord().begin().await.unwrap();
+    sqlx::query(WRITE).bind(early.as_uuid()).execute(&mut *slow).await.unwrap();
+    sqlx::query(WRITE).bind(late.as_uuid()).execute(harness.landlord()).await.unwrap();
+    assert_eq!(next().await, Change::Tenant(late));
+    slow.commit().await.unwrap();
+    assert_eq!(next().await, Change::Tenant(early), "it was written first and committed last");
+    let again = timeout(Duration::from_millis(500), next()).await;
+    assert!(again.is_err(), "a change is reported once: {again:?}");
+}
+
+#[tokio::test]
+async fn domain_that_moves_to_another_tenant_reports_both() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let from = tenantry.provision("acme").domain("acme.example").await.unwrap().tenant.id();
+    let to = tenantry.provision("umbrella").await.unwrap().tenant.id();
+    let mut heard = PgListener::connect_with(harness.landlord()).await.unwrap();
+    heard.listen("tenantry_changes").await.unwrap();
+    const MOVE: &str = "UPDATE tenantry.tenant_domains SET tenant_id = $1";
+    sqlx::query(MOVE).bind(to.as_uuid()).execute(harness.landlord()).await.unwrap();
+    let mut told = vec![];
+    for _ in 0..2 {
+        told.push(timeout(SOON, heard.recv()).await.expect("two notifications").unwrap().payload().to_owned());
+    }
+    assert_eq!(told, [to.to_string(), from.to_string()]);
+}
