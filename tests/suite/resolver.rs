@@ -1,4 +1,5 @@
 //! From a name to connections, over a registry and a vault of the test's own.
+mod copies;
 pub(crate) mod fakes;
 
 use fakes::{Fakes, active, ended, known};

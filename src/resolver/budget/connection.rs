@@ -9,6 +9,7 @@ use crate::yields;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, Postgres, Row};
+use std::io::ErrorKind;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -35,11 +36,20 @@ pub(crate) struct Target {
     options: PgConnectOptions,
 }
 
+/// How a connection passes from one user to the next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handover {
+    /// Whether `DISCARD ALL` runs in between.
+    pub(crate) discard: bool,
+    /// What was idle for longer is asked whether it lives.
+    pub(crate) ping_after: Duration,
+    /// A connection that is not ready for the next user after this time is cut.
+    pub(crate) release_timeout: Duration,
+}
+
 pub(crate) struct PgOpener {
     server: Weak<PgServer>,
-    discard: bool,
-    /// What was idle for longer is asked whether it lives.
-    ping_after: Duration,
+    handover: Handover,
     next: AtomicU64,
     /// Raised by each error of a connection: whatever was idle then is asked before it is used.
     doubts: AtomicU64,
@@ -68,13 +78,13 @@ impl Drop for Conn {
 }
 
 impl PgOpener {
-    pub(crate) fn new(server: Weak<PgServer>, discard: bool, ping_after: Duration) -> Self {
-        Self { server, discard, ping_after, next: AtomicU64::new(0), doubts: AtomicU64::new(0), away: Away::default() }
+    pub(crate) fn new(server: Weak<PgServer>, handover: Handover) -> Self {
+        Self { server, handover, next: AtomicU64::new(0), doubts: AtomicU64::new(0), away: Away::default() }
     }
 
     /// Whether a connection needs no question before it is used.
     fn fit(&self, now: Duration) -> impl Fn(&Conn) -> bool + use<> {
-        let (doubts, ping_after) = (self.doubts.load(Relaxed), self.ping_after);
+        let (doubts, ping_after) = (self.doubts.load(Relaxed), self.handover.ping_after);
         move |c| c.held.is_some() && c.doubts == doubts && now.saturating_sub(c.since) < ping_after
     }
 
@@ -90,7 +100,7 @@ impl Opener for PgOpener {
 
     async fn open(&self, target: &Target, slot: SlotId, limit: Duration) -> Result<Box<Conn>, sqlx::Error> {
         let id = self.next.fetch_add(1, Relaxed);
-        let (server, discard) = (self.server.clone(), self.discard);
+        let (server, handover) = (self.server.clone(), self.handover);
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .idle_timeout(None)
@@ -100,7 +110,7 @@ impl Opener for PgOpener {
             .after_release(move |session, _| {
                 let server = server.clone();
                 Box::pin(async move {
-                    let cleared = clear(session, discard).await;
+                    let cleared = clear_in_time(session, handover).await;
                     if let Some(server) = server.upgrade() {
                         server.is_back(slot, id, cleared.is_ok());
                     }
@@ -123,6 +133,15 @@ impl Opener for PgOpener {
 
     fn is_gone(conn: &Self::Conn) -> bool {
         conn.pool.size() == 0
+    }
+}
+
+/// A session that waits for the rest of a `COPY … FROM STDIN` never becomes ready: without a deadline it would keep its
+/// slot for ever.
+async fn clear_in_time(session: &mut PgConnection, handover: Handover) -> Result<(), sqlx::Error> {
+    match timeout(handover.release_timeout, clear(session, handover.discard)).await {
+        Ok(cleared) => cleared,
+        Err(_) => Err(sqlx::Error::Io(ErrorKind::TimedOut.into())),
     }
 }
 
@@ -236,7 +255,8 @@ impl Member {
             }
             match conn.held.as_mut() {
                 Some(held)
-                    if conn.doubts != doubts || rough().saturating_sub(conn.since) >= self.server.opener.ping_after =>
+                    if conn.doubts != doubts
+                        || rough().saturating_sub(conn.since) >= self.server.opener.handover.ping_after =>
                 {
                     held.ping().await
                 }
@@ -290,7 +310,7 @@ impl Checkout<'_> {
 
     /// What was asked of it is answered in full: the next user may have it as it is.
     pub(crate) fn clean(mut self) {
-        if self.server.opener.discard {
+        if self.server.opener.handover.discard {
             return;
         }
         if let Some(conn) = self.conn.take() {
@@ -298,10 +318,17 @@ impl Checkout<'_> {
         }
     }
 
-    /// A statement has failed: an error of the server's own leaves the connection sound.
-    pub(crate) fn failed(self, error: &sqlx::Error) {
+    /// A statement has failed: an error of the server's own leaves the connection sound. After an error of the protocol
+    /// nobody knows what the session waits for (it may be the rest of a `COPY … FROM STDIN`), so it is closed at once.
+    pub(crate) fn failed(mut self, error: &sqlx::Error) {
         if crate::sqlstate::is_connection_lost(error) {
-            self.server.doubt();
+            // A message that sqlx does not expect says nothing about other connections.
+            if !matches!(error, sqlx::Error::Protocol(_)) {
+                self.server.doubt();
+            }
+            if let Some(conn) = self.conn.take() {
+                self.server.discard(self.slot, conn, "a statement has broken it");
+            }
         } else if matches!(error, sqlx::Error::Database(_) | sqlx::Error::RowNotFound) {
             self.clean();
         }

@@ -7,6 +7,6 @@ mod schedules;
 mod server;
 mod stats;
 pub(crate) use away::Away;
-pub(crate) use connection::{Checkout, Member, PgOpener, PgServer};
+pub(crate) use connection::{Checkout, Handover, Member, PgOpener, PgServer};
 pub(crate) use server::{Limits, Server};
 pub use stats::PoolStats;

@@ -201,6 +201,15 @@ impl<O: Opener> Server<O> {
         self.tasks.spawn_on(close, &runtime);
     }
 
+    /// The same for a connection that is in use, and that nobody may use again.
+    pub(super) fn discard(self: &Arc<Self>, slot: SlotId, conn: O::Conn, why: &'static str) {
+        let mut engine = self.engine();
+        engine.vacate(slot);
+        engine.closes(slot);
+        drop(engine);
+        self.close_one(slot, conn, why);
+    }
+
     /// A few slots are kept free ahead of need.
     fn keep_spare(self: &Arc<Self>) {
         let spare = {
@@ -350,13 +359,7 @@ impl<O: Opener> Drop for Lease<O> {
     fn drop(&mut self) {
         match (self.conn.take(), self.to_open) {
             (Some(conn), false) => self.server.give_back(self.slot, conn),
-            (Some(old), true) => {
-                let mut engine = self.server.engine();
-                engine.vacate(self.slot);
-                engine.closes(self.slot);
-                drop(engine);
-                self.server.close_one(self.slot, old, "another tenant needed its place");
-            }
+            (Some(old), true) => self.server.discard(self.slot, old, "another tenant needed its place"),
             (None, true) => self.server.engine().abandon(self.slot),
             (None, false) => {}
         }

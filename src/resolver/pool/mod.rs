@@ -34,7 +34,10 @@ pub(super) use replica::Replica;
 /// it serves again. `SET`, temp tables, session advisory locks and `LISTEN` stay with the connection: use `SET LOCAL` and
 /// transaction locks, or
 /// [`discard_on_release`](super::PooledResolverBuilder::discard_on_release). A query that is dropped keeps its connection
-/// until the server has answered it.
+/// until the server has answered it, or until
+/// [`release_timeout`](super::PooledResolverBuilder::release_timeout) is over. An error of the protocol closes the
+/// connection: `COPY … FROM STDIN` through the handle itself is one; use
+/// [`copy_in_raw`](sqlx::postgres::PgConnection::copy_in_raw) on an acquired connection.
 ///
 /// ```no_run
 /// # async fn example(db: tenantry::TenantPool) -> sqlx::Result<()> {

@@ -1,6 +1,6 @@
 use super::{PooledResolver, Shared};
 use crate::registry::TenantRegistry;
-use crate::resolver::budget::Limits;
+use crate::resolver::budget::{Handover, Limits};
 use crate::vault::CredentialVault;
 use sqlx::migrate::Migrator;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ pub(super) struct Settings {
     pub(super) acquire_timeout: Duration,
     pub(super) fresh_for: Duration,
     pub(super) drain_timeout: Duration,
+    pub(super) release_timeout: Duration,
     pub(super) head: Option<&'static Migrator>,
 }
 
@@ -39,6 +40,7 @@ impl PooledResolverBuilder {
             acquire_timeout: Duration::from_secs(10),
             fresh_for: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
+            release_timeout: Duration::from_secs(30),
             head: None,
         };
         Self { registry, vault, settings }
@@ -104,6 +106,15 @@ impl PooledResolverBuilder {
         self.settings.drain_timeout = limit;
         self
     }
+    /// How long a connection that comes back may take to be ready for its next user: to answer a query that was dropped, to
+    /// roll back, to run `DISCARD ALL`. 30 s by default: longer than a statement of a web request, and short enough that a
+    /// session which waits for something else does not keep its place in the budget. Then the connection is cut. A
+    /// statement that still runs goes on until the server notices; `client_connection_check_interval` on the server, or
+    /// `statement_timeout` in the tenant's settings, bounds that.
+    pub fn release_timeout(mut self, limit: Duration) -> Self {
+        self.settings.release_timeout = limit;
+        self
+    }
     /// The resolver. Opens nothing, starts nothing.
     pub fn build(mut self) -> PooledResolver {
         let settings = &mut self.settings;
@@ -113,6 +124,9 @@ impl PooledResolverBuilder {
 }
 
 impl Settings {
+    pub(super) fn handover(&self) -> Handover {
+        Handover { discard: self.discard, ping_after: self.ping_after, release_timeout: self.release_timeout }
+    }
     pub(super) fn limits(&self, budget: u32) -> Limits {
         Limits { budget, gate: self.opening, acquire: self.acquire_timeout }
     }

@@ -135,7 +135,7 @@ impl Shared {
         let new = || {
             Arc::new_cyclic(|me| {
                 Server::new(
-                    PgOpener::new(me.clone(), self.settings.discard, self.settings.ping_after),
+                    PgOpener::new(me.clone(), self.settings.handover()),
                     self.settings.limits(self.budget.load(Relaxed)),
                 )
             })
