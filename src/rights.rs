@@ -56,6 +56,12 @@
 //!   every tenant's login can enter these two. What it makes there is removed before it is dropped. `close_shared(true)`
 //!   closes them; the report of `set_up` says what stayed
 //!   open and why.
+//! - A login may fill the lock table of its server with advisory locks (`SELECT pg_advisory_lock(n)` for very many `n`). The
+//!   table belongs to all databases of the server; statements of other tenants and of the provisioner then fail with 53200
+//!   until the session that holds the locks ends. An operation that meets it is tried again. End the session by hand, as a
+//!   superuser or with `pg_signal_backend` (`SELECT pid, count(*) FROM pg_locks WHERE locktype = 'advisory' GROUP BY pid`
+//!   shows it), suspend the tenant, or raise `max_locks_per_transaction`, which only makes it take longer. Tenants that run
+//!   SQL of their own belong on a server of their own.
 //! - A login may fill the queue of notifications of its server. If the landlord lives there too, its notifications are left
 //!   out from then on, and nodes see changes by polling, within seconds
 //!   ([`Builder::change_poll_interval`](crate::Builder::change_poll_interval)).
@@ -63,6 +69,21 @@
 //!   to run programs on the server. Use 16 or later, or a server of its own.
 //! - A backup of the landlord that was taken before a purge holds the tenant's sealed records, and the keys open them; the
 //!   login and the database that they opened are gone.
+//!
+//! # Connections
+//!
+//! Each tenant's login has a CONNECTION LIMIT: [`max_connections_per_tenant`](crate::Builder::max_connections_per_tenant) ×
+//! [`max_nodes`](crate::Builder::max_nodes) + 3. Beyond it the server answers 53300, and a handle says
+//! [`AcquireError::LoginLimit`](crate::pool::AcquireError). The limit is set when a login is made, and looked at again by
+//! `set_up`, by each rotation and daily by [`Tenantry::run`](crate::Tenantry::run)
+//! ([`limit_logins`](crate::servers::Servers::limit_logins)). The limits of all tenants together may exceed the server's
+//! `max_connections`: the limit keeps one tenant from using up the server, not many at once.
+//!
+//! On 16 and later the provisioner comes into a full server all the same, if a DBA has set `reserved_connections` (3, say;
+//! it is 0 by default) and the admin role has `pg_use_reserved_connections`, which `set_up` grants where it may. On 15
+//! there is no such role: while strangers or many tenants together hold every connection, nobody but a superuser comes in,
+//! and an operation (a suspension, too) is tried again until a connection is free. Keep `max_connections` there above what
+//! all nodes and all others may use.
 //!
 //! # The server's log
 //!

@@ -75,6 +75,8 @@ pub const UNDEFINED_TABLE: &str = "42P01";
 pub const DUPLICATE_DATABASE: &str = "42P04";
 /// 42710: the role exists.
 pub const DUPLICATE_OBJECT: &str = "42710";
+/// 53300: the server is full, or the login has all the sessions that it may have.
+pub const TOO_MANY_CONNECTIONS: &str = "53300";
 /// 42704: no such role.
 pub const UNDEFINED_OBJECT: &str = "42704";
 /// 3D000: no such database.

@@ -147,6 +147,13 @@ pub(crate) fn renew_login(login: &Login<'_>, admin: &RoleName) -> Ddl {
     ])
 }
 
+/// The sessions that a login may have; whether it may log in stays as it is. A second for the row's lock: a tenant can
+/// hold that of its own login.
+pub(crate) fn limit_login(login: &RoleName, limit: i32) -> Ddl {
+    let login = id(login);
+    Ddl::block([String::from("SET LOCAL lock_timeout = '1s'"), format!("ALTER ROLE {login} CONNECTION LIMIT {limit}")])
+}
+
 /// b6, as the migrator: no `IN SCHEMA`, so that it holds for schemas that migrations make later.
 pub(crate) fn defaults(app: &RoleName) -> Ddl {
     let app = id(app);

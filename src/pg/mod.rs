@@ -16,6 +16,7 @@ pub(crate) mod dependents;
 pub(crate) mod end;
 pub(crate) mod ensure;
 pub(crate) mod holders;
+pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod readback;
 pub(crate) mod refuse;

@@ -21,7 +21,8 @@ const HEAD: &str = "\
 \\set ON_ERROR_STOP on
 ";
 const OPTIONAL: &str = "\
--- A managed service may refuse these two: without them some sessions cannot be seen or ended.
+-- A managed service may refuse these, and 15 does not know the last one: without them some sessions cannot be seen or
+-- ended, and the provisioner cannot connect to a full server.
 \\set ON_ERROR_STOP off
 ";
 const ELSEWHERE: &str = "\\else\n\\echo The landlord is not on this server: nothing to close.\n";

@@ -79,10 +79,13 @@ async fn take_back(session: &mut PgConnection, admin: &RoleName) -> Result<(), C
 }
 
 /// Predefined roles, and what is not possible without each.
-pub(super) const OPTIONAL: [(&str, &str); 2] = [
+pub(super) const OPTIONAL: [(&str, &str); 3] = [
     ("pg_signal_backend", "sessions of the other provisioner login cannot be ended"),
     ("pg_read_all_stats", "what other roles' sessions do cannot be seen"),
+    (RESERVED, "the provisioner has no connection reserved for it: on a full server no tenant can be suspended"),
 ];
+/// It exists from 16 on, and has an effect where `reserved_connections` is set.
+const RESERVED: &str = "pg_use_reserved_connections";
 
 /// Rights that a managed service may refuse: each that was refused, with what is then not possible.
 pub(crate) async fn optional(session: &mut PgConnection, admin: &RoleName) -> Result<Vec<String>, ClusterError> {
@@ -90,6 +93,7 @@ pub(crate) async fn optional(session: &mut PgConnection, admin: &RoleName) -> Re
     for (group, without) in OPTIONAL {
         match ddl::grant_predefined(group, admin).execute(session).await {
             Ok(()) => {}
+            Err(e) if group == RESERVED && sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => {}
             Err(e) if sqlstate::is(&e, sqlstate::INSUFFICIENT_PRIVILEGE) => {
                 refused.push(format!("{group} was refused (42501): {without}"));
             }

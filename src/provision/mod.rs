@@ -54,7 +54,8 @@ pub struct Recipe {
     pub access: AppAccess,
     /// Whether the application's login may make temp tables; they let a tenant fill the disk.
     pub temp_tables: bool,
-    /// Sessions that one login may have; -1: no limit. 53300 beyond it.
+    /// Sessions that one login may have, of all nodes together; -1: no limit. 53300 beyond it. 43 by default: five
+    /// connections on each of eight nodes, and three more. Without a limit one tenant can use up its server.
     pub connection_limit: i32,
     /// How sessions of the application are set up.
     pub settings: ConnectionSettings,
@@ -77,7 +78,7 @@ impl Default for Recipe {
             migrations: None,
             access: AppAccess::App,
             temp_tables: false,
-            connection_limit: -1,
+            connection_limit: connection_limit(5, 8),
             settings: ConnectionSettings::default(),
             link_lifetime: Duration::from_secs(72 * 3600),
             admins: Arc::new(PgAdminStore::default()),
@@ -88,6 +89,11 @@ impl Default for Recipe {
             database_name: Arc::new(|_, tenant| format!("t_{}", tenant.as_uuid().simple())),
         }
     }
+}
+
+/// The pools of all nodes, and three more: a person with psql, and sessions that are about to end.
+pub(crate) fn connection_limit(per_tenant: u32, nodes: u32) -> i32 {
+    i32::try_from(per_tenant.saturating_mul(nodes).saturating_add(3)).unwrap_or(i32::MAX)
 }
 
 /// Makes tenants. It spawns nothing: dropping one of its futures is like the death of the process, and recovery goes on.

@@ -37,7 +37,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(30);
 pub struct AppLogin {
     /// What they may do.
     pub access: AppAccess,
-    /// Most sessions of each, of all nodes together; -1: any number.
+    /// Most sessions of each, of all nodes together; -1: any number. A rotation gives it to the old login too.
     pub connection_limit: i32,
 }
 impl AppLogin {

@@ -27,7 +27,7 @@ pub(super) struct Sealed {
     pub(super) login: RoleName,
     pub(super) generation: Generation,
     from: Generation,
-    old: RoleName,
+    pub(super) old: RoleName,
 }
 
 /// Why the old login is still there, if it is.

@@ -75,7 +75,9 @@ impl World {
         let ((verifier, _), rules) = (self.kept.as_ref().ok_or_else(none)?, self.login);
         let names = self.site.place().await?.names.clone();
         let hold = self.site.hold(run).await?;
-        hold.ensure_sealed(&names, &sealed.login, rules.access, rules.connection_limit, verifier).await
+        hold.ensure_sealed(&names, &sealed.login, rules.access, rules.connection_limit, verifier).await?;
+        // Also the old login, which may serve for as long as the grace. One that cannot be altered is about to go anyway.
+        hold.limit_logins(std::slice::from_ref(&sealed.old), rules.connection_limit).await.map(drop)
     }
 
     /// Whoever inherits what a login made by accident.

@@ -13,10 +13,12 @@ use sqlx::postgres::PgConnectOptions;
 use std::{fmt, sync::Arc};
 
 mod allow;
+mod limits;
 mod rotate;
 mod saga;
 mod set_up;
 mod steps;
+pub use limits::LimitReport;
 pub use set_up::SetUp;
 
 /// A server as a list shows it.
@@ -70,13 +72,14 @@ pub struct Servers {
     engine: Engine,
     landlord: PgPool,
     rotation: Arc<rotate::RotateServer>,
+    connection_limit: Option<i32>,
 }
 
 impl Servers {
     /// Over these stores; `landlord` is the pool whose database must not be locked to its host by a set-up.
     pub fn new(shop: Workshop, engine: Engine, landlord: PgPool) -> Self {
         let rotation = Arc::new(rotate::RotateServer::new(shop.clone()));
-        Self { shop, engine, landlord, rotation }
+        Self { shop, engine, landlord, rotation, connection_limit: None }
     }
 
     /// Makes the admin role, the provisioner's two logins and the maintenance database on a server, as its admin (a

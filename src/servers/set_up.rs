@@ -132,7 +132,7 @@ impl SetUp {
         let server = self.described().await?;
         let work = self.work(server.clone(), None);
         let outcome = self.drive(work.saga(SetUpStep::AFTER_SCRIPT)).await?;
-        self.report(&server.name, outcome).await
+        self.report_limited(&server.name, outcome).await
     }
 
     async fn run(self) -> Result<SetUpReport, SetUpError> {
@@ -141,7 +141,7 @@ impl SetUp {
         let admin = self.check(&server).await?;
         let work = self.work(server.clone(), Some(admin));
         let outcome = self.drive(work.saga(SetUpStep::WHOLE)).await?;
-        self.report(&server.name, outcome).await
+        self.report_limited(&server.name, outcome).await
     }
 
     fn work(&self, server: DatabaseServer, admin: Option<PgConnectOptions>) -> Work {
@@ -262,6 +262,18 @@ impl SetUp {
         let ended = end::workers(&mut session, &format!("tenantry/{id}/")).await;
         session::close(session).await;
         ended.map_err(|e| SetUpError::Landlord(StoreError::unavailable(e)))
+    }
+
+    /// Logins that an earlier version made have no limit, and other settings may count now.
+    async fn report_limited(&self, name: &ServerName, outcome: Outcome) -> Result<SetUpReport, SetUpError> {
+        let mut report = self.report(name, outcome).await?;
+        let limited = self.servers.limit_logins_of(Some(name)).await?;
+        if limited.left > 0 {
+            let kept =
+                format!("{} logins keep another CONNECTION LIMIT: see the log; it is tried again daily", limited.left);
+            report.left_open.push(kept);
+        }
+        Ok(report)
     }
 
     async fn report(&self, name: &ServerName, outcome: Outcome) -> Result<SetUpReport, SetUpError> {

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 use std::{future::Future, sync::atomic::Ordering, time::Duration};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 /// How often a node says that it lives, and looks for what dead workers left. A node counts as live for three beats.
 const BEAT: Duration = Duration::from_secs(5);
@@ -17,6 +17,11 @@ const BEAT: Duration = Duration::from_secs(5);
 const FOLLOWED: usize = 32;
 /// How often it asks for its part of the connections, if they are divided.
 const DIVIDE: Duration = Duration::from_secs(1);
+
+/// How often every login's connection limit is looked at: a person may change one at any time, and that is no haste.
+const LIMITS: Duration = Duration::from_secs(24 * 3600);
+/// The first time comes after the start, when a deploy has settled.
+const FIRST_LIMITS: Duration = Duration::from_secs(60);
 
 /// Something that a readiness probe should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,6 +65,7 @@ impl Tenantry {
                 () = this.retires() => {}
                 () = this.tells() => {}
                 _ = this.inner.link_events.write_to(&*this.inner.shop.tokens) => {}
+                () = this.limits_logins() => {}
                 () = this.hears() => {}
                 () = this.divides(node.id) => {}
             }
@@ -109,6 +115,20 @@ impl Tenantry {
                 Ok(report) if report != Default::default() => tracing::info!(?report, "retired logins"),
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "logins that wait to be dropped were not looked at"),
+            }
+        }
+    }
+
+    /// Logins that an older node has made, or that a person has altered.
+    async fn limits_logins(&self) {
+        let mut look = interval_at(Instant::now() + FIRST_LIMITS, LIMITS);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            match self.inner.servers.limit_logins().await {
+                Ok(report) if report.changed + report.left > 0 => tracing::info!(?report, "connection limits"),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "connection limits of logins were not looked at"),
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::lifecycle::Lifecycle;
 use crate::migrate::Migration;
 use crate::nodes::{Node, PgNodes};
 use crate::placement::{Candidate, Newcomer};
-use crate::provision::{Provisioner, Recipe};
+use crate::provision::{Provisioner, Recipe, connection_limit};
 use crate::registry::{self, PgTenantRegistry, RegistryWriter};
 use crate::rekey::Rekey;
 use crate::resolver::{ConnectionResolver, PooledResolver};
@@ -35,6 +35,7 @@ pub struct Builder {
     workers: usize,
     max_connections: u32,
     max_connections_per_tenant: u32,
+    max_nodes: u32,
     share_connections: bool,
     require_head: bool,
     acquire_timeout: Duration,
@@ -54,6 +55,7 @@ impl Builder {
             workers: 8,
             max_connections: 90,
             max_connections_per_tenant: 5,
+            max_nodes: 8,
             share_connections: false,
             require_head: false,
             acquire_timeout: Duration::from_secs(10),
@@ -150,6 +152,17 @@ impl Builder {
         self.max_connections_per_tenant = n;
         self
     }
+    /// Most nodes that run at once, those of a rolling deploy counted twice; 8 by default, which is four nodes and four that
+    /// replace them. PostgreSQL itself limits each tenant's login to
+    /// [`max_connections_per_tenant`](Self::max_connections_per_tenant) × `max_nodes` + 3 sessions (43 by default; three
+    /// are for a person with psql and for connections that are about to close), so that a tenant whose password leaks, or
+    /// who runs SQL of its own, cannot use up the server. With more nodes than this a tenant may be refused with
+    /// [`AcquireError::LoginLimit`](crate::pool::AcquireError). A change reaches the logins that exist by the next
+    /// [`set_up`](Servers::set_up), or within a day while a node [`run`](Tenantry::run)s.
+    pub fn max_nodes(mut self, n: u32) -> Self {
+        self.max_nodes = n;
+        self
+    }
     /// How long a query waits for a connection; 10 s by default.
     pub fn acquire_timeout(mut self, limit: Duration) -> Self {
         self.acquire_timeout = limit;
@@ -228,6 +241,7 @@ impl Builder {
             ("workers", self.workers >= 1, "must be at least 1"),
             ("max_connections", self.max_connections >= 1, "must be at least 1"),
             ("max_connections_per_tenant", self.max_connections_per_tenant >= 1, "must be at least 1"),
+            ("max_nodes", self.max_nodes >= 1, "must be at least 1"),
             ("change_poll_interval", POLL_RANGE.contains(&self.change_poll_interval), "must be from 100 ms to 1 min"),
             ("backoff", self.settings.backoff <= self.settings.backoff_limit, "must not exceed its limit"),
         ];
@@ -251,7 +265,13 @@ impl Builder {
         }
     }
 
-    fn assemble(self, vault: Arc<dyn VaultWriter>) -> Tenantry {
+    fn connection_limit(&self) -> i32 {
+        connection_limit(self.max_connections_per_tenant.min(self.max_connections), self.max_nodes)
+    }
+
+    fn assemble(mut self, vault: Arc<dyn VaultWriter>) -> Tenantry {
+        let limit = self.connection_limit();
+        self.recipe.connection_limit = limit;
         let own = Arc::new(PgTenantRegistry::new(self.landlord.clone()));
         // The landlord's own tables share the operations' epochs; only a host's stores must be told of a takeover.
         let mut fences: Vec<Arc<dyn Fence>> = vec![];
@@ -268,10 +288,11 @@ impl Builder {
         let engine = Engine::new(journal.clone(), fences, self.settings, stop.clone());
         let (link_lifetime, head) = (self.recipe.link_lifetime, self.recipe.migrations);
         let migration = Migration::new(shop.clone(), engine.clone(), self.recipe.migrations);
-        let login = AppLogin::new(self.recipe.access, self.recipe.connection_limit);
+        let login = AppLogin::new(self.recipe.access, limit);
         let rotation = Rotation::new(shop.clone(), engine.clone(), login);
         let rekey = Rekey::new(shop.clone(), engine.clone());
         let servers = Servers::new(shop.clone(), engine.clone(), self.landlord.clone());
+        let servers = servers.with_connection_limit(limit);
         let setup = Setup::new(shop.clone(), engine.clone(), login, self.recipe.admins.clone(), FORM);
         let provisioner = Provisioner::new(shop.clone(), engine.clone(), self.recipe);
         let lifecycle = Lifecycle::new(shop.clone(), engine.clone(), login.access);
@@ -287,6 +308,7 @@ impl Builder {
             .max_connections(self.max_connections)
             .max_connections_per_tenant(self.max_connections_per_tenant)
             .acquire_timeout(self.acquire_timeout)
+            .count_sessions(Arc::new(shop.clone()))
             .build();
         let shared = self.share_connections && self.resolver.is_none();
         if shared {

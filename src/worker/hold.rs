@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 mod clean;
+mod limits;
 mod open;
 mod refuse;
 mod remove;

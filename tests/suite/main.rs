@@ -26,6 +26,7 @@ mod lanes;
 mod language;
 mod leases;
 mod lifecycle;
+mod limits;
 mod migrate;
 mod notifications;
 mod obstacles;

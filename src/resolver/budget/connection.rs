@@ -2,7 +2,9 @@
 //! [`PoolConnection`] can be handed out and finds its way back.
 use super::away::Away;
 use super::engine::{Key, SlotId};
+use super::refusal::Refusals;
 use super::server::{Lease, Opener, Server};
+use crate::pg::limits::CountSessions;
 use crate::resolver::clock::rough;
 use crate::tenant::TenantId;
 use crate::yields;
@@ -13,7 +15,7 @@ use std::io::ErrorKind;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::Instrument;
@@ -50,6 +52,7 @@ pub(crate) struct Handover {
 pub(crate) struct PgOpener {
     server: Weak<PgServer>,
     handover: Handover,
+    refusals: Refusals,
     next: AtomicU64,
     /// Raised by each error of a connection: whatever was idle then is asked before it is used.
     doubts: AtomicU64,
@@ -78,8 +81,9 @@ impl Drop for Conn {
 }
 
 impl PgOpener {
-    pub(crate) fn new(server: Weak<PgServer>, handover: Handover) -> Self {
-        Self { server, handover, next: AtomicU64::new(0), doubts: AtomicU64::new(0), away: Away::default() }
+    pub(crate) fn new(server: Weak<PgServer>, handover: Handover, counts: Option<Arc<dyn CountSessions>>) -> Self {
+        let (next, doubts, away) = Default::default();
+        Self { server, handover, refusals: Refusals::new(counts), next, doubts, away }
     }
 
     /// Whether a connection needs no question before it is used.
@@ -100,6 +104,7 @@ impl Opener for PgOpener {
 
     async fn open(&self, target: &Target, slot: SlotId, limit: Duration) -> Result<Box<Conn>, sqlx::Error> {
         let id = self.next.fetch_add(1, Relaxed);
+        let began = Instant::now();
         let (server, handover) = (self.server.clone(), self.handover);
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -119,7 +124,17 @@ impl Opener for PgOpener {
             })
             .connect_lazy_with(target.options.clone());
         // The deadline is the caller's: sqlx's own pool asks a server that is starting or full again until then.
-        let held = yields::fewer(pool.acquire()).await?;
+        let reserve = self.refusals.reserve(limit);
+        let held = match timeout(limit - reserve, yields::fewer(pool.acquire())).await {
+            Ok(held) => held?,
+            Err(_) => {
+                let refused = self.refusals.login_limit(target.tenant, &target.options, began.elapsed(), reserve);
+                match refused.await {
+                    Some(error) => return Err(error.into()),
+                    None => yields::fewer(pool.acquire()).await?,
+                }
+            }
+        };
         Ok(self.conn(id, target.tenant, pool, Some(held)))
     }
 

@@ -2,6 +2,7 @@
 mod away;
 mod connection;
 mod engine;
+mod refusal;
 #[cfg(test)]
 mod schedules;
 mod server;

@@ -42,6 +42,22 @@ pub enum AcquireError {
         /// For how long.
         waited: Duration,
     },
+    /// The tenant's login has all the sessions that its CONNECTION LIMIT allows, those of all nodes and of everybody else
+    /// who has its password counted. Rotate the login if a stranger holds them; raise
+    /// [`Builder::max_nodes`](crate::Builder::max_nodes) if the nodes themselves do.
+    #[error(
+        "waited {waited:?} for a connection: the tenant's login has {sessions} sessions and its CONNECTION LIMIT is \
+         {limit}; see pg_stat_activity for who holds them, then rotate the login or raise max_nodes"
+    )]
+    #[non_exhaustive]
+    LoginLimit {
+        /// For how long.
+        waited: Duration,
+        /// The limit.
+        limit: i32,
+        /// The sessions when they were counted.
+        sessions: i64,
+    },
     /// The handle's connections were closed or its login was refused, and the tenant does not resolve any more: it was
     /// suspended, say.
     #[error("the tenant's connections do not open again")]
@@ -62,7 +78,9 @@ impl AcquireError {
     /// `Some`: the same may succeed, not before this.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Budget { .. } | Self::Gate { .. } | Self::Server { .. } => Some(Duration::from_secs(1)),
+            Self::Budget { .. } | Self::Gate { .. } | Self::Server { .. } | Self::LoginLimit { .. } => {
+                Some(Duration::from_secs(1))
+            }
             Self::Refused(error) => error.retry_after(),
             Self::Closed => None,
         }
@@ -82,9 +100,10 @@ impl AcquireError {
 impl From<AcquireError> for sqlx::Error {
     fn from(error: AcquireError) -> Self {
         let kind = match error {
-            AcquireError::Budget { .. } | AcquireError::Gate { .. } | AcquireError::Server { .. } => {
-                ErrorKind::TimedOut
-            }
+            AcquireError::Budget { .. }
+            | AcquireError::Gate { .. }
+            | AcquireError::Server { .. }
+            | AcquireError::LoginLimit { .. } => ErrorKind::TimedOut,
             AcquireError::Refused(_) => ErrorKind::PermissionDenied,
             AcquireError::Closed => ErrorKind::NotConnected,
         };

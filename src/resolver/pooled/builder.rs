@@ -1,4 +1,5 @@
 use super::{PooledResolver, Shared};
+use crate::pg::limits::CountSessions;
 use crate::registry::TenantRegistry;
 use crate::resolver::budget::{Handover, Limits};
 use crate::vault::CredentialVault;
@@ -26,6 +27,7 @@ pub(super) struct Settings {
     pub(super) drain_timeout: Duration,
     pub(super) release_timeout: Duration,
     pub(super) head: Option<&'static Migrator>,
+    pub(super) counts: Option<Arc<dyn CountSessions>>,
 }
 
 impl PooledResolverBuilder {
@@ -42,6 +44,7 @@ impl PooledResolverBuilder {
             drain_timeout: Duration::from_secs(10),
             release_timeout: Duration::from_secs(30),
             head: None,
+            counts: None,
         };
         Self { registry, vault, settings }
     }
@@ -113,6 +116,11 @@ impl PooledResolverBuilder {
     /// `statement_timeout` in the tenant's settings, bounds that.
     pub fn release_timeout(mut self, limit: Duration) -> Self {
         self.settings.release_timeout = limit;
+        self
+    }
+    /// Who counts the sessions of a login that the server refuses another one.
+    pub(crate) fn count_sessions(mut self, counts: Arc<dyn CountSessions>) -> Self {
+        self.settings.counts = Some(counts);
         self
     }
     /// The resolver. Opens nothing, starts nothing.

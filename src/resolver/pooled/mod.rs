@@ -135,7 +135,7 @@ impl Shared {
         let new = || {
             Arc::new_cyclic(|me| {
                 Server::new(
-                    PgOpener::new(me.clone(), self.settings.handover()),
+                    PgOpener::new(me.clone(), self.settings.handover(), self.settings.counts.clone()),
                     self.settings.limits(self.budget.load(Relaxed)),
                 )
             })

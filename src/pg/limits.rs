@@ -1,0 +1,82 @@
+//! CONNECTION LIMIT of logins: how many sessions each may have, over all nodes.
+//!
+//! Used by `LockedSession` (`worker::Hold`) on the provisioner's session. Only what differs is altered, and LOGIN or
+//! NOLOGIN is never touched, so a suspended tenant stays suspended.
+use super::ddl;
+use crate::error::ClusterError;
+use crate::ident::RoleName;
+use crate::sqlstate;
+use crate::tenant::TenantId;
+use async_trait::async_trait;
+use sqlx::{FromRow, PgConnection};
+
+/// The limit of a login, and the sessions that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
+pub(crate) struct LoginSessions {
+    /// -1: no limit.
+    pub(crate) limit: i32,
+    pub(crate) sessions: i64,
+}
+
+impl LoginSessions {
+    /// Whether the server refuses this login another session because of its own limit.
+    pub(crate) fn is_full(&self) -> bool {
+        self.limit >= 0 && self.sessions >= i64::from(self.limit)
+    }
+}
+
+/// Counts the sessions of a login, by another login than that.
+#[async_trait]
+pub(crate) trait CountSessions: Send + Sync + 'static {
+    /// `None`: it is not known.
+    async fn login_sessions(&self, tenant: TenantId, login: &str) -> Option<LoginSessions>;
+}
+
+/// Those of these logins that exist and have another limit.
+pub(crate) async fn differing<'a>(
+    session: &mut PgConnection, logins: &'a [RoleName], limit: i32,
+) -> Result<Vec<&'a RoleName>, ClusterError> {
+    const DIFFERING: &str = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1) AND rolconnlimit <> $2";
+    let names: Vec<&str> = logins.iter().map(|login| login.as_str()).collect();
+    let found = sqlx::query_scalar(DIFFERING).bind(names).bind(limit).fetch_all(session).await;
+    let found: Vec<String> = found.map_err(ClusterError::sql("reading connection limits"))?;
+    Ok(logins.iter().filter(|login| found.iter().any(|name| name == login.as_str())).collect())
+}
+
+/// Sets the limit of one login. `Some`: the server refused, for a reason that concerns this login alone (it is gone, its
+/// row is locked or was changed at this moment, it is not ours); the session is usable.
+///
+/// It waits a second at most: a tenant can hold the row of its own login locked.
+pub(crate) async fn set(
+    session: &mut PgConnection, login: &RoleName, limit: i32,
+) -> Result<Option<sqlx::Error>, ClusterError> {
+    match ddl::limit_login(login, limit).execute(session).await {
+        Ok(()) => Ok(None),
+        Err(error @ sqlx::Error::Database(_)) if !sqlstate::is_connection_lost(&error) => {
+            ddl::roll_back().run(session, "rolling back").await?;
+            Ok(Some(error))
+        }
+        Err(source) => Err(ClusterError::Sql { phase: "setting a connection limit", source }),
+    }
+}
+
+/// What a login may have and has; `None` if it does not exist.
+pub(crate) async fn sessions(session: &mut PgConnection, login: &str) -> Result<Option<LoginSessions>, ClusterError> {
+    const SESSIONS: &str = "SELECT r.rolconnlimit AS limit,
+        (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid) AS sessions
+        FROM pg_roles r WHERE r.rolname = $1";
+    let found = sqlx::query_as(SESSIONS).bind(login).fetch_optional(session).await;
+    found.map_err(ClusterError::sql("counting the sessions of a login"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn login_is_full_when_its_sessions_reach_its_limit() {
+        let is_full = |limit, sessions| LoginSessions { limit, sessions }.is_full();
+        assert!(is_full(43, 43) && is_full(0, 0));
+        assert!(!is_full(43, 42) && !is_full(-1, 10_000));
+    }
+}
