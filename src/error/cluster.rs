@@ -60,8 +60,10 @@ pub enum ClusterError {
         /// The admin role.
         admin: String,
     },
-    /// A session of the tenant holds the row of its own login locked, so that nothing can be refused to the login.
-    #[error("a session of the login {role:?} keeps its own role locked; it was told to end")]
+    /// A session holds the row of a login locked, so that the login gets no NOLOGIN and cannot be dropped.
+    #[error(
+        "another session keeps the role {role:?} locked, and was told to end if it is the tenant's; this is tried again"
+    )]
     #[non_exhaustive]
     LockedLogin {
         /// The login.

@@ -51,14 +51,18 @@ impl Hold {
         if !grace.is_zero() {
             self.drained(login, grace, standbys).await?;
         }
+        let mut is_locked = false;
         if grace.is_zero() {
-            self.refuse_all(names, &[login]).await?;
+            is_locked = !self.refuse_all(names, &[login]).await?.locked.is_empty();
         } else if !refuse::forbid_new_sessions(&mut self.session, login, &self.ownership).await? {
             return Ok(Retired::Dropped);
         }
         if readback::can_enter(&mut self.session, &names.database, login).await? {
             let (database, roles) = (names.database.to_string(), login.to_string());
             return Err(ClusterError::StillOpen { database, roles }.into());
+        }
+        if is_locked {
+            return Ok(Retired::Left(ClusterError::LockedLogin { role: login.to_string() }.into()));
         }
         match self.drop_retired(names, login, heir, grace, standbys).await {
             Ok(()) => Ok(Retired::Dropped),
