@@ -81,7 +81,7 @@
 //!
 //! On 16 and later the provisioner comes into a full server all the same, if a DBA has set `reserved_connections` (3, say;
 //! it is 0 by default) and the admin role has `pg_use_reserved_connections`, which `set_up` grants where it may. On 15
-//! there is no such role: while strangers or many tenants together hold every connection, nobody but a superuser comes in,
+//! there is no such role: while strangers or many tenants together hold every connection, only a superuser comes in,
 //! and an operation (a suspension, too) is tried again until a connection is free. Keep `max_connections` there above what
 //! all nodes and all others may use.
 //!

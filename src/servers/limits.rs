@@ -1,7 +1,7 @@
 //! Reconciles the CONNECTION LIMIT of every login with what this installation says.
 //!
 //! `set_up` runs it for its server, [`Tenantry::run`](crate::Tenantry::run) once a day for all. A login without a limit
-//! lets one tenant take every connection of its server, and then nobody can suspend it.
+//! lets one tenant take every connection of its server, and then it cannot be suspended.
 use super::Servers;
 use crate::database::{DatabaseServer, DatabaseUser, ServerStatus, UserStatus};
 use crate::error::{StepError, StoreError};

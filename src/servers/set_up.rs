@@ -132,7 +132,7 @@ impl SetUp {
         let server = self.described().await?;
         let work = self.work(server.clone(), None);
         let outcome = self.drive(work.saga(SetUpStep::AFTER_SCRIPT)).await?;
-        self.report_limited(&server.name, outcome).await
+        self.report_and_limit_logins(&server.name, outcome).await
     }
 
     async fn run(self) -> Result<SetUpReport, SetUpError> {
@@ -141,7 +141,7 @@ impl SetUp {
         let admin = self.check(&server).await?;
         let work = self.work(server.clone(), Some(admin));
         let outcome = self.drive(work.saga(SetUpStep::WHOLE)).await?;
-        self.report_limited(&server.name, outcome).await
+        self.report_and_limit_logins(&server.name, outcome).await
     }
 
     fn work(&self, server: DatabaseServer, admin: Option<PgConnectOptions>) -> Work {
@@ -265,7 +265,7 @@ impl SetUp {
     }
 
     /// Logins that an earlier version made have no limit, and other settings may count now.
-    async fn report_limited(&self, name: &ServerName, outcome: Outcome) -> Result<SetUpReport, SetUpError> {
+    async fn report_and_limit_logins(&self, name: &ServerName, outcome: Outcome) -> Result<SetUpReport, SetUpError> {
         let mut report = self.report(name, outcome).await?;
         let limited = self.servers.limit_logins_of(Some(name)).await?;
         if limited.left > 0 {

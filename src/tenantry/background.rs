@@ -18,7 +18,7 @@ const FOLLOWED: usize = 32;
 /// How often it asks for its part of the connections, if they are divided.
 const DIVIDE: Duration = Duration::from_secs(1);
 
-/// How often every login's connection limit is looked at: a person may change one at any time, and that is no haste.
+/// How often every login's connection limit is reconciled: a wrong one does no harm within a day.
 const LIMITS: Duration = Duration::from_secs(24 * 3600);
 /// The first time comes after the start, when a deploy has settled.
 const FIRST_LIMITS: Duration = Duration::from_secs(60);
@@ -65,7 +65,7 @@ impl Tenantry {
                 () = this.retires() => {}
                 () = this.tells() => {}
                 _ = this.inner.link_events.write_to(&*this.inner.shop.tokens) => {}
-                () = this.limits_logins() => {}
+                () = this.limit_loop() => {}
                 () = this.hears() => {}
                 () = this.divides(node.id) => {}
             }
@@ -120,7 +120,7 @@ impl Tenantry {
     }
 
     /// Logins that an older node has made, or that a person has altered.
-    async fn limits_logins(&self) {
+    async fn limit_loop(&self) {
         let mut look = interval_at(Instant::now() + FIRST_LIMITS, LIMITS);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

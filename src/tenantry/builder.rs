@@ -156,9 +156,9 @@ impl Builder {
     /// replace them. PostgreSQL itself limits each tenant's login to
     /// [`max_connections_per_tenant`](Self::max_connections_per_tenant) × `max_nodes` + 3 sessions (43 by default; three
     /// are for a person with psql and for connections that are about to close), so that a tenant whose password leaks, or
-    /// who runs SQL of its own, cannot use up the server. With more nodes than this a tenant may be refused with
+    /// that runs SQL of its own, cannot use up the server. With more nodes than this a tenant may be refused with
     /// [`AcquireError::LoginLimit`](crate::pool::AcquireError). A change reaches the logins that exist by the next
-    /// [`set_up`](Servers::set_up), or within a day while a node [`run`](Tenantry::run)s.
+    /// [`set_up`](Servers::set_up), or within a day while a node [`run`](Tenantry::run)s. All nodes need the same value.
     pub fn max_nodes(mut self, n: u32) -> Self {
         self.max_nodes = n;
         self
@@ -169,8 +169,8 @@ impl Builder {
         self
     }
     /// How often this node, while it [`run`](Tenantry::run)s, reads which tenants other nodes have changed; 2 s by default,
-    /// from 100 ms to 1 min. Notifications tell a change within milliseconds, but every database of the landlord's cluster
-    /// shares one queue for them, and a full queue tells nothing. With 2 s a suspension shows on every node within five.
+    /// from 100 ms to 1 min. Notifications report a change within milliseconds, but every database of the landlord's cluster
+    /// shares one queue for them, and a full queue delivers nothing. With 2 s a suspension shows on every node within five.
     pub fn change_poll_interval(mut self, every: Duration) -> Self {
         self.change_poll_interval = every;
         self
@@ -360,7 +360,7 @@ fn background(landlord: &sqlx::PgPool) -> sqlx::PgPool {
     pool.acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options)
 }
 
-/// A read takes about a millisecond; answers count for a minute while changes are told.
+/// A read takes about a millisecond; answers count for a minute while changes are reported.
 const POLL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 /// For how long the password form is good to which a credentials link leads.
 const FORM: Duration = Duration::from_secs(3600);

@@ -27,7 +27,7 @@ async fn server(settings: &[(&str, &str)]) -> Option<&'static TestServer> {
 }
 
 /// As many sessions as the server gives to this login, and why it gives no more.
-async fn as_many_as_possible(login: &PgConnectOptions) -> (Vec<PgConnection>, sqlx::Error) {
+async fn open_all_sessions(login: &PgConnectOptions) -> (Vec<PgConnection>, sqlx::Error) {
     let mut sessions = vec![];
     loop {
         match login.connect().await {
@@ -49,7 +49,7 @@ async fn alter(harness: &Harness, login: &str, limit: i32) {
     auditor::superuser(harness).await.execute(alter).await.unwrap();
 }
 
-async fn provisioned(tenantry: &Tenantry, slug: &str) -> String {
+async fn provision(tenantry: &Tenantry, slug: &str) -> String {
     tenantry.provision(slug).await.unwrap();
     auditor::login(tenantry, slug).await.get_username().to_owned()
 }
@@ -62,7 +62,7 @@ async fn hostile_tenant_cannot_use_up_its_server() {
     for slug in ["hostile", "acme"] {
         tenantry.provision(slug).await.unwrap();
     }
-    let (mut sessions, refused) = as_many_as_possible(&auditor::login(&tenantry, "hostile").await).await;
+    let (mut sessions, refused) = open_all_sessions(&auditor::login(&tenantry, "hostile").await).await;
     assert_eq!((code(&refused).as_str(), sessions.len()), ("53300", LIMIT as usize), "{refused:?}");
 
     let acme = tenantry.resolve("acme").await.unwrap();
@@ -83,7 +83,7 @@ async fn hostile_tenant_cannot_use_up_its_server() {
     error.expect("the other tenant still works");
 }
 
-/// On a server that somebody else has filled, before 16 nobody but a superuser comes in.
+/// Before 16 only a superuser can connect to a server that another role has filled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn suspend_uses_reserved_connections_when_the_server_is_full() {
     if TestServer::shared().await.unwrap().version_num() < 160_000 {
@@ -95,7 +95,7 @@ async fn suspend_uses_reserved_connections_when_the_server_is_full() {
     tenantry.provision("acme").await.unwrap();
     tenantry.resolve("acme").await.unwrap().execute("SELECT 1").await.unwrap();
     let stranger = server.create_database("stranger").await.unwrap();
-    let (_sessions, refused) = as_many_as_possible(&stranger.options()).await;
+    let (_sessions, refused) = open_all_sessions(&stranger.options()).await;
     assert_eq!(code(&refused), "53300", "the server is full: {refused:?}");
     tenantry.suspend("acme").await.expect("the provisioner has connections of its own");
 }
@@ -104,7 +104,7 @@ async fn suspend_uses_reserved_connections_when_the_server_is_full() {
 async fn limit_logins_alters_what_differs_and_opens_no_suspended_login() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(small).await.unwrap();
-    let (acme, asleep) = (provisioned(&tenantry, "acme").await, provisioned(&tenantry, "asleep").await);
+    let (acme, asleep) = (provision(&tenantry, "acme").await, provision(&tenantry, "asleep").await);
     tenantry.suspend("asleep").await.unwrap();
     assert_eq!(login_of(&harness, &acme).await, (LIMIT, true), "as it was made");
     let report = tenantry.servers().limit_logins().await.unwrap();
@@ -127,7 +127,7 @@ async fn limit_logins_alters_what_differs_and_opens_no_suspended_login() {
 async fn limit_logins_leaves_a_login_whose_row_is_locked_and_goes_on_with_the_others() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(small).await.unwrap();
-    let (acme, hostile) = (provisioned(&tenantry, "acme").await, provisioned(&tenantry, "hostile").await);
+    let (acme, hostile) = (provision(&tenantry, "acme").await, provision(&tenantry, "hostile").await);
     for login in [&acme, &hostile] {
         alter(&harness, login, -1).await;
     }
@@ -146,7 +146,7 @@ async fn limit_logins_leaves_a_login_whose_row_is_locked_and_goes_on_with_the_ot
 async fn rotation_limits_the_new_login_and_the_old_one() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(small).await.unwrap();
-    let old = provisioned(&tenantry, "acme").await;
+    let old = provision(&tenantry, "acme").await;
     alter(&harness, &old, -1).await;
     let in_use = auditor::login(&tenantry, "acme").await.connect().await.unwrap();
     let rotation = tokio::spawn({

@@ -13,7 +13,7 @@ use tenantry::{TenantId, Tenantry, sqlx};
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(20);
-/// What the crate promises for a change that no notification tells.
+/// What the crate promises for a change without a notification.
 const PROMISED: Duration = Duration::from_secs(5);
 
 /// A server of its own: the queue is the whole cluster's. From 17 on it can be made small enough to be filled. Before it
@@ -64,7 +64,7 @@ async fn usage(session: &mut PgConnection) -> f64 {
 }
 
 /// Until this node listens and has read the table of changes: its answers count for a minute from then on.
-async fn is_told(landlord: &PgPool) {
+async fn wait_until_followed(landlord: &PgPool) {
     const BUSY: &str = "SELECT count(DISTINCT left(query, 6)) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'tenantry background'
           AND (query LIKE 'LISTEN%' OR (query LIKE '%tenant_changes%' AND state = 'idle'))";
@@ -90,7 +90,7 @@ async fn suspend_and_provision_succeed_and_other_nodes_see_it_when_the_notificat
         here.provision(slug).await.unwrap();
     }
     let running = tokio::spawn(there.run(std::future::pending::<()>()));
-    is_told(harness.landlord()).await;
+    wait_until_followed(harness.landlord()).await;
     there.resolve("acme").await.expect("it is active, and cached for a minute");
 
     let listener = flood(&auditor::login(&here, "hostile").await, full).await;
@@ -115,7 +115,7 @@ async fn suspend_and_provision_succeed_and_other_nodes_see_it_when_the_notificat
         }
     })
     .await
-    .expect("the nodes free the queue once the tenant has gone, without anybody's help");
+    .expect("the nodes free the queue once the tenant has gone, without help");
     there.close().await;
     running.await.unwrap().unwrap();
 }
@@ -132,7 +132,7 @@ async fn change_trigger_leaves_the_notification_out_when_the_queue_fills_up() {
     rename(harness.landlord(), acme).await;
     listener.close().await.unwrap();
     if can_be_full(harness.server()) {
-        // The flood has failed, so the server has told no listener to read on.
+        // The flood has failed, so the server has woken no listener.
         heard.unlisten_all().await.unwrap();
         heard.listen("tenantry_changes").await.unwrap();
     }
@@ -145,8 +145,8 @@ async fn change_trigger_leaves_the_notification_out_when_the_queue_fills_up() {
     .await
     .expect("the queue is emptied");
     rename(harness.landlord(), hostile).await;
-    let told = timeout(SOON, heard.recv()).await.expect("a notification").unwrap();
-    assert_eq!(told.payload(), hostile.to_string(), "the change under a full queue was not notified");
+    let first = timeout(SOON, heard.recv()).await.expect("a notification").unwrap();
+    assert_eq!(first.payload(), hostile.to_string(), "the change under a full queue was not notified");
     const ROWS: &str = "SELECT count(*) FROM tenantry.tenant_changes WHERE tenant_id = $1 AND txid =
         (SELECT max(txid) FROM tenantry.tenant_changes WHERE tenant_id = $1)";
     for tenant in [acme, hostile] {
@@ -190,9 +190,9 @@ async fn domain_that_moves_to_another_tenant_reports_both() {
     heard.listen("tenantry_changes").await.unwrap();
     const MOVE: &str = "UPDATE tenantry.tenant_domains SET tenant_id = $1";
     sqlx::query(MOVE).bind(to.as_uuid()).execute(harness.landlord()).await.unwrap();
-    let mut told = vec![];
+    let mut reported = vec![];
     for _ in 0..2 {
-        told.push(timeout(SOON, heard.recv()).await.expect("two notifications").unwrap().payload().to_owned());
+        reported.push(timeout(SOON, heard.recv()).await.expect("two notifications").unwrap().payload().to_owned());
     }
-    assert_eq!(told, [to.to_string(), from.to_string()]);
+    assert_eq!(reported, [to.to_string(), from.to_string()]);
 }

@@ -47,25 +47,25 @@ impl PgChanges {
         Self { landlord, poll: POLL }
     }
 
-    /// How often the table of changes is read, for changes that no notification tells; 2 s by default, so that a node
+    /// How often the table of changes is read, for changes without a notification; 2 s by default, so that a node
     /// knows of each change within five. Zero counts as one millisecond.
     pub fn poll_every(self, poll: Duration) -> Self {
         Self { poll: poll.max(Duration::from_millis(1)), ..self }
     }
 
     /// All changes from now on; never ends. It begins with [`Change::Missed`] once it listens and reads the table of
-    /// changes, and says so again each time that one of the two has failed in between. A change may be told twice: by its
-    /// notification, and by the next read.
+    /// changes, and repeats that each time that one of the two has failed in between. A change may be reported twice: by
+    /// its notification, and by the next read.
     ///
     /// A connection that is silent is asked whether it lives every 5 s, so that one that is half open is found within 10.
     ///
     /// # Cancel safety
     /// Dropping the stream closes the connection.
     pub fn follow(&self) -> BoxStream<'static, Change> {
-        let events = stream::select(heard(self.landlord.clone()), read(self.landlord.clone(), self.poll));
-        let told =
+        let events = stream::select(listened(self.landlord.clone()), polled(self.landlord.clone(), self.poll));
+        let changes =
             events.scan(State::default(), |state, event| std::future::ready(Some(stream::iter(state.after(event)))));
-        Box::pin(told.flatten())
+        Box::pin(changes.flatten())
     }
 }
 
@@ -77,7 +77,7 @@ enum Event {
     Everything,
 }
 
-/// Which of the two sources work. Changes are told only while both do.
+/// Which of the two sources work. The stream is complete only while both do.
 #[derive(Default)]
 struct State {
     listens: bool,
@@ -86,14 +86,14 @@ struct State {
 
 impl State {
     fn after(&mut self, event: Event) -> Vec<Change> {
-        let told = self.listens && self.reads;
+        let was_complete = self.listens && self.reads;
         match event {
             Event::Changed(tenants) => return tenants.into_iter().map(Change::Tenant).collect(),
-            Event::Everything => return if told { vec![Change::Missed] } else { vec![] },
+            Event::Everything => return if was_complete { vec![Change::Missed] } else { vec![] },
             Event::Listens(works) => self.listens = works,
             Event::Reads(works) => self.reads = works,
         }
-        match (told, self.listens && self.reads) {
+        match (was_complete, self.listens && self.reads) {
             (false, true) => vec![Change::Missed],
             (true, false) => vec![Change::Lost],
             _ => vec![],
@@ -102,7 +102,7 @@ impl State {
 }
 
 /// By LISTEN; a lost connection is opened again.
-fn heard(landlord: PgPool) -> BoxStream<'static, Event> {
+fn listened(landlord: PgPool) -> BoxStream<'static, Event> {
     Box::pin(async_stream::stream! {
         loop {
             match timeout(SILENCE * 2, listen(&landlord)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
@@ -122,7 +122,7 @@ fn heard(landlord: PgPool) -> BoxStream<'static, Event> {
 }
 
 /// By the table of changes.
-fn read(landlord: PgPool, every: Duration) -> impl Stream<Item = Event> + Send + 'static {
+fn polled(landlord: PgPool, every: Duration) -> impl Stream<Item = Event> + Send + 'static {
     async_stream::stream! {
         let mut polls = Polls::new(landlord);
         let mut tick = interval(every);
@@ -168,7 +168,7 @@ async fn next(listener: &mut PgListener) -> Option<TenantId> {
             Ok(_) => return None,
             Err(_) => {}
         }
-        match timeout(SILENCE, is_alive(listener)).await {
+        match timeout(SILENCE, check_listener(listener)).await {
             Ok(Ok(())) => {}
             _ => return None,
         }
@@ -177,8 +177,8 @@ async fn next(listener: &mut PgListener) -> Option<TenantId> {
 
 /// An answer shows that the connection lives. The server keeps each notification until every listener of the cluster has
 /// read it, and a transaction that failed because the queue is full wakes none: so on a queue that fills up the session
-/// stops listening and begins anew, from the queue's end. What is notified in between is in the table of changes.
-async fn is_alive(listener: &mut PgListener) -> Result<(), sqlx::Error> {
+/// stops listening and listens again, from the queue's end. The table of changes has what was notified in between.
+async fn check_listener(listener: &mut PgListener) -> Result<(), sqlx::Error> {
     let usage: f64 = sqlx::query_scalar("SELECT pg_notification_queue_usage()").fetch_one(&mut *listener).await?;
     if usage >= FULL {
         listener.unlisten_all().await?;
@@ -195,7 +195,7 @@ mod tests {
     fn state_reports_missed_and_lost_when_both_sources_work_and_when_one_fails() {
         let mut state = State::default();
         assert_eq!(state.after(Event::Listens(true)), []);
-        assert_eq!(state.after(Event::Everything), [], "nothing is told yet that could have been missed");
+        assert_eq!(state.after(Event::Everything), [], "nothing was reported yet that could have been missed");
         assert_eq!(state.after(Event::Reads(true)), [Change::Missed]);
         assert_eq!(state.after(Event::Reads(true)), []);
         assert_eq!(state.after(Event::Everything), [Change::Missed]);

@@ -1,6 +1,6 @@
 //! Reads the committed changes that no earlier read could see.
 //!
-//! [`PgChanges`](super::PgChanges) runs it beside LISTEN. A notification is fast and may be left out (see migration 3); a
+//! [`PgChanges`](super::PgChanges) runs it in parallel with LISTEN. A notification is fast and may be left out (see migration 3); a
 //! row of `tenantry.tenant_changes` is part of the change itself.
 //!
 //! Invariant: a change that was committed before a read began is reported by that read or by an earlier one. Each read
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 /// A read that takes longer counts as failed.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Rows stay for at least so many seconds after their commit. A node that was away for half of it reads everything anew.
+/// Rows stay for at least so many seconds after their commit. A node that was away for half of it reads everything again.
 const RETENTION: f64 = 600.0;
 /// Most tenants that one read names; above it everything counts as changed.
 const MOST: usize = 1000;

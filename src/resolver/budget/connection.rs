@@ -334,7 +334,7 @@ impl Checkout<'_> {
     }
 
     /// A statement has failed: an error of the server's own leaves the connection sound. After an error of the protocol
-    /// nobody knows what the session waits for (it may be the rest of a `COPY … FROM STDIN`), so it is closed at once.
+    /// the session may wait for anything (the rest of a `COPY … FROM STDIN`, say), so it is closed at once.
     pub(crate) fn failed(mut self, error: &sqlx::Error) {
         if crate::sqlstate::is_connection_lost(error) {
             // A message that sqlx does not expect says nothing about other connections.

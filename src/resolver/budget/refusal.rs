@@ -1,6 +1,6 @@
 //! Why a server lets a tenant in no longer: its login has all the sessions that it may have, or the server is full.
 //!
-//! Both are 53300, and only the message tells them apart, in the server's language. So the opener connects once more to
+//! Both are 53300, and only the message differs, in the server's language. So the opener connects once more to
 //! see the code, and then the provisioner reads the limit and counts the sessions. Where that is not possible (the
 //! provisioner cannot connect either, a resolver of a host's own stores) the error stays `AcquireError::Server`.
 use crate::pg::limits::{CountSessions, LoginSessions};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-/// An answer serves every caller of this tenant for so long: many are refused at once.
+/// Lifetime of an answer, for every caller of this tenant: many are refused at once.
 const COUNTS_FOR: Duration = Duration::from_secs(1);
 
 type Answer = (TenantId, Instant, Option<LoginSessions>);
@@ -31,7 +31,7 @@ impl Refusals {
         Self { counts, last: Mutex::new(None) }
     }
 
-    /// How much of the time for one connection is kept for the question: none if nobody can answer it.
+    /// How much of the time for one connection is kept for the question: zero without a `CountSessions`.
     pub(super) fn reserve(&self, limit: Duration) -> Duration {
         if self.counts.is_some() { (limit / 4).min(Duration::from_millis(1500)) } else { Duration::ZERO }
     }

@@ -201,7 +201,7 @@ impl<O: Opener> Server<O> {
         self.tasks.spawn_on(close, &runtime);
     }
 
-    /// The same for a connection that is in use, and that nobody may use again.
+    /// The same for a connection that is in use and must not be used again.
     pub(super) fn discard(self: &Arc<Self>, slot: SlotId, conn: O::Conn, why: &'static str) {
         let mut engine = self.engine();
         engine.vacate(slot);

@@ -42,12 +42,12 @@ pub enum AcquireError {
         /// For how long.
         waited: Duration,
     },
-    /// The tenant's login has all the sessions that its CONNECTION LIMIT allows, those of all nodes and of everybody else
-    /// who has its password counted. Rotate the login if a stranger holds them; raise
+    /// The tenant's login has all the sessions that its CONNECTION LIMIT allows, those of all nodes and of every other
+    /// holder of its password counted. Rotate the login if a stranger holds them; raise
     /// [`Builder::max_nodes`](crate::Builder::max_nodes) if the nodes themselves do.
     #[error(
         "waited {waited:?} for a connection: the tenant's login has {sessions} sessions and its CONNECTION LIMIT is \
-         {limit}; see pg_stat_activity for who holds them, then rotate the login or raise max_nodes"
+         {limit}; pg_stat_activity shows their addresses; rotate the login or raise max_nodes"
     )]
     #[non_exhaustive]
     LoginLimit {

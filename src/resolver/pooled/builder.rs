@@ -112,13 +112,13 @@ impl PooledResolverBuilder {
     /// How long a connection that comes back may take to be ready for its next user: to answer a query that was dropped, to
     /// roll back, to run `DISCARD ALL`. 30 s by default: longer than a statement of a web request, and short enough that a
     /// session which waits for something else does not keep its place in the budget. Then the connection is cut. A
-    /// statement that still runs goes on until the server notices; `client_connection_check_interval` on the server, or
+    /// statement that still runs continues until the server notices; `client_connection_check_interval` on the server, or
     /// `statement_timeout` in the tenant's settings, bounds that.
     pub fn release_timeout(mut self, limit: Duration) -> Self {
         self.settings.release_timeout = limit;
         self
     }
-    /// Who counts the sessions of a login that the server refuses another one.
+    /// Counts the sessions of a login after 53300, for [`AcquireError::LoginLimit`](crate::pool::AcquireError).
     pub(crate) fn count_sessions(mut self, counts: Arc<dyn CountSessions>) -> Self {
         self.settings.counts = Some(counts);
         self

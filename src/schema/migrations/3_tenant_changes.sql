@@ -5,7 +5,7 @@
 -- Rows are only inserted, and the key holds the writer's own transaction id: two writers never wait for each other. The
 -- id is that of the transaction, not a number from a sequence, because a sequence counts before the commit: a node would
 -- read the new number, look at the old row, and never look again. Nodes compare snapshots instead (see
--- pg_visible_in_snapshot in the manual), which tells exactly what was committed between two reads.
+-- pg_visible_in_snapshot in the manual), which shows exactly what was committed between two reads.
 CREATE TABLE tenantry.tenant_changes (
     txid      xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
     tenant_id uuid NOT NULL,
@@ -14,7 +14,7 @@ CREATE TABLE tenantry.tenant_changes (
 
 -- The notification is left out while the queue holds more than a twentieth of what it can: a full queue fails the
 -- transaction at its commit (54000). Asking for the usage also frees what every listener has read. SECURITY DEFINER:
--- whoever may change a tenant need not have rights on tenant_changes.
+-- a role that may change a tenant needs no rights on tenant_changes.
 CREATE OR REPLACE FUNCTION tenantry.tenant_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -8,8 +8,8 @@ use tenantry::{ConnectionResolver, TenantPool, sqlx};
 const COPY_IN: &str = "COPY notes FROM STDIN";
 const COPY_OUT: &str = "COPY notes TO STDOUT";
 
-/// One connection is all that there is: whoever leaks it stops the tenant.
-async fn only_one(
+/// The budget is one connection: a leak stops the tenant.
+async fn resolver_with_one_connection(
     configure: impl FnOnce(PooledResolverBuilder) -> PooledResolverBuilder,
 ) -> (World, impl ConnectionResolver, TenantPool) {
     let world = World::new().await;
@@ -21,12 +21,12 @@ async fn only_one(
     (world, resolver, db)
 }
 
-async fn refused(copied: Result<impl Sized, sqlx::Error>, how: &str) {
+async fn assert_refused(copied: Result<impl Sized, sqlx::Error>, how: &str) {
     let Err(error) = copied else { panic!("{how}: the copy succeeded") };
     assert!(matches!(error, sqlx::Error::Protocol(_)), "{how}: {error:?}");
 }
 
-async fn answers(db: impl PgExecutor<'_>, after: &str) {
+async fn assert_answers(db: impl PgExecutor<'_>, after: &str) {
     let began = Instant::now();
     let one: Result<i32, _> = sqlx::query_scalar("SELECT 1").fetch_one(db).await;
     assert!(matches!(one, Ok(1)), "after {after}, within {:?}: {one:?}", began.elapsed());
@@ -34,16 +34,16 @@ async fn answers(db: impl PgExecutor<'_>, after: &str) {
 
 #[tokio::test]
 async fn copy_through_the_handle_returns_its_slot() {
-    let (_world, resolver, db) = only_one(|b| b).await;
+    let (_world, resolver, db) = resolver_with_one_connection(|b| b).await;
     for copy in [COPY_IN, COPY_OUT] {
-        refused(sqlx::raw_sql(copy).execute(&db).await, copy).await;
-        answers(&db, copy).await;
-        refused(sqlx::query(copy).execute(&db).await, copy).await;
-        answers(&db, copy).await;
-        refused(sqlx::raw_sql(copy).fetch_all(&db).await, copy).await;
-        answers(&db, copy).await;
-        refused(sqlx::query(copy).fetch_optional(&db).await, copy).await;
-        answers(&db, copy).await;
+        assert_refused(sqlx::raw_sql(copy).execute(&db).await, copy).await;
+        assert_answers(&db, copy).await;
+        assert_refused(sqlx::query(copy).execute(&db).await, copy).await;
+        assert_answers(&db, copy).await;
+        assert_refused(sqlx::raw_sql(copy).fetch_all(&db).await, copy).await;
+        assert_answers(&db, copy).await;
+        assert_refused(sqlx::query(copy).fetch_optional(&db).await, copy).await;
+        assert_answers(&db, copy).await;
     }
     assert_eq!(db.connections(), (1, 0), "nothing else is open");
     resolver.close().await;
@@ -53,12 +53,13 @@ async fn copy_through_the_handle_returns_its_slot() {
 async fn copy_on_an_acquired_connection_returns_its_slot_after_the_release_timeout() {
     for discard in [false, true] {
         let limit = Duration::from_millis(300);
-        let (_world, resolver, db) = only_one(|b| b.release_timeout(limit).discard_on_release(discard)).await;
+        let (_world, resolver, db) =
+            resolver_with_one_connection(|b| b.release_timeout(limit).discard_on_release(discard)).await;
         for copy in [COPY_IN, "BEGIN; COPY notes FROM STDIN"] {
             let mut session = db.acquire().await.unwrap();
-            refused(sqlx::raw_sql(copy).execute(&mut *session).await, copy).await;
+            assert_refused(sqlx::raw_sql(copy).execute(&mut *session).await, copy).await;
             drop(session);
-            answers(&db, copy).await;
+            assert_answers(&db, copy).await;
         }
         resolver.close().await;
     }
@@ -66,9 +67,9 @@ async fn copy_on_an_acquired_connection_returns_its_slot_after_the_release_timeo
 
 #[tokio::test]
 async fn dropped_query_returns_its_slot_after_the_release_timeout() {
-    let (_world, resolver, db) = only_one(|b| b.release_timeout(Duration::from_millis(300))).await;
+    let (_world, resolver, db) = resolver_with_one_connection(|b| b.release_timeout(Duration::from_millis(300))).await;
     let long = sqlx::query("SELECT pg_sleep(60)").execute(&db);
     assert!(tokio::time::timeout(Duration::from_millis(100), long).await.is_err());
-    answers(&db, "a query that was dropped and still runs").await;
+    assert_answers(&db, "a query that was dropped and still runs").await;
     resolver.close().await;
 }
