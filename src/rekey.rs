@@ -3,7 +3,7 @@
 //! 1. Give all nodes a key ring that holds the new key too, and still wraps with the old one.
 //! 2. Give all nodes one whose primary is the new key.
 //! 3. Rekey: when it is done, no record names the old key.
-//! 4. Take the old key away. A program that is built without a key that a record still names refuses to start.
+//! 4. Take the old key away. A program that is built without a key that a secret still needs refuses to start.
 //!
 //! Each step is safe to stop at, for as long as you like. Landlord backups from before still need the old key.
 use crate::error::{ChangeError, StepError, StoreError};

@@ -8,6 +8,8 @@ use std::{error::Error as StdError, fmt};
 pub enum KeyError {
     /// It does not hold this key: give it the key, at least for opening.
     Unknown(KeyId),
+    /// It holds a key of this id, with other bytes than the key that sealed the stored secrets.
+    WrongBytes(KeyId),
     /// The key material breaks a rule, which is named; the material is not.
     Malformed(&'static str),
     /// What was given to unwrap is not what this key wrapped: it was changed, or belongs to another secret.
@@ -29,6 +31,12 @@ impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(key) => write!(f, "the key {key} is needed and not provided"),
+            Self::WrongBytes(key) => {
+                write!(
+                    f,
+                    "the key {key} has other bytes than the key that sealed the stored secrets; give the right ones"
+                )
+            }
             Self::Malformed(rule) => write!(f, "the key is malformed: {rule}"),
             Self::Refused(_) => f.write_str("the key does not open this record"),
             Self::Unavailable(_) => f.write_str("the key provider did not answer; try again"),

@@ -41,11 +41,11 @@ pub enum BuildError {
     /// The schema.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// Records are sealed with a key that the provider does not hold.
-    #[error("the key {0} is needed by stored records and not provided")]
+    /// Secrets are sealed with a key that the provider does not hold.
+    #[error("the key {0} is needed by stored secrets and not provided; add it to the key ring")]
     KeyMissing(KeyId),
     /// A key of the right name and the wrong bytes.
-    #[error("the key {0} is not the key that sealed the stored records")]
+    #[error("the key {0} has other bytes than the key that sealed the stored secrets; give the right ones")]
     KeyWrong(KeyId),
     /// The vault.
     #[error("the vault failed")]

@@ -218,7 +218,7 @@ impl Builder {
         self
     }
 
-    /// Checks schema, keys and contradictions. Starts nothing.
+    /// Checks schema, keys and contradictions. Starts nothing and writes nothing.
     ///
     /// # Errors
     /// A schema that is not installed, a missing or wrong key, two steps of one name, a setting out of range.
@@ -260,7 +260,7 @@ impl Builder {
         match vault.check_keys().await {
             Ok(()) => Ok(vault),
             Err(VaultError::Key(KeyError::Unknown(key))) => Err(BuildError::KeyMissing(key)),
-            Err(VaultError::DoesNotOpen(id)) => Err(BuildError::KeyWrong(crate::secret::KeyId::new(id.role))),
+            Err(VaultError::Key(KeyError::WrongBytes(key))) => Err(BuildError::KeyWrong(key)),
             Err(error) => Err(error.into()),
         }
     }

@@ -14,7 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct MemoryVault {
     keys: Arc<dyn KeyProvider>,
     state: Arc<Mutex<State>>,
+    /// One write of a secret at a time: the first one under a key decides the key's bytes.
+    writes: Arc<tokio::sync::Mutex<()>>,
 }
+
+/// Records of one key that are tried, as in the landlord.
+const SAMPLE: usize = 3;
 
 #[derive(Default)]
 struct State {
@@ -25,11 +30,31 @@ struct State {
 impl MemoryVault {
     /// With these keys.
     pub fn new(keys: impl KeyProvider) -> Self {
-        Self { keys: Arc::new(keys), state: Arc::default() }
+        Self { keys: Arc::new(keys), state: Arc::default(), writes: Arc::default() }
+    }
+    /// The same records for a node with other keys.
+    pub fn with_keys(&self, keys: impl KeyProvider) -> Self {
+        Self { keys: Arc::new(keys), ..self.clone() }
     }
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing under this lock panics half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// `WrongBytes` if secrets of this key are stored and none of those that are tried opens.
+    async fn check_bytes(&self, key: &KeyId) -> Result<(), VaultError> {
+        let sample: Vec<_> = {
+            let state = self.state();
+            let of_key = state.records.iter().filter(|(_, (sealed_by, _))| sealed_by == key);
+            of_key.take(SAMPLE).map(|(id, (_, record))| (id.clone(), record.clone())).collect()
+        };
+        for (id, record) in &sample {
+            match record::open(&*self.keys, id, record).await {
+                Ok(_) => return Ok(()),
+                Err(VaultError::DoesNotOpen(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if sample.is_empty() { Ok(()) } else { Err(KeyError::WrongBytes(key.clone()).into()) }
     }
     fn held(&self, writer: Writer) -> Result<MutexGuard<'_, State>, VaultError> {
         let state = self.state();
@@ -64,6 +89,8 @@ impl VaultWriter for MemoryVault {
     }
     async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError> {
         let sealed = record::seal(&*self.keys, id, secret).await?;
+        let _one = self.writes.lock().await;
+        self.check_bytes(&sealed.0).await?;
         self.held(writer)?.records.entry(id.clone()).or_insert(sealed);
         self.open(id).await
     }
@@ -83,6 +110,8 @@ impl VaultWriter for MemoryVault {
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {
         let probe = CredentialId::key_check(&KeyId::new("primary"));
         let (primary, _) = record::seal(&*self.keys, &probe, &SecretString::from("probe")).await?;
+        let _one = self.writes.lock().await;
+        self.check_bytes(&primary).await?;
         let all: Vec<_> =
             self.state().records.iter().map(|(id, (key, r))| (id.clone(), key.clone(), r.clone())).collect();
         for (id, _, old) in all.into_iter().filter(|(_, key, _)| *key != primary).take(limit as usize) {
@@ -103,6 +132,7 @@ impl VaultWriter for MemoryVault {
             if !self.keys.holds(&key).await? {
                 return Err(KeyError::Unknown(key).into());
             }
+            self.check_bytes(&key).await?;
         }
         Ok(())
     }

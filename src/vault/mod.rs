@@ -41,6 +41,9 @@ pub trait VaultWriter: CredentialVault {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError>;
     /// Seals and keeps a secret, unless one is kept under this id: then nothing changes, and what is kept is what
     /// counts. Returns the kept secret either way, so that a worker that takes over goes on with the first one's.
+    ///
+    /// The first secret under a key id decides which bytes the id has: a vault whose provider has other bytes is refused
+    /// with [`KeyError::WrongBytes`] and stores nothing, also if both store their first secret at the same moment.
     async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError>;
     /// Deletes one. Absent already: `Ok`.
     async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError>;
@@ -50,10 +53,10 @@ pub trait VaultWriter: CredentialVault {
     /// Wraps at most `limit` records anew that were wrapped by another key than the provider's primary; returns how
     /// many are left. When none is, no key but the primary is in use.
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError>;
-    /// Every key id that a record names. `build()` demands that the provider holds them all.
+    /// Every key id that a secret names; a check record is no secret.
     async fn keys_in_use(&self) -> Result<Vec<KeyId>, VaultError>;
-    /// Seals a check record for the provider's primary key if there is none, and opens the check record of every key in
-    /// use: a key of the right name and the wrong bytes is `Key(Refused)`, a missing one `Key(Unknown)`.
+    /// Whether the provider can open what is stored: it holds each key in use (else `Key(Unknown)`), with the bytes that
+    /// sealed the secrets (else `Key(WrongBytes)`). Reads only, so a refused start changes nothing.
     async fn check_keys(&self) -> Result<(), VaultError>;
 }
 

@@ -4,15 +4,23 @@ use crate::operation::{OperationId, Writer};
 use crate::secret::{CredentialId, KeyId, SecretOwner};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use sqlx::{PgPool, Row, postgres::PgRow};
-use std::{fmt, sync::Arc};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Sealed secrets in the landlord's own table. Every write is one autocommitted statement.
+mod keys;
+use keys::Proof;
+
+/// Sealed secrets in the landlord's own table. Every write of a secret is one autocommitted statement. Before the first
+/// one under a key, a short transaction stores the key's check record.
 #[derive(Clone)]
 pub struct PgVault {
     landlord: PgPool,
     keys: Arc<dyn KeyProvider>,
+    /// The keys whose bytes this process has compared with the landlord's.
+    proofs: Arc<Mutex<HashMap<KeyId, Proof>>>,
 }
 
 const FENCE: &str = "INSERT INTO tenantry.epochs AS e (operation, epoch) VALUES ($1, $2)
@@ -21,17 +29,24 @@ const FENCE: &str = "INSERT INTO tenantry.epochs AS e (operation, epoch) VALUES 
 const OPEN: &str = "SELECT record FROM tenantry.credentials
     WHERE owner = $1 AND database = $2 AND role = $3 AND purpose = $4 AND version = $5";
 /// One row if the fence holds. Its lock keeps a stale write that waits for a takeover from landing after it. A journal in
-/// this very database commits it with its next intent: then it is not waited for on the disk.
+/// this very database commits it with its next intent: then it is not waited for on the disk. The lock of the check record
+/// ($10, null if the key has none) keeps a node with other bytes for this key from storing its first secret at this moment.
 const PUT: &str = "WITH fence AS (
     SELECT CASE WHEN EXISTS (SELECT FROM tenantry.operations WHERE id = $8)
         THEN set_config('synchronous_commit', 'off', true) ELSE '' END AS commit
     FROM tenantry.epochs WHERE operation = $8 AND epoch = $9 FOR SHARE
+), proof AS (
+    SELECT 1 FROM tenantry.credentials
+    WHERE owner = 'landlord' AND database = '' AND role = $6 AND purpose = 'key_check' AND version = 1 AND record = $10
+    FOR SHARE
+), may AS (
+    SELECT commit, $10::bytea IS NULL OR EXISTS (SELECT FROM proof) AS proven FROM fence
 ), kept AS (
     INSERT INTO tenantry.credentials (owner, database, role, purpose, version, key_id, record)
-    SELECT $1, $2, $3, $4, $5, $6, $7 FROM fence WHERE commit IS NOT NULL
+    SELECT $1, $2, $3, $4, $5, $6, $7 FROM may WHERE commit IS NOT NULL AND proven
     ON CONFLICT DO NOTHING RETURNING 1
 )
-SELECT EXISTS (SELECT FROM kept) FROM fence";
+SELECT proven, EXISTS (SELECT FROM kept) FROM may";
 const FORGET: &str = "WITH fence AS (
     SELECT 1 FROM tenantry.epochs WHERE operation = $6 AND epoch = $7 FOR SHARE
 ), gone AS (
@@ -45,20 +60,34 @@ const FORGET_OWNER: &str = "WITH fence AS (
     DELETE FROM tenantry.credentials USING fence WHERE owner = $1 RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone) FROM fence";
-const KEYS: &str = "SELECT DISTINCT key_id FROM tenantry.credentials ORDER BY key_id";
-const CHECK: &str = "INSERT INTO tenantry.credentials (owner, database, role, purpose, version, key_id, record)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+/// Distinct keys come from an index scan; then one look for each key finds out whether a secret names it.
+const KEYS: &str = "SELECT k.key_id FROM (SELECT DISTINCT key_id FROM tenantry.credentials) k
+    WHERE EXISTS (SELECT FROM tenantry.credentials c WHERE c.key_id = k.key_id AND c.purpose <> 'key_check')
+    ORDER BY k.key_id";
 const OTHERS: &str = "SELECT owner, database, role, purpose, version, record FROM tenantry.credentials
     WHERE key_id <> $1 AND purpose <> 'key_check' ORDER BY owner, database, role, purpose, version LIMIT $2";
 const COUNT_OTHERS: &str = "SELECT count(*) FROM tenantry.credentials WHERE key_id <> $1 AND purpose <> 'key_check'";
-/// A key that nothing else names is in use no more.
+/// Waits for each statement that stores a secret under one of these check records.
+const LOCK_CHECKS: &str = "SELECT 1 FROM tenantry.credentials WHERE purpose = 'key_check' AND key_id <> $1
+    ORDER BY key_id FOR UPDATE";
+/// A key that no secret names is not in use any more. A statement of its own, so that it sees what was stored before
+/// the lock.
 const RETIRE_CHECKS: &str = "DELETE FROM tenantry.credentials c WHERE c.purpose = 'key_check' AND c.key_id <> $1
     AND NOT EXISTS (SELECT FROM tenantry.credentials o WHERE o.key_id = c.key_id AND o.purpose <> 'key_check')";
-const REWRAP: &str = "UPDATE tenantry.credentials SET key_id = $6, record = $7
-    WHERE owner = $1 AND database = $2 AND role = $3 AND purpose = $4 AND version = $5 AND record = $8";
-
-/// What a check record holds: that it opens is what counts.
-const CHECKED: &str = "tenantry key check";
+/// As for [`PUT`], the check record ($9) is locked while a record comes to name the key.
+const REWRAP: &str = "WITH proof AS (
+    SELECT 1 FROM tenantry.credentials
+    WHERE owner = 'landlord' AND database = '' AND role = $6 AND purpose = 'key_check' AND version = 1 AND record = $9
+    FOR SHARE
+)
+UPDATE tenantry.credentials SET key_id = $6, record = $7
+    WHERE owner = $1 AND database = $2 AND role = $3 AND purpose = $4 AND version = $5 AND record = $8
+      AND ($9::bytea IS NULL OR EXISTS (SELECT FROM proof))";
+/// Whatever the host's default is: each statement must see what was committed before its lock was granted.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+/// Nodes with other bytes for one key, each about to store its first secret, may take the check record from each other.
+/// One of them stores its secret soon, and then the other one is refused.
+const TRIES: u32 = 10;
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
@@ -74,7 +103,12 @@ fn bound(statement: &'static str, id: &CredentialId) -> Query<'static> {
 impl PgVault {
     /// Over the host's own pool, with the host's keys.
     pub fn new(landlord: PgPool, keys: Arc<dyn KeyProvider>) -> Self {
-        Self { landlord, keys }
+        Self { landlord, keys, proofs: Arc::default() }
+    }
+
+    fn proofs(&self) -> MutexGuard<'_, HashMap<KeyId, Proof>> {
+        // No code panics while it holds this lock.
+        self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn record(&self, id: &CredentialId) -> Result<Option<Vec<u8>>, StoreError> {
@@ -83,16 +117,17 @@ impl PgVault {
     }
 
     /// The primary key's id: the one that wraps.
-    async fn seal_check(&self) -> Result<KeyId, VaultError> {
+    async fn primary(&self) -> Result<KeyId, VaultError> {
         let probe = CredentialId::key_check(&KeyId::new("primary"));
-        let (key, _) = record::seal(&*self.keys, &probe, &SecretString::from("probe")).await?;
-        let id = CredentialId::key_check(&key);
-        if self.record(&id).await?.is_none() {
-            let (sealed_by, sealed) = record::seal(&*self.keys, &id, &SecretString::from(CHECKED)).await?;
-            let insert = bound(CHECK, &id).bind(sealed_by.as_str().to_owned()).bind(sealed);
-            insert.execute(&self.landlord).await.map_err(StoreError::from)?;
-        }
-        Ok(key)
+        Ok(record::seal(&*self.keys, &probe, &SecretString::from("probe")).await?.0)
+    }
+
+    /// Deletes the check records of keys that no secret names. All or nothing, also when the future is dropped.
+    async fn retire_checks(&self, primary: &KeyId) -> Result<(), StoreError> {
+        let mut tx = self.landlord.begin_with(BEGIN).await?;
+        sqlx::query(LOCK_CHECKS).bind(primary.as_str()).execute(&mut *tx).await?;
+        sqlx::query(RETIRE_CHECKS).bind(primary.as_str()).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
     }
 }
 
@@ -114,13 +149,19 @@ impl VaultWriter for PgVault {
 
     async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError> {
         let (key, sealed) = record::seal(&*self.keys, id, secret).await?;
-        let put = bound(PUT, id).bind(key.as_str().to_owned()).bind(sealed);
-        let put = put.bind(writer.operation.as_uuid()).bind(writer.epoch);
-        let row = put.fetch_optional(&self.landlord).await.map_err(StoreError::from)?.ok_or(StoreError::Fenced)?;
-        match row.try_get(0).map_err(StoreError::from)? {
-            true => Ok(secret.clone()),
-            false => self.open(id).await,
+        for _ in 0..TRIES {
+            let proof = self.prove(&key).await?;
+            let put = bound(PUT, id).bind(key.as_str().to_owned()).bind(sealed.clone());
+            let put = put.bind(writer.operation.as_uuid()).bind(writer.epoch).bind(proof);
+            let row = put.fetch_optional(&self.landlord).await.map_err(StoreError::from)?.ok_or(StoreError::Fenced)?;
+            let column = |at: usize| row.try_get::<bool, _>(at).map_err(StoreError::from);
+            match (column(0)?, column(1)?) {
+                (true, true) => return Ok(secret.clone()),
+                (true, false) => return self.open(id).await,
+                (false, _) => self.forget_proof(&key),
+            }
         }
+        Err(StoreError::unavailable("other nodes store secrets under this key id with other bytes").into())
     }
 
     async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError> {
@@ -138,13 +179,17 @@ impl VaultWriter for PgVault {
     }
 
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {
-        let primary = self.seal_check().await?;
+        let primary = self.primary().await?;
         let rows = sqlx::query(OTHERS).bind(primary.as_str()).bind(i64::from(limit)).fetch_all(&self.landlord).await;
         for row in rows.map_err(StoreError::from)? {
             let (id, old) = stored(&row)?;
             if let Some((key, renewed)) = record::rewrap(&*self.keys, &id, &old).await? {
-                let update = bound(REWRAP, &id).bind(key.as_str().to_owned()).bind(renewed).bind(old);
-                update.execute(&self.landlord).await.map_err(StoreError::from)?;
+                let proof = self.prove(&key).await?;
+                let update = bound(REWRAP, &id).bind(key.as_str().to_owned()).bind(renewed).bind(old).bind(proof);
+                let changed = update.execute(&self.landlord).await.map_err(StoreError::from)?;
+                if changed.rows_affected() == 0 {
+                    self.forget_proof(&key);
+                }
             }
         }
         let left: i64 = sqlx::query_scalar(COUNT_OTHERS)
@@ -153,8 +198,7 @@ impl VaultWriter for PgVault {
             .await
             .map_err(StoreError::from)?;
         if left == 0 {
-            let retire = sqlx::query(RETIRE_CHECKS).bind(primary.as_str());
-            retire.execute(&self.landlord).await.map_err(StoreError::from)?;
+            self.retire_checks(&primary).await?;
         }
         Ok(left.unsigned_abs())
     }
@@ -165,16 +209,8 @@ impl VaultWriter for PgVault {
     }
 
     async fn check_keys(&self) -> Result<(), VaultError> {
-        self.seal_check().await?;
         for key in self.keys_in_use().await? {
-            if !self.keys.holds(&key).await? {
-                return Err(crate::error::KeyError::Unknown(key).into());
-            }
-            // A key without a check record has never been primary here, and its records tell for themselves.
-            match self.open(&CredentialId::key_check(&key)).await {
-                Err(VaultError::Missing(_)) => {}
-                checked => drop(checked?.expose_secret() == CHECKED),
-            }
+            self.check_use(&key).await?;
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ mod fence;
 mod floors;
 mod host_steps;
 mod hostile;
+mod keys;
 mod landlord;
 mod lanes;
 mod language;

@@ -28,6 +28,14 @@ async fn vaults_keep_the_contract() {
 }
 
 #[tokio::test]
+async fn vaults_keep_the_contract_about_keys() {
+    let memory = MemoryVault::default();
+    conformance::vault_keys(|ring| memory.with_keys(ring)).await;
+    let landlord = landlord::installed().await;
+    conformance::vault_keys(|ring| PgVault::new(landlord.clone(), Arc::new(ring))).await;
+}
+
+#[tokio::test]
 async fn token_stores_keep_the_contract() {
     conformance::token_store(MemoryTokenStore::default(), TenantId::new()).await;
     let (landlord, tenant) = (landlord::installed().await, TenantId::new());

@@ -11,6 +11,7 @@ mod registry;
 mod resolver;
 mod tokens;
 mod vault;
+mod vault_keys;
 
 pub use admin::admin_store;
 pub use journal::journal;
@@ -19,3 +20,4 @@ pub use registry::{registry, registry_writer, server_registry};
 pub use resolver::resolver;
 pub use tokens::token_store;
 pub use vault::vault;
+pub use vault_keys::vault_keys;

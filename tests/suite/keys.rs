@@ -1,0 +1,156 @@
+//! Which key rings a node may start with, and that a refused start changes nothing.
+use crate::provision::migrated;
+use std::sync::Arc;
+use tenantry::error::{BuildError, KeyError, ProvisionError, VaultError};
+use tenantry::operation::{OperationId, Writer};
+use tenantry::secret::CredentialId;
+use tenantry::testing::Harness;
+use tenantry::vault::{CredentialVault, LocalKeyring, PgVault, VaultWriter};
+use tenantry::{TenantId, Tenantry, sqlx};
+
+const GOOD: &str = "k1:oRqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
+const WRONG: &str = "k1:pBqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
+const RANDOM: &str = "k2:qBqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
+
+fn ring(keys: &[&str]) -> LocalKeyring {
+    LocalKeyring::from_text(&keys.join(",")).unwrap()
+}
+
+async fn build(harness: &Harness, keys: &[&str]) -> Result<Tenantry, BuildError> {
+    migrated(Tenantry::builder(harness.landlord().clone())).keys(ring(keys)).build().await
+}
+
+async fn set_up(harness: &Harness, tenantry: &Tenantry) {
+    tenantry.servers().set_up("main", harness.server().admin_options()).prefix(harness.prefix()).await.unwrap();
+}
+
+/// Every row of the vault, as text.
+async fn stored(harness: &Harness) -> Vec<String> {
+    const ALL: &str = "SELECT c::text FROM tenantry.credentials c ORDER BY 1";
+    sqlx::query_scalar(ALL).fetch_all(harness.landlord()).await.unwrap()
+}
+
+/// A secret of one tenant, stored by a node with these keys.
+async fn put(harness: &Harness, keys: &[&str], version: i64) -> Result<CredentialId, VaultError> {
+    let vault = PgVault::new(harness.landlord().clone(), Arc::new(ring(keys)));
+    let by = Writer { operation: OperationId::new(), epoch: 1 };
+    vault.fence(by.operation, 1).await.unwrap();
+    let tenant = TenantId::from_uuid(sqlx::types::Uuid::from_u128(7));
+    let id = CredentialId::login(tenant, &"t".parse().unwrap(), &"t_v1".parse().unwrap(), version);
+    vault.put(&id, &"a secret".to_owned().into(), by).await.map(|_| id)
+}
+
+#[tokio::test]
+async fn build_with_refused_keys_changes_nothing_in_any_order() {
+    let harness = Harness::start().await.unwrap();
+    let first = build(&harness, &[GOOD]).await.unwrap();
+    set_up(&harness, &first).await;
+    let before = stored(&harness).await;
+    let refused: [&[&str]; 4] = [&[WRONG], &[RANDOM], &[RANDOM, WRONG], &[WRONG, RANDOM]];
+    for one in refused {
+        for other in refused {
+            for keys in [one, other] {
+                let error = build(&harness, keys).await.expect_err("the key of stored secrets is not there");
+                let named = match (keys.contains(&WRONG), &error) {
+                    (true, BuildError::KeyWrong(key)) | (false, BuildError::KeyMissing(key)) => key.as_str(),
+                    _ => panic!("{keys:?}: {error:?}"),
+                };
+                assert_eq!(named, "k1", "{keys:?}");
+            }
+            build(&harness, &[GOOD]).await.unwrap_or_else(|e| panic!("after {one:?} and {other:?}: {e}"));
+            build(&harness, &[RANDOM, GOOD]).await.unwrap_or_else(|e| panic!("after {one:?} and {other:?}: {e}"));
+        }
+    }
+    assert_eq!(stored(&harness).await, before, "no build has written anything");
+    build(&harness, &[GOOD]).await.unwrap().provision("acme").await.expect("the right key works");
+}
+
+#[tokio::test]
+async fn build_on_an_empty_landlord_takes_any_keys_and_stores_none() {
+    let harness = Harness::start().await.unwrap();
+    for keys in [[WRONG].as_slice(), &[RANDOM], &[RANDOM, WRONG], &[GOOD], &[WRONG]] {
+        build(&harness, keys).await.unwrap_or_else(|e| panic!("{keys:?}: {e}"));
+    }
+    assert_eq!(stored(&harness).await, [""; 0]);
+    let good = build(&harness, &[GOOD]).await.expect("the keys before it left nothing");
+    set_up(&harness, &good).await;
+    assert!(matches!(build(&harness, &[WRONG]).await, Err(BuildError::KeyWrong(_))));
+    good.provision("acme").await.unwrap();
+}
+
+/// A landlord that an earlier version has left with the check record of a key that a refused start brought.
+#[tokio::test]
+async fn check_record_that_no_secret_needs_refuses_no_key() {
+    let harness = Harness::start().await.unwrap();
+    for (keys, version) in [([RANDOM], 1), ([WRONG], 2)] {
+        let id = put(&harness, &keys, version).await.unwrap();
+        let gone = "DELETE FROM tenantry.credentials WHERE version = $1 AND purpose <> 'key_check'";
+        sqlx::query(gone).bind(id.version).execute(harness.landlord()).await.unwrap();
+    }
+    assert_eq!(stored(&harness).await.len(), 2, "two check records and no secret");
+    let good = build(&harness, &[GOOD]).await.expect("neither check record is needed");
+    set_up(&harness, &good).await;
+    good.provision("acme").await.expect("the check record of k1 is replaced");
+    for keys in [[GOOD].as_slice(), &[GOOD, RANDOM]] {
+        let node = build(&harness, keys).await.unwrap_or_else(|e| panic!("{keys:?}: {e}"));
+        assert!(node.problems().await.is_empty(), "{:?}", node.problems().await);
+    }
+    assert!(matches!(build(&harness, &[WRONG]).await, Err(BuildError::KeyWrong(_))));
+    good.rekey().await.expect("a rekey removes what is not needed");
+    assert!(stored(&harness).await.iter().all(|row| row.contains("k1")), "the check record of k2 is gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_with_other_bytes_on_an_empty_landlord_start_and_the_first_secret_decides() {
+    let harness = Harness::start().await.unwrap();
+    let (one, other) = tokio::join!(build(&harness, &[GOOD]), build(&harness, &[WRONG]));
+    let (one, other) = (one.expect("no secret refuses it"), other.expect("no secret refuses it"));
+    set_up(&harness, &one).await;
+    one.provision("acme").await.unwrap();
+    let error = other.provision("globex").await.expect_err("its key has other bytes");
+    let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
+    let wrong = failure.cause.downcast_ref::<VaultError>();
+    assert!(matches!(wrong, Some(VaultError::Key(KeyError::WrongBytes(_)))), "{failure:?}");
+    let codes: Vec<_> = other.problems().await.into_iter().map(|problem| problem.code).collect();
+    assert_eq!(codes, ["keys"], "its readiness probe says so");
+    assert!(matches!(build(&harness, &[WRONG]).await, Err(BuildError::KeyWrong(_))));
+    one.provision("globex").await.expect("nothing of the refused one is in the way");
+}
+
+#[tokio::test]
+async fn nodes_with_other_key_ids_on_an_empty_landlord_need_both_keys_afterwards() {
+    let harness = Harness::start().await.unwrap();
+    let (one, other) = tokio::join!(build(&harness, &[GOOD]), build(&harness, &[RANDOM]));
+    drop((one.unwrap(), other.unwrap()));
+    put(&harness, &[GOOD], 1).await.unwrap();
+    let id = put(&harness, &[RANDOM], 2).await.unwrap();
+    assert!(matches!(build(&harness, &[GOOD]).await, Err(BuildError::KeyMissing(key)) if key.as_str() == "k2"));
+    assert!(matches!(build(&harness, &[RANDOM]).await, Err(BuildError::KeyMissing(key)) if key.as_str() == "k1"));
+    for keys in [[GOOD, RANDOM], [RANDOM, GOOD]] {
+        build(&harness, &keys).await.expect("no secret is lost");
+        PgVault::new(harness.landlord().clone(), Arc::new(ring(&keys))).open(&id).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nodes_with_old_and_new_primary_start_side_by_side_during_a_rekey() {
+    let harness = Harness::start().await.unwrap();
+    let old = build(&harness, &[GOOD, RANDOM]).await.unwrap();
+    set_up(&harness, &old).await;
+    let new = build(&harness, &[RANDOM, GOOD]).await.unwrap();
+    old.provision("acme").await.unwrap();
+    new.provision("globex").await.unwrap();
+    for keys in [[GOOD, RANDOM], [RANDOM, GOOD]] {
+        build(&harness, &keys).await.unwrap_or_else(|e| panic!("{keys:?}: {e}"));
+    }
+    for keys in [[GOOD].as_slice(), &[RANDOM], &[RANDOM, WRONG]] {
+        assert!(build(&harness, keys).await.is_err(), "{keys:?} lacks a key that stored secrets need");
+    }
+    new.rekey().await.unwrap();
+    build(&harness, &[RANDOM]).await.expect("the old key may be taken away");
+    old.resolve("globex").await.unwrap();
+    old.rotate("acme").await.expect("the node with the old primary goes on");
+    assert!(matches!(build(&harness, &[RANDOM]).await, Err(BuildError::KeyMissing(_))), "and needs its key again");
+    new.rekey().await.unwrap();
+    build(&harness, &[RANDOM]).await.expect("until the next rekey");
+}
