@@ -6,8 +6,10 @@ use secrecy::SecretString;
 use sqlx::PgConnection;
 use std::sync::Arc;
 
+mod opaque;
 mod password;
 mod postgres;
+pub use opaque::to_opaque_string;
 pub use password::{PasswordError, PasswordPolicy};
 pub use postgres::PgAdminStore;
 
@@ -15,7 +17,9 @@ pub use postgres::PgAdminStore;
 /// own implements this over it.
 ///
 /// The sessions are the caller's; no call opens a transaction, so each takes part in one that the caller has opened.
-/// Addresses are compared without regard to case. `testing::conformance::admin_store` holds an implementation to this.
+/// Addresses are compared without regard to case, and passwords in one Unicode form: an implementation applies
+/// [`to_opaque_string`] before it hashes or verifies one, so that NFD and NFC of one text are one password.
+/// `testing::conformance::admin_store` holds an implementation to this.
 #[async_trait]
 pub trait AdminStore: Send + Sync + 'static {
     /// Makes sure that there is a place for users, which `app`, the role that the application acts as, may use. Runs

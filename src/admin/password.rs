@@ -1,3 +1,4 @@
+use super::to_opaque_string;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
 use argon2::{Algorithm, Argon2, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
@@ -7,9 +8,10 @@ use tokio::sync::Semaphore;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PasswordPolicy {
-    /// Fewest characters; 12 by default.
+    /// Minimum characters of the password's [form](to_opaque_string); 12 by default. An empty password is never taken.
     pub min: usize,
-    /// Most bytes; 1024 by default: a hash of more would be work for nothing.
+    /// Maximum bytes of the password's form; 1024 by default, because a longer one adds work and no strength. A value
+    /// above 4096 has no effect.
     pub max: usize,
 }
 impl Default for PasswordPolicy {
@@ -36,21 +38,34 @@ pub enum PasswordError {
         /// Most bytes.
         max: usize,
     },
+    /// It contains a character that PRECIS disallows, for example a control character.
+    #[error("the password contains a character that cannot be used, for example a control character; leave it out")]
+    Character,
     /// It cannot be hashed, or what is stored is no hash.
     #[error("the stored password cannot be read")]
     Stored,
 }
 
 impl PasswordPolicy {
-    pub(super) fn check(self, password: &SecretString) -> Result<(), PasswordError> {
-        let text = password.expose_secret();
-        if text.chars().count() < self.min {
-            return Err(PasswordError::Short { min: self.min });
+    /// The form of a password that keeps the rules: the text to hash.
+    pub(super) fn check(self, password: &SecretString) -> Result<SecretString, PasswordError> {
+        let min = self.min.max(1);
+        let form = to_opaque_string(password)?;
+        if form.expose_secret().chars().count() < min {
+            return Err(PasswordError::Short { min });
         }
-        if self.is_too_long(password) { Err(PasswordError::Long { max: self.max }) } else { Ok(()) }
+        if form.expose_secret().len() > self.max { Err(PasswordError::Long { max: self.max }) } else { Ok(form) }
     }
-    pub(super) fn is_too_long(self, password: &SecretString) -> bool {
-        password.expose_secret().len() > self.max
+
+    /// The texts whose hash may be stored for this password: its form, and the text as it was typed if that differs,
+    /// because versions before this rule hashed that. Empty for a text that is too long: it is not worth a hash, and
+    /// its refusal says nothing about the address.
+    pub(super) fn candidates(self, password: &SecretString) -> Vec<SecretString> {
+        let fits = |text: &SecretString| text.expose_secret().len() <= self.max;
+        let form = to_opaque_string(password).ok().filter(fits);
+        let same = form.as_ref().is_some_and(|form| form.expose_secret() == password.expose_secret());
+        let typed = Some(password).filter(|typed| !same && fits(typed)).cloned();
+        form.into_iter().chain(typed).collect()
     }
 }
 
@@ -78,14 +93,15 @@ pub(super) async fn hashed(password: &SecretString) -> Result<String, PasswordEr
     beside(&PLACES, move || hash(password.expose_secret())).await
 }
 
-/// Whether `password` has this hash; `None` never matches, and takes as long.
-pub(super) async fn matches(password: &SecretString, stored: Option<String>) -> Result<bool, PasswordError> {
-    let password = password.clone();
+/// Whether one of these texts has this hash; `None` never matches, and takes as long.
+pub(super) async fn matches(candidates: Vec<SecretString>, stored: Option<String>) -> Result<bool, PasswordError> {
     beside(&PLACES, move || {
         let known = stored.is_some();
         let stored = stored.unwrap_or_else(|| NOBODY.into());
         let hash = PasswordHash::new(&stored).map_err(|_| PasswordError::Stored)?;
-        let same = argon2()?.verify_password(password.expose_secret().as_bytes(), &hash).is_ok();
+        let argon2 = argon2()?;
+        let mut found = candidates.iter();
+        let same = found.any(|text| argon2.verify_password(text.expose_secret().as_bytes(), &hash).is_ok());
         Ok(same && known)
     })
     .await
@@ -113,15 +129,18 @@ mod tests {
         let password = SecretString::from("correct horse battery");
         let stored = hashed(&password).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        assert!(matches(&password, Some(stored.clone())).await.unwrap());
-        assert!(!matches(&SecretString::from("wrong"), Some(stored)).await.unwrap());
+        assert!(matches(vec![password], Some(stored.clone())).await.unwrap());
+        assert!(!matches(vec![SecretString::from("wrong")], Some(stored)).await.unwrap());
     }
 
     #[tokio::test]
     async fn nobody_gets_in_with_nobodys_password_and_it_takes_the_usual_work() {
         let password = SecretString::from("nobody has this password");
-        assert!(!matches(&password, None).await.unwrap());
-        assert!(matches(&password, Some(NOBODY.into())).await.unwrap(), "the hash is one, so it is computed");
+        assert!(!matches(vec![password.clone()], None).await.unwrap());
+        assert!(
+            matches(vec![password.clone()], Some(NOBODY.into())).await.unwrap(),
+            "the hash is one, so it is computed"
+        );
         let parameters = |phc: &str| phc.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(parameters(NOBODY), parameters(&hashed(&password).await.unwrap()));
     }
@@ -143,9 +162,32 @@ mod tests {
 
     #[test]
     fn a_rule_is_named() {
-        let check = |text: String| PasswordPolicy::default().check(&SecretString::from(text));
+        let check = |text: String| PasswordPolicy::default().check(&SecretString::from(text)).map(drop);
         assert_eq!(check("ä".repeat(11)), Err(PasswordError::Short { min: 12 }));
         assert_eq!(check("ä".repeat(12)), Ok(()));
         assert_eq!(check("x".repeat(1025)), Err(PasswordError::Long { max: 1024 }));
+        assert_eq!(check("x".repeat(12) + "\0"), Err(PasswordError::Character));
+        let empty = PasswordPolicy { min: 0, max: 1024 }.check(&SecretString::from("")).map(drop);
+        assert_eq!(empty, Err(PasswordError::Short { min: 1 }));
+    }
+
+    #[test]
+    fn policy_counts_characters_and_bytes_after_normalisation() {
+        let check = |text: String| PasswordPolicy::default().check(&SecretString::from(text)).map(drop);
+        assert_eq!(check("e\u{301}".repeat(6)), Err(PasswordError::Short { min: 12 }), "12 code points, 6 characters");
+        assert_eq!(check("e\u{301}".repeat(12)), Ok(()));
+        assert_eq!(check("e\u{301}".repeat(512)), Ok(()), "1536 bytes become 1024");
+        assert_eq!(check("e\u{301}".repeat(513)), Err(PasswordError::Long { max: 1024 }));
+    }
+
+    #[tokio::test]
+    async fn hash_of_a_text_as_typed_still_matches_that_text() {
+        let typed = SecretString::from("e\u{301}te\u{301} et hiver");
+        let stored = hashed(&typed).await.unwrap();
+        let candidates = |text: &SecretString| PasswordPolicy::default().candidates(text);
+        assert!(matches(candidates(&typed), Some(stored)).await.unwrap());
+        assert_eq!(candidates(&typed).len(), 2);
+        assert_eq!(candidates(&SecretString::from("plain")).len(), 1, "one hash where the form is the text");
+        assert_eq!(candidates(&SecretString::from("x".repeat(1025))).len(), 0);
     }
 }

@@ -22,8 +22,10 @@ pub async fn admin_store(store: &dyn AdminStore, db: &mut PgConnection) {
     verified(store, db, &ada, FIRST, false, "a new admin has no password").await;
     passwords(store, db, &ada).await;
     what_is_there_stays(store, db, &ada).await;
-    kept(store.ensure_admin(db, &bob).await, "a second admin can be made");
-    verified(store, db, &bob, SECOND, false, "nobody gets in with another's password").await;
+    unicode_forms(store, db, &bob).await;
+    let eve = email("eve");
+    kept(store.ensure_admin(db, &eve).await, "another admin can be made");
+    verified(store, db, &eve, SECOND, false, "nobody gets in with another's password").await;
     refusals(store, db, &ada).await;
 }
 
@@ -46,6 +48,21 @@ async fn passwords(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
         verified(store, db, ada, &now.to_uppercase(), false, "another password does not open").await;
         verified(store, db, &email("ADA"), now, true, "the address's case does not matter").await;
     }
+}
+
+/// The same text in NFC and in NFD.
+const COMPOSED: &str = "caf\u{e9} \u{d55c}\u{ae00} batterie";
+const DECOMPOSED: &str = "cafe\u{301} \u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af} batterie";
+
+async fn unicode_forms(store: &dyn AdminStore, db: &mut PgConnection, email: &Email) {
+    kept(store.ensure_admin(db, email).await, "an admin can be made");
+    for (set, other) in [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)] {
+        kept(store.set_password(db, email, &set.into()).await, "a password of any script can be set");
+        verified(store, db, email, set, true, "the password that was set opens").await;
+        verified(store, db, email, other, true, "NFD and NFC of one text are one password").await;
+    }
+    kept(store.set_password(db, email, &" two words ".repeat(2).as_str().into()).await, "spaces are characters");
+    verified(store, db, email, " two words  two words", false, "spaces at the ends count").await;
 }
 
 async fn what_is_there_stays(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
