@@ -1,5 +1,6 @@
 //! What a user does with a setup link: each is one operation, which claims the token, does the work, and only then uses
-//! the token up. A crash in between neither loses the link nor does the work twice; whoever posts again joins.
+//! the token up. A crash in between neither loses the link nor does the work twice; a second post joins the operation.
+//! A second post with another password is refused while the operation lasts: see [`join`].
 use crate::admin::{AdminError, AdminStore, PasswordError};
 use crate::error::{ChangeError, Failure, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
@@ -7,9 +8,7 @@ use crate::rotate::{AppLogin, GRACE};
 use crate::saga::{AnySaga, Begun, Engine, Intent, Record, Saga};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use crate::tokens::{IssuedToken, LinkId, SetupLink, Token, TokenPurpose};
-use crate::vault::VaultWriter;
 use crate::worker::Workshop;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -17,6 +16,7 @@ use uuid::Uuid;
 
 mod attempts;
 mod credentials;
+mod join;
 mod link;
 mod password;
 pub use attempts::Attempts;
@@ -44,6 +44,13 @@ pub enum SetupError {
     #[non_exhaustive]
     Busy {
         /// Which.
+        operation: OperationId,
+    },
+    /// Another post of this password link is being worked on, with another password. Only one of them can be accepted.
+    #[error("operation {operation} is using this link with another password; try again when it has ended")]
+    #[non_exhaustive]
+    InUse {
+        /// The operation that uses the link.
         operation: OperationId,
     },
     /// It began and failed.
@@ -131,23 +138,6 @@ impl Setup {
                 begun => return begun,
             }
         }
-    }
-
-    /// Commits the intent of a password link, with the password sealed.
-    pub(crate) async fn begin_password(&self, text: &str, password: &SecretString) -> Result<Begun, SetupError> {
-        let issued = self.look(&TokenPurpose::password(), text).await?;
-        let subject = Subject::Link(issued.id.as_uuid());
-        let begun = self.begin(&*self.password, subject, &issued, text).await?;
-        if let Begun::New(record) = &begun {
-            // A crash before this leaves an operation without a password: it is undone, and the link is good again.
-            let (id, writer) = (password::secret(issued.tenant, record.id), record.writer());
-            let sealed = async {
-                VaultWriter::fence(&*self.shop.vault, writer.operation, writer.epoch).await?;
-                self.shop.vault.put(&id, password, writer).await
-            };
-            sealed.await.map_err(StoreError::unavailable)?;
-        }
-        Ok(begun)
     }
 
     async fn begin<S: Saga>(

@@ -99,7 +99,8 @@ impl Action<World> for Password {
                 world.forget(run).await?;
                 link::unclaim(run, &world.shop).await
             }
-            _ => Ok(()),
+            Self::Set => world.end_sessions(run).await,
+            Self::Use | Self::Forget => Ok(()),
         }
     }
 }
@@ -129,6 +130,19 @@ impl World {
         let set = self.admins.set_password(&mut session, &email, &password).await;
         let _ = session.close().await;
         Ok(set?)
+    }
+
+    /// Ends what this operation's workers have open in the tenant's database. The link is good again after this, and a
+    /// worker that is only slow must not overwrite what the next post sets. A tenant that is not active has no sessions.
+    async fn end_sessions(&self, run: &Run) -> Result<(), StepError> {
+        let found = self.shop.registry.find(self.request.tenant.into()).await?;
+        if !found.is_some_and(|tenant| tenant.status() == TenantStatus::Active) {
+            return Ok(());
+        }
+        let mut session = self.connect(run).await?;
+        let ended = end::workers(&mut session, &format!("tenantry/{}/", run.operation())).await;
+        let _ = session.close().await;
+        Ok(ended?)
     }
 
     /// As the application. A rotation may have replaced the login at this moment: then it is read again.

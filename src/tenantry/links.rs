@@ -28,14 +28,17 @@ impl Tenantry {
         let record = self.used(id, started).await?;
         self.inner.setup.follow_up(&record).await
     }
-    /// A password link is followed: its admin has this password from now on. Once; the tenant is answered.
+    /// Sets the password of a password link's admin, once, and returns the tenant. A second call with the same password
+    /// while the first one runs joins it and gets its outcome. NFD and NFC of one text are the same password.
     ///
     /// # Errors
     /// [`SetupError::NotValid`] for every text that is no good link; [`SetupError::Password`] for a password that breaks
-    /// a rule: the link is as good as before.
+    /// a rule: the link is as good as before. [`SetupError::InUse`] if another call is using the link with another
+    /// password: this one was not accepted.
     ///
     /// # Cancel safety
-    /// What has begun goes on in a task of the facade.
+    /// What has begun goes on in a task of the facade. A future that is dropped before the password is sealed leaves an
+    /// operation that recovery undoes.
     pub async fn follow_password_link(&self, token: &str, password: &SecretString) -> Result<Tenant, SetupError> {
         let (id, started) = self.begun(self.inner.setup.begin_password(token, password).await?)?;
         let record = self.used(id, started).await?;

@@ -95,6 +95,8 @@ struct Inner {
 /// Attempts of one client, and at one tenant's links, in a minute.
 const ATTEMPTS: u32 = 60;
 const WINDOW: Duration = Duration::from_secs(60);
+/// After what time a post that could not be served is worth another try.
+const RETRY: Duration = Duration::from_secs(5);
 
 impl SetupRoutes {
     /// With pages of the library's own, 60 attempts a minute for each client address and for each tenant (in this process:
@@ -193,6 +195,13 @@ impl SetupRoutes {
         let (tenant, issued, token) = of;
         match error {
             SetupError::NotValid => self.gone(),
+            SetupError::InUse { operation } => {
+                tracing::warn!(%operation, "a password link is used twice at once, with different passwords");
+                let problem = "This link is being used at the moment, with another password. \
+                    Please wait a few seconds and try again.";
+                let page = self.form(purpose, tenant, issued, token, 409, Some(problem));
+                page.header("retry-after", RETRY.as_secs().to_string())
+            }
             SetupError::Failed(failure) => {
                 tracing::error!(operation = %failure.operation, error = %crate::error::chain(error), "a setup link failed");
                 let problem = format!("This did not work. Please try again; the reference is {}.", failure.operation);
@@ -200,7 +209,7 @@ impl SetupRoutes {
             }
             error => {
                 tracing::warn!(error = %crate::error::chain(error), "a setup link has to wait");
-                self.later(503, Duration::from_secs(5))
+                self.later(503, RETRY)
             }
         }
     }
@@ -224,7 +233,7 @@ impl SetupRoutes {
         let known = *purpose == TokenPurpose::credentials() || *purpose == TokenPurpose::password();
         let unavailable = |error| {
             tracing::warn!(%error, "the landlord does not answer to a setup link");
-            self.later(503, Duration::from_secs(5))
+            self.later(503, RETRY)
         };
         let issued = self.0.tenantry.tokens().look(purpose, token).await.map_err(unavailable)?;
         let Some(issued) = issued.filter(|_| known) else {

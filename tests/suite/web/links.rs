@@ -1,6 +1,7 @@
 //! The setup links through both frameworks, against a real landlord and a real tenant.
 use super::apps::{Answer, Ask, link};
 use crate::provision::migrated;
+use crate::setup::hooks::{Hooks, Point};
 use secrecy::ExposeSecret;
 use std::time::Duration;
 use tenantry::admin::{AdminStore, PgAdminStore};
@@ -136,6 +137,32 @@ async fn many_posts_at_once_follow_each_link_once() {
         let users = tenantry.registry_writer().users(made.tenant.id()).await.unwrap();
         assert_eq!(users.iter().map(|user| user.generation.0).max(), Some(2), "one new login");
     }
+}
+
+#[tokio::test]
+async fn post_of_a_link_in_use_answers_409_and_shows_the_form() {
+    let harness = Harness::start().await.unwrap();
+    let hooks = Hooks::new();
+    let tenantry = harness.tenantry(|b| hooks.on(&harness, quick(b))).await.unwrap();
+    let routes = SetupRoutes::new(&tenantry);
+    tenantry.provision("acme").admin(EMAIL).await.unwrap();
+    let issued = tenantry.tokens().issue_password("acme", EMAIL).await.unwrap();
+    let form = issued.expose_path();
+    hooks.stop_at(Point::BeforeSet);
+    let first = crate::setup::post(&tenantry, issued.token().expose().expose_secret(), "correct horse battery");
+    hooks.stopped().await;
+    for axum in [true, false] {
+        let other = link(axum, &routes, Ask::post(&form, "password=another+long+password"));
+        let other = tokio::time::timeout(Duration::from_secs(60), other).await.expect("an answer within a minute");
+        assert_eq!(other.status, 409, "{other:?}");
+        assert!(other.header("retry-after").is_some_and(|wait| wait.parse::<u32>().is_ok()), "{other:?}");
+        assert!(other.body.contains("being used at the moment") && other.body.contains("<form"), "{}", other.body);
+        assert!(!other.body.contains("horse") && !other.body.contains("another long"), "{}", other.body);
+        assert_shielded(&other);
+    }
+    hooks.release();
+    first.await.unwrap().expect("the first post is accepted");
+    assert!(logs_in(&tenantry, "acme", "correct horse battery").await);
 }
 
 #[tokio::test]

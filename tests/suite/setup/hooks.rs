@@ -1,0 +1,162 @@
+//! Stores that stop a worker, or end it, at one point of the operation of a password link.
+use async_trait::async_trait;
+use secrecy::SecretString;
+use sqlx::PgConnection;
+use std::sync::{Arc, Mutex};
+use tenantry::admin::{AdminError, AdminStore, PgAdminStore};
+use tenantry::error::VaultError;
+use tenantry::ident::{Email, RoleName};
+use tenantry::operation::{OperationId, Writer};
+use tenantry::secret::{CredentialId, KeyId, Purpose};
+use tenantry::testing::Harness;
+use tenantry::vault::{CredentialVault, Forgotten, PgVault, VaultWriter};
+use tenantry::{Builder, TenantId};
+use tokio::sync::{Notify, watch};
+
+/// Between which calls a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Point {
+    BeforeSeal,
+    AfterSeal,
+    BeforeSet,
+    AfterSet,
+    BeforeForget,
+    AfterForget,
+}
+pub(crate) const POINTS: [Point; 6] =
+    [Point::BeforeSeal, Point::AfterSeal, Point::BeforeSet, Point::AfterSet, Point::BeforeForget, Point::AfterForget];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Die,
+    Stop,
+}
+
+/// Armed for the next worker that comes to a point. A handle.
+#[derive(Clone)]
+pub(crate) struct Hooks(Arc<Inner>);
+struct Inner {
+    armed: Mutex<Option<(Point, What)>>,
+    stopped: Notify,
+    released: Notify,
+    /// How often a new password was opened: by a worker, or to compare it with a posted one.
+    opened: watch::Sender<u32>,
+}
+
+impl Hooks {
+    pub(crate) fn new() -> Self {
+        let (armed, stopped, released) = (Mutex::default(), Notify::new(), Notify::new());
+        Self(Arc::new(Inner { armed, stopped, released, opened: watch::channel(0).0 }))
+    }
+    /// A node whose workers meet these hooks.
+    pub(crate) fn on(&self, harness: &Harness, builder: Builder) -> Builder {
+        let keys = Arc::new(harness.keys().clone());
+        let vault = HookedVault(PgVault::new(harness.landlord().clone(), keys), self.clone());
+        builder.vault(vault).admin_store(HookedAdmins(PgAdminStore::default(), self.clone()))
+    }
+    /// The next worker at this point panics silently, so that it does nothing more.
+    pub(crate) fn die_at(&self, point: Point) {
+        *self.0.armed.lock().unwrap() = Some((point, What::Die));
+    }
+    /// The next worker at this point waits until it is released.
+    pub(crate) fn stop_at(&self, point: Point) {
+        *self.0.armed.lock().unwrap() = Some((point, What::Stop));
+    }
+    pub(crate) fn is_armed(&self) -> bool {
+        self.0.armed.lock().unwrap().is_some()
+    }
+    pub(crate) async fn stopped(&self) {
+        self.0.stopped.notified().await;
+    }
+    pub(crate) fn release(&self) {
+        self.0.released.notify_one();
+    }
+    /// Counts from now on.
+    pub(crate) fn opened(&self) -> watch::Receiver<u32> {
+        let mut opened = self.0.opened.subscribe();
+        opened.mark_unchanged();
+        opened
+    }
+
+    async fn at(&self, point: Point) {
+        let what = self.0.armed.lock().unwrap().take_if(|armed| armed.0 == point);
+        match what.map(|(_, what)| what) {
+            Some(What::Die) => std::panic::resume_unwind(Box::new("died")),
+            Some(What::Stop) => {
+                self.0.stopped.notify_one();
+                self.0.released.notified().await;
+            }
+            None => {}
+        }
+    }
+}
+
+struct HookedAdmins(PgAdminStore, Hooks);
+#[async_trait]
+impl AdminStore for HookedAdmins {
+    async fn prepare(&self, db: &mut PgConnection, app: Option<&RoleName>) -> Result<(), AdminError> {
+        self.0.prepare(db, app).await
+    }
+    async fn ensure_admin(&self, db: &mut PgConnection, email: &Email) -> Result<(), AdminError> {
+        self.0.ensure_admin(db, email).await
+    }
+    async fn set_password(
+        &self, db: &mut PgConnection, email: &Email, password: &SecretString,
+    ) -> Result<(), AdminError> {
+        self.1.at(Point::BeforeSet).await;
+        self.0.set_password(db, email, password).await?;
+        self.1.at(Point::AfterSet).await;
+        Ok(())
+    }
+    async fn verify(&self, db: &mut PgConnection, email: &Email, password: &SecretString) -> Result<bool, AdminError> {
+        self.0.verify(db, email, password).await
+    }
+}
+
+struct HookedVault(PgVault, Hooks);
+#[async_trait]
+impl CredentialVault for HookedVault {
+    async fn open(&self, id: &CredentialId) -> Result<SecretString, VaultError> {
+        let opened = self.0.open(id).await;
+        if id.purpose == Purpose::NewPassword && opened.is_ok() {
+            self.1.0.opened.send_modify(|count| *count += 1);
+        }
+        opened
+    }
+}
+#[async_trait]
+impl VaultWriter for HookedVault {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError> {
+        self.0.fence(operation, epoch).await
+    }
+    async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError> {
+        if id.purpose != Purpose::NewPassword {
+            return self.0.put(id, secret, writer).await;
+        }
+        self.1.at(Point::BeforeSeal).await;
+        let kept = self.0.put(id, secret, writer).await?;
+        self.1.at(Point::AfterSeal).await;
+        Ok(kept)
+    }
+    async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError> {
+        if id.purpose != Purpose::NewPassword {
+            return self.0.forget(id, writer).await;
+        }
+        self.1.at(Point::BeforeForget).await;
+        self.0.forget(id, writer).await?;
+        self.1.at(Point::AfterForget).await;
+        Ok(())
+    }
+    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(u64, Forgotten), VaultError> {
+        self.0.forget_tenant(tenant, writer).await
+    }
+    async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {
+        self.0.rewrap(limit).await
+    }
+    async fn keys_in_use(&self) -> Result<Vec<KeyId>, VaultError> {
+        self.0.keys_in_use().await
+    }
+    async fn check_keys(&self) -> Result<(), VaultError> {
+        self.0.check_keys().await
+    }
+}
