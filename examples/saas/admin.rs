@@ -28,7 +28,7 @@ impl App {
     }
 
     pub(crate) fn admin_login(&self, tenant: Option<&Tenant>, seen: &Seen) -> Answer {
-        let right = !seen.is_foreign() && tenant.is_none() && seen.field("password") == self.0.admin_password;
+        let right = !seen.is_foreign() && tenant.is_none() && seen.password() == self.0.admin_password;
         if !right {
             let problem = "This is not the password that was printed at the start.";
             return Ok(self.page(401, "admin_login.html", minijinja::context! { problem })?);

@@ -27,14 +27,19 @@ impl Seen {
             (None, _) => header("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none"),
         };
         let pairs = form_urlencoded::parse(body);
-        let form = pairs.map(|(name, value)| (name.into_owned(), value.trim().to_owned())).collect();
+        let form = pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
         Self { cookies: header("cookie").unwrap_or_default().into(), foreign, form }
     }
     pub(crate) fn is_foreign(&self) -> bool {
         self.foreign
     }
+    /// Without spaces at its ends.
     pub(crate) fn field(&self, name: &str) -> &str {
-        self.form.get(name).map(String::as_str).unwrap_or_default()
+        self.form.get(name).map(|value| value.trim()).unwrap_or_default()
+    }
+    /// Exactly as it was typed, as the form of the setup link takes it: spaces at its ends are part of a password.
+    pub(crate) fn password(&self) -> &str {
+        self.form.get("password").map(String::as_str).unwrap_or_default()
     }
     pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
         let pairs = self.cookies.split(';').filter_map(|pair| pair.trim().split_once('='));

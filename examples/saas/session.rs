@@ -61,7 +61,7 @@ impl App {
 
     pub(crate) async fn login(&self, tenant: &Tenant, db: &TenantPool, seen: &Seen) -> Answer {
         use tenantry::admin::{AdminStore, PgAdminStore};
-        let (email, password) = (seen.field("email"), seen.field("password"));
+        let (email, password) = (seen.field("email"), seen.password());
         let wrong =
             || self.login_page(tenant, 401, email, Some("This address and this password do not belong together."));
         if seen.is_foreign() {
