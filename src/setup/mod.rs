@@ -1,6 +1,6 @@
 //! What a user does with a setup link: each is one operation, which claims the token, does the work, and only then uses
 //! the token up. A crash in between neither loses the link nor does the work twice; a second post joins the operation.
-//! A second post with another password is refused while the operation lasts: see [`join`].
+//! A second post with another password is refused while the operation lasts: see `setup/join.rs`.
 use crate::admin::{AdminError, AdminStore, PasswordError};
 use crate::error::{ChangeError, Failure, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
