@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use time::OffsetDateTime;
 
+mod address;
+
 words! {
     /// What a directory entry is for.
     DatabaseKind, "kind of database" {
@@ -73,6 +75,10 @@ words! {
 }
 
 impl TlsMode {
+    /// The one that demands more of the two.
+    pub(crate) fn stricter(self, other: Self) -> Self {
+        if (self as u8) < (other as u8) { other } else { self }
+    }
     /// `verify-full`, but `prefer` where no wire is left to tap.
     pub fn default_for(host: &str) -> Self {
         let loopback = host == "localhost"
@@ -100,10 +106,11 @@ pub struct ConnectionSettings {
     /// Schemas, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub search_path: Vec<String>,
-    /// `None`: [`TlsMode::default_for`] the host.
+    /// Of an entry that names a server: the least that is demanded beside the mode in the server's row. `None`: the row's
+    /// mode; without a server [`TlsMode::default_for`] the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
-    /// Certificates of the authorities to trust, PEM. `None`: the system's.
+    /// Certificates of the authorities to trust, PEM, unless the entry's server has its own. `None`: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_certificate: Option<String>,
     /// What `pg_stat_activity` shows. `None`: `tenantry`.
@@ -132,9 +139,11 @@ pub struct TenantDatabase {
     pub driver: Driver,
     /// The registered server it was provisioned on; `None` for a database that is only pointed to.
     pub server: Option<ServerName>,
-    /// Host name or address.
+    /// Host name or address. For an entry that names a server this is where it was made and part of its key; it is
+    /// reached where the server's row says (see [`Servers::relocate`](crate::servers::Servers::relocate)). A replica
+    /// and an entry without a server are reached here.
     pub host: String,
-    /// TCP port.
+    /// TCP port, as `host`.
     pub port: u16,
     /// Database name on that server.
     pub database: DatabaseName,
@@ -232,7 +241,8 @@ impl TenantDatabase {
     /// [`TenantPool::read`](crate::TenantPool::read) goes there, and suspensions, archives, purges and rotations end the
     /// tenant's sessions there too. A tenant may have several: reads go to the first one, by host and port.
     ///
-    /// TLS is as on the primary if the host said how, else what [`TlsMode::default_for`] says of the standby's host.
+    /// TLS is as on the primary if the host said how, there or for the server, else what [`TlsMode::default_for`] says of
+    /// the standby's host.
     ///
     /// ```no_run
     /// # async fn example(tenantry: tenantry::Tenantry) -> Result<(), Box<dyn std::error::Error>> {
@@ -367,6 +377,10 @@ pub struct DatabaseServer {
     /// [`Servers::allow_role`](crate::servers::Servers::allow_role).
     #[serde(default)]
     pub allowed_roles: Vec<RoleName>,
+    /// The system identifier of its cluster (`pg_control_system()`). `None`: it could not be read. A promoted standby
+    /// has that of its primary; pg_upgrade and a restore from a dump make another one.
+    #[serde(default)]
+    pub system_identifier: Option<i64>,
     /// When it was first set up.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -391,6 +405,7 @@ impl DatabaseServer {
             max_connections: 90,
             labels: serde_json::Value::Null,
             allowed_roles: vec![],
+            system_identifier: None,
             created_at: OffsetDateTime::UNIX_EPOCH,
         }
     }

@@ -9,6 +9,7 @@ use futures_core::{future::BoxFuture, stream::BoxStream};
 use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
 
+mod arc;
 #[cfg(feature = "testing")]
 mod memory;
 mod postgres;

@@ -27,10 +27,15 @@ pub(super) const TABLES: &[Table] = &[
     table(
         "database_servers",
         "name host port tls root_certificate admin_role blue green maintenance login secret_version status \
-         capacity tenants weight draining max_connections labels created_at updated_at allowed_roles",
-        "database_servers_pkey",
+         capacity tenants weight draining max_connections labels created_at updated_at allowed_roles \
+         system_identifier",
+        "database_servers_pkey server_moved",
     ),
-    table("placements", "tenant_id server database created_at", "placements_pkey placements_server_database_key"),
+    table(
+        "placements",
+        "tenant_id server database created_at",
+        "placements_pkey placements_server_database_key placements_changed",
+    ),
     table(
         "tenant_databases",
         "tenant_id kind driver server host port database login roles credential generation status settings \

@@ -72,6 +72,7 @@ pub(super) fn server(row: &PgRow) -> Result<ServerLoad, StoreError> {
         max_connections: big_number(row, "max_connections")?,
         labels: field(row, "labels")?,
         allowed_roles: field::<sqlx::types::Json<_>>(row, "allowed_roles")?.0,
+        system_identifier: field(row, "system_identifier")?,
         created_at: field(row, "created_at")?,
     };
     Ok(ServerLoad { server, tenants: big_number(row, "tenants")? })

@@ -25,10 +25,11 @@ pub(super) async fn all(landlord: &PgPool) -> Result<Vec<ServerLoad>, StoreError
 
 const ADD: &str = fenced!(
     "done AS (INSERT INTO tenantry.database_servers (name, host, port, tls, root_certificate, admin_role, blue, green,
-            maintenance, login, secret_version, status, capacity, weight, draining, max_connections, labels, allowed_roles)
+            maintenance, login, secret_version, status, capacity, weight, draining, max_connections, labels,
+            allowed_roles, system_identifier)
         SELECT r.name, r.host, r.port, r.tls, r.root_certificate, r.admin_role, r.blue, r.green, r.maintenance, r.login,
             r.secret_version, r.status, r.capacity, r.weight, r.draining, r.max_connections, coalesce(r.labels, 'null'),
-            r.allowed_roles
+            r.allowed_roles, r.system_identifier
         FROM fence, jsonb_populate_record(NULL::tenantry.database_servers, $3) r
         ON CONFLICT (name) DO NOTHING RETURNING name)"
 );
@@ -38,7 +39,7 @@ const REPLACE: &str = fenced!(
             admin_role = r.admin_role, blue = r.blue, green = r.green, maintenance = r.maintenance, login = r.login,
             secret_version = r.secret_version, status = r.status, capacity = r.capacity, weight = r.weight,
             draining = r.draining, max_connections = r.max_connections, labels = coalesce(r.labels, 'null'),
-            allowed_roles = r.allowed_roles, updated_at = now()
+            allowed_roles = r.allowed_roles, system_identifier = r.system_identifier, updated_at = now()
         FROM fence, jsonb_populate_record(NULL::tenantry.database_servers, $3) r
         WHERE s.name = r.name AND to_jsonb(s) - '{tenants,created_at,updated_at}'::text[] = $4
         RETURNING s.name)"
@@ -100,5 +101,6 @@ fn columns(server: &DatabaseServer) -> Value {
         "max_connections": server.max_connections,
         "labels": server.labels,
         "allowed_roles": server.allowed_roles,
+        "system_identifier": server.system_identifier,
     })
 }

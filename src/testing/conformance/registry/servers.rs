@@ -34,6 +34,7 @@ async fn rows(registry: &impl ServerRegistry) {
         max_connections: u32::MAX,
         labels: serde_json::json!({ "region": "eu", "null": null }),
         allowed_roles: vec!["support \"team\"".parse().expect("a role's name")],
+        system_identifier: Some(7_351_234_567_890_123_456),
         ..server(10)
     };
     for server in [&plain, &rich] {
@@ -55,7 +56,13 @@ async fn changes(registry: &impl ServerRegistry, by: Writer) {
     done(registry.put_server(None, &old, Some(by)).await, "a server is added");
     done(registry.reserve(&Subject::new().placement(&old.name), by).await, "a place is reserved");
     let read = stored(registry, &old).await;
-    let new = DatabaseServer { weight: 2, labels: serde_json::json!(["ssd"]), ..read.clone() };
+    let new = DatabaseServer {
+        host: "moved.example.test".into(),
+        weight: 2,
+        labels: serde_json::json!(["ssd"]),
+        system_identifier: Some(1),
+        ..read.clone()
+    };
     done(registry.put_server(Some(&read), &new, Some(by)).await, "a server is changed, whoever lives there");
     let load = some(done(registry.server(&old.name).await, "a server is found"), "a server is found");
     assert_eq!(load.server, new, "promised: a changed server reads back");

@@ -1,0 +1,47 @@
+//! A shared [`ServerRegistry`] is one too.
+use super::{Placement, ServerLoad, ServerRegistry};
+use crate::database::DatabaseServer;
+use crate::error::StoreError;
+use crate::ident::ServerName;
+use crate::operation::{OperationId, Writer};
+use crate::tenant::TenantId;
+use async_trait::async_trait;
+use std::sync::Arc;
+use uuid::Uuid;
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: ServerRegistry + ?Sized> ServerRegistry for Arc<T> {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        (**self).fence(operation, epoch).await
+    }
+    async fn installation(&self) -> Result<Uuid, StoreError> {
+        (**self).installation().await
+    }
+    async fn server(&self, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
+        (**self).server(name).await
+    }
+    async fn servers(&self) -> Result<Vec<ServerLoad>, StoreError> {
+        (**self).servers().await
+    }
+    async fn put_server(
+        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<Writer>,
+    ) -> Result<(), StoreError> {
+        (**self).put_server(expected, server, writer).await
+    }
+    async fn remove_server(&self, name: &ServerName, writer: Option<Writer>) -> Result<(), StoreError> {
+        (**self).remove_server(name, writer).await
+    }
+    async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
+        (**self).placement(tenant).await
+    }
+    async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
+        (**self).place(tenant).await
+    }
+    async fn reserve(&self, placement: &Placement, writer: Writer) -> Result<(), StoreError> {
+        (**self).reserve(placement, writer).await
+    }
+    async fn release(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+        (**self).release(tenant, writer).await
+    }
+}
