@@ -1,6 +1,6 @@
 use super::{StoreError, VaultError};
 use crate::database::Driver;
-use crate::ident::InvalidName;
+use crate::ident::{InvalidName, ServerName};
 use crate::tenant::Tenant;
 use std::time::Duration;
 
@@ -26,6 +26,15 @@ pub enum ResolveError {
     /// Active, but nothing says where its data lives.
     #[error("{} has no directory entry for a primary database; run the doctor", .0.slug())]
     NoEntry(Tenant),
+    /// Its entry names a server that is not registered, or the resolver was given no registry of servers.
+    #[error("{} lives on the server {server}, which is not registered here; see servers().list()", .tenant.slug())]
+    #[non_exhaustive]
+    UnknownServer {
+        /// Whose entry.
+        tenant: Tenant,
+        /// The name in it.
+        server: ServerName,
+    },
     /// Not at the migration that this program needs.
     #[error("{} is not at the newest migration", .0.slug())]
     Behind(Tenant),

@@ -24,6 +24,22 @@ pub enum SetUpError {
         /// Which.
         server: ServerName,
     },
+    /// The row of a server that is ready has another address; nothing was connected or written.
+    #[error(
+        "the server {server} is at {host}:{port}, not at {given}; call relocate() if it has moved, or set_up().address() \
+         with the stored address if only the admin connects another way"
+    )]
+    #[non_exhaustive]
+    Moved {
+        /// The server.
+        server: ServerName,
+        /// The stored host.
+        host: String,
+        /// The stored port.
+        port: u16,
+        /// The host and port that the call described.
+        given: String,
+    },
     /// The admin may not do what block (a) needs.
     #[error("the role {role} lacks {right}; grant it, or use script() and let a DBA run it")]
     #[non_exhaustive]

@@ -1,4 +1,4 @@
-use super::{ChangeError, KeyError, ProvisionError, ResolveError, SetUpError, StoreError, VaultError};
+use super::{ChangeError, KeyError, ProvisionError, RelocateError, ResolveError, SetUpError, StoreError, VaultError};
 use crate::operation::OperationId;
 use crate::secret::KeyId;
 use std::time::Duration;
@@ -89,6 +89,9 @@ pub enum Error {
     /// Servers.
     #[error(transparent)]
     SetUp(#[from] SetUpError),
+    /// The address of a server.
+    #[error(transparent)]
+    Relocate(#[from] RelocateError),
     /// A store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -105,7 +108,7 @@ impl Error {
         match self {
             Self::Provision(e) => e.operation_id(),
             Self::Change(e) => e.operation_id(),
-            Self::SetUp(SetUpError::Failed(f)) => Some(f.operation),
+            Self::SetUp(SetUpError::Failed(f)) | Self::Relocate(RelocateError::Failed(f)) => Some(f.operation),
             _ => None,
         }
     }

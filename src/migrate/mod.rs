@@ -118,6 +118,8 @@ impl Migration {
         }
         let entry = self.shop.registry.primary(found.id()).await?;
         let entry = entry.ok_or_else(|| StoreError::conflict("the tenant has no directory entry"))?;
+        let located = self.shop.locate(entry).await?;
+        let entry = located.map_err(|error| ChangeError::UnknownServer { server: error.server.to_string() })?;
         let password = self.shop.vault.open(&entry.credential).await.map_err(StoreError::unavailable)?;
         let read = async {
             let mut session = crate::yields::fewer(connect::options(&entry, &password).connect()).await?;

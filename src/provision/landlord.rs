@@ -4,7 +4,7 @@ use crate::database::{DatabaseUser, Generation, ServerStatus, TenantNames};
 use crate::error::{ProvisionError, StepError, StoreError, Taken};
 use crate::ident::DatabaseName;
 use crate::placement::{Candidate, Newcomer};
-use crate::registry::{Placement, ServerLoad};
+use crate::registry::{Placement, ServerLoad, TenantRegistryExt};
 use crate::saga::{Action, Run};
 use crate::secret::CredentialId;
 use crate::tenant::TenantStatus;
@@ -69,10 +69,9 @@ async fn place(run: &Run, world: &World) -> Result<worker::Place, StepError> {
             }
             reserved => reserved?,
         }
-        let unknown = || StepError::fail("the server that was chosen is not among the candidates");
-        let load = servers.into_iter().find(|s| s.server.name == server).ok_or_else(unknown)?;
-        let names = TenantNames::of(&database).map_err(StepError::fail)?;
-        return Ok(worker::Place { server: load.server, names });
+        // The row is read again: before the place was reserved, a relocation of the server stopped no worker of it.
+        let gone = || StepError::retry("the place that was reserved is gone");
+        return world.shop.place(world.tenant).await?.ok_or_else(gone);
     }
     Err(StepError::fail(no_room(&servers)))
 }
@@ -157,7 +156,12 @@ impl Action<World> for Publish {
         true
     }
     async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let entry = world.entry().await?;
+        let mut entry = world.entry().await?;
+        if !run.is_first() {
+            // Host and port are part of the entry's key: what an earlier worker published must be found after a relocation.
+            let published = world.shop.registry.primary(world.tenant).await?.filter(|p| p.server == entry.server);
+            (entry.host, entry.port) = published.map_or((entry.host, entry.port), |p| (p.host, p.port));
+        }
         world.shop.registry.publish(TenantStatus::Provisioning, &entry, run.writer()).await?;
         Ok(Value::Null)
     }

@@ -69,7 +69,8 @@ impl World {
         let mut entry = TenantDatabase::primary(tenant, host, server.port, database, login, credential);
         entry.server = Some(server.name.clone());
         entry.roles = Some(names.roles.clone());
-        entry.settings = server.session_settings(settings);
+        // Without the server's TLS mode and certificate: a copy would outlive a change of its row.
+        entry.settings = settings;
         Ok(entry)
     }
 

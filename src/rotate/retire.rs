@@ -72,10 +72,16 @@ impl Rotation {
         let names = TenantNames::of(&user.database).map_err(StepError::fail)?;
         let heir = ddl::acts_as(&names.roles, self.login.access).clone();
         let standbys = self.shop.standbys(user.tenant, &user.database).await?;
-        let mut hold = self.shop.retirer(user.tenant, load.server).await?;
+        let mut hold = self.shop.retirer(user.tenant, load.server.clone()).await?;
         match hold.retire_login(&names, &user.role, &heir, Duration::ZERO, &standbys).await? {
-            Retired::Dropped => Ok(()),
-            Retired::Left(error) => Err(error),
+            Retired::Dropped => {}
+            Retired::Left(error) => return Err(error),
+        }
+        // No epoch stops this worker: if the server has moved, the login was dropped at the old address, perhaps only there.
+        let now = self.shop.servers.server(&user.server).await?.ok_or_else(unknown)?.server;
+        match now.is_at(&load.server.host, load.server.port) {
+            true => Ok(()),
+            false => Err(StepError::retry(format!("server {} has moved meanwhile", user.server))),
         }
     }
 }

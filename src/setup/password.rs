@@ -149,6 +149,7 @@ impl World {
     async fn connect(&self, run: &Run) -> Result<PgConnection, StepError> {
         let none = || StepError::fail("the tenant has no directory entry");
         let entry = self.shop.registry.primary(self.request.tenant).await?.ok_or_else(none)?;
+        let entry = self.shop.locate(entry).await?.map_err(StepError::fail)?;
         let login = self.shop.vault.open(&entry.credential).await;
         let login = login.map_err(|e| match e {
             VaultError::Missing(_) => StepError::retry(e),

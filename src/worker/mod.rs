@@ -2,7 +2,7 @@
 //!
 //! A worker opens its session, *then* asks whether its epoch is the newest, *then* acts. A successor raises the epoch
 //! first, and then ends the sessions it finds: so a session that it did not find belongs to a worker that will ask.
-use crate::database::{ConnectionSettings, DatabaseServer};
+use crate::database::DatabaseServer;
 use crate::error::{StepError, StoreError};
 use crate::ident::{DatabaseName, RoleName};
 use crate::operation::{OperationId, Writer};
@@ -16,6 +16,7 @@ use std::{collections::HashMap, sync::Arc, sync::Mutex, time::Duration};
 use tokio::sync::{OnceCell, Semaphore};
 use uuid::Uuid;
 
+mod address;
 mod door;
 mod hold;
 mod migrations;
@@ -121,14 +122,6 @@ impl DatabaseServer {
     /// A way into one of its databases.
     pub(crate) fn door(&self, database: &DatabaseName, role: &RoleName, password: SecretString) -> Door {
         Door::new(self.clone(), database.clone(), role.clone(), password)
-    }
-    /// What an entry on this server says about sessions, unless the host said so itself.
-    pub(crate) fn session_settings(&self, mut settings: ConnectionSettings) -> ConnectionSettings {
-        settings.tls.get_or_insert(self.tls);
-        if settings.root_certificate.is_none() {
-            settings.root_certificate.clone_from(&self.root_certificate);
-        }
-        settings
     }
 }
 

@@ -1,6 +1,6 @@
 use super::{PooledResolver, Shared};
 use crate::pg::limits::CountSessions;
-use crate::registry::TenantRegistry;
+use crate::registry::{ServerRegistry, TenantRegistry};
 use crate::resolver::budget::{Handover, Limits};
 use crate::vault::CredentialVault;
 use sqlx::migrate::Migrator;
@@ -12,6 +12,7 @@ use std::time::Duration;
 pub struct PooledResolverBuilder {
     pub(super) registry: Arc<dyn TenantRegistry>,
     pub(super) vault: Arc<dyn CredentialVault>,
+    pub(super) hosts: Option<Arc<dyn ServerRegistry>>,
     pub(super) settings: Settings,
 }
 
@@ -46,7 +47,14 @@ impl PooledResolverBuilder {
             head: None,
             counts: None,
         };
-        Self { registry, vault, settings }
+        Self { registry, vault, hosts: None, settings }
+    }
+    /// Where the servers are that directory entries name. Host, port, TLS mode and root certificate of such an entry come
+    /// from its server's row alone. Without this call, or where the row is missing, such an entry is
+    /// [`UnknownServer`](crate::error::ResolveError::UnknownServer); entries without a server need none.
+    pub fn servers(mut self, servers: impl ServerRegistry) -> Self {
+        self.hosts = Some(Arc::new(servers));
+        self
     }
     /// Most connections to one server, over all its tenants; 90 by default. A hard limit: whoever comes next waits, or
     /// takes the place of a connection that nobody uses.

@@ -4,6 +4,7 @@
 //! was read before an invalidation does not count as fresh.
 use super::super::TenantPool;
 use super::names::{Names, Used};
+use super::servers::Rows;
 use crate::database::TenantDatabase;
 use crate::tenant::{TenantId, TenantRef};
 use std::collections::{HashMap, HashSet};
@@ -32,6 +33,7 @@ pub(super) struct Cache {
     names: Arc<Names>,
     /// Names that were nobody's, and until when that counts. Few, and not for long: somebody may be given one.
     nobody: HashMap<TenantRef<'static>, Instant>,
+    pub(super) rows: Rows,
     /// How many tickets there were, and how many there were at the last invalidation.
     last: u64,
     invalidated: u64,
@@ -61,7 +63,8 @@ struct Known {
 impl Cache {
     pub(super) fn new(limits: Limits, start: Instant) -> Self {
         let names = Arc::new(Names::new(limits.fresh_for, start));
-        Self { limits, pools: HashMap::new(), names, nobody: HashMap::new(), last: 0, invalidated: 0 }
+        let (pools, nobody, rows) = Default::default();
+        Self { limits, pools, names, nobody, rows, last: 0, invalidated: 0 }
     }
 
     /// What is answered without this cache's lock.
@@ -133,6 +136,10 @@ impl Cache {
         nobody.get(name).is_some_and(|until| *until > now)
     }
 
+    /// Those whose connections are known by entries like these.
+    pub(super) fn tenants(&self, which: impl Fn(&Entries) -> bool) -> Vec<TenantId> {
+        self.pools.iter().filter(|(_, known)| which(&known.entries)).map(|(id, _)| *id).collect()
+    }
     pub(super) fn knows(&self, tenant: TenantId) -> bool {
         self.pools.contains_key(&tenant)
     }

@@ -15,8 +15,12 @@ impl PooledResolver {
     pub(super) async fn cold(&self, name: &TenantRef<'static>, read: Ticket) -> Result<TenantPool, ResolveError> {
         parse(name)?;
         let tenant = self.admitted(name, read).await?;
-        let (handle, entries) = self.opened(&tenant).await?;
-        self.keep(name, handle, entries, read)
+        loop {
+            let (handle, entries) = self.opened(&tenant).await?;
+            if let Some(kept) = self.keep(name, handle, entries, read)? {
+                return Ok(kept);
+            }
+        }
     }
 
     /// A rotation that ends between the two reads has forgotten the secret of the entry that was read: then there is another
@@ -69,7 +73,12 @@ impl PooledResolver {
         if primary.driver != Driver::Postgres {
             return Err(ResolveError::NotBuilt { tenant: tenant.clone(), driver: primary.driver });
         }
-        let standbys = entries.into_iter().filter(|entry| entry.is_standby_of(&primary.database));
+        let row = self.0.find_row(tenant, &primary).await?;
+        // The standby that took over keeps its entry until the host drops it; it is the primary now.
+        let promoted = |entry: &TenantDatabase| row.as_ref().is_some_and(|row| row.is_at(&entry.host, entry.port));
+        let standbys = entries.into_iter().filter(|entry| entry.is_standby_of(&primary.database) && !promoted(entry));
+        let locate = |entry: TenantDatabase| row.as_ref().map(|row| row.locate(entry.clone())).unwrap_or(entry);
+        let (primary, standbys) = (locate(primary.clone()), standbys.map(locate));
         let first = standbys.min_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
         // What counts of it is where it is, and how its sessions are set up. All else is the primary's.
         let replica = first
@@ -119,17 +128,23 @@ impl PooledResolver {
         }
     }
 
+    /// `None`: the server has moved since its row was read.
     fn keep(
         &self, name: &TenantRef<'static>, handle: TenantPool, entries: Entries, read: Ticket,
-    ) -> Result<TenantPool, ResolveError> {
+    ) -> Result<Option<TenantPool>, ResolveError> {
         let mut state = self.0.state();
         if self.0.stop.is_cancelled() {
             return Err(ResolveError::Closed);
         }
+        if !state.cache.is_current(&entries) {
+            drop(state);
+            handle.retire();
+            return Ok(None);
+        }
         let (handle, retired) = state.cache.keep(name, handle, entries, read);
         drop(state);
         self.0.retire(retired);
-        Ok(handle)
+        Ok(Some(handle))
     }
 }
 

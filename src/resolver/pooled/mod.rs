@@ -3,7 +3,7 @@ use super::budget::{PgOpener, PgServer, PoolStats, Server};
 use super::pool::Renew;
 use super::{ConnectionResolver, TenantPool};
 use crate::error::ResolveError;
-use crate::registry::TenantRegistry;
+use crate::registry::{ServerRegistry, TenantRegistry};
 use crate::tenant::{TenantId, TenantRef};
 use crate::vault::CredentialVault;
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ mod cache;
 mod cold;
 mod flight;
 mod names;
+mod servers;
 pub use builder::PooledResolverBuilder;
 
 /// How long an answer counts while changes are told. Not for ever: triggers can be switched off.
@@ -44,7 +45,8 @@ const TOLD: Duration = Duration::from_secs(60);
 ///
 /// let keys = Arc::new(LocalKeyring::from_env("TENANTRY_KEYS")?);
 /// let registry = PgTenantRegistry::new(landlord.clone());
-/// let resolver = PooledResolver::builder(registry, PgVault::new(landlord, keys)).max_connections(60).build();
+/// let vault = PgVault::new(landlord, keys);
+/// let resolver = PooledResolver::builder(registry.clone(), vault).servers(registry).max_connections(60).build();
 /// let db = resolver.resolve("acme".into()).await?;
 /// let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&db).await?;
 /// # Ok(()) }
@@ -55,6 +57,8 @@ pub struct PooledResolver(Arc<Shared>);
 struct Shared {
     registry: Arc<dyn TenantRegistry>,
     vault: Arc<dyn CredentialVault>,
+    /// Where the servers are that entries name.
+    hosts: Option<Arc<dyn ServerRegistry>>,
     settings: builder::Settings,
     state: Mutex<State>,
     /// The cache's own, for reading.
@@ -93,19 +97,25 @@ impl PooledResolver {
     /// Whatever has changed about a tenant that is connected here is looked at now: connections that it has by an old login
     /// are closed, without anybody asking for it.
     pub(crate) async fn follow(&self, tenant: TenantId) {
-        let known = self.0.state().cache.knows(tenant);
-        if known && let Err(error) = self.resolve(TenantRef::Id(tenant)).await {
+        if self.knows(tenant)
+            && let Err(error) = self.resolve(TenantRef::Id(tenant)).await
+        {
             tracing::debug!(%tenant, %error, "a tenant that has changed");
         }
     }
-    /// Over a registry and a vault; `Arc<dyn …>` goes in too.
+    /// Whether the tenant is connected here.
+    pub(crate) fn knows(&self, tenant: TenantId) -> bool {
+        self.0.state().cache.knows(tenant)
+    }
+    /// Over a registry and a vault; `Arc<dyn …>` goes in too. Tenants on registered servers need
+    /// [`servers`](PooledResolverBuilder::servers) as well.
     pub fn builder(registry: impl TenantRegistry, vault: impl CredentialVault) -> PooledResolverBuilder {
         PooledResolverBuilder::new(Arc::new(registry), Arc::new(vault))
     }
 }
 
 impl Shared {
-    fn new(PooledResolverBuilder { registry, vault, settings }: PooledResolverBuilder) -> Self {
+    fn new(PooledResolverBuilder { registry, vault, hosts, settings }: PooledResolverBuilder) -> Self {
         let limits = Limits { pools: settings.max_cached, fresh_for: settings.fresh_for };
         let cache = Cache::new(limits, Instant::now());
         let names = cache.names();
@@ -114,6 +124,7 @@ impl Shared {
         Self {
             registry,
             vault,
+            hosts,
             budget: AtomicU32::new(settings.max_connections),
             settings,
             state,

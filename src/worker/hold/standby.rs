@@ -18,7 +18,8 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) struct Standby {
     host: String,
     port: u16,
-    tls: TlsMode,
+    /// `None`: as [`DatabaseServer::tls_for`] says.
+    tls: Option<TlsMode>,
     root_certificate: Option<String>,
 }
 
@@ -36,8 +37,7 @@ impl Standby {
     }
     fn of(entry: &TenantDatabase) -> Self {
         let (host, root_certificate) = (entry.host.clone(), entry.settings.root_certificate.clone());
-        let tls = entry.settings.tls.unwrap_or_else(|| TlsMode::default_for(&host));
-        Self { host, port: entry.port, tls, root_certificate }
+        Self { host, port: entry.port, tls: entry.settings.tls, root_certificate }
     }
 
     /// As the provisioner, whose logins and maintenance database are there as everything is.
@@ -45,6 +45,7 @@ impl Standby {
         &self, primary: &DatabaseServer, password: &SecretString, name: &str,
     ) -> Result<PgConnection, ClusterError> {
         let Self { host, port, tls, root_certificate } = self.clone();
+        let tls = tls.unwrap_or_else(|| primary.tls_for(&host));
         let root_certificate = root_certificate.or_else(|| primary.root_certificate.clone());
         let server = DatabaseServer { host, port, tls, root_certificate, ..primary.clone() };
         provisioner(&server, &server.names.maintenance, password, name, Purpose::Cluster).await
@@ -79,6 +80,8 @@ impl Hold {
     pub(super) async fn refuse_on(
         &mut self, standbys: &[Standby], names: &TenantNames, logins: &[&RoleName], grace: Duration,
     ) -> Result<(), StepError> {
+        // The standby that took over is the primary now, and never replays again.
+        let standbys: Vec<_> = standbys.iter().filter(|s| !self.server.is_at(&s.host, s.port)).collect();
         if standbys.is_empty() {
             return Ok(());
         }
