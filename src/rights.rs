@@ -12,7 +12,9 @@
 //! | `<database>_v1`, … | LOGIN | nothing | app | the application's login, one per generation |
 //!
 //! [`set_up`](crate::servers::Servers::set_up) makes the first three and a maintenance database, through which all
-//! cluster statements and all locks go. Their names have a prefix of your choice, so two installations may share a
+//! cluster statements and all locks go. A table in it, `public.tenantry_mark`, names the installation and the server;
+//! [`relocate`](crate::servers::Servers::relocate) looks for it before it believes a new address. It also reads
+//! `pg_control_system()`, which PUBLIC may execute unless a managed service has revoked that. Their names have a prefix of your choice, so two installations may share a
 //! server and know nothing of each other. The provisioner is no superuser and needs none.
 //!
 //! Database names carry the tenant's id and not its slug, because every tenant can list them all.

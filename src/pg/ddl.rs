@@ -5,7 +5,7 @@
 use super::scram::Verifier;
 use crate::database::{AppAccess, GroupRoles, TenantNames};
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::ident::{DatabaseName, RoleName, ServerName};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use std::time::Duration;
 
@@ -398,6 +398,18 @@ pub(crate) fn close_maintenance(database: &DatabaseName) -> Ddl {
     Ddl::block([
         format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", id(database)),
         String::from("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
+    ])
+}
+
+/// In the maintenance database: which server of which installation this cluster is.
+pub(crate) fn mark_server(installation: uuid::Uuid, server: &ServerName) -> Ddl {
+    let (installation, server) = (literal(&installation.to_string()), literal(server.as_str()));
+    Ddl::block([
+        String::from(
+            "CREATE TABLE IF NOT EXISTS public.tenantry_mark (installation uuid NOT NULL, server text NOT NULL)",
+        ),
+        String::from("DELETE FROM public.tenantry_mark"),
+        format!("INSERT INTO public.tenantry_mark VALUES ({installation}, {server})"),
     ])
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod lock;
 pub(crate) mod readback;
 pub(crate) mod refuse;
 pub(crate) mod remaining;
+pub(crate) mod mark;
 pub(crate) mod replay;
 pub(crate) mod scram;
 pub(crate) mod script;

@@ -7,6 +7,7 @@ use crate::registry::ServerLoad;
 use crate::saga::{AnySaga, Engine};
 use crate::secret::CredentialId;
 use crate::worker::Workshop;
+use futures_core::future::BoxFuture;
 use serde::Serialize;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -14,11 +15,15 @@ use std::{fmt, sync::Arc};
 
 mod allow;
 mod limits;
+mod address;
+mod probe;
+mod relocate;
 mod rotate;
 mod saga;
 mod set_up;
 mod steps;
 pub use limits::LimitReport;
+pub use relocate::{Relocate, Relocated};
 pub use set_up::SetUp;
 
 /// A server as a list shows it.
@@ -73,18 +78,28 @@ pub struct Servers {
     landlord: PgPool,
     rotation: Arc<rotate::RotateServer>,
     connection_limit: Option<i32>,
+    relocation: Arc<probe::RelocateSaga>,
+    on_move: Option<OnMove>,
 }
+
+/// What this process does when it has relocated a server.
+type OnMove = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl Servers {
     /// Over these stores; `landlord` is the pool whose database must not be locked to its host by a set-up.
     pub fn new(shop: Workshop, engine: Engine, landlord: PgPool) -> Self {
         let rotation = Arc::new(rotate::RotateServer::new(shop.clone()));
-        Self { shop, engine, landlord, rotation, connection_limit: None }
+        let relocation = Arc::new(probe::RelocateSaga::new(shop.clone()));
+        Self { shop, engine, landlord, rotation, relocation, on_move: None, connection_limit: None }
+    }
+    /// This process need not be told of its own relocations by the landlord.
+    pub(crate) fn on_move(self, moved: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
+        Self { on_move: Some(Arc::new(moved)), ..self }
     }
 
     /// Makes the admin role, the provisioner's two logins and the maintenance database on a server, as its admin (a
     /// superuser, or a managed service's admin with CREATEDB and CREATEROLE). May be repeated, also after a crash; a
-    /// repetition changes the settings that it names. `admin` is used here and stored nowhere; its host and port are
+    /// repetition changes the settings that it names, but not the address: that is [`relocate`](Self::relocate)'s. `admin` is used here and stored nowhere; its host and port are
     /// the server's, unless [`SetUp::address`] says otherwise.
     pub fn set_up(&self, name: impl Into<String>, admin: PgConnectOptions) -> SetUp {
         SetUp::new(self.clone(), name.into(), admin)

@@ -1,3 +1,4 @@
+use super::address::check_stored;
 use super::saga::{SetUpSaga, Work};
 use super::steps::{REPORTED, SetUpStep};
 use super::{Server, Servers, SetUpReport, described, server_name};
@@ -156,9 +157,13 @@ impl SetUp {
         let names = self.names(stored.as_ref())?;
         let own = || (self.admin.get_host().to_owned(), self.admin.get_port());
         let (host, port) = self.address.clone().unwrap_or_else(own);
+        if let Some(stored) = &stored {
+            check_stored(stored, &host, port)?;
+        }
         let mut server = match stored {
             Some(stored) if stored.names == names => {
-                // A mode that was good enough for the old address may be too weak for the new one.
+                // Only a server that was never ready gets another address here. A TLS mode that was good enough for the old
+                // one may be too weak for the new one.
                 let tls = if stored.host == host { stored.tls } else { TlsMode::default_for(&host) };
                 DatabaseServer { host, port, tls, ..stored }
             }
@@ -319,6 +324,12 @@ fn rights(admin: Admin) -> Result<(), SetUpError> {
 
 /// A name that is somebody else's is no failure of the operation's, but of the call's.
 fn typed(failure: Failure) -> SetUpError {
+    if failure.after == After::Undone && failure.cause.is::<SetUpError>() {
+        return match failure.cause.downcast() {
+            Ok(error) => *error,
+            Err(cause) => SetUpError::Failed(Failure { cause, ..failure }),
+        };
+    }
     match failure.cause.downcast_ref::<ClusterError>() {
         Some(ClusterError::Foreign { kind, name }) => SetUpError::Foreign { kind, name: name.clone() },
         _ => SetUpError::Failed(failure),

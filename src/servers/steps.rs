@@ -1,13 +1,16 @@
 //! The steps of a set-up. All find what is there and make what is missing.
+use super::address::check_stored;
 use super::saga::{World, marker};
 use crate::database::ServerStatus;
 use crate::error::{ClusterError, StepError};
 use crate::ident::RoleName;
-use crate::pg::{catalog, scram, setup};
+use crate::pg::{catalog, mark, scram, setup};
 use crate::saga::{Action, Run};
 use async_trait::async_trait;
 use serde_json::Value;
 
+/// The stored name of the step that answers with the system identifier.
+const PROBE: &str = "logins.probe";
 /// The stored names of the steps whose answer goes into the report.
 pub(super) const REPORTED: [&str; 2] = ["rights.grant", "public.close"];
 
@@ -62,7 +65,7 @@ impl Action<World> for SetUpStep {
             Self::Maintenance => "maintenance.create",
             Self::Rights => REPORTED[0],
             Self::CloseMaintenance => "maintenance.close",
-            Self::Probe => "logins.probe",
+            Self::Probe => PROBE,
             Self::Close => REPORTED[1],
             Self::Ready => "server.ready",
         }
@@ -90,8 +93,10 @@ impl Action<World> for SetUpStep {
                 let server = &world.work.server;
                 let mut session = world.work.provisioner(run, &server.names.blue).await?;
                 setup::close_maintenance(&mut session, &server.names.maintenance).await?;
+                let installation = world.work.shop.servers.installation().await?;
+                mark::ensure_marked(&mut session, installation, &server.name).await?;
             }
-            Self::Probe => probe(run, world).await?,
+            Self::Probe => return Ok(probe(run, world).await?.into()),
             Self::Close => return serde_json::to_value(close(run, world).await?).map_err(StepError::fail),
             Self::Ready => store(run, world, Some(ServerStatus::Ready)).await?,
         }
@@ -127,7 +132,12 @@ fn logins(world: &World) -> [&RoleName; 2] {
 async fn store(run: &Run, world: &World, status: Option<ServerStatus>) -> Result<(), StepError> {
     let mut server = world.work.server.clone();
     let stored = world.work.shop.servers.server(&server.name).await?.map(|l| l.server);
+    if let Some(stored) = stored.as_ref() {
+        // A relocation may have ended before this operation began.
+        check_stored(stored, &server.host, server.port).map_err(StepError::fail)?;
+    }
     server.status = status.unwrap_or(server.status);
+    server.system_identifier = run.output::<Option<i64>>(PROBE)?.flatten().or(server.system_identifier);
     Ok(world.work.shop.servers.put_server(stored.as_ref(), &server, Some(run.writer())).await?)
 }
 
@@ -147,7 +157,9 @@ async fn roles(run: &Run, world: &mut World) -> Result<(), StepError> {
     Ok(setup::roles(world.admin(run).await?, names, [&verifiers.0, &verifiers.1], &marker).await?)
 }
 
-async fn probe(run: &Run, world: &World) -> Result<(), StepError> {
+/// Answers with the system identifier, if it can be read.
+async fn probe(run: &Run, world: &World) -> Result<Option<i64>, StepError> {
+    let mut identifier = None;
     for login in logins(world) {
         let mut session = world.work.provisioner(run, login).await?;
         let (_, found, database) = catalog::identity(&mut session).await?;
@@ -155,8 +167,9 @@ async fn probe(run: &Run, world: &World) -> Result<(), StepError> {
         if found != expected {
             return Err(ClusterError::Identity { login: login.to_string(), found, expected, database }.into());
         }
+        identifier = mark::system_identifier(&mut session).await?;
     }
-    Ok(())
+    Ok(identifier)
 }
 
 /// The host's own roles keep their way in. Answers what stays open, and why.

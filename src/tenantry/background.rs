@@ -4,11 +4,12 @@ use crate::error::RunError;
 use crate::nodes::{Node, NodeId, Share};
 use crate::registry::{Change, PgChanges};
 use crate::resolver::PooledResolver;
+use crate::tenant::TenantId;
 use crate::yields;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
-use std::{future::Future, sync::atomic::Ordering, time::Duration};
+use std::{collections::HashSet, future::Future, sync::atomic::Ordering, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 /// How often a node says that it lives, and looks for what dead workers left. A node counts as live for three beats.
@@ -167,8 +168,13 @@ impl Tenantry {
         let changes = PgChanges::new(self.inner.background.clone());
         let mut changes = changes.poll_every(self.inner.change_poll_interval).follow();
         let listening = Listening(&self.inner.pool.resolver);
-        let mut following = FuturesUnordered::new();
+        let (mut following, mut pending) = (FuturesUnordered::new(), Pending::default());
         loop {
+            while following.len() < FOLLOWED
+                && let Some(check) = pending.next()
+            {
+                following.push(check.run(listening.0));
+            }
             let change = tokio::select! {
                 biased;
                 change = changes.next() => change,
@@ -177,13 +183,13 @@ impl Tenantry {
             match change {
                 Some(Change::Tenant(id)) => {
                     self.inner.resolver.invalidate(id);
-                    // Above that the next one who asks for it looks.
-                    if following.len() < FOLLOWED {
-                        following.push(listening.0.follow(id));
+                    if listening.0.knows(id) {
+                        pending.tenants.insert(id);
                     }
                 }
                 Some(Change::Missed) => {
                     self.inner.resolver.invalidate_all();
+                    pending.servers = true;
                     listening.0.is_told(self.inner.pool.told);
                 }
                 Some(Change::Lost) => {
@@ -214,6 +220,37 @@ impl Tenantry {
             Err(error) => problems.push(Problem::new("landlord", crate::error::chain(&error))),
         }
         problems
+    }
+}
+
+/// Changes that this node has not checked yet. Only tenants that are connected here are kept, so the cache bounds them.
+#[derive(Default)]
+struct Pending {
+    tenants: HashSet<TenantId>,
+    /// A relocation may be among the changes that were missed.
+    servers: bool,
+}
+impl Pending {
+    fn next(&mut self) -> Option<Check> {
+        if std::mem::take(&mut self.servers) {
+            return Some(Check::Servers);
+        }
+        let next = self.tenants.iter().next().copied()?;
+        self.tenants.remove(&next);
+        Some(Check::Tenant(next))
+    }
+}
+
+enum Check {
+    Servers,
+    Tenant(TenantId),
+}
+impl Check {
+    async fn run(self, resolver: &PooledResolver) {
+        match self {
+            Self::Servers => resolver.check_servers().await,
+            Self::Tenant(id) => resolver.follow(id).await,
+        }
     }
 }
 

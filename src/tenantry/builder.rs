@@ -297,10 +297,11 @@ impl Builder {
         let provisioner = Provisioner::new(shop.clone(), engine.clone(), self.recipe);
         let lifecycle = Lifecycle::new(shop.clone(), engine.clone(), login.access);
         let mut sagas = vec![provisioner.saga(), migration.saga(), rotation.saga(), rekey.saga(), servers.saga()];
+        sagas.push(servers.relocation());
         sagas.extend(lifecycle.sagas());
         sagas.extend(setup.sagas());
         let recoverer = Recoverer::new(engine.clone(), sagas).with_workers(self.workers);
-        let mut pooled = PooledResolver::builder(registry.clone(), vault.clone());
+        let mut pooled = PooledResolver::builder(registry.clone(), vault.clone()).servers(shop.servers.clone());
         if let (true, Some(migrations)) = (self.require_head, head) {
             pooled = pooled.require_head(migrations);
         }
@@ -320,6 +321,7 @@ impl Builder {
             told: own_registry,
         };
         let resolver = self.resolver.unwrap_or_else(|| Arc::new(pooled));
+        let servers = follow_relocations(servers, resolver.clone(), pool.resolver.clone());
         Tenantry {
             inner: Arc::new(super::Inner {
                 servers,
@@ -350,6 +352,15 @@ impl Builder {
             }),
         }
     }
+}
+
+/// A relocation by this process is followed at once, whether or not anything tells it of changes.
+fn follow_relocations(servers: Servers, resolver: Arc<dyn ConnectionResolver>, pooled: PooledResolver) -> Servers {
+    servers.on_move(move || {
+        resolver.invalidate_all();
+        let pooled = pooled.clone();
+        Box::pin(async move { pooled.check_servers().await })
+    })
 }
 
 /// Signs of life and news go over connections of their own, three at most: a host that has used up its pool must not lose
