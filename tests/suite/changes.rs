@@ -114,6 +114,7 @@ async fn a_name_that_is_nobodys_is_asked_for_once_and_a_new_tenant_is_seen_at_on
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
     use tenantry::database::TenantDatabase;
     use tenantry::error::StoreError;
+    use tenantry::registry::PgTenantRegistry;
     use tenantry::resolver::PooledResolver;
     use tenantry::{ConnectionResolver, Tenant, TenantId, TenantRef, TenantRegistry};
     struct Counted(Arc<dyn TenantRegistry>, Arc<AtomicU64>);
@@ -133,7 +134,9 @@ async fn a_name_that_is_nobodys_is_asked_for_once_and_a_new_tenant_is_seen_at_on
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     let asked = Arc::new(AtomicU64::new(0));
-    let resolver = PooledResolver::builder(Counted(tenantry.registry(), asked.clone()), tenantry.vault()).build();
+    let resolver = PooledResolver::builder(Counted(tenantry.registry(), asked.clone()), tenantry.vault())
+        .servers(PgTenantRegistry::new(harness.landlord().clone()))
+        .build();
     for _ in 0..50 {
         assert!(matches!(resolver.resolve("nobody".into()).await, Err(ResolveError::Unknown)));
     }

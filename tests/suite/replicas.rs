@@ -62,7 +62,7 @@ async fn remove(tenantry: &Tenantry, replica: &TenantDatabase) {
 }
 
 /// Until the standby has what the primary has committed.
-async fn caught_up(primary: &TestServer, standby: &TestServer) {
+pub(crate) async fn caught_up(primary: &TestServer, standby: &TestServer) {
     let mut session = primary.admin_options().connect().await.unwrap();
     let at: String =
         sqlx::query_scalar("SELECT pg_current_wal_flush_lsn()::text").fetch_one(&mut session).await.unwrap();

@@ -1,5 +1,7 @@
 //! Setting servers up: by whom, how often, and what stays open.
 mod again;
+mod failover;
+mod relocate;
 mod settings;
 
 use crate::auditor::{self, assert_nothing, code};

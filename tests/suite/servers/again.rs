@@ -13,7 +13,7 @@ use tenantry::{Tenantry, sqlx};
 use tokio_util::sync::CancellationToken;
 
 /// The piece alone, in a process whose journal does not answer for a while.
-fn unlucky(harness: &Harness, tenantry: &Tenantry, outage: Outage) -> (Servers, Arc<Failing>) {
+pub(super) fn unlucky(harness: &Harness, tenantry: &Tenantry, outage: Outage) -> (Servers, Arc<Failing>) {
     let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
     let mut settings = Settings::default();
     (settings.lease, settings.attempts) = (Duration::from_millis(500), 2);

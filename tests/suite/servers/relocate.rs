@@ -1,0 +1,298 @@
+//! A server with another address: what is asked before it is believed.
+use super::again::unlucky;
+use super::bare;
+use crate::engine::failing::{Lost, Outage};
+use crate::lanes::Stopped;
+use crate::provision::{migrated, statement_of};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Executor, PgConnection};
+use std::time::{Duration, Instant};
+use tenantry::database::{DatabaseServer, TlsMode};
+use tenantry::error::{ClusterError, RelocateError, ResolveError, SetUpError};
+use tenantry::ident::ServerName;
+use tenantry::registry::{Change, PgChanges, PgTenantRegistry, ServerRegistry};
+use tenantry::resolver::PooledResolver;
+use tenantry::testing::{Harness, TestServer};
+use tenantry::{ConnectionResolver, Tenantry, sqlx};
+use tokio::net::TcpListener;
+
+async fn stored(harness: &Harness) -> DatabaseServer {
+    let registry = PgTenantRegistry::new(harness.landlord().clone());
+    let name: ServerName = "main".parse().unwrap();
+    registry.server(&name).await.unwrap().expect("a server").server
+}
+
+/// The server as `main` at 127.0.0.1, and its port: `localhost` is another address of the same cluster.
+async fn at_loopback() -> (Harness, Tenantry, u16) {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let port = harness.server().admin_options().get_port();
+    assert_eq!(stored(&harness).await.host, "127.0.0.1");
+    (harness, tenantry, port)
+}
+
+async fn maintenance(harness: &Harness) -> PgConnection {
+    let database = format!("{}_maintenance", harness.prefix());
+    harness.server().admin_options().database(&database).connect().await.unwrap()
+}
+
+async fn operations(harness: &Harness) -> i64 {
+    const ALL: &str = "SELECT count(*) FROM tenantry.operations";
+    sqlx::query_scalar(ALL).fetch_one(harness.landlord()).await.unwrap()
+}
+
+#[tokio::test]
+async fn set_up_with_another_address_is_refused_before_it_connects() {
+    let (harness, tenantry, port) = at_loopback().await;
+    let (before, operations_before) = (stored(&harness).await, operations(&harness).await);
+    let set_up = |admin: PgConnectOptions| tenantry.servers().set_up("main", admin).weight(7);
+    let elsewhere = [
+        set_up(harness.server().admin_options().host("localhost")).await.map(drop),
+        // Nothing listens there: a connection would be another error.
+        set_up(harness.server().admin_options().port(1)).await.map(drop),
+        set_up(harness.server().admin_options()).address("localhost", port).script().await.map(drop),
+        set_up(harness.server().admin_options()).address("localhost", port).confirm().await.map(drop),
+    ];
+    for refused in elsewhere {
+        let error = refused.unwrap_err();
+        assert!(matches!(&error, SetUpError::Moved { .. }), "{error:?}");
+        assert!(error.to_string().contains("relocate()"), "{error}");
+    }
+    assert_eq!(stored(&harness).await, before);
+    assert_eq!(operations(&harness).await, operations_before, "no operation was begun");
+    set_up(harness.server().admin_options()).await.expect("at the stored address it may be repeated");
+}
+
+#[tokio::test]
+async fn relocate_refuses_while_the_old_address_takes_writes() {
+    let (harness, tenantry, port) = at_loopback().await;
+    let before = stored(&harness).await;
+    let error = tenantry.servers().relocate("main", "localhost", port).await.unwrap_err();
+    assert!(matches!(&error, RelocateError::OldAnswers { host, .. } if host == "127.0.0.1"), "{error:?}");
+    assert_eq!(stored(&harness).await, before);
+    assert!(tenantry.operations().open().await.unwrap().is_empty(), "the server's lane is free again");
+    let moved = tenantry.servers().relocate("main", "localhost", port).old_is_fenced().await.unwrap();
+    assert_eq!((moved.server.host.as_str(), moved.is_same_cluster_seen), ("localhost", true));
+    let mut expected = before;
+    expected.host = "localhost".into();
+    assert_eq!(stored(&harness).await, expected);
+    let unknown = tenantry.servers().relocate("other", "localhost", port).await.unwrap_err();
+    assert!(matches!(unknown, RelocateError::Unknown { .. }), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn relocate_refuses_an_old_address_that_cannot_be_judged() {
+    let (harness, tenantry, port) = at_loopback().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let there = listener.local_addr().unwrap().port();
+    let cuts = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await);
+        }
+    });
+    let by_hand = sqlx::query("UPDATE tenantry.database_servers SET port = $1").bind(i32::from(there));
+    by_hand.execute(harness.landlord()).await.unwrap();
+    let error = tenantry.servers().relocate("main", "127.0.0.1", port).await.unwrap_err();
+    assert!(matches!(&error, RelocateError::OldUnseen { port, .. } if *port == there), "{error:?}");
+    assert_eq!(stored(&harness).await.port, there);
+    cuts.abort();
+    assert!(cuts.await.is_err());
+    tenantry.servers().relocate("main", "127.0.0.1", port).await.expect("nothing listens there any more");
+    assert_eq!(stored(&harness).await.port, port);
+}
+
+#[tokio::test]
+async fn relocate_refuses_a_cluster_without_the_mark() {
+    let (harness, tenantry, port) = at_loopback().await;
+    let before = stored(&harness).await;
+    let other = TestServer::builder().start().await.unwrap();
+    let elsewhere = other.admin_options().get_port();
+    let error = tenantry.servers().relocate("main", "127.0.0.1", elsewhere).old_is_fenced().await.unwrap_err();
+    let RelocateError::Unreachable { source, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(**source, ClusterError::Connect { .. }), "{source:?}");
+
+    let mut there = maintenance(&harness).await;
+    let relocate = || tenantry.servers().relocate("main", "localhost", port).old_is_fenced();
+    for wrong in [
+        "UPDATE public.tenantry_mark SET server = 'other'",
+        "DELETE FROM public.tenantry_mark",
+        "DROP TABLE public.tenantry_mark",
+    ] {
+        there.execute(wrong).await.unwrap();
+        let error = relocate().await.unwrap_err();
+        assert!(matches!(&error, RelocateError::NoMark { .. }), "{wrong}: {error:?}");
+        assert!(error.to_string().contains("set_up()"), "{error}");
+    }
+    assert_eq!(stored(&harness).await, before);
+    tenantry.servers().set_up("main", harness.server().admin_options()).await.expect("it writes the mark");
+    relocate().await.unwrap();
+}
+
+#[tokio::test]
+async fn relocate_refuses_another_system_identifier_unless_replaced() {
+    let (harness, tenantry, port) = at_loopback().await;
+    let real = stored(&harness).await.system_identifier.expect("set_up has read it");
+    let another = "UPDATE tenantry.database_servers SET system_identifier = system_identifier - 1";
+    harness.landlord().execute(another).await.unwrap();
+    let relocate = || tenantry.servers().relocate("main", "localhost", port).old_is_fenced();
+    let error = relocate().await.unwrap_err();
+    assert!(matches!(error, RelocateError::OtherCluster { found, .. } if found == real), "{error:?}");
+    assert_eq!(stored(&harness).await.host, "127.0.0.1");
+    let moved = relocate().replaced().await.unwrap();
+    assert!(!moved.is_same_cluster_seen);
+    assert_eq!(stored(&harness).await.system_identifier, Some(real));
+
+    harness.landlord().execute("UPDATE tenantry.database_servers SET system_identifier = NULL").await.unwrap();
+    let back = tenantry.servers().relocate("main", "127.0.0.1", port).old_is_fenced();
+    assert!(!back.await.expect("nothing is stored to compare with").is_same_cluster_seen);
+    assert_eq!(stored(&harness).await.system_identifier, Some(real), "the first relocation stores it");
+}
+
+#[tokio::test]
+async fn relocate_refuses_an_identifier_that_it_may_not_read() {
+    let (harness, tenantry, port) = at_loopback().await;
+    let mut there = maintenance(&harness).await;
+    there.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC").await.unwrap();
+    let relocate = || tenantry.servers().relocate("main", "localhost", port).old_is_fenced();
+    let error = relocate().await.unwrap_err();
+    assert!(matches!(error, RelocateError::IdentifierUnseen { .. }), "{error:?}");
+    assert!(!relocate().replaced().await.unwrap().is_same_cluster_seen);
+    assert_eq!(stored(&harness).await.system_identifier, None);
+}
+
+#[tokio::test]
+async fn resolve_after_a_stricter_tls_mode_of_the_server_demands_it() {
+    let (harness, tenantry, port) = at_loopback().await;
+    tenantry.provision("acme").await.unwrap();
+    let db = tenantry.resolve("acme").await.unwrap();
+    db.execute("SELECT 1 FROM notes").await.unwrap();
+    let relocate = tenantry.servers().relocate("main", "127.0.0.1", port).tls(TlsMode::Require);
+    let error = relocate.await.unwrap_err();
+    assert!(matches!(error, RelocateError::Unreachable { .. }), "it has no TLS: {error:?}");
+    // By hand, since the server has none: the tenant's next connection demands it.
+    harness.landlord().execute("UPDATE tenantry.database_servers SET tls = 'require'").await.unwrap();
+    tenantry.resolver().invalidate_all();
+    let db = tenantry.resolve("acme").await.unwrap();
+    let error = db.execute("SELECT 1").await.unwrap_err();
+    assert!(matches!(error, sqlx::Error::Tls(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn resolve_at_an_unregistered_server_fails_and_names_it() {
+    let (harness, tenantry, _) = at_loopback().await;
+    tenantry.provision("acme").await.unwrap();
+    let alone = PooledResolver::builder(tenantry.registry(), tenantry.vault()).build();
+    let error = alone.resolve("acme".into()).await.unwrap_err();
+    assert!(matches!(&error, ResolveError::UnknownServer { server, .. } if server.as_str() == "main"), "{error:?}");
+    harness.landlord().execute("DELETE FROM tenantry.placements").await.unwrap();
+    harness.landlord().execute("DELETE FROM tenantry.database_servers").await.unwrap();
+    let error = tenantry.resolve("acme").await.unwrap_err();
+    assert!(matches!(&error, ResolveError::UnknownServer { .. }), "{error:?}");
+    assert!(error.to_string().contains("main"), "{error}");
+    let error = tenantry.migration_status("acme").await.unwrap_err();
+    assert!(
+        matches!(&error, tenantry::error::ChangeError::UnknownServer { server, .. } if server == "main"),
+        "{error:?}"
+    );
+}
+
+/// What an earlier version left: each entry holds the TLS settings of its server.
+#[tokio::test]
+async fn schema_migration_removes_copied_tls_settings_from_entries() {
+    const COPY: &str = include_str!("../../../src/schema/migrations/5_server_address.sql");
+    let update = COPY.find("UPDATE tenantry.tenant_databases d").unwrap();
+    let update = &COPY[update..][..COPY[update..].find(';').unwrap()];
+    let (harness, tenantry, _) = at_loopback().await;
+    for slug in ["copy", "own"] {
+        tenantry.provision(slug).await.unwrap();
+    }
+    let own = "UPDATE tenantry.tenant_databases d SET settings = CASE t.slug WHEN 'copy' THEN '{\"tls\": \"prefer\"}'
+        ELSE '{\"tls\": \"verify_ca\", \"search_path\": [\"x\"]}' END::jsonb FROM tenantry.tenants t WHERE t.id = d.tenant_id";
+    harness.landlord().execute(own).await.unwrap();
+    harness.landlord().execute(statement_of(update.to_owned())).await.unwrap();
+    const SETTINGS: &str = "SELECT t.slug, d.settings::text FROM tenantry.tenant_databases d
+        JOIN tenantry.tenants t ON t.id = d.tenant_id ORDER BY 1";
+    let settings: Vec<(String, String)> = sqlx::query_as(SETTINGS).fetch_all(harness.landlord()).await.unwrap();
+    assert_eq!(settings[0].1, "{}");
+    assert!(settings[1].1.contains("verify_ca"), "{settings:?}");
+}
+
+#[tokio::test]
+async fn relocate_refuses_a_server_whose_set_up_has_not_ended() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = bare(&harness).await;
+    let admin = harness.server().admin_options();
+    tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix()).script().await.unwrap();
+    let error = tenantry.servers().relocate("main", "localhost", admin.get_port()).await.unwrap_err();
+    assert!(matches!(error, RelocateError::NotReady { .. }), "{error:?}");
+    let other = tenantry.servers().set_up("main", admin.clone().host("localhost")).prefix(harness.prefix());
+    other.await.expect("no tenant relies on its address yet");
+}
+
+/// The registry of a host's own has no entries in the landlord, and tells nothing of its changes there.
+#[tokio::test]
+async fn relocate_notifies_tenants_without_an_entry_in_the_landlord() {
+    let (harness, tenantry, port) = at_loopback().await;
+    let acme = tenantry.provision("acme").await.unwrap().tenant.id();
+    harness.landlord().execute("DELETE FROM tenantry.tenant_databases").await.unwrap();
+    let mut changes = PgChanges::new(harness.landlord().clone()).follow();
+    let mut next =
+        async || tokio::time::timeout(Duration::from_secs(20), changes.next()).await.expect("a change").unwrap();
+    assert_eq!(next().await, Change::Missed);
+    tenantry.servers().relocate("main", "localhost", port).old_is_fenced().await.unwrap();
+    assert_eq!(next().await, Change::Tenant(acme));
+}
+
+/// Between any two lines the process may die; the host's own claim that the old server is fenced stands in the request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relocate_that_dies_anywhere_is_ended_by_recovery() {
+    let (harness, tenantry, port) = at_loopback().await;
+    for n in 1.. {
+        let host = if n % 2 == 1 { "localhost" } else { "127.0.0.1" };
+        let (servers, journal) = unlucky(&harness, &tenantry, Outage::of(n..u32::MAX, Lost::Call).only("record"));
+        let died = servers.relocate("main", host, port).old_is_fenced().await;
+        if journal.hit().is_empty() {
+            died.expect("nothing happened to it");
+            assert!(n > 3, "a relocation writes of three steps");
+            break;
+        }
+        assert!(died.is_err(), "{n}");
+        let begun = Instant::now();
+        while !tenantry.operations().open().await.unwrap().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{n}: still open");
+            tenantry.operations().recover().await.unwrap();
+        }
+        assert_eq!(stored(&harness).await.host, host, "{n}: recovery goes on with it");
+        tenantry.servers().set_up("main", harness.server().admin_options().host(host)).await.expect("the lane is free");
+    }
+}
+
+/// A provisioning at each point where it has done something and has not written that down; then the server moves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provisioning_that_dies_anywhere_ends_after_a_relocation() {
+    let (harness, tenantry, port) = at_loopback().await;
+    let stopped = join_all((2..24).map(async |n| {
+        let slug = format!("record-{n}");
+        Some((slug.clone(), Stopped::at(&harness, &tenantry, slug, "record", n).await?))
+    }));
+    let stopped: Vec<_> = stopped.await.into_iter().flatten().collect();
+    assert!(stopped.len() > 10, "{}", stopped.len());
+    tenantry.servers().relocate("main", "localhost", port).old_is_fenced().await.unwrap();
+    let mut slugs = vec![];
+    for (slug, worker) in stopped {
+        worker.dies(harness.landlord()).await;
+        slugs.push(slug);
+    }
+    let begun = Instant::now();
+    while !tenantry.operations().open().await.unwrap().is_empty() {
+        let open = tenantry.operations().open().await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(120), "still open: {open:?}");
+        tenantry.operations().recover().await.unwrap();
+    }
+    for slug in slugs {
+        let db = tenantry.resolve(slug.as_str()).await.unwrap_or_else(|e| panic!("{slug}: {e}"));
+        db.execute("INSERT INTO notes (text) VALUES ('works')").await.unwrap_or_else(|e| panic!("{slug}: {e}"));
+    }
+}
