@@ -13,9 +13,9 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use std::{fmt, sync::Arc};
 
+mod address;
 mod allow;
 mod limits;
-mod address;
 mod probe;
 mod relocate;
 mod rotate;

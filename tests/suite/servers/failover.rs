@@ -112,7 +112,7 @@ async fn relocate_to_a_promoted_standby_takes_every_node_and_operation_there() {
     assert_eq!(one.migration_status("acme").await.unwrap().state, MigrationState::AtHead);
 
     let suspended = two.suspend("globex").await.unwrap();
-    assert_eq!(suspended.status(), TenantStatus::Suspended);
+    assert_eq!(suspended.tenant().status(), TenantStatus::Suspended);
     let refused = login_at(&one, "globex", &standby).await.connect().await.unwrap_err();
     assert_eq!(code(&refused), "28000", "suspended where the application goes");
     one.activate("globex").await.unwrap();
