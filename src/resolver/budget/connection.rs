@@ -334,18 +334,18 @@ impl Checkout<'_> {
     }
 
     /// A statement has failed: an error of the server's own leaves the connection sound. After an error of the protocol
-    /// the session may wait for anything (the rest of a `COPY … FROM STDIN`, say), so it is closed at once.
+    /// the session may wait for anything (the rest of a `COPY … FROM STDIN`, say), so it is closed at once. A lost
+    /// connection goes the long way, which sees the end of its session before the slot is free.
     pub(crate) fn failed(mut self, error: &sqlx::Error) {
-        if crate::sqlstate::is_connection_lost(error) {
-            // A message that sqlx does not expect says nothing about other connections.
-            if !matches!(error, sqlx::Error::Protocol(_)) {
-                self.server.doubt();
+        match error {
+            sqlx::Error::Protocol(_) => {
+                if let Some(conn) = self.conn.take() {
+                    self.server.discard(self.slot, conn, "a statement broke the protocol");
+                }
             }
-            if let Some(conn) = self.conn.take() {
-                self.server.discard(self.slot, conn, "a statement has broken it");
-            }
-        } else if matches!(error, sqlx::Error::Database(_) | sqlx::Error::RowNotFound) {
-            self.clean();
+            error if crate::sqlstate::is_connection_lost(error) => self.server.doubt(),
+            sqlx::Error::Database(_) | sqlx::Error::RowNotFound => self.clean(),
+            _ => {}
         }
     }
 
