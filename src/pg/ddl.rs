@@ -427,6 +427,14 @@ pub(crate) fn grant_predefined(group: &'static str, admin: &RoleName) -> Ddl {
     Ddl(format!("GRANT {} TO {}", id(&group), id(admin)))
 }
 
+/// The same GRANT as a row of text, for a role that not every version has: no row without it.
+pub(crate) fn grant_if_present(group: &'static str, admin: &RoleName) -> Ddl {
+    let (group, admin) = (literal(group), literal(admin.as_str()));
+    Ddl(format!(
+        "SELECT pg_catalog.format('GRANT %I TO %I', rolname, {admin}) FROM pg_catalog.pg_roles WHERE rolname = {group}"
+    ))
+}
+
 // Questions of the set-up's script, each with the answer in the column `yes`.
 
 /// Whether nobody has this role's name.

@@ -21,7 +21,7 @@ const HEAD: &str = "\
 \\set ON_ERROR_STOP on
 ";
 const OPTIONAL: &str = "\
--- A managed service may refuse these, and 15 does not know the last one: without them some sessions cannot be seen or
+-- A managed service may refuse these, and 15 does not have the last one: without them some sessions cannot be seen or
 -- ended, and the provisioner cannot connect to a full server.
 \\set ON_ERROR_STOP off
 ";
@@ -48,7 +48,12 @@ pub(crate) fn script(
     }
     script.0.push_str(OPTIONAL);
     for group in super::setup::OPTIONAL {
-        script.run(&ddl::grant_predefined(group.0, &names.admin));
+        if group.0 == super::setup::RESERVED {
+            script.0.push_str(ddl::grant_if_present(group.0, &names.admin).text());
+            script.0.push_str("\n\\gexec\n");
+        } else {
+            script.run(&ddl::grant_predefined(group.0, &names.admin));
+        }
     }
     script.0
 }

@@ -85,7 +85,7 @@ pub(super) const OPTIONAL: [(&str, &str); 3] = [
     (RESERVED, "the provisioner has no connection reserved for it: on a full server no tenant can be suspended"),
 ];
 /// It exists from 16 on, and has an effect where `reserved_connections` is set.
-const RESERVED: &str = "pg_use_reserved_connections";
+pub(super) const RESERVED: &str = "pg_use_reserved_connections";
 
 /// Rights that a managed service may refuse: each that was refused, with what is then not possible.
 pub(crate) async fn optional(session: &mut PgConnection, admin: &RoleName) -> Result<Vec<String>, ClusterError> {
