@@ -23,9 +23,9 @@
 //!
 //! A database is changed only if the admin role owns it *and* its exact name stands in a committed intent or placement of
 //! the tenant; a role only if its exact name stands there *and* the admin role has the ADMIN option that the creator of a
-//! role gets. PostgreSQL 15 does not record who created a role: there the name decides, and a provisioning first verifies
-//! that no role of its names exists. Comments on roles are for people and decide nothing; a changed one is written again
-//! and reported. What is not ours is named ([`ClusterError`](crate::error::ClusterError)) and left alone; where it keeps a
+//! role gets. PostgreSQL 15 does not record who created a role: there the name decides for a tenant that exists; where a
+//! role is being made, or its making undone, one with another comment than ours is left alone and named. Comments on roles
+//! are for people and keep no tenant in; a changed one is written again and reported. What is not ours is named ([`ClusterError`](crate::error::ClusterError)) and left alone; where it keeps a
 //! tenant from being shut out, the operation fails or is tried again, and never says that it is done.
 //!
 //! # What a suspension proves

@@ -42,7 +42,17 @@ pub(crate) struct RoleFacts {
     pub(crate) is_ours: bool,
     /// SUPERUSER or CREATEROLE: such a role can undo whatever is refused to it.
     pub(crate) is_privileged: bool,
+    /// Whether this version records who made a role: 16 and later.
+    records_creator: bool,
     pub(crate) comment: Option<String>,
+}
+
+impl RoleFacts {
+    /// Whether an operation of ours made it. Asked where a role is made, or its making undone: no placement vouches for it
+    /// yet. On PostgreSQL 15 a role with another comment counts as somebody else's then, and is left alone.
+    pub(crate) fn is_made(&self, marker: &str) -> bool {
+        if self.records_creator { self.is_ours } else { self.comment.as_deref() == Some(marker) }
+    }
 }
 
 /// Those of `names` that exist as roles. The comment of a role never decides whether it is ours: any person may change
@@ -52,6 +62,7 @@ pub(crate) async fn roles(
 ) -> Result<Vec<RoleFacts>, ClusterError> {
     const ROLES: &str = "SELECT r.rolname::text AS name, r.rolsuper OR r.rolcreaterole AS is_privileged, \
             shobj_description(r.oid, 'pg_authid') AS comment, \
+            current_setting('server_version_num')::int >= 160000 AS records_creator, \
             current_setting('server_version_num')::int < 160000 OR EXISTS (SELECT FROM pg_auth_members m \
                 WHERE m.roleid = r.oid AND m.admin_option \
                   AND m.member = (SELECT oid FROM pg_roles WHERE rolname = $2)) AS is_ours \
@@ -59,6 +70,17 @@ pub(crate) async fn roles(
     let asked: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
     let found = sqlx::query_as(ROLES).bind(asked).bind(admin.as_str()).fetch_all(session).await;
     found.map_err(ClusterError::sql("looking for roles"))
+}
+
+/// Those of `names` that exist, all of them made by operations of ours; else `Foreign` names the first one that is not.
+pub(crate) async fn only_made<'a>(
+    session: &mut PgConnection, names: &[&'a RoleName], admin: &RoleName, marker: &str,
+) -> Result<Vec<&'a RoleName>, ClusterError> {
+    let found = roles(session, names, admin).await?;
+    if let Some(foreign) = found.iter().find(|r| !r.is_made(marker)) {
+        return Err(ClusterError::Foreign { kind: "role", name: foreign.name.clone() });
+    }
+    Ok(names.iter().copied().filter(|n| found.iter().any(|f| f.name == n.as_str())).collect())
 }
 
 /// Those of `names` that exist, all of them ours; else `Foreign` names the first one that is not.

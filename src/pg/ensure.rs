@@ -53,7 +53,7 @@ pub(crate) async fn groups(session: &mut PgConnection, roles: &GroupRoles, by: &
     if made(session, ddl::create_groups(&all, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
         return Ok(());
     }
-    let present = catalog::only_ours(session, &all, &by.admin).await?;
+    let present = catalog::only_made(session, &all, &by.admin, &by.marker).await?;
     let missing: Vec<&RoleName> = all.into_iter().filter(|r| !present.contains(r)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -91,7 +91,7 @@ pub(crate) async fn login(
     if made(session, ddl::create_login(login, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
         return Ok(());
     }
-    match catalog::only_ours(session, &[login.name], &by.admin).await?.is_empty() {
+    match catalog::only_made(session, &[login.name], &by.admin, &by.marker).await?.is_empty() {
         true => ddl::create_login(login, &by.marker).run(session, PHASE).await,
         false => ddl::renew_login(login, &by.admin).run(session, "renewing a login").await,
     }

@@ -208,6 +208,9 @@ pub(super) fn said(error: &StepError) -> String {
 /// An unused login is nothing that an undo would have to wait for: if it cannot go now, it retires.
 async fn remove(run: &Run, world: &mut World) -> Result<(), StepError> {
     for user in world.pending().await? {
+        if !world.site.hold(run).await?.is_made(&user.role).await? {
+            continue;
+        }
         if let Some(reason) = drop_or_say(run, world, &user).await? {
             let retiring = DatabaseUser { reason: Some(reason), ..user.with_status(UserStatus::Retiring) };
             world.shop.registry.put_user(Some(UserStatus::Pending), &retiring, run.writer()).await?;

@@ -85,14 +85,21 @@ impl Hold {
         self.drop_refused(names, login, heir).await
     }
 
+    /// Whether this login exists and an operation of ours made it.
+    pub(crate) async fn is_made(&mut self, login: &RoleName) -> Result<bool, StepError> {
+        let found = catalog::roles(&mut self.session, &[login], &self.ownership.admin).await?;
+        Ok(found.iter().any(|role| role.is_made(&self.ownership.marker)))
+    }
+
     /// What a provisioning has made of these names, for its undo: a role or a database that another one has made is left as
-    /// it is. PostgreSQL 15 does not record who made a role; there the survey before the provisioning has found none.
+    /// it is.
     pub(crate) async fn remove_made(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
         let GroupRoles { owner, app } = &names.roles;
         let logins: Vec<&RoleName> = logins.iter().chain([&names.migrator]).collect();
         let all: Vec<&RoleName> = logins.iter().copied().chain([app, owner]).collect();
         let found = catalog::roles(&mut self.session, &all, &self.ownership.admin).await?;
-        let is_made = |role: &&&RoleName| !found.iter().any(|f| f.name == role.as_str() && !f.is_ours);
+        let marker = self.ownership.marker.clone();
+        let is_made = |role: &&&RoleName| !found.iter().any(|f| f.name == role.as_str() && !f.is_made(&marker));
         let logins: Vec<&RoleName> = logins.iter().filter(|r| is_made(r)).copied().collect();
         match ensure::must_be_ours(&mut self.session, &names.database, &self.ownership).await {
             Err(ClusterError::WrongOwner { .. }) => self.refuse_and_wait(names, &logins).await?,
