@@ -24,7 +24,7 @@ pub(crate) async fn sessions(login: &PgConnectOptions) -> Vec<PgConnection> {
     sessions
 }
 
-/// A neighbour that goes on without a pause.
+/// A neighbour that disturbs others without a pause.
 pub(crate) async fn neighbour(login: PgConnectOptions) {
     loop {
         let Ok(mut session) = login.connect().await else { continue };

@@ -27,13 +27,13 @@ pub enum ShutOut {
         restored_comments: Vec<String>,
     },
     /// No role can enter the tenant's database and every session was told to end, but some have not ended within a second:
-    /// PostgreSQL ends a session only where its statement allows it. The operation goes on until none is left; see
+    /// PostgreSQL ends a session only where its statement allows it. The operation continues until none is left; see
     /// [`Operations::events`](crate::tenantry::Operations::events).
     #[non_exhaustive]
     Closing {
         /// The tenant, suspended or archived.
         tenant: Tenant,
-        /// The operation that goes on.
+        /// The operation that continues.
         operation: OperationId,
         /// Sessions that were left.
         sessions: u32,

@@ -49,7 +49,7 @@ pub(crate) struct RoleFacts {
 
 impl RoleFacts {
     /// Whether an operation of ours made it. Asked where a role is made, or its making undone: no placement vouches for it
-    /// yet. On PostgreSQL 15 a role with another comment counts as somebody else's then, and is left alone.
+    /// yet. On PostgreSQL 15 a role with another comment counts as made by another party then, and is left alone.
     pub(crate) fn is_made(&self, marker: &str) -> bool {
         if self.records_creator { self.is_ours } else { self.comment.as_deref() == Some(marker) }
     }
@@ -152,7 +152,7 @@ pub(crate) async fn prepared_by(
     found.map_err(ClusterError::sql("looking for prepared transactions"))
 }
 
-/// The prepared transactions in a database, whoever owns them: each keeps it from being dropped.
+/// All prepared transactions in a database: each of them keeps it from being dropped.
 pub(crate) async fn prepared_in(
     session: &mut PgConnection, database: &DatabaseName,
 ) -> Result<Vec<Prepared>, ClusterError> {

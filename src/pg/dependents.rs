@@ -51,7 +51,7 @@ pub(crate) async fn verify_no_event_trigger(session: &mut PgConnection, database
     }
 }
 
-/// Nobody but superusers and the provisioner could enter this closed database if it were open.
+/// Verifies that only superusers and the provisioner could enter this closed database if it were open.
 ///
 /// # Errors
 /// `StillOpen` names the roles that could.

@@ -6,7 +6,7 @@ use crate::error::ClusterError;
 use crate::ident::{DatabaseName, RoleName};
 use sqlx::{FromRow, PgConnection};
 
-/// Who may enter although the tenant is shut out.
+/// The roles that may enter although the tenant is shut out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exempt<'a> {
     pub(crate) server: &'a DatabaseServer,
@@ -23,7 +23,7 @@ struct Entrant {
     is_provisioner: bool,
 }
 
-/// The superusers who can still enter the database; nobody else but the exempt can.
+/// Verifies that only superusers and exempt roles can enter the tenant's database; returns the superusers that can.
 ///
 /// # Errors
 /// `StillOpen` names each other role that may connect; `Privileged` a role of the tenant that is superuser or may create
@@ -51,7 +51,7 @@ pub(crate) async fn verify_closed(
     }
 }
 
-/// Who can log in and may connect, and whether PUBLIC may. Nobody, if the database is closed or absent.
+/// The roles that can log in and may connect, and whether PUBLIC may. None for a database that is closed or absent.
 async fn entrants(
     session: &mut PgConnection, database: &DatabaseName, admin: &RoleName,
 ) -> Result<(Vec<Entrant>, bool), ClusterError> {
@@ -81,7 +81,7 @@ async fn verify_unprivileged(
     }
 }
 
-/// Whether this role may connect to the database: what a retired login must not.
+/// Whether this role can log in and connect to the database. A retired login must not be able to.
 pub(crate) async fn can_enter(
     session: &mut PgConnection, database: &DatabaseName, role: &RoleName,
 ) -> Result<bool, ClusterError> {

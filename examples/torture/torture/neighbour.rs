@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 /// Between two of its rounds: it shares two cores with all that it disturbs.
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// It goes on until this is dropped.
+/// The task that disturbs; dropping this ends it.
 pub(crate) struct Hostile(JoinHandle<()>);
 
 impl Hostile {
@@ -34,7 +34,7 @@ impl Drop for Hostile {
     }
 }
 
-/// Servers crash and sessions are ended: it comes back.
+/// Connects again whenever its session was ended or its server crashed.
 async fn disturb(login: PgConnectOptions) {
     loop {
         if let Ok(mut session) = login.connect().await {

@@ -41,7 +41,7 @@ impl Hold {
         &mut self, names: &TenantNames, logins: &[RoleName], exempt: &[RoleName],
     ) -> Result<Shut, StepError> {
         let closed = self.close_logins(names, logins, exempt).await;
-        // Whoever could still enter cannot enter a closed database: it is closed before an obstacle is reported.
+        // Close the database before reporting an obstacle: a role that could still connect cannot enter a closed database.
         ensure::closed(&mut self.session, &names.database, &self.ownership).await?;
         let is_closed = ensure::must_be_ours(&mut self.session, &names.database, &self.ownership).await?;
         match (closed, is_closed) {

@@ -74,13 +74,13 @@ impl Hold {
     async fn drop_retired(
         &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName, grace: Duration, standbys: &[Standby],
     ) -> Result<(), StepError> {
-        // Who is about to be in comes by the new login, most likely: that is seen in a moment.
+        // A session that is still connecting most likely uses the new login; it shows which one within a moment.
         end::connecting(&mut self.session, &names.database, SETTLING).await?;
         if !grace.is_zero() {
             end::drained(&mut self.session, login, LAST_MOMENT.min(grace)).await?;
         }
         end::of_roles(&mut self.session, &[login]).await?;
-        // Before it is dropped: of a role that is gone no session can be found.
+        // Standbys come before the drop: sessions of a dropped role cannot be found by its name.
         self.refuse_on(standbys, names, &[login], grace).await?;
         self.drop_refused(names, login, heir).await
     }

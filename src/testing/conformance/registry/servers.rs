@@ -33,7 +33,7 @@ async fn rows(registry: &impl ServerRegistry) {
         weight: u32::MAX,
         max_connections: u32::MAX,
         labels: serde_json::json!({ "region": "eu", "null": null }),
-        allowed_roles: vec!["support \"team\"".parse().expect("a role's name")],
+        allowed_roles: "support \"team\"".parse().into_iter().collect(),
         system_identifier: Some(7_351_234_567_890_123_456),
         ..server(10)
     };
