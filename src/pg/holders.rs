@@ -2,6 +2,7 @@
 //! tenant of the server can do that to any database: `ALTER ROLE CURRENT_USER IN DATABASE <other> SET …` in an open
 //! transaction.
 use super::ddl;
+use crate::database::DatabaseServer;
 use crate::error::ClusterError;
 use crate::ident::{DatabaseName, RoleName};
 use crate::sqlstate;
@@ -37,6 +38,23 @@ pub(crate) async fn end_holders(
             let by = format!("process {} ({login})", holder.pid);
             return Err(ClusterError::InUse { database: database.to_string(), by });
         }
+    }
+    Ok(())
+}
+
+/// Tells every session in this database to end that belongs to a role of ours; others are left alone.
+pub(crate) async fn end_sessions_in(
+    session: &mut PgConnection, database: &str, server: &DatabaseServer, admin: &RoleName,
+) -> Result<(), ClusterError> {
+    const INSIDE: &str = "SELECT a.pid, a.usename::text AS login, pg_has_role(a.usesysid, 'USAGE') AS is_member \
+        FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid \
+        WHERE a.datname = $1 AND NOT r.rolsuper AND r.rolname <> ALL($2)";
+    let own = [server.names.blue.as_str(), server.names.green.as_str()];
+    let found = sqlx::query_as(INSIDE).bind(database).bind(own.as_slice()).fetch_all(&mut *session).await;
+    let found: Vec<Holder> = found.map_err(ClusterError::sql("looking for sessions of a neighbour"))?;
+    for holder in found {
+        let login = holder.login.unwrap_or_default();
+        end(session, holder.pid, &login, holder.is_member, admin).await?;
     }
     Ok(())
 }

@@ -90,6 +90,17 @@ impl Hold {
         Ok(())
     }
 
+    /// Ends the sessions in every other database of ours in which something depends on this role: a tenant there grants to
+    /// it as fast as that is removed.
+    pub(super) async fn end_neighbours(&mut self, role: &RoleName) -> Result<(), StepError> {
+        let admin = self.ownership.admin.clone();
+        for place in dependents::places(&mut self.session, role, &admin).await?.iter().filter(|p| p.is_ours) {
+            tracing::warn!(database = place.database, %role, "the sessions of a tenant that keeps a role of another are ended");
+            holders::end_sessions_in(&mut self.session, &place.database, &self.server, &admin).await?;
+        }
+        Ok(())
+    }
+
     async fn drop_owned_in(&mut self, role: &RoleName, place: &Place, is_last: bool) -> Result<(), StepError> {
         let mut inside = match self.enter(&DatabaseName::existing(&place.database)).await {
             Ok(inside) => inside,

@@ -141,7 +141,9 @@ impl Hold {
     /// Drops a role. What depends on it in other databases is removed there first; a neighbour may grant to it once more in
     /// between, so this is tried several times.
     async fn gone(&mut self, role: &RoleName) -> Result<(), StepError> {
-        const TRIES: u32 = 20;
+        const TRIES: u32 = 30;
+        /// After these the sessions of the neighbour are ended each time, so that it must connect before it grants again.
+        const PATIENT_TRIES: u32 = 3;
         let mut tries = 0;
         loop {
             let Some(detail) = ensure::role_absent(&mut self.session, role, &self.ownership).await? else {
@@ -150,6 +152,9 @@ impl Hold {
             tries += 1;
             if tries > TRIES {
                 return Err(ClusterError::Dependent { role: role.to_string(), detail }.into());
+            }
+            if tries > PATIENT_TRIES {
+                self.end_neighbours(role).await?;
             }
             self.clear_elsewhere(role).await?;
         }
