@@ -5,6 +5,10 @@ use crate::error::{ClusterError, StepError};
 use crate::ident::RoleName;
 use crate::pg::{catalog, ddl, dependents, end, ensure, readback, refuse, session};
 use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long one try of a drop fights other tenants for the database's lock.
+const DROP_LIMIT: Duration = Duration::from_secs(30);
 
 /// What became of a login that was replaced. It can no longer enter its database.
 #[derive(Debug)]
@@ -122,10 +126,19 @@ impl Hold {
 
     async fn remove_closed(&mut self, names: &TenantNames, logins: &[&RoleName]) -> Result<(), StepError> {
         self.refuse_and_wait(names, logins).await?;
-        if ensure::must_be_ours(&mut self.session, &names.database, &self.ownership).await?.is_some() {
-            self.roll_back_in_the_way(&names.database).await?;
+        let until = Instant::now() + DROP_LIMIT;
+        loop {
+            if ensure::must_be_ours(&mut self.session, &names.database, &self.ownership).await?.is_some() {
+                self.roll_back_in_the_way(&names.database).await?;
+            }
+            if ensure::database_absent(&mut self.session, &names.database, &self.ownership).await? {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                let by = String::from("sessions or prepared transactions of other tenants that keep it locked");
+                return Err(ClusterError::InUse { database: names.database.to_string(), by }.into());
+            }
         }
-        Ok(ensure::database_absent(&mut self.session, &names.database, &self.ownership).await?)
     }
 
     /// Everything of the tenant, in the order that a drop needs. Covers what was never made, or is half gone.

@@ -27,10 +27,18 @@ async fn stored(harness: &Harness) -> DatabaseServer {
 /// The server as `main` at 127.0.0.1, and its port: `localhost` is another address of the same cluster.
 async fn at_loopback() -> (Harness, Tenantry, u16) {
     let harness = Harness::start().await.unwrap();
-    let tenantry = harness.tenantry(migrated).await.unwrap();
-    let port = harness.server().admin_options().get_port();
+    let builder = Tenantry::builder(harness.landlord().clone()).keys(harness.keys().clone());
+    let tenantry = migrated(builder).build().await.unwrap();
+    let set_up = tenantry.servers().set_up("main", admin(&harness)).prefix(harness.prefix());
+    set_up.await.unwrap();
+    let port = admin(&harness).get_port();
     assert_eq!(stored(&harness).await.host, "127.0.0.1");
     (harness, tenantry, port)
+}
+
+/// A container is reached by name otherwise.
+fn admin(harness: &Harness) -> PgConnectOptions {
+    harness.server().admin_options().host("127.0.0.1")
 }
 
 async fn maintenance(harness: &Harness) -> PgConnection {
@@ -49,11 +57,11 @@ async fn set_up_with_another_address_is_refused_before_it_connects() {
     let (before, operations_before) = (stored(&harness).await, operations(&harness).await);
     let set_up = |admin: PgConnectOptions| tenantry.servers().set_up("main", admin).weight(7);
     let elsewhere = [
-        set_up(harness.server().admin_options().host("localhost")).await.map(drop),
+        set_up(admin(&harness).host("localhost")).await.map(drop),
         // Nothing listens there: a connection would be another error.
-        set_up(harness.server().admin_options().port(1)).await.map(drop),
-        set_up(harness.server().admin_options()).address("localhost", port).script().await.map(drop),
-        set_up(harness.server().admin_options()).address("localhost", port).confirm().await.map(drop),
+        set_up(admin(&harness).port(1)).await.map(drop),
+        set_up(admin(&harness)).address("localhost", port).script().await.map(drop),
+        set_up(admin(&harness)).address("localhost", port).confirm().await.map(drop),
     ];
     for refused in elsewhere {
         let error = refused.unwrap_err();
@@ -62,7 +70,7 @@ async fn set_up_with_another_address_is_refused_before_it_connects() {
     }
     assert_eq!(stored(&harness).await, before);
     assert_eq!(operations(&harness).await, operations_before, "no operation was begun");
-    set_up(harness.server().admin_options()).await.expect("at the stored address it may be repeated");
+    set_up(admin(&harness)).await.expect("at the stored address it may be repeated");
 }
 
 #[tokio::test]
@@ -126,7 +134,7 @@ async fn relocate_refuses_a_cluster_without_the_mark() {
         assert!(error.to_string().contains("set_up()"), "{error}");
     }
     assert_eq!(stored(&harness).await, before);
-    tenantry.servers().set_up("main", harness.server().admin_options()).await.expect("it writes the mark");
+    tenantry.servers().set_up("main", admin(&harness)).await.expect("it writes the mark");
     relocate().await.unwrap();
 }
 
@@ -223,7 +231,7 @@ async fn schema_migration_removes_copied_tls_settings_from_entries() {
 async fn relocate_refuses_a_server_whose_set_up_has_not_ended() {
     let harness = Harness::start().await.unwrap();
     let tenantry = bare(&harness).await;
-    let admin = harness.server().admin_options();
+    let admin = admin(&harness);
     tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix()).script().await.unwrap();
     let error = tenantry.servers().relocate("main", "localhost", admin.get_port()).await.unwrap_err();
     assert!(matches!(error, RelocateError::NotReady { .. }), "{error:?}");
@@ -265,7 +273,7 @@ async fn relocate_that_dies_anywhere_is_ended_by_recovery() {
             tenantry.operations().recover().await.unwrap();
         }
         assert_eq!(stored(&harness).await.host, host, "{n}: recovery goes on with it");
-        tenantry.servers().set_up("main", harness.server().admin_options().host(host)).await.expect("the lane is free");
+        tenantry.servers().set_up("main", admin(&harness).host(host)).await.expect("the lane is free");
     }
 }
 
