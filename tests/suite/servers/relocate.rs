@@ -299,6 +299,9 @@ async fn provisioning_that_dies_anywhere_ends_after_a_relocation() {
         assert!(begun.elapsed() < Duration::from_secs(120), "still open: {open:?}");
         tenantry.operations().recover().await.unwrap();
     }
+    const UNDONE: &str = "SELECT request->>'slug' || ' ' || step || ': ' || outputs::text FROM tenantry.operations WHERE status = 'undone'";
+    let undone: Vec<Option<String>> = sqlx::query_scalar(UNDONE).fetch_all(harness.landlord()).await.unwrap();
+    assert!(undone.is_empty(), "undone: {undone:?}");
     for slug in slugs {
         let db = tenantry.resolve(slug.as_str()).await.unwrap_or_else(|e| panic!("{slug}: {e}"));
         db.execute("INSERT INTO notes (text) VALUES ('works')").await.unwrap_or_else(|e| panic!("{slug}: {e}"));
