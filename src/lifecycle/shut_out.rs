@@ -20,7 +20,7 @@ pub enum ShutOut {
     Complete {
         /// The tenant, suspended or archived.
         tenant: Tenant,
-        /// Superusers of the server that can still enter a suspended tenant's database: no operation can refuse them. An
+        /// Superusers of the server that can still enter a suspended tenant's database: PostgreSQL refuses them nothing. An
         /// archived database is closed to them, too.
         superusers: Vec<String>,
         /// Roles whose comment a person had changed. It was written again; it decided nothing.

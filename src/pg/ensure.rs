@@ -196,7 +196,7 @@ pub(crate) async fn must_be_ours(
 
 /// Closes the database, ends its sessions and drops it. The logins must have been refused before. 55006: a session was
 /// faster than the closing. 55P03: a session or a prepared transaction, of any tenant, holds the database's object locked;
-/// sessions are told to end, and `false` tells the caller to look for prepared transactions and to try again.
+/// sessions are signalled; on `false` the caller rolls back prepared transactions and tries again.
 pub(crate) async fn database_absent(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
 ) -> Result<bool, ClusterError> {

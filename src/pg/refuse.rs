@@ -71,7 +71,7 @@ pub(crate) async fn take_logins<'a>(
     }
 }
 
-/// NOLOGIN for all of them, and the end of their sessions, which are told to end and not waited for. Where the tenant holds
+/// Sets NOLOGIN on all of them and signals their sessions, without waiting for the sessions to end. Where the tenant holds
 /// a row locked for longer than [`PATIENCE`], `groups` are revoked from the login: then it has no right on its database.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! The sessions of a tenant that is shut out: they are told to end, and counted until none is left.
+//! The sessions of a tenant that is shut out: this module signals them and counts them until none is left.
 use super::end;
 use crate::database::DatabaseServer;
 use crate::error::ClusterError;

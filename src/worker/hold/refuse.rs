@@ -13,7 +13,7 @@ use std::time::Duration;
 /// What closing a tenant has found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Shut {
-    /// Superusers who can still enter: nobody can refuse them.
+    /// Superusers that can still enter: PostgreSQL refuses them nothing.
     pub(crate) superusers: Vec<String>,
     /// Roles whose comment was not ours, and is again.
     pub(crate) restored: Vec<String>,
