@@ -81,6 +81,8 @@ pub const TOO_MANY_CONNECTIONS: &str = "53300";
 pub const UNDEFINED_OBJECT: &str = "42704";
 /// 3D000: no such database.
 pub const INVALID_CATALOG_NAME: &str = "3D000";
+/// 55P03: a lock was not to be had within the lock timeout.
+pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// 2BP01: something depends on the role.
 pub const DEPENDENT_OBJECTS: &str = "2BP01";
 /// Whether another session holds or has just changed what the statement needs: 55P03 (lock timeout), 40P01 (deadlock),

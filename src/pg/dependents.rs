@@ -94,26 +94,3 @@ pub(crate) async fn close_left_open(session: &mut PgConnection, admin: &RoleName
     }
     Ok(())
 }
-
-/// Gives memberships in group roles back that a worker has taken for a clean-up before it died. Those in logins stay: another
-/// worker may be refusing such a login at this moment and needs its own. They end when the login is let in or dropped.
-pub(crate) async fn return_memberships(session: &mut PgConnection, admin: &RoleName) -> Result<(), ClusterError> {
-    const LENT: &str = "SELECT DISTINCT r.rolname::text FROM pg_roles a \
-            JOIN pg_auth_members m ON m.member = a.oid JOIN pg_roles r ON r.oid = m.roleid \
-            JOIN pg_database d ON d.datdba = a.oid \
-        WHERE a.rolname = $1 AND pg_has_role(a.oid, r.oid, 'USAGE') \
-          AND (r.rolname = d.datname || '_app' OR r.rolname = d.datname || '_owner')";
-    let lent: Vec<String> = sqlx::query_scalar(LENT)
-        .bind(admin.as_str())
-        .fetch_all(&mut *session)
-        .await
-        .map_err(ClusterError::sql("looking for memberships that were left"))?;
-    for role in lent.iter().filter_map(|role| role.parse::<RoleName>().ok()) {
-        match ddl::revoke_from_admin(&role, admin).execute(session).await {
-            // Another worker was faster, or has dropped the role.
-            Err(e) if sqlstate::is_contended(&e) || sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => {}
-            returned => returned.map_err(ClusterError::sql("giving a membership back"))?,
-        }
-    }
-    Ok(())
-}

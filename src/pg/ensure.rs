@@ -196,14 +196,15 @@ pub(crate) async fn must_be_ours(
 
 /// Closes the database, ends its sessions and drops it. The logins must have been refused before. 55006: a session was
 /// faster than the closing. 55P03: a session or a prepared transaction, of any tenant, holds the database's object locked;
-/// sessions are signalled; on `false` the caller rolls back prepared transactions and tries again.
+/// sessions are signalled. `Some` holds the server's error when another session holds or has just changed the database: the
+/// caller rolls back prepared transactions and tries again.
 pub(crate) async fn database_absent(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
-) -> Result<bool, ClusterError> {
+) -> Result<Option<sqlx::Error>, ClusterError> {
     const LIMIT: Duration = Duration::from_secs(60);
     let until = Instant::now() + LIMIT;
     loop {
-        let Some(found) = must_be_ours(session, name, by).await? else { return Ok(true) };
+        let Some(found) = must_be_ours(session, name, by).await? else { return Ok(None) };
         if found.connection_limit != -2 {
             closed(session, name, by).await?;
             end::of_database(session, name).await?;
@@ -212,14 +213,14 @@ pub(crate) async fn database_absent(
         let dropped = ddl::drop_database(name).execute(session).await;
         ddl::restore_lock_timeout().run(session, "resetting the lock timeout").await?;
         match dropped {
-            Ok(()) => return Ok(true),
-            Err(e) if sqlstate::is(&e, sqlstate::INVALID_CATALOG_NAME) => return Ok(true),
+            Ok(()) => return Ok(None),
+            Err(e) if sqlstate::is(&e, sqlstate::INVALID_CATALOG_NAME) => return Ok(None),
             Err(e) if sqlstate::is(&e, sqlstate::OBJECT_IN_USE) && Instant::now() < until => {
                 sleep(Duration::from_millis(50)).await;
             }
             Err(e) if sqlstate::is_contended(&e) => {
                 holders::end_holders(session, name, &by.admin).await?;
-                return Ok(false);
+                return Ok(Some(e));
             }
             Err(source) => return Err(ClusterError::Sql { phase: "dropping the database", source }),
         }

@@ -19,6 +19,7 @@ pub(crate) mod holders;
 pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod mark;
+pub(crate) mod membership;
 pub(crate) mod readback;
 pub(crate) mod refuse;
 pub(crate) mod remaining;

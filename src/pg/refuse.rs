@@ -4,7 +4,7 @@
 //! hold a row of `pg_auth_members` locked. So the membership that allows ending its sessions is granted first and alone,
 //! then its sessions are ended, then it gets NOLOGIN, the last two in a loop.
 use super::ensure::Ownership;
-use super::{catalog, ddl, end};
+use super::{catalog, ddl, end, membership};
 use crate::database::GroupRoles;
 use crate::error::ClusterError;
 use crate::ident::RoleName;
@@ -52,7 +52,7 @@ pub(crate) async fn take_logins<'a>(
             let (role, admin) = (facts.name.clone(), by.admin.to_string());
             obstacle = Some(ClusterError::Unmanaged { role, admin });
         } else {
-            contended(session, || ddl::grant_to_admin(login, &by.admin), "joining a login").await?;
+            membership::take(session, login, &by.admin).await?;
             if facts.comment.as_deref() != Some(&by.marker) {
                 contended(session, || ddl::restore_comment(login, &by.marker), "restoring a comment").await?;
                 tracing::warn!(role = %login, found = facts.comment, "the comment of a role was changed; it is restored");

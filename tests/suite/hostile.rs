@@ -62,7 +62,7 @@ async fn lock_own_role(login: &PgConnectOptions) -> PgConnection {
     session
 }
 
-async fn ask<T>(session: &mut PgConnection, text: impl Into<String>) -> T
+pub(crate) async fn ask<T>(session: &mut PgConnection, text: impl Into<String>) -> T
 where
     T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
 {
@@ -181,7 +181,7 @@ async fn suspend_is_not_delayed_by_other_tenants_whose_sessions_do_not_end() {
 }
 
 /// Grants by which a neighbour keeps the roles of others from being dropped, repeated for every role that it sees.
-async fn grant_to(neighbour: &mut PgConnection, roles: &[String]) {
+pub(crate) async fn grant_to(neighbour: &mut PgConnection, roles: &[String]) {
     for (n, role) in roles.iter().enumerate() {
         let large = 90_000 + n;
         let grants = [

@@ -11,6 +11,7 @@ mod budget;
 mod busy;
 mod canary;
 mod changes;
+mod clean_up;
 mod crash;
 mod drop_in;
 mod engine;

@@ -1,12 +1,12 @@
 //! Clean-ups in other databases than the one of all cluster statements: prepared transactions, and what keeps a role from
 //! being dropped. What a clean-up opens or joins, it closes and leaves in the same call; recovery does it for a worker
-//! that died in between (see [`dependents::close_left_open`] and [`dependents::return_memberships`]).
+//! that died in between (see [`dependents::close_left_open`] and [`membership::give_back_left`]).
 use super::Hold;
 use crate::database::TenantNames;
 use crate::error::{ClusterError, StepError};
 use crate::ident::{DatabaseName, RoleName};
 use crate::pg::dependents::{self, Place};
-use crate::pg::{catalog, ddl, end, holders, session};
+use crate::pg::{catalog, ddl, end, holders, membership, session};
 use crate::sqlstate;
 use sqlx::PgConnection;
 
@@ -44,14 +44,13 @@ impl Hold {
         let in_use = || StepError::from(ClusterError::InUse { database: database.into(), by: by() });
         let role: RoleName = owner.parse().map_err(|_| in_use())?;
         let admin = self.ownership.admin.clone();
-        let (granted, joined) = match self.is_member(&role).await? {
-            true => (Ok(()), false),
-            false => (ddl::grant_to_admin(&role, &admin).execute(&mut self.session).await, true),
-        };
-        match granted {
+        let is_member = self.is_member(&role).await?;
+        match membership::take(&mut self.session, &role, &admin).await {
             // A superuser's, or another application's.
-            Err(e) if sqlstate::is(&e, sqlstate::INSUFFICIENT_PRIVILEGE) => return Err(in_use()),
-            granted => granted.map_err(ClusterError::sql("joining the owner of a prepared transaction"))?,
+            Err(ClusterError::Sql { source, .. }) if sqlstate::is(&source, sqlstate::INSUFFICIENT_PRIVILEGE) => {
+                return Err(in_use());
+            }
+            taken => taken?,
         }
         let ended = async {
             let mut inside = self.enter(&DatabaseName::existing(database)).await?;
@@ -60,8 +59,8 @@ impl Hold {
             Ok(())
         };
         let ended = ended.await;
-        if joined {
-            ddl::revoke_from_admin(&role, &admin).run(&mut self.session, "leaving a role").await?;
+        if !is_member {
+            membership::give_back(&mut self.session, &role, &admin).await?;
         }
         ended
     }

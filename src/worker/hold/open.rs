@@ -5,7 +5,7 @@ use crate::error::{ClusterError, StepError, VaultError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::pg::ensure::{MARK, Ownership};
 use crate::pg::session::{self, Purpose};
-use crate::pg::{dependents, end, ensure, lock};
+use crate::pg::{dependents, end, ensure, lock, membership};
 use crate::saga::Run;
 use crate::secret::CredentialId;
 use crate::sqlstate;
@@ -140,7 +140,7 @@ impl Hold {
         lock::take(&mut self.session, key, fence || !first, LOCK).await?;
         if !first {
             dependents::close_left_open(&mut self.session, &self.ownership.admin).await?;
-            dependents::return_memberships(&mut self.session, &self.ownership.admin).await?;
+            membership::give_back_left(&mut self.session, &self.ownership.admin).await?;
             let (database, migrator) = (&names.database, &names.migrator);
             ensure::refused(&mut self.session, database, &[migrator], &self.ownership).await?;
         }

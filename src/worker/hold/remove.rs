@@ -4,11 +4,16 @@ use crate::database::{GroupRoles, TenantNames};
 use crate::error::{ClusterError, StepError};
 use crate::ident::RoleName;
 use crate::pg::{catalog, ddl, dependents, end, ensure, readback, refuse, session};
+use crate::sqlstate;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// How long one try of a drop fights other tenants for the database's lock.
 const DROP_LIMIT: Duration = Duration::from_secs(30);
+/// How often a drop is tried that fails with XX000 or 40P01: another session has changed the same row, or the checkpoint
+/// before the drop failed because the disk is full, which more tries do not mend.
+const DROP_TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What became of a login that was replaced. It can no longer enter its database.
 #[derive(Debug)]
@@ -127,17 +132,25 @@ impl Hold {
     async fn remove_closed(&mut self, names: &TenantNames, logins: &[&RoleName]) -> Result<(), StepError> {
         self.refuse_and_wait(names, logins).await?;
         let until = Instant::now() + DROP_LIMIT;
+        let mut failures = 0;
         loop {
             if ensure::must_be_ours(&mut self.session, &names.database, &self.ownership).await?.is_some() {
                 self.roll_back_in_the_way(&names.database).await?;
             }
-            if ensure::database_absent(&mut self.session, &names.database, &self.ownership).await? {
-                return Ok(());
+            let dropped = ensure::database_absent(&mut self.session, &names.database, &self.ownership).await?;
+            let Some(source) = dropped else { return Ok(()) };
+            if sqlstate::is(&source, sqlstate::LOCK_NOT_AVAILABLE) {
+                if Instant::now() >= until {
+                    let by = String::from("sessions or prepared transactions of other tenants that keep it locked");
+                    return Err(ClusterError::InUse { database: names.database.to_string(), by }.into());
+                }
+                continue;
             }
-            if Instant::now() >= until {
-                let by = String::from("sessions or prepared transactions of other tenants that keep it locked");
-                return Err(ClusterError::InUse { database: names.database.to_string(), by }.into());
+            failures += 1;
+            if failures == DROP_TRIES {
+                return Err(ClusterError::Sql { phase: "dropping the database", source }.into());
             }
+            sleep(PAUSE).await;
         }
     }
 

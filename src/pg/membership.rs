@@ -1,0 +1,78 @@
+//! Memberships of the admin role in a tenant's roles, which allow it to end their sessions and to act as their owner.
+//!
+//! Used by `refuse` (logins that are shut out) and by `LockedSession` (`worker::Hold`) for clean-ups. A worker takes a
+//! membership and may die before it gives it back; then recovery does, without taking it from a worker that needs it.
+//! Each worker that needs one therefore holds a shared advisory lock on the role's name, which ends with its session.
+//! A tenant that can enter the maintenance database can hold such a lock too. So nothing waits for it: without the lock
+//! a worker goes on, and recovery leaves the membership in place.
+use super::{ddl, refuse};
+use crate::error::ClusterError;
+use crate::ident::RoleName;
+use crate::sqlstate;
+use sqlx::PgConnection;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Tries of a lock that recovery holds for the moment of one REVOKE.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Makes the admin role a member of this role until [`give_back`], or until the role is admitted or dropped.
+///
+/// # Errors
+/// 42501 if the admin role has no ADMIN option on the role.
+pub(crate) async fn take(session: &mut PgConnection, role: &RoleName, admin: &RoleName) -> Result<(), ClusterError> {
+    const SHARE: &str = "SELECT pg_try_advisory_lock_shared(hashtextextended('tenantry membership ' || $1, 0))";
+    for _ in 0..TRIES {
+        let shared = sqlx::query_scalar(SHARE).bind(role.as_str()).fetch_one(&mut *session).await;
+        if shared.map_err(ClusterError::sql("locking a membership"))? {
+            break;
+        }
+        sleep(PAUSE).await;
+    }
+    refuse::contended(session, || ddl::grant_to_admin(role, admin), "joining a role").await
+}
+
+/// Ends the membership, unless another worker needs it.
+pub(crate) async fn give_back(
+    session: &mut PgConnection, role: &RoleName, admin: &RoleName,
+) -> Result<(), ClusterError> {
+    const LOCK: &str = "SELECT pg_try_advisory_lock(hashtextextended('tenantry membership ' || $1, 0))";
+    const UNLOCK: &str = "SELECT pg_advisory_unlock(hashtextextended('tenantry membership ' || $1, 0))";
+    let locked = sqlx::query_scalar(LOCK).bind(role.as_str()).fetch_one(&mut *session).await;
+    if !locked.map_err(ClusterError::sql("locking a membership"))? {
+        return Ok(());
+    }
+    let revoked = ddl::revoke_from_admin(role, admin).execute(session).await;
+    sqlx::query(UNLOCK)
+        .bind(role.as_str())
+        .execute(session)
+        .await
+        .map_err(ClusterError::sql("unlocking a membership"))?;
+    match revoked {
+        // Another worker was faster, or has dropped the role.
+        Err(e) if sqlstate::is_contended(&e) || sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => Ok(()),
+        revoked => revoked.map_err(ClusterError::sql("giving a membership back")),
+    }
+}
+
+/// Gives the memberships back that a worker has taken before it died: in the group roles, logins and migrators of this
+/// admin role's databases.
+pub(crate) async fn give_back_left(session: &mut PgConnection, admin: &RoleName) -> Result<(), ClusterError> {
+    const LEFT: &str = "WITH groups AS (SELECT g.oid FROM pg_database d JOIN pg_roles a ON a.oid = d.datdba \
+            JOIN pg_roles g ON g.rolname IN (d.datname || '_app', d.datname || '_owner') WHERE a.rolname = $1) \
+        SELECT DISTINCT r.rolname::text FROM pg_roles a JOIN pg_auth_members m ON m.member = a.oid \
+            JOIN pg_roles r ON r.oid = m.roleid \
+        WHERE a.rolname = $1 AND pg_has_role(a.oid, r.oid, 'USAGE') \
+          AND (r.oid IN (SELECT oid FROM groups) \
+            OR EXISTS (SELECT FROM pg_auth_members l JOIN groups g ON g.oid = l.roleid WHERE l.member = r.oid))";
+    let left: Vec<String> = sqlx::query_scalar(LEFT)
+        .bind(admin.as_str())
+        .fetch_all(&mut *session)
+        .await
+        .map_err(ClusterError::sql("looking for memberships that were left"))?;
+    for role in left.iter().filter_map(|role| role.parse::<RoleName>().ok()) {
+        give_back(session, &role, admin).await?;
+    }
+    Ok(())
+}
