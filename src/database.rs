@@ -140,7 +140,7 @@ pub struct TenantDatabase {
     /// The registered server it was provisioned on; `None` for a database that is only pointed to.
     pub server: Option<ServerName>,
     /// Host name or address. For an entry that names a server this is where it was made and part of its key; it is
-    /// reached where the server's row says (see [`Servers::relocate`](crate::servers::Servers::relocate)). A replica
+    /// reached where the server's row says (see [`Servers::relocate`](crate::operations::servers::Servers::relocate)). A replica
     /// and an entry without a server are reached here.
     pub host: String,
     /// TCP port, as `host`.
@@ -171,7 +171,7 @@ pub struct GroupRoles {
 }
 
 /// The names of everything that a tenant has on a server. All follow from the database's name, which is unique on its
-/// server by the tenant's [place](crate::registry::Placement); so whoever has the one name has them all.
+/// server by the tenant's [place](crate::store::registry::Placement); so whoever has the one name has them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TenantNames {
@@ -374,7 +374,7 @@ pub struct DatabaseServer {
     /// The host's own words, for placement.
     pub labels: serde_json::Value,
     /// Roles that may connect to the databases of suspended tenants: see
-    /// [`Servers::allow_role`](crate::servers::Servers::allow_role).
+    /// [`Servers::allow_role`](crate::operations::servers::Servers::allow_role).
     #[serde(default)]
     pub allowed_roles: Vec<RoleName>,
     /// The system identifier of its cluster (`pg_control_system()`). `None`: it could not be read. A promoted standby

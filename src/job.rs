@@ -96,7 +96,7 @@ where
                 Some(pool) => pool,
                 None => resolver.resolve(tenant).await?,
             };
-            crate::resolver::pool::scope(pool, async move { inner.call(job).await }).await
+            crate::pool::scope(pool, async move { inner.call(job).await }).await
         })
     }
 }

@@ -46,48 +46,49 @@
 //! No feature is on by default, and none changes what another does. sqlx's `macros` feature is always on: it alone keeps
 //! `sqlx::Executor` one trait for every combination of drivers.
 
-pub mod admin;
+pub(crate) mod cluster;
 pub mod database;
 pub mod error;
+mod facade;
 pub mod ident;
 #[cfg(feature = "job")]
 pub mod job;
-pub mod lifecycle;
-pub mod migrate;
-pub mod nodes;
+pub mod manual;
 pub mod operation;
-pub(crate) mod pg;
+mod operations;
 pub mod placement;
-pub mod provision;
-pub mod registry;
-pub mod rekey;
+pub mod pool;
 pub mod resolver;
-pub mod rights;
-pub mod rotate;
+pub(crate) mod rt;
 pub mod saga;
-pub mod schema;
 pub mod secret;
-pub mod servers;
-pub mod setup;
+pub mod setup_link;
 pub mod sqlstate;
-pub mod step;
+mod store;
 pub mod tenant;
-pub mod tenantry;
 #[cfg(feature = "testing")]
 pub mod testing;
-pub mod tokens;
-pub mod vault;
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub mod web;
-pub mod worker;
-pub(crate) mod yields;
 
+/// The types that the methods of [`Tenantry`] return: calls that start when they are awaited, and their reports.
+pub mod calls {
+    pub use crate::facade::{
+        Activate, Archive, Batch, BatchReport, BatchVerb, Call, CallVerb, Migrate, Operations, Problem, Purge,
+        RekeyVault, Restore, Rotate, RotateServer, Rotations, Suspend, Tokens,
+    };
+}
+
+pub use cluster::Workshop;
 pub use error::Error;
+pub use facade::{Builder, Tenantry};
 pub use operation::OperationId;
-pub use registry::TenantRegistry;
-pub use resolver::{ConnectionResolver, TenantPool, pool};
+pub use operations::{lifecycle, migrate, provision, rekey, rotate, servers, step};
+pub use pool::TenantPool;
+pub use resolver::ConnectionResolver;
 /// The sqlx whose types stand in this API.
 pub use sqlx;
+pub use store::registry::TenantRegistry;
+pub use store::vault::CredentialVault;
+pub use store::{admin, journal, nodes, registry, schema, tokens, vault};
 pub use tenant::{Tenant, TenantId, TenantRef};
-pub use tenantry::{Builder, Tenantry};
-pub use vault::CredentialVault;

@@ -40,7 +40,7 @@ impl StepError {
         Self { then: Then::Fail, source: cause.into() }
     }
     /// Neither going on nor going back would be right: the operation is parked, and waits for
-    /// [`resume`](crate::tenantry::Operations::resume) or [`undo`](crate::tenantry::Operations::undo).
+    /// [`resume`](crate::facade::Operations::resume) or [`undo`](crate::facade::Operations::undo).
     pub fn park(cause: impl Into<BoxError>) -> Self {
         Self { then: Then::Park, source: cause.into() }
     }

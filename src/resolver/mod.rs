@@ -1,18 +1,11 @@
 //! From a tenant to a ready connection.
 use crate::error::ResolveError;
+use crate::pool::TenantPool;
 use crate::tenant::{TenantId, TenantRef};
 use async_trait::async_trait;
 use std::sync::Arc;
 
-mod budget;
-mod clock;
-pub(crate) mod connect;
-#[cfg(feature = "metrics")]
-pub mod metrics;
-pub mod pool;
 mod pooled;
-pub use budget::PoolStats;
-pub use pool::{AcquireError, TenantPool};
 pub use pooled::{PooledResolver, PooledResolverBuilder};
 
 /// Tenant to handle. Resolving opens no connection; the handle does, when it is used.

@@ -1,8 +1,9 @@
 //! Walks the steps of a saga: forward, and backward when it must.
-use super::{Journal, Observer, Record, Run, walk};
+use super::{Observer, Run, walk};
 use crate::error::{Failure, StepError, StoreError};
 use crate::operation::OperationId;
-use crate::yields;
+use crate::rt;
+use crate::store::journal::{Journal, Record};
 use async_trait::async_trait;
 use rand::RngExt;
 use serde_json::Value;
@@ -180,7 +181,7 @@ impl Engine {
         loop {
             sleep(lease / 3).await;
             let asked = Instant::now();
-            match timeout_at(until, yields::fewer(self.journal.renew(run.writer(), lease))).await {
+            match timeout_at(until, rt::fewer(self.journal.renew(run.writer(), lease))).await {
                 Ok(Ok(())) => until = asked + lease,
                 Ok(Err(StoreError::Fenced)) => return StoreError::Fenced.into(),
                 Ok(Err(_)) if Instant::now() < until => {}

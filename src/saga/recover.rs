@@ -1,7 +1,8 @@
 //! Going on with what dead workers left, from any node.
-use super::{Claim, Engine, Observer, Outcome, Record, Saga};
+use super::{Engine, Observer, Outcome, Saga};
 use crate::error::StoreError;
 use crate::operation::{OperationId, OperationStatus};
+use crate::store::journal::{Claim, Record};
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;

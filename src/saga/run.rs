@@ -1,6 +1,6 @@
-use super::{Journal, Record};
 use crate::error::{StepError, StoreError};
 use crate::operation::{OperationEvent, OperationId, Subject, Writer};
+use crate::store::journal::{Journal, Record};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! One worker's way through a saga.
-use super::{Claim, Engine, FAILURE, FailureFacts, Observer, Outcome, Progress, Run, Saga, StillUndoing};
+use super::{Engine, Observer, Outcome, Run, Saga};
 use crate::error::{After, BoxError, Failure, StepError, StoreError, chain};
 use crate::operation::OperationStatus;
+use crate::store::journal::{Claim, FAILURE, FailureFacts, Progress, StillUndoing};
 use futures_util::future::join;
 use serde_json::Value;
 use std::{future::Future, time::Duration};

@@ -1,8 +1,8 @@
 use super::TestServer;
 use super::server::{DatabaseError, NoServer, TestDatabase};
 use crate::error::{BuildError, SchemaError, SetUpError};
-use crate::tenantry::{Builder, Tenantry};
-use crate::vault::LocalKeyring;
+use crate::facade::{Builder, Tenantry};
+use crate::store::vault::LocalKeyring;
 use sqlx::postgres::PgPool;
 use std::{fmt, time::Duration};
 
@@ -54,9 +54,9 @@ impl Harness {
     /// The same on a server with settings of its own, which lives as long as the process.
     pub async fn on(server: &'static TestServer) -> Result<Self, HarnessError> {
         let database = server.create_database("landlord").await?;
-        let pool = crate::schema::pool_options().max_connections(10).acquire_timeout(Duration::from_secs(30));
+        let pool = crate::store::schema::pool_options().max_connections(10).acquire_timeout(Duration::from_secs(30));
         let landlord = pool.connect_lazy_with(database.options());
-        crate::schema::install(&landlord).await?;
+        crate::store::schema::install(&landlord).await?;
         Ok(Self { server, database, landlord, keys: LocalKeyring::random() })
     }
     /// A node: the facade that `configure` describes (production's own function, best), with throwaway keys and with

@@ -1,5 +1,6 @@
 use crate::error::ResolveError;
-use crate::resolver::{ConnectionResolver, TenantPool};
+use crate::pool::TenantPool;
+use crate::resolver::ConnectionResolver;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use sqlx::PgPool;

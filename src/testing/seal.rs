@@ -1,7 +1,7 @@
 use crate::error::{KeyError, VaultError};
 use crate::secret::CredentialId;
-use crate::vault::LocalKeyring;
-use crate::vault::record::{context, open, seal};
+use crate::store::vault::LocalKeyring;
+use crate::store::vault::record::{context, open, seal};
 use secrecy::SecretString;
 
 /// A sealed secret without a store around it, and what opens it: for the benchmark.

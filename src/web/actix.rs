@@ -2,9 +2,9 @@ use super::layer::{Found, Inner};
 use super::request::View;
 use super::setup::{BODY, BODY_TIME, STYLE_PATH, style};
 use super::{Page, RequestView, SetupRoutes, TenantLayer, TenantRejection};
-use crate::resolver::TenantPool;
+use crate::pool::TenantPool;
+use crate::store::tokens::TokenPurpose;
 use crate::tenant::{Tenant, TenantRef};
-use crate::tokens::TokenPurpose;
 use actix_web::body::EitherBody;
 use actix_web::dev::{
     AppService, HttpServiceFactory, Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready,

@@ -1,6 +1,7 @@
 use super::{Identify, Page, TenantRejection};
 use crate::error::ResolveError;
-use crate::resolver::{ConnectionResolver, TenantPool};
+use crate::pool::TenantPool;
+use crate::resolver::ConnectionResolver;
 use crate::tenant::{Tenant, TenantRef, TenantStatus};
 use std::{fmt, sync::Arc};
 

@@ -1,6 +1,6 @@
 use super::Page;
 use crate::error::ResolveError;
-use crate::resolver::AcquireError;
+use crate::pool::AcquireError;
 use crate::tenant::Tenant;
 use std::sync::Arc;
 use std::time::Duration;

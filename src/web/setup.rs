@@ -1,9 +1,9 @@
 //! The two setup links. A GET shows a page and consumes nothing; a POST does the work, once.
 use super::{Page, RequestView, html};
 use crate::Tenantry;
-use crate::setup::{Attempts, SetupError};
+use crate::setup_link::{Attempts, SetupError};
+use crate::store::tokens::{IssuedToken, TokenEventKind, TokenPurpose};
 use crate::tenant::{Tenant, TenantId};
-use crate::tokens::{IssuedToken, TokenEventKind, TokenPurpose};
 use secrecy::SecretString;
 use std::net::IpAddr;
 use std::{fmt, sync::Arc, time::Duration};
@@ -78,7 +78,7 @@ pub enum SetupPage<'a> {
 ///   `.exclude_regex("^/setup/")`, or wrap the scope of your other routes alone.
 /// - what stands before the program (nginx, a balancer): the same once more, `access_log off` in `location /setup/`.
 ///
-/// [`Tokens::events`](crate::tenantry::Tokens::events) tells who came with which link, without any token.
+/// [`Tokens::events`](crate::facade::Tokens::events) tells who came with which link, without any token.
 #[derive(Clone)]
 pub struct SetupRoutes(Arc<Inner>);
 

@@ -184,7 +184,7 @@ async fn the_budgets_are_told_to_a_recorder_without_any_tenants_name() {
     let held = db.acquire().await.unwrap();
     let recorder = DebuggingRecorder::new();
     let seen = recorder.snapshotter();
-    metrics::with_local_recorder(&recorder, || tenantry::resolver::metrics::publish(&tenantry.pool_stats()));
+    metrics::with_local_recorder(&recorder, || tenantry::pool::metrics::publish(&tenantry.pool_stats()));
     let seen = seen.snapshot().into_vec();
     let of = |name: &str| seen.iter().find(|(key, ..)| key.key().name() == name).map(|(.., value)| value);
     assert!(matches!(of("tenantry_connections_open"), Some(DebugValue::Gauge(open)) if open.0 >= 1.0));

@@ -3,9 +3,10 @@ use crate::auditor::{self, assert_nothing};
 use crate::provision::migrated;
 use sqlx::Executor;
 use std::time::Duration;
+use tenantry::journal::PgJournal;
 use tenantry::operation::OperationStatus;
 use tenantry::provision::{Provision, Provisioner, Recipe};
-use tenantry::saga::{Engine, Observer, PgJournal, Settings};
+use tenantry::saga::{Engine, Observer, Settings};
 use tenantry::testing::Harness;
 use tenantry::{Tenantry, sqlx};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ async fn die_after(provisioner: &Provisioner, slug: &str, n: i64) {
 }
 
 /// The piece alone, which spawns nothing.
-pub(crate) fn provisioner(harness: &Harness, workshop: tenantry::worker::Workshop) -> Provisioner {
+pub(crate) fn provisioner(harness: &Harness, workshop: tenantry::Workshop) -> Provisioner {
     let mut settings = Settings::default();
     settings.lease = Duration::from_secs(3);
     let journal = std::sync::Arc::new(PgJournal::new(harness.landlord().clone()));

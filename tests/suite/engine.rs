@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tenantry::TenantId;
 use tenantry::error::{StepError, StoreError};
+use tenantry::journal::{Begun, Intent, Journal, MemoryJournal, PgJournal, Record};
 use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
-use tenantry::saga::{
-    Begun, Engine, Fence, Intent, Journal, MemoryJournal, Observer, PgJournal, Record, Recoverer, Saga, Settings,
-};
+use tenantry::saga::{Engine, Fence, Observer, Recoverer, Saga, Settings};
 use tokio_util::sync::CancellationToken;
 
 fn settings() -> Settings {

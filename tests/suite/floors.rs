@@ -1,76 +1,131 @@
-//! The crate's floors: a module imports only from floors below its own, and siblings do not import each other. So there
-//! is no circle either, but among the words of floor 0, which may name each other.
+//! The crate's floor plan. A file imports only from floors below its own; rooms on one floor do not import each other; no
+//! two files import each other. The pure data of floor 0 may name each other.
 use proc_macro2::{TokenStream, TokenTree};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// A new top-level module is added here, on the lowest floor that is above everything it imports.
-const FLOORS: [&[&str]; 8] = [
-    &["database", "error", "ident", "operation", "placement", "rights", "secret", "sqlstate", "tenant", "yields"],
-    &["pg", "schema"],
-    &["admin", "nodes", "registry", "saga", "step", "tokens", "vault"],
-    &["resolver", "worker"],
-    &["lifecycle", "migrate", "provision", "rekey", "rotate", "servers"],
-    &["setup", "doctor", "fleet"],
-    &["tenantry", "job"],
-    &["testing", "web", "cli"],
+/// The rooms of `src`, lowest floor first. A new folder is added here, on the lowest floor that is above everything it
+/// imports. A folder is listed as a whole, or by its subfolders.
+const FLOORS: [&[&str]; 11] = [
+    &["database", "error", "ident", "operation", "placement", "rt", "secret", "sqlstate", "tenant"],
+    &["store/schema"],
+    &["store/admin", "store/journal", "store/nodes", "store/registry", "store/tokens", "store/vault"],
+    &["saga"],
+    &["cluster", "pool"],
+    &["resolver"],
+    &["operations"],
+    &["setup_link"],
+    &["facade", "job"],
+    &["testing", "web"],
+    &["manual"],
 ];
 
 #[test]
 fn no_file_imports_upward_or_sideways() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let text = |path: &Path| std::fs::read_to_string(path).unwrap();
-    let names = re_exports(&text(&src.join("lib.rs")));
-    let files = files(&src);
-    let read = |path: &PathBuf| (path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned(), text(path));
-    let wrong: Vec<_> = files.iter().map(read).flat_map(|(path, text)| complaints(&path, &text, &names)).collect();
-    assert!(files.len() > 50, "the sources were found");
+    let sources = sources();
+    let wrong: Vec<_> = sources.iter().flat_map(|source| complaints(source, &names())).collect();
+    assert!(sources.len() > 150, "the sources were found");
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let inside = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
-    entries.flat_map(inside).filter(|path| path.extension().is_some_and(|e| e == "rs")).collect()
+#[test]
+fn no_two_files_import_each_other() {
+    let wrong = circles(&sources());
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// What is wrong with a file, by its path below `src`. `names` are the crate's re-exports: name and module.
-fn complaints(path: &str, text: &str, names: &BTreeMap<String, String>) -> Vec<String> {
-    let parts: Vec<_> = path.trim_end_matches(".rs").split('/').filter(|part| *part != "mod").collect();
-    let own = parts[0];
-    // A module's tests may use what is above it; they are no part of the product.
-    if own == "lib" || parts.contains(&"tests") {
-        return vec![];
+/// A file of the product.
+struct Source {
+    /// Below `src`, without extension: `pool/budget/server`, `pool/mod`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The module that the file holds: `["pool", "budget", "server"]`.
+    fn module(&self) -> Vec<String> {
+        self.path.split('/').filter(|part| *part != "mod").map(String::from).collect()
     }
-    let mut found = vec![];
-    imports(text.parse().unwrap(), parts.len(), &mut found);
-    let module = |name: String| names.get(&name).cloned().unwrap_or(name);
-    let mut wrong: Vec<_> = found.into_iter().map(module).filter_map(|to| complaint(path, own, &to)).collect();
-    wrong.sort();
-    wrong.dedup();
-    wrong
+    /// Absolute paths of all that is named with `crate::` or `super::`. What is built for tests only is left out.
+    fn imports(&self) -> Vec<Vec<String>> {
+        let mut found = vec![];
+        imports(self.text.parse().unwrap(), &self.module(), &mut found);
+        found
+    }
 }
 
-fn complaint(path: &str, own: &str, to: &str) -> Option<String> {
-    let floor = |name: &str| FLOORS.iter().position(|floor| floor.contains(&name));
-    let homeless =
-        |name: &str| Some(format!("{path}: {name} has no floor; give it one in FLOORS (tests/suite/floors.rs)"));
-    let (Some(here), Some(there)) = (floor(own), floor(to)) else {
-        return homeless(if floor(own).is_none() { own } else { to });
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// Every file but `lib.rs` and those of unit tests, which are no part of the product.
+fn sources() -> Vec<Source> {
+    fn files(directory: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+    let (src, rust) = (src(), |path: &PathBuf| path.extension().is_some_and(|e| e == "rs"));
+    let source = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        Source { path: path.with_extension("").strip_prefix(&src).unwrap().to_str().unwrap().into(), text }
     };
-    match here.cmp(&there) {
-        _ if own == to => None,
-        std::cmp::Ordering::Less => {
-            Some(format!("{path}: {own} (floor {here}) imports {to} from above (floor {there})"))
-        }
-        std::cmp::Ordering::Equal if here > 0 => Some(format!("{path}: {own} imports its sibling {to} (floor {here})")),
-        _ => None,
-    }
+    let product = |source: &Source| source.path != "lib" && !source.path.split('/').any(|part| part == "tests");
+    files(&src).into_iter().filter(rust).map(source).filter(product).collect()
 }
 
-/// The first names of all paths that begin at the crate's root: `crate::…`, and as many `super::…` as lead there from
-/// `depth` modules below it. What is built for tests only is skipped.
-fn imports(tokens: TokenStream, depth: usize, found: &mut Vec<String>) {
+/// Which module each name comes from that `lib.rs` re-exports: `pub use module::{Name, …};`.
+fn names() -> BTreeMap<String, Vec<String>> {
+    let mut found = vec![];
+    let lib = std::fs::read_to_string(src().join("lib.rs")).unwrap();
+    for statement in lib.split("pub use ").skip(1) {
+        let tree: TokenStream = statement.split(';').next().unwrap().parse().unwrap();
+        expand(tree.into_iter().collect(), vec![], &mut found);
+    }
+    found.into_iter().map(|path| (path.last().unwrap().clone(), path)).collect()
+}
+
+fn room(module: &[String]) -> Option<(usize, &'static str)> {
+    let path = module.join("/");
+    let is_in = |room: &&&str| path.strip_prefix(**room).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    FLOORS.iter().enumerate().find_map(|(floor, rooms)| Some((floor, *rooms.iter().find(is_in)?)))
+}
+
+fn complaints(source: &Source, names: &BTreeMap<String, Vec<String>>) -> BTreeSet<String> {
+    let complaint = |import: Vec<String>| {
+        let import = names.get(&import[0]).filter(|_| room(&import).is_none()).cloned().unwrap_or(import);
+        let (path, homeless) = (&source.path, "has no floor; give it one in FLOORS (tests/suite/floors.rs)");
+        let Some((here, own)) = room(&source.module()) else { return Some(format!("{path} {homeless}")) };
+        let Some((there, to)) = room(&import) else { return Some(format!("{path}: {} {homeless}", import.join("::"))) };
+        match here.cmp(&there) {
+            _ if own == to => None,
+            std::cmp::Ordering::Less => Some(format!("{path} (floor {here}) imports {to} from above (floor {there})")),
+            std::cmp::Ordering::Equal if here > 0 => Some(format!("{path} imports its sibling {to} (floor {here})")),
+            _ => None,
+        }
+    };
+    source.imports().into_iter().filter_map(complaint).collect()
+}
+
+/// Pairs of files that import each other. A folder's `mod` and the files in it are one subject and may.
+fn circles(sources: &[Source]) -> Vec<String> {
+    let files: BTreeMap<Vec<String>, &str> = sources.iter().map(|s| (s.module(), s.path.as_str())).collect();
+    let file = |import: &[String]| (1..=import.len()).rev().find(|n| files.contains_key(&import[..*n]));
+    let mut edges = BTreeSet::new();
+    for source in sources.iter().filter(|source| room(&source.module()).is_some_and(|(floor, _)| floor > 0)) {
+        let from = source.module();
+        for import in source.imports() {
+            let Some(n) = file(&import) else { continue };
+            let to = import[..n].to_vec();
+            if !from.starts_with(&to) && !to.starts_with(&from) {
+                edges.insert((from.clone(), to));
+            }
+        }
+    }
+    let both = edges.iter().filter(|(from, to)| from < to && edges.contains(&(to.clone(), from.clone())));
+    both.map(|(one, other)| format!("{} and {} import each other", files[one], files[other])).collect()
+}
+
+fn imports(tokens: TokenStream, module: &[String], found: &mut Vec<Vec<String>>) {
     let tokens: Vec<_> = tokens.into_iter().collect();
     let mut at = 0;
     while at < tokens.len() {
@@ -82,13 +137,14 @@ fn imports(tokens: TokenStream, depth: usize, found: &mut Vec<String>) {
             at += 1;
             continue;
         }
-        if let Some(steps) = to_root(&tokens[at..], depth) {
+        if let Some((base, steps)) = base(&tokens[at..], module) {
             at += steps;
-            first_names(tokens.get(at), found);
+            expand(tokens[at..].to_vec(), base, found);
         }
         if let Some(TokenTree::Group(group)) = tokens.get(at) {
             let is_module = at >= 2 && is_word(&tokens[at - 2], "mod");
-            imports(group.stream(), depth + usize::from(is_module), found);
+            let inner: Vec<_> = module.iter().cloned().chain(is_module.then(|| tokens[at - 1].to_string())).collect();
+            imports(group.stream(), &inner, found);
         }
         at += 1;
     }
@@ -107,109 +163,110 @@ fn ends_item(token: &TokenTree) -> bool {
         || matches!(token, TokenTree::Group(group) if group.delimiter() == proc_macro2::Delimiter::Brace)
 }
 
-/// How many tokens lead to the crate's root, if they do: a word and two colons each.
-fn to_root(tokens: &[TokenTree], depth: usize) -> Option<usize> {
+/// Whether a path begins here with `crate::` or `super::`; from which module it counts, and how many tokens that took.
+fn base(tokens: &[TokenTree], module: &[String]) -> Option<(Vec<String>, usize)> {
     let word = |n: usize| tokens.get(n * 3).map(ToString::to_string).unwrap_or_default();
     let colons =
         |n: usize| tokens.len() > n * 3 + 2 && is_word(&tokens[n * 3 + 1], ":") && is_word(&tokens[n * 3 + 2], ":");
     if word(0) == "crate" && colons(0) {
-        return Some(3);
+        return Some((vec![], 3));
     }
     let supers = (0..).take_while(|n| word(*n) == "super" && colons(*n)).count();
-    (supers > 0 && supers == depth).then_some(supers * 3)
+    (supers > 0 && supers <= module.len()).then(|| (module[..module.len() - supers].to_vec(), supers * 3))
 }
 
-/// `name` of `name::…`, and each one of `{name::…, name}`.
-fn first_names(token: Option<&TokenTree>, found: &mut Vec<String>) {
-    match token {
-        Some(TokenTree::Group(group)) => {
-            let mut first = true;
-            for token in group.stream() {
-                if first {
-                    first_names(Some(&token), found);
+/// Every path of the tree that these tokens begin with: `a::{b, c::{self, D}}`.
+fn expand(tokens: Vec<TokenTree>, base: Vec<String>, found: &mut Vec<Vec<String>>) {
+    let mut path = base;
+    let mut at = 0;
+    loop {
+        match tokens.get(at) {
+            Some(TokenTree::Group(group)) if group.delimiter() == proc_macro2::Delimiter::Brace => {
+                let inner: Vec<_> = group.stream().into_iter().collect();
+                for part in inner.split(|token| is_word(token, ",")).filter(|part| !part.is_empty()) {
+                    expand(part.to_vec(), path.clone(), found);
                 }
-                first = is_word(&token, ",");
+                return;
             }
+            Some(TokenTree::Ident(name)) if name != "self" => path.push(name.to_string()),
+            _ => {}
         }
-        Some(token) => found.push(token.to_string()),
-        None => {}
+        let colons = |n: usize| tokens.get(at + n).is_some_and(|token| is_word(token, ":"));
+        if !(colons(1) && colons(2)) {
+            break;
+        }
+        at += 3;
     }
-}
-
-/// Which module each name comes from that `lib.rs` re-exports: `pub use module::{Name, …};`.
-fn re_exports(lib: &str) -> BTreeMap<String, String> {
-    let mut names = BTreeMap::new();
-    let statements = lib.lines().filter_map(|line| line.strip_prefix("pub use ")?.strip_suffix(';')?.split_once("::"));
-    for (module, list) in statements {
-        let list = list.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !name.is_empty());
-        names.extend(list.map(|name| (name.to_owned(), module.to_owned())));
+    if !path.is_empty() {
+        found.push(path);
     }
-    names
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn source(path: &str, text: &str) -> Source {
+        Source { path: path.into(), text: text.into() }
+    }
+
     fn seen(path: &str, text: &str) -> String {
-        let names = re_exports("pub use resolver::{ConnectionResolver, pool};\npub use sqlx;");
-        complaints(path, text, &names).join("; ")
+        let names = BTreeMap::from([(String::from("TenantPool"), vec!["pool".into(), "TenantPool".into()])]);
+        complaints(&source(path, text), &names).into_iter().collect::<Vec<_>>().join("; ")
     }
 
     #[test]
-    fn an_import_from_above_is_seen_in_every_form() {
+    fn import_from_above_is_reported_in_every_form() {
         for text in [
-            "use crate::saga::Engine;",
-            "pub(crate) use crate::{error::X, saga::{Engine, Run}};",
-            "fn f() -> crate::saga::Engine { todo!() }",
-            "mod inner { fn f() { g(crate::saga::h()); } }",
-            "fn f() { assert!(matches!(x, crate::saga::X)); }",
-            "use super::super::saga::Engine;",
-            "mod inner { use super::super::super::saga::Engine; }",
-            "#[cfg(test)] use crate::error::X; use crate::saga::Y;",
+            "use crate::resolver::PooledResolver;",
+            "pub(crate) use crate::{error::X, resolver::{PooledResolver, Y}};",
+            "fn f() -> crate::resolver::X { todo!() }",
+            "mod inner { fn f() { g(crate::resolver::h()); } }",
+            "fn f() { assert!(matches!(x, crate::resolver::X)); }",
+            "use super::super::resolver::X;",
+            "mod inner { use super::super::super::resolver::X; }",
+            "#[cfg(test)] use crate::error::X; use crate::resolver::Y;",
         ] {
-            assert_eq!(
-                seen("pg/lock.rs", text),
-                "pg/lock.rs: pg (floor 1) imports saga from above (floor 2)",
-                "{text}"
-            );
+            let expected = "cluster/lock (floor 4) imports resolver from above (floor 5)";
+            assert_eq!(seen("cluster/lock", text), expected, "{text}");
         }
-        assert!(seen("vault/mod.rs", "use crate::pool::TenantPool;").contains("imports resolver from above"));
-        assert!(seen("ident.rs", "use super::pg::Session;").contains("imports pg from above"));
+        assert!(seen("store/vault/mod", "use crate::TenantPool;").contains("imports pool from above"));
+        assert!(seen("ident", "use super::cluster::Session;").contains("imports cluster from above"));
     }
 
     #[test]
-    fn siblings_and_so_circles_are_seen() {
-        assert_eq!(
-            seen("vault/mod.rs", "use crate::registry::X;"),
-            "vault/mod.rs: vault imports its sibling registry (floor 2)"
-        );
-        assert_eq!(
-            seen("registry.rs", "use crate::vault::X;"),
-            "registry.rs: registry imports its sibling vault (floor 2)"
-        );
+    fn import_of_a_sibling_is_reported() {
+        let told = seen("store/vault/mod", "use super::registry::X;");
+        assert_eq!(told, "store/vault/mod imports its sibling store/registry (floor 2)");
+        assert_eq!(seen("pool/mod", "use crate::cluster::X;"), "pool/mod imports its sibling cluster (floor 4)");
     }
 
     #[test]
-    fn a_module_without_a_floor_is_told_where_to_get_one() {
+    fn room_without_a_floor_is_reported() {
         let told = "has no floor; give it one in FLOORS (tests/suite/floors.rs)";
-        assert_eq!(seen("attic.rs", "use crate::error::X;"), format!("attic.rs: attic {told}"));
-        assert_eq!(seen("tenant.rs", "use crate::attic::X;"), format!("tenant.rs: attic {told}"));
+        assert_eq!(seen("attic", "use crate::error::X;"), format!("attic {told}"));
+        assert_eq!(seen("tenant", "use crate::attic::X;"), format!("tenant: attic::X {told}"));
+        assert_eq!(seen("store/new", "use crate::error::X;"), format!("store/new {told}"));
     }
 
     #[test]
-    fn what_may_be_is_not_complained_about() {
+    fn import_from_below_is_not_reported() {
         for text in [
-            "use crate::{error::X, pg::Y}; use crate::vault::record; use super::mod_of_my_own;",
+            "use crate::{error::X, store::schema::Y}; use crate::store::vault::record; use super::own;",
             "//! [`X`](crate::saga::X)\n/// crate::web\nfn f() { g(\"crate::web::X\", '{'); } // crate::web",
             "#[cfg(test)]\nmod tests { use crate::web::X; }",
             "#[cfg(test)]\nuse crate::web::X;",
-            "use sqlx::saga; use other_crate::web::X; mod inner { use super::super::keys; }",
+            "use sqlx::saga; use other_crate::web::X; mod inner { use super::super::vault::keys; }",
         ] {
-            assert_eq!(seen("vault/record.rs", text), "", "{text}");
+            assert_eq!(seen("store/vault/record", text), "", "{text}");
         }
-        assert_eq!(seen("tenant.rs", "use crate::error::X;"), "", "words name each other");
-        assert_eq!(seen("pg/tests/rights.rs", "use crate::testing::TestServer;"), "");
-        assert_eq!(seen("lib.rs", "pub use tenantry::Tenantry; use crate::web::X;"), "");
+        assert_eq!(seen("tenant", "use crate::error::X;"), "", "pure data may name each other");
+    }
+
+    #[test]
+    fn files_that_import_each_other_are_reported() {
+        let told = |a: &str, b: &str| circles(&[source("saga/a", a), source("saga/b", b), source("saga/mod", "")]);
+        assert_eq!(told("use super::b::X;", "use crate::saga::a::Y;"), ["saga/a and saga/b import each other"]);
+        assert_eq!(told("use super::b::X;", "use super::Y;"), [""; 0]);
     }
 }

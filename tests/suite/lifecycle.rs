@@ -115,8 +115,8 @@ async fn a_link_can_be_issued_anew() {
 /// Another fence ended between a call's look at the tenant and its intent: the look is repeated under the lane.
 #[tokio::test]
 async fn what_another_fence_has_made_impossible_is_refused_and_undone() {
+    use tenantry::journal::{Begun, Intent, Journal, PgJournal};
     use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
-    use tenantry::saga::{Begun, Intent, Journal, PgJournal};
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     let journal = PgJournal::new(harness.landlord().clone());
@@ -148,8 +148,9 @@ async fn what_another_fence_has_made_impossible_is_refused_and_undone() {
 #[tokio::test]
 async fn what_is_under_way_or_known_is_told_by_its_operation() {
     use std::sync::Arc;
+    use tenantry::journal::{Begun, PgJournal};
     use tenantry::lifecycle::{Lifecycle, Verb};
-    use tenantry::saga::{Begun, Engine, Observer, PgJournal, Settings};
+    use tenantry::saga::{Engine, Observer, Settings};
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     for slug in ["acme", "other"] {

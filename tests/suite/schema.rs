@@ -4,7 +4,7 @@ use tenantry::error::SchemaError;
 use tenantry::schema::{check, install};
 use tenantry::testing::TestServer;
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/schema/migrations");
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/schema/migrations");
 
 async fn run(landlord: &PgPool, sql: &'static str) {
     sqlx::raw_sql(sql).execute(landlord).await.expect(sql);
@@ -98,7 +98,7 @@ async fn each_column_index_and_trigger_is_missed() {
     let Err(SchemaError::Damaged(mut missed)) = check(&landlord).await else { panic!("nothing was missed") };
     made.sort();
     missed.sort();
-    assert_eq!(missed, made, "left: what check() knows, right: what the migrations make; src/schema/objects.rs");
+    assert_eq!(missed, made, "left: what check() knows, right: what the migrations make; src/store/schema/objects.rs");
 }
 
 #[tokio::test]

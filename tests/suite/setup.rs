@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tenantry::admin::{AdminStore, PgAdminStore};
 use tenantry::error::ChangeError;
-use tenantry::setup::SetupError;
+use tenantry::setup_link::SetupError;
 use tenantry::testing::Harness;
 use tenantry::tokens::{PgTokenStore, SetupLink, Token, TokenClaim, TokenPurpose, TokenStore};
 use tenantry::{Builder, OperationId, Tenantry, sqlx};

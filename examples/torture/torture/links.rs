@@ -6,7 +6,7 @@ use super::saga::{Saga, settle};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tenantry::setup::SetupError;
+use tenantry::setup_link::SetupError;
 use tenantry::{Tenantry, sqlx};
 
 /// At one link, at once.

@@ -1,8 +1,8 @@
 use super::{PooledResolver, Shared};
-use crate::pg::limits::CountSessions;
-use crate::registry::{ServerRegistry, TenantRegistry};
-use crate::resolver::budget::{Handover, Limits};
-use crate::vault::CredentialVault;
+use crate::cluster::pg::limits::CountSessions;
+use crate::pool::budget::{Handover, Limits};
+use crate::store::registry::{ServerRegistry, TenantRegistry};
+use crate::store::vault::CredentialVault;
 use sqlx::migrate::Migrator;
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,10 +2,10 @@
 //!
 //! Each cold path takes a ticket before it reads anything. By tickets a slow read never replaces a newer one, and what
 //! was read before an invalidation does not count as fresh.
-use super::super::TenantPool;
 use super::names::{Names, Used};
 use super::servers::Rows;
 use crate::database::TenantDatabase;
+use crate::pool::TenantPool;
 use crate::tenant::{TenantId, TenantRef};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,13 +1,13 @@
 //! From a name to a handle: registry, then vault, then a place at the server's budget. Nothing is connected yet.
-use super::super::budget::Member;
-use super::super::pool::{Budgeted, Renewal, Replica};
-use super::super::{TenantPool, connect};
 use super::cache::{Entries, Ticket};
 use super::{PooledResolver, Shared};
+use crate::cluster::pg::ddl;
 use crate::database::{DatabaseKind, Driver, TenantDatabase};
 use crate::error::{ResolveError, VaultError};
 use crate::ident::{Domain, Slug};
-use crate::pg::ddl;
+use crate::pool::budget::Member;
+use crate::pool::{Budgeted, Renewal, Replica};
+use crate::pool::{TenantPool, connect};
 use crate::tenant::{Tenant, TenantRef, TenantStatus};
 use std::sync::{Arc, Weak};
 

@@ -3,7 +3,7 @@
 use super::cache::Ticket;
 use super::{PooledResolver, Shared};
 use crate::error::ResolveError;
-use crate::resolver::TenantPool;
+use crate::pool::TenantPool;
 use crate::tenant::TenantRef;
 use futures_core::future::BoxFuture;
 use futures_util::FutureExt;

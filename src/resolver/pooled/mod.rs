@@ -1,11 +1,11 @@
 //! Tenants by name, in memory; their connections under one budget for each server.
-use super::budget::{PgOpener, PgServer, PoolStats, Server};
-use super::pool::Renew;
-use super::{ConnectionResolver, TenantPool};
+use super::ConnectionResolver;
 use crate::error::ResolveError;
-use crate::registry::{ServerRegistry, TenantRegistry};
+use crate::pool::budget::{PgOpener, PgServer, PoolStats, Server};
+use crate::pool::{Renew, TenantPool};
+use crate::store::registry::{ServerRegistry, TenantRegistry};
+use crate::store::vault::CredentialVault;
 use crate::tenant::{TenantId, TenantRef};
-use crate::vault::CredentialVault;
 use async_trait::async_trait;
 use cache::{Cache, Limits};
 use flight::Flights;

@@ -1,6 +1,6 @@
 //! Answers by name, read without a lock: a hit costs tens of nanoseconds, however many ask.
-use super::super::TenantPool;
-use crate::resolver::clock::Clock;
+use crate::pool::TenantPool;
+use crate::pool::clock::Clock;
 use crate::tenant::{TenantId, TenantRef};
 use foldhash::fast::RandomState;
 use papaya::{Equivalent, HashMap};

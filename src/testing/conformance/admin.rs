@@ -1,6 +1,6 @@
 use super::answer::kept;
-use crate::admin::{AdminError, AdminStore, PasswordError};
 use crate::ident::Email;
+use crate::store::admin::{AdminError, AdminStore, PasswordError};
 use secrecy::SecretString;
 use sqlx::PgConnection;
 

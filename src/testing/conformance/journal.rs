@@ -1,7 +1,7 @@
 //! [`Journal`].
 use super::answer::{conflict, done, fenced, some};
 use crate::operation::{Lane, OperationId, OperationStatus, Subject, Writer};
-use crate::saga::{Begun, Claim, Intent, Journal, Progress, Record};
+use crate::store::journal::{Begun, Claim, Intent, Journal, Progress, Record};
 use crate::tenant::TenantId;
 use std::time::Duration;
 

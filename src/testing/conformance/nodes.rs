@@ -1,6 +1,6 @@
 //! [`Nodes`].
 use super::answer::done;
-use crate::nodes::{Node, Nodes, Share};
+use crate::store::nodes::{Node, Nodes, Share};
 use std::time::Duration;
 
 /// Beating, leaving, and who counts as live.
@@ -14,7 +14,7 @@ pub async fn nodes(nodes: impl Nodes) {
     for node in [&one, &two, &one] {
         done(nodes.beat(node).await, "a node beats, also again");
     }
-    let ids = |live: Vec<crate::nodes::LiveNode>| live.into_iter().map(|n| n.node.id).collect::<Vec<_>>();
+    let ids = |live: Vec<crate::store::nodes::LiveNode>| live.into_iter().map(|n| n.node.id).collect::<Vec<_>>();
     let live = ids(done(nodes.live(HOUR).await, "who beats is live"));
     assert!(live.contains(&one.id) && live.contains(&two.id), "promised: both are live; {live:?}");
     // Any time at all is longer than no time.

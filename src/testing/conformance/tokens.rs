@@ -1,10 +1,10 @@
 //! [`TokenStore`].
 use super::answer::{conflict, done, fenced};
 use crate::operation::{OperationId, Writer};
-use crate::tenant::TenantId;
-use crate::tokens::{
+use crate::store::tokens::{
     Event, Events, IssuedToken, LinkId, NewToken, Token, TokenClaim, TokenEventKind, TokenPurpose, TokenStore,
 };
+use crate::tenant::TenantId;
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);

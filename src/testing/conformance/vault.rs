@@ -3,8 +3,8 @@ use super::answer::done;
 use crate::error::{StoreError, VaultError};
 use crate::operation::{OperationId, Writer};
 use crate::secret::{CredentialId, Purpose};
+use crate::store::vault::VaultWriter;
 use crate::tenant::TenantId;
-use crate::vault::VaultWriter;
 use secrecy::{ExposeSecret, SecretString};
 
 /// Sealing, opening, forgetting; that a record opens under its own id alone; fencing.

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use tenantry::error::StepError;
+use tenantry::journal::Journal;
 use tenantry::operation::OperationStatus;
-use tenantry::saga::{Action, Journal, Run, Saga};
+use tenantry::saga::{Action, Run, Saga};
 
 /// Name, whether the intent before covers it, and nothing else: the shape of the saga.
 pub(super) const STEPS: [(&str, bool); 5] =

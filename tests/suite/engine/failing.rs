@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tenantry::error::StoreError;
+use tenantry::journal::{Begun, Claim, Intent, Journal, Progress, Record};
 use tenantry::operation::{OperationEvent, OperationId, Subject, Writer};
-use tenantry::saga::{Begun, Claim, Intent, Journal, Progress, Record};
 use tokio::sync::Notify;
 
 /// What becomes of a call that gets no answer.

@@ -7,8 +7,9 @@ use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tenantry::error::{After, StepError};
+use tenantry::journal::{Begun, Journal, PgJournal, Record};
 use tenantry::operation::OperationStatus;
-use tenantry::saga::{Begun, Journal, Observer, Outcome, PgJournal, Record, Recoverer, Settings};
+use tenantry::saga::{Observer, Outcome, Recoverer, Settings};
 use tenantry::sqlx;
 use time::OffsetDateTime;
 

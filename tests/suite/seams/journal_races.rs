@@ -4,8 +4,8 @@ use sqlx::{PgPool, PgTransaction};
 use std::future::Future;
 use std::time::Duration;
 use tenantry::error::StoreError;
+use tenantry::journal::{Begun, Claim, Intent, Journal, PgJournal, Progress, Record};
 use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
-use tenantry::saga::{Begun, Claim, Intent, Journal, PgJournal, Progress, Record};
 use tenantry::{TenantId, sqlx};
 use tokio::task::JoinHandle;
 

@@ -209,7 +209,7 @@ async fn resolve_at_an_unregistered_server_fails_and_names_it() {
 /// What an earlier version left: each entry holds the TLS settings of its server.
 #[tokio::test]
 async fn schema_migration_removes_copied_tls_settings_from_entries() {
-    const COPY: &str = include_str!("../../../src/schema/migrations/5_server_address.sql");
+    const COPY: &str = include_str!("../../../src/store/schema/migrations/5_server_address.sql");
     let update = COPY.find("UPDATE tenantry.tenant_databases d").unwrap();
     let update = &COPY[update..][..COPY[update..].find(';').unwrap()];
     let (harness, tenantry, _) = at_loopback().await;

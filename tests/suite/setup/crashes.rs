@@ -3,7 +3,7 @@ use super::hooks::{Hooks, POINTS, Point};
 use super::{EMAIL, acme, logs_in, post, quick, text};
 use sqlx::Executor;
 use std::time::Duration;
-use tenantry::setup::SetupError;
+use tenantry::setup_link::SetupError;
 use tenantry::testing::Harness;
 use tenantry::{Builder, Tenantry, sqlx};
 

@@ -1,7 +1,7 @@
 //! Posts of one password link at the same time: one password is accepted, and that one works.
 use super::hooks::{Hooks, Point};
 use super::{EMAIL, acme, logs_in, post, quick, text};
-use tenantry::setup::SetupError;
+use tenantry::setup_link::SetupError;
 use tenantry::sqlx;
 use tenantry::testing::Harness;
 

@@ -5,7 +5,7 @@ use crate::database::{
 };
 use crate::error::StoreError;
 use crate::operation::Writer;
-use crate::registry::RegistryWriter;
+use crate::store::registry::RegistryWriter;
 use crate::testing::conformance::answer::{conflict, done, race};
 use futures_util::future::join_all;
 

@@ -1,6 +1,6 @@
 use super::subject::{Subject, writer};
 use crate::error::{StoreError, Taken};
-use crate::registry::RegistryWriter;
+use crate::store::registry::RegistryWriter;
 use crate::testing::conformance::answer::{conflict, done, race, taken};
 use futures_util::future::join_all;
 

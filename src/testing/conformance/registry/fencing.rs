@@ -3,7 +3,7 @@ use super::subject::{Seen, Subject, server};
 use crate::database::{DatabaseServer, Generation, UserStatus};
 use crate::error::StoreError;
 use crate::operation::{OperationId, Writer};
-use crate::registry::{Placement, RegistryWriter, ServerLoad, ServerRegistry};
+use crate::store::registry::{Placement, RegistryWriter, ServerLoad, ServerRegistry};
 use crate::tenant::TenantStatus;
 use crate::testing::conformance::answer::{done, fenced};
 use std::fmt::Debug;

@@ -1,5 +1,5 @@
 //! [`TenantRegistry`], [`RegistryWriter`] and [`ServerRegistry`].
-use crate::registry::{RegistryWriter, ServerRegistry, TenantRegistry};
+use crate::store::registry::{RegistryWriter, ServerRegistry, TenantRegistry};
 use crate::tenant::Tenant;
 
 mod databases;

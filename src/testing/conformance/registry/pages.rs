@@ -1,6 +1,6 @@
 use super::read;
 use super::subject::{Subject, writer};
-use crate::registry::RegistryWriter;
+use crate::store::registry::RegistryWriter;
 use crate::tenant::{Tenant, TenantStatus};
 use crate::testing::conformance::answer::done;
 

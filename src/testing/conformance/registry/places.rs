@@ -2,7 +2,7 @@ use super::subject::{Subject, server, server_writer};
 use crate::database::{DatabaseServer, ServerStatus};
 use crate::error::{StoreError, Taken};
 use crate::operation::Writer;
-use crate::registry::{Placement, ServerRegistry};
+use crate::store::registry::{Placement, ServerRegistry};
 use crate::testing::conformance::answer::{conflict, done, race, some, taken};
 use futures_util::future::{join, join_all};
 

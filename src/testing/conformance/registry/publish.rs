@@ -1,7 +1,7 @@
 use super::subject::{Subject, writer};
 use crate::database::{DatabaseStatus, TenantDatabase, UserStatus};
 use crate::operation::Writer;
-use crate::registry::RegistryWriter;
+use crate::store::registry::RegistryWriter;
 use crate::tenant::TenantStatus;
 use crate::testing::conformance::answer::{conflict, done, race};
 use futures_util::future::join_all;

@@ -1,5 +1,5 @@
 use crate::database::{DatabaseKind, DatabaseStatus};
-use crate::registry::{TenantRegistry, TenantRegistryExt};
+use crate::store::registry::{TenantRegistry, TenantRegistryExt};
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use crate::testing::conformance::answer::{done, some};
 use futures_util::TryStreamExt;

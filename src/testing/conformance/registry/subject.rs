@@ -6,8 +6,8 @@ use crate::database::{
 use crate::error::StoreError;
 use crate::ident::{DatabaseName, Domain, RoleName, ServerName};
 use crate::operation::{OperationId, Writer};
-use crate::registry::{Placement, RegistryWriter, ServerRegistry};
 use crate::secret::CredentialId;
+use crate::store::registry::{Placement, RegistryWriter, ServerRegistry};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use crate::testing::conformance::answer::done;
 

@@ -2,7 +2,7 @@ use super::subject::{Subject, writer};
 use crate::database::{TenantDatabase, UserStatus};
 use crate::error::{StoreError, Taken};
 use crate::operation::Writer;
-use crate::registry::RegistryWriter;
+use crate::store::registry::RegistryWriter;
 use crate::tenant::{TenantRef, TenantStatus};
 use crate::testing::conformance::answer::{conflict, done, race, taken};
 use futures_util::future::join_all;

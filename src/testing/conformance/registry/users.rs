@@ -2,7 +2,7 @@ use super::subject::{Subject, writer};
 use crate::database::{DatabaseUser, UserStatus};
 use crate::error::StoreError;
 use crate::operation::Writer;
-use crate::registry::{RegistryWriter, Retirement};
+use crate::store::registry::{RegistryWriter, Retirement};
 use crate::testing::conformance::answer::{conflict, done, race};
 use futures_util::future::join_all;
 use std::time::Duration;

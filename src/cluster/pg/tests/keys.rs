@@ -1,0 +1,54 @@
+//! Verifiers, against what the server makes of the same passwords.
+use super::{By, Installation, Outcome, ask, code, sql};
+use crate::cluster::pg::{ddl, ensure, scram};
+use crate::testing::TestServer;
+use data_encoding::BASE64;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::ConnectOptions;
+
+/// `½` and `ﬁ` are changed by SASLprep, a soft hyphen is mapped to nothing, and U+0378 is unassigned: refused by
+/// SASLprep, taken as it is by PostgreSQL.
+const PASSWORDS: [&str; 7] =
+    ["p@ss/w?rd:1#%", "it's", "b\\ack \"slash\" ", "Größe ½ ﬁ", "soft\u{ad}hyphen", "a\u{a0}b", "\u{378}x"];
+
+#[tokio::test]
+async fn a_verifier_is_the_one_that_the_server_would_make() -> Outcome {
+    let mut superuser = TestServer::shared().await?.admin_options().connect().await?;
+    for (n, password) in PASSWORDS.into_iter().enumerate() {
+        let role = format!("\"v{}_{n}\"", uuid::Uuid::now_v7().simple());
+        let quoted = password.replace('\'', "''");
+        sql(&mut superuser, &format!("CREATE ROLE {role} PASSWORD '{quoted}'")).await?;
+        let stored: String =
+            ask(&mut superuser, &format!("SELECT rolpassword FROM pg_authid WHERE oid = '{role}'::regrole")).await?;
+        sql(&mut superuser, &format!("DROP ROLE {role}")).await?;
+        let salt = stored.split(['$', ':']).nth(2).unwrap();
+        let ours = scram::derive(password, &BASE64.decode(salt.as_bytes())?, 4096);
+        assert_eq!(ours.as_str(), stored, "{password:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_login_works_with_its_password_and_no_other_and_the_server_never_saw_it() -> Outcome {
+    let it = Installation::new(By::Superuser).await?;
+    let mut provisioner = it.provisioner().await?;
+    let group = format!("{}_g", it.prefix()).parse()?;
+    ddl::create_groups(&[&group], "x").run(&mut provisioner, "test").await?;
+    for (n, password) in PASSWORDS.iter().take(6).enumerate() {
+        let (name, password) = (format!("{}_v{n}", it.prefix()).parse()?, SecretString::from(*password));
+        let verifier = scram::verifier(&password).await;
+        let login = ddl::Login { name: &name, acts_as: &group, limit: 2, verifier: &verifier };
+        ensure::login(&mut provisioner, &login, &it.ownership()).await?;
+        let database = "postgres";
+        let options = |password: &SecretString| it.options(&name, password).database(database);
+        assert_eq!(code(options(&password).connect().await), "00000", "{:?}", password.expose_secret());
+        assert_eq!(code(options(&SecretString::from("other")).connect().await), "28P01");
+        let stored: String = ask(
+            &mut it.superuser(database).await?,
+            &format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{name}'"),
+        )
+        .await?;
+        assert_eq!(stored, verifier.as_str(), "stored as it was sent, not hashed again");
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Names that need quoting, through every block.
+use super::{Step, Tenant, sql};
+use crate::cluster::pg::tests::{By, Installation, Outcome};
+use crate::database::{AppAccess, Generation, TenantNames};
+
+/// Quotes, spaces, backslashes, dollars, percent signs, Unicode, keywords, upper case.
+const NAMES: [&str; 6] = ["it's", "say \"hi\"; --", "back\\slash $1 %s :x", "Größe ½ 租户", "SELECT", "_*?|&<>"];
+
+#[tokio::test]
+async fn any_name_goes_through_every_block_and_leaves_nothing() -> Outcome {
+    let it = Installation::new(By::Managed).await?;
+    for (name, access) in NAMES.into_iter().zip([AppAccess::App, AppAccess::Owner].into_iter().cycle()) {
+        let tenant = Tenant::new(&it, name, access)?;
+        whole_life(&tenant).await.map_err(|e| format!("{name:?}, {access}: {e}"))?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_longest_names_do_not_collide() -> Outcome {
+    let it = Installation::new(By::Managed).await?;
+    let room = TenantNames::MAX_DATABASE - it.prefix().len();
+    let tenant = Tenant::new(&it, &"x".repeat(room), AppAccess::App)?;
+    let longest = tenant.names.login(Generation(9_999_999_999))?;
+    assert_eq!(longest.as_str().len(), 62);
+    whole_life(&tenant).await
+}
+
+async fn whole_life(tenant: &Tenant<'_>) -> Outcome {
+    let mut hold = tenant.hold().await?;
+    tenant.run(&mut hold, &Step::ALL).await?;
+    let mut app = tenant.app().await?;
+    sql(&mut app, "INSERT INTO notes (note) VALUES ('x')").await?;
+    sql(&mut app, "SET ROLE NONE").await?;
+    sql(&mut app, "SELECT lo_create(0)").await?;
+    let second = tenant.rotated(&mut hold, 2).await?;
+    hold.refuse(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+    hold.admit(&tenant.login, &tenant.names.roles.app).await?;
+    let heir = crate::cluster::pg::ddl::acts_as(&tenant.names.roles, tenant.access);
+    hold.remove_login(&tenant.names, &tenant.login, heir).await?;
+    let _connected = tenant.app_as(&second).await?;
+    hold.remove(&tenant.names, &[tenant.login.clone(), second]).await?;
+    assert_eq!(tenant.left().await?, Vec::<String>::new());
+    Ok(())
+}

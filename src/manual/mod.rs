@@ -1,0 +1,2 @@
+//! The manual.
+pub mod roles;

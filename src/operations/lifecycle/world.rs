@@ -1,0 +1,64 @@
+use crate::cluster::pg::ddl;
+use crate::cluster::{Hold, Site, Workshop};
+use crate::database::{AppAccess, TenantNames, UserStatus};
+use crate::error::StepError;
+use crate::ident::RoleName;
+use crate::operation::OperationStatus;
+use crate::saga::Run;
+use crate::store::journal;
+use crate::tenant::{Tenant, TenantId};
+
+/// What one worker of a lifecycle operation holds.
+pub(crate) struct World {
+    pub(super) shop: Workshop,
+    pub(super) tenant: TenantId,
+    access: AppAccess,
+    site: Site,
+}
+
+impl World {
+    pub(super) fn new(shop: Workshop, access: AppAccess, run: &Run) -> Result<Self, StepError> {
+        let site = Site::new(shop.clone(), run)?;
+        Ok(Self { shop, tenant: site.tenant(), access, site })
+    }
+
+    /// The tenant as it stands now.
+    pub(super) async fn tenant(&self) -> Result<Tenant, StepError> {
+        let gone = || StepError::fail("the tenant is gone");
+        self.shop.registry.find(self.tenant.into()).await?.ok_or_else(gone)
+    }
+
+    /// Its names on a server; `None` if it has no place there, and so nothing of ours.
+    pub(super) async fn names(&mut self) -> Result<Option<TenantNames>, StepError> {
+        Ok(self.site.try_place().await?.map(|place| place.names.clone()))
+    }
+
+    /// This worker's hold of the tenant's server.
+    pub(super) async fn hold(&mut self, run: &Run) -> Result<&mut Hold, StepError> {
+        self.site.hold(run).await
+    }
+
+    /// Every login that was ever made for the tenant: one that is said to be dropped may still exist.
+    pub(super) async fn logins(&self) -> Result<Vec<RoleName>, StepError> {
+        let users = self.shop.registry.users(self.tenant).await?;
+        Ok(users.into_iter().map(|u| u.role).collect())
+    }
+
+    /// The group role that a login acts as which is let in again.
+    pub(super) fn acts_as(&self, names: &TenantNames) -> RoleName {
+        ddl::acts_as(&names.roles, self.access).clone()
+    }
+
+    /// Logins of operations of ours that are open now and were not parked: they may be in while the tenant is shut out.
+    pub(super) async fn exempt(&self, run: &Run) -> Result<Vec<RoleName>, StepError> {
+        let history = run.journal().history(run.subject()).await?;
+        let open = history.iter().filter(|r| !r.status.is_over() && r.status != OperationStatus::Parked);
+        Ok(open.filter(|r| r.id != run.operation()).flat_map(journal::logins).collect())
+    }
+
+    /// The login of the current generation.
+    pub(super) async fn current(&self) -> Result<Option<RoleName>, StepError> {
+        let users = self.shop.registry.users(self.tenant).await?;
+        Ok(users.into_iter().find(|u| u.status == UserStatus::Active).map(|u| u.role))
+    }
+}

@@ -1,0 +1,244 @@
+//! The steps of a relocation, and what they ask both addresses.
+use super::address::Address;
+use super::relocate::{KIND, Request};
+use crate::cluster::pg::mark;
+use crate::cluster::pg::session::{self, Purpose, Target};
+use crate::cluster::{Workshop, application_name};
+use crate::database::DatabaseServer;
+use crate::error::{ClusterError, RelocateError, StepError, StoreError};
+use crate::operation::{Lane, OperationStatus};
+use crate::saga::{Action, Run, Saga};
+use crate::secret::CredentialId;
+use async_trait::async_trait;
+use serde_json::Value;
+use sqlx::PgConnection;
+use std::io::ErrorKind;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The stored name of the step that changes the row.
+pub(super) const MOVE: &str = "server.move";
+
+/// For all questions to one address after the login; a login has ten seconds of its own.
+const ANSWERS: Duration = Duration::from_secs(10);
+
+/// The plain list of its steps.
+pub(super) struct RelocateSaga {
+    shop: Workshop,
+    steps: Vec<Box<dyn Action<World>>>,
+}
+
+impl RelocateSaga {
+    pub(super) fn new(shop: Workshop) -> Self {
+        let steps = [Step::Park, Step::Move, Step::Resume];
+        Self { shop, steps: steps.map(|s| Box::new(s) as Box<dyn Action<World>>).into() }
+    }
+}
+
+impl Saga for RelocateSaga {
+    type World = World;
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+    fn steps(&self) -> &[Box<dyn Action<World>>] {
+        &self.steps
+    }
+    /// The address has changed.
+    fn no_return(&self) -> usize {
+        2
+    }
+    fn world(&self, run: &Run) -> Result<World, StepError> {
+        Ok(World { shop: self.shop.clone(), request: run.request()? })
+    }
+}
+
+pub(super) struct World {
+    shop: Workshop,
+    request: Request,
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    /// An open change of the server stops: its worker can write nothing any more.
+    Park,
+    /// Both addresses are examined, and the row gets the new one, in one step: an examination is never older than the
+    /// worker that relies on it.
+    Move,
+    /// The parked change continues, at the new address.
+    Resume,
+}
+
+#[async_trait]
+impl Action<World> for Step {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Park => "change.park",
+            Self::Move => MOVE,
+            Self::Resume => "change.resume",
+        }
+    }
+    fn joins_previous(&self) -> bool {
+        matches!(self, Self::Move)
+    }
+    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+        match self {
+            Self::Park => world.park(run).await?,
+            Self::Move => return world.relocate(run).await.map(Value::Bool),
+            Self::Resume => resume(run).await?,
+        }
+        Ok(Value::Null)
+    }
+    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
+        match self {
+            Self::Park => resume(run).await,
+            Self::Move => world.put_back(run).await,
+            Self::Resume => Ok(()),
+        }
+    }
+}
+
+async fn resume(run: &Run) -> Result<(), StepError> {
+    let history = run.journal().history(run.subject()).await?;
+    let parked = history.iter().find(|r| r.lane == Lane::Change && r.status == OperationStatus::Parked);
+    if let Some(record) = parked {
+        run.journal().unpark(record.id, record.failure().is_some()).await?;
+    }
+    Ok(())
+}
+
+impl World {
+    async fn park(&self, run: &Run) -> Result<(), StepError> {
+        if let Some(parked) = run.journal().park_change(run.subject(), run.writer()).await? {
+            self.shop.fence(parked.writer()).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_row(&self) -> Result<DatabaseServer, StepError> {
+        let unknown = || refuse(RelocateError::Unknown { server: self.request.server.clone() });
+        Ok(self.shop.servers.server(&self.request.server).await?.ok_or_else(unknown)?.server)
+    }
+
+    /// Answers whether the system identifiers were compared.
+    async fn relocate(&self, run: &Run) -> Result<bool, StepError> {
+        let row = self.read_row().await?;
+        let mut moved = self.request.to.assign_to(&row);
+        moved.system_identifier = self.examine_new(run, &moved).await?;
+        let compared = row.system_identifier.is_some() && row.system_identifier == moved.system_identifier;
+        // The worker before this one may have changed the row and died.
+        if !self.request.old_is_fenced && !row.is_at(&moved.host, moved.port) {
+            self.examine_old(run, &row).await?;
+        }
+        self.put(run, &row, &moved).await?;
+        Ok(compared)
+    }
+
+    async fn put(&self, run: &Run, row: &DatabaseServer, moved: &DatabaseServer) -> Result<(), StepError> {
+        let put = self.shop.servers.put_server(Some(row), moved, Some(run.writer())).await;
+        // A setting was changed in between: everything is examined again.
+        put.map_err(|e| if matches!(e, StoreError::Conflict(_)) { StepError::retry(e) } else { e.into() })
+    }
+
+    /// Only where the outcome of the write is unknown does the row have the new address here.
+    async fn put_back(&self, run: &Run) -> Result<(), StepError> {
+        let Some(load) = self.shop.servers.server(&self.request.server).await? else { return Ok(()) };
+        match Address::of(&load.server) == self.request.to && self.request.to != self.request.from {
+            true => self.put(run, &load.server, &self.request.from.assign_to(&load.server)).await,
+            false => Ok(()),
+        }
+    }
+
+    /// The system identifier at the new address, after everything that speaks against it was looked for.
+    async fn examine_new(&self, run: &Run, moved: &DatabaseServer) -> Result<Option<i64>, StepError> {
+        let (host, port) = (moved.host.clone(), moved.port);
+        let opened = self.open(run, moved).await?;
+        let mut session =
+            opened.map_err(|e| refuse(RelocateError::Unreachable { host: host.clone(), port, source: Box::new(e) }))?;
+        let installation = self.shop.servers.installation().await?;
+        let asked = limit_time(async {
+            let marked = mark::is_marked(&mut session, installation, &moved.name).await?;
+            let recovers = mark::is_in_recovery(&mut session).await?;
+            Ok((marked, recovers, mark::system_identifier(&mut session).await?))
+        });
+        let unexamined = |e| refuse(RelocateError::Unexamined { host: host.clone(), port, source: Box::new(e) });
+        let (marked, recovers, identifier) = asked.await.map_err(unexamined)?;
+        session::close(session).await;
+        match (marked, recovers) {
+            (false, _) => {
+                let (server, database) = (moved.name.clone(), moved.names.maintenance.clone());
+                Err(refuse(RelocateError::NoMark { server, host, port, database }))
+            }
+            (true, true) => Err(refuse(RelocateError::Standby { host, port })),
+            (true, false) => self.compare(moved, identifier).map_err(refuse),
+        }
+    }
+
+    /// Equal identifiers prove nothing: a promoted standby has its primary's. Different ones are a reason to stop.
+    fn compare(&self, moved: &DatabaseServer, found: Option<i64>) -> Result<Option<i64>, RelocateError> {
+        match (moved.system_identifier, found) {
+            _ if self.request.replaced => Ok(found),
+            (Some(stored), Some(found)) if stored != found => Err(RelocateError::OtherCluster { stored, found }),
+            (Some(_), None) => Err(RelocateError::IdentifierUnseen { host: moved.host.clone(), port: moved.port }),
+            (_, found) => Ok(found),
+        }
+    }
+
+    /// Nothing must answer at the old address that takes writes. What cannot be reached does not answer; what answers and
+    /// cannot be judged counts as writable.
+    async fn examine_old(&self, run: &Run, row: &DatabaseServer) -> Result<(), StepError> {
+        let (host, port) = (row.host.clone(), row.port);
+        let unseen = |e| refuse(RelocateError::OldUnseen { host: host.clone(), port, source: Box::new(e) });
+        let mut session = match self.open(run, row).await? {
+            Ok(session) => session,
+            Err(error) if is_silence(&error) => return Ok(()),
+            Err(error) => return Err(unseen(error)),
+        };
+        let recovers = limit_time(mark::is_in_recovery(&mut session)).await;
+        session::close(session).await;
+        match recovers.map_err(unseen)? {
+            true => Ok(()),
+            false => Err(refuse(RelocateError::OldAnswers { host, port })),
+        }
+    }
+
+    /// As the provisioner, in the maintenance database. The epoch is asked for afterwards.
+    async fn open(&self, run: &Run, server: &DatabaseServer) -> Result<Result<PgConnection, ClusterError>, StepError> {
+        let role = &server.login;
+        let password =
+            self.shop.vault.open(&CredentialId::provisioner(&server.name, role, server.secret_version)).await?;
+        let (database, name) = (&server.names.maintenance, application_name(run));
+        let purpose = Purpose::Cluster;
+        let target = Target { server, database, role, password: &password, application_name: &name, purpose };
+        let opened = target.open().await;
+        run.check().await?;
+        Ok(opened)
+    }
+}
+
+fn refuse(error: RelocateError) -> StepError {
+    StepError::fail(error)
+}
+
+async fn limit_time<T>(asked: impl Future<Output = Result<T, ClusterError>>) -> Result<T, ClusterError> {
+    let late = |_| ClusterError::Deadline { phase: "asking a cluster", limit: ANSWERS };
+    timeout(ANSWERS, asked).await.map_err(late)?
+}
+
+/// Whether nothing answered: the port is closed, the host is not there, or no answer came in time. A session that was cut
+/// while it began is an answer.
+fn is_silence(error: &ClusterError) -> bool {
+    match error {
+        ClusterError::Deadline { .. } => true,
+        ClusterError::Connect { source: sqlx::Error::Io(error), .. } => {
+            let cut = [
+                ErrorKind::ConnectionReset,
+                ErrorKind::ConnectionAborted,
+                ErrorKind::BrokenPipe,
+                ErrorKind::UnexpectedEof,
+                ErrorKind::PermissionDenied,
+            ];
+            !cut.contains(&error.kind())
+        }
+        _ => false,
+    }
+}

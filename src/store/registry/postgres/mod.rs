@@ -1,0 +1,149 @@
+//! The landlord's own tables. Each write is one autocommitted statement; when it changed nothing, a read says why.
+//!
+//! Two things decide under concurrency, and nothing else does: row locks and unique constraints. All parts of a
+//! statement look at one snapshot, so a statement first locks what its decision rests on and then changes it. Lock
+//! order everywhere: epoch, tenant, entry, user; epoch, server, place.
+use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry};
+use crate::database::{DatabaseServer, DatabaseUser, Generation, TenantDatabase, UserStatus};
+use crate::error::StoreError;
+use crate::ident::{Domain, ServerName};
+use crate::operation::{OperationId, Writer};
+use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
+use async_trait::async_trait;
+use sqlx::PgPool;
+use std::time::Duration;
+use uuid::Uuid;
+
+mod changes;
+mod databases;
+mod domains;
+mod places;
+mod polls;
+mod read;
+mod rows;
+mod servers;
+mod tenants;
+mod users;
+mod write;
+pub(crate) use changes::POLL;
+pub use changes::{Change, PgChanges};
+
+/// The landlord's own tables, over the host's own pool.
+///
+/// Every write is one autocommitted statement: no transaction is open across an await on anything else. A call whose
+/// future is dropped may have taken effect or not; repeating it is right either way.
+#[derive(Clone, Debug)]
+pub struct PgTenantRegistry(PgPool);
+
+impl PgTenantRegistry {
+    /// Over the pool of a landlord where [`schema::install`](crate::store::schema::install) has run.
+    pub fn new(landlord: PgPool) -> Self {
+        Self(landlord)
+    }
+}
+
+#[async_trait]
+impl TenantRegistry for PgTenantRegistry {
+    async fn find(&self, tenant: TenantRef<'_>) -> Result<Option<Tenant>, StoreError> {
+        read::find(&self.0, tenant).await
+    }
+    async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
+        databases::of(&self.0, tenant).await
+    }
+    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
+        read::page(&self.0, after, limit).await
+    }
+}
+
+#[async_trait]
+impl RegistryWriter for PgTenantRegistry {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        write::fence(&self.0, operation, epoch).await
+    }
+    async fn create(&self, tenant: &Tenant, domains: &[Domain], writer: Writer) -> Result<(), StoreError> {
+        tenants::create(&self.0, tenant, domains, writer).await
+    }
+    async fn publish(&self, expected: TenantStatus, entry: &TenantDatabase, writer: Writer) -> Result<(), StoreError> {
+        databases::publish(&self.0, expected, entry, writer).await
+    }
+    async fn discard(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+        tenants::discard(&self.0, tenant, writer).await
+    }
+    async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<Writer>) -> Result<(), StoreError> {
+        tenants::update(&self.0, expected, tenant, writer).await
+    }
+    async fn domains(&self, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
+        domains::of(&self.0, tenant).await
+    }
+    async fn add_domain(&self, tenant: TenantId, domain: &Domain, writer: Option<Writer>) -> Result<(), StoreError> {
+        domains::add(&self.0, tenant, domain, writer).await
+    }
+    async fn remove_domain(&self, tenant: TenantId, domain: &Domain, writer: Option<Writer>) -> Result<(), StoreError> {
+        domains::remove(&self.0, tenant, domain, writer).await
+    }
+    async fn put_database(
+        &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<Writer>,
+    ) -> Result<(), StoreError> {
+        databases::put(&self.0, expected, entry, writer).await
+    }
+    async fn replace_login(
+        &self, expected: Generation, entry: &TenantDatabase, writer: Writer,
+    ) -> Result<(), StoreError> {
+        databases::replace_login(&self.0, expected, entry, writer).await
+    }
+    async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
+        users::of(&self.0, tenant).await
+    }
+    async fn put_user(
+        &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: Writer,
+    ) -> Result<(), StoreError> {
+        users::put(&self.0, expected, user, writer).await
+    }
+    async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
+        users::retiring(&self.0, limit).await
+    }
+    async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError> {
+        users::take(&self.0, limit, hold).await
+    }
+    async fn settle_retirement(
+        &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<Writer>,
+    ) -> Result<(), StoreError> {
+        users::settle(&self.0, user, left, writer).await
+    }
+}
+
+#[async_trait]
+impl ServerRegistry for PgTenantRegistry {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        write::fence(&self.0, operation, epoch).await
+    }
+    async fn installation(&self) -> Result<Uuid, StoreError> {
+        read::installation(&self.0).await
+    }
+    async fn server(&self, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
+        servers::one(&self.0, name).await
+    }
+    async fn servers(&self) -> Result<Vec<ServerLoad>, StoreError> {
+        servers::all(&self.0).await
+    }
+    async fn put_server(
+        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<Writer>,
+    ) -> Result<(), StoreError> {
+        servers::put(&self.0, expected, server, writer).await
+    }
+    async fn remove_server(&self, name: &ServerName, writer: Option<Writer>) -> Result<(), StoreError> {
+        servers::remove(&self.0, name, writer).await
+    }
+    async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
+        places::of(&self.0, tenant).await
+    }
+    async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
+        places::with_server(&self.0, tenant).await
+    }
+    async fn reserve(&self, placement: &Placement, writer: Writer) -> Result<(), StoreError> {
+        places::reserve(&self.0, placement, writer).await
+    }
+    async fn release(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+        places::release(&self.0, tenant, writer).await
+    }
+}

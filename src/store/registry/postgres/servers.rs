@@ -1,0 +1,106 @@
+use super::rows;
+use super::write::{self, fenced};
+use crate::database::DatabaseServer;
+use crate::error::StoreError;
+use crate::ident::ServerName;
+use crate::operation::Writer;
+use crate::store::registry::{ServerLoad, rules};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+const ONE: &str = "SELECT * FROM tenantry.database_servers WHERE name = $1";
+const ALL: &str = "SELECT * FROM tenantry.database_servers ORDER BY name COLLATE \"C\"";
+
+pub(super) async fn one(landlord: &PgPool, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
+    let row = sqlx::query(ONE).bind(name.as_str()).fetch_optional(landlord).await?;
+    row.as_ref().map(rows::server).transpose()
+}
+
+pub(super) async fn all(landlord: &PgPool) -> Result<Vec<ServerLoad>, StoreError> {
+    sqlx::query(ALL).fetch_all(landlord).await?.iter().map(rows::server).collect()
+}
+
+// A row goes in, and is compared, as one JSON object whose keys are the columns, see `columns`. JSON's null would
+// become SQL's, so `labels` gets its own back.
+
+const ADD: &str = fenced!(
+    "done AS (INSERT INTO tenantry.database_servers (name, host, port, tls, root_certificate, admin_role, blue, green,
+            maintenance, login, secret_version, status, capacity, weight, draining, max_connections, labels,
+            allowed_roles, system_identifier)
+        SELECT r.name, r.host, r.port, r.tls, r.root_certificate, r.admin_role, r.blue, r.green, r.maintenance, r.login,
+            r.secret_version, r.status, r.capacity, r.weight, r.draining, r.max_connections, coalesce(r.labels, 'null'),
+            r.allowed_roles, r.system_identifier
+        FROM fence, jsonb_populate_record(NULL::tenantry.database_servers, $3) r
+        ON CONFLICT (name) DO NOTHING RETURNING name)"
+);
+const REPLACE: &str = fenced!(
+    "done AS (UPDATE tenantry.database_servers s
+        SET host = r.host, port = r.port, tls = r.tls, root_certificate = r.root_certificate,
+            admin_role = r.admin_role, blue = r.blue, green = r.green, maintenance = r.maintenance, login = r.login,
+            secret_version = r.secret_version, status = r.status, capacity = r.capacity, weight = r.weight,
+            draining = r.draining, max_connections = r.max_connections, labels = coalesce(r.labels, 'null'),
+            allowed_roles = r.allowed_roles, system_identifier = r.system_identifier, updated_at = now()
+        FROM fence, jsonb_populate_record(NULL::tenantry.database_servers, $3) r
+        WHERE s.name = r.name AND to_jsonb(s) - '{tenants,created_at,updated_at}'::text[] = $4
+        RETURNING s.name)"
+);
+const SAME: &str = "SELECT to_jsonb(s) - '{tenants,created_at,updated_at}'::text[] = $2
+    FROM tenantry.database_servers s WHERE name = $1";
+
+pub(super) async fn put(
+    landlord: &PgPool, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<Writer>,
+) -> Result<(), StoreError> {
+    rules::server_change(expected, server)?;
+    let put = match expected {
+        None => write::statement(ADD, writer).bind(columns(server)),
+        Some(expected) => write::statement(REPLACE, writer).bind(columns(server)).bind(columns(expected)),
+    };
+    if write::run(landlord, put).await? {
+        return Ok(());
+    }
+    let same = sqlx::query_scalar(SAME).bind(server.name.as_str()).bind(columns(server));
+    match same.fetch_optional(landlord).await? {
+        Some(true) => Ok(()),
+        Some(false) => Err(rules::other_server()),
+        None => Err(rules::no_server(&server.name)),
+    }
+}
+
+const REMOVE: &str = fenced!(
+    "done AS (DELETE FROM tenantry.database_servers s USING fence WHERE s.name = $3 AND s.tenants = 0 RETURNING s.name)"
+);
+
+pub(super) async fn remove(landlord: &PgPool, name: &ServerName, writer: Option<Writer>) -> Result<(), StoreError> {
+    if write::run(landlord, write::statement(REMOVE, writer).bind(name.as_str())).await? {
+        return Ok(());
+    }
+    match one(landlord, name).await? {
+        None => Ok(()),
+        Some(load) if load.tenants > 0 => Err(rules::inhabited(name)),
+        Some(_) => Err(write::gone()),
+    }
+}
+
+fn columns(server: &DatabaseServer) -> Value {
+    json!({
+        "name": server.name,
+        "host": server.host,
+        "port": server.port,
+        "tls": server.tls.as_str(),
+        "root_certificate": server.root_certificate,
+        "admin_role": server.names.admin,
+        "blue": server.names.blue,
+        "green": server.names.green,
+        "maintenance": server.names.maintenance,
+        "login": server.login,
+        "secret_version": server.secret_version,
+        "status": server.status.as_str(),
+        "capacity": server.capacity,
+        "weight": server.weight,
+        "draining": server.draining,
+        "max_connections": server.max_connections,
+        "labels": server.labels,
+        "allowed_roles": server.allowed_roles,
+        "system_identifier": server.system_identifier,
+    })
+}

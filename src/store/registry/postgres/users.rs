@@ -1,0 +1,143 @@
+use super::rows;
+use super::write::{self, Statement, changed, fenced};
+use crate::database::{DatabaseUser, UserStatus};
+use crate::error::StoreError;
+use crate::operation::{OperationId, Writer};
+use crate::store::registry::{Retirement, rules};
+use crate::tenant::TenantId;
+use sqlx::{PgPool, Row, postgres::PgRow, types::Json};
+use std::time::Duration;
+
+const OF: &str = "SELECT tenant_id, server, database, role, generation, status, reason
+    FROM tenantry.tenant_database_users WHERE tenant_id = $1
+    ORDER BY generation, server COLLATE \"C\", role COLLATE \"C\"";
+
+pub(super) async fn of(landlord: &PgPool, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
+    sqlx::query(OF).bind(tenant.as_uuid()).fetch_all(landlord).await?.iter().map(rows::user).collect()
+}
+
+// The parameters of a user are $3 to $9 in both statements, see `with_user`.
+
+const ADD: &str = fenced!(
+    "tenant AS (SELECT t.id FROM tenantry.tenants t, fence
+        WHERE t.id = $3 AND (t.status <> 'deleted' OR $8 = 'dropped') FOR SHARE OF t),
+    done AS (INSERT INTO tenantry.tenant_database_users
+            (tenant_id, server, database, role, generation, status, reason, dropped_at, retry_at)
+        SELECT id, $4, $5, $6, $7, $8, $9, CASE WHEN $8 = 'dropped' THEN now() END,
+            CASE WHEN $8 = 'retiring' THEN now() END FROM tenant
+        ON CONFLICT (server, role) DO NOTHING RETURNING role)"
+);
+/// Also of a deleted tenant: a login that is said to be gone and is not must be nameable.
+const REPLACE: &str = fenced!(
+    "done AS (UPDATE tenantry.tenant_database_users u
+        SET database = $5, generation = $7, status = $8, reason = $9, updated_at = now(),
+            attempts = 0, retry_at = CASE WHEN $8 = 'retiring' THEN now() END,
+            metadata = CASE WHEN u.status = $8 THEN u.metadata ELSE ",
+    changed!(),
+    " END,
+            dropped_at = CASE WHEN $8 = 'dropped' THEN coalesce(u.dropped_at, now()) END
+        FROM fence WHERE u.tenant_id = $3 AND u.server = $4 AND u.role = $6 AND u.status = $10
+        RETURNING u.role)"
+);
+const STORED: &str = "SELECT tenant_id, server, database, role, generation, status, reason
+    FROM tenantry.tenant_database_users WHERE server = $1 AND role = $2";
+const OTHER_ACTIVE: &str = "SELECT role FROM tenantry.tenant_database_users
+    WHERE tenant_id = $1 AND server = $2 AND database = $3 AND role <> $4 AND status = 'active'";
+const TENANT: &str = "SELECT 1 FROM tenantry.tenants WHERE id = $1 AND status <> 'deleted'";
+
+pub(super) async fn put(
+    landlord: &PgPool, expected: Option<UserStatus>, user: &DatabaseUser, writer: Writer,
+) -> Result<(), StoreError> {
+    let put = match expected {
+        None => with_user(write::statement(ADD, Some(writer)), user),
+        Some(status) => with_user(write::statement(REPLACE, Some(writer)), user).bind(status.as_str()),
+    };
+    if write::run(landlord, put).await? {
+        return Ok(());
+    }
+    explain(landlord, expected, user).await
+}
+
+async fn explain(landlord: &PgPool, expected: Option<UserStatus>, user: &DatabaseUser) -> Result<(), StoreError> {
+    let stored = sqlx::query(STORED).bind(user.server.as_str()).bind(user.role.as_str());
+    let stored = stored.fetch_optional(landlord).await?.as_ref().map(rows::user).transpose()?;
+    match rules::stored_user(stored.as_ref(), expected, user) {
+        Some(answer) => return answer,
+        None if user.status != UserStatus::Active => {}
+        None => {
+            let other = sqlx::query(OTHER_ACTIVE).bind(user.tenant.as_uuid()).bind(user.server.as_str());
+            let other = other.bind(user.database.as_str()).bind(user.role.as_str());
+            if other.fetch_optional(landlord).await?.is_some() {
+                return Err(rules::second_active());
+            }
+        }
+    }
+    let tenant = sqlx::query(TENANT).bind(user.tenant.as_uuid()).fetch_optional(landlord).await?;
+    Err(if tenant.is_some() { write::gone() } else { rules::no_tenant() })
+}
+
+fn with_user<'q>(statement: Statement<'q>, user: &'q DatabaseUser) -> Statement<'q> {
+    statement
+        .bind(user.tenant.as_uuid())
+        .bind(user.server.as_str())
+        .bind(user.database.as_str())
+        .bind(user.role.as_str())
+        .bind(user.generation.0)
+        .bind(user.status.as_str())
+        .bind(&user.reason)
+}
+
+const RETIRING: &str =
+    "SELECT tenant_id, server, database, role, generation, status, reason, attempts, retry_at, metadata
+    FROM tenantry.tenant_database_users WHERE status = 'retiring' ORDER BY updated_at, server, role LIMIT $1";
+/// Whoever asks at the same moment gets others.
+const TAKE: &str = "UPDATE tenantry.tenant_database_users u SET retry_at = now() + make_interval(secs => $2)
+    FROM (SELECT server, role FROM tenantry.tenant_database_users
+        WHERE status = 'retiring' AND retry_at <= now() ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
+    WHERE u.server = due.server AND u.role = due.role
+    RETURNING u.tenant_id, u.server, u.database, u.role, u.generation, u.status, u.reason, u.attempts, u.retry_at,
+        u.metadata";
+/// $5 is null for one that is gone.
+const SETTLE: &str = fenced!(
+    "done AS (UPDATE tenantry.tenant_database_users u
+        SET status = CASE WHEN $5::text IS NULL THEN 'dropped' ELSE 'retiring' END, reason = coalesce($5, u.reason),
+            attempts = u.attempts + 1, retry_at = now() + make_interval(secs => $6), updated_at = now(),
+            metadata = CASE WHEN $5::text IS NULL THEN ",
+    changed!(),
+    " ELSE u.metadata END,
+            dropped_at = CASE WHEN $5::text IS NULL THEN now() END
+        FROM fence WHERE u.server = $3 AND u.role = $4 AND u.status = 'retiring'
+        RETURNING u.role)"
+);
+
+/// What `changed!` has written: stored names.
+#[derive(serde::Deserialize)]
+struct Changed {
+    by: Option<uuid::Uuid>,
+    before: Option<UserStatus>,
+}
+
+fn retirement(row: &PgRow) -> Result<Retirement, StoreError> {
+    let attempts: i32 = row.try_get("attempts")?;
+    let Json(changed) = row.try_get::<Json<Changed>, _>("metadata")?;
+    let found = Retirement::new(rows::user(row)?, attempts.unsigned_abs(), row.try_get("retry_at")?);
+    Ok(found.retired(changed.by.map(OperationId::from_uuid), changed.before))
+}
+
+pub(super) async fn retiring(landlord: &PgPool, limit: u32) -> Result<Vec<Retirement>, StoreError> {
+    let rows = sqlx::query(RETIRING).bind(i64::from(limit)).fetch_all(landlord).await?;
+    rows.iter().map(retirement).collect()
+}
+
+pub(super) async fn take(landlord: &PgPool, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError> {
+    let rows = sqlx::query(TAKE).bind(i64::from(limit)).bind(hold.as_secs_f64()).fetch_all(landlord).await?;
+    rows.iter().map(retirement).collect()
+}
+
+pub(super) async fn settle(
+    landlord: &PgPool, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<Writer>,
+) -> Result<(), StoreError> {
+    let settle = write::statement(SETTLE, writer).bind(user.server.as_str()).bind(user.role.as_str());
+    let settle = settle.bind(left.map(|(reason, _)| reason.to_owned())).bind(left.map(|(_, wait)| wait.as_secs_f64()));
+    write::run(landlord, settle).await.map(drop)
+}
