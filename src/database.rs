@@ -415,6 +415,20 @@ impl DatabaseServer {
     }
 }
 
+/// The limit of a login, and the sessions that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct LoginSessions {
+    /// -1: no limit.
+    pub(crate) limit: i32,
+    pub(crate) sessions: i64,
+}
+impl LoginSessions {
+    /// Whether the server refuses this login another session because of its own limit.
+    pub(crate) fn is_full(&self) -> bool {
+        self.limit >= 0 && self.sessions >= i64::from(self.limit)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -448,5 +462,12 @@ mod tests {
     fn settings_are_typed_and_keep_what_is_not_said() {
         assert_eq!(serde_json::to_string(&ConnectionSettings::default()).unwrap(), "{}");
         assert!(serde_json::from_str::<ConnectionSettings>(r#"{"serach_path": ["x"]}"#).is_err());
+    }
+
+    #[test]
+    fn login_is_full_when_its_sessions_reach_its_limit() {
+        let is_full = |limit, sessions| LoginSessions { limit, sessions }.is_full();
+        assert!(is_full(43, 43) && is_full(0, 0));
+        assert!(!is_full(43, 42) && !is_full(-1, 10_000));
     }
 }

@@ -63,6 +63,7 @@ pub(crate) mod rt;
 pub mod saga;
 pub mod secret;
 pub mod setup_link;
+pub(crate) mod sql;
 pub mod sqlstate;
 mod store;
 pub mod tenant;

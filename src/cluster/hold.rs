@@ -1,4 +1,4 @@
-use crate::cluster::pg::ensure::Ownership;
+use crate::cluster::pg::ownership::Ownership;
 use crate::cluster::pg::session::{Purpose, Target};
 use crate::cluster::pg::{ddl, ensure, scram};
 use crate::database::{AppAccess, DatabaseServer, GroupRoles, TenantNames};

@@ -1,6 +1,7 @@
+use super::html::STYLE_PATH;
 use super::layer::{Found, Inner};
 use super::request::View;
-use super::setup::{BODY, BODY_TIME, STYLE_PATH, style};
+use super::setup::{BODY, BODY_TIME, style};
 use super::{Page, RequestView, SetupRoutes, TenantLayer, TenantRejection};
 use crate::pool::TenantPool;
 use crate::store::tokens::TokenPurpose;

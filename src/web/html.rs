@@ -2,6 +2,9 @@
 use super::SetupPage;
 use std::fmt::Write;
 
+/// Where the default pages' look is.
+pub(super) const STYLE_PATH: &str = "/setup/style.css";
+
 pub(super) const STYLE: &str = include_str!("setup.css");
 
 /// Text in place of markup.
@@ -73,7 +76,7 @@ fn whole(title: &str, body: &str) -> String {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
          <link rel=\"stylesheet\" href=\"{}\"></head><body><main><h1>{title}</h1>{body}</main></body></html>",
-        super::setup::STYLE_PATH
+        STYLE_PATH
     );
     html
 }

@@ -13,8 +13,6 @@ use zeroize::Zeroize;
 pub(super) const BODY: usize = 16 * 1024;
 /// How long it may take to come.
 pub(super) const BODY_TIME: Duration = Duration::from_secs(10);
-/// Where the default pages' look is.
-pub(super) const STYLE_PATH: &str = "/setup/style.css";
 
 type Pages = dyn Fn(&SetupPage<'_>) -> String + Send + Sync;
 type Client = dyn Fn(&RequestView<'_>) -> Option<IpAddr> + Send + Sync;

@@ -1,11 +1,9 @@
 //! The connection limits of logins, on a worker's session.
 use super::Hold;
-use crate::cluster::Workshop;
-use crate::cluster::pg::limits::{self, CountSessions, LoginSessions};
+use crate::cluster::pg::limits;
+use crate::database::LoginSessions;
 use crate::error::StepError;
 use crate::ident::RoleName;
-use crate::tenant::TenantId;
-use async_trait::async_trait;
 
 /// How many of some logins were altered, and how many could not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,22 +28,9 @@ impl Hold {
         }
         Ok(limited)
     }
-}
 
-#[async_trait]
-impl CountSessions for Workshop {
-    async fn login_sessions(&self, tenant: TenantId, login: &str) -> Option<LoginSessions> {
-        let counted = async {
-            let Some(place) = self.place(tenant).await? else { return Ok(None) };
-            let mut hold = self.retirer(tenant, place.server).await?;
-            Ok::<_, StepError>(limits::sessions(&mut hold.session, login).await?)
-        };
-        match counted.await {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::debug!(%tenant, login, %error, "the sessions of a login cannot be counted");
-                None
-            }
-        }
+    /// The limit of a login and the sessions that it has; `None` if it does not exist.
+    pub(crate) async fn login_sessions(&mut self, login: &str) -> Result<Option<LoginSessions>, StepError> {
+        Ok(limits::sessions(&mut self.session, login).await?)
     }
 }

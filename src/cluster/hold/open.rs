@@ -1,6 +1,6 @@
 //! How a worker comes to its hold: a place, a session, and only then the fence.
 use super::{Hold, provisioner};
-use crate::cluster::pg::ensure::{MARK, Ownership};
+use crate::cluster::pg::ownership::{MARK, Ownership};
 use crate::cluster::pg::session::{self, Purpose};
 use crate::cluster::pg::{dependents, end, ensure, lock, membership};
 use crate::cluster::{Budget, Workshop, application_name};

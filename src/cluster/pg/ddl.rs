@@ -4,60 +4,11 @@
 //! happens as a whole or not at all. What cannot stand in a transaction, or may fail by design, stands alone.
 use super::scram::Verifier;
 use crate::database::{AppAccess, GroupRoles, TenantNames};
-use crate::error::ClusterError;
 use crate::ident::{DatabaseName, RoleName, ServerName};
-use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
+pub(crate) use crate::sql::Ddl;
+use crate::sql::{id, literal};
+use sqlx::{AssertSqlSafe, PgConnection};
 use std::time::Duration;
-
-/// For a server that is gone without a word: one that is there ends a statement earlier, by `statement_timeout`.
-const ANSWER: Duration = Duration::from_secs(6 * 60);
-
-/// SQL that is safe to run: made here, nowhere else. No Debug: it may hold a verifier.
-pub(crate) struct Ddl(String);
-
-impl Ddl {
-    fn block(statements: impl IntoIterator<Item = String>) -> Self {
-        let mut sql = String::from("BEGIN; ");
-        for statement in statements {
-            sql.push_str(&statement);
-            sql.push_str("; ");
-        }
-        sql.push_str("COMMIT");
-        Self(sql)
-    }
-    /// Runs it. After an error inside a block the session is in a failed transaction, and is to be dropped.
-    pub(crate) async fn run(self, session: &mut PgConnection, phase: &'static str) -> Result<(), ClusterError> {
-        self.execute(session).await.map_err(ClusterError::sql(phase))
-    }
-    /// The same for a caller that decides by SQLSTATE.
-    #[expect(clippy::disallowed_methods, reason = "made in this module, which quotes")]
-    pub(crate) async fn execute(self, session: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let statement = session.execute(sqlx::raw_sql(AssertSqlSafe(self.0)));
-        match tokio::time::timeout(ANSWER, statement).await {
-            Ok(answer) => answer.map(drop),
-            Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
-        }
-    }
-    /// A question with one answer. By the simple protocol it takes one message there and one back.
-    #[expect(clippy::disallowed_methods, reason = "made in this module, which quotes")]
-    pub(crate) async fn ask(self, session: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        session.fetch_one(sqlx::raw_sql(AssertSqlSafe(self.0))).await?.try_get(0)
-    }
-    /// For a script that a person runs.
-    pub(crate) fn text(&self) -> &str {
-        &self.0
-    }
-}
-
-/// An identifier: quotes doubled. It has no NUL by its type.
-fn id(name: &impl AsRef<str>) -> String {
-    format!("\"{}\"", name.as_ref().replace('"', "\"\""))
-}
-
-/// A literal: quotes doubled; a backslash means itself, since `standard_conforming_strings` is on in every session.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
 
 /// Whether this session has the lock now. From here on it is quiet, as [`session::quiet`](super::session::quiet) makes it.
 pub(crate) fn try_lock(key: i64) -> Ddl {
@@ -472,11 +423,6 @@ pub(crate) fn acts_as(roles: &GroupRoles, access: AppAccess) -> &RoleName {
         AppAccess::Owner => &roles.owner,
         AppAccess::App => &roles.app,
     }
-}
-
-/// As the migrator, after the users' table was made: as b6 gives it by default, also where b6 was never run.
-pub(crate) fn grant_users(app: &RoleName) -> Ddl {
-    Ddl(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.tenant_users TO {}", id(app)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! "Ensure present" and "ensure absent": look, then do what is missing. Each may be repeated from any half-done state.
-use super::{catalog, ddl, end, holders, refuse};
+use super::ownership::Ownership;
+use super::{catalog, ddl, end, holders, refuse, retry};
 use crate::database::{GroupRoles, TenantNames};
 use crate::error::ClusterError;
 use crate::ident::{DatabaseName, RoleName};
@@ -7,18 +8,6 @@ use crate::sqlstate;
 use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-
-/// What every marker begins with, of whichever installation.
-pub(crate) const MARK: &str = "tenantry ";
-
-/// What makes an object ours beside its exact name, which stands in a placement or an intent.
-#[derive(Clone, Debug)]
-pub(crate) struct Ownership {
-    /// The comment on each role, for people: installation and tenant. It decides nothing.
-    pub(crate) marker: String,
-    /// The owner of each database and the creator of each role.
-    pub(crate) admin: RoleName,
-}
 
 /// Nothing of these names may be there: what is found later under them is then ours.
 pub(crate) async fn survey(
@@ -118,7 +107,7 @@ pub(crate) async fn closed(
     session: &mut PgConnection, database: &DatabaseName, by: &Ownership,
 ) -> Result<(), ClusterError> {
     if must_be_ours(session, database, by).await?.is_some_and(|found| found.is_open) {
-        refuse::contended(session, || ddl::close_database(database), "closing the database").await?;
+        retry::contended(session, || ddl::close_database(database), "closing the database").await?;
     }
     Ok(())
 }

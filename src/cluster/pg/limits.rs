@@ -3,34 +3,11 @@
 //! Used by `LockedSession` (`worker::Hold`) on the provisioner's session. Only what differs is altered, and LOGIN or
 //! NOLOGIN is never touched, so a suspended tenant stays suspended.
 use super::ddl;
+use crate::database::LoginSessions;
 use crate::error::ClusterError;
 use crate::ident::RoleName;
 use crate::sqlstate;
-use crate::tenant::TenantId;
-use async_trait::async_trait;
-use sqlx::{FromRow, PgConnection};
-
-/// The limit of a login, and the sessions that it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
-pub(crate) struct LoginSessions {
-    /// -1: no limit.
-    pub(crate) limit: i32,
-    pub(crate) sessions: i64,
-}
-
-impl LoginSessions {
-    /// Whether the server refuses this login another session because of its own limit.
-    pub(crate) fn is_full(&self) -> bool {
-        self.limit >= 0 && self.sessions >= i64::from(self.limit)
-    }
-}
-
-/// Counts the sessions of a login, by another login than that.
-#[async_trait]
-pub(crate) trait CountSessions: Send + Sync + 'static {
-    /// `None`: it is not known.
-    async fn login_sessions(&self, tenant: TenantId, login: &str) -> Option<LoginSessions>;
-}
+use sqlx::PgConnection;
 
 /// Those of these logins that exist and have another limit.
 pub(crate) async fn differing<'a>(
@@ -67,16 +44,4 @@ pub(crate) async fn sessions(session: &mut PgConnection, login: &str) -> Result<
         FROM pg_roles r WHERE r.rolname = $1";
     let found = sqlx::query_as(SESSIONS).bind(login).fetch_optional(session).await;
     found.map_err(ClusterError::sql("counting the sessions of a login"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn login_is_full_when_its_sessions_reach_its_limit() {
-        let is_full = |limit, sessions| LoginSessions { limit, sessions }.is_full();
-        assert!(is_full(43, 43) && is_full(0, 0));
-        assert!(!is_full(43, 42) && !is_full(-1, 10_000));
-    }
 }

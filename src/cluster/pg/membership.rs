@@ -5,7 +5,7 @@
 //! Each worker that needs one therefore holds a shared advisory lock on the role's name, which ends with its session.
 //! A tenant that can enter the maintenance database can hold such a lock too. So nothing waits for it: without the lock
 //! a worker goes on, and recovery leaves the membership in place.
-use super::{ddl, refuse};
+use super::{ddl, retry};
 use crate::error::ClusterError;
 use crate::ident::RoleName;
 use crate::sqlstate;
@@ -30,7 +30,7 @@ pub(crate) async fn take(session: &mut PgConnection, role: &RoleName, admin: &Ro
         }
         sleep(PAUSE).await;
     }
-    refuse::contended(session, || ddl::grant_to_admin(role, admin), "joining a role").await
+    retry::contended(session, || ddl::grant_to_admin(role, admin), "joining a role").await
 }
 
 /// Ends the membership, unless another worker needs it.

@@ -3,12 +3,12 @@
 //! A tenant's login is hostile. It can hold its own row of `pg_authid` locked, so that NOLOGIN waits for it; it cannot
 //! hold a row of `pg_auth_members` locked. So the membership that allows ending its sessions is granted first and alone,
 //! then its sessions are ended, then it gets NOLOGIN, the last two in a loop.
-use super::ensure::Ownership;
+use super::ownership::Ownership;
+use super::retry::{contended, tried};
 use super::{catalog, ddl, end, membership};
 use crate::database::GroupRoles;
 use crate::error::ClusterError;
 use crate::ident::RoleName;
-use crate::sqlstate;
 use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -17,8 +17,6 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Between two tries: a session that was told to end needs a moment.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Tries of a statement that another session's change of the same row has made fail.
-const TRIES: u32 = 20;
 
 /// Logins that are being shut out.
 #[derive(Debug)]
@@ -113,31 +111,4 @@ pub(crate) async fn forbid_new_sessions(
     }
     contended(session, || ddl::forbid_login(login), "refusing a login").await?;
     Ok(true)
-}
-
-/// Whether it was done; `false` if another session holds what it needs. The session is usable again then.
-pub(crate) async fn tried(
-    session: &mut PgConnection, statement: ddl::Ddl, phase: &'static str,
-) -> Result<bool, ClusterError> {
-    match statement.execute(session).await {
-        Ok(()) => Ok(true),
-        Err(e) if sqlstate::is_contended(&e) => {
-            ddl::roll_back().run(session, "rolling back").await?;
-            Ok(false)
-        }
-        Err(source) => Err(ClusterError::Sql { phase, source }),
-    }
-}
-
-/// Repeats a statement that fails because another session has just changed the same row.
-pub(crate) async fn contended(
-    session: &mut PgConnection, statement: impl Fn() -> ddl::Ddl, phase: &'static str,
-) -> Result<(), ClusterError> {
-    for _ in 1..TRIES {
-        if tried(session, statement(), phase).await? {
-            return Ok(());
-        }
-        sleep(PAUSE).await;
-    }
-    statement().run(session, phase).await
 }

@@ -1,6 +1,6 @@
 //! Block (a) as a script for psql, which a DBA runs in place of the set-up. It may be repeated.
 use super::ddl::{self, Ddl};
-use super::ensure::MARK;
+use super::ownership::MARK;
 use super::scram::Verifier;
 use super::setup::CLUSTER;
 use crate::database::ServerNames;

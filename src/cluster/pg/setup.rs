@@ -1,5 +1,5 @@
 //! Block (a): what a server needs once, made by an admin's session. Each part looks first, so it may be repeated.
-use super::ensure::MARK;
+use super::ownership::MARK;
 use super::scram::Verifier;
 use super::{catalog, ddl};
 use crate::database::ServerNames;

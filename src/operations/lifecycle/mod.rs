@@ -12,15 +12,17 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use uuid::Uuid;
 
+mod answers;
+mod entries;
 mod saga;
 mod server;
 mod shut_out;
 mod steps;
 mod verb;
 mod world;
+pub(crate) use answers::END_SESSIONS;
 use saga::LifecycleSaga;
 pub use shut_out::ShutOut;
-pub(crate) use steps::END_SESSIONS;
 pub use verb::Verb;
 
 /// What is stored of a call.
@@ -103,7 +105,7 @@ impl Lifecycle {
         };
         verb.check(&found, now)?;
         if verb.shuts_out() {
-            shut_out::verify_entries(&self.shop, found.id()).await?;
+            entries::verify_entries(&self.shop, found.id()).await?;
         }
         self.shop.begin(&intent).await
     }
@@ -118,7 +120,7 @@ impl Lifecycle {
     /// The same for a purge.
     pub async fn purged(&self, outcome: Outcome) -> Result<Purged, ChangeError> {
         let record = ended(outcome)?;
-        let keys = record.outputs.get(steps::FORGET).and_then(|v| serde_json::from_value(v.clone()).ok());
+        let keys = record.outputs.get(answers::FORGET).and_then(|v| serde_json::from_value(v.clone()).ok());
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.shop.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
         Ok(Purged { tenant, keys: keys.unwrap_or(Forgotten::SharedKey) })

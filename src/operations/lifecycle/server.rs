@@ -1,6 +1,5 @@
 //! The steps on the server.
-use super::shut_out::SessionsLeft;
-use super::steps::{END_SESSIONS, VERIFY_EMPTY};
+use super::answers::{CLOSE, END_SESSIONS, REFUSE, SessionsLeft, VERIFY_EMPTY};
 use super::world::World;
 use crate::error::StepError;
 use crate::saga::{Action, Run};
@@ -9,10 +8,6 @@ use async_trait::async_trait;
 use serde_json::Value;
 use std::time::Duration;
 
-/// The stored name of [`Refuse`].
-pub(super) const REFUSE: &str = "server.refuse";
-/// The stored name of [`Close`].
-pub(super) const CLOSE: &str = "server.close";
 /// How long a call waits for sessions before it answers that they are still ending. README promises a second in all.
 const SECOND: Duration = Duration::from_millis(900);
 /// How long one try of the last step waits for them. Short, so that a tenant which draws this out keeps no worker busy.

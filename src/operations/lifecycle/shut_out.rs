@@ -1,15 +1,12 @@
 //! What a suspension or an archive answers, and what keeps one from beginning.
-use super::steps::{END_SESSIONS, VERIFY_EMPTY};
-use super::{Lifecycle, server};
-use crate::cluster::{Shut, Workshop, ended};
-use crate::database::{DatabaseKind, DatabaseStatus, Driver, TenantDatabase};
+use super::Lifecycle;
+use super::answers::{CLOSE, END_SESSIONS, REFUSE, SessionsLeft, VERIFY_EMPTY};
+use crate::cluster::{Shut, ended};
 use crate::error::{ChangeError, ClusterError};
 use crate::operation::OperationId;
 use crate::saga::Outcome;
 use crate::store::journal::Record;
-use crate::store::registry::Placement;
 use crate::tenant::{Tenant, TenantId};
-use serde::{Deserialize, Serialize};
 
 /// How far a tenant is shut out when [`suspend`](crate::Tenantry::suspend) or [`archive`](crate::Tenantry::archive)
 /// returns. Both were read back on the server after the fact.
@@ -54,12 +51,6 @@ impl ShutOut {
     }
 }
 
-/// The stored answer of the step that ends sessions for a second.
-#[derive(Serialize, Deserialize)]
-pub(super) struct SessionsLeft {
-    pub(super) left: u32,
-}
-
 impl Lifecycle {
     /// What a suspension or an archive has reached.
     pub(crate) async fn shut_out(&self, outcome: Outcome) -> Result<ShutOut, ChangeError> {
@@ -68,7 +59,7 @@ impl Lifecycle {
         }
         let record = ended(outcome)?;
         let seen = |step| record.outputs.get(step).and_then(|v| serde_json::from_value::<Shut>(v.clone()).ok());
-        let first = [server::REFUSE, server::CLOSE].into_iter().find_map(seen).unwrap_or_default();
+        let first = [REFUSE, CLOSE].into_iter().find_map(seen).unwrap_or_default();
         let last = seen(VERIFY_EMPTY).unwrap_or_default();
         let restored_comments = first.restored.into_iter().chain(last.restored).collect();
         let tenant = self.subject(&record).await?;
@@ -105,34 +96,4 @@ fn sessions_left(outcome: &Outcome) -> Option<u32> {
 fn left(record: &Record) -> Option<u32> {
     let answer: SessionsLeft = serde_json::from_value(record.outputs.get(END_SESSIONS)?.clone()).ok()?;
     (answer.left > 0).then_some(answer.left)
-}
-
-/// Every database that the tenant's directory names is one that an operation can close: the database of its placement, or a
-/// standby of that.
-///
-/// # Errors
-/// [`ChangeError::UnmanagedEntry`] names the first one that is not.
-pub(super) async fn verify_entries(shop: &Workshop, tenant: TenantId) -> Result<(), ChangeError> {
-    let placement = shop.servers.placement(tenant).await?;
-    for entry in shop.registry.databases(tenant).await? {
-        if !is_managed(&entry, placement.as_ref()) {
-            return Err(ChangeError::UnmanagedEntry {
-                kind: entry.kind,
-                driver: entry.driver,
-                database: entry.database.to_string(),
-                address: format!("{}:{}", entry.host, entry.port),
-            });
-        }
-    }
-    Ok(())
-}
-
-fn is_managed(entry: &TenantDatabase, placement: Option<&Placement>) -> bool {
-    let Some(placement) = placement else { return false };
-    let own = entry.kind == DatabaseKind::Primary
-        && entry.status == DatabaseStatus::Active
-        && entry.driver == Driver::Postgres
-        && entry.server.as_ref() == Some(&placement.server)
-        && entry.database == placement.database;
-    own || entry.is_standby_of(&placement.database)
 }

@@ -1,4 +1,5 @@
 //! The steps that write to the landlord.
+use super::answers::FORGET;
 use super::world::World;
 use super::{Request, Verb};
 use crate::error::{ChangeError, StepError, StoreError};
@@ -12,13 +13,6 @@ use time::macros::datetime;
 
 /// The latest deadline.
 const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
-
-/// The stored names of the steps that wait for sessions.
-pub(crate) const END_SESSIONS: &str = "sessions.end";
-pub(super) const VERIFY_EMPTY: &str = "sessions.empty";
-
-/// The stored name of [`Forget`].
-pub(super) const FORGET: &str = "secrets.forget";
 
 /// Whether the tenant's status and deadline still allow it: they were looked at before the lane was taken, and another
 /// fence may have ended in between. From here on no other one begins. The moment that counts is the operation's begin,
@@ -39,7 +33,7 @@ impl Action<World> for Check {
         }
         verb.check(&tenant, Some(run.record().begun_at)).map_err(StepError::fail)?;
         if verb.shuts_out() {
-            match super::shut_out::verify_entries(&world.shop, world.tenant).await {
+            match super::entries::verify_entries(&world.shop, world.tenant).await {
                 Err(ChangeError::Landlord(error)) => return Err(error.into()),
                 verified => verified.map_err(StepError::fail)?,
             }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 mod retire;
 mod saga;
+mod sealed;
 mod steps;
 mod world;
 pub use retire::RetireReport;
@@ -156,7 +157,7 @@ impl Rotation {
         let record = ended(outcome)?;
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.shop.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
-        let sealed: steps::Sealed = output(&record, steps::SEAL)?;
+        let sealed: sealed::Sealed = output(&record, sealed::SEAL)?;
         let retired: Option<steps::Retired> = output(&record, steps::RETIRE)?;
         Ok(Rotated { tenant, generation: sealed.generation, retiring: retired.and_then(|r| r.left) })
     }

@@ -1,8 +1,8 @@
-use super::world::{World, next};
+use super::sealed::{SEAL, Sealed, next};
+use super::world::World;
 use crate::cluster::{Fresh, Kept, Place, Retired as Shut, Workshop, ahead, verified};
-use crate::database::{DatabaseUser, Generation, TenantDatabase, UserStatus};
+use crate::database::{DatabaseUser, TenantDatabase, UserStatus};
 use crate::error::{StepError, chain};
-use crate::ident::RoleName;
 use crate::saga::{Action, Run};
 use crate::secret::CredentialId;
 use crate::tenant::TenantId;
@@ -13,22 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
 
-/// The stored names of the steps whose answers count later.
-pub(super) const SEAL: &str = "secrets.seal";
 pub(crate) const FLIP: &str = "entry.flip";
 pub(super) const RETIRE: &str = "login.retire";
 
 /// When a login that could not be dropped is tried again.
 const SOON: Duration = Duration::from_secs(1);
-
-/// From which login to which.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Sealed {
-    pub(super) login: RoleName,
-    pub(super) generation: Generation,
-    from: Generation,
-    pub(super) old: RoleName,
-}
 
 /// Why the old login is still there, if it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]

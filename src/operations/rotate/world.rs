@@ -1,14 +1,13 @@
-use super::steps::{SEAL, Sealed};
+use super::sealed::{SEAL, Sealed, ours, primary};
 use super::{AppLogin, Request};
 use crate::cluster::pg::ddl;
-use crate::cluster::{Kept, Place, Site, Standby, Workshop, verified};
-use crate::database::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
-use crate::error::{ChangeError, StepError};
+use crate::cluster::{Kept, Site, Standby, Workshop, verified};
+use crate::database::{DatabaseUser, TenantDatabase, UserStatus};
+use crate::error::StepError;
 use crate::ident::RoleName;
 use crate::saga::Run;
 use crate::secret::CredentialId;
-use crate::tenant::{Tenant, TenantId, TenantStatus};
-use futures_util::future::try_join3;
+use crate::tenant::TenantId;
 use secrecy::SecretString;
 use std::time::Duration;
 
@@ -91,49 +90,5 @@ impl World {
     }
     pub(super) fn grace(run: &Run) -> Result<Duration, StepError> {
         Ok(Duration::from_millis(run.request::<Request>()?.grace_ms))
-    }
-}
-
-fn primary(entries: &[TenantDatabase]) -> Option<&TenantDatabase> {
-    entries.iter().find(|e| e.kind == DatabaseKind::Primary)
-}
-
-/// The tenant's entries, the one that is in use, and the new login: the one that is pending, or else the next one.
-pub(super) async fn next(
-    shop: &Workshop, id: TenantId, place: Option<Place>,
-) -> Result<(Vec<TenantDatabase>, TenantDatabase, DatabaseUser), StepError> {
-    let registry = &shop.registry;
-    let known = try_join3(registry.find(id.into()), registry.databases(id), registry.users(id));
-    let (tenant, entries, users) = known.await?;
-    only_active(tenant)?;
-    let place = place.ok_or_else(|| StepError::fail("the tenant has no place"))?;
-    let entry = ours(primary(&entries).cloned(), &place)?;
-    if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending) {
-        return Ok((entries, entry, pending.clone()));
-    }
-    // No name comes back: a retirer of long ago may still drop it.
-    let last = users.iter().map(|u| u.generation).max().unwrap_or(entry.generation).max(entry.generation);
-    let generation = Generation(last.0 + 1);
-    let role = place.names.login(generation).map_err(StepError::fail)?;
-    let user = DatabaseUser::pending(id, place.server.name, place.names.database, role, generation);
-    Ok((entries, entry, user))
-}
-
-/// An entry on a shared login, or on a server that is not ours, has nothing to rotate.
-fn ours(entry: Option<TenantDatabase>, place: &Place) -> Result<TenantDatabase, StepError> {
-    let entry = entry.ok_or_else(|| StepError::fail("the tenant has no directory entry"))?;
-    let ours = entry.server.as_ref() == Some(&place.server.name) && entry.database == place.names.database;
-    match entry.status {
-        DatabaseStatus::Active if ours => Ok(entry),
-        _ => Err(StepError::fail("the tenant's login was not made by tenantry; adopt its database first")),
-    }
-}
-
-/// It was active before the lane was taken, and a fence may have ended in between.
-fn only_active(tenant: Option<Tenant>) -> Result<(), StepError> {
-    match tenant.map(|tenant| tenant.status()) {
-        Some(TenantStatus::Active) => Ok(()),
-        Some(found) => Err(StepError::fail(ChangeError::Status { found })),
-        None => Err(StepError::fail(ChangeError::Unknown)),
     }
 }

@@ -3,9 +3,13 @@
 //! `set_up` runs it for its server, [`Tenantry::run`](crate::Tenantry::run) once a day for all. A login without a limit
 //! lets one tenant take every connection of its server, and then it cannot be suspended.
 use super::Servers;
-use crate::database::{DatabaseServer, DatabaseUser, ServerStatus, UserStatus};
+use crate::cluster::Workshop;
+use crate::database::{DatabaseServer, DatabaseUser, LoginSessions, ServerStatus, UserStatus};
 use crate::error::{StepError, StoreError};
 use crate::ident::{RoleName, ServerName};
+use crate::pool::budget::refusal::CountSessions;
+use crate::tenant::TenantId;
+use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -108,4 +112,22 @@ fn by_server(
         logins.entry(user.server.clone()).or_default().push(user);
     }
     logins.into_iter().filter_map(|(name, logins)| Some((servers.get(&name)?, logins))).collect()
+}
+
+#[async_trait]
+impl CountSessions for Workshop {
+    async fn login_sessions(&self, tenant: TenantId, login: &str) -> Option<LoginSessions> {
+        let counted = async {
+            let Some(place) = self.place(tenant).await? else { return Ok(None) };
+            let mut hold = self.retirer(tenant, place.server).await?;
+            hold.login_sessions(login).await
+        };
+        match counted.await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%tenant, login, %error, "the sessions of a login cannot be counted");
+                None
+            }
+        }
+    }
 }

@@ -15,6 +15,7 @@ use std::{fmt, sync::Arc};
 
 mod address;
 mod allow;
+mod context;
 mod limits;
 mod probe;
 mod relocate;

@@ -1,6 +1,6 @@
 //! The steps of a relocation, and what they ask both addresses.
 use super::address::Address;
-use super::relocate::{KIND, Request};
+use super::relocate::{KIND, MOVE, Request};
 use crate::cluster::pg::mark;
 use crate::cluster::pg::session::{self, Purpose, Target};
 use crate::cluster::{Workshop, application_name};
@@ -15,9 +15,6 @@ use sqlx::PgConnection;
 use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::time::timeout;
-
-/// The stored name of the step that changes the row.
-pub(super) const MOVE: &str = "server.move";
 
 /// For all questions to one address after the login; a login has ten seconds of its own.
 const ANSWERS: Duration = Duration::from_secs(10);

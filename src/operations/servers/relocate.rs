@@ -29,6 +29,9 @@ use uuid::Uuid;
 /// The stored name of the saga.
 pub(super) const KIND: &str = "relocate_server";
 
+/// The stored name of the step that changes the row.
+pub(super) const MOVE: &str = "server.move";
+
 /// What is stored of a call. It holds no secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Request {
@@ -140,7 +143,7 @@ impl Relocate {
             moved().await;
         }
         let server = self.servers.load(&request.server).await?.into();
-        let seen = record.outputs.get(super::probe::MOVE).and_then(|output| output.as_bool());
+        let seen = record.outputs.get(MOVE).and_then(|output| output.as_bool());
         Ok(Relocated { server, is_same_cluster_seen: seen.unwrap_or_default() })
     }
 

@@ -1,73 +1,13 @@
+//! The saga of a server's set-up.
+use super::context::{Work, World};
 use super::steps::SetUpStep;
-use crate::cluster::pg::session::{Purpose, Target};
-use crate::cluster::{Workshop, application_name};
 use crate::database::DatabaseServer;
 use crate::error::StepError;
-use crate::ident::{DatabaseName, RoleName};
-use crate::rt;
 use crate::saga::{Action, Run, Saga};
-use crate::secret::CredentialId;
-use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection, PgPool};
 
 /// The stored name of the saga.
 pub(super) const KIND: &str = "set_up_server";
-
-/// The comment on the roles of block (a): whose they are.
-pub(super) fn marker(installation: uuid::Uuid) -> String {
-    format!("{}{installation}", crate::cluster::pg::ensure::MARK)
-}
-
-/// What one call of a set-up works on. It lives with the call: the admin's password is stored nowhere.
-#[derive(Clone)]
-pub(super) struct Work {
-    pub(super) shop: Workshop,
-    pub(super) landlord: PgPool,
-    pub(super) server: DatabaseServer,
-    pub(super) admin: Option<PgConnectOptions>,
-    pub(super) close_shared: bool,
-}
-
-impl Work {
-    pub(super) fn saga(self, steps: &[SetUpStep]) -> SetUpSaga {
-        let steps = steps.iter().map(|s| Box::new(*s) as Box<dyn Action<World>>).collect();
-        SetUpSaga { work: self, steps }
-    }
-
-    pub(super) async fn password(&self, role: &RoleName) -> Result<SecretString, StepError> {
-        Ok(self.shop.vault.open(&self.credential(role)).await?)
-    }
-    pub(super) fn credential(&self, role: &RoleName) -> CredentialId {
-        CredentialId::provisioner(&self.server.name, role, self.server.secret_version)
-    }
-    /// A session of one of the two logins, in the maintenance database.
-    pub(super) async fn provisioner(&self, run: &Run, role: &RoleName) -> Result<PgConnection, StepError> {
-        let (server, password) = (&self.server, self.password(role).await?);
-        let (database, name): (&DatabaseName, _) = (&server.names.maintenance, application_name(run));
-        let purpose = Purpose::Cluster;
-        let target = Target { server, database, role, password: &password, application_name: &name, purpose };
-        Ok(target.open().await?)
-    }
-}
-
-/// The admin's session, opened when the first step needs it.
-pub(super) struct World {
-    pub(super) work: Work,
-    admin: Option<PgConnection>,
-}
-impl World {
-    pub(super) async fn admin(&mut self, run: &Run) -> Result<&mut PgConnection, StepError> {
-        if self.admin.is_none() {
-            let none = || StepError::fail("this set-up has no admin: it was begun as a script");
-            let options = self.work.admin.as_ref().ok_or_else(none)?;
-            let options = options.clone().application_name(&application_name(run));
-            self.admin = Some(rt::fewer(options.connect()).await?);
-            run.check().await?;
-        }
-        self.admin.as_mut().ok_or_else(|| StepError::retry("no session"))
-    }
-}
 
 /// The plain list of a set-up's steps.
 pub(super) struct SetUpSaga {
@@ -75,6 +15,10 @@ pub(super) struct SetUpSaga {
     steps: Vec<Box<dyn Action<World>>>,
 }
 impl SetUpSaga {
+    pub(super) fn new(work: Work, steps: &[SetUpStep]) -> Self {
+        let steps = steps.iter().map(|s| Box::new(*s) as Box<dyn Action<World>>).collect();
+        Self { work, steps }
+    }
     pub(super) fn server(&self) -> &DatabaseServer {
         &self.work.server
     }
@@ -98,6 +42,6 @@ impl Saga for SetUpSaga {
         self.steps.len()
     }
     fn world(&self, _: &Run) -> Result<World, StepError> {
-        Ok(World { work: self.work.clone(), admin: None })
+        Ok(World::new(self.work.clone()))
     }
 }

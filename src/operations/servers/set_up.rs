@@ -1,5 +1,6 @@
 use super::address::check_stored;
-use super::saga::{SetUpSaga, Work};
+use super::context::{Work, marker};
+use super::saga::SetUpSaga;
 use super::steps::{REPORTED, SetUpStep};
 use super::{Server, Servers, SetUpReport, described, server_name};
 use crate::cluster::pg::script::{self, Landlord};
@@ -110,11 +111,11 @@ impl SetUp {
     pub async fn script(self) -> Result<String, SetUpError> {
         let server = self.described().await?;
         let work = self.work(server.clone(), None);
-        let outcome = self.drive(work.saga(SetUpStep::BEFORE_SCRIPT)).await?;
+        let outcome = self.drive(SetUpSaga::new(work, SetUpStep::BEFORE_SCRIPT)).await?;
         self.ended(outcome)?;
         let (blue, green) = self.passwords(&server).await?;
         let verifiers = (scram::verifier(&blue).await, scram::verifier(&green).await);
-        let marker = super::saga::marker(self.servers.shop.servers.installation().await?);
+        let marker = marker(self.servers.shop.servers.installation().await?);
         let landlord = self.landlord().await?;
         let verifiers = [&verifiers.0, &verifiers.1];
         Ok(script::script(&server.names, verifiers, &marker, Some(&landlord), self.close_shared))
@@ -133,7 +134,7 @@ impl SetUp {
     pub async fn confirm(self) -> Result<SetUpReport, SetUpError> {
         let server = self.described().await?;
         let work = self.work(server.clone(), None);
-        let outcome = self.drive(work.saga(SetUpStep::AFTER_SCRIPT)).await?;
+        let outcome = self.drive(SetUpSaga::new(work, SetUpStep::AFTER_SCRIPT)).await?;
         self.report_and_limit_logins(&server.name, outcome).await
     }
 
@@ -142,7 +143,7 @@ impl SetUp {
         // Before anything is written: what the admin lacks will not come by trying.
         let admin = self.check(&server).await?;
         let work = self.work(server.clone(), Some(admin));
-        let outcome = self.drive(work.saga(SetUpStep::WHOLE)).await?;
+        let outcome = self.drive(SetUpSaga::new(work, SetUpStep::WHOLE)).await?;
         self.report_and_limit_logins(&server.name, outcome).await
     }
 

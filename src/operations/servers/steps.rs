@@ -1,6 +1,6 @@
 //! The steps of a set-up. All find what is there and make what is missing.
 use super::address::check_stored;
-use super::saga::{World, marker};
+use super::context::{World, marker};
 use crate::cluster::pg::{catalog, mark, scram, setup};
 use crate::database::ServerStatus;
 use crate::error::{ClusterError, StepError};

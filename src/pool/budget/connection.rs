@@ -2,9 +2,9 @@
 //! [`PoolConnection`] can be handed out and finds its way back.
 use super::away::Away;
 use super::engine::{Key, SlotId};
+use super::refusal::CountSessions;
 use super::refusal::Refusals;
 use super::server::{Lease, Opener, Server};
-use crate::cluster::pg::limits::CountSessions;
 use crate::pool::clock::rough;
 use crate::rt;
 use crate::tenant::TenantId;

@@ -2,7 +2,7 @@
 mod away;
 mod connection;
 mod engine;
-mod refusal;
+pub(crate) mod refusal;
 #[cfg(test)]
 mod schedules;
 mod server;

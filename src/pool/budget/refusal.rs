@@ -3,10 +3,11 @@
 //! Both are 53300, and only the message differs, in the server's language. So the opener connects once more to
 //! see the code, and then the provisioner reads the limit and counts the sessions. Where that is not possible (the
 //! provisioner cannot connect either, a resolver of a host's own stores) the error stays `AcquireError::Server`.
-use crate::cluster::pg::limits::{CountSessions, LoginSessions};
+use crate::database::LoginSessions;
 use crate::pool::AcquireError;
 use crate::sqlstate;
 use crate::tenant::TenantId;
+use async_trait::async_trait;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -14,6 +15,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+
+/// Counts the sessions of a login, by another login than that.
+#[async_trait]
+pub(crate) trait CountSessions: Send + Sync + 'static {
+    /// `None`: it is not known.
+    async fn login_sessions(&self, tenant: TenantId, login: &str) -> Option<LoginSessions>;
+}
 
 /// Lifetime of an answer, for every caller of this tenant: many are refused at once.
 const COUNTS_FOR: Duration = Duration::from_secs(1);

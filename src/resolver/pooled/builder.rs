@@ -1,5 +1,5 @@
 use super::{PooledResolver, Shared};
-use crate::cluster::pg::limits::CountSessions;
+use crate::pool::budget::refusal::CountSessions;
 use crate::pool::budget::{Handover, Limits};
 use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;

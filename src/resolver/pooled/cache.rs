@@ -3,8 +3,8 @@
 //! Each cold path takes a ticket before it reads anything. By tickets a slow read never replaces a newer one, and what
 //! was read before an invalidation does not count as fresh.
 use super::names::{Names, Used};
-use super::servers::Rows;
-use crate::database::TenantDatabase;
+use crate::database::{DatabaseServer, TenantDatabase};
+use crate::ident::ServerName;
 use crate::pool::TenantPool;
 use crate::tenant::{TenantId, TenantRef};
 use std::collections::{HashMap, HashSet};
@@ -23,6 +23,8 @@ pub(super) struct Limits {
     pub(super) pools: usize,
     pub(super) fresh_for: Duration,
 }
+
+pub(super) type Rows = HashMap<ServerName, (Ticket, DatabaseServer)>;
 
 pub(super) struct Cache {
     limits: Limits,

@@ -6,11 +6,7 @@ use crate::database::{DatabaseServer, TenantDatabase};
 use crate::error::ResolveError;
 use crate::ident::ServerName;
 use crate::tenant::Tenant;
-use std::collections::HashMap;
 use std::time::Instant;
-
-/// The newest row of each server that an entry named. One row per registered server.
-pub(super) type Rows = HashMap<ServerName, (Ticket, DatabaseServer)>;
 
 impl PooledResolver {
     /// Reads the row of each server that is connected to: after a gap in the changes that this node was told of.

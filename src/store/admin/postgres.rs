@@ -1,6 +1,6 @@
 use super::{AdminError, AdminStore, PasswordPolicy, password};
-use crate::cluster::pg::ddl;
 use crate::ident::{Email, RoleName};
+use crate::sql::{Ddl, id};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use sqlx::{Executor, PgConnection};
@@ -57,7 +57,7 @@ impl AdminStore for PgAdminStore {
             Some(_) => return Err(AdminError::Foreign(TABLE)),
         }
         match app {
-            Some(app) => Ok(ddl::grant_users(app).execute(db).await?),
+            Some(app) => Ok(grant_users(app).execute(db).await?),
             None => Ok(()),
         }
     }
@@ -90,4 +90,9 @@ mod tests {
     fn the_mark_that_is_written_is_the_mark_that_is_looked_for() {
         assert!(CREATE.ends_with(&format!("COMMENT ON TABLE {TABLE} IS '{MARK}'")));
     }
+}
+
+/// As the migrator, after the users' table was made: as b6 gives it by default, also where b6 was never run.
+fn grant_users(app: &RoleName) -> Ddl {
+    Ddl(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.tenant_users TO {}", id(app)))
 }

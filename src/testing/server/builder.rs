@@ -1,10 +1,9 @@
 use super::choice::{Choice, DATABASE_URL, Wishes};
 use super::error::{NoServer, SetupError};
+use super::running::Running;
 use super::session::{self, Session};
 use super::tls::Certificate;
-use super::{ServerKind, TestServer, container, language, local, url};
-use crate::testing::server::watcher::Watcher;
-use sqlx::postgres::PgConnectOptions;
+use super::{TestServer, container, language, local, url};
 
 /// Settings of a [`TestServer`].
 #[derive(Clone)]
@@ -14,13 +13,6 @@ pub struct TestServerBuilder {
     durable: bool,
     local: bool,
     certificate: Option<Certificate>,
-}
-
-/// A server that answers; how it came about is behind it.
-pub(super) struct Running {
-    pub(super) kind: ServerKind,
-    pub(super) admin: PgConnectOptions,
-    pub(super) watcher: Option<Watcher>,
 }
 
 impl TestServerBuilder {

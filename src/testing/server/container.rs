@@ -7,8 +7,8 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt, TestcontainersError};
 
 use super::ServerKind;
-use super::builder::Running;
 use super::error::ContainerError;
+use super::running::Running;
 use super::session::{connects, random_password, random_suffix};
 use super::watcher::Watcher;
 

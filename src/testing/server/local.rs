@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
-use super::builder::Running;
 use super::error::LocalError;
+use super::running::Running;
 use super::session::{Patience, Session, random_password, random_suffix};
 use super::watcher::Watcher;
 use super::{ServerKind, binaries};

@@ -32,6 +32,7 @@ mod error;
 mod language;
 mod local;
 mod log;
+mod running;
 mod session;
 mod standby;
 mod tls;

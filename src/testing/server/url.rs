@@ -3,8 +3,8 @@ use std::str::FromStr;
 use sqlx::postgres::PgConnectOptions;
 
 use super::ServerKind;
-use super::builder::Running;
 use super::error::NoServer;
+use super::running::Running;
 use super::session::Session;
 
 /// A server that is there already: it only has to answer.

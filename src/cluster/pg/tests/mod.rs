@@ -1,6 +1,6 @@
 //! This floor against a real server: one server for the process, one installation of its own for each test.
 use super::session::{Purpose, Target};
-use super::{ensure::Ownership, scram, setup};
+use super::{ownership::Ownership, scram, setup};
 use crate::database::{DatabaseServer, ServerNames};
 use crate::error::ClusterError;
 use crate::ident::{DatabaseName, RoleName};
