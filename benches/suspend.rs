@@ -6,7 +6,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tenantry::database::TenantDatabase;
+use tenantry::directory::TenantDatabase;
 use tenantry::registry::TenantRegistryExt;
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{TenantPool, Tenantry, sqlx};

@@ -47,13 +47,13 @@
 //! `sqlx::Executor` one trait for every combination of drivers.
 
 pub(crate) mod cluster;
-pub mod database;
+pub mod directory;
 pub mod error;
 mod facade;
-pub mod ident;
 #[cfg(feature = "job")]
 pub mod job;
 pub mod manual;
+pub mod names;
 pub mod operation;
 mod operations;
 pub mod placement;
@@ -62,6 +62,7 @@ pub mod resolver;
 pub(crate) mod rt;
 pub mod saga;
 pub mod secret;
+pub mod server;
 pub mod setup_link;
 pub(crate) mod sql;
 pub mod sqlstate;

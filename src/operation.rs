@@ -1,6 +1,6 @@
 //! Operations in words: one run of a saga, who writes for it, what it says.
 use crate::error::{Taken, UnknownWord};
-use crate::ident::ServerName;
+use crate::names::ServerName;
 use crate::tenant::TenantId;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};

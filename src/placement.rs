@@ -1,5 +1,5 @@
 //! Which server takes a new tenant: a pure function, no trait.
-use crate::ident::{ServerName, Slug};
+use crate::names::{ServerName, Slug};
 
 /// A server that may take one more tenant: ready, neither full nor draining.
 #[derive(Clone, Debug)]

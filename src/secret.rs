@@ -1,6 +1,6 @@
 //! Under which id a secret is kept. No secret stands in this module.
 use crate::error::UnknownWord;
-use crate::ident::{DatabaseName, RoleName, ServerName};
+use crate::names::{DatabaseName, RoleName, ServerName};
 use crate::operation::OperationId;
 use crate::tenant::TenantId;
 use serde::{Deserialize, Serialize};

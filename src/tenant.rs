@@ -1,5 +1,5 @@
 //! A tenant: who it is and in which state.
-use crate::ident::{Domain, Slug};
+use crate::names::{Domain, Slug};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 use time::OffsetDateTime;

@@ -5,7 +5,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tenantry::database::TenantDatabase;
+use tenantry::directory::TenantDatabase;
 use tenantry::error::{StoreError, VaultError};
 use tenantry::secret::CredentialId;
 use tenantry::tenant::TenantStatus;

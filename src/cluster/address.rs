@@ -1,6 +1,6 @@
 //! Where an entry leads, for what connects as the application: the password link and the status of migrations.
 use super::Workshop;
-use crate::database::TenantDatabase;
+use crate::directory::TenantDatabase;
 use crate::error::{StoreError, UnknownServer};
 
 impl Workshop {

@@ -1,9 +1,11 @@
 use crate::cluster::pg::session::{Purpose, Target};
 use crate::cluster::pg::{catalog, ddl, session};
-use crate::database::{AppAccess, DatabaseServer, GroupRoles};
+use crate::directory::AppAccess;
 use crate::error::{ClusterError, StepError};
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::GroupRoles;
+use crate::names::{DatabaseName, RoleName};
 use crate::saga::Run;
+use crate::server::DatabaseServer;
 use futures_util::future::join;
 use secrecy::SecretString;
 use sqlx::PgConnection;

@@ -1,9 +1,11 @@
 use crate::cluster::pg::ownership::Ownership;
 use crate::cluster::pg::session::{Purpose, Target};
 use crate::cluster::pg::{ddl, ensure, scram};
-use crate::database::{AppAccess, DatabaseServer, GroupRoles, TenantNames};
+use crate::directory::AppAccess;
 use crate::error::{ClusterError, StepError};
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
+use crate::names::{GroupRoles, TenantNames};
+use crate::server::DatabaseServer;
 use crate::sqlstate;
 use futures_util::future::try_join;
 use secrecy::SecretString;

@@ -3,11 +3,11 @@
 //! A worker opens its session, *then* asks whether its epoch is the newest, *then* acts. A successor raises the epoch
 //! first, and then ends the sessions it finds: so a session that it did not find belongs to a worker that will ask.
 use crate::cluster::pg::scram::{self, Verifier};
-use crate::database::DatabaseServer;
 use crate::error::{StepError, StoreError};
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
 use crate::operation::{OperationId, Writer};
 use crate::saga::Run;
+use crate::server::DatabaseServer;
 use crate::store::journal::{Journal, Record};
 use crate::store::registry::{RegistryWriter, ServerRegistry};
 use crate::store::tokens::TokenStore;

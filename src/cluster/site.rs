@@ -1,8 +1,9 @@
 use super::{Door, Fresh, Hold, Kept, Opening, Workshop};
 use crate::cluster::pg::session;
-use crate::database::{DatabaseServer, TenantNames};
 use crate::error::StepError;
+use crate::names::TenantNames;
 use crate::saga::Run;
+use crate::server::DatabaseServer;
 use crate::tenant::TenantId;
 use secrecy::SecretString;
 use sqlx::PgConnection;

@@ -1,5 +1,5 @@
 use super::{Failure, StoreError};
-use crate::database::{DatabaseKind, Driver};
+use crate::directory::{DatabaseKind, Driver};
 use crate::operation::OperationId;
 use crate::tenant::TenantStatus;
 use std::time::Duration;
@@ -84,7 +84,7 @@ pub enum ChangeError {
         /// Which part of it.
         field: &'static str,
         /// The rule.
-        source: crate::ident::InvalidName,
+        source: crate::names::InvalidName,
     },
     /// It began and failed.
     #[error(transparent)]

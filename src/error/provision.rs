@@ -1,5 +1,5 @@
 use super::{Failure, StoreError};
-use crate::ident::{Domain, InvalidName, ServerName, Slug};
+use crate::names::{Domain, InvalidName, ServerName, Slug};
 use crate::operation::OperationId;
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 use super::{ClusterError, Failure, StoreError};
-use crate::ident::{DatabaseName, InvalidName, ServerName};
+use crate::names::{DatabaseName, InvalidName, ServerName};
 use crate::operation::OperationId;
 use crate::tenant::TenantId;
 

@@ -1,6 +1,6 @@
 use super::{StoreError, VaultError};
-use crate::database::Driver;
-use crate::ident::{InvalidName, ServerName};
+use crate::directory::Driver;
+use crate::names::{InvalidName, ServerName};
 use crate::tenant::Tenant;
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 use super::{Failure, StoreError};
-use crate::ident::{InvalidName, ServerName};
+use crate::names::{InvalidName, ServerName};
 use crate::operation::OperationId;
 
 /// Why a server is not set up, drained or removed.

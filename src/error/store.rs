@@ -1,5 +1,5 @@
 use super::{BoxError, Cause};
-use crate::ident::{DatabaseName, Domain, ServerName, Slug};
+use crate::names::{DatabaseName, Domain, ServerName, Slug};
 use crate::sqlstate;
 use serde::{Deserialize, Serialize};
 use std::{error::Error as StdError, fmt};

@@ -1,8 +1,8 @@
 use super::{Operations, Tenantry, Tokens};
 use crate::cluster::Workshop;
-use crate::database::{AppAccess, ConnectionSettings};
+use crate::directory::{AppAccess, ConnectionSettings};
 use crate::error::{BuildError, KeyError, VaultError};
-use crate::ident::ServerName;
+use crate::names::ServerName;
 use crate::operations::lifecycle::Lifecycle;
 use crate::operations::migrate::Migration;
 use crate::operations::provision::{Provisioner, Recipe, connection_limit};

@@ -1,6 +1,6 @@
 use crate::cluster::Workshop;
 use crate::error::{ChangeError, StoreError};
-use crate::ident::Email;
+use crate::names::Email;
 use crate::operations::provision::link;
 use crate::store::tokens::{IssuedToken, LinkId, NewToken, SetupLink, Token, TokenEvent, TokenPurpose};
 use crate::tenant::{TenantId, TenantRef, TenantStatus};

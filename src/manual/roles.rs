@@ -42,7 +42,7 @@
 //! ALTER and DROP of anything, temp tables (unless [`Builder::temp_tables`](crate::Builder::temp_tables)), TRUNCATE,
 //! becoming the owner or the admin role, files and programs of the server, ending the provisioner's sessions, and CONNECT
 //! to the landlord, the maintenance database and other tenants' databases. With
-//! [`AppAccess::Owner`](crate::database::AppAccess) it may run DDL in its database, and still not drop, rename, alter or
+//! [`AppAccess::Owner`](crate::directory::AppAccess) it may run DDL in its database, and still not drop, rename, alter or
 //! open the database itself.
 //!
 //! # What cannot be prevented

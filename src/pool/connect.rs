@@ -1,5 +1,6 @@
 //! From a directory entry to connection options: setters, never a URL.
-use crate::database::{ConnectionSettings, TenantDatabase, TlsMode};
+use crate::directory::{ConnectionSettings, TenantDatabase};
+use crate::server::TlsMode;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};

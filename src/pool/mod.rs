@@ -136,7 +136,7 @@ impl TenantPool {
         }
     }
     /// For reads that may lag: on the tenant's replica (a physical standby, see
-    /// [`TenantDatabase::replica_of`](crate::database::TenantDatabase::replica_of)) if it has one, else on its primary.
+    /// [`TenantDatabase::replica_of`](crate::directory::TenantDatabase::replica_of)) if it has one, else on its primary.
     ///
     /// Which one it is may change from one connection to the next: where the replica lets nobody in within half a second, is
     /// full, or does not know a new login yet, the connection comes from the primary, and for the next second most others do

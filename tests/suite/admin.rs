@@ -4,7 +4,7 @@ use sqlx::{ConnectOptions, Executor};
 use std::sync::Arc;
 use tenantry::admin::{AdminError, AdminStore, PasswordPolicy, PgAdminStore};
 use tenantry::error::StepError;
-use tenantry::ident::{Email, RoleName};
+use tenantry::names::{Email, RoleName};
 use tenantry::sqlx;
 use tenantry::testing::{TestServer, conformance};
 

@@ -2,7 +2,7 @@
 use crate::auditor::{self, code};
 use crate::provision::migrated;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
-use tenantry::database::AppAccess;
+use tenantry::directory::AppAccess;
 use tenantry::testing::Harness;
 use tenantry::{Tenantry, sqlx};
 

@@ -112,7 +112,7 @@ async fn changes_by_hand_are_told_and_a_lost_connection_is_no_silence() {
 async fn a_name_that_is_nobodys_is_asked_for_once_and_a_new_tenant_is_seen_at_once() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-    use tenantry::database::TenantDatabase;
+    use tenantry::directory::TenantDatabase;
     use tenantry::error::StoreError;
     use tenantry::registry::PgTenantRegistry;
     use tenantry::resolver::PooledResolver;

@@ -4,7 +4,7 @@ use crate::obstacles::{impatient, recovered, told};
 use crate::provision::migrated;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use std::time::Duration;
-use tenantry::database::{DatabaseKind, Driver, TenantDatabase};
+use tenantry::directory::{DatabaseKind, Driver, TenantDatabase};
 use tenantry::error::{After, ChangeError};
 use tenantry::operation::{OperationId, Writer};
 use tenantry::registry::{RegistryWriter, TenantRegistryExt};
@@ -116,7 +116,7 @@ async fn suspend_archive_and_purge_refuse_a_tenant_whose_database_was_not_made_h
         assert_eq!(status(&tenantry, slug).await, TenantStatus::Active, "nothing was changed");
         // What the error says to do.
         let mut gone = tenantry.registry().primary(id).await.unwrap().unwrap();
-        gone.status = tenantry::database::DatabaseStatus::Dropped;
+        gone.status = tenantry::directory::DatabaseStatus::Dropped;
         tenantry.registry_writer().put_database(Some(gone.generation), &gone, None).await.unwrap();
         tenantry.purge(slug).force().await.unwrap();
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The rooms of `src`, lowest floor first. A new folder is added here, on the lowest floor that is above everything it
 /// imports. A folder is listed as a whole, or by its subfolders.
 const FLOORS: [&[&str]; 11] = [
-    &["database", "error", "ident", "operation", "placement", "rt", "secret", "sql", "sqlstate", "tenant"],
+    &["directory", "error", "names", "operation", "placement", "rt", "secret", "server", "sql", "sqlstate", "tenant"],
     &["store/schema"],
     &["store/admin", "store/journal", "store/nodes", "store/registry", "store/tokens", "store/vault"],
     &["saga"],
@@ -231,7 +231,7 @@ mod tests {
             assert_eq!(seen("cluster/lock", text), expected, "{text}");
         }
         assert!(seen("store/vault/mod", "use crate::TenantPool;").contains("imports pool from above"));
-        assert!(seen("ident", "use super::cluster::Session;").contains("imports cluster from above"));
+        assert!(seen("names/mod", "use super::cluster::Session;").contains("imports cluster from above"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use sqlx::{ConnectOptions, Executor};
 use std::sync::Arc;
 use std::time::Duration;
-use tenantry::database::AppAccess;
+use tenantry::directory::AppAccess;
 use tenantry::error::{After, ChangeError, Failure, ProvisionError, StepError, StoreError, VaultError};
 use tenantry::journal::{Journal, PgJournal};
 use tenantry::lifecycle::{Lifecycle, Verb};

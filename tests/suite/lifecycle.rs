@@ -158,7 +158,7 @@ async fn what_is_under_way_or_known_is_told_by_its_operation() {
     }
     let journal = Arc::new(PgJournal::new(harness.landlord().clone()));
     let engine = Engine::new(journal, vec![], Settings::default(), tokio_util::sync::CancellationToken::new());
-    let pieces = Lifecycle::new(tenantry.workshop(), engine, tenantry::database::AppAccess::App);
+    let pieces = Lifecycle::new(tenantry.workshop(), engine, tenantry::directory::AppAccess::App);
     let key = || Some(String::from("form-9"));
 
     let suspended = pieces.apply(Verb::Suspend, "acme".into(), &Observer::none()).await.unwrap();

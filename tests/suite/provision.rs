@@ -6,7 +6,7 @@ use sqlx::{ConnectOptions, Executor};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tenantry::error::{After, ClusterError, ProvisionError};
-use tenantry::ident::InvalidName;
+use tenantry::names::InvalidName;
 use tenantry::testing::Harness;
 use tenantry::{Builder, Tenantry, sqlx};
 
@@ -32,7 +32,7 @@ async fn a_name_becomes_a_working_database() {
         sqlx::query_as("SELECT session_user::text, current_user::text").fetch_one(&db).await.unwrap();
     assert!(who.0.ends_with("_v1") && who.1.ends_with("_app"), "{who:?}");
     assert_eq!(tenantry.resolve(made.tenant.id()).await.unwrap().tenant(), &made.tenant);
-    let domain: tenantry::ident::Domain = "acme.example".parse().unwrap();
+    let domain: tenantry::names::Domain = "acme.example".parse().unwrap();
     assert_eq!(tenantry.resolve(&domain).await.unwrap().tenant().name(), "Acme Ltd");
 
     let link = made.link.expect("a link for the admin");

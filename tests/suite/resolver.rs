@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
-use tenantry::database::{DatabaseKind, Driver, Generation};
+use tenantry::directory::{DatabaseKind, Driver, Generation};
 use tenantry::error::{ResolveError, StoreError, VaultError};
 use tenantry::pool::AcquireError;
 use tenantry::resolver::PooledResolver;

@@ -1,8 +1,8 @@
 //! TLS to tenant servers, with an authority of our own making.
 use crate::provision::migrated;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tenantry::database::TlsMode;
 use tenantry::error::SetUpError;
+use tenantry::server::TlsMode;
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{Tenantry, sqlx};
 

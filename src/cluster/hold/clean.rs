@@ -4,9 +4,9 @@
 use super::Hold;
 use crate::cluster::pg::dependents::{self, Place};
 use crate::cluster::pg::{catalog, ddl, end, holders, membership, session};
-use crate::database::TenantNames;
 use crate::error::{ClusterError, StepError};
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::TenantNames;
+use crate::names::{DatabaseName, RoleName};
 use crate::sqlstate;
 use sqlx::PgConnection;
 

@@ -1,9 +1,9 @@
 //! The connection limits of logins, on a worker's session.
 use super::Hold;
 use crate::cluster::pg::limits;
-use crate::database::LoginSessions;
 use crate::error::StepError;
-use crate::ident::RoleName;
+use crate::names::RoleName;
+use crate::server::LoginSessions;
 
 /// How many of some logins were altered, and how many could not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use super::Hold;
 use crate::cluster::pg::refuse::Refused;
 use crate::cluster::pg::remaining::{self, Tenant};
 use crate::cluster::pg::{end, ensure, readback, refuse};
-use crate::database::TenantNames;
 use crate::error::{ClusterError, StepError};
-use crate::ident::RoleName;
+use crate::names::RoleName;
+use crate::names::TenantNames;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Dropping what a tenant has on its server.
 use super::{Hold, LAST_MOMENT, SETTLING, Standby};
 use crate::cluster::pg::{catalog, ddl, dependents, end, ensure, readback, refuse, session};
-use crate::database::{GroupRoles, TenantNames};
 use crate::error::{ClusterError, StepError};
-use crate::ident::RoleName;
+use crate::names::RoleName;
+use crate::names::{GroupRoles, TenantNames};
 use crate::sqlstate;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};

@@ -1,7 +1,7 @@
 //! What is there. Static statements, on sessions whose search path is `pg_catalog`.
 use super::ddl;
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
 use sqlx::{Executor, FromRow, PgConnection};
 
 /// A database as the catalog has it.

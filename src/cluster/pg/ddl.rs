@@ -3,8 +3,9 @@
 //! The blocks are those of the crate's page on rights. A block in BEGIN … COMMIT is one call of the simple protocol: it
 //! happens as a whole or not at all. What cannot stand in a transaction, or may fail by design, stands alone.
 use super::scram::Verifier;
-use crate::database::{AppAccess, GroupRoles, TenantNames};
-use crate::ident::{DatabaseName, RoleName, ServerName};
+use crate::directory::AppAccess;
+use crate::names::{DatabaseName, RoleName, ServerName};
+use crate::names::{GroupRoles, TenantNames};
 pub(crate) use crate::sql::Ddl;
 use crate::sql::{id, literal};
 use sqlx::{AssertSqlSafe, PgConnection};

@@ -1,9 +1,9 @@
 //! What keeps a role from being dropped in other databases than its tenant's own: large objects that its login made where
 //! PUBLIC may connect, and grants that a neighbour gave it to be in its way. `pg_shdepend` names the databases.
 use super::ddl;
-use crate::database::DatabaseServer;
 use crate::error::ClusterError;
-use crate::ident::RoleName;
+use crate::names::RoleName;
+use crate::server::DatabaseServer;
 use crate::sqlstate;
 use sqlx::{FromRow, PgConnection};
 

@@ -1,7 +1,7 @@
 //! Ending sessions: all are signalled at once, then looked for until they are gone.
 use crate::cluster::pg::ddl;
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
 use crate::sqlstate;
 use sqlx::PgConnection;
 use std::time::Duration;

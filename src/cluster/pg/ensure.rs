@@ -1,9 +1,9 @@
 //! "Ensure present" and "ensure absent": look, then do what is missing. Each may be repeated from any half-done state.
 use super::ownership::Ownership;
 use super::{catalog, ddl, end, holders, refuse, retry};
-use crate::database::{GroupRoles, TenantNames};
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
+use crate::names::{GroupRoles, TenantNames};
 use crate::sqlstate;
 use sqlx::PgConnection;
 use std::time::Duration;

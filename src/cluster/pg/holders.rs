@@ -2,9 +2,9 @@
 //! tenant of the server can do that to any database: `ALTER ROLE CURRENT_USER IN DATABASE <other> SET …` in an open
 //! transaction.
 use super::ddl;
-use crate::database::DatabaseServer;
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
+use crate::server::DatabaseServer;
 use crate::sqlstate;
 use sqlx::{FromRow, PgConnection};
 

@@ -3,9 +3,9 @@
 //! Used by `LockedSession` (`worker::Hold`) on the provisioner's session. Only what differs is altered, and LOGIN or
 //! NOLOGIN is never touched, so a suspended tenant stays suspended.
 use super::ddl;
-use crate::database::LoginSessions;
 use crate::error::ClusterError;
-use crate::ident::RoleName;
+use crate::names::RoleName;
+use crate::server::LoginSessions;
 use crate::sqlstate;
 use sqlx::PgConnection;
 

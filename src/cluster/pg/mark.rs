@@ -2,7 +2,7 @@
 //! a relocation reads all three before it believes an address.
 use super::ddl;
 use crate::error::ClusterError;
-use crate::ident::ServerName;
+use crate::names::ServerName;
 use crate::sqlstate;
 use sqlx::PgConnection;
 use uuid::Uuid;

@@ -7,7 +7,7 @@
 //! a worker goes on, and recovery leaves the membership in place.
 use super::{ddl, retry};
 use crate::error::ClusterError;
-use crate::ident::RoleName;
+use crate::names::RoleName;
 use crate::sqlstate;
 use sqlx::PgConnection;
 use std::time::Duration;

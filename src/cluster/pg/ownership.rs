@@ -1,5 +1,5 @@
 //! What makes an object on a server one of this installation.
-use crate::ident::RoleName;
+use crate::names::RoleName;
 
 /// What every marker begins with, of whichever installation.
 pub(crate) const MARK: &str = "tenantry ";

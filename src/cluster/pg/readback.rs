@@ -1,9 +1,10 @@
 //! Reads back who can enter a tenant's database, after the tenant was shut out. What this finds decides, never what the
 //! statements before it answered.
 use super::catalog;
-use crate::database::{DatabaseServer, TenantNames};
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::TenantNames;
+use crate::names::{DatabaseName, RoleName};
+use crate::server::DatabaseServer;
 use sqlx::{FromRow, PgConnection};
 
 /// The roles that may enter although the tenant is shut out.

@@ -6,9 +6,9 @@
 use super::ownership::Ownership;
 use super::retry::{contended, tried};
 use super::{catalog, ddl, end, membership};
-use crate::database::GroupRoles;
 use crate::error::ClusterError;
-use crate::ident::RoleName;
+use crate::names::GroupRoles;
+use crate::names::RoleName;
 use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};

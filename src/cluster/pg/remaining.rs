@@ -1,8 +1,8 @@
 //! The sessions of a tenant that is shut out: this module signals them and counts them until none is left.
 use super::end;
-use crate::database::DatabaseServer;
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
+use crate::server::DatabaseServer;
 use sqlx::{FromRow, PgConnection};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};

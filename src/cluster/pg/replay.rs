@@ -1,6 +1,6 @@
 //! A physical standby: what was done on the primary holds there as soon as it is replayed.
 use crate::error::ClusterError;
-use crate::ident::RoleName;
+use crate::names::RoleName;
 use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};

@@ -3,8 +3,8 @@ use super::ddl::{self, Ddl};
 use super::ownership::MARK;
 use super::scram::Verifier;
 use super::setup::CLUSTER;
-use crate::database::ServerNames;
-use crate::ident::RoleName;
+use crate::names::RoleName;
+use crate::server::ServerNames;
 
 /// The host's own database, which may be on the same cluster.
 pub(crate) struct Landlord {

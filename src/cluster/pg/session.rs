@@ -1,8 +1,8 @@
 //! One dedicated connection: never from a pool, never silently made again.
-use crate::database::{DatabaseServer, TlsMode};
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
 use crate::rt;
+use crate::server::{DatabaseServer, TlsMode};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgConnection};

@@ -2,9 +2,9 @@
 use super::ownership::MARK;
 use super::scram::Verifier;
 use super::{catalog, ddl};
-use crate::database::ServerNames;
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
+use crate::server::ServerNames;
 use crate::sqlstate;
 use sqlx::{FromRow, PgConnection};
 

@@ -1,7 +1,7 @@
 //! Every step may be repeated, and from every half-done state there is a way to nothing.
 use super::{Step, Tenant, ask, sql};
 use crate::cluster::pg::tests::{By, Installation, Outcome};
-use crate::database::AppAccess;
+use crate::directory::AppAccess;
 use secrecy::SecretString;
 
 #[tokio::test]

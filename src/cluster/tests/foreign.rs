@@ -1,7 +1,7 @@
 //! Objects of somebody else under a name of ours: reported, never touched.
 use super::{Step, Tenant, ask, sql};
 use crate::cluster::pg::tests::{By, Installation, Outcome};
-use crate::database::AppAccess;
+use crate::directory::AppAccess;
 use crate::error::ClusterError;
 
 fn is_foreign(error: Box<dyn std::error::Error>) -> bool {

@@ -3,8 +3,9 @@ use super::Hold;
 use super::hold::{close_ledger, set_defaults};
 use crate::cluster::pg::session::{Purpose, Target, close};
 use crate::cluster::pg::tests::{Installation, Outcome, ask, code, sql};
-use crate::database::{AppAccess, TenantNames};
-use crate::ident::RoleName;
+use crate::directory::AppAccess;
+use crate::names::RoleName;
+use crate::names::TenantNames;
 use secrecy::SecretString;
 use sqlx::PgConnection;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ impl<'a> Tenant<'a> {
         let names = TenantNames::of(&it.database(name))?;
         Ok(Self {
             it,
-            login: names.login(crate::database::Generation(1))?,
+            login: names.login(crate::directory::Generation(1))?,
             names,
             access,
             temp_tables: false,
@@ -120,7 +121,7 @@ impl<'a> Tenant<'a> {
 
     /// A login of another generation.
     async fn rotated(&self, hold: &mut Hold, generation: i64) -> Outcome<RoleName> {
-        let login = self.names.login(crate::database::Generation(generation))?;
+        let login = self.names.login(crate::directory::Generation(generation))?;
         hold.ensure_login(&self.names, &login, self.access, 5, &self.password).await?;
         Ok(login)
     }

@@ -1,7 +1,8 @@
 //! Names that need quoting, through every block.
 use super::{Step, Tenant, sql};
 use crate::cluster::pg::tests::{By, Installation, Outcome};
-use crate::database::{AppAccess, Generation, TenantNames};
+use crate::directory::{AppAccess, Generation};
+use crate::names::TenantNames;
 
 /// Quotes, spaces, backslashes, dollars, percent signs, Unicode, keywords, upper case.
 const NAMES: [&str; 6] = ["it's", "say \"hi\"; --", "back\\slash $1 %s :x", "Größe ½ 租户", "SELECT", "_*?|&<>"];

@@ -2,7 +2,7 @@
 use super::{Tenant, ask, sql};
 use crate::cluster::pg::ddl;
 use crate::cluster::pg::tests::{By, Installation, Outcome};
-use crate::database::AppAccess;
+use crate::directory::AppAccess;
 use crate::testing::TestServer;
 use crate::testing::server::NoServer;
 

@@ -2,7 +2,7 @@
 use super::{Tenant, ask, refusal, sql};
 use crate::cluster::pg::setup;
 use crate::cluster::pg::tests::{By, Installation, Outcome, code};
-use crate::database::AppAccess;
+use crate::directory::AppAccess;
 use crate::testing::TestServer;
 use sqlx::ConnectOptions;
 

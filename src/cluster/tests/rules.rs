@@ -2,7 +2,7 @@
 use super::{Step, Tenant, ask, refusal, sql};
 use crate::cluster::pg::ensure;
 use crate::cluster::pg::tests::{By, Installation, Outcome};
-use crate::database::AppAccess;
+use crate::directory::AppAccess;
 
 /// Rule 1: the admin role owns the database. Else the application could drop it, rename it, forge our comment on it,
 /// set everybody's search path and let everybody in.

@@ -1,6 +1,6 @@
 //! What keeps a suspension, an archive or a purge from beginning: a database that no operation can close.
 use crate::cluster::Workshop;
-use crate::database::{DatabaseKind, DatabaseStatus, Driver, TenantDatabase};
+use crate::directory::{DatabaseKind, DatabaseStatus, Driver, TenantDatabase};
 use crate::error::ChangeError;
 use crate::store::registry::Placement;
 use crate::tenant::TenantId;

@@ -1,7 +1,7 @@
 //! Suspend, activate, archive, restore, purge: sagas of the `fence` lane over the same "ensure absent" statements as the undo of a
 //! provisioning. Each begins with the fence on the server, so that it holds on nodes that know nothing of it.
 use crate::cluster::{Workshop, ended};
-use crate::database::AppAccess;
+use crate::directory::AppAccess;
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::saga::{AnySaga, Engine, Observer, Outcome};

@@ -3,7 +3,7 @@ use super::server::{Admit, Close, EndSessions, Open, Refuse, Remove, Standbys, V
 use super::steps::{Abandon, Become, Check, Forget, Park, Release, Resume};
 use super::world::World;
 use crate::cluster::Workshop;
-use crate::database::AppAccess;
+use crate::directory::AppAccess;
 use crate::error::StepError;
 use crate::saga::{Action, Run, Saga};
 use crate::tenant::TenantStatus::*;

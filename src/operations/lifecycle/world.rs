@@ -1,8 +1,9 @@
 use crate::cluster::pg::ddl;
 use crate::cluster::{Hold, Site, Workshop};
-use crate::database::{AppAccess, TenantNames, UserStatus};
+use crate::directory::{AppAccess, UserStatus};
 use crate::error::StepError;
-use crate::ident::RoleName;
+use crate::names::RoleName;
+use crate::names::TenantNames;
 use crate::operation::OperationStatus;
 use crate::saga::Run;
 use crate::store::journal;

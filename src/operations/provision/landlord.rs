@@ -1,12 +1,14 @@
 //! The steps that write to the landlord.
 use super::world::World;
 use crate::cluster;
-use crate::database::{DatabaseUser, Generation, ServerStatus, TenantNames};
+use crate::directory::{DatabaseUser, Generation};
 use crate::error::{ProvisionError, StepError, StoreError, Taken};
-use crate::ident::DatabaseName;
+use crate::names::DatabaseName;
+use crate::names::TenantNames;
 use crate::placement::{Candidate, Newcomer};
 use crate::saga::{Action, Run};
 use crate::secret::CredentialId;
+use crate::server::ServerStatus;
 use crate::store::registry::{Placement, ServerLoad, TenantRegistryExt};
 use crate::tenant::TenantStatus;
 use async_trait::async_trait;

@@ -1,8 +1,8 @@
 //! From a name to a working database: one saga.
 use crate::cluster::Workshop;
-use crate::database::{AppAccess, ConnectionSettings};
+use crate::directory::{AppAccess, ConnectionSettings};
 use crate::error::{After, Failure, ProvisionError, StoreError, Taken};
-use crate::ident::ServerName;
+use crate::names::ServerName;
 use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::operations::step::AnyStep;
 use crate::placement::{Candidate, Newcomer, least_loaded};

@@ -1,5 +1,5 @@
 use crate::error::ProvisionError;
-use crate::ident::{Domain, Email, InvalidName, ServerName, Slug};
+use crate::names::{Domain, Email, InvalidName, ServerName, Slug};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

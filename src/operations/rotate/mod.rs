@@ -7,7 +7,7 @@
 //! Nobody has to tell that his node has gone over: the server knows. As long as the old login has sessions, it stays good,
 //! until the grace is over; whoever comes later with it is refused with 28000, and fetches the new one.
 use crate::cluster::{Workshop, ended};
-use crate::database::{AppAccess, Generation};
+use crate::directory::{AppAccess, Generation};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::saga::{AnySaga, Engine, Observer, Outcome};

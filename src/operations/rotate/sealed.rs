@@ -1,8 +1,8 @@
 //! Which login a rotation replaces, and by which one.
 use crate::cluster::{Place, Workshop};
-use crate::database::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
+use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{ChangeError, StepError};
-use crate::ident::RoleName;
+use crate::names::RoleName;
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use futures_util::future::try_join3;
 use serde::{Deserialize, Serialize};

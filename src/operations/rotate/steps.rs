@@ -1,7 +1,7 @@
 use super::sealed::{SEAL, Sealed, next};
 use super::world::World;
 use crate::cluster::{Fresh, Kept, Place, Retired as Shut, Workshop, ahead, verified};
-use crate::database::{DatabaseUser, TenantDatabase, UserStatus};
+use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
 use crate::error::{StepError, chain};
 use crate::saga::{Action, Run};
 use crate::secret::CredentialId;

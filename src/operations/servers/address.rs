@@ -1,5 +1,5 @@
-use crate::database::{DatabaseServer, ServerStatus, TlsMode};
 use crate::error::SetUpError;
+use crate::server::{DatabaseServer, ServerStatus, TlsMode};
 use serde::{Deserialize, Serialize};
 
 /// Where a server is and how it is reached: what a relocation changes of its row.

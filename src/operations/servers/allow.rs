@@ -1,7 +1,7 @@
 //! Roles that may enter the databases of suspended tenants.
 use super::Servers;
 use crate::error::SetUpError;
-use crate::ident::RoleName;
+use crate::names::RoleName;
 
 impl Servers {
     /// Lets a role of the host's own (a support login, a monitoring agent) connect to the databases of suspended and

@@ -2,12 +2,12 @@
 use crate::cluster::pg::ownership::MARK;
 use crate::cluster::pg::session::{Purpose, Target};
 use crate::cluster::{Workshop, application_name};
-use crate::database::DatabaseServer;
 use crate::error::StepError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
 use crate::rt;
 use crate::saga::Run;
 use crate::secret::CredentialId;
+use crate::server::DatabaseServer;
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection, PgPool};

@@ -4,10 +4,11 @@
 //! lets one tenant take every connection of its server, and then it cannot be suspended.
 use super::Servers;
 use crate::cluster::Workshop;
-use crate::database::{DatabaseServer, DatabaseUser, LoginSessions, ServerStatus, UserStatus};
+use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::{StepError, StoreError};
-use crate::ident::{RoleName, ServerName};
+use crate::names::{RoleName, ServerName};
 use crate::pool::budget::refusal::CountSessions;
+use crate::server::{DatabaseServer, LoginSessions, ServerStatus};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};

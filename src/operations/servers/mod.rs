@@ -1,11 +1,11 @@
 //! The PostgreSQL servers that tenants live on: set up, listed, drained, removed.
 use crate::cluster::Workshop;
-use crate::database::{DatabaseServer, ServerNames, TlsMode};
 use crate::error::{SetUpError, StoreError};
-use crate::ident::ServerName;
+use crate::names::ServerName;
 use crate::operation::{OperationId, Writer};
 use crate::saga::{AnySaga, Engine};
 use crate::secret::CredentialId;
+use crate::server::{DatabaseServer, ServerNames, TlsMode};
 use crate::store::registry::ServerLoad;
 use futures_core::future::BoxFuture;
 use serde::Serialize;
@@ -50,7 +50,7 @@ impl From<ServerLoad> for Server {
     fn from(load: ServerLoad) -> Self {
         let ServerLoad { server, tenants, .. } = load;
         Self {
-            ready: server.status == crate::database::ServerStatus::Ready,
+            ready: server.status == crate::server::ServerStatus::Ready,
             name: server.name,
             host: server.host,
             port: server.port,

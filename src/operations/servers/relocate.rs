@@ -13,11 +13,11 @@
 //! after it, recovery finds the address changed, examines it once more and resumes the parked change.
 use super::address::Address;
 use super::{Server, Servers, server_name};
-use crate::database::TlsMode;
 use crate::error::{After, RelocateError, SetUpError, StoreError};
-use crate::ident::ServerName;
+use crate::names::ServerName;
 use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::saga::{AnySaga, Engine, Observer, Outcome, Saga};
+use crate::server::TlsMode;
 use crate::store::journal::{Begun, Intent, Record};
 use crate::store::registry::ServerLoad;
 use futures_core::future::BoxFuture;
@@ -153,7 +153,7 @@ impl Relocate {
             _ => StoreError::conflict("the server's name was not read").into(),
         })?;
         let row = self.servers.load(&server).await?.server;
-        if row.status != crate::database::ServerStatus::Ready {
+        if row.status != crate::server::ServerStatus::Ready {
             return Err(RelocateError::NotReady { server });
         }
         let default = if row.host == self.host { row.tls } else { TlsMode::default_for(&self.host) };

@@ -1,9 +1,9 @@
 //! The saga of a server's set-up.
 use super::context::{Work, World};
 use super::steps::SetUpStep;
-use crate::database::DatabaseServer;
 use crate::error::StepError;
 use crate::saga::{Action, Run, Saga};
+use crate::server::DatabaseServer;
 use sqlx::postgres::PgConnectOptions;
 
 /// The stored name of the saga.

@@ -2,10 +2,10 @@
 use super::address::check_stored;
 use super::context::{World, marker};
 use crate::cluster::pg::{catalog, mark, scram, setup};
-use crate::database::ServerStatus;
 use crate::error::{ClusterError, StepError};
-use crate::ident::RoleName;
+use crate::names::RoleName;
 use crate::saga::{Action, Run};
+use crate::server::ServerStatus;
 use async_trait::async_trait;
 use serde_json::Value;
 

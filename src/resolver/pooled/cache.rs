@@ -3,9 +3,10 @@
 //! Each cold path takes a ticket before it reads anything. By tickets a slow read never replaces a newer one, and what
 //! was read before an invalidation does not count as fresh.
 use super::names::{Names, Used};
-use crate::database::{DatabaseServer, TenantDatabase};
-use crate::ident::ServerName;
+use crate::directory::TenantDatabase;
+use crate::names::ServerName;
 use crate::pool::TenantPool;
+use crate::server::DatabaseServer;
 use crate::tenant::{TenantId, TenantRef};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -280,7 +281,7 @@ mod tests {
         let (mut cache, now) = (cache(9), Instant::now());
         let (pool, entry) = found("acme", "a");
         let mut rotated = entry.clone();
-        rotated.primary.generation = crate::database::Generation(2);
+        rotated.primary.generation = crate::directory::Generation(2);
         let (slow, quick) = (cache.ticket(now), cache.ticket(now));
         let new = TenantPool::from_pool(pool.tenant().clone(), PgPool::connect_lazy("postgres://new").unwrap());
         cache.keep(&slug("acme"), new, rotated.clone(), quick);

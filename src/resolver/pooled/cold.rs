@@ -2,9 +2,9 @@
 use super::cache::{Entries, Ticket};
 use super::{PooledResolver, Shared};
 use crate::cluster::pg::ddl;
-use crate::database::{DatabaseKind, Driver, TenantDatabase};
+use crate::directory::{DatabaseKind, Driver, TenantDatabase};
 use crate::error::{ResolveError, VaultError};
-use crate::ident::{Domain, Slug};
+use crate::names::{Domain, Slug};
 use crate::pool::budget::Member;
 use crate::pool::{Budgeted, Renewal, Replica};
 use crate::pool::{TenantPool, connect};

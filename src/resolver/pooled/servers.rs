@@ -2,9 +2,10 @@
 //! tenants that nobody resolves at this moment.
 use super::cache::{Cache, Entries, Ticket};
 use super::{PooledResolver, Shared, TenantPool};
-use crate::database::{DatabaseServer, TenantDatabase};
+use crate::directory::TenantDatabase;
 use crate::error::ResolveError;
-use crate::ident::ServerName;
+use crate::names::ServerName;
+use crate::server::DatabaseServer;
 use crate::tenant::Tenant;
 use std::time::Instant;
 

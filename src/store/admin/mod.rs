@@ -1,6 +1,6 @@
 //! Who may log in to a tenant: its users, and above all its first admin.
 use crate::error::StepError;
-use crate::ident::{Email, RoleName};
+use crate::names::{Email, RoleName};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use sqlx::PgConnection;

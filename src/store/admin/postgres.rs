@@ -1,5 +1,5 @@
 use super::{AdminError, AdminStore, PasswordPolicy, password};
-use crate::ident::{Email, RoleName};
+use crate::names::{Email, RoleName};
 use crate::sql::{Ddl, id};
 use async_trait::async_trait;
 use secrecy::SecretString;

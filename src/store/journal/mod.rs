@@ -1,6 +1,6 @@
 //! The journal: what each operation intended, did and undid. The saga engine writes it; any node can continue from it.
 use crate::error::{After, BoxError, Failure, StoreError, Taken};
-use crate::ident::RoleName;
+use crate::names::RoleName;
 use crate::operation::{Lane, OperationEvent, OperationId, OperationState, OperationStatus, Subject, Writer};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

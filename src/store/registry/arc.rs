@@ -1,9 +1,9 @@
 //! A shared [`ServerRegistry`] is one too.
 use super::{Placement, ServerLoad, ServerRegistry};
-use crate::database::DatabaseServer;
 use crate::error::StoreError;
-use crate::ident::ServerName;
+use crate::names::ServerName;
 use crate::operation::{OperationId, Writer};
+use crate::server::DatabaseServer;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
 use std::sync::Arc;

@@ -1,11 +1,10 @@
 //! The same promises in one map under one lock: for tests of what stands above a registry.
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry, rules};
-use crate::database::{
-    DatabaseKind, DatabaseServer, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus,
-};
+use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{StoreError, Taken};
-use crate::ident::{Domain, RoleName, ServerName};
+use crate::names::{Domain, RoleName, ServerName};
 use crate::operation::{OperationId, Writer};
+use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};

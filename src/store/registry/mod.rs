@@ -1,8 +1,9 @@
 //! Who the tenants are and where their databases are: reading (any landlord) and writing (ours, or a host's own).
-use crate::database::{DatabaseServer, DatabaseUser, Generation, TenantDatabase, UserStatus};
+use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
-use crate::ident::{DatabaseName, Domain, ServerName};
+use crate::names::{DatabaseName, Domain, ServerName};
 use crate::operation::{OperationId, Writer};
+use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use futures_core::{future::BoxFuture, stream::BoxStream};
@@ -52,7 +53,7 @@ pub trait TenantRegistryExt: TenantRegistry {
     fn primary(&self, tenant: TenantId) -> BoxFuture<'_, Result<Option<TenantDatabase>, StoreError>> {
         Box::pin(async move {
             let entries = self.databases(tenant).await?;
-            Ok(entries.into_iter().find(|e| e.kind == crate::database::DatabaseKind::Primary))
+            Ok(entries.into_iter().find(|e| e.kind == crate::directory::DatabaseKind::Primary))
         })
     }
     /// Every tenant, by pages of 500: a tenant that is made while the stream runs may be missed or seen.

@@ -1,10 +1,9 @@
 //! What may be written, decided without a store: the same for every implementation of ours.
 use super::{Placement, ServerLoad};
-use crate::database::{
-    DatabaseKind, DatabaseServer, DatabaseStatus, DatabaseUser, Generation, ServerStatus, TenantDatabase, UserStatus,
-};
+use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
-use crate::ident::ServerName;
+use crate::names::ServerName;
+use crate::server::{DatabaseServer, ServerStatus};
 use crate::tenant::{Tenant, TenantStatus};
 
 pub(super) fn creation(tenant: &Tenant) -> Result<(), StoreError> {

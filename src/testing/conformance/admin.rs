@@ -1,5 +1,5 @@
 use super::answer::kept;
-use crate::ident::Email;
+use crate::names::Email;
 use crate::store::admin::{AdminError, AdminStore, PasswordError};
 use secrecy::SecretString;
 use sqlx::PgConnection;

@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Executor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
-use tenantry::database::ConnectionSettings;
+use tenantry::directory::ConnectionSettings;
 use tenantry::error::{After, ProvisionError, VaultError};
 use tenantry::journal::PgJournal;
 use tenantry::operation::{OperationId, OperationStatus, Writer};

@@ -3,7 +3,7 @@ use crate::landlord;
 use async_trait::async_trait;
 use sqlx::PgPool;
 use sqlx::types::Uuid;
-use tenantry::database::TenantDatabase;
+use tenantry::directory::TenantDatabase;
 use tenantry::error::StoreError;
 use tenantry::secret::CredentialId;
 use tenantry::tenant::TenantStatus;

@@ -69,7 +69,7 @@ async fn history_is_stamped() {
     let database = "t_acme".parse().unwrap();
     let login = "t_acme_v1".parse().unwrap();
     let credential = tenantry::secret::CredentialId::login(tenant.id(), &database, &login, 1);
-    let entry = tenantry::database::TenantDatabase::primary(tenant.id(), "db", 5432, database, login, credential);
+    let entry = tenantry::directory::TenantDatabase::primary(tenant.id(), "db", 5432, database, login, credential);
     registry.publish(TenantStatus::Provisioning, &entry, writer).await.unwrap();
     let way =
         [TenantStatus::Active, TenantStatus::Purging, TenantStatus::Deleted].map(|s| tenant.clone().with_status(s));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tenantry::database::{Generation, TenantDatabase};
+use tenantry::directory::{Generation, TenantDatabase};
 use tenantry::error::{StoreError, VaultError};
 use tenantry::resolver::{PooledResolver, PooledResolverBuilder};
 use tenantry::secret::CredentialId;

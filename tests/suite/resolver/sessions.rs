@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions, Executor};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
-use tenantry::database::Generation;
+use tenantry::directory::Generation;
 use tenantry::error::ResolveError;
 use tenantry::pool::AcquireError;
 use tenantry::resolver::{PooledResolver, PooledResolverBuilder};

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tenantry::database::TenantDatabase;
+use tenantry::directory::TenantDatabase;
 use tenantry::error::{ChangeError, RelocateError, StepError};
 use tenantry::migrate::MigrationState;
 use tenantry::operation::OperationStatus;

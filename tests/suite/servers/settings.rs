@@ -4,10 +4,10 @@ use crate::auditor::{self, code};
 use crate::provision::migrated;
 use serde_json::json;
 use sqlx::{ConnectOptions, Executor};
-use tenantry::database::{DatabaseServer, TlsMode};
 use tenantry::error::SetUpError;
-use tenantry::ident::ServerName;
+use tenantry::names::ServerName;
 use tenantry::registry::{PgTenantRegistry, ServerRegistry, TenantRegistryExt};
+use tenantry::server::{DatabaseServer, TlsMode};
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{Tenantry, sqlx};
 

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use std::sync::{Arc, Mutex};
 use tenantry::admin::{AdminError, AdminStore, PgAdminStore};
 use tenantry::error::VaultError;
-use tenantry::ident::{Email, RoleName};
+use tenantry::names::{Email, RoleName};
 use tenantry::operation::{OperationId, Writer};
 use tenantry::secret::{CredentialId, KeyId, Purpose};
 use tenantry::testing::Harness;

@@ -2,7 +2,7 @@
 use super::{By, Installation, Outcome, ask, code, sql};
 use crate::cluster::pg::{ddl, end, ensure, scram};
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
 use secrecy::SecretString;
 use sqlx::{ConnectOptions, PgConnection};
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! This floor against a real server: one server for the process, one installation of its own for each test.
 use super::session::{Purpose, Target};
 use super::{ownership::Ownership, scram, setup};
-use crate::database::{DatabaseServer, ServerNames};
 use crate::error::ClusterError;
-use crate::ident::{DatabaseName, RoleName};
+use crate::names::{DatabaseName, RoleName};
+use crate::server::{DatabaseServer, ServerNames};
 use crate::testing::TestServer;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;

@@ -1,6 +1,6 @@
 use super::rows;
 use super::write::{self, Statement, changed, fenced};
-use crate::database::{Generation, TenantDatabase};
+use crate::directory::{Generation, TenantDatabase};
 use crate::error::StoreError;
 use crate::operation::Writer;
 use crate::store::registry::rules;

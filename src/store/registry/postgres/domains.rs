@@ -1,6 +1,6 @@
 use super::write::{self, fenced};
 use crate::error::{StoreError, Taken};
-use crate::ident::Domain;
+use crate::names::Domain;
 use crate::operation::Writer;
 use crate::store::registry::rules;
 use crate::tenant::TenantId;

@@ -4,10 +4,11 @@
 //! statement look at one snapshot, so a statement first locks what its decision rests on and then changes it. Lock
 //! order everywhere: epoch, tenant, entry, user; epoch, server, place.
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry};
-use crate::database::{DatabaseServer, DatabaseUser, Generation, TenantDatabase, UserStatus};
+use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
-use crate::ident::{Domain, ServerName};
+use crate::names::{Domain, ServerName};
 use crate::operation::{OperationId, Writer};
+use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use sqlx::PgPool;

@@ -1,9 +1,9 @@
 use super::rows;
 use super::servers;
 use super::write::{self, fenced};
-use crate::database::DatabaseServer;
 use crate::error::{StoreError, Taken};
 use crate::operation::Writer;
+use crate::server::DatabaseServer;
 use crate::store::registry::{Placement, rules};
 use crate::tenant::TenantId;
 use sqlx::PgPool;

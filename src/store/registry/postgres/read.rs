@@ -1,6 +1,6 @@
 use super::rows;
 use crate::error::StoreError;
-use crate::ident::{Domain, Slug};
+use crate::names::{Domain, Slug};
 use crate::tenant::{Tenant, TenantId, TenantRef};
 use sqlx::PgPool;
 use uuid::Uuid;

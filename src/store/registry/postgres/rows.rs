@@ -1,6 +1,7 @@
 //! Rows as values. A stored word is parsed again: what does not parse is [`StoreError::Corrupt`].
-use crate::database::{DatabaseServer, DatabaseUser, Generation, ServerNames, TenantDatabase};
+use crate::directory::{DatabaseUser, Generation, TenantDatabase};
 use crate::error::StoreError;
+use crate::server::{DatabaseServer, ServerNames};
 use crate::store::registry::{Placement, ServerLoad};
 use crate::tenant::{Tenant, TenantId};
 use sqlx::postgres::PgRow;

@@ -1,9 +1,9 @@
 use super::rows;
 use super::write::{self, fenced};
-use crate::database::DatabaseServer;
 use crate::error::StoreError;
-use crate::ident::ServerName;
+use crate::names::ServerName;
 use crate::operation::Writer;
+use crate::server::DatabaseServer;
 use crate::store::registry::{ServerLoad, rules};
 use serde_json::{Value, json};
 use sqlx::PgPool;

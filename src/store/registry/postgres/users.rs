@@ -1,6 +1,6 @@
 use super::rows;
 use super::write::{self, Statement, changed, fenced};
-use crate::database::{DatabaseUser, UserStatus};
+use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::StoreError;
 use crate::operation::{OperationId, Writer};
 use crate::store::registry::{Retirement, rules};

@@ -1,10 +1,11 @@
 use super::subject::{Subject, writer};
-use crate::database::{
-    ConnectionSettings, DatabaseKind, DatabaseStatus, Driver, Generation, GroupRoles, TenantDatabase, TlsMode,
-    UserStatus,
+use crate::directory::{
+    ConnectionSettings, DatabaseKind, DatabaseStatus, Driver, Generation, TenantDatabase, UserStatus,
 };
 use crate::error::StoreError;
+use crate::names::GroupRoles;
 use crate::operation::Writer;
+use crate::server::TlsMode;
 use crate::store::registry::RegistryWriter;
 use crate::testing::conformance::answer::{conflict, done, race};
 use futures_util::future::join_all;

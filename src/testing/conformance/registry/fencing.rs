@@ -1,8 +1,9 @@
 //! Every write, by a list: refused under any epoch but the fenced one, and the same when it is repeated.
 use super::subject::{Seen, Subject, server};
-use crate::database::{DatabaseServer, Generation, UserStatus};
+use crate::directory::{Generation, UserStatus};
 use crate::error::StoreError;
 use crate::operation::{OperationId, Writer};
+use crate::server::DatabaseServer;
 use crate::store::registry::{Placement, RegistryWriter, ServerLoad, ServerRegistry};
 use crate::tenant::TenantStatus;
 use crate::testing::conformance::answer::{done, fenced};

@@ -1,7 +1,7 @@
 use super::subject::{Subject, server, server_writer};
-use crate::database::{DatabaseServer, ServerStatus};
 use crate::error::{StoreError, Taken};
 use crate::operation::Writer;
+use crate::server::{DatabaseServer, ServerStatus};
 use crate::store::registry::{Placement, ServerRegistry};
 use crate::testing::conformance::answer::{conflict, done, race, some, taken};
 use futures_util::future::{join, join_all};

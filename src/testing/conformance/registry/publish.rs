@@ -1,5 +1,5 @@
 use super::subject::{Subject, writer};
-use crate::database::{DatabaseStatus, TenantDatabase, UserStatus};
+use crate::directory::{DatabaseStatus, TenantDatabase, UserStatus};
 use crate::operation::Writer;
 use crate::store::registry::RegistryWriter;
 use crate::tenant::TenantStatus;

@@ -1,4 +1,4 @@
-use crate::database::{DatabaseKind, DatabaseStatus};
+use crate::directory::{DatabaseKind, DatabaseStatus};
 use crate::store::registry::{TenantRegistry, TenantRegistryExt};
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use crate::testing::conformance::answer::{done, some};

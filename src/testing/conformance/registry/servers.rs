@@ -1,7 +1,7 @@
 use super::subject::{Subject, server, server_writer};
-use crate::database::{DatabaseServer, TlsMode};
 use crate::error::StoreError;
 use crate::operation::Writer;
+use crate::server::{DatabaseServer, TlsMode};
 use crate::store::registry::ServerRegistry;
 use crate::testing::conformance::answer::{conflict, done, race, some};
 use futures_util::future::join_all;

@@ -1,12 +1,11 @@
 //! A tenant with all that it may have, under names that nobody else has, and how it gets to where a check needs it.
 #![expect(clippy::expect_used, reason = "names that are made here are valid")]
-use crate::database::{
-    DatabaseServer, DatabaseUser, Generation, ServerNames, ServerStatus, TenantDatabase, UserStatus,
-};
+use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
-use crate::ident::{DatabaseName, Domain, RoleName, ServerName};
+use crate::names::{DatabaseName, Domain, RoleName, ServerName};
 use crate::operation::{OperationId, Writer};
 use crate::secret::CredentialId;
+use crate::server::{DatabaseServer, ServerNames, ServerStatus};
 use crate::store::registry::{Placement, RegistryWriter, ServerRegistry};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use crate::testing::conformance::answer::done;

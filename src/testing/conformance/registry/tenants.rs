@@ -1,5 +1,5 @@
 use super::subject::{Subject, writer};
-use crate::database::{TenantDatabase, UserStatus};
+use crate::directory::{TenantDatabase, UserStatus};
 use crate::error::{StoreError, Taken};
 use crate::operation::Writer;
 use crate::store::registry::RegistryWriter;

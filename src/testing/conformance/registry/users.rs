@@ -1,5 +1,5 @@
 use super::subject::{Subject, writer};
-use crate::database::{DatabaseUser, UserStatus};
+use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::StoreError;
 use crate::operation::Writer;
 use crate::store::registry::{RegistryWriter, Retirement};

@@ -2,7 +2,8 @@
 //! [`DatabaseServer::locate`] returns.
 //!
 //! Invariant: an entry that names a server is never reached at its own host and port, unless it is a replica.
-use super::{DatabaseKind, DatabaseServer, TenantDatabase, TlsMode};
+use super::{DatabaseServer, TlsMode};
+use crate::directory::{DatabaseKind, TenantDatabase};
 
 impl DatabaseServer {
     /// The entry as it is reached: at this server's address, with this server's certificate. TLS settings of the entry's
@@ -38,8 +39,8 @@ impl DatabaseServer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::ServerNames;
     use crate::secret::CredentialId;
+    use crate::server::ServerNames;
     use crate::tenant::TenantId;
 
     fn server() -> DatabaseServer {

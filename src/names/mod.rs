@@ -90,7 +90,7 @@ word!(
     /// a subdomain. No `xn--`, no reserved word.
     ///
     /// ```
-    /// use tenantry::ident::{InvalidName, Slug};
+    /// use tenantry::names::{InvalidName, Slug};
     /// assert!("acme".parse::<Slug>().is_ok());
     /// assert!(matches!("www".parse::<Slug>(), Err(InvalidName::Reserved(_))));
     /// assert!("Acme".parse::<Slug>().is_err(), "refused, not mapped");
@@ -293,6 +293,9 @@ fn only(text: &str, allowed: &'static str, ok: impl Fn(char) -> bool) -> Result<
         None => Ok(()),
     }
 }
+
+mod tenant;
+pub use tenant::{GroupRoles, TenantNames};
 
 #[cfg(test)]
 mod tests {
