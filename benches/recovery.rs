@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tenantry::journal::PgJournal;
-use tenantry::provision::{Provision, Provisioner, Recipe};
+use tenantry::provision::{Provision, ProvisionConfig, Provisioner};
 use tenantry::saga::{Engine, Observer, Settings};
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{Tenantry, sqlx};
@@ -61,9 +61,9 @@ fn worker(harness: &Harness, tenantry: &Tenantry) -> Provisioner {
     settings.lease = LEASE;
     let journal = Arc::new(PgJournal::new(harness.landlord().clone()));
     let engine = Engine::new(journal, vec![], settings, CancellationToken::new());
-    let mut recipe = Recipe::default();
-    recipe.migrations = Some(&MIGRATIONS);
-    Provisioner::new(tenantry.workshop(), engine, recipe)
+    let mut config = ProvisionConfig::default();
+    config.migrations = Some(&MIGRATIONS);
+    Provisioner::new(tenantry.workshop(), engine, config)
 }
 
 /// Dies at its `n`-th event: it unwinds from the line that hears of it.

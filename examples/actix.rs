@@ -11,7 +11,7 @@ use actix_web::{App as Actix, FromRequest, HttpRequest, HttpResponse, HttpServer
 use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener};
 use std::pin::Pin;
-use tenantry::web::{Page, TenantRejection};
+use tenantry::web::{TenantRejection, WebResponse};
 use tenantry::{Tenant, TenantPool};
 use tokio::time::timeout;
 
@@ -62,7 +62,7 @@ fn configure(config: &mut ServiceConfig, app: &App) {
 }
 
 /// A page in place of an answer.
-fn instead(page: Page) -> actix_web::Error {
+fn instead(page: WebResponse) -> actix_web::Error {
     InternalError::from_response("", HttpResponse::from(page)).into()
 }
 

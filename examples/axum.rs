@@ -15,7 +15,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tenantry::web::Page;
+use tenantry::web::WebResponse;
 use tenantry::{Tenant, TenantPool};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -86,8 +86,8 @@ async fn in_time(State(app): S, request: Request, next: Next) -> Response {
 }
 
 impl FromRequest<App> for Seen {
-    type Rejection = Page;
-    async fn from_request(request: Request, app: &App) -> Result<Self, Page> {
+    type Rejection = WebResponse;
+    async fn from_request(request: Request, app: &App) -> Result<Self, WebResponse> {
         let headers = request.headers().clone();
         let body = match timeout(saas::FORM_TIME, Bytes::from_request(request, app)).await {
             Ok(body) => body.map_err(|error| app.unread(error.status().as_u16()))?,
@@ -100,13 +100,13 @@ impl FromRequest<App> for Seen {
 
 type S = State<App>;
 
-async fn front(State(app): S, tenant: Option<Tenant>) -> Page {
+async fn front(State(app): S, tenant: Option<Tenant>) -> WebResponse {
     app.answer(app.front(tenant.as_ref()))
 }
-async fn signup(State(app): S, seen: Seen) -> Page {
+async fn signup(State(app): S, seen: Seen) -> WebResponse {
     app.answer(app.signup(&seen).await)
 }
-async fn operation(State(app): S, Path(id): Path<String>) -> Page {
+async fn operation(State(app): S, Path(id): Path<String>) -> WebResponse {
     app.answer(app.operation(&id).await)
 }
 async fn events(State(app): S, Path(id): Path<String>) -> Response {
@@ -115,32 +115,32 @@ async fn events(State(app): S, Path(id): Path<String>) -> Response {
         Err(problem) => app.answer(Err(problem)).into_response(),
     }
 }
-async fn login_form(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> Page {
+async fn login_form(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> WebResponse {
     app.answer(app.login_form(&tenant, &db, &seen).await)
 }
-async fn login(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> Page {
+async fn login(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> WebResponse {
     app.answer(app.login(&tenant, &db, &seen).await)
 }
-async fn logout(State(app): S, db: TenantPool, seen: Seen) -> Page {
+async fn logout(State(app): S, db: TenantPool, seen: Seen) -> WebResponse {
     app.answer(app.logout(&db, &seen).await)
 }
-async fn notes(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> Page {
+async fn notes(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> WebResponse {
     app.answer(app.notes(&tenant, &db, &seen).await)
 }
-async fn add_note(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> Page {
+async fn add_note(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> WebResponse {
     app.answer(app.add_note(&tenant, &db, &seen).await)
 }
-async fn health(State(app): S, db: TenantPool) -> Page {
+async fn health(State(app): S, db: TenantPool) -> WebResponse {
     app.answer(app.health(&db).await)
 }
-async fn admin(State(app): S, tenant: Option<Tenant>, seen: Seen) -> Page {
+async fn admin(State(app): S, tenant: Option<Tenant>, seen: Seen) -> WebResponse {
     app.answer(app.admin(tenant.as_ref(), &seen).await)
 }
-async fn admin_login(State(app): S, tenant: Option<Tenant>, seen: Seen) -> Page {
+async fn admin_login(State(app): S, tenant: Option<Tenant>, seen: Seen) -> WebResponse {
     app.answer(app.admin_login(tenant.as_ref(), &seen))
 }
 async fn admin_act(
     State(app): S, tenant: Option<Tenant>, Path((slug, verb)): Path<(String, String)>, seen: Seen,
-) -> Page {
+) -> WebResponse {
     app.answer(app.admin_act(tenant.as_ref(), &slug, &verb, &seen).await)
 }

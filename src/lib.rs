@@ -76,12 +76,12 @@ pub mod web;
 /// The types that the methods of [`Tenantry`] return: calls that start when they are awaited, and their reports.
 pub mod calls {
     pub use crate::facade::{
-        Activate, Archive, Batch, BatchReport, BatchVerb, Call, CallVerb, Migrate, Operations, Problem, Purge,
+        Activate, Archive, Batch, BatchReport, BatchVerb, Call, CallVerb, HealthIssue, Migrate, Operations, Purge,
         RekeyVault, Restore, Rotate, RotateServer, Rotations, Suspend, Tokens,
     };
 }
 
-pub use cluster::Workshop;
+pub use cluster::OperationContext;
 pub use error::Error;
 pub use facade::{Builder, Tenantry};
 pub use operation::OperationId;

@@ -1,5 +1,5 @@
 //! Operations in words: one run of a saga, who writes for it, what it says.
-use crate::error::{Taken, UnknownWord};
+use crate::error::{NameConflict, UnknownValue};
 use crate::names::ServerName;
 use crate::tenant::TenantId;
 use serde::{Deserialize, Serialize};
@@ -40,14 +40,14 @@ impl FromStr for OperationId {
 
 /// Who writes: a store refuses a write whose epoch is below the highest that its `fence` has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Writer {
+pub struct FencingToken {
     /// The operation.
     pub operation: OperationId,
     /// Counts its workers: each takeover raises it. Starts at 1.
     pub epoch: i64,
 }
 
-macro_rules! words {
+macro_rules! stored_enum {
     ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,16 +68,16 @@ macro_rules! words {
             }
         }
         impl FromStr for $name {
-            type Err = UnknownWord;
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                match text { $($text => Ok(Self::$variant),)* other => Err(UnknownWord::new($what, other)) }
+            type Err = UnknownValue;
+            fn from_str(text: &str) -> Result<Self, UnknownValue> {
+                match text { $($text => Ok(Self::$variant),)* other => Err(UnknownValue::new($what, other)) }
             }
         }
     };
 }
-pub(crate) use words;
+pub(crate) use stored_enum;
 
-words! {
+stored_enum! {
     /// Where an operation stands.
     OperationStatus, "operation status" {
         /// Going forward, or waiting to be picked up.
@@ -99,13 +99,14 @@ impl OperationStatus {
     }
 }
 
-words! {
+stored_enum! {
     /// A subject has at most one open operation in each lane.
     Lane, "lane" {
         /// Provision, rotate, migrate, adopt, move.
         Change = "change",
         /// Suspend, activate, archive, restore, purge: waits for nothing and stops what the other lane is doing.
-        Fence = "fence",
+        #[serde(rename = "fence")]
+        Preempt = "fence",
     }
 }
 
@@ -142,9 +143,9 @@ impl fmt::Display for Subject {
     }
 }
 impl FromStr for Subject {
-    type Err = UnknownWord;
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let wrong = || UnknownWord::new("subject", text);
+    type Err = UnknownValue;
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        let wrong = || UnknownValue::new("subject", text);
         match text.split_once(':') {
             Some(("tenant", id)) => id.parse().map(Self::Tenant).map_err(|_| wrong()),
             Some(("server", name)) => name.parse().map(Self::Server).map_err(|_| wrong()),
@@ -182,7 +183,7 @@ pub struct OperationState {
     pub reason: Option<String>,
     /// The name that belongs to somebody else, if that is why it failed.
     #[serde(default)]
-    pub taken: Option<Taken>,
+    pub taken: Option<NameConflict>,
 }
 impl OperationState {
     #[expect(clippy::too_many_arguments, reason = "one row, one call")]

@@ -26,13 +26,13 @@ impl Candidate {
 /// What is known of a tenant before it has a place.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Newcomer {
+pub struct PlacementRequest {
     /// Its slug.
     pub slug: Slug,
     /// Its metadata.
     pub metadata: serde_json::Value,
 }
-impl Newcomer {
+impl PlacementRequest {
     /// For tests of a host's own placement.
     pub fn new(slug: Slug, metadata: serde_json::Value) -> Self {
         Self { slug, metadata }
@@ -40,7 +40,7 @@ impl Newcomer {
 }
 
 /// The default: fewest tenants by weight; the first one wins a tie.
-pub fn least_loaded(_: &Newcomer, candidates: &[Candidate]) -> Option<ServerName> {
+pub fn least_loaded(_: &PlacementRequest, candidates: &[Candidate]) -> Option<ServerName> {
     let load = |c: &&Candidate| u64::from(c.tenants) * 1_000_000 / u64::from(c.weight.max(1));
     candidates.iter().min_by_key(load).map(|c| c.server.clone())
 }
@@ -54,7 +54,7 @@ mod tests {
         let candidate = |name: &str, tenants, weight| {
             Candidate::new(name.parse().unwrap(), tenants, 99, weight, serde_json::Value::Null)
         };
-        let newcomer = Newcomer::new("acme".parse().unwrap(), serde_json::Value::Null);
+        let newcomer = PlacementRequest::new("acme".parse().unwrap(), serde_json::Value::Null);
         let mut servers = [candidate("big", 0, 2), candidate("small", 0, 1)];
         for _ in 0..30 {
             let chosen = least_loaded(&newcomer, &servers).unwrap();

@@ -11,7 +11,7 @@ const IN_A_ROW: usize = 100;
 /// thread with as many busy tasks, that makes seconds of two milliseconds' work, and leases run out meanwhile. Polled in
 /// a row it gives the thread back eight times. What waits for the server is polled in vain, which
 /// costs no system call.
-pub(crate) async fn fewer<F: Future>(work: F) -> F::Output {
+pub(crate) async fn poll_batched<F: Future>(work: F) -> F::Output {
     let mut work = pin!(work);
     poll_fn(|cx| {
         for _ in 0..IN_A_ROW {
@@ -32,7 +32,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_thousand_yields_are_ten() {
-        let mut work = pin!(fewer(async {
+        let mut work = pin!(poll_batched(async {
             for _ in 0..1000 {
                 yield_now().await;
             }

@@ -1,5 +1,5 @@
 //! Under which id a secret is kept. No secret stands in this module.
-use crate::error::UnknownWord;
+use crate::error::UnknownValue;
 use crate::names::{DatabaseName, RoleName, ServerName};
 use crate::operation::OperationId;
 use crate::tenant::TenantId;
@@ -37,9 +37,9 @@ impl fmt::Display for SecretOwner {
     }
 }
 impl FromStr for SecretOwner {
-    type Err = UnknownWord;
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let wrong = || UnknownWord::new("secret's owner", text);
+    type Err = UnknownValue;
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        let wrong = || UnknownValue::new("secret's owner", text);
         match text.split_once(':') {
             Some(("tenant", id)) => id.parse().map(Self::Tenant).map_err(|_| wrong()),
             Some(("server", name)) => name.parse().map(Self::Server).map_err(|_| wrong()),
@@ -80,9 +80,9 @@ impl Purpose {
     }
 }
 impl FromStr for Purpose {
-    type Err = UnknownWord;
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.into_iter().find(|p| p.as_str() == text).ok_or_else(|| UnknownWord::new("purpose", text))
+    type Err = UnknownValue;
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        Self::ALL.into_iter().find(|p| p.as_str() == text).ok_or_else(|| UnknownValue::new("purpose", text))
     }
 }
 

@@ -91,12 +91,12 @@ impl fmt::Display for TenantStatus {
     }
 }
 impl FromStr for TenantStatus {
-    type Err = crate::error::UnknownWord;
+    type Err = crate::error::UnknownValue;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL
             .into_iter()
             .find(|s| s.as_str() == text)
-            .ok_or_else(|| crate::error::UnknownWord::new("tenant status", text))
+            .ok_or_else(|| crate::error::UnknownValue::new("tenant status", text))
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Answer, App, Problem, Seen};
 use std::sync::PoisonError;
 use tenantry::registry::TenantRegistryExt;
 use tenantry::tenant::TenantStatus;
-use tenantry::web::Page;
+use tenantry::web::WebResponse;
 use tenantry::{Tenant, TenantRef};
 
 const COOKIE: &str = "admin";
@@ -35,7 +35,7 @@ impl App {
         }
         let value = random();
         *self.0.admin.lock().unwrap_or_else(PoisonError::into_inner) = Some((value.clone(), random()));
-        Ok(Page::see_other("/admin").header("set-cookie", cookie(COOKIE, &value, 3600)))
+        Ok(WebResponse::see_other("/admin").header("set-cookie", cookie(COOKIE, &value, 3600)))
     }
 
     async fn admin_page(&self, status: u16, csrf: &str, said: Option<String>) -> Answer {
@@ -76,7 +76,7 @@ impl App {
 
     pub(crate) async fn admin_act(&self, tenant: Option<&Tenant>, slug: &str, verb: &str, seen: &Seen) -> Answer {
         let csrf = self.admin_csrf(seen).filter(|_| tenant.is_none());
-        let csrf = csrf.ok_or_else(|| Problem::Page(Page::see_other("/admin")))?;
+        let csrf = csrf.ok_or_else(|| Problem::Page(WebResponse::see_other("/admin")))?;
         if seen.is_foreign() || seen.field("csrf") != csrf {
             return Ok(self.text(403, "Not this way", "The form did not come from this page. Please try again."));
         }

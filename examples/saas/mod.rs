@@ -9,7 +9,7 @@ use tenantry::admin::AdminError;
 use tenantry::error::{ChangeError, ProvisionError, StoreError};
 use tenantry::sqlx;
 use tenantry::vault::LocalKeyring;
-use tenantry::web::{Identify, Page, SetupRoutes, TenantLayer, TenantRejection};
+use tenantry::web::{Identify, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use tenantry::{TenantPool, Tenantry};
 
 mod admin;
@@ -42,7 +42,7 @@ struct Inner {
 /// What a handler returns when it cannot do its work.
 pub(crate) enum Problem {
     Tenant(TenantRejection),
-    Page(Page),
+    Page(WebResponse),
     /// The same may succeed a little later.
     Later(Anything),
     Other(Anything),
@@ -60,7 +60,7 @@ impl From<sqlx::Error> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::Forgotten => Self::Later(error.into()),
+            StoreError::Unavailable(_) | StoreError::LostWrites => Self::Later(error.into()),
             error => Self::Other(error.into()),
         }
     }
@@ -89,7 +89,7 @@ impl From<minijinja::Error> for Problem {
     }
 }
 
-pub(crate) type Answer = Result<Page, Problem>;
+pub(crate) type Answer = Result<WebResponse, Problem>;
 
 impl App {
     /// Tenants live at `{slug}.{suffix}:{port}`.
@@ -111,8 +111,8 @@ impl App {
     pub(crate) fn setup_routes(&self) -> SetupRoutes {
         SetupRoutes::new(&self.0.tenantry)
     }
-    fn rejected(&self, rejection: &TenantRejection) -> Page {
-        let plain = Page::from(rejection);
+    fn rejected(&self, rejection: &TenantRejection) -> WebResponse {
+        let plain = WebResponse::from(rejection);
         let text = rejection.to_string();
         let text = format!("{}{}.", text[..1].to_uppercase(), &text[1..]);
         let mut page = self.text(plain.status, "We are sorry", &text);
@@ -120,7 +120,7 @@ impl App {
         page
     }
     /// Whatever went wrong as a page.
-    pub(crate) fn answer(&self, answer: Answer) -> Page {
+    pub(crate) fn answer(&self, answer: Answer) -> WebResponse {
         match answer {
             Ok(page) | Err(Problem::Page(page)) => page,
             Err(Problem::Tenant(rejection)) => self.rejected(&rejection),
@@ -135,12 +135,12 @@ impl App {
         }
     }
     /// Something does not answer, or not in time.
-    pub(crate) fn later(&self) -> Page {
+    pub(crate) fn later(&self) -> WebResponse {
         self.text(503, "We are sorry", "This is not possible at the moment. Please try again.")
             .header("retry-after", "5")
     }
     /// A form that did not arrive as it should.
-    pub(crate) fn unread(&self, status: u16) -> Page {
+    pub(crate) fn unread(&self, status: u16) -> WebResponse {
         let text = match status {
             408 => "The form took too long to arrive.",
             413 => "The form is too large.",
@@ -148,35 +148,35 @@ impl App {
         };
         self.text(status, "Please try again", text)
     }
-    fn text(&self, status: u16, title: &str, text: &str) -> Page {
+    fn text(&self, status: u16, title: &str, text: &str) -> WebResponse {
         let context = minijinja::context! { title, text };
-        self.page(status, "text.html", context).unwrap_or_else(|_| Page::text(status, text))
+        self.page(status, "text.html", context).unwrap_or_else(|_| WebResponse::text(status, text))
     }
-    fn page(&self, status: u16, name: &str, context: minijinja::Value) -> Result<Page, minijinja::Error> {
+    fn page(&self, status: u16, name: &str, context: minijinja::Value) -> Result<WebResponse, minijinja::Error> {
         const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
             img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
         let html = self.0.pages.get_template(name)?.render(context)?;
-        let page = Page::html(status, html).header("content-security-policy", POLICY);
+        let page = WebResponse::html(status, html).header("content-security-policy", POLICY);
         Ok(page.header("x-content-type-options", "nosniff").header("cache-control", "no-store"))
     }
     fn origin_of(&self, slug: &str) -> String {
         format!("http://{slug}.{}:{}", self.0.suffix, self.0.port)
     }
 
-    pub(crate) fn style() -> Page {
-        let mut page = Page::text(200, include_str!("style.css"));
+    pub(crate) fn style() -> WebResponse {
+        let mut page = WebResponse::text(200, include_str!("style.css"));
         page.headers = vec![("content-type".into(), "text/css; charset=utf-8".into())];
         page
     }
-    pub(crate) fn script() -> Page {
-        let mut page = Page::text(200, include_str!("progress.js"));
+    pub(crate) fn script() -> WebResponse {
+        let mut page = WebResponse::text(200, include_str!("progress.js"));
         page.headers = vec![("content-type".into(), "text/javascript; charset=utf-8".into())];
         page
     }
     /// Whether the tenant's database answers.
     pub(crate) async fn health(&self, db: &TenantPool) -> Answer {
         sqlx::query("SELECT 1").execute(db).await?;
-        Ok(Page::text(200, "ok"))
+        Ok(WebResponse::text(200, "ok"))
     }
 }
 

@@ -2,7 +2,7 @@
 use super::{Answer, App, Problem, Seen};
 use sha2::{Digest, Sha256};
 use tenantry::sqlx;
-use tenantry::web::Page;
+use tenantry::web::WebResponse;
 use tenantry::{Tenant, TenantPool};
 
 pub(super) const COOKIE: &str = "session";
@@ -35,7 +35,7 @@ pub(super) async fn find(db: &TenantPool, seen: &Seen) -> Result<Option<Session>
 
 /// A form of this session's own page.
 pub(super) async fn of_form(app: &App, db: &TenantPool, seen: &Seen) -> Result<Session, Problem> {
-    let session = find(db, seen).await?.ok_or_else(|| Problem::Page(Page::see_other("/login")))?;
+    let session = find(db, seen).await?.ok_or_else(|| Problem::Page(WebResponse::see_other("/login")))?;
     if seen.is_foreign() || seen.field("csrf") != session.csrf {
         return Err(Problem::Page(app.text(
             403,
@@ -49,7 +49,7 @@ pub(super) async fn of_form(app: &App, db: &TenantPool, seen: &Seen) -> Result<S
 impl App {
     pub(crate) async fn login_form(&self, tenant: &Tenant, db: &TenantPool, seen: &Seen) -> Answer {
         if find(db, seen).await?.is_some() {
-            return Ok(Page::see_other("/notes"));
+            return Ok(WebResponse::see_other("/notes"));
         }
         self.login_page(tenant, 200, "", None)
     }
@@ -75,7 +75,7 @@ impl App {
         let value = random();
         const BEGIN: &str = "INSERT INTO sessions (hash, email, csrf) VALUES ($1, $2, $3)";
         sqlx::query(BEGIN).bind(hash(&value)).bind(email).bind(random()).execute(&mut *connection).await?;
-        Ok(Page::see_other("/notes").header("set-cookie", cookie(COOKIE, &value, 12 * 3600)))
+        Ok(WebResponse::see_other("/notes").header("set-cookie", cookie(COOKIE, &value, 12 * 3600)))
     }
 
     pub(crate) async fn logout(&self, db: &TenantPool, seen: &Seen) -> Answer {
@@ -83,6 +83,6 @@ impl App {
         if let Some(value) = seen.cookie(COOKIE) {
             sqlx::query("DELETE FROM sessions WHERE hash = $1").bind(hash(value)).execute(db).await?;
         }
-        Ok(Page::see_other("/login").header("set-cookie", cookie(COOKIE, "", 0)))
+        Ok(WebResponse::see_other("/login").header("set-cookie", cookie(COOKIE, "", 0)))
     }
 }

@@ -3,15 +3,15 @@ use super::{Answer, App, Problem, Seen};
 use futures_util::{Stream, StreamExt};
 use tenantry::OperationId;
 use tenantry::Tenant;
-use tenantry::error::{ProvisionError, Taken};
+use tenantry::error::{NameConflict, ProvisionError};
 use tenantry::operation::{OperationState, OperationStatus};
-use tenantry::web::Page;
+use tenantry::web::WebResponse;
 
 impl App {
     /// On the bare host the way in, on a tenant's host its notes.
     pub(crate) fn front(&self, tenant: Option<&Tenant>) -> Answer {
         match tenant {
-            Some(_) => Ok(Page::see_other("/notes")),
+            Some(_) => Ok(WebResponse::see_other("/notes")),
             None => self.signup_form(200, None, None),
         }
     }
@@ -34,7 +34,7 @@ impl App {
         }
         let begun = self.0.tenantry.provision(slug.to_lowercase()).name(company).admin(email).start().await;
         match begun {
-            Ok(id) => Ok(Page::see_other(format!("/operations/{id}"))),
+            Ok(id) => Ok(WebResponse::see_other(format!("/operations/{id}"))),
             Err(ProvisionError::SlugTaken { .. }) => again(409, "This address is taken."),
             Err(ProvisionError::Invalid { field, source, .. }) => {
                 again(422, &format!("The {field} cannot be used: {source}."))
@@ -93,9 +93,9 @@ impl App {
 }
 
 /// What a user may know of a failure.
-fn words(taken: Option<&Taken>) -> String {
+fn words(taken: Option<&NameConflict>) -> String {
     match taken {
-        Some(Taken::Slug(_)) => String::from("This address was taken a moment ago."),
+        Some(NameConflict::Slug(_)) => String::from("This address was taken a moment ago."),
         _ => String::from("It did not work, and nothing of it is left. Please try again."),
     }
 }

@@ -2,14 +2,14 @@
 use super::session::{self, Session};
 use super::{Answer, App, Seen};
 use tenantry::sqlx;
-use tenantry::web::Page;
+use tenantry::web::WebResponse;
 use tenantry::{Tenant, TenantPool};
 
 impl App {
     pub(crate) async fn notes(&self, tenant: &Tenant, db: &TenantPool, seen: &Seen) -> Answer {
         match session::find(db, seen).await? {
             Some(session) => self.notes_page(tenant, db, &session, 200, None).await,
-            None => Ok(Page::see_other("/login")),
+            None => Ok(WebResponse::see_other("/login")),
         }
     }
 
@@ -32,6 +32,6 @@ impl App {
         }
         const ADD: &str = "INSERT INTO notes (author, text) VALUES ($1, $2)";
         sqlx::query(ADD).bind(&session.email).bind(text).execute(db).await?;
-        Ok(Page::see_other("/notes"))
+        Ok(WebResponse::see_other("/notes"))
     }
 }

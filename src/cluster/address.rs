@@ -1,9 +1,9 @@
 //! Where an entry leads, for what connects as the application: the password link and the status of migrations.
-use super::Workshop;
+use super::OperationContext;
 use crate::directory::TenantDatabase;
 use crate::error::{StoreError, UnknownServer};
 
-impl Workshop {
+impl OperationContext {
     /// The entry as it is reached, at the address of its server's row.
     pub(crate) async fn locate(
         &self, entry: TenantDatabase,

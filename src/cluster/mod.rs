@@ -5,8 +5,8 @@
 use crate::cluster::pg::scram::{self, Verifier};
 use crate::error::{StepError, StoreError};
 use crate::names::{DatabaseName, RoleName};
-use crate::operation::{OperationId, Writer};
-use crate::saga::Run;
+use crate::operation::{FencingToken, OperationId};
+use crate::saga::Execution;
 use crate::server::DatabaseServer;
 use crate::store::journal::{Journal, Record};
 use crate::store::registry::{RegistryWriter, ServerRegistry};
@@ -18,33 +18,33 @@ use tokio::sync::{OnceCell, Semaphore};
 use uuid::Uuid;
 
 mod address;
-mod door;
-mod hold;
+mod locked_session;
+mod login_target;
 mod migrations;
-mod opening;
 pub(crate) mod pg;
-mod site;
+mod preconnecting;
+mod tenant_sessions;
 #[cfg(test)]
 #[cfg(all(unix, feature = "testing"))]
 mod tests;
 mod verb;
-pub(crate) use door::Door;
-pub(crate) use hold::{Hold, Retired, Shut, Standby, close_ledger, set_defaults};
+pub(crate) use locked_session::{Closed, LockedSession, RetiredLogin, Standby, close_ledger, set_defaults};
+pub(crate) use login_target::LoginTarget;
 pub(crate) use migrations::{head, run_migrations};
-use opening::Opening;
-pub(crate) use site::{Place, Site};
+use preconnecting::Preconnecting;
+pub(crate) use tenant_sessions::{TenantLocation, TenantSessions};
 pub(crate) use verb::ended;
 
 /// The stores that operations write to. Cheap to clone.
 #[derive(Clone)]
-pub struct Workshop {
+pub struct OperationContext {
     pub(crate) registry: Arc<dyn RegistryWriter>,
     pub(crate) servers: Arc<dyn ServerRegistry>,
     pub(crate) vault: Arc<dyn VaultWriter>,
     pub(crate) tokens: Arc<dyn TokenStore>,
     pub(crate) journal: Arc<dyn Journal>,
-    budgets: Arc<Mutex<HashMap<String, Arc<Budget>>>>,
-    openings: Arc<Mutex<HashMap<OperationId, Opening>>>,
+    permits: Arc<Mutex<HashMap<String, Arc<WorkerPermits>>>>,
+    preconnecting_by_operation: Arc<Mutex<HashMap<OperationId, Preconnecting>>>,
     installation: Arc<OnceCell<Uuid>>,
     workers: usize,
 }
@@ -56,12 +56,12 @@ const PREEMPTING: usize = 16;
 /// Connections of this process's workers to one server: small, so that provisioning never starves applications. A hold
 /// takes all that it needs at once and waits for none while it has one; fences have [`PREEMPTING`] of their own, so that
 /// they never queue behind changes.
-pub(crate) struct Budget {
+pub(crate) struct WorkerPermits {
     changes: Arc<Semaphore>,
     fences: Arc<Semaphore>,
 }
 
-impl Workshop {
+impl OperationContext {
     /// Over these stores, with at most eight operations of this process at work on one server.
     pub fn new(
         registry: Arc<dyn RegistryWriter>, servers: Arc<dyn ServerRegistry>, vault: Arc<dyn VaultWriter>,
@@ -73,8 +73,8 @@ impl Workshop {
             vault,
             tokens,
             journal,
-            budgets: Arc::default(),
-            openings: Arc::default(),
+            permits: Arc::default(),
+            preconnecting_by_operation: Arc::default(),
             installation: Arc::default(),
             workers: 8,
         }
@@ -84,16 +84,18 @@ impl Workshop {
         Self { workers: workers.max(1), ..self }
     }
 
-    fn budget(&self, server: &str) -> Result<Arc<Budget>, StepError> {
-        let mut budgets = self.budgets.lock().map_err(|_| StepError::retry("a worker of this process has panicked"))?;
-        let new =
-            || Budget { changes: Arc::new(Semaphore::new(self.workers)), fences: Arc::new(Semaphore::new(PREEMPTING)) };
-        Ok(budgets.entry(server.into()).or_insert_with(|| Arc::new(new())).clone())
+    fn permits_on(&self, server: &str) -> Result<Arc<WorkerPermits>, StepError> {
+        let mut permits = self.permits.lock().map_err(|_| StepError::retry("a worker of this process has panicked"))?;
+        let new = || WorkerPermits {
+            changes: Arc::new(Semaphore::new(self.workers)),
+            fences: Arc::new(Semaphore::new(PREEMPTING)),
+        };
+        Ok(permits.entry(server.into()).or_insert_with(|| Arc::new(new())).clone())
     }
 
     /// From now on no store takes a write of an older epoch. A host's own store knows no epoch but what it is told.
-    pub(crate) async fn fence(&self, newest: Writer) -> Result<(), StepError> {
-        let Writer { operation, epoch } = newest;
+    pub(crate) async fn fence(&self, newest: FencingToken) -> Result<(), StepError> {
+        let FencingToken { operation, epoch } = newest;
         RegistryWriter::fence(&*self.registry, operation, epoch).await?;
         ServerRegistry::fence(&*self.servers, operation, epoch).await?;
         self.vault.fence(operation, epoch).await?;
@@ -114,7 +116,7 @@ impl Workshop {
     }
 }
 
-impl std::fmt::Debug for Workshop {
+impl std::fmt::Debug for OperationContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Workshop").field("workers", &self.workers).finish_non_exhaustive()
     }
@@ -122,8 +124,8 @@ impl std::fmt::Debug for Workshop {
 
 impl DatabaseServer {
     /// A way into one of its databases.
-    pub(crate) fn door(&self, database: &DatabaseName, role: &RoleName, password: SecretString) -> Door {
-        Door::new(self.clone(), database.clone(), role.clone(), password)
+    pub(crate) fn login_target(&self, database: &DatabaseName, role: &RoleName, password: SecretString) -> LoginTarget {
+        LoginTarget::new(self.clone(), database.clone(), role.clone(), password)
     }
 }
 
@@ -150,14 +152,14 @@ impl Fresh {
 }
 
 /// For what is only got ready while something else is waited for: if it fails, whoever needs it will say so.
-pub(crate) async fn ahead<T>(readied: impl Future<Output = T>) -> Result<(), StepError> {
+pub(crate) async fn prefetch<T>(readied: impl Future<Output = T>) -> Result<(), StepError> {
     readied.await;
     Ok(())
 }
 
 /// What `pg_stat_activity` shows of a worker's sessions, and by which a successor finds them.
-pub(crate) fn application_name(run: &Run) -> String {
-    session_name(run.operation(), run.writer().epoch)
+pub(crate) fn application_name(run: &Execution) -> String {
+    session_name(run.operation(), run.fencing_token().epoch)
 }
 fn session_name(operation: OperationId, epoch: i64) -> String {
     format!("tenantry/{operation}/{epoch}")

@@ -1,11 +1,11 @@
 //! What the verbs on a tenant that exists have in common.
-use super::Workshop;
-use crate::error::{After, ChangeError, Failure};
+use super::OperationContext;
+use crate::error::{ChangeError, Failure, FailureState};
 use crate::operation::OperationStatus;
 use crate::saga::Outcome;
 use crate::store::journal::{Begun, Intent, Record};
 
-impl Workshop {
+impl OperationContext {
     /// The operation that has the intent's key already, if there is one: it is joined whatever the tenant's status has
     /// become through it.
     pub(crate) async fn known(&self, intent: &Intent) -> Result<Option<Begun>, ChangeError> {
@@ -30,7 +30,7 @@ fn usable(found: Begun) -> Result<Begun, ChangeError> {
 
 /// What was refused under the lane, before anything happened, is refused as it would have been before it.
 fn typed(mut failure: Failure) -> ChangeError {
-    if failure.after != After::Undone {
+    if failure.state != FailureState::Undone {
         return failure.into();
     }
     match failure.cause.downcast::<ChangeError>() {
@@ -48,10 +48,10 @@ pub(crate) fn ended(outcome: Outcome) -> Result<Record, ChangeError> {
     let after = match (outcome.failure, record.status) {
         (Some(failure), _) => return Err(typed(failure)),
         (None, OperationStatus::Done) => return Ok(record),
-        (None, OperationStatus::Undone) => After::Undone,
-        (None, OperationStatus::Undoing) => After::Undoing,
-        (None, OperationStatus::Parked) => After::Parked,
-        (None, OperationStatus::Running) => After::Continuing,
+        (None, OperationStatus::Undone) => FailureState::Undone,
+        (None, OperationStatus::Undoing) => FailureState::Undoing,
+        (None, OperationStatus::Parked) => FailureState::Parked,
+        (None, OperationStatus::Running) => FailureState::Continuing,
     };
     Err(record.told(after).into())
 }

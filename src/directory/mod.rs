@@ -1,14 +1,14 @@
 //! Where a tenant's data lives, through which roles it is reached, and on which server.
-use crate::error::UnknownWord;
+use crate::error::UnknownValue;
 use crate::names::{DatabaseName, GroupRoles, RoleName, ServerName};
-use crate::operation::words;
+use crate::operation::stored_enum;
 use crate::secret::CredentialId;
 use crate::server::TlsMode;
 use crate::tenant::TenantId;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-words! {
+stored_enum! {
     /// What a directory entry is for.
     DatabaseKind, "kind of database" {
         /// Reads and writes.
@@ -22,7 +22,7 @@ words! {
         Backup = "backup",
     }
 }
-words! {
+stored_enum! {
     /// Whether a directory entry is in use.
     DatabaseStatus, "status of a database" {
         /// In use, with a login of its own.
@@ -33,7 +33,7 @@ words! {
         Dropped = "dropped",
     }
 }
-words! {
+stored_enum! {
     /// Which protocol a database speaks. A MySQL entry can be stored; resolving it is refused with
     /// [`ResolveError::NotBuilt`](crate::error::ResolveError::NotBuilt).
     Driver, "driver" {
@@ -43,7 +43,7 @@ words! {
         MySql = "mysql",
     }
 }
-words! {
+stored_enum! {
     /// Where a database user stands.
     UserStatus, "status of a database user" {
         /// Sealed, perhaps made on the server, not in use.
@@ -130,7 +130,7 @@ pub struct TenantDatabase {
     pub settings: ConnectionSettings,
 }
 
-words! {
+stored_enum! {
     /// What the application's login may do in its tenant database.
     AppAccess, "access" {
         /// Read and write rows, use sequences, call functions; no DDL.

@@ -109,7 +109,7 @@ impl ChangeError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(f) => f.retry_after,
-            Self::Busy { .. } | Self::Landlord(StoreError::Unavailable(_) | StoreError::Forgotten) => {
+            Self::Busy { .. } | Self::Landlord(StoreError::Unavailable(_) | StoreError::LostWrites) => {
                 Some(Duration::from_secs(1))
             }
             _ => None,

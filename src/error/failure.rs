@@ -11,7 +11,7 @@ pub struct Failure {
     /// The step that failed.
     pub step: String,
     /// What it left behind.
-    pub after: After,
+    pub state: FailureState,
     /// `Some`: it is tried again by itself, not before this.
     pub retry_after: Option<Duration>,
     /// Why.
@@ -19,16 +19,16 @@ pub struct Failure {
 }
 impl Failure {
     pub(crate) fn new(
-        operation: OperationId, step: impl Into<String>, after: After, cause: impl Into<BoxError>,
+        operation: OperationId, step: impl Into<String>, state: FailureState, cause: impl Into<BoxError>,
     ) -> Self {
-        Self { operation, step: step.into(), after, retry_after: None, cause: cause.into() }
+        Self { operation, step: step.into(), state, retry_after: None, cause: cause.into() }
     }
 }
 
 /// What a failed operation left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum After {
+pub enum FailureState {
     /// Nothing: all is undone, and the same call may be made again.
     Undone,
     /// Something, for now: recovery goes on removing it.
@@ -39,7 +39,7 @@ pub enum After {
     Parked,
 }
 
-impl fmt::Display for After {
+impl fmt::Display for FailureState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Undone => "all is undone, it may be called again",
@@ -51,7 +51,7 @@ impl fmt::Display for After {
 }
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "operation {} failed in step {}; {}", self.operation, self.step, self.after)
+        write!(f, "operation {} failed in step {}; {}", self.operation, self.step, self.state)
     }
 }
 impl StdError for Failure {

@@ -1,4 +1,4 @@
-use super::{BoxError, Cause, StoreError};
+use super::{BoxError, SharedError, StoreError};
 use crate::secret::{CredentialId, KeyId};
 use std::{error::Error as StdError, fmt};
 
@@ -13,18 +13,18 @@ pub enum KeyError {
     /// The key material breaks a rule, which is named; the material is not.
     Malformed(&'static str),
     /// What was given to unwrap is not what this key wrapped: it was changed, or belongs to another secret.
-    Refused(Cause),
+    Refused(SharedError),
     /// It did not answer.
-    Unavailable(Cause),
+    Unavailable(SharedError),
 }
 impl KeyError {
     /// [`KeyError::Refused`] with any cause.
     pub fn refused(cause: impl Into<BoxError>) -> Self {
-        Self::Refused(Cause::new(cause))
+        Self::Refused(SharedError::new(cause))
     }
     /// [`KeyError::Unavailable`] with any cause.
     pub fn unavailable(cause: impl Into<BoxError>) -> Self {
-        Self::Unavailable(Cause::new(cause))
+        Self::Unavailable(SharedError::new(cause))
     }
 }
 impl fmt::Display for KeyError {

@@ -13,14 +13,14 @@ mod umbrella;
 
 pub use change::ChangeError;
 pub use cluster::ClusterError;
-pub use failure::{After, Failure};
+pub use failure::{Failure, FailureState};
 pub use key::{KeyError, VaultError};
 pub use provision::ProvisionError;
 pub use relocate::{RelocateError, UnknownServer};
 pub use resolve::ResolveError;
-pub use server::SetUpError;
+pub use server::ServerSetupError;
 pub use step::StepError;
-pub use store::{StoreError, Taken};
+pub use store::{NameConflict, StoreError};
 pub use umbrella::{BuildError, Error, RunError, SchemaError};
 
 use crate::sqlstate;
@@ -32,8 +32,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 /// A shared cause: `Clone`, because one cold resolve answers many waiters, and its `source()` downcasts to the cause
 /// itself. (`Arc<dyn Error>` under thiserror's `#[source]` does not: there the `Arc` is the cause.)
 #[derive(Clone)]
-pub struct Cause(Arc<dyn StdError + Send + Sync + 'static>);
-impl Cause {
+pub struct SharedError(Arc<dyn StdError + Send + Sync + 'static>);
+impl SharedError {
     /// Wraps any error, or a text.
     pub fn new(cause: impl Into<BoxError>) -> Self {
         Self(Arc::from(cause.into()))
@@ -43,7 +43,7 @@ impl Cause {
         &*self.0
     }
 }
-impl fmt::Debug for Cause {
+impl fmt::Debug for SharedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
     }
@@ -52,11 +52,11 @@ impl fmt::Debug for Cause {
 /// A stored word that this version does not know: written by a newer one, or damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is no {what} that this version knows")]
-pub struct UnknownWord {
+pub struct UnknownValue {
     what: &'static str,
     found: String,
 }
-impl UnknownWord {
+impl UnknownValue {
     pub(crate) fn new(what: &'static str, found: &str) -> Self {
         Self { what, found: found.into() }
     }

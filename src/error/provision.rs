@@ -88,7 +88,7 @@ impl ProvisionError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(f) => f.retry_after,
-            Self::Landlord(StoreError::Unavailable(_) | StoreError::Forgotten) => Some(Duration::from_secs(1)),
+            Self::Landlord(StoreError::Unavailable(_) | StoreError::LostWrites) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@ use crate::operation::OperationId;
 /// Why a server is not set up, drained or removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SetUpError {
+pub enum ServerSetupError {
     /// A name breaks a rule; nothing was begun.
     #[error("the {field} {value:?} is not valid")]
     #[non_exhaustive]

@@ -61,8 +61,8 @@ impl StepError {
         matches!(self.source.downcast_ref::<StoreError>(), Some(StoreError::Fenced))
     }
     /// Whether the journal may have lost what this worker takes for true.
-    pub(crate) fn is_forgotten(&self) -> bool {
-        matches!(self.source.downcast_ref::<StoreError>(), Some(StoreError::Forgotten))
+    pub(crate) fn is_lost_writes(&self) -> bool {
+        matches!(self.source.downcast_ref::<StoreError>(), Some(StoreError::LostWrites))
     }
 }
 /// By SQLSTATE, as [`sqlstate::is_transient`] says.
@@ -74,7 +74,7 @@ impl From<sqlx::Error> for StepError {
 impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
         Self {
-            then: Then::retry_if(matches!(error, StoreError::Unavailable(_) | StoreError::Forgotten)),
+            then: Then::retry_if(matches!(error, StoreError::Unavailable(_) | StoreError::LostWrites)),
             source: error.into(),
         }
     }

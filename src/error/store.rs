@@ -1,4 +1,4 @@
-use super::{BoxError, Cause};
+use super::{BoxError, SharedError};
 use crate::names::{DatabaseName, Domain, ServerName, Slug};
 use crate::sqlstate;
 use serde::{Deserialize, Serialize};
@@ -9,27 +9,27 @@ use std::{error::Error as StdError, fmt};
 #[non_exhaustive]
 pub enum StoreError {
     /// It did not answer, or not in time: nothing is known of the call's effect. The same call may be repeated.
-    Unavailable(Cause),
+    Unavailable(SharedError),
     /// The stored state is not the expected one: read it again and decide anew.
-    Conflict(Cause),
+    Conflict(SharedError),
     /// A name belongs to somebody else.
-    Taken(Taken),
+    Taken(NameConflict),
     /// A newer worker has taken over: stop, and undo nothing.
     Fenced,
     /// It has crashed or failed over, and may have lost what was written last: take hold of the operation anew, and
     /// read what is known.
-    Forgotten,
+    LostWrites,
     /// It will never take this value (a NUL in a text, a number out of range): change it first.
-    Refused(Cause),
+    Refused(SharedError),
     /// A stored row cannot be read.
-    Corrupt(Cause),
+    Corrupt(SharedError),
 }
 
 /// What is taken already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Taken {
+pub enum NameConflict {
     /// Another tenant's slug.
     Slug(Slug),
     /// Another tenant's domain.
@@ -37,21 +37,22 @@ pub enum Taken {
     /// Another tenant's database on that server.
     Database(ServerName, DatabaseName),
     /// The server has no room: full, draining or not ready.
-    Room(ServerName),
+    #[serde(rename = "room")]
+    ServerFull(ServerName),
 }
 
 impl StoreError {
     /// [`StoreError::Unavailable`] with any cause.
     pub fn unavailable(cause: impl Into<BoxError>) -> Self {
-        Self::Unavailable(Cause::new(cause))
+        Self::Unavailable(SharedError::new(cause))
     }
     /// [`StoreError::Conflict`] with any cause.
     pub fn conflict(cause: impl Into<BoxError>) -> Self {
-        Self::Conflict(Cause::new(cause))
+        Self::Conflict(SharedError::new(cause))
     }
     /// [`StoreError::Corrupt`] with any cause.
     pub fn corrupt(cause: impl Into<BoxError>) -> Self {
-        Self::Corrupt(Cause::new(cause))
+        Self::Corrupt(SharedError::new(cause))
     }
 }
 
@@ -60,14 +61,14 @@ impl fmt::Display for StoreError {
         match self {
             Self::Unavailable(_) => f.write_str("the store did not answer; try again"),
             Self::Conflict(_) => f.write_str("the stored state is not the expected one; read it again"),
-            Self::Taken(Taken::Slug(slug)) => write!(f, "the slug {slug} is taken; choose another"),
-            Self::Taken(Taken::Domain(domain)) => write!(f, "the domain {domain} is taken; choose another"),
-            Self::Taken(Taken::Database(server, name)) => {
+            Self::Taken(NameConflict::Slug(slug)) => write!(f, "the slug {slug} is taken; choose another"),
+            Self::Taken(NameConflict::Domain(domain)) => write!(f, "the domain {domain} is taken; choose another"),
+            Self::Taken(NameConflict::Database(server, name)) => {
                 write!(f, "the database {name} on {server} belongs to another tenant; choose another name")
             }
-            Self::Taken(Taken::Room(server)) => write!(f, "the server {server} takes no more tenants"),
+            Self::Taken(NameConflict::ServerFull(server)) => write!(f, "the server {server} takes no more tenants"),
             Self::Fenced => f.write_str("a newer worker has taken over; this one has stopped"),
-            Self::Forgotten => f.write_str("the store has crashed or failed over since; read again what it knows"),
+            Self::LostWrites => f.write_str("the store has crashed or failed over since; read again what it knows"),
             Self::Refused(_) => f.write_str("the store does not take this value; change it"),
             Self::Corrupt(_) => f.write_str("a stored row cannot be read"),
         }
@@ -77,7 +78,7 @@ impl StdError for StoreError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Unavailable(c) | Self::Conflict(c) | Self::Refused(c) | Self::Corrupt(c) => Some(c.as_dyn()),
-            Self::Taken(_) | Self::Fenced | Self::Forgotten => None,
+            Self::Taken(_) | Self::Fenced | Self::LostWrites => None,
         }
     }
 }
@@ -85,7 +86,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::corrupt(error),
-            _ if sqlstate::is_bad_value(&error) => Self::Refused(Cause::new(error)),
+            _ if sqlstate::is_bad_value(&error) => Self::Refused(SharedError::new(error)),
             _ => Self::unavailable(error),
         }
     }

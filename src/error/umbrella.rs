@@ -1,4 +1,6 @@
-use super::{ChangeError, KeyError, ProvisionError, RelocateError, ResolveError, SetUpError, StoreError, VaultError};
+use super::{
+    ChangeError, KeyError, ProvisionError, RelocateError, ResolveError, ServerSetupError, StoreError, VaultError,
+};
 use crate::operation::OperationId;
 use crate::secret::KeyId;
 use std::time::Duration;
@@ -88,7 +90,7 @@ pub enum Error {
     Resolve(#[from] ResolveError),
     /// Servers.
     #[error(transparent)]
-    SetUp(#[from] SetUpError),
+    ServerSetup(#[from] ServerSetupError),
     /// The address of a server.
     #[error(transparent)]
     Relocate(#[from] RelocateError),
@@ -100,7 +102,7 @@ pub enum Error {
     Key(#[from] KeyError),
     /// The background future.
     #[error(transparent)]
-    Run(#[from] RunError),
+    Execution(#[from] RunError),
 }
 impl Error {
     /// The operation to name in a ticket.
@@ -108,7 +110,9 @@ impl Error {
         match self {
             Self::Provision(e) => e.operation_id(),
             Self::Change(e) => e.operation_id(),
-            Self::SetUp(SetUpError::Failed(f)) | Self::Relocate(RelocateError::Failed(f)) => Some(f.operation),
+            Self::ServerSetup(ServerSetupError::Failed(f)) | Self::Relocate(RelocateError::Failed(f)) => {
+                Some(f.operation)
+            }
             _ => None,
         }
     }

@@ -27,13 +27,13 @@ const FIRST_LIMITS: Duration = Duration::from_secs(60);
 /// Something that a readiness probe should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Problem {
+pub struct HealthIssue {
     /// Stable, for machines.
     pub code: &'static str,
     /// For people.
     pub text: String,
 }
-impl Problem {
+impl HealthIssue {
     fn new(code: &'static str, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }
@@ -61,14 +61,14 @@ impl Tenantry {
             tokio::select! {
                 _ = shutdown => {}
                 () = this.inner.stop.cancelled() => {}
-                () = this.beats(node) => {}
-                () = this.recovers() => {}
-                () = this.retires() => {}
-                () = this.tells() => {}
-                _ = this.inner.link_events.write_to(&*this.inner.shop.tokens) => {}
+                () = this.heartbeat_loop(node) => {}
+                () = this.recovery_loop() => {}
+                () = this.retirement_loop() => {}
+                () = this.metrics_loop() => {}
+                _ = this.inner.link_events.write_to(&*this.inner.stores.tokens) => {}
                 () = this.limit_loop() => {}
-                () = this.hears() => {}
-                () = this.divides(node.id) => {}
+                () = this.notification_loop() => {}
+                () = this.share_loop(node.id) => {}
             }
             // Its row would be forgotten in time; but a part of the connections that may still be open must count until
             // then.
@@ -82,18 +82,18 @@ impl Tenantry {
         }
     }
 
-    async fn beats(&self, node: &Node) {
+    async fn heartbeat_loop(&self, node: &Node) {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             beat.tick().await;
-            if let Err(error) = rt::fewer(self.inner.nodes.beat(node)).await {
+            if let Err(error) = rt::poll_batched(self.inner.nodes.beat(node)).await {
                 tracing::warn!(%error, "heartbeat failed");
             }
         }
     }
 
-    async fn recovers(&self) {
+    async fn recovery_loop(&self) {
         let mut look = interval(BEAT);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -107,7 +107,7 @@ impl Tenantry {
     }
 
     /// Logins that were replaced and could not be dropped.
-    async fn retires(&self) {
+    async fn retirement_loop(&self) {
         let mut look = interval(BEAT);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -135,7 +135,7 @@ impl Tenantry {
     }
 
     /// How the budgets stand.
-    async fn tells(&self) {
+    async fn metrics_loop(&self) {
         let mut look = interval(BEAT);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -146,7 +146,7 @@ impl Tenantry {
     }
 
     /// Keeps to this node's part of the connections. Without an answer it keeps the part that it has.
-    async fn divides(&self, node: NodeId) {
+    async fn share_loop(&self, node: NodeId) {
         let (Some(total), pool) = (self.inner.pool.shared, &self.inner.pool.resolver) else {
             return std::future::pending().await;
         };
@@ -156,7 +156,7 @@ impl Tenantry {
             look.tick().await;
             let open = pool.stats().into_iter().map(|(_, stats)| stats.open).max().unwrap_or_default();
             let claim = self.inner.nodes.claim(node, Share::holding(open, total), BEAT * 3);
-            match rt::fewer(claim).await {
+            match rt::poll_batched(claim).await {
                 Ok(share) => pool.resize(share.of(total)),
                 Err(error) => tracing::warn!(%error, "the landlord does not say what part of the connections is ours"),
             }
@@ -164,7 +164,7 @@ impl Tenantry {
     }
 
     /// Forgets what other nodes have changed, as they change it.
-    async fn hears(&self) {
+    async fn notification_loop(&self) {
         let changes = PgChanges::new(self.inner.background.clone());
         let mut changes = changes.poll_every(self.inner.change_poll_interval).follow();
         let listening = Listening(&self.inner.pool.resolver);
@@ -190,10 +190,10 @@ impl Tenantry {
                 Some(Change::Missed) => {
                     self.inner.resolver.invalidate_all();
                     pending.servers = true;
-                    listening.0.is_told(self.inner.pool.told);
+                    listening.0.set_notified(self.inner.pool.told);
                 }
                 Some(Change::Lost) => {
-                    listening.0.is_told(false);
+                    listening.0.set_notified(false);
                     self.inner.resolver.invalidate_all();
                 }
                 None => return,
@@ -202,22 +202,22 @@ impl Tenantry {
     }
 
     /// For a readiness probe: empty when all is well. Asks the landlord, so give it a deadline.
-    pub async fn problems(&self) -> Vec<Problem> {
+    pub async fn problems(&self) -> Vec<HealthIssue> {
         let mut problems = vec![];
         if self.is_closed() {
-            problems.push(Problem::new("closed", "the facade is closed"));
+            problems.push(HealthIssue::new("closed", "the facade is closed"));
         }
         if let Err(error) = crate::store::schema::check(&self.inner.landlord).await {
-            problems.push(Problem::new("schema", crate::error::chain(&error)));
+            problems.push(HealthIssue::new("schema", crate::error::chain(&error)));
             return problems;
         }
         if let Err(error) = self.inner.vault.check_keys().await {
-            problems.push(Problem::new("keys", crate::error::chain(&error)));
+            problems.push(HealthIssue::new("keys", crate::error::chain(&error)));
         }
-        match self.inner.shop.servers.servers().await {
-            Ok(servers) if servers.is_empty() => problems.push(Problem::new("no_server", "no server is set up")),
+        match self.inner.stores.servers.servers().await {
+            Ok(servers) if servers.is_empty() => problems.push(HealthIssue::new("no_server", "no server is set up")),
             Ok(_) => {}
-            Err(error) => problems.push(Problem::new("landlord", crate::error::chain(&error))),
+            Err(error) => problems.push(HealthIssue::new("landlord", crate::error::chain(&error))),
         }
         problems
     }
@@ -258,7 +258,7 @@ impl Check {
 struct Listening<'a>(&'a PooledResolver);
 impl Drop for Listening<'_> {
     fn drop(&mut self) {
-        self.0.is_told(false);
+        self.0.set_notified(false);
     }
 }
 

@@ -44,7 +44,7 @@ impl BatchVerb for Purge {
         tenant.status() == TenantStatus::Archived && tenant.kept_until().is_some()
     }
     async fn is_due(on: &Tenantry, tenant: &Tenant, (): &()) -> Result<bool, ChangeError> {
-        let now = on.inner.shop.journal.now().await?;
+        let now = on.inner.stores.journal.now().await?;
         Ok(tenant.kept_until().is_some_and(|until| until <= now))
     }
     fn of(tenant: &Tenant, (): &()) -> Self {
@@ -141,7 +141,7 @@ impl<V: BatchVerb> Batch<V> {
                 // Another node is at it, likely with the same batch: what it leaves is looked at once more.
                 Err(ChangeError::Busy { operation }) if !busy_before => {
                     busy_before = true;
-                    if let Err(error) = self.tenantry.inner.shop.wait(operation).await {
+                    if let Err(error) = self.tenantry.inner.stores.wait(operation).await {
                         return Outcome::Failed(error.into());
                     }
                 }

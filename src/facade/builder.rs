@@ -1,19 +1,19 @@
 use super::{Operations, Tenantry, Tokens};
-use crate::cluster::Workshop;
+use crate::cluster::OperationContext;
 use crate::directory::{AppAccess, ConnectionSettings};
 use crate::error::{BuildError, KeyError, VaultError};
 use crate::names::ServerName;
 use crate::operations::lifecycle::Lifecycle;
 use crate::operations::migrate::Migration;
-use crate::operations::provision::{Provisioner, Recipe, connection_limit};
+use crate::operations::provision::{ProvisionConfig, Provisioner, connection_limit};
 use crate::operations::rekey::Rekey;
 use crate::operations::rotate::{AppLogin, Rotation};
 use crate::operations::servers::Servers;
 use crate::operations::step::{Compensate, Forward, Step, Undoable};
-use crate::placement::{Candidate, Newcomer};
+use crate::placement::{Candidate, PlacementRequest};
 use crate::resolver::{ConnectionResolver, PooledResolver};
-use crate::saga::{Engine, Fence, Recoverer, Settings};
-use crate::setup_link::Setup;
+use crate::saga::{Engine, EpochFence, Recoverer, Settings};
+use crate::setup_link::SetupLinks;
 use crate::store::admin::AdminStore;
 use crate::store::journal::PgJournal;
 use crate::store::nodes::{Node, PgNodes};
@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub struct Builder {
     landlord: sqlx::PgPool,
     keys: Option<Arc<dyn KeyProvider>>,
-    recipe: Recipe,
+    config: ProvisionConfig,
     settings: Settings,
     workers: usize,
     max_connections: u32,
@@ -51,7 +51,7 @@ impl Builder {
         Self {
             landlord,
             keys: None,
-            recipe: Recipe::default(),
+            config: ProvisionConfig::default(),
             settings: Settings::default(),
             workers: 8,
             max_connections: 90,
@@ -73,60 +73,62 @@ impl Builder {
     }
     /// Run in each new tenant database, as its owner.
     pub fn tenant_migrations(mut self, migrator: &'static Migrator) -> Self {
-        self.recipe.migrations = Some(migrator);
+        self.config.migrations = Some(migrator);
         self
     }
     /// A step of the host's that can be undone. Steps run in the order of these calls.
     pub fn before_activation(mut self, step: impl Compensate) -> Self {
-        self.recipe.before.push(Arc::new(Undoable(step)));
+        self.config.before.push(Arc::new(Undoable(step)));
         self
     }
     /// A step of the host's that is retried until it succeeds.
     pub fn after_activation(mut self, step: impl Step) -> Self {
-        self.recipe.after.push(Arc::new(Forward(step)));
+        self.config.after.push(Arc::new(Forward(step)));
         self
     }
     /// The only receiver of setup links.
     pub fn link_delivery(mut self, delivery: impl LinkDelivery) -> Self {
-        self.recipe.delivery = Some(Arc::new(delivery));
+        self.config.delivery = Some(Arc::new(delivery));
         self
     }
     /// For how long a setup link is good; 72 hours by default.
     pub fn link_lifetime(mut self, lifetime: Duration) -> Self {
-        self.recipe.link_lifetime = lifetime;
+        self.config.link_lifetime = lifetime;
         self
     }
     /// Who keeps the tenants' users; by default table `tenant_users` in each tenant's database.
     pub fn admin_store(mut self, admins: impl AdminStore) -> Self {
-        self.recipe.admins = Arc::new(admins);
+        self.config.admins = Arc::new(admins);
         self
     }
     /// Pure: no I/O, asked before anything is made. `None` is [`ProvisionError::NoRoom`](crate::error::ProvisionError).
     pub fn placement(
-        mut self, choose: impl Fn(&Newcomer, &[Candidate]) -> Option<ServerName> + Send + Sync + 'static,
+        mut self, choose: impl Fn(&PlacementRequest, &[Candidate]) -> Option<ServerName> + Send + Sync + 'static,
     ) -> Self {
-        self.recipe.place = Arc::new(choose);
+        self.config.place = Arc::new(choose);
         self
     }
     /// How tenant databases are called: at most 50 bytes, unique on their server. By default `t_` and the tenant's id,
     /// because every tenant can list the names of all databases.
-    pub fn database_name(mut self, name: impl Fn(&Newcomer, TenantId) -> String + Send + Sync + 'static) -> Self {
-        self.recipe.database_name = Arc::new(name);
+    pub fn database_name(
+        mut self, name: impl Fn(&PlacementRequest, TenantId) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.config.database_name = Arc::new(name);
         self
     }
     /// What the application's logins may do; rows only by default.
     pub fn app_access(mut self, access: AppAccess) -> Self {
-        self.recipe.access = access;
+        self.config.access = access;
         self
     }
     /// Whether the application may make temp tables; they let a tenant fill the disk. Not by default.
     pub fn temp_tables(mut self, yes: bool) -> Self {
-        self.recipe.temp_tables = yes;
+        self.config.temp_tables = yes;
         self
     }
     /// How sessions to new tenants are set up.
     pub fn connection_settings(mut self, settings: ConnectionSettings) -> Self {
-        self.recipe.settings = settings;
+        self.config.settings = settings;
         self
     }
     /// Only tenants that have the newest of this program's migrations resolve; not by default. The others are
@@ -231,7 +233,7 @@ impl Builder {
     }
 
     fn check(&self) -> Result<(), BuildError> {
-        let steps: Vec<_> = self.recipe.before.iter().chain(&self.recipe.after).map(|s| s.name()).collect();
+        let steps: Vec<_> = self.config.before.iter().chain(&self.config.after).map(|s| s.name()).collect();
         if let Some(twice) = steps.iter().enumerate().find(|(at, name)| steps[..*at].contains(name)) {
             return Err(BuildError::StepTwice(twice.1));
         }
@@ -272,37 +274,37 @@ impl Builder {
 
     fn assemble(mut self, vault: Arc<dyn VaultWriter>) -> Tenantry {
         let limit = self.connection_limit();
-        self.recipe.connection_limit = limit;
+        self.config.connection_limit = limit;
         let own = Arc::new(PgTenantRegistry::new(self.landlord.clone()));
         // The landlord's own tables share the operations' epochs; only a host's stores must be told of a takeover.
-        let mut fences: Vec<Arc<dyn Fence>> = vec![];
-        fences.extend(self.registry.clone().map(|r| Arc::new(RegistryFence(r)) as Arc<dyn Fence>));
-        fences.extend(self.vault.map(|v| Arc::new(VaultFence(v)) as Arc<dyn Fence>));
+        let mut fences: Vec<Arc<dyn EpochFence>> = vec![];
+        fences.extend(self.registry.clone().map(|r| Arc::new(RegistryFence(r)) as Arc<dyn EpochFence>));
+        fences.extend(self.vault.map(|v| Arc::new(VaultFence(v)) as Arc<dyn EpochFence>));
         let own_registry = self.registry.is_none();
         let registry = self.registry.unwrap_or_else(|| own.clone());
         let tokens = Arc::new(PgTokenStore::new(self.landlord.clone()));
         let background = background(&self.landlord);
         let journal = Arc::new(PgJournal::new(self.landlord.clone()).renewing_on(background.clone()));
-        let shop = Workshop::new(registry.clone(), own, vault.clone(), tokens.clone(), journal.clone());
-        let shop = shop.with_workers(self.workers);
+        let stores = OperationContext::new(registry.clone(), own, vault.clone(), tokens.clone(), journal.clone());
+        let stores = stores.with_workers(self.workers);
         let stop = CancellationToken::new();
         let engine = Engine::new(journal.clone(), fences, self.settings, stop.clone());
-        let (link_lifetime, head) = (self.recipe.link_lifetime, self.recipe.migrations);
-        let migration = Migration::new(shop.clone(), engine.clone(), self.recipe.migrations);
-        let login = AppLogin::new(self.recipe.access, limit);
-        let rotation = Rotation::new(shop.clone(), engine.clone(), login);
-        let rekey = Rekey::new(shop.clone(), engine.clone());
-        let servers = Servers::new(shop.clone(), engine.clone(), self.landlord.clone());
+        let (link_lifetime, head) = (self.config.link_lifetime, self.config.migrations);
+        let migration = Migration::new(stores.clone(), engine.clone(), self.config.migrations);
+        let login = AppLogin::new(self.config.access, limit);
+        let rotation = Rotation::new(stores.clone(), engine.clone(), login);
+        let rekey = Rekey::new(stores.clone(), engine.clone());
+        let servers = Servers::new(stores.clone(), engine.clone(), self.landlord.clone());
         let servers = servers.with_connection_limit(limit);
-        let setup = Setup::new(shop.clone(), engine.clone(), login, self.recipe.admins.clone(), FORM);
-        let provisioner = Provisioner::new(shop.clone(), engine.clone(), self.recipe);
-        let lifecycle = Lifecycle::new(shop.clone(), engine.clone(), login.access);
+        let setup = SetupLinks::new(stores.clone(), engine.clone(), login, self.config.admins.clone(), FORM);
+        let provisioner = Provisioner::new(stores.clone(), engine.clone(), self.config);
+        let lifecycle = Lifecycle::new(stores.clone(), engine.clone(), login.access);
         let mut sagas = vec![provisioner.saga(), migration.saga(), rotation.saga(), rekey.saga(), servers.saga()];
         sagas.push(servers.relocation());
         sagas.extend(lifecycle.sagas());
         sagas.extend(setup.sagas());
         let recoverer = Recoverer::new(engine.clone(), sagas).with_workers(self.workers);
-        let mut pooled = PooledResolver::builder(registry.clone(), vault.clone()).servers(shop.servers.clone());
+        let mut pooled = PooledResolver::builder(registry.clone(), vault.clone()).servers(stores.servers.clone());
         if let (true, Some(migrations)) = (self.require_head, head) {
             pooled = pooled.require_head(migrations);
         }
@@ -310,7 +312,7 @@ impl Builder {
             .max_connections(self.max_connections)
             .max_connections_per_tenant(self.max_connections_per_tenant)
             .acquire_timeout(self.acquire_timeout)
-            .count_sessions(Arc::new(shop.clone()))
+            .count_sessions(Arc::new(stores.clone()))
             .build();
         let shared = self.share_connections && self.resolver.is_none();
         if shared {
@@ -326,14 +328,14 @@ impl Builder {
         Tenantry {
             inner: Arc::new(super::Inner {
                 servers,
-                tokens: Tokens::new(shop.clone(), link_lifetime),
+                tokens: Tokens::new(stores.clone(), link_lifetime),
                 link_events: Default::default(),
                 operations: Operations::new(journal, recoverer.clone()),
                 nodes: Arc::new(PgNodes::new(background.clone())),
                 node: Node::here(),
                 background,
                 landlord: self.landlord,
-                shop,
+                stores,
                 engine,
                 provisioner,
                 lifecycle,
@@ -381,14 +383,14 @@ const BACKGROUND: &str = "tenantry background";
 
 struct RegistryFence(Arc<dyn RegistryWriter>);
 #[async_trait::async_trait]
-impl Fence for RegistryFence {
+impl EpochFence for RegistryFence {
     async fn fence(&self, operation: crate::OperationId, epoch: i64) -> Result<(), crate::error::StoreError> {
         self.0.fence(operation, epoch).await
     }
 }
 struct VaultFence(Arc<dyn VaultWriter>);
 #[async_trait::async_trait]
-impl Fence for VaultFence {
+impl EpochFence for VaultFence {
     async fn fence(&self, operation: crate::OperationId, epoch: i64) -> Result<(), crate::error::StoreError> {
         match self.0.fence(operation, epoch).await {
             Err(VaultError::Store(error)) => Err(error),

@@ -4,7 +4,7 @@ use crate::cluster::ended;
 use crate::error::StoreError;
 use crate::operation::OperationId;
 use crate::saga::{Observer, Outcome};
-use crate::setup_link::{Setup, SetupError};
+use crate::setup_link::{SetupLinkError, SetupLinks};
 use crate::store::journal::{Begun, Record};
 use crate::store::tokens::{SetupLink, Token, TokenEventKind};
 use crate::tenant::Tenant;
@@ -20,11 +20,11 @@ impl Tenantry {
     /// meanwhile with the same link joins, and gets the same answer.
     ///
     /// # Errors
-    /// [`SetupError::NotValid`] for every text that is no good link.
+    /// [`SetupLinkError::NotValid`] for every text that is no good link.
     ///
     /// # Cancel safety
     /// What has begun goes on in a task of the facade.
-    pub async fn follow_credentials_link(&self, token: &str) -> Result<SetupLink, SetupError> {
+    pub async fn follow_credentials_link(&self, token: &str) -> Result<SetupLink, SetupLinkError> {
         let (id, started) = self.begun(self.inner.setup.begin_credentials(token).await?)?;
         let record = self.used(id, started).await?;
         self.inner.setup.follow_up(&record).await
@@ -33,14 +33,14 @@ impl Tenantry {
     /// while the first one runs joins it and gets its outcome. NFD and NFC of one text are the same password.
     ///
     /// # Errors
-    /// [`SetupError::NotValid`] for every text that is no good link; [`SetupError::Password`] for a password that breaks
-    /// a rule: the link is as good as before. [`SetupError::InUse`] if another call is using the link with another
+    /// [`SetupLinkError::NotValid`] for every text that is no good link; [`SetupLinkError::Password`] for a password that breaks
+    /// a rule: the link is as good as before. [`SetupLinkError::InUse`] if another call is using the link with another
     /// password: this one was not accepted.
     ///
     /// # Cancel safety
     /// What has begun goes on in a task of the facade. A future that is dropped before the password is sealed leaves an
     /// operation that recovery undoes.
-    pub async fn follow_password_link(&self, token: &str, password: &SecretString) -> Result<Tenant, SetupError> {
+    pub async fn follow_password_link(&self, token: &str, password: &SecretString) -> Result<Tenant, SetupLinkError> {
         let (id, started) = self.begun(self.inner.setup.begin_password(token, password).await?)?;
         let record = self.used(id, started).await?;
         self.inner.setup.has_password(&record).await
@@ -56,19 +56,19 @@ impl Tenantry {
         self.inner.link_events.dropped()
     }
 
-    fn begun(&self, begun: Begun) -> Result<(OperationId, Started), SetupError> {
+    fn begun(&self, begun: Begun) -> Result<(OperationId, Started), SetupLinkError> {
         if self.is_closed() {
-            return Err(SetupError::Closed);
+            return Err(SetupLinkError::Closed);
         }
         match begun {
             Begun::New(record) => Ok((record.id, Some(self.launch(*record, Observer::none())))),
             Begun::Joined(record) => Ok((record.id, None)),
-            Begun::KeyReused(operation) | Begun::Busy(operation) => Err(SetupError::Busy { operation }),
+            Begun::KeyReused(operation) | Begun::Busy(operation) => Err(SetupLinkError::Busy { operation }),
         }
     }
 
     /// Until the token is used: by its own worker, with the error as it was, or by another one's.
-    async fn used(&self, id: OperationId, started: Started) -> Result<Record, SetupError> {
+    async fn used(&self, id: OperationId, started: Started) -> Result<Record, SetupLinkError> {
         let Some(told) = started else { return Ok(self.inner.setup.until_used(id).await?) };
         let quiet = Observer::none();
         let mut driven = std::pin::pin!(self.watch(id, Some(told), &quiet));
@@ -76,7 +76,7 @@ impl Tenantry {
             outcome = &mut driven => return Ok(ended(outcome?)?),
             record = self.inner.setup.until_used(id) => {
                 let record = record?;
-                if Setup::is_used(&record) {
+                if SetupLinks::is_used(&record) {
                     return Ok(record);
                 }
             }

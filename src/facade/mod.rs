@@ -1,5 +1,5 @@
 //! The facade: assembles the pieces, adds nothing.
-use crate::cluster::Workshop;
+use crate::cluster::OperationContext;
 use crate::error::{ChangeError, ResolveError, StoreError};
 use crate::operation::OperationId;
 use crate::operations::lifecycle::Lifecycle;
@@ -11,7 +11,7 @@ use crate::operations::servers::Servers;
 use crate::pool::{PoolStats, TenantPool};
 use crate::resolver::{ConnectionResolver, PooledResolver};
 use crate::saga::{Engine, Observer, Outcome, Recoverer};
-use crate::setup_link::Setup;
+use crate::setup_link::SetupLinks;
 use crate::store::journal::Record;
 use crate::store::nodes::{Node, Nodes};
 use crate::store::registry::{RegistryWriter, TenantRegistry};
@@ -31,7 +31,7 @@ mod operations;
 mod rotate;
 mod tokens;
 mod verbs;
-pub use background::Problem;
+pub use background::HealthIssue;
 pub use batch::{Batch, BatchReport, BatchVerb};
 pub use builder::Builder;
 pub use call::Call;
@@ -67,14 +67,14 @@ pub struct Tenantry {
 struct Inner {
     landlord: sqlx::PgPool,
     background: sqlx::PgPool,
-    shop: Workshop,
+    stores: OperationContext,
     engine: Engine,
     provisioner: Provisioner,
     lifecycle: Lifecycle,
     migration: Migration,
     rotation: Rotation,
     rekey: Rekey,
-    setup: Setup,
+    setup: SetupLinks,
     recoverer: Recoverer,
     operations: Operations,
     servers: Servers,
@@ -214,8 +214,8 @@ impl Tenantry {
         self.inner.resolver.clone()
     }
     /// The stores and servers that operations work on, for pieces of the host's own.
-    pub fn workshop(&self) -> Workshop {
-        self.inner.shop.clone()
+    pub fn workshop(&self) -> OperationContext {
+        self.inner.stores.clone()
     }
     /// The live nodes.
     pub fn nodes(&self) -> Arc<dyn Nodes> {

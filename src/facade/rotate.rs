@@ -25,7 +25,7 @@ impl CallVerb for Rotate {
     type Answer = Rotated;
     type Error = ChangeError;
     async fn begin(self, on: &Tenantry, key: Option<String>, reason: Option<String>) -> Result<Begun, ChangeError> {
-        on.inner.rotation.begin_opening(self.tenant, self.grace, key, reason).await
+        on.inner.rotation.begin_and_preconnect(self.tenant, self.grace, key, reason).await
     }
     async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Rotated, ChangeError> {
         on.inner.rotation.rotated(outcome).await
@@ -110,7 +110,7 @@ impl BatchVerb for Rotate {
     async fn is_due(on: &Tenantry, tenant: &Tenant, options: &Rotations) -> Result<bool, ChangeError> {
         let Some(age) = options.older_than else { return Ok(true) };
         let since = on.inner.rotation.since(tenant.id()).await?;
-        let now = on.inner.shop.journal.now().await?;
+        let now = on.inner.stores.journal.now().await?;
         Ok(since.is_none_or(|since| now - since >= age))
     }
     fn of(tenant: &Tenant, options: &Rotations) -> Self {

@@ -1,4 +1,4 @@
-use crate::cluster::Workshop;
+use crate::cluster::OperationContext;
 use crate::error::{ChangeError, StoreError};
 use crate::names::Email;
 use crate::operations::provision::link;
@@ -9,13 +9,13 @@ use std::{fmt, time::Duration};
 /// Setup links: new ones, which wait to be delivered, and that they were.
 #[derive(Clone)]
 pub struct Tokens {
-    shop: Workshop,
+    stores: OperationContext,
     lifetime: Duration,
 }
 
 impl Tokens {
-    pub(super) fn new(shop: Workshop, lifetime: Duration) -> Self {
-        Self { shop, lifetime }
+    pub(super) fn new(stores: OperationContext, lifetime: Duration) -> Self {
+        Self { stores, lifetime }
     }
     /// A new link for this address, in place of those that it had and nobody is at. Its bytes are in the answer alone:
     /// deliver it, or issue another one.
@@ -65,42 +65,42 @@ impl Tokens {
         &self, purpose: TokenPurpose, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
     ) -> Result<SetupLink, ChangeError> {
         let email: Email = email.as_ref().parse().map_err(|source| ChangeError::Invalid { field: "email", source })?;
-        let tenant = self.shop.registry.find(tenant.into()).await?.ok_or(ChangeError::Unknown)?;
+        let tenant = self.stores.registry.find(tenant.into()).await?.ok_or(ChangeError::Unknown)?;
         if tenant.status() != TenantStatus::Active {
             return Err(ChangeError::Status { found: tenant.status() });
         }
         let token = Token::random(purpose);
         let new = NewToken::new(LinkId::new(), tenant.id(), email.as_str(), &token, self.lifetime);
-        let issued = self.shop.tokens.issue(&new, None).await?;
+        let issued = self.stores.tokens.issue(&new, None).await?;
         Ok(SetupLink::new(issued.id, issued.email, issued.expires_at, token))
     }
     /// Whose link this is, and consumes nothing: for showing a page. `None` for every text that is no good link of this
     /// purpose, whatever the reason: all of them cost the same one statement.
     pub async fn look(&self, purpose: &TokenPurpose, text: &str) -> Result<Option<IssuedToken>, StoreError> {
-        let found = self.shop.tokens.look(&Token::hash_of(text)).await?;
+        let found = self.stores.tokens.look(&Token::hash_of(text)).await?;
         Ok(found.filter(|issued| issued.purpose == *purpose))
     }
     /// The newest link that nobody has confirmed yet: what a progress page shows after a reload, on any node. Only one
     /// that a provisioning has made is kept so.
     pub async fn undelivered(&self, tenant: TenantId) -> Result<Option<SetupLink>, StoreError> {
-        let good = self.shop.tokens.of_tenant(tenant).await?;
+        let good = self.stores.tokens.of_tenant(tenant).await?;
         match good.into_iter().find(|t| !t.delivered) {
-            Some(issued) => link(&self.shop, issued).await,
+            Some(issued) => link(&self.stores, issued).await,
             None => Ok(None),
         }
     }
     /// Its reader has it: it is not shown again. Repeating it is `Ok`.
     pub async fn delivered(&self, link: LinkId) -> Result<(), StoreError> {
-        self.shop.tokens.delivered(link).await
+        self.stores.tokens.delivered(link).await
     }
     /// What became of a tenant's links and who came with them, newest first, at most `limit`. It stays when the tenant is
     /// purged: client addresses are personal data, so delete what you must not keep.
     pub async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError> {
-        self.shop.tokens.events(tenant, limit).await
+        self.stores.tokens.events(tenant, limit).await
     }
     /// No longer good, unless somebody is at it.
     pub async fn revoke(&self, link: LinkId) -> Result<(), StoreError> {
-        self.shop.tokens.revoke(link).await
+        self.stores.tokens.revoke(link).await
     }
 }
 impl fmt::Debug for Tokens {

@@ -6,10 +6,10 @@
 //! 4. Take the old key away. A program that is built without a key that a secret still needs refuses to start.
 //!
 //! Each step is safe to stop at, for as long as you like. Landlord backups from before still need the old key.
-use crate::cluster::{Workshop, ended};
+use crate::cluster::{OperationContext, ended};
 use crate::error::{ChangeError, StepError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
-use crate::saga::{Action, AnySaga, Engine, Outcome, Run, Saga};
+use crate::saga::{AnySaga, Engine, Execution, Outcome, Saga, SagaStep};
 use crate::secret::KeyId;
 use crate::store::journal::{Begun, Intent};
 use async_trait::async_trait;
@@ -33,16 +33,16 @@ pub struct Rekeyed {
 /// Wraps secrets anew. It spawns nothing: dropping one of its futures is like the death of the process.
 #[derive(Clone)]
 pub struct Rekey {
-    shop: Workshop,
+    stores: OperationContext,
     engine: Engine,
     saga: Arc<RekeySaga>,
 }
 
 impl Rekey {
     /// Over these stores.
-    pub fn new(shop: Workshop, engine: Engine) -> Self {
-        let saga = Arc::new(RekeySaga { shop: shop.clone(), steps: vec![Box::new(Rewrap)] });
-        Self { shop, engine, saga }
+    pub fn new(stores: OperationContext, engine: Engine) -> Self {
+        let saga = Arc::new(RekeySaga { stores: stores.clone(), steps: vec![Box::new(Rewrap)] });
+        Self { stores, engine, saga }
     }
     /// The saga, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn saga(&self) -> Arc<dyn AnySaga> {
@@ -60,12 +60,12 @@ impl Rekey {
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), KIND, Lane::Change, Subject::Vault)
         };
-        self.shop.begin(&intent).await
+        self.stores.begin(&intent).await
     }
     /// What an operation's end means to its caller.
     pub async fn rekeyed(&self, outcome: Outcome) -> Result<Rekeyed, ChangeError> {
         ended(outcome)?;
-        let keys = self.shop.vault.keys_in_use().await.map_err(StoreError::unavailable)?;
+        let keys = self.stores.vault.keys_in_use().await.map_err(StoreError::unavailable)?;
         Ok(Rekeyed { keys })
     }
 }
@@ -77,52 +77,52 @@ impl std::fmt::Debug for Rekey {
 }
 
 struct RekeySaga {
-    shop: Workshop,
-    steps: Vec<Box<dyn Action<Workshop>>>,
+    stores: OperationContext,
+    steps: Vec<Box<dyn SagaStep<OperationContext>>>,
 }
 
 impl Saga for RekeySaga {
-    type World = Workshop;
+    type Context = OperationContext;
     fn kind(&self) -> &'static str {
         KIND
     }
-    fn steps(&self) -> &[Box<dyn Action<Workshop>>] {
+    fn steps(&self) -> &[Box<dyn SagaStep<OperationContext>>] {
         &self.steps
     }
     /// What is wrapped anew opens as well as before: there is nothing to undo.
-    fn no_return(&self) -> usize {
+    fn pivot_index(&self) -> usize {
         0
     }
-    fn world(&self, _: &Run) -> Result<Workshop, StepError> {
-        Ok(self.shop.clone())
+    fn context(&self, _: &Execution) -> Result<OperationContext, StepError> {
+        Ok(self.stores.clone())
     }
 }
 
 /// In batches, each record by compare-and-set: whoever comes later finds fewer of them.
 struct Rewrap;
 #[async_trait]
-impl Action<Workshop> for Rewrap {
+impl SagaStep<OperationContext> for Rewrap {
     fn name(&self) -> &'static str {
         "secrets.rewrap"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         false
     }
-    async fn run(&self, run: &Run, shop: &mut Workshop) -> Result<Value, StepError> {
+    async fn run(&self, run: &Execution, stores: &mut OperationContext) -> Result<Value, StepError> {
         let mut left = u64::MAX;
         loop {
             run.check().await?;
-            match shop.vault.rewrap(BATCH).await? {
+            match stores.vault.rewrap(BATCH).await? {
                 0 => return Ok(Value::Null),
                 // Another node wraps with another key as fast as this one wraps anew, or records do not open.
                 same if same >= left => {
                     return Err(StepError::retry(format!("{same} secrets are wrapped by another key still")));
                 }
-                fewer => left = fewer,
+                poll_batched => left = poll_batched,
             }
         }
     }
-    async fn undo(&self, _: &Run, _: &mut Workshop) -> Result<(), StepError> {
+    async fn undo(&self, _: &Execution, _: &mut OperationContext) -> Result<(), StepError> {
         Ok(())
     }
 }

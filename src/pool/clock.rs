@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Clock {
     start: Instant,
     #[cfg(target_os = "linux")]
-    rough: Duration,
+    coarse: Duration,
 }
 
 impl Clock {
@@ -14,7 +14,7 @@ impl Clock {
         Self {
             start,
             #[cfg(target_os = "linux")]
-            rough: rough(),
+            coarse: coarse(),
         }
     }
     /// Nanoseconds since the start.
@@ -25,11 +25,11 @@ impl Clock {
         self.at(Instant::now())
     }
     #[cfg(target_os = "linux")]
-    pub(crate) fn roughly(&self) -> u64 {
-        nanoseconds(rough().saturating_sub(self.rough))
+    pub(crate) fn coarse_now(&self) -> u64 {
+        nanoseconds(coarse().saturating_sub(self.coarse))
     }
     #[cfg(not(target_os = "linux"))]
-    pub(crate) fn roughly(&self) -> u64 {
+    pub(crate) fn coarse_now(&self) -> u64 {
         self.exactly()
     }
 }
@@ -40,13 +40,13 @@ fn nanoseconds(time: Duration) -> u64 {
 
 /// Since some moment before the first call; what it is good for are differences.
 #[cfg(target_os = "linux")]
-pub(crate) fn rough() -> Duration {
+pub(crate) fn coarse() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn rough() -> Duration {
+pub(crate) fn coarse() -> Duration {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
 }
@@ -62,9 +62,9 @@ mod tests {
         let clock = Clock::new(Instant::now());
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(300) {
-            let (before, rough, after) = (clock.exactly(), clock.roughly(), clock.exactly());
-            assert!(rough + TICK >= before && rough <= after + TICK, "{before} {rough} {after}");
+            let (before, coarse, after) = (clock.exactly(), clock.coarse_now(), clock.exactly());
+            assert!(coarse + TICK >= before && coarse <= after + TICK, "{before} {coarse} {after}");
         }
-        assert!(clock.roughly() >= 300_000_000 - TICK);
+        assert!(clock.coarse_now() >= 300_000_000 - TICK);
     }
 }

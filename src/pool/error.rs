@@ -24,21 +24,21 @@ pub enum AcquireError {
     /// Every connection of the server's budget was in use, or all that the tenant may have, for the whole time.
     #[error("waited {waited:?} for a connection: all of the budget are in use")]
     #[non_exhaustive]
-    Budget {
+    PoolExhausted {
         /// For how long.
         waited: Duration,
     },
     /// Too many connections were being opened at once, for the whole time.
     #[error("waited {waited:?} for a connection to be opened: too many are being opened")]
     #[non_exhaustive]
-    Gate {
+    ConnectQueue {
         /// For how long.
         waited: Duration,
     },
     /// The server let nobody in within the time, or the pool is the host's own and had none.
     #[error("waited {waited:?} for the server to let a connection in")]
     #[non_exhaustive]
-    Server {
+    ConnectTimeout {
         /// For how long.
         waited: Duration,
     },
@@ -78,9 +78,10 @@ impl AcquireError {
     /// `Some`: the same may succeed, not before this.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Budget { .. } | Self::Gate { .. } | Self::Server { .. } | Self::LoginLimit { .. } => {
-                Some(Duration::from_secs(1))
-            }
+            Self::PoolExhausted { .. }
+            | Self::ConnectQueue { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::LoginLimit { .. } => Some(Duration::from_secs(1)),
             Self::Refused(error) => error.retry_after(),
             Self::Closed => None,
         }
@@ -88,21 +89,21 @@ impl AcquireError {
     /// For tests of what a host answers when its budget is used up.
     #[cfg(feature = "testing")]
     pub fn budget(waited: Duration) -> Self {
-        Self::Budget { waited }
+        Self::PoolExhausted { waited }
     }
     /// For tests of what a host answers when its server is too busy.
     #[cfg(feature = "testing")]
     pub fn server(waited: Duration) -> Self {
-        Self::Server { waited }
+        Self::ConnectTimeout { waited }
     }
 }
 
 impl From<AcquireError> for sqlx::Error {
     fn from(error: AcquireError) -> Self {
         let kind = match error {
-            AcquireError::Budget { .. }
-            | AcquireError::Gate { .. }
-            | AcquireError::Server { .. }
+            AcquireError::PoolExhausted { .. }
+            | AcquireError::ConnectQueue { .. }
+            | AcquireError::ConnectTimeout { .. }
             | AcquireError::LoginLimit { .. } => ErrorKind::TimedOut,
             AcquireError::Refused(_) => ErrorKind::PermissionDenied,
             AcquireError::Closed => ErrorKind::NotConnected,
@@ -128,8 +129,8 @@ mod tests {
 
     #[test]
     fn the_reason_survives_the_only_error_that_an_executor_can_return() {
-        let error: sqlx::Error = AcquireError::Server { waited: Duration::from_secs(3) }.into();
-        assert!(matches!(AcquireError::find(&error), Some(AcquireError::Server { .. })));
+        let error: sqlx::Error = AcquireError::ConnectTimeout { waited: Duration::from_secs(3) }.into();
+        assert!(matches!(AcquireError::find(&error), Some(AcquireError::ConnectTimeout { .. })));
         assert!(AcquireError::find(&sqlx::Error::PoolTimedOut).is_none());
         let refused = AcquireError::from(ResolveError::Unknown);
         assert!(refused.source().is_some_and(|s| s.downcast_ref::<ResolveError>().is_some()));
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_to_be_tried_again() {
-        assert!(AcquireError::Server { waited: Duration::ZERO }.retry_after().is_some());
+        assert!(AcquireError::ConnectTimeout { waited: Duration::ZERO }.retry_after().is_some());
         assert!(AcquireError::Closed.retry_after().is_none());
         assert!(AcquireError::from(ResolveError::Unknown).retry_after().is_none());
     }

@@ -1,5 +1,5 @@
 //! `&TenantPool` goes where `&PgPool` goes.
-use self::budget::{Checkout, Member};
+use self::budget::{Checkout, TenantShare};
 use crate::error::ResolveError;
 use crate::sqlstate::{self, INVALID_AUTHORIZATION, INVALID_PASSWORD};
 use crate::tenant::{Tenant, TenantId};
@@ -80,7 +80,7 @@ enum Source {
 /// A tenant's part of the budgets of its servers; and what to do when they give it nothing any more.
 #[derive(Clone)]
 pub(crate) struct Budgeted {
-    pub(crate) primary: Arc<Member>,
+    pub(crate) primary: Arc<TenantShare>,
     pub(crate) replica: Option<Arc<Replica>>,
     pub(crate) renewal: Renewal,
 }
@@ -99,7 +99,7 @@ pub(crate) trait Renew: Send + Sync {
     /// The tenant's handle as it is now.
     async fn renew(self: Arc<Self>, tenant: TenantId) -> Result<TenantPool, ResolveError>;
     /// What was known of the tenant at that time is out of date.
-    fn distrust(&self, tenant: TenantId, since: Instant);
+    fn mark_stale(&self, tenant: TenantId, since: Instant);
 }
 
 const SLACK: Duration = Duration::from_millis(250);
@@ -225,7 +225,7 @@ impl TenantPool {
         // Whoever waits inside knows better for what: the outer limit is for many renewals, one after the other.
         let limit = budgeted.renewal.limit + SLACK + if self.0.reads { 2 * replica::LIMIT } else { Duration::ZERO };
         let waited = tokio::time::timeout(limit, self.renewing(budgeted.clone())).await;
-        waited.unwrap_or_else(|_| Err(AcquireError::Server { waited: asked.elapsed() }.into()))
+        waited.unwrap_or_else(|_| Err(AcquireError::ConnectTimeout { waited: asked.elapsed() }.into()))
     }
 
     /// A retired member was evicted or its login replaced: there is another one, as often as that happens within the
@@ -252,7 +252,7 @@ impl TenantPool {
                 Ok(None) => {}
                 Err(error) if is_refused(&error) && !looked_up => {
                     looked_up = true;
-                    at.renewal.distrust(self.0.tenant.id(), since);
+                    at.renewal.mark_stale(self.0.tenant.id(), since);
                 }
                 Err(error) => return Err(error),
             }
@@ -329,9 +329,9 @@ impl Renewal {
         let from = self.from.upgrade().ok_or(AcquireError::Closed)?;
         Ok(from.renew(tenant).await?)
     }
-    fn distrust(&self, tenant: TenantId, since: Instant) {
+    fn mark_stale(&self, tenant: TenantId, since: Instant) {
         if let Some(from) = self.from.upgrade() {
-            from.distrust(tenant, since);
+            from.mark_stale(tenant, since);
         }
     }
 }
@@ -344,7 +344,7 @@ fn is_refused(error: &sqlx::Error) -> bool {
 /// sqlx's own words for these can carry nothing; ours say what was waited for.
 fn phased(error: sqlx::Error, waited: Duration) -> sqlx::Error {
     match error {
-        sqlx::Error::PoolTimedOut => AcquireError::Server { waited }.into(),
+        sqlx::Error::PoolTimedOut => AcquireError::ConnectTimeout { waited }.into(),
         sqlx::Error::PoolClosed => AcquireError::Closed.into(),
         error => error,
     }

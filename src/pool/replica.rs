@@ -1,6 +1,6 @@
 //! A tenant's part of a standby's budget. Whatever goes wrong there, the primary is asked instead.
 use super::is_refused;
-use crate::pool::budget::{Away, Checkout, Member};
+use crate::pool::budget::{Checkout, CircuitBreaker, TenantShare};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -8,9 +8,9 @@ use tokio::time::timeout;
 pub(super) const LIMIT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Replica {
-    member: Member,
+    member: TenantShare,
     /// Of this tenant alone: a login that is not known there yet.
-    refused: Away,
+    refused: CircuitBreaker,
 }
 
 pub(super) enum Answer {
@@ -23,8 +23,8 @@ pub(super) enum Answer {
 }
 
 impl Replica {
-    pub(crate) fn new(member: Member) -> Self {
-        Self { member, refused: Away::default() }
+    pub(crate) fn new(member: TenantShare) -> Self {
+        Self { member, refused: CircuitBreaker::default() }
     }
     pub(super) fn usage(&self) -> (usize, usize) {
         self.member.usage()
@@ -40,31 +40,31 @@ impl Replica {
     /// A part of `limit` at most: the rest is for the primary.
     pub(super) async fn acquire(&self, limit: Duration) -> Answer {
         let now = Instant::now();
-        if !self.refused.is_tried(now) || !self.member.away().is_tried(now) {
+        if !self.refused.is_tried(now) || !self.member.circuit_breaker().is_tried(now) {
             return self.checkout().map_or(Answer::Elsewhere, |checkout| Answer::Found(Some(checkout.owned())));
         }
         match timeout(LIMIT.min(limit / 2), self.member.acquire()).await {
             Ok(Ok(None)) => Answer::Found(None),
             Ok(Ok(found)) => {
                 self.refused.is_back();
-                self.member.away().is_back();
+                self.member.circuit_breaker().is_back();
                 Answer::Found(found)
             }
             Ok(Err(error)) if is_refused(&error) => {
-                self.member.away().is_back();
+                self.member.circuit_breaker().is_back();
                 self.refused.failed(Instant::now());
                 Answer::Refused(error)
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a replica lets nobody in; reads go to the primary");
-                self.member.away().failed(Instant::now());
+                self.member.circuit_breaker().failed(Instant::now());
                 Answer::Elsewhere
             }
             // All that the budget or the tenant may have there is in use, and that is no failure.
             Err(_) if self.member.is_full() => Answer::Elsewhere,
             Err(_) => {
                 tracing::warn!("a replica does not answer in time; reads go to the primary");
-                self.member.away().failed(Instant::now());
+                self.member.circuit_breaker().failed(Instant::now());
                 Answer::Elsewhere
             }
         }

@@ -1,5 +1,5 @@
 //! Walks the steps of a saga: forward, and backward when it must.
-use super::{Observer, Run, walk};
+use super::{Execution, Observer, runner};
 use crate::error::{Failure, StepError, StoreError};
 use crate::operation::OperationId;
 use crate::rt;
@@ -15,46 +15,46 @@ use tokio_util::sync::CancellationToken;
 pub trait Saga: Send + Sync + 'static {
     /// What one worker holds while it works: sessions, above all. Made anew after every error, so that no step goes on
     /// with a session of which nothing is known.
-    type World: Send;
+    type Context: Send;
     /// The stored name: a contract.
     fn kind(&self) -> &'static str;
     /// The steps, in order.
-    fn steps(&self) -> &[Box<dyn Action<Self::World>>];
+    fn steps(&self) -> &[Box<dyn SagaStep<Self::Context>>];
     /// From the intent of this step on there is no way back: failures no longer undo.
-    fn no_return(&self) -> usize;
+    fn pivot_index(&self) -> usize;
     /// Whether its end may be forgotten and come again: what its caller is told then stands in earlier commits that were
     /// waited for, and the last step finds nothing more to do.
-    fn end_may_repeat(&self) -> bool {
+    fn final_record_is_repeatable(&self) -> bool {
         false
     }
     /// A world without any session yet.
-    fn world(&self, run: &Run) -> Result<Self::World, StepError>;
+    fn context(&self, run: &Execution) -> Result<Self::Context, StepError>;
 }
 
 /// One step. Any of its futures may be dropped at any await, and it may run again, here or on another node.
 #[async_trait]
-pub trait Action<W: Send>: Send + Sync + 'static {
+pub trait SagaStep<W: Send>: Send + Sync + 'static {
     /// The stored name: a contract. No two steps of a saga share one.
     fn name(&self) -> &'static str;
     /// Whether the intent of the step before covers this one too, so that no commit stands between them.
-    fn joins_previous(&self) -> bool;
+    fn shares_intent_with_previous(&self) -> bool;
     /// Whether all that it does stands in the landlord's own tables. Commits get lost from the end alone, so its effect
     /// cannot outlive its intent, and the walk does not wait until that is on the disk.
-    fn in_landlord(&self) -> bool {
+    fn landlord_only(&self) -> bool {
         false
     }
     /// Does it, or finds it done. What it answers is stored: no secret.
-    async fn run(&self, run: &Run, world: &mut W) -> Result<Value, StepError>;
+    async fn run(&self, run: &Execution, context: &mut W) -> Result<Value, StepError>;
     /// Makes sure that nothing of it is there, whatever became of `run`: not begun, failed, done, or unknown. A step beyond
     /// its saga's point of no return needs none of its own: this one refuses, and a person is asked.
-    async fn undo(&self, _: &Run, _: &mut W) -> Result<(), StepError> {
+    async fn undo(&self, _: &Execution, _: &mut W) -> Result<(), StepError> {
         Err(StepError::fail(format!("{} only goes forward", self.name())))
     }
 }
 
 /// A store that must learn of a takeover before the new worker acts.
 #[async_trait]
-pub trait Fence: Send + Sync + 'static {
+pub trait EpochFence: Send + Sync + 'static {
     /// From now on only writes of at least this epoch succeed.
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError>;
 }
@@ -116,7 +116,7 @@ impl Outcome {
 #[derive(Clone)]
 pub struct Engine {
     pub(super) journal: Arc<dyn Journal>,
-    stores: Arc<[Arc<dyn Fence>]>,
+    stores: Arc<[Arc<dyn EpochFence>]>,
     pub(super) settings: Settings,
     pub(super) stop: CancellationToken,
 }
@@ -124,7 +124,7 @@ pub struct Engine {
 impl Engine {
     /// `stores` are told of each takeover; those in the journal's own database, which share its epochs, need not be.
     pub fn new(
-        journal: Arc<dyn Journal>, stores: Vec<Arc<dyn Fence>>, settings: Settings, stop: CancellationToken,
+        journal: Arc<dyn Journal>, stores: Vec<Arc<dyn EpochFence>>, settings: Settings, stop: CancellationToken,
     ) -> Self {
         Self { journal, stores: stores.into(), settings, stop }
     }
@@ -138,7 +138,7 @@ impl Engine {
     }
     /// How many steps the intent of a new operation of this saga covers.
     pub fn first_intent<S: Saga>(saga: &S) -> u32 {
-        walk::covered(saga, 0)
+        runner::covered(saga, 0)
     }
 
     /// Drives an operation that the caller holds until it ends, waits or is taken over. `observe` sees each event of
@@ -149,7 +149,7 @@ impl Engine {
     pub async fn drive<S: Saga>(
         &self, saga: &S, held: Record, fresh: bool, observe: &Observer,
     ) -> Result<Outcome, StoreError> {
-        walk::walk(self, saga, Run::new(self.journal.clone(), held, fresh), observe).await
+        runner::runner(self, saga, Execution::new(self.journal.clone(), held, fresh), observe).await
     }
 
     /// Whether there is no store but those in the journal's own database.
@@ -166,7 +166,7 @@ impl Engine {
 
     /// Runs a step and keeps the lease meanwhile, in one task: nothing is left running when either ends.
     pub(super) async fn guarded<T>(
-        &self, run: &Run, step: impl Future<Output = Result<T, StepError>>,
+        &self, run: &Execution, step: impl Future<Output = Result<T, StepError>>,
     ) -> Result<T, StepError> {
         tokio::select! {
             biased;
@@ -175,13 +175,13 @@ impl Engine {
         }
     }
 
-    async fn keep_lease(&self, run: &Run) -> StepError {
+    async fn keep_lease(&self, run: &Execution) -> StepError {
         let lease = self.settings.lease;
         let mut until = Instant::now() + lease;
         loop {
             sleep(lease / 3).await;
             let asked = Instant::now();
-            match timeout_at(until, rt::fewer(self.journal.renew(run.writer(), lease))).await {
+            match timeout_at(until, rt::poll_batched(self.journal.renew(run.fencing_token(), lease))).await {
                 Ok(Ok(())) => until = asked + lease,
                 Ok(Err(StoreError::Fenced)) => return StoreError::Fenced.into(),
                 Ok(Err(_)) if Instant::now() < until => {}

@@ -21,9 +21,9 @@
 //! - A status that is forgotten (suspended, archived) still holds on the server; call the verb again. A purge that is
 //!   forgotten shows an active tenant without a database: purge it again.
 mod engine;
+mod execution;
 mod recover;
-mod run;
-mod walk;
-pub use engine::{Action, Engine, Fence, Outcome, Saga, Settings};
+mod runner;
+pub use engine::{Engine, EpochFence, Outcome, Saga, SagaStep, Settings};
+pub use execution::{Execution, Observer};
 pub use recover::{AnySaga, Recoverer, RecoveryReport};
-pub use run::{Observer, Run};

@@ -27,7 +27,7 @@ impl<S: Saga> AnySaga for S {
         Saga::kind(self)
     }
     fn can_undo(&self, record: &Record) -> bool {
-        record.intended as usize <= self.no_return()
+        record.intended as usize <= self.pivot_index()
     }
     async fn drive(
         &self, engine: &Engine, held: Record, fresh: bool, observe: &Observer,

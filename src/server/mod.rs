@@ -1,14 +1,14 @@
 //! A database server that tenants may live on: its address, its roles, how it is reached.
-use crate::error::UnknownWord;
+use crate::error::UnknownValue;
 use crate::names::{DatabaseName, InvalidName, RoleName, ServerName};
-use crate::operation::words;
+use crate::operation::stored_enum;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use time::OffsetDateTime;
 
 mod locate;
 
-words! {
+stored_enum! {
     /// How the connection is encrypted, as in libpq's `sslmode`.
     TlsMode, "TLS mode" {
         /// Never; for loopback.
@@ -64,7 +64,7 @@ impl ServerNames {
     }
 }
 
-words! {
+stored_enum! {
     /// Where a server's set-up stands.
     ServerStatus, "status of a server" {
         /// Being set up: no tenant goes there.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// A window begins with the first attempt and allows so many; what comes after that is told how long to wait. Bounded: when
 /// very many are known, those whose window is over are forgotten, and then all.
 #[derive(Debug)]
-pub struct Attempts<K> {
+pub struct RateLimiter<K> {
     most: u32,
     window: Duration,
     known: Mutex<HashMap<K, (Instant, u32)>>,
@@ -17,7 +17,7 @@ pub struct Attempts<K> {
 /// Who is remembered at most.
 const KNOWN: usize = 50_000;
 
-impl<K: Eq + Hash> Attempts<K> {
+impl<K: Eq + Hash> RateLimiter<K> {
     /// So many in each window.
     pub fn new(most: u32, window: Duration) -> Self {
         Self { most: most.max(1), window, known: Mutex::new(HashMap::new()) }
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn whoever_tries_too_often_waits_and_nobody_else_does() {
-        let (attempts, start) = (Attempts::new(3, Duration::from_secs(60)), Instant::now());
+        let (attempts, start) = (RateLimiter::new(3, Duration::from_secs(60)), Instant::now());
         for _ in 0..3 {
             assert_eq!(attempts.attempt_at("mallory", start), Ok(()));
         }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (attempts, now) = (Attempts::new(1, Duration::from_secs(60)), Instant::now());
+        let (attempts, now) = (RateLimiter::new(1, Duration::from_secs(60)), Instant::now());
         for who in 0..3 * KNOWN {
             let _ = attempts.attempt_at(who, now);
         }

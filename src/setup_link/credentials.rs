@@ -1,9 +1,9 @@
 //! The credentials link: a rotation of the tenant's login, and then a password link for whoever has come.
 use super::{Request, link};
-use crate::cluster::Workshop;
+use crate::cluster::OperationContext;
 use crate::error::StepError;
-use crate::operations::rotate::{AppLogin, Rotate, World};
-use crate::saga::{Action, Run, Saga};
+use crate::operations::rotate::{AppLogin, Rotate, RotateContext};
+use crate::saga::{Execution, Saga, SagaStep};
 use crate::store::tokens::TokenPurpose;
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -14,14 +14,14 @@ const KIND: &str = "setup_credentials";
 
 /// The plain list of its steps.
 pub(super) struct CredentialsSaga {
-    shop: Workshop,
+    stores: OperationContext,
     login: AppLogin,
-    steps: Vec<Box<dyn Action<World>>>,
+    steps: Vec<Box<dyn SagaStep<RotateContext>>>,
 }
 
 impl CredentialsSaga {
-    pub(super) fn new(shop: Workshop, login: AppLogin, lifetime: Duration) -> Self {
-        let steps: Vec<Box<dyn Action<World>>> = vec![
+    pub(super) fn new(stores: OperationContext, login: AppLogin, lifetime: Duration) -> Self {
+        let steps: Vec<Box<dyn SagaStep<RotateContext>>> = vec![
             Box::new(Link::Claim),
             Box::new(Rotate::Seal),
             Box::new(Rotate::Create),
@@ -31,24 +31,24 @@ impl CredentialsSaga {
             Box::new(Link::Use),
             Box::new(Rotate::Retire),
         ];
-        Self { shop, login, steps }
+        Self { stores, login, steps }
     }
 }
 
 impl Saga for CredentialsSaga {
-    type World = World;
+    type Context = RotateContext;
     fn kind(&self) -> &'static str {
         KIND
     }
-    fn steps(&self) -> &[Box<dyn Action<World>>] {
+    fn steps(&self) -> &[Box<dyn SagaStep<RotateContext>>] {
         &self.steps
     }
     /// The flip, as in a rotation.
-    fn no_return(&self) -> usize {
+    fn pivot_index(&self) -> usize {
         4
     }
-    fn world(&self, run: &Run) -> Result<World, StepError> {
-        World::new(self.shop.clone(), self.login, run)
+    fn context(&self, run: &Execution) -> Result<RotateContext, StepError> {
+        RotateContext::new(self.stores.clone(), self.login, run)
     }
 }
 
@@ -60,7 +60,7 @@ enum Link {
 }
 
 #[async_trait]
-impl Action<World> for Link {
+impl SagaStep<RotateContext> for Link {
     fn name(&self) -> &'static str {
         match self {
             Self::Claim => link::CLAIM,
@@ -69,26 +69,26 @@ impl Action<World> for Link {
         }
     }
     /// Using it up must be known before anybody waits for the old login to go.
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         !matches!(self, Self::Claim)
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+    async fn run(&self, run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
         match self {
-            Self::Claim => link::claim(run, &world.shop).await,
+            Self::Claim => link::claim(run, &context.stores).await,
             Self::Follow(lifetime) => {
                 let Request { tenant, email, .. } = run.request()?;
                 let to = (tenant, email.as_str());
                 let issued =
-                    crate::operations::provision::issue(&world.shop, run, to, TokenPurpose::password(), *lifetime)
+                    crate::operations::provision::issue(&context.stores, run, to, TokenPurpose::password(), *lifetime)
                         .await?;
                 Ok(json!({ "link": issued.id }))
             }
-            Self::Use => link::use_up(run, &world.shop).await,
+            Self::Use => link::use_up(run, &context.stores).await,
         }
     }
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
+    async fn undo(&self, run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
         match self {
-            Self::Claim => link::unclaim(run, &world.shop).await,
+            Self::Claim => link::unclaim(run, &context.stores).await,
             _ => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Beginning or joining the operation of a password link. [`Setup::begin_password`] is called for each post.
+//! Beginning or joining the operation of a password link. [`SetupLinks::begin_password`] is called for each post.
 //!
 //! Invariants:
 //! - A link has at most one open operation, and an operation has at most one password: the first one that is sealed under
@@ -15,7 +15,7 @@
 //!   gone or suspended, the password breaks a rule), the sessions of its workers are ended first, so that none of them
 //!   sets the old password later; then the link is good again, and the next post replaces the password.
 //! - *The token is used up.* The link is not valid any more, whatever is posted.
-use super::{Setup, SetupError, password};
+use super::{SetupLinkError, SetupLinks, password};
 use crate::error::{StoreError, VaultError};
 use crate::operation::{OperationStatus, Subject};
 use crate::store::admin::to_opaque_string;
@@ -44,10 +44,10 @@ enum Rival {
     Finished,
 }
 
-impl Setup {
+impl SetupLinks {
     /// Commits the intent of a password link and seals the password, or joins the operation that has this password.
-    pub(crate) async fn begin_password(&self, text: &str, password: &SecretString) -> Result<Begun, SetupError> {
-        let password = to_opaque_string(password).map_err(SetupError::Password)?;
+    pub(crate) async fn begin_password(&self, text: &str, password: &SecretString) -> Result<Begun, SetupLinkError> {
+        let password = to_opaque_string(password).map_err(SetupLinkError::Password)?;
         let issued = self.look(&TokenPurpose::password(), text).await?;
         let subject = Subject::Link(issued.id.as_uuid());
         let (until, mut pause) = (Instant::now() + super::PATIENCE, FIRST_PAUSE);
@@ -62,39 +62,39 @@ impl Setup {
             };
             match self.rival(issued.tenant, &record, &password).await? {
                 Rival::SamePassword => return Ok(Begun::Joined(record)),
-                Rival::Finished => return Err(SetupError::NotValid),
+                Rival::Finished => return Err(SetupLinkError::NotValid),
                 Rival::NoPassword if Instant::now() < until => sleep(pause).await,
-                Rival::NoPassword | Rival::OtherPassword => return Err(SetupError::InUse { operation: record.id }),
+                Rival::NoPassword | Rival::OtherPassword => return Err(SetupLinkError::InUse { operation: record.id }),
             }
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         }
     }
 
     /// A crash before this leaves an operation without a password, which sets nothing.
-    async fn seal(&self, tenant: TenantId, record: &Record, password: &SecretString) -> Result<(), SetupError> {
-        let (id, writer) = (password::secret(tenant, record.id), record.writer());
+    async fn seal(&self, tenant: TenantId, record: &Record, password: &SecretString) -> Result<(), SetupLinkError> {
+        let (id, writer) = (password::secret(tenant, record.id), record.fencing_token());
         let sealed = async {
-            self.shop.vault.fence(writer.operation, writer.epoch).await?;
-            self.shop.vault.put(&id, password, writer).await
+            self.stores.vault.fence(writer.operation, writer.epoch).await?;
+            self.stores.vault.put(&id, password, writer).await
         };
         match sealed.await {
             Ok(_) => Ok(()),
             // This worker was so slow that recovery has taken the operation over, and undoes it.
-            Err(VaultError::Store(StoreError::Fenced)) => Err(SetupError::InUse { operation: record.id }),
+            Err(VaultError::Store(StoreError::Fenced)) => Err(SetupLinkError::InUse { operation: record.id }),
             Err(error) => {
                 // Recovery need not wait for the lease to end. If this call fails too, it does.
-                let _ = self.shop.journal.record(writer, &Progress::of(record)).await;
+                let _ = self.stores.journal.record(writer, &Progress::of(record)).await;
                 Err(store_error(error).into())
             }
         }
     }
 
-    async fn rival(&self, tenant: TenantId, record: &Record, password: &SecretString) -> Result<Rival, SetupError> {
-        match self.shop.vault.open(&password::secret(tenant, record.id)).await {
+    async fn rival(&self, tenant: TenantId, record: &Record, password: &SecretString) -> Result<Rival, SetupLinkError> {
+        match self.stores.vault.open(&password::secret(tenant, record.id)).await {
             Ok(sealed) if is_same(&sealed, password) => Ok(Rival::SamePassword),
             Ok(_) => Ok(Rival::OtherPassword),
             // The record was read before the vault: the operation may have ended and forgotten the password since.
-            Err(VaultError::Missing(_)) => match self.shop.journal.read(record.id).await? {
+            Err(VaultError::Missing(_)) => match self.stores.journal.read(record.id).await? {
                 Some(now) if Self::is_used(&now) || now.status == OperationStatus::Done => Ok(Rival::Finished),
                 _ => Ok(Rival::NoPassword),
             },

@@ -1,9 +1,9 @@
 //! The steps that both links have in common.
-use super::{Request, SetupError};
-use crate::cluster::Workshop;
+use super::{Request, SetupLinkError};
+use crate::cluster::OperationContext;
 use crate::error::StepError;
 use crate::operation::OperationId;
-use crate::saga::Run;
+use crate::saga::Execution;
 use crate::secret::CredentialId;
 use crate::store::tokens::TokenClaim;
 use serde_json::{Value, json};
@@ -13,25 +13,25 @@ pub(super) const CLAIM: &str = "link.claim";
 pub(super) const USE: &str = "link.use";
 
 /// From here on the token is this operation's: it stays good for it alone.
-pub(super) async fn claim(run: &Run, shop: &Workshop) -> Result<Value, StepError> {
+pub(super) async fn claim(run: &Execution, stores: &OperationContext) -> Result<Value, StepError> {
     let request: Request = run.request()?;
-    match shop.tokens.claim(&request.hash, run.operation()).await? {
+    match stores.tokens.claim(&request.hash, run.operation()).await? {
         TokenClaim::Claimed(_) => Ok(Value::Null),
-        TokenClaim::Joined(_) | TokenClaim::NotValid => Err(StepError::fail(SetupError::NotValid)),
+        TokenClaim::Joined(_) | TokenClaim::NotValid => Err(StepError::fail(SetupLinkError::NotValid)),
     }
 }
 
 /// Good again: nothing was done with it.
-pub(super) async fn unclaim(run: &Run, shop: &Workshop) -> Result<(), StepError> {
+pub(super) async fn unclaim(run: &Execution, stores: &OperationContext) -> Result<(), StepError> {
     let request: Request = run.request()?;
-    Ok(shop.tokens.unclaim(request.link, run.operation()).await?)
+    Ok(stores.tokens.unclaim(request.link, run.operation()).await?)
 }
 
 /// Its effect is committed: it is good no more, and its bytes are forgotten, if a provisioning has sealed them.
-pub(super) async fn use_up(run: &Run, shop: &Workshop) -> Result<Value, StepError> {
+pub(super) async fn use_up(run: &Execution, stores: &OperationContext) -> Result<Value, StepError> {
     let request: Request = run.request()?;
-    shop.tokens.use_up(request.link, run.operation()).await?;
+    stores.tokens.use_up(request.link, run.operation()).await?;
     let issuer = OperationId::from_uuid(request.link.as_uuid());
-    shop.vault.forget(&CredentialId::setup_link(request.tenant, issuer), run.writer()).await?;
+    stores.vault.forget(&CredentialId::setup_link(request.tenant, issuer), run.fencing_token()).await?;
     Ok(json!({ "link": request.link }))
 }

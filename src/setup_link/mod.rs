@@ -1,7 +1,7 @@
 //! What a user does with a setup link: each is one operation, which claims the token, does the work, and only then uses
 //! the token up. A crash in between neither loses the link nor does the work twice; a second post joins the operation.
 //! A second post with another password is refused while the operation lasts: see `setup/join.rs`.
-use crate::cluster::Workshop;
+use crate::cluster::OperationContext;
 use crate::error::{ChangeError, Failure, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::operations::rotate::{AppLogin, GRACE};
@@ -20,7 +20,7 @@ mod credentials;
 mod join;
 mod link;
 mod password;
-pub use attempts::Attempts;
+pub use attempts::RateLimiter;
 use credentials::CredentialsSaga;
 use password::PasswordSaga;
 
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Why a link did not do its work. The link itself is as good as before, but for `NotValid`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SetupError {
+pub enum SetupLinkError {
     /// Unknown, expired, revoked, used or mistyped: one answer for all of them.
     #[error("this link is not valid, or not any more")]
     NotValid,
@@ -65,7 +65,7 @@ pub enum SetupError {
     Closed,
 }
 
-impl From<ChangeError> for SetupError {
+impl From<ChangeError> for SetupLinkError {
     fn from(error: ChangeError) -> Self {
         match error {
             ChangeError::Busy { operation } | ChangeError::KeyReused { operation } => Self::Busy { operation },
@@ -77,7 +77,7 @@ impl From<ChangeError> for SetupError {
     }
 }
 
-impl SetupError {
+impl SetupLinkError {
     /// What a user can mend is told apart.
     fn of(failure: Failure) -> Self {
         match failure.cause.downcast_ref::<AdminError>() {
@@ -102,21 +102,21 @@ struct Request {
 
 /// The two links. It spawns nothing: whoever begins an operation drives it.
 #[derive(Clone)]
-pub struct Setup {
-    shop: Workshop,
+pub struct SetupLinks {
+    stores: OperationContext,
     engine: Engine,
     credentials: Arc<CredentialsSaga>,
     password: Arc<PasswordSaga>,
 }
 
-impl Setup {
+impl SetupLinks {
     /// Over these stores. `lifetime`: for how long the password form that follows is good.
     pub fn new(
-        shop: Workshop, engine: Engine, login: AppLogin, admins: Arc<dyn AdminStore>, lifetime: Duration,
+        stores: OperationContext, engine: Engine, login: AppLogin, admins: Arc<dyn AdminStore>, lifetime: Duration,
     ) -> Self {
-        let credentials = Arc::new(CredentialsSaga::new(shop.clone(), login, lifetime));
-        let password = Arc::new(PasswordSaga::new(shop.clone(), admins));
-        Self { shop, engine, credentials, password }
+        let credentials = Arc::new(CredentialsSaga::new(stores.clone(), login, lifetime));
+        let password = Arc::new(PasswordSaga::new(stores.clone(), admins));
+        Self { stores, engine, credentials, password }
     }
     /// The sagas, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn sagas(&self) -> [Arc<dyn AnySaga>; 2] {
@@ -124,18 +124,18 @@ impl Setup {
     }
 
     /// Whose good link of this purpose the text is.
-    async fn look(&self, purpose: &TokenPurpose, text: &str) -> Result<IssuedToken, SetupError> {
-        let found = self.shop.tokens.look(&Token::hash_of(text)).await?;
-        found.filter(|issued| issued.purpose == *purpose).ok_or(SetupError::NotValid)
+    async fn look(&self, purpose: &TokenPurpose, text: &str) -> Result<IssuedToken, SetupLinkError> {
+        let found = self.stores.tokens.look(&Token::hash_of(text)).await?;
+        found.filter(|issued| issued.purpose == *purpose).ok_or(SetupLinkError::NotValid)
     }
 
     /// Commits the intent of a credentials link: the tenant gets a new login. Waits, for ten seconds, for another change.
-    pub(crate) async fn begin_credentials(&self, text: &str) -> Result<Begun, SetupError> {
+    pub(crate) async fn begin_credentials(&self, text: &str) -> Result<Begun, SetupLinkError> {
         let issued = self.look(&TokenPurpose::credentials(), text).await?;
         let until = Instant::now() + PATIENCE;
         loop {
             match self.begin(&*self.credentials, Subject::Tenant(issued.tenant), &issued, text).await {
-                Err(SetupError::Busy { .. }) if Instant::now() < until => sleep(Duration::from_millis(100)).await,
+                Err(SetupLinkError::Busy { .. }) if Instant::now() < until => sleep(Duration::from_millis(100)).await,
                 begun => return begun,
             }
         }
@@ -143,8 +143,8 @@ impl Setup {
 
     async fn begin<S: Saga>(
         &self, saga: &S, subject: Subject, issued: &IssuedToken, text: &str,
-    ) -> Result<Begun, SetupError> {
-        let tenant = self.shop.registry.find(issued.tenant.into()).await?.ok_or(SetupError::NotValid)?;
+    ) -> Result<Begun, SetupLinkError> {
+        let tenant = self.stores.registry.find(issued.tenant.into()).await?.ok_or(SetupLinkError::NotValid)?;
         let request = Request {
             tenant: issued.tenant,
             grace_ms: GRACE.as_millis() as u64,
@@ -162,12 +162,12 @@ impl Setup {
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), saga.kind(), Lane::Change, subject)
         };
-        if let Some(begun) = self.shop.known(&intent).await? {
+        if let Some(begun) = self.stores.known(&intent).await? {
             return Ok(begun);
         }
         match tenant.status() {
-            TenantStatus::Active => Ok(self.shop.begin(&intent).await?),
-            _ => Err(SetupError::Refused(tenant)),
+            TenantStatus::Active => Ok(self.stores.begin(&intent).await?),
+            _ => Err(SetupLinkError::Refused(tenant)),
         }
     }
 
@@ -181,7 +181,7 @@ impl Setup {
         let mut pause = Duration::from_millis(10);
         loop {
             let gone = || StoreError::conflict("no such operation");
-            let record = self.shop.journal.read(id).await?.ok_or_else(gone)?;
+            let record = self.stores.journal.read(id).await?.ok_or_else(gone)?;
             if Self::is_used(&record) || record.is_settled() {
                 return Ok(record);
             }
@@ -191,35 +191,35 @@ impl Setup {
     }
 
     /// The password link that a credentials link leads to, the same for whoever asks.
-    pub(crate) async fn follow_up(&self, record: &Record) -> Result<SetupLink, SetupError> {
+    pub(crate) async fn follow_up(&self, record: &Record) -> Result<SetupLink, SetupLinkError> {
         if !Self::is_used(record) {
             return Err(unfinished(record));
         }
-        let tenant = record.subject.tenant().ok_or(SetupError::NotValid)?;
-        let good = self.shop.tokens.of_tenant(tenant).await?;
+        let tenant = record.subject.tenant().ok_or(SetupLinkError::NotValid)?;
+        let good = self.stores.tokens.of_tenant(tenant).await?;
         let issued = good.into_iter().find(|t| t.id.as_uuid() == record.id.as_uuid());
-        let issued = issued.ok_or(SetupError::NotValid)?;
-        crate::operations::provision::link(&self.shop, issued).await?.ok_or(SetupError::NotValid)
+        let issued = issued.ok_or(SetupLinkError::NotValid)?;
+        crate::operations::provision::link(&self.stores, issued).await?.ok_or(SetupLinkError::NotValid)
     }
 
     /// The tenant whose admin has a new password.
-    pub(crate) async fn has_password(&self, record: &Record) -> Result<Tenant, SetupError> {
+    pub(crate) async fn has_password(&self, record: &Record) -> Result<Tenant, SetupLinkError> {
         if !Self::is_used(record) {
             return Err(unfinished(record));
         }
         let request: Request = serde_json::from_value(record.request.clone()).map_err(StoreError::corrupt)?;
-        self.shop.registry.find(request.tenant.into()).await?.ok_or(SetupError::NotValid)
+        self.stores.registry.find(request.tenant.into()).await?.ok_or(SetupLinkError::NotValid)
     }
 }
 
 /// Another node's worker, or an earlier one, has ended it so.
-fn unfinished(record: &Record) -> SetupError {
-    use crate::error::After;
-    let after = if record.status.is_over() { After::Undone } else { After::Continuing };
-    SetupError::Failed(Box::new(record.told(after)))
+fn unfinished(record: &Record) -> SetupLinkError {
+    use crate::error::FailureState;
+    let after = if record.status.is_over() { FailureState::Undone } else { FailureState::Continuing };
+    SetupLinkError::Failed(Box::new(record.told(after)))
 }
 
-impl std::fmt::Debug for Setup {
+impl std::fmt::Debug for SetupLinks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Setup(..)")
     }

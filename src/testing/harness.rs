@@ -1,6 +1,6 @@
 use super::TestServer;
 use super::server::{DatabaseError, NoServer, TestDatabase};
-use crate::error::{BuildError, SchemaError, SetUpError};
+use crate::error::{BuildError, SchemaError, ServerSetupError};
 use crate::facade::{Builder, Tenantry};
 use crate::store::vault::LocalKeyring;
 use sqlx::postgres::PgPool;
@@ -43,7 +43,7 @@ pub enum HarnessError {
     Build(#[from] BuildError),
     /// No tenant server.
     #[error(transparent)]
-    SetUp(#[from] Box<SetUpError>),
+    ServerSetup(#[from] Box<ServerSetupError>),
 }
 
 impl Harness {

@@ -2,7 +2,7 @@ use super::html::STYLE_PATH;
 use super::layer::{Found, Inner};
 use super::request::View;
 use super::setup::{BODY, BODY_TIME, style};
-use super::{Page, RequestView, SetupRoutes, TenantLayer, TenantRejection};
+use super::{RequestView, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use crate::pool::TenantPool;
 use crate::store::tokens::TokenPurpose;
 use crate::tenant::{Tenant, TenantRef};
@@ -17,8 +17,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-impl From<Page> for HttpResponse {
-    fn from(page: Page) -> HttpResponse {
+impl From<WebResponse> for HttpResponse {
+    fn from(page: WebResponse) -> HttpResponse {
         let status = StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = HttpResponse::build(status);
         for header in page.headers {
@@ -34,7 +34,7 @@ impl ResponseError for TenantRejection {
     }
     /// It rides in the response's extensions: `as_error` would not see through a host's own error enum.
     fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::from(Page::from(self));
+        let mut response = HttpResponse::from(WebResponse::from(self));
         response.extensions_mut().insert(self.clone());
         response
     }

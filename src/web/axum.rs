@@ -2,7 +2,7 @@ use super::html::STYLE_PATH;
 use super::layer::{Found, Inner};
 use super::request::View;
 use super::setup::{BODY, BODY_TIME, style};
-use super::{Page, RequestView, SetupRoutes, TenantLayer, TenantRejection};
+use super::{RequestView, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use crate::pool::TenantPool;
 use crate::store::tokens::TokenPurpose;
 use crate::tenant::{Tenant, TenantRef};
@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
 
-impl IntoResponse for Page {
+impl IntoResponse for WebResponse {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -37,7 +37,7 @@ impl IntoResponse for Page {
 impl IntoResponse for TenantRejection {
     /// It rides in the response's extensions, so that `TenantLayer::on_reject` sees it whoever has returned it.
     fn into_response(self) -> Response {
-        let mut response = Page::from(&self).into_response();
+        let mut response = WebResponse::from(&self).into_response();
         response.extensions_mut().insert(self);
         response
     }
@@ -152,7 +152,7 @@ impl<S: Clone + Send + Sync + 'static> From<SetupRoutes> for Router<S> {
 
 type Link = Path<(String, String)>;
 
-async fn show(State(routes): State<SetupRoutes>, Path((purpose, token)): Link, Whole(parts): Whole) -> Page {
+async fn show(State(routes): State<SetupRoutes>, Path((purpose, token)): Link, Whole(parts): Whole) -> WebResponse {
     let client = routes.client(&RequestView(View::Axum(&parts)));
     match purpose.parse::<TokenPurpose>() {
         Ok(purpose) => routes.show(&purpose, &token, client).await,
@@ -160,7 +160,7 @@ async fn show(State(routes): State<SetupRoutes>, Path((purpose, token)): Link, W
     }
 }
 
-async fn act(State(routes): State<SetupRoutes>, Path((purpose, token)): Link, request: Request<Body>) -> Page {
+async fn act(State(routes): State<SetupRoutes>, Path((purpose, token)): Link, request: Request<Body>) -> WebResponse {
     let (parts, body) = request.into_parts();
     let client = routes.client(&RequestView(View::Axum(&parts)));
     let body = tokio::time::timeout(BODY_TIME, whole(body)).await.unwrap_or(Err(408));

@@ -1,11 +1,11 @@
-use super::{Identify, Page, TenantRejection};
+use super::{Identify, TenantRejection, WebResponse};
 use crate::error::ResolveError;
 use crate::pool::TenantPool;
 use crate::resolver::ConnectionResolver;
 use crate::tenant::{Tenant, TenantRef, TenantStatus};
 use std::{fmt, sync::Arc};
 
-type Answer = dyn Fn(&TenantRejection) -> Page + Send + Sync;
+type Answer = dyn Fn(&TenantRejection) -> WebResponse + Send + Sync;
 
 /// Identifies and resolves, and answers unknown, suspended and archived tenants itself. What no rule names passes through
 /// without a tenant. A tower layer for axum, a middleware for actix-web.
@@ -23,7 +23,12 @@ pub(super) struct Inner {
 impl TenantLayer {
     /// Over a resolver, with these rules.
     pub fn new(resolver: Arc<dyn ConnectionResolver>, identify: Identify) -> Self {
-        Self(Arc::new(Inner { resolver, identify, admit: vec![], reject: Arc::new(|rejection| Page::from(rejection)) }))
+        Self(Arc::new(Inner {
+            resolver,
+            identify,
+            admit: vec![],
+            reject: Arc::new(|rejection| WebResponse::from(rejection)),
+        }))
     }
     fn change(self, change: impl FnOnce(&mut Inner)) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
@@ -36,7 +41,7 @@ impl TenantLayer {
         self.change(|inner| inner.admit.push(status))
     }
     /// The host's own answer to every rejection, of this layer and of the handlers below it.
-    pub fn on_reject(self, page: impl Fn(&TenantRejection) -> Page + Send + Sync + 'static) -> Self {
+    pub fn on_reject(self, page: impl Fn(&TenantRejection) -> WebResponse + Send + Sync + 'static) -> Self {
         self.change(|inner| inner.reject = Arc::new(page))
     }
 }

@@ -50,7 +50,7 @@ pub use actix::ActixTenantService;
 pub use axum::TenantService;
 pub use identify::Identify;
 pub use layer::TenantLayer;
-pub use page::Page;
+pub use page::WebResponse;
 pub use rejection::TenantRejection;
 pub use request::RequestView;
 pub use setup::{SetupPage, SetupRoutes};

@@ -1,7 +1,7 @@
 /// An answer that both frameworks can give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Page {
+pub struct WebResponse {
     /// The HTTP status.
     pub status: u16,
     /// Name and value. One that is no header is left out.
@@ -10,7 +10,7 @@ pub struct Page {
     pub body: String,
 }
 
-impl Page {
+impl WebResponse {
     /// HTML, as it is: escape what is not yours.
     pub fn html(status: u16, body: impl Into<String>) -> Self {
         Self::of(status, "text/html; charset=utf-8", body)

@@ -1,4 +1,4 @@
-use super::Page;
+use super::WebResponse;
 use crate::error::ResolveError;
 use crate::pool::AcquireError;
 use crate::tenant::Tenant;
@@ -49,7 +49,7 @@ impl TenantRejection {
             _ => 503,
         }
     }
-    /// What a 503 says in `Retry-After`.
+    /// What a 503 says in `Retry-FailureState`.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::OverBudget(_) | Self::Provisioning(_) => Some(Duration::from_secs(1)),
@@ -81,7 +81,7 @@ impl From<ResolveError> for TenantRejection {
     }
 }
 
-impl From<&TenantRejection> for Page {
+impl From<&TenantRejection> for WebResponse {
     fn from(rejection: &TenantRejection) -> Self {
         let page = Self::text(rejection.status(), rejection.to_string());
         match rejection.retry_after() {

@@ -1,7 +1,7 @@
 //! The two setup links. A GET shows a page and consumes nothing; a POST does the work, once.
-use super::{Page, RequestView, html};
+use super::{RequestView, WebResponse, html};
 use crate::Tenantry;
-use crate::setup_link::{Attempts, SetupError};
+use crate::setup_link::{RateLimiter, SetupLinkError};
 use crate::store::tokens::{IssuedToken, TokenEventKind, TokenPurpose};
 use crate::tenant::{Tenant, TenantId};
 use secrecy::SecretString;
@@ -86,8 +86,8 @@ struct Inner {
     pages: Arc<Pages>,
     client: Arc<Client>,
     next: String,
-    by_client: Arc<Attempts<IpAddr>>,
-    by_tenant: Arc<Attempts<TenantId>>,
+    by_client: Arc<RateLimiter<IpAddr>>,
+    by_tenant: Arc<RateLimiter<TenantId>>,
 }
 
 /// Attempts of one client, and at one tenant's links, in a minute.
@@ -105,8 +105,8 @@ impl SetupRoutes {
             pages: Arc::new(html::page),
             client: Arc::new(|request| request.peer()),
             next: String::from("/login"),
-            by_client: Arc::new(Attempts::new(ATTEMPTS, WINDOW)),
-            by_tenant: Arc::new(Attempts::new(ATTEMPTS, WINDOW)),
+            by_client: Arc::new(RateLimiter::new(ATTEMPTS, WINDOW)),
+            by_tenant: Arc::new(RateLimiter::new(ATTEMPTS, WINDOW)),
         }))
     }
     fn change(self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -126,8 +126,8 @@ impl SetupRoutes {
     /// Most attempts a minute, of each client address and at each tenant's links.
     pub fn attempts(self, most: u32) -> Self {
         self.change(|inner| {
-            inner.by_client = Arc::new(Attempts::new(most, WINDOW));
-            inner.by_tenant = Arc::new(Attempts::new(most, WINDOW));
+            inner.by_client = Arc::new(RateLimiter::new(most, WINDOW));
+            inner.by_tenant = Arc::new(RateLimiter::new(most, WINDOW));
         })
     }
     /// Who asks, behind a proxy: from a header that the proxy sets itself. By default the other end of the connection.
@@ -140,7 +140,7 @@ impl SetupRoutes {
     }
 
     /// What a GET answers.
-    pub(super) async fn show(&self, purpose: &TokenPurpose, token: &str, client: Option<IpAddr>) -> Page {
+    pub(super) async fn show(&self, purpose: &TokenPurpose, token: &str, client: Option<IpAddr>) -> WebResponse {
         match self.admitted(purpose, token, client).await {
             Ok((tenant, issued)) => {
                 self.0.tenantry.note_link(token, Some(TokenEventKind::Shown), client);
@@ -153,7 +153,7 @@ impl SetupRoutes {
     /// What a POST answers. `Err`: the status for a body that was too large, broke off, or did not come.
     pub(super) async fn act(
         &self, purpose: &TokenPurpose, token: &str, client: Option<IpAddr>, body: Result<&[u8], u16>,
-    ) -> Page {
+    ) -> WebResponse {
         if let Err(400) = body {
             // Answered at once: actix-web waits for nobody once it has lost its way in a body.
             return self.page(400, &SetupPage::Later { wait: 1 });
@@ -175,32 +175,32 @@ impl SetupRoutes {
             set.map(|tenant| self.page(200, &SetupPage::Done { tenant: &tenant, next: &self.0.next }))
         } else {
             let followed = self.0.tenantry.follow_credentials_link(token).await;
-            followed.map(|form| shielded(Page::see_other(form.expose_path())))
+            followed.map(|form| shielded(WebResponse::see_other(form.expose_path())))
         };
         match done {
             Ok(page) => {
                 self.0.tenantry.note_link(token, Some(TokenEventKind::Followed), client);
                 page
             }
-            Err(SetupError::Password(error)) => {
+            Err(SetupLinkError::Password(error)) => {
                 self.form(purpose, &tenant, &issued, token, 422, Some(&sentence(&error.to_string())))
             }
             Err(error) => self.failed(purpose, (&tenant, &issued, token), &error),
         }
     }
 
-    fn failed(&self, purpose: &TokenPurpose, of: (&Tenant, &IssuedToken, &str), error: &SetupError) -> Page {
+    fn failed(&self, purpose: &TokenPurpose, of: (&Tenant, &IssuedToken, &str), error: &SetupLinkError) -> WebResponse {
         let (tenant, issued, token) = of;
         match error {
-            SetupError::NotValid => self.gone(),
-            SetupError::InUse { operation } => {
+            SetupLinkError::NotValid => self.gone(),
+            SetupLinkError::InUse { operation } => {
                 tracing::warn!(%operation, "a password link is used twice at once, with different passwords");
                 let problem = "This link is being used at the moment, with another password. \
                     Please wait a few seconds and try again.";
                 let page = self.form(purpose, tenant, issued, token, 409, Some(problem));
                 page.header("retry-after", RETRY.as_secs().to_string())
             }
-            SetupError::Failed(failure) => {
+            SetupLinkError::Failed(failure) => {
                 tracing::error!(operation = %failure.operation, error = %crate::error::chain(error), "a setup link failed");
                 let problem = format!("This did not work. Please try again; the reference is {}.", failure.operation);
                 self.form(purpose, tenant, issued, token, 503, Some(&problem))
@@ -213,18 +213,18 @@ impl SetupRoutes {
     }
 
     /// One page for every text that is no good link.
-    pub(super) fn gone(&self) -> Page {
+    pub(super) fn gone(&self) -> WebResponse {
         self.page(404, &SetupPage::Gone)
     }
 
-    fn later(&self, status: u16, wait: Duration) -> Page {
+    fn later(&self, status: u16, wait: Duration) -> WebResponse {
         let wait = wait.as_secs().max(1);
         self.page(status, &SetupPage::Later { wait }).header("retry-after", wait.to_string())
     }
 
     async fn admitted(
         &self, purpose: &TokenPurpose, token: &str, client: Option<IpAddr>,
-    ) -> Result<(Tenant, IssuedToken), Page> {
+    ) -> Result<(Tenant, IssuedToken), WebResponse> {
         if let Some(Err(wait)) = client.map(|client| self.0.by_client.attempt(client)) {
             return Err(self.later(429, wait));
         }
@@ -248,7 +248,7 @@ impl SetupRoutes {
     fn form(
         &self, purpose: &TokenPurpose, tenant: &Tenant, issued: &IssuedToken, token: &str, status: u16,
         problem: Option<&str>,
-    ) -> Page {
+    ) -> WebResponse {
         let action = &format!("/setup/{}/{token}", purpose.as_str());
         let page = if *purpose == TokenPurpose::password() {
             SetupPage::Password { tenant, email: &issued.email, action, problem }
@@ -258,13 +258,13 @@ impl SetupRoutes {
         self.page(status, &page)
     }
 
-    fn page(&self, status: u16, page: &SetupPage<'_>) -> Page {
-        shielded(Page::html(status, (self.0.pages)(page)))
+    fn page(&self, status: u16, page: &SetupPage<'_>) -> WebResponse {
+        shielded(WebResponse::html(status, (self.0.pages)(page)))
     }
 }
 
 /// What keeps a link's page out of caches, frames, other sites' logs, and scripts.
-fn shielded(page: Page) -> Page {
+fn shielded(page: WebResponse) -> WebResponse {
     const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
         frame-ancestors 'none'; base-uri 'none'";
     page.header("cache-control", "no-store")
@@ -276,8 +276,8 @@ fn shielded(page: Page) -> Page {
 }
 
 /// The look of the library's own pages.
-pub(super) fn style() -> Page {
-    Page::of(200, "text/css; charset=utf-8", html::STYLE).header("cache-control", "public, max-age=3600")
+pub(super) fn style() -> WebResponse {
+    WebResponse::of(200, "text/css; charset=utf-8", html::STYLE).header("cache-control", "public, max-age=3600")
 }
 
 /// The field of the form; empty if it is not there.

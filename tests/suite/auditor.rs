@@ -23,7 +23,7 @@ pub(crate) async fn on_server(harness: &Harness) -> Vec<String> {
 }
 
 /// What the landlord holds of tenants that are not history, one line per row.
-pub(crate) async fn in_landlord(landlord: &PgPool) -> Vec<String> {
+pub(crate) async fn landlord_only(landlord: &PgPool) -> Vec<String> {
     const ROWS: &str = "SELECT 'tenant ' || slug || ' ' || status FROM tenantry.tenants WHERE status <> 'deleted'
         UNION ALL SELECT 'domain ' || domain FROM tenantry.tenant_domains
         UNION ALL SELECT 'entry ' || database FROM tenantry.tenant_databases WHERE status <> 'dropped'
@@ -41,7 +41,7 @@ pub(crate) async fn in_landlord(landlord: &PgPool) -> Vec<String> {
 /// Nothing of any tenant is left, anywhere.
 pub(crate) async fn assert_nothing(harness: &Harness, why: &str) {
     assert_eq!(on_server(harness).await, Vec::<String>::new(), "{why}: on the server");
-    assert_eq!(in_landlord(harness.landlord()).await, Vec::<String>::new(), "{why}: in the landlord");
+    assert_eq!(landlord_only(harness.landlord()).await, Vec::<String>::new(), "{why}: in the landlord");
 }
 
 /// How many operations of this kind ended so.

@@ -5,7 +5,7 @@ use sqlx::Executor;
 use std::time::Duration;
 use tenantry::journal::PgJournal;
 use tenantry::operation::OperationStatus;
-use tenantry::provision::{Provision, Provisioner, Recipe};
+use tenantry::provision::{Provision, ProvisionConfig, Provisioner};
 use tenantry::saga::{Engine, Observer, Settings};
 use tenantry::testing::Harness;
 use tenantry::{Tenantry, sqlx};
@@ -27,14 +27,14 @@ async fn die_after(provisioner: &Provisioner, slug: &str, n: i64) {
 }
 
 /// The piece alone, which spawns nothing.
-pub(crate) fn provisioner(harness: &Harness, workshop: tenantry::Workshop) -> Provisioner {
+pub(crate) fn provisioner(harness: &Harness, workshop: tenantry::OperationContext) -> Provisioner {
     let mut settings = Settings::default();
     settings.lease = Duration::from_secs(3);
     let journal = std::sync::Arc::new(PgJournal::new(harness.landlord().clone()));
     let engine = Engine::new(journal, vec![], settings, CancellationToken::new());
-    let mut recipe = Recipe::default();
-    recipe.migrations = Some(&crate::provision::MIGRATIONS);
-    Provisioner::new(workshop, engine, recipe)
+    let mut config = ProvisionConfig::default();
+    config.migrations = Some(&crate::provision::MIGRATIONS);
+    Provisioner::new(workshop, engine, config)
 }
 
 /// Until nothing is open; a lease that still runs is waited for.
@@ -85,9 +85,9 @@ async fn a_worker_that_dies_in_its_undo_leaves_nothing() {
     settings.lease = Duration::from_secs(3);
     let journal = std::sync::Arc::new(PgJournal::new(harness.landlord().clone()));
     let engine = Engine::new(journal, vec![], settings, CancellationToken::new());
-    let mut recipe = Recipe::default();
-    recipe.migrations = Some(&BROKEN);
-    let provisioner = Provisioner::new(tenantry.workshop(), engine, recipe);
+    let mut config = ProvisionConfig::default();
+    config.migrations = Some(&BROKEN);
+    let provisioner = Provisioner::new(tenantry.workshop(), engine, config);
     let error = tenantry.provision("whole").await.unwrap_err();
     let last = tenantry.operations().get(error.operation_id().unwrap()).await.unwrap().unwrap();
     assert_eq!(last.status, OperationStatus::Undone);

@@ -14,7 +14,7 @@ use tenantry::TenantId;
 use tenantry::error::{StepError, StoreError};
 use tenantry::journal::{Begun, Intent, Journal, MemoryJournal, PgJournal, Record};
 use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
-use tenantry::saga::{Engine, Fence, Observer, Recoverer, Saga, Settings};
+use tenantry::saga::{Engine, EpochFence, Observer, Recoverer, Saga, Settings};
 use tokio_util::sync::CancellationToken;
 
 fn settings() -> Settings {
@@ -39,7 +39,7 @@ fn intent(saga: &Chain, lease: Duration) -> Intent {
 /// A host's own store, which a crash of the landlord does not touch.
 struct Elsewhere;
 #[async_trait]
-impl Fence for Elsewhere {
+impl EpochFence for Elsewhere {
     async fn fence(&self, _: OperationId, _: i64) -> Result<(), StoreError> {
         Ok(())
     }
@@ -48,7 +48,7 @@ impl Fence for Elsewhere {
 /// What was written elsewhere must not outlive its intent, which a landlord that crashes may forget.
 #[tokio::test]
 async fn where_a_host_has_a_store_of_its_own_each_intent_is_on_the_disk_before_its_step() {
-    for stores in [vec![], vec![Arc::new(Elsewhere) as Arc<dyn Fence>]] {
+    for stores in [vec![], vec![Arc::new(Elsewhere) as Arc<dyn EpochFence>]] {
         let elsewhere = !stores.is_empty();
         let case = Case::new(Arc::new(MemoryJournal::default()), None);
         let journal = Failing::new(case.journal.clone(), Outage::none());

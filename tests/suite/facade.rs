@@ -9,7 +9,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
-use tenantry::error::{After, ChangeError, ProvisionError, ResolveError, RunError, StepError, StoreError};
+use tenantry::error::{ChangeError, FailureState, ProvisionError, ResolveError, RunError, StepError, StoreError};
 use tenantry::journal::{Begun, Intent, Journal, PgJournal, Progress};
 use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
 use tenantry::secret::CredentialId;
@@ -64,7 +64,7 @@ async fn a_readiness_probe_hears_what_is_wrong() {
     // Another node seals with a key that this one was not given.
     let ring = LocalKeyring::from_text("k2:oRqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=").unwrap();
     let other = PgVault::new(harness.landlord().clone(), Arc::new(ring));
-    let by = tenantry::operation::Writer { operation: OperationId::new(), epoch: 1 };
+    let by = tenantry::operation::FencingToken { operation: OperationId::new(), epoch: 1 };
     other.fence(by.operation, 1).await.unwrap();
     let id = CredentialId::login(TenantId::new(), &"t".parse().unwrap(), &"t_v1".parse().unwrap(), 1);
     other.put(&id, &"x".to_owned().into(), by).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_long_history_is_read_to_its_end() {
         if n == 250 {
             progress.status = OperationStatus::Done;
         }
-        journal.record(held.writer(), &progress).await.unwrap();
+        journal.record(held.fencing_token(), &progress).await.unwrap();
     }
     let seqs = async |after| {
         let events: Vec<_> = tenantry.operations().events(held.id, after).try_collect().await.unwrap();
@@ -166,7 +166,7 @@ async fn what_waits_for_a_person_is_resumed_and_not_undone_once_it_is_published(
     let tenantry = harness.tenantry(|b| migrated(b).after_activation(Mended(mended.clone()))).await.unwrap();
     let error = tenantry.provision("acme").key("k").await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!((failure.step.as_str(), failure.after), ("mended", After::Parked));
+    assert_eq!((failure.step.as_str(), failure.state), ("mended", FailureState::Parked));
     let id = failure.operation;
     let refused = tenantry.operations().undo(id).await;
     assert!(matches!(refused, Err(ChangeError::Landlord(StoreError::Conflict(_)))), "{refused:?}");
@@ -189,12 +189,12 @@ async fn a_parked_operation_can_be_undone_by_hand() {
     let running = tenantry.operations().undo(open.id).await;
     assert!(matches!(running, Err(ChangeError::Landlord(StoreError::Conflict(_)))), "it is not parked: {running:?}");
     let journal = PgJournal::new(harness.landlord().clone());
-    let fence = Intent::new(OperationId::new(), "by hand", Lane::Fence, open.subject.clone());
+    let fence = Intent::new(OperationId::new(), "by hand", Lane::Preempt, open.subject.clone());
     let Begun::New(fence) = journal.begin(&fence).await.unwrap() else { panic!("its lane is free") };
-    journal.park_change(&open.subject, fence.writer()).await.unwrap();
+    journal.park_change(&open.subject, fence.fencing_token()).await.unwrap();
     let mut end = Progress::of(&fence);
     end.status = OperationStatus::Done;
-    journal.record(fence.writer(), &end).await.unwrap();
+    journal.record(fence.fencing_token(), &end).await.unwrap();
     assert_eq!(tenantry.operations().undo(open.id).await.unwrap().status, OperationStatus::Undone);
     drop(stopped.wakes().await);
     assert_nothing(&harness, "after an undo by hand").await;

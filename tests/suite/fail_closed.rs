@@ -5,8 +5,8 @@ use crate::provision::migrated;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use std::time::Duration;
 use tenantry::directory::{DatabaseKind, Driver, TenantDatabase};
-use tenantry::error::{After, ChangeError};
-use tenantry::operation::{OperationId, Writer};
+use tenantry::error::{ChangeError, FailureState};
+use tenantry::operation::{FencingToken, OperationId};
 use tenantry::registry::{RegistryWriter, TenantRegistryExt};
 use tenantry::secret::CredentialId;
 use tenantry::tenant::{Tenant, TenantId, TenantStatus};
@@ -31,7 +31,7 @@ pub(crate) async fn status(tenantry: &Tenantry, slug: &str) -> TenantStatus {
 }
 
 fn continuing(error: &ChangeError) -> bool {
-    matches!(error, ChangeError::Failed(f) if f.after == After::Continuing)
+    matches!(error, ChangeError::Failed(f) if f.state == FailureState::Continuing)
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn rotate_and_purge_remove_logins_whose_comment_was_changed() {
 /// A tenant whose directory names a database that tenantry did not make.
 async fn pointed_to(harness: &Harness, tenantry: &Tenantry, slug: &str, driver: Driver) -> TenantId {
     let registry = tenantry.registry_writer();
-    let writer = Writer { operation: OperationId::new(), epoch: 1 };
+    let writer = FencingToken { operation: OperationId::new(), epoch: 1 };
     RegistryWriter::fence(&*registry, writer.operation, writer.epoch).await.unwrap();
     let tenant = Tenant::new(TenantId::new(), slug.parse().unwrap(), TenantStatus::Provisioning);
     registry.create(&tenant, &[], writer).await.unwrap();

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tenantry::error::{After, BuildError, ProvisionError, StepError};
+use tenantry::error::{BuildError, FailureState, ProvisionError, StepError};
 use tenantry::operation::OperationStatus;
 use tenantry::step::{Compensate, Step, StepContext};
 use tenantry::testing::Harness;
@@ -128,7 +128,7 @@ async fn a_failing_host_step_is_compensated_with_all_before_it() {
     let tenantry = harness.tenantry(configure).await.unwrap();
     let error = tenantry.provision("acme").admin("ada@acme.example").input(&"gold").await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!((failure.step.as_str(), failure.after), ("seed.plan", After::Undone));
+    assert_eq!((failure.step.as_str(), failure.state), ("seed.plan", FailureState::Undone));
     assert_eq!(failure.cause.to_string(), "the plan is sold out");
     assert_eq!(*billing.0.lock().unwrap(), Vec::<String>::new(), "the account is closed again");
     assert_nothing(&harness, "after a failed host step").await;
@@ -174,8 +174,8 @@ async fn an_undo_that_waits_tells_every_node_both_causes() {
     let operation = here.operation_id().unwrap();
     for error in [&here, &there] {
         let ProvisionError::Failed(failure) = error else { panic!("{error:?}") };
-        let told = (failure.operation, failure.step.as_str(), failure.after);
-        assert_eq!(told, (operation, "bank.pay", After::Undoing));
+        let told = (failure.operation, failure.step.as_str(), failure.state);
+        assert_eq!(told, (operation, "bank.pay", FailureState::Undoing));
         let causes = (failure.cause.to_string(), failure.cause.source().map(|c| c.to_string()));
         let closed = "undoing waits at step bank.pay (the bank is closed)".into();
         assert_eq!(causes, (closed, Some("the account is overdrawn".into())));
@@ -187,7 +187,7 @@ async fn an_undo_that_waits_tells_every_node_both_causes() {
     }
     let error = crate::crash::provisioner(&harness, two.workshop()).watch(operation).await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!((failure.step.as_str(), failure.after), ("bank.pay", After::Undone));
+    assert_eq!((failure.step.as_str(), failure.state), ("bank.pay", FailureState::Undone));
     assert_eq!(
         failure.cause.to_string(),
         "the account is overdrawn",

@@ -2,7 +2,7 @@
 use crate::provision::migrated;
 use std::sync::Arc;
 use tenantry::error::{BuildError, KeyError, ProvisionError, VaultError};
-use tenantry::operation::{OperationId, Writer};
+use tenantry::operation::{FencingToken, OperationId};
 use tenantry::secret::CredentialId;
 use tenantry::testing::Harness;
 use tenantry::vault::{CredentialVault, LocalKeyring, PgVault, VaultWriter};
@@ -33,7 +33,7 @@ async fn stored(harness: &Harness) -> Vec<String> {
 /// A secret of one tenant, stored by a node with these keys.
 async fn put(harness: &Harness, keys: &[&str], version: i64) -> Result<CredentialId, VaultError> {
     let vault = PgVault::new(harness.landlord().clone(), Arc::new(ring(keys)));
-    let by = Writer { operation: OperationId::new(), epoch: 1 };
+    let by = FencingToken { operation: OperationId::new(), epoch: 1 };
     vault.fence(by.operation, 1).await.unwrap();
     let tenant = TenantId::from_uuid(sqlx::types::Uuid::from_u128(7));
     let id = CredentialId::login(tenant, &"t".parse().unwrap(), &"t_v1".parse().unwrap(), version);

@@ -8,11 +8,11 @@ use sqlx::{ConnectOptions, Executor};
 use std::sync::Arc;
 use std::time::Duration;
 use tenantry::directory::AppAccess;
-use tenantry::error::{After, ChangeError, Failure, ProvisionError, StepError, StoreError, VaultError};
+use tenantry::error::{ChangeError, Failure, FailureState, ProvisionError, StepError, StoreError, VaultError};
 use tenantry::journal::{Journal, PgJournal};
 use tenantry::lifecycle::{Lifecycle, Verb};
-use tenantry::operation::{OperationId, OperationStatus, Writer};
-use tenantry::provision::{Provision, Provisioned, Provisioner, Recipe};
+use tenantry::operation::{FencingToken, OperationId, OperationStatus};
+use tenantry::provision::{Provision, ProvisionConfig, Provisioned, Provisioner};
 use tenantry::saga::{Engine, Observer, Settings};
 use tenantry::secret::CredentialId;
 use tenantry::step::{Step, StepContext};
@@ -44,10 +44,10 @@ pub(crate) struct Stopped {
 impl Stopped {
     fn start(harness: &Harness, tenantry: &Tenantry, slug: String, outage: Outage) -> Self {
         let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
-        let mut recipe = Recipe::default();
-        recipe.migrations = Some(&MIGRATIONS);
+        let mut config = ProvisionConfig::default();
+        config.migrations = Some(&MIGRATIONS);
         let shop = tenantry.workshop().with_workers(64);
-        let provisioner = Provisioner::new(shop, engine(journal.clone()), recipe);
+        let provisioner = Provisioner::new(shop, engine(journal.clone()), config);
         let request = Provision::new(&slug).admin("ada@acme.example").key(&slug);
         let worker = tokio::spawn(async move { provisioner.provision(request, &Observer::none()).await });
         Self { slug, journal, worker }
@@ -101,7 +101,7 @@ async fn a_purge_stops_a_provisioning_at_any_point_and_leaves_nothing() {
         let purged = tenantry.purge(slug.as_str()).force().await.unwrap_or_else(|e| panic!("{slug}: {e:?}"));
         assert_eq!(purged.tenant.status(), TenantStatus::Deleted);
         let told = failure(stopped.wakes().await);
-        assert_eq!(told.after, After::Undone, "{slug}: {told:?}");
+        assert_eq!(told.state, FailureState::Undone, "{slug}: {told:?}");
         assert!(told.cause.to_string().starts_with("stopped by operation "), "{slug}: {told:?}");
         Some(())
     }))
@@ -128,7 +128,7 @@ async fn a_purge_that_is_undone_lets_the_provisioning_go_on() {
         let lifecycle = Lifecycle::new(tenantry.workshop(), engine(journal.clone()), AppAccess::App);
         let purge = lifecycle.apply(Verb::Purge { force: true }, slug.as_str().into(), &Observer::none()).await;
         let Err(ChangeError::Failed(given_up)) = purge else { panic!("{purge:?}") };
-        assert_eq!((given_up.step.as_str(), given_up.after), ("server.refuse", After::Undone));
+        assert_eq!((given_up.step.as_str(), given_up.state), ("server.refuse", FailureState::Undone));
         assert_eq!(journal.hit().len(), 4);
         drop(stopped.wakes().await);
         let made = tenantry.provision(slug.as_str()).admin("ada@acme.example").key(&slug);
@@ -164,7 +164,7 @@ async fn a_fence_shuts_the_stopped_worker_out_of_a_store_of_the_hosts() {
     begun.notified().await;
     let tenant = tenantry.registry().find("acme".into()).await.unwrap().unwrap().id();
     let late = CredentialId::login(tenant, &"t_acme".parse().unwrap(), &"t_acme_v2".parse().unwrap(), 2);
-    let worker = Writer { operation, epoch: 1 };
+    let worker = FencingToken { operation, epoch: 1 };
     vault.put(&late, &"in time".to_owned().into(), worker).await.expect("it is at work");
     vault.forget(&late, worker).await.unwrap();
     tenantry.suspend("acme").await.unwrap();
@@ -185,7 +185,7 @@ async fn a_suspension_parks_what_is_under_way_and_activation_resumes_it() {
     tenantry.suspend("acme").await.unwrap();
     go_on.notify_one();
     let told = failure(call.await.unwrap());
-    assert_eq!(told.after, After::Parked, "{told:?}");
+    assert_eq!(told.state, FailureState::Parked, "{told:?}");
     let suspension = history(&tenantry, &harness, "suspend").await;
     assert_eq!(told.cause.to_string(), format!("stopped by operation {suspension}"));
 

@@ -70,7 +70,7 @@ async fn a_purge_leaves_history_and_a_free_slug() {
 
     let purged = tenantry.purge("acme").force().await.unwrap();
     assert_eq!(purged.tenant.status(), TenantStatus::Deleted);
-    assert_eq!(purged.keys, tenantry::vault::Forgotten::SharedKey);
+    assert_eq!(purged.keys, tenantry::vault::KeyDisposal::SharedKey);
     assert!(session.ping().await.is_err());
     assert_nothing(&harness, "after a purge").await;
     let history = tenantry.registry().find(made.tenant.id().into()).await.unwrap().unwrap();
@@ -130,7 +130,7 @@ async fn what_another_fence_has_made_impossible_is_refused_and_undone() {
         ("activate", &archived, serde_json::json!("activate")),
     ];
     for (kind, tenant, verb) in late {
-        let mut intent = Intent::new(OperationId::new(), kind, Lane::Fence, Subject::Tenant(tenant.id()));
+        let mut intent = Intent::new(OperationId::new(), kind, Lane::Preempt, Subject::Tenant(tenant.id()));
         intent.request = serde_json::json!({ "tenant": tenant.id(), "verb": verb });
         intent.total = 4;
         let begun = journal.begin(&intent).await.unwrap();

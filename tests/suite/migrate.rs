@@ -4,7 +4,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{ConnectOptions, Executor, SqlSafeStr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tenantry::error::{After, ChangeError};
+use tenantry::error::{ChangeError, FailureState};
 use tenantry::migrate::MigrationState;
 use tenantry::operation::OperationStatus;
 use tenantry::testing::Harness;
@@ -35,7 +35,7 @@ const BROKEN: &str = "ALTER TABLE there_is_no_such_table ADD COLUMN x int";
 pub(crate) async fn assert_no_migrator(harness: &Harness) {
     let left = auditor::on_server(harness).await;
     assert!(!left.iter().any(|name| name.ends_with("_mig")), "{left:?}");
-    assert!(!auditor::in_landlord(harness.landlord()).await.iter().any(|row| row.starts_with("lane")));
+    assert!(!auditor::landlord_only(harness.landlord()).await.iter().any(|row| row.starts_with("lane")));
 }
 
 /// A migrator may be there, but nobody comes in by it.
@@ -72,7 +72,10 @@ async fn a_tenant_is_brought_to_head() {
     let again = new.migrate("acme").await.unwrap();
     assert_eq!((again.from, again.to), (Some(3), Some(3)));
     let refused = old.migrate("acme").await.unwrap_err();
-    assert!(matches!(&refused, ChangeError::Failed(f) if f.after == After::Undone), "an older program: {refused:?}");
+    assert!(
+        matches!(&refused, ChangeError::Failed(f) if f.state == FailureState::Undone),
+        "an older program: {refused:?}"
+    );
     assert_no_migrator(&harness).await;
 }
 
@@ -84,7 +87,7 @@ async fn a_migration_that_fails_is_named_and_what_came_before_stands() {
     let new = harness.tenantry(program(&[NOTES, DONE, BROKEN])).await.unwrap();
     let error = new.migrate("acme").await.unwrap_err();
     let ChangeError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!((failure.step.as_str(), failure.after), ("migrations.run", After::Undone));
+    assert_eq!((failure.step.as_str(), failure.state), ("migrations.run", FailureState::Undone));
     assert!(failure.cause.to_string().contains('3'), "names the version: {}", failure.cause);
     assert_eq!(new.migration_status("acme").await.unwrap().state, MigrationState::Behind { pending: vec![3] });
     assert_no_migrator(&harness).await;
@@ -106,7 +109,7 @@ async fn a_migration_outside_a_transaction_whose_end_nobody_saw_waits_for_a_pers
     let error = new.migrate("acme").await.unwrap_err();
     assert_eq!(new.migration_status("acme").await.unwrap().state, MigrationState::Unfinished { version: 2 });
     let ChangeError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!(failure.after, After::Parked);
+    assert_eq!(failure.state, FailureState::Parked);
     let parked = new.operations().get(failure.operation).await.unwrap().unwrap();
     assert_eq!(parked.status, OperationStatus::Parked);
     assert!(matches!(new.migrate("acme").await, Err(ChangeError::Busy { .. })), "the lane is kept for it");

@@ -4,7 +4,7 @@ use crate::provision::migrated;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 use std::process::Command;
 use std::time::Duration;
-use tenantry::error::{After, ChangeError, ProvisionError};
+use tenantry::error::{ChangeError, FailureState, ProvisionError};
 use tenantry::testing::server::{NoServer, ServerKind};
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{Builder, Tenantry, sqlx};
@@ -55,7 +55,7 @@ pub(crate) async fn recovered(tenantry: &Tenantry) {
 async fn purge_waits(tenantry: &Tenantry, slug: &str, for_what: &str) {
     let error = tenantry.purge(slug).force().await.unwrap_err();
     let ChangeError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!(failure.after, After::Continuing, "{failure:?}");
+    assert_eq!(failure.state, FailureState::Continuing, "{failure:?}");
     assert!(failure.retry_after.is_some(), "{failure:?}");
     let told = told(tenantry).await;
     assert!(told.contains(for_what), "{told}");
@@ -167,10 +167,10 @@ async fn a_server_without_a_free_connection_is_waited_for() {
 
     let error = tenantry.provision("late").await.unwrap_err();
     // It has made nothing there yet, so there is nothing to wait for.
-    assert!(matches!(&error, ProvisionError::Failed(f) if f.after == After::Undone), "{error:?}");
+    assert!(matches!(&error, ProvisionError::Failed(f) if f.state == FailureState::Undone), "{error:?}");
     assert!(ended(&harness, error.operation_id()).await.contains("53300"));
     let error = tenantry.suspend("before").await.unwrap_err();
-    assert!(matches!(&error, ChangeError::Failed(f) if f.after == After::Continuing), "{error:?}");
+    assert!(matches!(&error, ChangeError::Failed(f) if f.state == FailureState::Continuing), "{error:?}");
     assert!(told(&tenantry).await.contains("53300"), "{}", told(&tenantry).await);
     drop(guests);
     recovered(&tenantry).await;
@@ -180,7 +180,7 @@ async fn a_server_without_a_free_connection_is_waited_for() {
     for slug in ["before", "late"] {
         tenantry.purge(slug).force().await.unwrap();
     }
-    assert_eq!(auditor::in_landlord(harness.landlord()).await, Vec::<String>::new());
+    assert_eq!(auditor::landlord_only(harness.landlord()).await, Vec::<String>::new());
     tenantry.close().await;
     small.stop().await.unwrap();
 }
@@ -239,12 +239,12 @@ async fn a_full_disk_is_named_and_undone_when_there_is_room() {
 
     let error = tenantry.provision("second").await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert!(matches!(failure.after, After::Undone | After::Undoing), "{failure:?}");
+    assert!(matches!(failure.state, FailureState::Undone | FailureState::Undoing), "{failure:?}");
     let told = ended(&harness, error.operation_id()).await;
     assert!(told.contains("53100"), "{told}");
     let purged = tenantry.purge("first").force().await;
     if let Err(error) = &purged {
-        assert!(matches!(error, ChangeError::Failed(f) if f.after == After::Continuing), "{error:?}");
+        assert!(matches!(error, ChangeError::Failed(f) if f.state == FailureState::Continuing), "{error:?}");
         // A drop begins with a checkpoint, for which the server has no better word when it finds no room.
         let told = self::told(&tenantry).await;
         assert!(told.contains("dropping the database") && (told.contains("XX000") || told.contains("53100")), "{told}");
@@ -253,7 +253,7 @@ async fn a_full_disk_is_named_and_undone_when_there_is_room() {
     recovered(&tenantry).await;
     tenantry.provision("second").await.unwrap();
     tenantry.purge("second").force().await.unwrap();
-    assert_eq!(auditor::in_landlord(harness.landlord()).await, Vec::<String>::new());
+    assert_eq!(auditor::landlord_only(harness.landlord()).await, Vec::<String>::new());
     tenantry.close().await;
     server.stop().await.unwrap();
 }

@@ -5,7 +5,7 @@ use crate::auditor::{self, assert_nothing, code};
 use sqlx::{ConnectOptions, Executor};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tenantry::error::{After, ClusterError, ProvisionError};
+use tenantry::error::{ClusterError, FailureState, ProvisionError};
 use tenantry::names::InvalidName;
 use tenantry::testing::Harness;
 use tenantry::{Builder, Tenantry, sqlx};
@@ -70,7 +70,7 @@ async fn a_failing_migration_leaves_nothing_and_a_retry_works() {
     let broken = harness.tenantry(|b| b.tenant_migrations(&BROKEN)).await.unwrap();
     let error = broken.provision("acme").admin("ada@acme.example").key("form-1").await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!((failure.step.as_str(), failure.after), ("migrations.run", After::Undone));
+    assert_eq!((failure.step.as_str(), failure.state), ("migrations.run", FailureState::Undone));
     assert_eq!(error.operation_id(), Some(failure.operation));
     assert!(failure.cause.downcast_ref::<sqlx::migrate::MigrateError>().is_some(), "the cause is at hand");
     assert_nothing(&harness, "after a failed migration").await;
@@ -137,13 +137,13 @@ async fn a_taken_domain_names_it() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     tenantry.provision("acme").domain("shop.example").await.unwrap();
-    let before = auditor::in_landlord(harness.landlord()).await;
+    let before = auditor::landlord_only(harness.landlord()).await;
     let error = tenantry.provision("globex").domain("shop.example").await.unwrap_err();
     assert!(
         matches!(&error, ProvisionError::DomainTaken { domain, .. } if domain.as_str() == "shop.example"),
         "{error:?}"
     );
-    assert_eq!(auditor::in_landlord(harness.landlord()).await, before);
+    assert_eq!(auditor::landlord_only(harness.landlord()).await, before);
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn a_full_or_draining_server_takes_nobody() {
 async fn what_is_not_ours_is_reported_and_never_touched() {
     let harness = Harness::start().await.unwrap();
     let prefix = harness.prefix().to_owned();
-    let name = move |n: &tenantry::placement::Newcomer, _| format!("{prefix}_{}", n.slug);
+    let name = move |n: &tenantry::placement::PlacementRequest, _| format!("{prefix}_{}", n.slug);
     let tenantry = harness.tenantry(move |b| migrated(b).database_name(name)).await.unwrap();
     let mut server = auditor::superuser(&harness).await;
     let database = format!("CREATE DATABASE {}_acme", harness.prefix());
@@ -180,7 +180,7 @@ async fn what_is_not_ours_is_reported_and_never_touched() {
         let error = tenantry.provision(slug).await.unwrap_err();
         let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
         let Some(ClusterError::Foreign { kind: found, .. }) = failure.cause.downcast_ref() else { panic!("{error:?}") };
-        assert_eq!((*found, failure.after), (kind, After::Undone));
+        assert_eq!((*found, failure.state), (kind, FailureState::Undone));
     }
     assert_nothing(&harness, "after finding foreign things").await;
     const STILL: &str = "SELECT (SELECT count(*) FROM pg_database WHERE datname = $1 || '_acme')
@@ -204,7 +204,10 @@ async fn missing_rights_are_named_and_everything_is_undone() {
     let error = tenantry.provision("acme").await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
     let Some(ClusterError::Sql { phase, source, .. }) = failure.cause.downcast_ref() else { panic!("{error:?}") };
-    assert_eq!((*phase, code(source).as_str(), failure.after), ("creating the database", "42501", After::Undone));
+    assert_eq!(
+        (*phase, code(source).as_str(), failure.state),
+        ("creating the database", "42501", FailureState::Undone)
+    );
     assert_nothing(&harness, "without CREATEDB").await;
     server.execute(right("CREATEDB")).await.unwrap();
     tenantry.provision("acme").await.unwrap();

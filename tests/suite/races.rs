@@ -2,7 +2,7 @@
 use crate::auditor;
 use crate::provision::migrated;
 use std::collections::HashSet;
-use tenantry::error::{ProvisionError, Taken};
+use tenantry::error::{NameConflict, ProvisionError};
 use tenantry::testing::Harness;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,7 +37,7 @@ async fn of_fifty_calls_without_keys_one_wins() {
                 // One that had begun says so to whoever looks at it later.
                 if let Some(id) = operation {
                     let state = tenantry.operations().get(id).await.unwrap().unwrap();
-                    assert_eq!(state.taken, Some(Taken::Slug(slug)), "{state:?}");
+                    assert_eq!(state.taken, Some(NameConflict::Slug(slug)), "{state:?}");
                 }
             }
             Err(other) => panic!("{other:?}"),
@@ -45,7 +45,7 @@ async fn of_fifty_calls_without_keys_one_wins() {
     }
     assert_eq!((won, taken), (1, 49));
     assert_eq!(auditor::on_server(&harness).await.len(), 4);
-    assert_eq!(auditor::in_landlord(harness.landlord()).await.len(), 6, "one tenant's rows");
+    assert_eq!(auditor::landlord_only(harness.landlord()).await.len(), 6, "one tenant's rows");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

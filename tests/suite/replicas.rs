@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tenantry::directory::{DatabaseStatus, TenantDatabase};
-use tenantry::error::{After, ChangeError, ResolveError};
+use tenantry::error::{ChangeError, FailureState, ResolveError};
 use tenantry::pool::AcquireError;
 use tenantry::registry::TenantRegistryExt;
 use tenantry::server::TlsMode;
@@ -374,7 +374,7 @@ async fn a_standby_that_is_gone_delays_no_fence_and_is_named_until_its_entry_is_
     db.read().execute("SELECT 1 FROM notes").await.expect("from the primary");
     let error = tenantry.suspend("acme").await.unwrap_err();
     let ChangeError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!(failure.after, After::Continuing, "{failure:?}");
+    assert_eq!(failure.state, FailureState::Continuing, "{failure:?}");
     assert!(chain(&error).contains(&name), "{}", chain(&error));
     let suspended = tenantry.registry().find("acme".into()).await.unwrap().unwrap();
     assert_eq!(suspended.status(), TenantStatus::Suspended, "it holds already");

@@ -319,10 +319,10 @@ async fn an_undone_rotation_leaves_the_tenant_as_it_was() {
     let mut admin = auditor::superuser(&harness).await;
     run(&mut admin, format!("CREATE ROLE \"{database}_v2\" NOLOGIN")).await;
     let error = tenantry.rotate("acme").await.unwrap_err();
-    assert!(matches!(&error, ChangeError::Failed(f) if f.after == tenantry::error::After::Undone), "{error:?}");
+    assert!(matches!(&error, ChangeError::Failed(f) if f.state == tenantry::error::FailureState::Undone), "{error:?}");
     old.connect().await.expect("the old login is in use").close().await.unwrap();
     assert_eq!(logins(&harness, &database).await.len(), 2, "a stranger's role is left alone");
-    let open: Vec<String> = auditor::in_landlord(harness.landlord()).await;
+    let open: Vec<String> = auditor::landlord_only(harness.landlord()).await;
     let users: Vec<_> = open.iter().filter(|row| row.starts_with("user") || row.starts_with("secret login")).collect();
     assert_eq!(users.len(), 2, "one login and its secret: {users:?}");
     // The next one takes another name.

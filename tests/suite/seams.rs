@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tenantry::error::{KeyError, VaultError};
 use tenantry::journal::{MemoryJournal, PgJournal};
 use tenantry::nodes::{MemoryNodes, PgNodes};
-use tenantry::operation::{OperationId, Writer};
+use tenantry::operation::{FencingToken, OperationId};
 use tenantry::secret::CredentialId;
 use tenantry::testing::conformance;
 use tenantry::tokens::{MemoryTokenStore, PgTokenStore};
@@ -61,7 +61,7 @@ async fn a_new_primary_key_replaces_the_old_one_record_by_record() {
     let landlord = landlord::installed().await;
     let vault = |text: String| PgVault::new(landlord.clone(), Arc::new(LocalKeyring::from_text(&text).unwrap()));
     let (old, both, new) = (vault(K1.into()), vault(format!("{K2},{K1}")), vault(K2.into()));
-    let by = Writer { operation: OperationId::new(), epoch: 1 };
+    let by = FencingToken { operation: OperationId::new(), epoch: 1 };
     old.fence(by.operation, 1).await.unwrap();
     let id = |n: i64| {
         let login = "t_acme_v1".parse().unwrap();

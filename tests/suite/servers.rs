@@ -9,11 +9,11 @@ use crate::provision::{migrated, statement_of};
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor};
-use tenantry::error::{SetUpError, VaultError};
-use tenantry::operation::{OperationId, Writer};
+use tenantry::error::{ServerSetupError, VaultError};
+use tenantry::operation::{FencingToken, OperationId};
 use tenantry::secret::{CredentialId, KeyId, Purpose};
 use tenantry::testing::Harness;
-use tenantry::vault::{CredentialVault, Forgotten, LocalKeyring, PgVault, VaultWriter};
+use tenantry::vault::{CredentialVault, KeyDisposal, LocalKeyring, PgVault, VaultWriter};
 use tenantry::{TenantId, Tenantry, sqlx};
 
 /// As on a managed service: CREATEDB and CREATEROLE, and nothing else.
@@ -52,16 +52,16 @@ async fn what_the_admin_lacks_is_named_and_nothing_is_begun() {
     let tenantry = bare(&harness).await;
     let admin = managed_admin(&harness, "CREATEDB").await;
     let error = tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix()).await.unwrap_err();
-    assert!(matches!(&error, SetUpError::Rights { right: "CREATEROLE", .. }), "{error:?}");
+    assert!(matches!(&error, ServerSetupError::Rights { right: "CREATEROLE", .. }), "{error:?}");
     let mut server = auditor::superuser(&harness).await;
     let other = statement_of(format!("ALTER ROLE {}_managed NOCREATEDB CREATEROLE", harness.prefix()));
     server.execute(other).await.unwrap();
     let error = tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix()).await.unwrap_err();
-    assert!(matches!(&error, SetUpError::Rights { right: "CREATEDB", .. }), "{error:?}");
+    assert!(matches!(&error, ServerSetupError::Rights { right: "CREATEDB", .. }), "{error:?}");
     let error = tenantry.servers().set_up("main", admin.password("wrong")).await.unwrap_err();
-    assert!(matches!(error, SetUpError::Connect(_)), "{error:?}");
+    assert!(matches!(error, ServerSetupError::Connect(_)), "{error:?}");
     let error = tenantry.servers().set_up("Main Server", harness.server().admin_options()).await.unwrap_err();
-    assert!(matches!(error, SetUpError::Invalid { field: "server", .. }), "{error:?}");
+    assert!(matches!(error, ServerSetupError::Invalid { field: "server", .. }), "{error:?}");
     assert!(tenantry.servers().list().await.unwrap().is_empty());
     assert!(tenantry.operations().open().await.unwrap().is_empty());
 }
@@ -72,7 +72,7 @@ async fn another_installations_names_are_left_alone() {
     one.tenantry(migrated).await.unwrap();
     let tenantry = bare(&two).await;
     let error = tenantry.servers().set_up("main", two.server().admin_options()).prefix(one.prefix()).await.unwrap_err();
-    assert!(matches!(&error, SetUpError::Foreign { kind: "role", .. }), "{error:?}");
+    assert!(matches!(&error, ServerSetupError::Foreign { kind: "role", .. }), "{error:?}");
     assert!(tenantry.servers().list().await.unwrap().is_empty(), "nothing of it is left in the landlord");
     tenantry.servers().set_up("main", two.server().admin_options()).prefix(two.prefix()).await.unwrap();
 }
@@ -122,7 +122,7 @@ async fn a_server_with_tenants_stays() {
     let tenantry = harness.tenantry(migrated).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let error = tenantry.servers().remove("main").await.unwrap_err();
-    assert!(matches!(error, SetUpError::InUse { tenants: 1, .. }), "{error:?}");
+    assert!(matches!(error, ServerSetupError::InUse { tenants: 1, .. }), "{error:?}");
     tenantry.purge("acme").force().await.unwrap();
     tenantry.servers().remove("main").await.unwrap();
     let secrets: i64 = sqlx::query_scalar("SELECT count(*) FROM tenantry.credentials WHERE owner LIKE 'server:%'")
@@ -130,7 +130,7 @@ async fn a_server_with_tenants_stays() {
         .await
         .unwrap();
     assert_eq!(secrets, 0, "the secrets of its logins are forgotten");
-    assert!(matches!(tenantry.servers().remove("main").await, Err(SetUpError::Unknown { .. })));
+    assert!(matches!(tenantry.servers().remove("main").await, Err(ServerSetupError::Unknown { .. })));
 }
 
 /// A vault whose generated passwords are the worst that a URL could meet.
@@ -147,15 +147,17 @@ impl VaultWriter for Nasty {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError> {
         self.0.fence(operation, epoch).await
     }
-    async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError> {
+    async fn put(
+        &self, id: &CredentialId, secret: &SecretString, writer: FencingToken,
+    ) -> Result<SecretString, VaultError> {
         let nasty = SecretString::from(NASTY);
         let login = matches!(id.purpose, Purpose::Login | Purpose::Provisioner);
         self.0.put(id, if login { &nasty } else { secret }, writer).await
     }
-    async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError> {
+    async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError> {
         self.0.forget(id, writer).await
     }
-    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(u64, Forgotten), VaultError> {
+    async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError> {
         self.0.forget_tenant(tenant, writer).await
     }
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {

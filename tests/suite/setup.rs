@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tenantry::admin::{AdminStore, PgAdminStore};
 use tenantry::error::ChangeError;
-use tenantry::setup_link::SetupError;
+use tenantry::setup_link::SetupLinkError;
 use tenantry::testing::Harness;
 use tenantry::tokens::{PgTokenStore, SetupLink, Token, TokenClaim, TokenPurpose, TokenStore};
 use tenantry::{Builder, OperationId, Tenantry, sqlx};
@@ -26,7 +26,7 @@ fn text(link: &SetupLink) -> &str {
     link.token().expose().expose_secret()
 }
 
-pub(crate) type Post = tokio::task::JoinHandle<Result<tenantry::Tenant, SetupError>>;
+pub(crate) type Post = tokio::task::JoinHandle<Result<tenantry::Tenant, SetupLinkError>>;
 
 /// A post of a password link, in a task of its own. It is answered within a minute, whatever stands still.
 pub(crate) fn post(node: &Tenantry, token: &str, password: &str) -> Post {
@@ -60,18 +60,18 @@ async fn from_the_link_to_a_password_that_works() {
     assert_eq!(form.email, EMAIL);
     assert_ne!(before.get_username(), auditor::login(&tenantry, "acme").await.get_username(), "a login of its own");
     let again = tenantry.follow_credentials_link(text(&link)).await;
-    assert!(matches!(again, Err(SetupError::NotValid)), "{again:?}");
+    assert!(matches!(again, Err(SetupLinkError::NotValid)), "{again:?}");
 
     let short = tenantry.follow_password_link(text(&form), &"short".into()).await;
-    assert!(matches!(short, Err(SetupError::Password(_))), "{short:?}");
+    assert!(matches!(short, Err(SetupLinkError::Password(_))), "{short:?}");
     assert!(!logs_in(&tenantry, "short").await);
     let tenant = tenantry.follow_password_link(text(&form), &"correct horse battery".into()).await.unwrap();
     assert_eq!(tenant.slug().as_str(), "acme");
     assert!(logs_in(&tenantry, "correct horse battery").await);
     let late = tenantry.follow_password_link(text(&form), &"another long password".into()).await;
-    assert!(matches!(late, Err(SetupError::NotValid)), "{late:?}");
+    assert!(matches!(late, Err(SetupLinkError::NotValid)), "{late:?}");
     assert!(logs_in(&tenantry, "correct horse battery").await);
-    let kept: Vec<String> = auditor::in_landlord(harness.landlord()).await;
+    let kept: Vec<String> = auditor::landlord_only(harness.landlord()).await;
     let secrets: Vec<_> = kept.iter().filter(|row| row.starts_with("secret")).collect();
     assert_eq!(secrets, ["secret login"], "neither a link nor a password is kept");
 }
@@ -105,7 +105,7 @@ async fn what_is_no_good_link_is_one_answer_and_leaves_no_operation() {
     ];
     for text in texts {
         let answer = tenantry.follow_credentials_link(text).await;
-        assert!(matches!(answer, Err(SetupError::NotValid)), "{answer:?}");
+        assert!(matches!(answer, Err(SetupLinkError::NotValid)), "{answer:?}");
     }
     assert_eq!(auditor::operations(harness.landlord(), "setup_credentials", "undone").await, 0);
     tenantry.follow_credentials_link(text(&link)).await.expect("the good one is as good as before");
@@ -122,7 +122,7 @@ async fn a_purpose_of_the_hosts_own_works_once_and_opens_nothing_else() {
     assert!(link.expose_path().starts_with("/setup/invite/tny_invite_"));
     let setup = tenantry.follow_credentials_link(text(&link)).await;
     let password = tenantry.follow_password_link(text(&link), &"correct horse battery".into()).await;
-    assert!(matches!((setup, password), (Err(SetupError::NotValid), Err(SetupError::NotValid))));
+    assert!(matches!((setup, password), (Err(SetupLinkError::NotValid), Err(SetupLinkError::NotValid))));
     assert!(tenantry.tokens().look(&TokenPurpose::credentials(), text(&link)).await.unwrap().is_none());
 
     let issued = tenantry.tokens().look(&invite, text(&link)).await.unwrap().expect("a good link");
@@ -151,7 +151,7 @@ async fn many_clicks_are_one_rotation_and_lead_to_one_form() {
         match click.await.unwrap() {
             Ok(form) => drop(forms.insert(text(&form).to_owned())),
             // It came when all was done.
-            Err(SetupError::NotValid) => {}
+            Err(SetupLinkError::NotValid) => {}
             Err(error) => panic!("{error:?}"),
         }
     }
@@ -170,7 +170,10 @@ async fn a_tenant_that_is_refused_keeps_its_link_until_it_is_active_again() {
     let link = acme(&tenantry).await;
     tenantry.suspend("acme").await.unwrap();
     let refused = tenantry.follow_credentials_link(text(&link)).await;
-    assert!(matches!(&refused, Err(SetupError::Refused(tenant)) if tenant.slug().as_str() == "acme"), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(SetupLinkError::Refused(tenant)) if tenant.slug().as_str() == "acme"),
+        "{refused:?}"
+    );
     tenantry.activate("acme").await.unwrap();
     tenantry.follow_credentials_link(text(&link)).await.unwrap();
 }
@@ -197,6 +200,6 @@ async fn an_admin_who_is_gone_gets_no_password() {
     acme(&tenantry).await;
     let stranger = tenantry.tokens().issue_password("acme", "nobody@acme.example").await.unwrap();
     let answer = tenantry.follow_password_link(text(&stranger), &"correct horse battery".into()).await;
-    assert!(matches!(answer, Err(SetupError::NotValid)), "{answer:?}");
+    assert!(matches!(answer, Err(SetupLinkError::NotValid)), "{answer:?}");
     assert!(matches!(tenantry.tokens().issue_password("acme", "no address").await, Err(ChangeError::Invalid { .. })));
 }

@@ -1,7 +1,7 @@
 //! TLS to tenant servers, with an authority of our own making.
 use crate::provision::migrated;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tenantry::error::SetUpError;
+use tenantry::error::ServerSetupError;
 use tenantry::server::TlsMode;
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{Tenantry, sqlx};
@@ -30,9 +30,9 @@ async fn every_connection_to_a_tenant_server_is_verified() {
     let set_up = |admin| tenantry.servers().set_up("main", admin).prefix(harness.prefix()).tls(TlsMode::VerifyFull);
 
     let unknown = set_up(admin()).await.unwrap_err();
-    assert!(matches!(unknown, SetUpError::Connect(_)), "nobody vouches for it: {unknown:?}");
+    assert!(matches!(unknown, ServerSetupError::Connect(_)), "nobody vouches for it: {unknown:?}");
     let other = set_up(server.admin_options().host("127.0.0.1")).root_certificate(&root).await.unwrap_err();
-    assert!(matches!(other, SetUpError::Connect(_)), "it is another name's: {other:?}");
+    assert!(matches!(other, ServerSetupError::Connect(_)), "it is another name's: {other:?}");
 
     set_up(admin()).root_certificate(&root).await.unwrap();
     tenantry.provision("acme").await.unwrap();

@@ -65,7 +65,7 @@ async fn work(task: &Task) -> Result<(), Anything> {
     let landlord = pool.connect_lazy_with(options.application_name(CHILD));
     let tenantry = lane::builder(landlord, &task.keys, lane::Program::of(task.saga))?.build().await?;
     match task.saga {
-        Saga::SetUp => lane::set_up(&tenantry, &task.slug, task.dba()).await?,
+        Saga::ServerSetup => lane::set_up(&tenantry, &task.slug, task.dba()).await?,
         saga => saga.run(&tenantry, &task.slug, &task.server).await?,
     }
     tenantry.close().await;

@@ -6,7 +6,7 @@ use super::saga::{Saga, settle};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tenantry::setup_link::SetupError;
+use tenantry::setup_link::SetupLinkError;
 use tenantry::{Tenantry, sqlx};
 
 /// At one link, at once.
@@ -21,7 +21,7 @@ pub(crate) async fn token(tenantry: &Tenantry, slug: &str) -> Result<SecretStrin
 }
 
 /// Where it leads, for whoever may join.
-async fn answer(tenantry: &Tenantry, token: &SecretString, is_password: bool) -> Result<String, SetupError> {
+async fn answer(tenantry: &Tenantry, token: &SecretString, is_password: bool) -> Result<String, SetupLinkError> {
     let token = token.expose_secret();
     match is_password {
         true => tenantry.follow_password_link(token, &"correct horse battery".into()).await.map(|t| t.id().to_string()),
@@ -49,7 +49,7 @@ pub(crate) async fn judge(lane: &Lane, saga: Saga, slug: &str, token: &SecretStr
     for answer in futures_util::future::join_all(answers).await {
         match answer {
             Ok(place) => drop(led_to.insert(place)),
-            Err(SetupError::NotValid) => refused += 1,
+            Err(SetupLinkError::NotValid) => refused += 1,
             Err(error) => found.push(format!("one of many at the link was told: {error}")),
         }
     }

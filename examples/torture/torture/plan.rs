@@ -157,9 +157,9 @@ fn orders(points: &Points, options: &Options) -> Vec<Order> {
         order.far = n % 2 == 1;
         // The server that a set-up makes is another installation on the same cluster: what its neighbours' databases hold is
         // not its own to remove.
-        order.hostile = n % 5 < 2 && order.saga != Saga::SetUp;
+        order.hostile = n % 5 < 2 && order.saga != Saga::ServerSetup;
         let kills = matches!(order.target, Some(Target::At(_, Fault::KillBefore | Fault::KillAfter)));
-        if kills && order.saga.prelude().is_none() && order.saga != Saga::SetUp && dice.random_bool(0.25) {
+        if kills && order.saga.prelude().is_none() && order.saga != Saga::ServerSetup && dice.random_bool(0.25) {
             let fault = second.choose(&mut dice).copied().unwrap_or(Fault::KillAfter);
             order.then = Some(Target::Nth(dice.random_range(1..80), fault));
         }

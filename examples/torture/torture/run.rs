@@ -11,7 +11,7 @@ use super::saga::{Saga, provision, settle};
 use secrecy::SecretString;
 use std::process::Stdio;
 use std::time::Duration;
-use tenantry::error::{After, ChangeError};
+use tenantry::error::{ChangeError, FailureState};
 use tenantry::sqlx;
 use tenantry::testing::proxy::Verdict;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -77,7 +77,7 @@ pub(crate) async fn run(lane: &Lane, spawn: Spawn<'_>, order: &Order, slug: &str
     if let Err(error) = runner.bring_to_end(saga).await {
         findings.push(error.to_string());
     }
-    if saga == Saga::SetUp {
+    if saga == Saga::ServerSetup {
         runner.try_server(&mut findings).await?;
     } else {
         findings.extend(runner.judge(saga).await?);
@@ -214,7 +214,7 @@ impl Runner<'_> {
 
     /// What a host does when its process has died: recovery, or the same call again.
     async fn bring_to_end(&self, saga: Saga) -> Result<(), Anything> {
-        if saga != Saga::SetUp {
+        if saga != Saga::ServerSetup {
             return settle(&self.lane.rescuer, PATIENCE).await;
         }
         let until = tokio::time::Instant::now() + PATIENCE;
@@ -291,7 +291,7 @@ impl Runner<'_> {
     /// A purge that has begun goes on by itself: what kept it for a moment is recovery's, as in a host.
     async fn purge_tenant(&self) -> Result<(), Anything> {
         match self.lane.rescuer.purge(self.slug).force().await {
-            Err(ChangeError::Failed(failure)) if failure.after == After::Continuing => {
+            Err(ChangeError::Failed(failure)) if failure.state == FailureState::Continuing => {
                 println!("a purge was left to recovery: {}", chain(&failure));
                 settle(&self.lane.rescuer, PATIENCE).await
             }

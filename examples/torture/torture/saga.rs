@@ -47,7 +47,7 @@ pub(crate) enum Saga {
     /// A worker died while it wrapped anew; the child recovers it.
     RekeyRecovery,
     /// Of a server. Nobody but the same call goes on with it: it needs the admin's password, which is stored nowhere.
-    SetUp,
+    ServerSetup,
 }
 
 impl Saga {
@@ -74,7 +74,7 @@ impl Saga {
         Self::PasswordLinkRecovery,
         Self::Rekey,
         Self::RekeyRecovery,
-        Self::SetUp,
+        Self::ServerSetup,
     ];
     pub(crate) fn name(self) -> String {
         serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
@@ -122,14 +122,14 @@ impl Saga {
             Self::Rekey => "rekey",
             Self::CredentialsLink => "setup_credentials",
             Self::PasswordLink => "setup_password",
-            Self::SetUp => "set_up_server",
+            Self::ServerSetup => "set_up_server",
             _ => "provision",
         }
     }
 
     /// The tenant as it must be before.
     pub(crate) async fn prepare(self, tenantry: &Tenantry, slug: &str, server: &str) -> Result<(), Anything> {
-        if self.is_provision() || self == Self::SetUp {
+        if self.is_provision() || self == Self::ServerSetup {
             return Ok(());
         }
         tenantry.provision(slug).admin("ada@torture.example").server(server).await?;

@@ -211,9 +211,9 @@ pub(crate) fn drop_role(role: &RoleName) -> Ddl {
 
 /// c4, in the tenant's database, after 2BP01: what the login made by accident goes to the role that it acts as. It runs
 /// no code of the tenant.
-pub(crate) fn adopt(login: &RoleName, heir: &RoleName) -> Ddl {
-    let (login, heir) = (id(login), id(heir));
-    Ddl::block([format!("REASSIGN OWNED BY {login} TO {heir}"), format!("DROP OWNED BY {login}")])
+pub(crate) fn adopt(login: &RoleName, new_owner: &RoleName) -> Ddl {
+    let (login, new_owner) = (id(login), id(new_owner));
+    Ddl::block([format!("REASSIGN OWNED BY {login} TO {new_owner}"), format!("DROP OWNED BY {login}")])
 }
 
 // Block (d): drop a tenant.

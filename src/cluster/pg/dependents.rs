@@ -9,7 +9,7 @@ use sqlx::{FromRow, PgConnection};
 
 /// A database in which something depends on a role.
 #[derive(Debug, FromRow)]
-pub(crate) struct Place {
+pub(crate) struct DependentDatabase {
     pub(crate) database: String,
     /// Whether it takes connections.
     pub(crate) is_open: bool,
@@ -20,9 +20,9 @@ pub(crate) struct Place {
 }
 
 /// Where something depends on this role.
-pub(crate) async fn places(
+pub(crate) async fn dependent_databases(
     session: &mut PgConnection, role: &RoleName, admin: &RoleName,
-) -> Result<Vec<Place>, ClusterError> {
+) -> Result<Vec<DependentDatabase>, ClusterError> {
     const PLACES: &str = "SELECT d.datname::text AS database, d.datallowconn AS is_open, o.rolname = $2 AS is_ours, \
             ARRAY(SELECT DISTINCT g.rolname::text \
                 FROM pg_shdepend own JOIN pg_shdepend same USING (dbid, classid, objid) \

@@ -1,6 +1,6 @@
 //! "Ensure present" and "ensure absent": look, then do what is missing. Each may be repeated from any half-done state.
 use super::ownership::Ownership;
-use super::{catalog, ddl, end, holders, refuse, retry};
+use super::{catalog, ddl, holders, refuse, retry, terminate};
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
 use crate::names::{GroupRoles, TenantNames};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Nothing of these names may be there: what is found later under them is then ours.
-pub(crate) async fn survey(
+pub(crate) async fn precheck(
     session: &mut PgConnection, names: &TenantNames, login: &RoleName,
 ) -> Result<(), ClusterError> {
     let roles = [&names.roles.owner, &names.roles.app, &names.migrator, login];
@@ -22,7 +22,7 @@ pub(crate) async fn survey(
 
 /// Whether a block was refused because something of that name is there; the session is then usable again. It is tried
 /// before anybody looks: a provisioning that nothing has disturbed finds nothing.
-async fn made(
+async fn try_create(
     session: &mut PgConnection, block: ddl::Ddl, is_there: &str, phase: &'static str,
 ) -> Result<bool, ClusterError> {
     match block.execute(session).await {
@@ -36,10 +36,12 @@ async fn made(
 }
 
 /// b1.
-pub(crate) async fn groups(session: &mut PgConnection, roles: &GroupRoles, by: &Ownership) -> Result<(), ClusterError> {
+pub(crate) async fn create_group_roles(
+    session: &mut PgConnection, roles: &GroupRoles, by: &Ownership,
+) -> Result<(), ClusterError> {
     const PHASE: &str = "creating roles";
     let all = [&roles.owner, &roles.app];
-    if made(session, ddl::create_groups(&all, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
+    if try_create(session, ddl::create_groups(&all, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
         return Ok(());
     }
     let present = catalog::only_made(session, &all, &by.admin, &by.marker).await?;
@@ -51,11 +53,11 @@ pub(crate) async fn groups(session: &mut PgConnection, roles: &GroupRoles, by: &
 }
 
 /// b2. A racing CREATE gives 42P04 or 23505: then it is looked at.
-pub(crate) async fn database(
+pub(crate) async fn create_database(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
 ) -> Result<(), ClusterError> {
     const PHASE: &str = "creating the database";
-    if made(session, ddl::create_database(name), sqlstate::DUPLICATE_DATABASE, PHASE).await? {
+    if try_create(session, ddl::create_database(name), sqlstate::DUPLICATE_DATABASE, PHASE).await? {
         return Ok(());
     }
     match catalog::database(session, name).await? {
@@ -73,11 +75,11 @@ pub(crate) async fn database(
 }
 
 /// b5 and b7: the login is as described afterwards, whatever an earlier worker did to it.
-pub(crate) async fn login(
+pub(crate) async fn create_login(
     session: &mut PgConnection, login: &ddl::Login<'_>, by: &Ownership,
 ) -> Result<(), ClusterError> {
     const PHASE: &str = "creating a login";
-    if made(session, ddl::create_login(login, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
+    if try_create(session, ddl::create_login(login, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
         return Ok(());
     }
     match catalog::only_made(session, &[login.name], &by.admin, &by.marker).await?.is_empty() {
@@ -88,7 +90,7 @@ pub(crate) async fn login(
 
 /// Shuts those of `logins` that exist out, and waits until their sessions have ended: for logins that are dropped next.
 /// Returns which they are.
-pub(crate) async fn refused<'a>(
+pub(crate) async fn refuse_logins<'a>(
     session: &mut PgConnection, database: &DatabaseName, logins: &[&'a RoleName], by: &Ownership,
 ) -> Result<Vec<&'a RoleName>, ClusterError> {
     let mut refused = refuse::take_logins(session, logins, by).await?;
@@ -96,33 +98,33 @@ pub(crate) async fn refused<'a>(
         return Ok(refused.logins);
     }
     refuse::forbid_logins(session, &mut refused, None).await?;
-    end::connecting(session, database, Duration::ZERO).await?;
-    end::of_roles(session, &refused.logins).await?;
+    terminate::wait_for_connecting_sessions(session, database, Duration::ZERO).await?;
+    terminate::terminate_role_sessions(session, &refused.logins).await?;
     Ok(refused.logins)
 }
 
 /// Closes the database: no role enters it, whatever its rights. A tenant's session may hold the database's row locked: the
 /// logins must have been refused before, so that such a session is about to end.
-pub(crate) async fn closed(
+pub(crate) async fn close_database(
     session: &mut PgConnection, database: &DatabaseName, by: &Ownership,
 ) -> Result<(), ClusterError> {
-    if must_be_ours(session, database, by).await?.is_some_and(|found| found.is_open) {
-        retry::contended(session, || ddl::close_database(database), "closing the database").await?;
+    if find_own_database(session, database, by).await?.is_some_and(|found| found.is_open) {
+        retry::retry_contended(session, || ddl::close_database(database), "closing the database").await?;
     }
     Ok(())
 }
 
 /// Opens the database and lets one login in again.
-pub(crate) async fn opened(
+pub(crate) async fn open_database(
     session: &mut PgConnection, database: &DatabaseName, login: &RoleName, acts_as: &RoleName, by: &Ownership,
 ) -> Result<(), ClusterError> {
     let missing = || ClusterError::Missing { kind: "database", name: database.to_string() };
-    let found = must_be_ours(session, database, by).await?.ok_or_else(missing)?;
-    present(session, login, by).await?;
+    let found = find_own_database(session, database, by).await?.ok_or_else(missing)?;
+    verify_role_exists(session, login, by).await?;
     ddl::restore(database, found.own_limit(), login, acts_as, &by.admin).run(session, "opening the database").await
 }
 
-async fn present(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {
+async fn verify_role_exists(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {
     match catalog::only_ours(session, &[login], &by.admin).await?.is_empty() {
         true => Err(ClusterError::Missing { kind: "role", name: login.to_string() }),
         false => Ok(()),
@@ -130,15 +132,15 @@ async fn present(session: &mut PgConnection, login: &RoleName, by: &Ownership) -
 }
 
 /// Lets one refused login in again.
-pub(crate) async fn admitted(
+pub(crate) async fn admit_login(
     session: &mut PgConnection, login: &RoleName, acts_as: &RoleName, by: &Ownership,
 ) -> Result<(), ClusterError> {
-    present(session, login, by).await?;
+    verify_role_exists(session, login, by).await?;
     ddl::admit_login(login, acts_as, &by.admin).run(session, "admitting a login").await
 }
 
 /// Lets those refused logins in again that were made.
-pub(crate) async fn made_admitted(
+pub(crate) async fn admit_existing_logins(
     session: &mut PgConnection, logins: &[&RoleName], acts_as: &RoleName, by: &Ownership,
 ) -> Result<(), ClusterError> {
     for login in catalog::only_ours(session, logins, &by.admin).await? {
@@ -148,17 +150,17 @@ pub(crate) async fn made_admitted(
 }
 
 /// Drops a role, alone. `Some`: something depends on it (2BP01), with what PostgreSQL says of it.
-pub(crate) async fn role_absent(
+pub(crate) async fn drop_own_role(
     session: &mut PgConnection, role: &RoleName, by: &Ownership,
 ) -> Result<Option<String>, ClusterError> {
     if catalog::only_ours(session, &[role], &by.admin).await?.is_empty() {
         return Ok(None);
     }
-    dropped(session, role).await
+    drop_role(session, role).await
 }
 
 /// The same for a role that was seen to be ours under this very lock.
-pub(crate) async fn dropped(session: &mut PgConnection, role: &RoleName) -> Result<Option<String>, ClusterError> {
+pub(crate) async fn drop_role(session: &mut PgConnection, role: &RoleName) -> Result<Option<String>, ClusterError> {
     match ddl::drop_role(role).execute(session).await {
         Ok(()) => Ok(None),
         Err(e) if sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => Ok(None),
@@ -171,7 +173,7 @@ pub(crate) async fn dropped(session: &mut PgConnection, role: &RoleName) -> Resu
 ///
 /// # Errors
 /// `WrongOwner`: it cannot be closed, opened or dropped by us.
-pub(crate) async fn must_be_ours(
+pub(crate) async fn find_own_database(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
 ) -> Result<Option<catalog::DatabaseFacts>, ClusterError> {
     match catalog::database(session, name).await? {
@@ -187,16 +189,16 @@ pub(crate) async fn must_be_ours(
 /// faster than the closing. 55P03: a session or a prepared transaction, of any tenant, holds the database's object locked;
 /// sessions are signalled. `Some` holds the server's error when another session holds or has just changed the database: the
 /// caller rolls back prepared transactions and tries again.
-pub(crate) async fn database_absent(
+pub(crate) async fn drop_database(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
 ) -> Result<Option<sqlx::Error>, ClusterError> {
     const LIMIT: Duration = Duration::from_secs(60);
     let until = Instant::now() + LIMIT;
     loop {
-        let Some(found) = must_be_ours(session, name, by).await? else { return Ok(None) };
+        let Some(found) = find_own_database(session, name, by).await? else { return Ok(None) };
         if found.connection_limit != -2 {
-            closed(session, name, by).await?;
-            end::of_database(session, name).await?;
+            close_database(session, name, by).await?;
+            terminate::terminate_database_sessions(session, name).await?;
         }
         ddl::shorten_lock_timeout().run(session, "setting the lock timeout").await?;
         let dropped = ddl::drop_database(name).execute(session).await;

@@ -1,6 +1,6 @@
 //! CONNECTION LIMIT of logins: how many sessions each may have, over all nodes.
 //!
-//! Used by `LockedSession` (`worker::Hold`) on the provisioner's session. Only what differs is altered, and LOGIN or
+//! Used by `LockedSession` (`worker::LockedSession`) on the provisioner's session. Only what differs is altered, and LOGIN or
 //! NOLOGIN is never touched, so a suspended tenant stays suspended.
 use super::ddl;
 use crate::error::ClusterError;

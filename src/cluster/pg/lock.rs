@@ -32,7 +32,7 @@ pub(crate) async fn take(
             return Err(ClusterError::Locked { by: holder(session, key).await? });
         }
         if evict {
-            super::end::lock_holders(session, key).await?;
+            super::terminate::terminate_lock_holders(session, key).await?;
         }
         sleep(Duration::from_millis(20)).await;
     }

@@ -1,6 +1,6 @@
 //! Memberships of the admin role in a tenant's roles, which allow it to end their sessions and to act as their owner.
 //!
-//! Used by `refuse` (logins that are shut out) and by `LockedSession` (`worker::Hold`) for clean-ups. A worker takes a
+//! Used by `refuse` (logins that are shut out) and by `LockedSession` (`worker::LockedSession`) for clean-ups. A worker takes a
 //! membership and may die before it gives it back; then recovery does, without taking it from a worker that needs it.
 //! Each worker that needs one therefore holds a shared advisory lock on the role's name, which ends with its session.
 //! A tenant that can enter the maintenance database can hold such a lock too. So nothing waits for it: without the lock
@@ -30,7 +30,7 @@ pub(crate) async fn take(session: &mut PgConnection, role: &RoleName, admin: &Ro
         }
         sleep(PAUSE).await;
     }
-    retry::contended(session, || ddl::grant_to_admin(role, admin), "joining a role").await
+    retry::retry_contended(session, || ddl::grant_to_admin(role, admin), "joining a role").await
 }
 
 /// Ends the membership, unless another worker needs it.

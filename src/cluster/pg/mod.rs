@@ -10,10 +10,10 @@ macro_rules! quiet {
     };
 }
 
+pub(crate) mod bootstrap;
 pub(crate) mod catalog;
 pub(crate) mod ddl;
 pub(crate) mod dependents;
-pub(crate) mod end;
 pub(crate) mod ensure;
 pub(crate) mod holders;
 pub(crate) mod limits;
@@ -24,12 +24,12 @@ pub(crate) mod ownership;
 pub(crate) mod readback;
 pub(crate) mod refuse;
 pub(crate) mod remaining;
-pub(crate) mod replay;
 pub(crate) mod retry;
 pub(crate) mod scram;
 pub(crate) mod script;
 pub(crate) mod session;
-pub(crate) mod setup;
+pub(crate) mod standby;
+pub(crate) mod terminate;
 
 #[cfg(test)]
 #[cfg(all(unix, feature = "testing"))]

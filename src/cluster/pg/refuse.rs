@@ -4,8 +4,8 @@
 //! hold a row of `pg_auth_members` locked. So the membership that allows ending its sessions is granted first and alone,
 //! then its sessions are ended, then it gets NOLOGIN, the last two in a loop.
 use super::ownership::Ownership;
-use super::retry::{contended, tried};
-use super::{catalog, ddl, end, membership};
+use super::retry::{retry_contended, try_once};
+use super::{catalog, ddl, membership, terminate};
 use crate::error::ClusterError;
 use crate::names::GroupRoles;
 use crate::names::RoleName;
@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Logins that are being shut out.
 #[derive(Debug)]
-pub(crate) struct Refused<'a> {
+pub(crate) struct RefusedLogins<'a> {
     /// Those that exist.
     pub(crate) logins: Vec<&'a RoleName>,
     /// Roles whose comment was not ours; it was written again.
@@ -38,9 +38,9 @@ pub(crate) struct Refused<'a> {
 /// is refused to it.
 pub(crate) async fn take_logins<'a>(
     session: &mut PgConnection, logins: &[&'a RoleName], by: &Ownership,
-) -> Result<Refused<'a>, ClusterError> {
+) -> Result<RefusedLogins<'a>, ClusterError> {
     let found = catalog::roles(session, logins, &by.admin).await?;
-    let mut refused = Refused { logins: vec![], restored: vec![], locked: vec![] };
+    let mut refused = RefusedLogins { logins: vec![], restored: vec![], locked: vec![] };
     let mut obstacle = None;
     for login in logins {
         let Some(facts) = found.iter().find(|f| f.name == login.as_str()) else { continue };
@@ -52,7 +52,7 @@ pub(crate) async fn take_logins<'a>(
         } else {
             membership::take(session, login, &by.admin).await?;
             if facts.comment.as_deref() != Some(&by.marker) {
-                contended(session, || ddl::restore_comment(login, &by.marker), "restoring a comment").await?;
+                retry_contended(session, || ddl::restore_comment(login, &by.marker), "restoring a comment").await?;
                 tracing::warn!(role = %login, found = facts.comment, "the comment of a role was changed; it is restored");
                 refused.restored.push(login.to_string());
             }
@@ -75,15 +75,15 @@ pub(crate) async fn take_logins<'a>(
 /// # Errors
 /// `LockedLogin` where there are no groups to revoke.
 pub(crate) async fn forbid_logins(
-    session: &mut PgConnection, refused: &mut Refused<'_>, groups: Option<&GroupRoles>,
+    session: &mut PgConnection, refused: &mut RefusedLogins<'_>, groups: Option<&GroupRoles>,
 ) -> Result<(), ClusterError> {
     let until = Instant::now() + PATIENCE;
     let mut open = refused.logins.clone();
     loop {
-        end::signal_roles(session, &refused.logins).await?;
+        terminate::signal_role_sessions(session, &refused.logins).await?;
         let mut still = vec![];
         for login in open {
-            if !tried(session, ddl::forbid_login(login), "refusing a login").await? {
+            if !try_once(session, ddl::forbid_login(login), "refusing a login").await? {
                 still.push(login);
             }
         }
@@ -95,11 +95,11 @@ pub(crate) async fn forbid_logins(
     }
     for login in &open {
         let Some(groups) = groups else { return Err(ClusterError::LockedLogin { role: login.to_string() }) };
-        contended(session, || ddl::revoke_groups(login, groups), "revoking the rights of a login").await?;
+        retry_contended(session, || ddl::revoke_groups(login, groups), "revoking the rights of a login").await?;
     }
     refused.locked = open;
     // Sessions that came in between the last signal and NOLOGIN.
-    end::signal_roles(session, &refused.logins).await
+    terminate::signal_role_sessions(session, &refused.logins).await
 }
 
 /// Refuses new sessions of a login and leaves those that it has; `false` if it does not exist.
@@ -109,6 +109,6 @@ pub(crate) async fn forbid_new_sessions(
     if take_logins(session, &[login], by).await?.logins.is_empty() {
         return Ok(false);
     }
-    contended(session, || ddl::forbid_login(login), "refusing a login").await?;
+    retry_contended(session, || ddl::forbid_login(login), "refusing a login").await?;
     Ok(true)
 }

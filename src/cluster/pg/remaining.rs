@@ -1,5 +1,5 @@
 //! The sessions of a tenant that is shut out: this module signals them and counts them until none is left.
-use super::end;
+use super::terminate;
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
 use crate::server::DatabaseServer;
@@ -39,7 +39,7 @@ pub(crate) async fn end_sessions(
         let signal = signalled.is_none_or(|at| at.elapsed() >= SIGNAL_AGAIN);
         if signal {
             signalled = Some(Instant::now());
-            end::end_connecting(session, tenant.database).await?;
+            terminate::end_connecting(session, tenant.database).await?;
         }
         let left = left(session, tenant, signal).await?;
         if left.is_empty() || begun.elapsed() >= limit {

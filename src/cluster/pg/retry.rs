@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const TRIES: u32 = 20;
 
 /// Whether it was done; `false` if another session holds what it needs. The session is usable again then.
-pub(crate) async fn tried(
+pub(crate) async fn try_once(
     session: &mut PgConnection, statement: ddl::Ddl, phase: &'static str,
 ) -> Result<bool, ClusterError> {
     match statement.execute(session).await {
@@ -26,11 +26,11 @@ pub(crate) async fn tried(
 }
 
 /// Repeats a statement that fails because another session has just changed the same row.
-pub(crate) async fn contended(
+pub(crate) async fn retry_contended(
     session: &mut PgConnection, statement: impl Fn() -> ddl::Ddl, phase: &'static str,
 ) -> Result<(), ClusterError> {
     for _ in 1..TRIES {
-        if tried(session, statement(), phase).await? {
+        if try_once(session, statement(), phase).await? {
             return Ok(());
         }
         sleep(PAUSE).await;

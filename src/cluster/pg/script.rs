@@ -1,8 +1,8 @@
 //! Block (a) as a script for psql, which a DBA runs in place of the set-up. It may be repeated.
+use super::bootstrap::CLUSTER;
 use super::ddl::{self, Ddl};
 use super::ownership::MARK;
 use super::scram::Verifier;
-use super::setup::CLUSTER;
 use crate::names::RoleName;
 use crate::server::ServerNames;
 
@@ -11,7 +11,7 @@ pub(crate) struct Landlord {
     pub(crate) database: String,
     /// The login of the host's pool.
     pub(crate) role: String,
-    /// What [`cluster_of`](super::setup::cluster_of) says there.
+    /// What [`cluster_of`](super::bootstrap::cluster_of) says there.
     pub(crate) cluster: String,
 }
 
@@ -47,8 +47,8 @@ pub(crate) fn script(
         ["postgres", "template1"].into_iter().for_each(|database| script.close(database, &[]));
     }
     script.0.push_str(OPTIONAL);
-    for group in super::setup::OPTIONAL {
-        if group.0 == super::setup::RESERVED {
+    for group in super::bootstrap::OPTIONAL {
+        if group.0 == super::bootstrap::RESERVED {
             script.0.push_str(ddl::grant_if_present(group.0, &names.admin).text());
             script.0.push_str("\n\\gexec\n");
         } else {

@@ -66,7 +66,7 @@ impl Target<'_> {
     /// Opens it, within ten seconds. Built by setters: a password never stands in a URL.
     pub(crate) async fn open(&self) -> Result<PgConnection, ClusterError> {
         let options = tls(self.server, self.options());
-        let mut session = match tokio::time::timeout(CONNECT, rt::fewer(options.connect())).await {
+        let mut session = match tokio::time::timeout(CONNECT, rt::poll_batched(options.connect())).await {
             Ok(Ok(session)) => session,
             Ok(Err(source)) => return Err(self.failed(source)),
             Err(_) => return Err(ClusterError::Deadline { phase: "connecting", limit: CONNECT }),

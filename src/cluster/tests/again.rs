@@ -8,14 +8,14 @@ use secrecy::SecretString;
 async fn every_step_may_be_repeated() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let tenant = Tenant::new(&it, "_one", AppAccess::App)?;
-    let mut hold = tenant.hold().await?;
+    let mut locked = tenant.locked_session().await?;
     for step in Step::ALL {
-        tenant.run(&mut hold, &[step, step]).await?;
+        tenant.run(&mut locked, &[step, step]).await?;
     }
     // And all of them over a tenant that is complete and in use, as recovery may do.
     let mut app = tenant.app().await?;
     sql(&mut app, "INSERT INTO notes (note) VALUES ('kept')").await?;
-    tenant.run(&mut tenant.hold().await?, &Step::ALL).await?;
+    tenant.run(&mut tenant.locked_session().await?, &Step::ALL).await?;
     assert_eq!(ask::<i64>(&mut app, "SELECT count(*) FROM notes").await?, 1);
     Ok(())
 }
@@ -25,12 +25,12 @@ async fn every_step_may_be_repeated() -> Outcome {
 async fn a_login_that_is_there_gets_the_new_password() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let mut tenant = Tenant::new(&it, "_one", AppAccess::App)?;
-    let mut hold = tenant.hold().await?;
-    tenant.run(&mut hold, &Step::ALL[..5]).await?;
-    hold.refuse(&tenant.names, &[]).await?;
+    let mut locked = tenant.locked_session().await?;
+    tenant.run(&mut locked, &Step::ALL[..5]).await?;
+    locked.refuse(&tenant.names, &[]).await?;
     assert!(tenant.migrator().await.is_err(), "shut out");
     tenant.migrator_password = SecretString::from("another");
-    tenant.step(&mut hold, Step::Migrator).await?;
+    tenant.step(&mut locked, Step::Migrator).await?;
     tenant.migrator().await?;
     Ok(())
 }
@@ -40,15 +40,15 @@ async fn after_any_number_of_steps_removal_leaves_nothing_and_may_be_repeated() 
     let it = Installation::new(By::Managed).await?;
     for steps in 0..=Step::ALL.len() {
         let tenant = Tenant::new(&it, &format!("_{steps}"), AppAccess::App)?;
-        tenant.run(&mut tenant.hold().await?, &Step::ALL[..steps]).await?;
-        let mut hold = tenant.hold().await?;
+        tenant.run(&mut tenant.locked_session().await?, &Step::ALL[..steps]).await?;
+        let mut locked = tenant.locked_session().await?;
         for _ in 0..2 {
-            hold.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+            locked.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
             assert_eq!(tenant.left().await?, Vec::<String>::new(), "after {steps} steps");
         }
         // And then it can be made again.
         if steps % 4 == 1 {
-            tenant.run(&mut hold, &Step::ALL).await?;
+            tenant.run(&mut locked, &Step::ALL).await?;
             tenant.app().await?;
         }
     }
@@ -76,10 +76,10 @@ async fn a_removal_that_died_halfway_goes_on() -> Outcome {
             ddl::drop_database(db).run(&mut provisioner, "test").await?;
         }
         if halfway > 3 {
-            assert!(ensure::role_absent(&mut provisioner, login, &it.ownership()).await?.is_none());
-            assert!(ensure::role_absent(&mut provisioner, app, &it.ownership()).await?.is_none());
+            assert!(ensure::drop_own_role(&mut provisioner, login, &it.ownership()).await?.is_none());
+            assert!(ensure::drop_own_role(&mut provisioner, app, &it.ownership()).await?.is_none());
         }
-        tenant.hold().await?.remove(&tenant.names, std::slice::from_ref(login)).await?;
+        tenant.locked_session().await?.remove(&tenant.names, std::slice::from_ref(login)).await?;
         assert_eq!(tenant.left().await?, Vec::<String>::new(), "{halfway}");
     }
     Ok(())
@@ -91,15 +91,15 @@ async fn a_half_dropped_database_is_dropped_or_made_anew() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let tenant = Tenant::new(&it, "_one", AppAccess::App)?;
     let half = format!("UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{}'", tenant.names.database);
-    let mut hold = tenant.hold().await?;
+    let mut locked = tenant.locked_session().await?;
     for anew in [true, false] {
-        tenant.run(&mut hold, &Step::ALL[..5]).await?;
+        tenant.run(&mut locked, &Step::ALL[..5]).await?;
         sql(&mut it.superuser("postgres").await?, &half).await?;
         if anew {
-            tenant.run(&mut hold, &Step::ALL).await?;
+            tenant.run(&mut locked, &Step::ALL).await?;
             tenant.app().await?;
         }
-        hold.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+        locked.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
         assert_eq!(tenant.left().await?, Vec::<String>::new());
     }
     Ok(())
@@ -114,9 +114,9 @@ async fn connected_applications_do_not_keep_a_tenant() -> Outcome {
     sql(&mut writing, "BEGIN; INSERT INTO notes (note) VALUES ('x')").await?;
     let mut asleep = tenant.app().await?;
     let sleeper = tokio::spawn(async move { sql(&mut asleep, "SELECT pg_sleep(60)").await });
-    let mut hold = tenant.hold().await?;
+    let mut locked = tenant.locked_session().await?;
     let begun = std::time::Instant::now();
-    hold.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+    locked.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
     assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
     assert!(sql(&mut idle, "SELECT 1").await.is_err() && sleeper.await?.is_err());
     assert_eq!(tenant.left().await?, Vec::<String>::new());

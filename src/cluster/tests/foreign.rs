@@ -16,7 +16,8 @@ async fn survey_refuses_when_a_role_of_the_name_exists() -> Outcome {
     let names = [&tenant.names.roles.owner, &tenant.names.roles.app, &tenant.names.migrator, &tenant.login];
     for role in names {
         sql(&mut superuser, &format!("CREATE ROLE \"{role}\" NOLOGIN")).await?;
-        let refused = tenant.hold().await?.survey(&tenant.names, &tenant.login).await.unwrap_err().into_cause();
+        let refused =
+            tenant.locked_session().await?.precheck(&tenant.names, &tenant.login).await.unwrap_err().into_cause();
         let named = matches!(refused.downcast_ref(),
             Some(ClusterError::Foreign { kind: "role", name }) if name == role.as_str());
         assert!(named, "{refused:?}");
@@ -42,17 +43,17 @@ async fn a_foreign_role_is_reported_and_stays_as_it_is() -> Outcome {
         if let Some(comment) = comment {
             sql(&mut superuser, &format!("COMMENT ON ROLE \"{role}\" IS '{comment}'")).await?;
         }
-        let mut hold = tenant.hold().await?;
-        assert!(hold.survey(&tenant.names, &tenant.login).await.is_err());
+        let mut locked = tenant.locked_session().await?;
+        assert!(locked.precheck(&tenant.names, &tenant.login).await.is_err());
         let before = Step::ALL.iter().position(|s| *s == step).unwrap_or_default();
-        tenant.run(&mut hold, &Step::ALL[..before]).await?;
-        let refused = tenant.run(&mut hold, &[step]).await.unwrap_err();
+        tenant.run(&mut locked, &Step::ALL[..before]).await?;
+        let refused = tenant.run(&mut locked, &[step]).await.unwrap_err();
         assert!(is_foreign(refused));
         let seen = "SELECT rolconnlimit = 7 AND NOT rolcanlogin AND NOT EXISTS \
             (SELECT FROM pg_auth_members m WHERE m.member = r.oid OR m.roleid = r.oid) FROM pg_roles r WHERE rolname";
         assert!(ask::<bool>(&mut superuser, &format!("{seen} = '{role}'")).await?, "touched by {step:?}");
         // Nor is it removed, while all that is ours goes.
-        hold.remove_made(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+        locked.remove_made(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
         assert_eq!(tenant.left().await?, [format!("role {role}")]);
     }
     Ok(())
@@ -68,15 +69,15 @@ async fn a_foreign_database_is_reported_and_stays_as_it_is() -> Outcome {
         let name = &tenant.names.database;
         sql(&mut superuser, &format!("CREATE DATABASE \"{name}\" {owner} TEMPLATE template0")).await?;
         let mut inside = it.superuser(name.as_str()).await?;
-        let mut hold = tenant.hold().await?;
-        let surveyed = hold.survey(&tenant.names, &tenant.login).await.unwrap_err().into_cause();
+        let mut locked = tenant.locked_session().await?;
+        let surveyed = locked.precheck(&tenant.names, &tenant.login).await.unwrap_err().into_cause();
         assert!(matches!(
             surveyed.downcast_ref(),
             Some(ClusterError::Foreign { kind: "database", name: found }) if found == name.as_str()
         ));
-        tenant.step(&mut hold, Step::Roles).await?;
-        assert!(is_foreign(tenant.run(&mut hold, &[Step::Database]).await.unwrap_err()));
-        hold.remove_made(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+        tenant.step(&mut locked, Step::Roles).await?;
+        assert!(is_foreign(tenant.run(&mut locked, &[Step::Database]).await.unwrap_err()));
+        locked.remove_made(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
         sql(&mut inside, "SELECT 1").await?;
         let open = format!("SELECT datallowconn AND datacl IS NULL FROM pg_database WHERE datname = '{name}'");
         assert!(ask::<bool>(&mut superuser, &open).await?);
@@ -92,9 +93,9 @@ async fn two_installations_do_not_take_each_other_s_roles() -> Outcome {
     let tenant = Tenant::provisioned(&one, "_x", AppAccess::App).await?;
     // The same names, asked for by another installation.
     let theirs = Tenant { it: &other, names: tenant.names.clone(), ..Tenant::new(&other, "_x", AppAccess::App)? };
-    let mut hold = theirs.hold().await?;
-    assert!(is_foreign(theirs.run(&mut hold, &[Step::Roles]).await.unwrap_err()));
-    hold.remove_made(&theirs.names, std::slice::from_ref(&tenant.login)).await?;
+    let mut locked = theirs.locked_session().await?;
+    assert!(is_foreign(theirs.run(&mut locked, &[Step::Roles]).await.unwrap_err()));
+    locked.remove_made(&theirs.names, std::slice::from_ref(&tenant.login)).await?;
     tenant.app().await?;
     Ok(())
 }

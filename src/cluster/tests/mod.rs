@@ -1,6 +1,6 @@
 //! A worker at a real server: the statements of a tenant's life, in the order of the sagas, without their journal.
-use super::Hold;
-use super::hold::{close_ledger, set_defaults};
+use super::LockedSession;
+use super::locked_session::{close_ledger, set_defaults};
 use crate::cluster::pg::session::{Purpose, Target, close};
 use crate::cluster::pg::tests::{Installation, Outcome, ask, code, sql};
 use crate::directory::AppAccess;
@@ -79,50 +79,52 @@ impl<'a> Tenant<'a> {
     /// Provisioned, with a table.
     async fn provisioned(it: &'a Installation, name: &str, access: AppAccess) -> Outcome<Self> {
         let tenant = Self::new(it, name, access)?;
-        tenant.run(&mut tenant.hold().await?, &Step::ALL).await?;
+        tenant.run(&mut tenant.locked_session().await?, &Step::ALL).await?;
         Ok(tenant)
     }
 
-    async fn hold(&self) -> Outcome<Hold> {
+    async fn locked_session(&self) -> Outcome<LockedSession> {
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await?;
         let (server, password, ownership) = (self.it.server.clone(), self.it.blue.clone(), self.it.ownership());
-        Ok(Hold::open(server, password, ownership, "tenantry/test".into(), place).await?)
+        Ok(LockedSession::open(server, password, ownership, "tenantry/test".into(), place).await?)
     }
 
-    async fn run(&self, hold: &mut Hold, steps: &[Step]) -> Outcome {
+    async fn run(&self, locked: &mut LockedSession, steps: &[Step]) -> Outcome {
         for step in steps {
-            self.step(hold, *step).await.map_err(|e| format!("{step:?}: {e:?}"))?;
+            self.step(locked, *step).await.map_err(|e| format!("{step:?}: {e:?}"))?;
         }
         Ok(())
     }
 
-    async fn step(&self, hold: &mut Hold, step: Step) -> Outcome {
+    async fn step(&self, locked: &mut LockedSession, step: Step) -> Outcome {
         let names = &self.names;
         match step {
-            Step::Roles => hold.ensure_roles(names).await?,
-            Step::Database => hold.ensure_database(names).await?,
-            Step::Access => hold.ensure_access(names, self.temp_tables).await?,
-            Step::Schema => hold.ensure_schema(names).await?,
+            Step::Roles => locked.ensure_roles(names).await?,
+            Step::Database => locked.ensure_database(names).await?,
+            Step::Access => locked.ensure_access(names, self.temp_tables).await?,
+            Step::Schema => locked.ensure_schema(names).await?,
             Step::Migrator => {
-                hold.ensure_migrator(names, &crate::cluster::pg::scram::verifier(&self.migrator_password).await).await?
+                locked
+                    .ensure_migrator(names, &crate::cluster::pg::scram::verifier(&self.migrator_password).await)
+                    .await?
             }
             Step::Defaults => set_defaults(&mut self.migrator().await?, &names.roles).await?,
-            Step::Login => hold.ensure_login(names, &self.login, self.access, 5, &self.password).await?,
+            Step::Login => locked.ensure_login(names, &self.login, self.access, 5, &self.password).await?,
             Step::Content => {
                 let mut migrator = self.migrator().await?;
                 sql(&mut migrator, CONTENT).await?;
                 close(migrator).await;
             }
             Step::Ledger => close_ledger(&mut self.migrator().await?, "_sqlx_migrations", &names.roles.app).await?,
-            Step::Retire => hold.remove_login(names, &names.migrator, &names.roles.owner).await?,
+            Step::Retire => locked.remove_login(names, &names.migrator, &names.roles.owner).await?,
         }
         Ok(())
     }
 
     /// A login of another generation.
-    async fn rotated(&self, hold: &mut Hold, generation: i64) -> Outcome<RoleName> {
+    async fn rotated(&self, locked: &mut LockedSession, generation: i64) -> Outcome<RoleName> {
         let login = self.names.login(crate::directory::Generation(generation))?;
-        hold.ensure_login(&self.names, &login, self.access, 5, &self.password).await?;
+        locked.ensure_login(&self.names, &login, self.access, 5, &self.password).await?;
         Ok(login)
     }
 

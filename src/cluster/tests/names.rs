@@ -28,19 +28,19 @@ async fn the_longest_names_do_not_collide() -> Outcome {
 }
 
 async fn whole_life(tenant: &Tenant<'_>) -> Outcome {
-    let mut hold = tenant.hold().await?;
-    tenant.run(&mut hold, &Step::ALL).await?;
+    let mut locked = tenant.locked_session().await?;
+    tenant.run(&mut locked, &Step::ALL).await?;
     let mut app = tenant.app().await?;
     sql(&mut app, "INSERT INTO notes (note) VALUES ('x')").await?;
     sql(&mut app, "SET ROLE NONE").await?;
     sql(&mut app, "SELECT lo_create(0)").await?;
-    let second = tenant.rotated(&mut hold, 2).await?;
-    hold.refuse(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
-    hold.admit(&tenant.login, &tenant.names.roles.app).await?;
-    let heir = crate::cluster::pg::ddl::acts_as(&tenant.names.roles, tenant.access);
-    hold.remove_login(&tenant.names, &tenant.login, heir).await?;
+    let second = tenant.rotated(&mut locked, 2).await?;
+    locked.refuse(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+    locked.admit(&tenant.login, &tenant.names.roles.app).await?;
+    let new_owner = crate::cluster::pg::ddl::acts_as(&tenant.names.roles, tenant.access);
+    locked.remove_login(&tenant.names, &tenant.login, new_owner).await?;
     let _connected = tenant.app_as(&second).await?;
-    hold.remove(&tenant.names, &[tenant.login.clone(), second]).await?;
+    locked.remove(&tenant.names, &[tenant.login.clone(), second]).await?;
     assert_eq!(tenant.left().await?, Vec::<String>::new());
     Ok(())
 }

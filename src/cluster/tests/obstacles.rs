@@ -49,7 +49,7 @@ async fn prepared(it: &Installation) -> Outcome {
             if closed {
                 ddl::close_database(&tenant.names.database).run(&mut it.provisioner().await?, "test").await?;
             }
-            tenant.hold().await?.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+            tenant.locked_session().await?.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
             assert_eq!(tenant.left().await?, Vec::<String>::new(), "{access}, closed: {closed}");
         }
     }
@@ -61,22 +61,22 @@ async fn strangers(it: &Installation) -> Outcome {
     let tenant = Tenant::provisioned(it, "_strange", AppAccess::App).await?;
     let mut stranger = it.superuser(tenant.names.database.as_str()).await?;
     sql(&mut stranger, "BEGIN; SELECT lo_create(0); PREPARE TRANSACTION 'a stranger''s'").await?;
-    let mut hold = tenant.hold().await?;
+    let mut locked = tenant.locked_session().await?;
     let logins = std::slice::from_ref(&tenant.login);
-    let refused = hold.remove(&tenant.names, logins).await.unwrap_err();
+    let refused = locked.remove(&tenant.names, logins).await.unwrap_err();
     assert!(refused.is_retry());
     assert!(refused.into_cause().to_string().contains("a stranger's"));
     let mut superuser = it.superuser("postgres").await?;
     let (database, admin) = (&tenant.names.database, &it.server.names.admin);
     sql(&mut superuser, &format!("ALTER DATABASE \"{database}\" OWNER TO CURRENT_USER")).await?;
-    let mut hold = tenant.hold().await?;
-    let refused = hold.remove_database(&tenant.names, logins).await.unwrap_err().into_cause().to_string();
+    let mut locked = tenant.locked_session().await?;
+    let refused = locked.remove_database(&tenant.names, logins).await.unwrap_err().into_cause().to_string();
     assert!(refused.contains("belongs to the role"), "{refused}");
     assert_eq!(ask::<i64>(&mut superuser, "SELECT count(*) FROM pg_prepared_xacts").await?, 1);
     sql(&mut superuser, &format!("ALTER DATABASE \"{database}\" OWNER TO \"{admin}\"")).await?;
     sql(&mut stranger, "ROLLBACK PREPARED 'a stranger''s'").await?;
     drop(stranger);
-    tenant.hold().await?.remove(&tenant.names, logins).await?;
+    tenant.locked_session().await?.remove(&tenant.names, logins).await?;
     assert_eq!(tenant.left().await?, Vec::<String>::new());
     Ok(())
 }
@@ -104,7 +104,7 @@ async fn autovacuum(it: &Installation) -> Outcome {
     ddl::forbid_login(&tenant.login).run(&mut provisioner, "test").await?;
     assert_eq!(super::refusal(&mut provisioner, &forced).await, "42501", "which is why it is not used");
     assert!(ask::<bool>(&mut superuser, &there).await?, "autovacuum is still there");
-    tenant.hold().await?.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+    tenant.locked_session().await?.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
     assert_eq!(tenant.left().await?, Vec::<String>::new());
     Ok(())
 }

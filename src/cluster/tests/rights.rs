@@ -1,6 +1,6 @@
 //! What the application's login gets, and what is refused to it.
 use super::{Tenant, ask, refusal, sql};
-use crate::cluster::pg::setup;
+use crate::cluster::pg::bootstrap;
 use crate::cluster::pg::tests::{By, Installation, Outcome, code};
 use crate::directory::AppAccess;
 use crate::testing::TestServer;
@@ -54,7 +54,7 @@ async fn the_application_reads_and_writes_rows_and_nothing_else() -> Outcome {
 async fn what_migrations_make_later_is_the_application_s_to_use() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let tenant = Tenant::provisioned(&it, "_one", AppAccess::App).await?;
-    tenant.step(&mut tenant.hold().await?, super::Step::Migrator).await?;
+    tenant.step(&mut tenant.locked_session().await?, super::Step::Migrator).await?;
     let made = "CREATE SCHEMA s; CREATE TYPE s.mood AS ENUM ('ok'); CREATE TABLE s.t (id serial, mood s.mood); \
         CREATE VIEW s.v AS SELECT * FROM s.t; CREATE FUNCTION s.f() RETURNS int LANGUAGE sql AS 'SELECT 7'; \
         CREATE TABLE \"_Other Ledger\" (id int)";
@@ -76,7 +76,7 @@ async fn what_migrations_make_later_is_the_application_s_to_use() -> Outcome {
 async fn temporary_tables_are_the_host_s_choice() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let tenant = Tenant { temp_tables: true, ..Tenant::new(&it, "_one", AppAccess::App)? };
-    tenant.run(&mut tenant.hold().await?, &super::Step::ALL).await?;
+    tenant.run(&mut tenant.locked_session().await?, &super::Step::ALL).await?;
     sql(&mut tenant.app().await?, "CREATE TEMP TABLE x (id int)").await?;
     Ok(())
 }
@@ -96,7 +96,7 @@ async fn public_has_nothing_and_nobody_else_comes_in() -> Outcome {
 
     let landlord = TestServer::shared().await?.create_database("landlord").await?;
     let mut pool = landlord.options().connect().await?;
-    assert_eq!(setup::close_to_public(&mut pool, landlord.name(), &[landlord.name().into()]).await?, None);
+    assert_eq!(bootstrap::close_to_public(&mut pool, landlord.name(), &[landlord.name().into()]).await?, None);
     let maintenance = it.server.names.maintenance.as_str();
     for (tenant, elsewhere) in [(&one, &other), (&other, &one)] {
         let options = it.options(&tenant.login, &tenant.password);

@@ -47,7 +47,7 @@ async fn a_trigger_that_a_migration_fires_reaches_no_role_but_its_owner_s() -> O
          CREATE TRIGGER t BEFORE INSERT ON wish FOR EACH ROW EXECUTE FUNCTION grant_wish()",
     )
     .await?;
-    tenant.step(&mut tenant.hold().await?, Step::Migrator).await?;
+    tenant.step(&mut tenant.locked_session().await?, Step::Migrator).await?;
     let mut migrator = tenant.migrator().await?;
     sql(&mut migrator, "INSERT INTO wish VALUES ('SELECT 1')").await?;
     for wish in [
@@ -70,8 +70,8 @@ async fn what_one_login_made_by_accident_is_the_next_one_s_and_does_not_keep_it(
     for access in [AppAccess::App, AppAccess::Owner] {
         let it = Installation::new(By::Managed).await?;
         let tenant = Tenant { temp_tables: true, ..Tenant::new(&it, "_one", access)? };
-        let mut hold = tenant.hold().await?;
-        tenant.run(&mut hold, &Step::ALL).await?;
+        let mut locked = tenant.locked_session().await?;
+        tenant.run(&mut locked, &Step::ALL).await?;
         let mut first = tenant.app().await?;
         let large: i32 = ask(&mut first, "SELECT lo_from_bytea(0, 'kept')::int").await?;
         // Whatever the application says to its session, it stays what it acts as.
@@ -80,11 +80,11 @@ async fn what_one_login_made_by_accident_is_the_next_one_s_and_does_not_keep_it(
         }
         sql(&mut first, "CREATE TEMP TABLE t (id int)").await?;
 
-        let second = tenant.rotated(&mut hold, 2).await?;
+        let second = tenant.rotated(&mut locked, 2).await?;
         let mut provisioner = it.provisioner().await?;
         let login = &tenant.login;
-        ensure::refused(&mut provisioner, &tenant.names.database, &[login], &it.ownership()).await?;
-        assert_eq!(ensure::role_absent(&mut provisioner, login, &it.ownership()).await?, None, "nothing keeps it");
+        ensure::refuse_logins(&mut provisioner, &tenant.names.database, &[login], &it.ownership()).await?;
+        assert_eq!(ensure::drop_own_role(&mut provisioner, login, &it.ownership()).await?, None, "nothing keeps it");
 
         let mut app = tenant.app_as(&second).await?;
         assert_eq!(ask::<Vec<u8>>(&mut app, &format!("SELECT lo_get({large})")).await?, b"kept");
@@ -100,22 +100,22 @@ async fn what_a_login_owns_itself_is_adopted_by_the_role_that_it_acts_as() -> Ou
     for access in [AppAccess::App, AppAccess::Owner] {
         let it = Installation::new(By::Managed).await?;
         let tenant = Tenant::provisioned(&it, "_one", access).await?;
-        let mut hold = tenant.hold().await?;
+        let mut locked = tenant.locked_session().await?;
         let mut first = tenant.app().await?;
         sql(&mut first, "SET ROLE NONE").await?;
         let large: i32 = ask(&mut first, "SELECT lo_from_bytea(0, 'kept')::int").await?;
         if access == AppAccess::Owner {
             sql(&mut first, "CREATE TABLE by_the_login (id int); INSERT INTO by_the_login VALUES (1)").await?;
         }
-        let second = tenant.rotated(&mut hold, 2).await?;
-        let heir = crate::cluster::pg::ddl::acts_as(&tenant.names.roles, access);
+        let second = tenant.rotated(&mut locked, 2).await?;
+        let new_owner = crate::cluster::pg::ddl::acts_as(&tenant.names.roles, access);
         let mut provisioner = it.provisioner().await?;
         let login = &tenant.login;
-        ensure::refused(&mut provisioner, &tenant.names.database, &[login], &it.ownership()).await?;
-        assert!(ensure::role_absent(&mut provisioner, login, &it.ownership()).await?.is_some(), "2BP01");
+        ensure::refuse_logins(&mut provisioner, &tenant.names.database, &[login], &it.ownership()).await?;
+        assert!(ensure::drop_own_role(&mut provisioner, login, &it.ownership()).await?.is_some(), "2BP01");
 
-        hold.remove_login(&tenant.names, login, heir).await?;
-        hold.remove_login(&tenant.names, login, heir).await?;
+        locked.remove_login(&tenant.names, login, new_owner).await?;
+        locked.remove_login(&tenant.names, login, new_owner).await?;
         let mut app = tenant.app_as(&second).await?;
         assert_eq!(ask::<Vec<u8>>(&mut app, &format!("SELECT lo_get({large})")).await?, b"kept");
         if access == AppAccess::Owner {
@@ -135,20 +135,20 @@ async fn the_admin_role_keeps_no_membership() -> Outcome {
     for by in [By::Superuser, By::Managed] {
         let it = Installation::new(by).await?;
         let tenant = Tenant::new(&it, "_one", AppAccess::App)?;
-        let mut hold = tenant.hold().await?;
+        let mut locked = tenant.locked_session().await?;
         for step in Step::ALL {
-            tenant.step(&mut hold, step).await?;
+            tenant.step(&mut locked, step).await?;
             assert!(tenant.memberships().await?.is_empty(), "{by:?}, after {step:?}");
         }
         // A login that is refused has one, which ends with the login or with its return.
-        hold.refuse(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+        locked.refuse(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
         assert_eq!(tenant.memberships().await?, [tenant.login.to_string()]);
-        hold.admit(&tenant.login, &tenant.names.roles.app).await?;
+        locked.admit(&tenant.login, &tenant.names.roles.app).await?;
         assert!(tenant.memberships().await?.is_empty());
-        let second = tenant.rotated(&mut hold, 2).await?;
-        hold.remove_login(&tenant.names, &tenant.login, &tenant.names.roles.app).await?;
+        let second = tenant.rotated(&mut locked, 2).await?;
+        locked.remove_login(&tenant.names, &tenant.login, &tenant.names.roles.app).await?;
         assert!(tenant.memberships().await?.is_empty());
-        hold.remove(&tenant.names, &[second]).await?;
+        locked.remove(&tenant.names, &[second]).await?;
         assert!(tenant.memberships().await?.is_empty());
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! What keeps a suspension, an archive or a purge from beginning: a database that no operation can close.
-use crate::cluster::Workshop;
+use crate::cluster::OperationContext;
 use crate::directory::{DatabaseKind, DatabaseStatus, Driver, TenantDatabase};
 use crate::error::ChangeError;
 use crate::store::registry::Placement;
@@ -10,9 +10,9 @@ use crate::tenant::TenantId;
 ///
 /// # Errors
 /// [`ChangeError::UnmanagedEntry`] names the first one that is not.
-pub(super) async fn verify_entries(shop: &Workshop, tenant: TenantId) -> Result<(), ChangeError> {
-    let placement = shop.servers.placement(tenant).await?;
-    for entry in shop.registry.databases(tenant).await? {
+pub(super) async fn verify_entries(stores: &OperationContext, tenant: TenantId) -> Result<(), ChangeError> {
+    let placement = stores.servers.placement(tenant).await?;
+    for entry in stores.registry.databases(tenant).await? {
         if !is_managed(&entry, placement.as_ref()) {
             return Err(ChangeError::UnmanagedEntry {
                 kind: entry.kind,

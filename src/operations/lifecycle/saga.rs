@@ -1,27 +1,27 @@
 use super::Verb;
+use super::context::LifecycleContext;
 use super::server::{Admit, Close, EndSessions, Open, Refuse, Remove, Standbys, VerifyEmpty};
 use super::steps::{Abandon, Become, Check, Forget, Park, Release, Resume};
-use super::world::World;
-use crate::cluster::Workshop;
+use crate::cluster::OperationContext;
 use crate::directory::AppAccess;
 use crate::error::StepError;
-use crate::saga::{Action, Run, Saga};
+use crate::saga::{Execution, Saga, SagaStep};
 use crate::tenant::TenantStatus::*;
 
 /// The plain list of a verb's steps.
 pub(crate) struct LifecycleSaga {
-    shop: Workshop,
+    stores: OperationContext,
     verb: Verb,
     access: AppAccess,
-    steps: Vec<Box<dyn Action<World>>>,
-    no_return: usize,
+    steps: Vec<Box<dyn SagaStep<LifecycleContext>>>,
+    pivot_index: usize,
 }
 
 impl LifecycleSaga {
-    pub(super) fn new(shop: Workshop, verb: Verb, access: AppAccess) -> Self {
+    pub(super) fn new(stores: OperationContext, verb: Verb, access: AppAccess) -> Self {
         // A fence that began only goes forward: half a fence is no state that anybody asked for. Before it, under the
         // lane, it is looked at once more whether it may begin.
-        let (steps, no_return): (Vec<Box<dyn Action<World>>>, _) = match verb {
+        let (steps, pivot_index): (Vec<Box<dyn SagaStep<LifecycleContext>>>, _) = match verb {
             Verb::Suspend => (
                 vec![
                     Box::new(Check),
@@ -65,7 +65,7 @@ impl LifecycleSaga {
                 3,
             ),
         };
-        Self { shop, verb, access, steps, no_return }
+        Self { stores, verb, access, steps, pivot_index }
     }
     pub(super) fn verb(&self) -> Verb {
         self.verb
@@ -76,17 +76,17 @@ impl LifecycleSaga {
 }
 
 impl Saga for LifecycleSaga {
-    type World = World;
+    type Context = LifecycleContext;
     fn kind(&self) -> &'static str {
         self.verb.kind()
     }
-    fn steps(&self) -> &[Box<dyn Action<World>>] {
+    fn steps(&self) -> &[Box<dyn SagaStep<LifecycleContext>>] {
         &self.steps
     }
-    fn no_return(&self) -> usize {
-        self.no_return
+    fn pivot_index(&self) -> usize {
+        self.pivot_index
     }
-    fn world(&self, run: &Run) -> Result<World, StepError> {
-        World::new(self.shop.clone(), self.access, run)
+    fn context(&self, run: &Execution) -> Result<LifecycleContext, StepError> {
+        LifecycleContext::new(self.stores.clone(), self.access, run)
     }
 }

@@ -1,8 +1,8 @@
 //! The steps on the server.
 use super::answers::{CLOSE, END_SESSIONS, REFUSE, SessionsLeft, VERIFY_EMPTY};
-use super::world::World;
+use super::context::LifecycleContext;
 use crate::error::StepError;
-use crate::saga::{Action, Run};
+use crate::saga::{Execution, SagaStep};
 use crate::tenant::TenantStatus;
 use async_trait::async_trait;
 use serde_json::Value;
@@ -17,28 +17,28 @@ const TRY: Duration = Duration::from_secs(2);
 /// back that no role can enter its database.
 pub(super) struct Refuse;
 #[async_trait]
-impl Action<World> for Refuse {
+impl SagaStep<LifecycleContext> for Refuse {
     fn name(&self) -> &'static str {
         REFUSE
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let Some(names) = world.names().await? else { return Ok(Value::Null) };
-        let (logins, exempt) = (world.logins().await?, world.exempt(run).await?);
-        let shut = world.hold(run).await?.close_logins(&names, &logins, &exempt).await?;
+    async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
+        let Some(names) = context.names().await? else { return Ok(Value::Null) };
+        let (logins, exempt) = (context.logins().await?, context.exempt(run).await?);
+        let shut = context.locked_session(run).await?.close_logins(&names, &logins, &exempt).await?;
         serde_json::to_value(shut).map_err(StepError::fail)
     }
     /// Only a purge that did not begin to destroy comes here: what was active is let in again, and so is what was
     /// being made, because a provisioning that goes on does not make its login twice.
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
-        match world.tenant().await?.status() {
-            TenantStatus::Active => Admit.run(run, world).await.map(drop),
-            TenantStatus::Provisioning => match world.names().await? {
+    async fn undo(&self, run: &Execution, context: &mut LifecycleContext) -> Result<(), StepError> {
+        match context.tenant().await?.status() {
+            TenantStatus::Active => Admit.run(run, context).await.map(drop),
+            TenantStatus::Provisioning => match context.names().await? {
                 Some(names) => {
-                    let (logins, acts_as) = (world.logins().await?, world.acts_as(&names));
-                    world.hold(run).await?.admit_made(&logins, &acts_as).await
+                    let (logins, acts_as) = (context.logins().await?, context.acts_as(&names));
+                    context.locked_session(run).await?.admit_made(&logins, &acts_as).await
                 }
                 None => Ok(()),
             },
@@ -52,19 +52,19 @@ impl Action<World> for Refuse {
 /// its entry is gone.
 pub(super) struct Standbys;
 #[async_trait]
-impl Action<World> for Standbys {
+impl SagaStep<LifecycleContext> for Standbys {
     fn name(&self) -> &'static str {
         "standbys.refuse"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        if let Some(names) = world.names().await? {
-            let standbys = world.shop.standbys(world.tenant, &names.database).await?;
+    async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
+        if let Some(names) = context.names().await? {
+            let standbys = context.stores.standbys(context.tenant, &names.database).await?;
             if !standbys.is_empty() {
-                let logins = world.logins().await?;
-                world.hold(run).await?.refuse_on_standbys(&standbys, &names, &logins).await?;
+                let logins = context.logins().await?;
+                context.locked_session(run).await?.refuse_on_standbys(&standbys, &names, &logins).await?;
             }
         }
         Ok(Value::Null)
@@ -75,17 +75,17 @@ impl Action<World> for Standbys {
 /// of it at once.
 pub(super) struct EndSessions;
 #[async_trait]
-impl Action<World> for EndSessions {
+impl SagaStep<LifecycleContext> for EndSessions {
     fn name(&self) -> &'static str {
         END_SESSIONS
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let Some(names) = world.names().await? else { return Ok(Value::Null) };
-        let (logins, exempt) = (world.logins().await?, world.exempt(run).await?);
-        let left = world.hold(run).await?.end_sessions(&names, &logins, &exempt, SECOND).await?;
+    async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
+        let Some(names) = context.names().await? else { return Ok(Value::Null) };
+        let (logins, exempt) = (context.logins().await?, context.exempt(run).await?);
+        let left = context.locked_session(run).await?.end_sessions(&names, &logins, &exempt, SECOND).await?;
         serde_json::to_value(SessionsLeft { left }).map_err(StepError::fail)
     }
 }
@@ -93,17 +93,17 @@ impl Action<World> for EndSessions {
 /// Reads back that no session of the tenant is left, that every login is refused, and that no role can enter.
 pub(super) struct VerifyEmpty;
 #[async_trait]
-impl Action<World> for VerifyEmpty {
+impl SagaStep<LifecycleContext> for VerifyEmpty {
     fn name(&self) -> &'static str {
         VERIFY_EMPTY
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let Some(names) = world.names().await? else { return Ok(Value::Null) };
-        let (logins, exempt) = (world.logins().await?, world.exempt(run).await?);
-        let shut = world.hold(run).await?.verify_empty(&names, &logins, &exempt, TRY).await?;
+    async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
+        let Some(names) = context.names().await? else { return Ok(Value::Null) };
+        let (logins, exempt) = (context.logins().await?, context.exempt(run).await?);
+        let shut = context.locked_session(run).await?.verify_empty(&names, &logins, &exempt, TRY).await?;
         serde_json::to_value(shut).map_err(StepError::fail)
     }
 }
@@ -111,17 +111,17 @@ impl Action<World> for VerifyEmpty {
 /// LOGIN for the login of the current generation, and for no other.
 pub(super) struct Admit;
 #[async_trait]
-impl Action<World> for Admit {
+impl SagaStep<LifecycleContext> for Admit {
     fn name(&self) -> &'static str {
         "server.admit"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         false
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        if let (Some(names), Some(login)) = (world.names().await?, world.current().await?) {
-            let acts_as = world.acts_as(&names);
-            world.hold(run).await?.admit(&login, &acts_as).await?;
+    async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
+        if let (Some(names), Some(login)) = (context.names().await?, context.current().await?) {
+            let acts_as = context.acts_as(&names);
+            context.locked_session(run).await?.admit(&login, &acts_as).await?;
         }
         Ok(Value::Null)
     }
@@ -130,17 +130,17 @@ impl Action<World> for Admit {
 /// As [`Refuse`], and closes the database to every role.
 pub(super) struct Close;
 #[async_trait]
-impl Action<World> for Close {
+impl SagaStep<LifecycleContext> for Close {
     fn name(&self) -> &'static str {
         CLOSE
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let Some(names) = world.names().await? else { return Ok(Value::Null) };
-        let (logins, exempt) = (world.logins().await?, world.exempt(run).await?);
-        let shut = world.hold(run).await?.close_database(&names, &logins, &exempt).await?;
+    async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
+        let Some(names) = context.names().await? else { return Ok(Value::Null) };
+        let (logins, exempt) = (context.logins().await?, context.exempt(run).await?);
+        let shut = context.locked_session(run).await?.close_database(&names, &logins, &exempt).await?;
         serde_json::to_value(shut).map_err(StepError::fail)
     }
 }
@@ -148,17 +148,17 @@ impl Action<World> for Close {
 /// The way back: the database opens, and the login of the current generation comes in.
 pub(super) struct Open;
 #[async_trait]
-impl Action<World> for Open {
+impl SagaStep<LifecycleContext> for Open {
     fn name(&self) -> &'static str {
         "server.open"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         false
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        if let (Some(names), Some(login)) = (world.names().await?, world.current().await?) {
-            let acts_as = world.acts_as(&names);
-            world.hold(run).await?.reopen(&names, &login, &acts_as).await?;
+    async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
+        if let (Some(names), Some(login)) = (context.names().await?, context.current().await?) {
+            let acts_as = context.acts_as(&names);
+            context.locked_session(run).await?.reopen(&names, &login, &acts_as).await?;
         }
         Ok(Value::Null)
     }
@@ -167,17 +167,17 @@ impl Action<World> for Open {
 /// Database, logins and roles: ensured absent.
 pub(super) struct Remove;
 #[async_trait]
-impl Action<World> for Remove {
+impl SagaStep<LifecycleContext> for Remove {
     fn name(&self) -> &'static str {
         "cluster.remove"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        if let Some(names) = world.names().await? {
-            let logins = world.logins().await?;
-            world.hold(run).await?.remove(&names, &logins).await?;
+    async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
+        if let Some(names) = context.names().await? {
+            let logins = context.logins().await?;
+            context.locked_session(run).await?.remove(&names, &logins).await?;
         }
         Ok(Value::Null)
     }

@@ -1,7 +1,7 @@
 //! What a suspension or an archive answers, and what keeps one from beginning.
 use super::Lifecycle;
 use super::answers::{CLOSE, END_SESSIONS, REFUSE, SessionsLeft, VERIFY_EMPTY};
-use crate::cluster::{Shut, ended};
+use crate::cluster::{Closed, ended};
 use crate::error::{ChangeError, ClusterError};
 use crate::operation::OperationId;
 use crate::saga::Outcome;
@@ -58,7 +58,7 @@ impl Lifecycle {
             return self.closing_answer(&outcome.record, sessions).await;
         }
         let record = ended(outcome)?;
-        let seen = |step| record.outputs.get(step).and_then(|v| serde_json::from_value::<Shut>(v.clone()).ok());
+        let seen = |step| record.outputs.get(step).and_then(|v| serde_json::from_value::<Closed>(v.clone()).ok());
         let first = [REFUSE, CLOSE].into_iter().find_map(seen).unwrap_or_default();
         let last = seen(VERIFY_EMPTY).unwrap_or_default();
         let restored_comments = first.restored.into_iter().chain(last.restored).collect();
@@ -68,7 +68,7 @@ impl Lifecycle {
 
     /// The answer of an operation whose sessions were given their second; `None` if none was left.
     pub(crate) async fn closing(&self, id: OperationId) -> Result<Option<ShutOut>, ChangeError> {
-        let record = self.shop.journal.read(id).await?.ok_or(ChangeError::Unknown)?;
+        let record = self.stores.journal.read(id).await?.ok_or(ChangeError::Unknown)?;
         match left(&record) {
             Some(sessions) if !record.status.is_over() => self.closing_answer(&record, sessions).await.map(Some),
             _ => Ok(None),
@@ -81,7 +81,7 @@ impl Lifecycle {
 
     async fn subject(&self, record: &Record) -> Result<Tenant, ChangeError> {
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
-        self.shop.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)
+        self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)
     }
 }
 

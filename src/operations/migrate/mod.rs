@@ -1,6 +1,6 @@
 //! Migrations of tenants that exist: a saga of the `change` lane (migrator → migrations → ledger → migrator gone), and
 //! what each tenant's ledger says.
-use crate::cluster::{Workshop, ended};
+use crate::cluster::{OperationContext, ended};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::pool::connect;
@@ -40,7 +40,7 @@ pub struct Migrated {
 /// Migrates tenants that exist. It spawns nothing: dropping one of its futures is like the death of the process.
 #[derive(Clone)]
 pub struct Migration {
-    shop: Workshop,
+    stores: OperationContext,
     engine: Engine,
     migrations: Option<&'static Migrator>,
     saga: Arc<MigrateSaga>,
@@ -48,9 +48,9 @@ pub struct Migration {
 
 impl Migration {
     /// Over these stores, with the host's migrations; without them every call is [`ChangeError::NoMigrations`].
-    pub fn new(shop: Workshop, engine: Engine, migrations: Option<&'static Migrator>) -> Self {
-        let saga = Arc::new(MigrateSaga::new(shop.clone(), migrations));
-        Self { shop, engine, migrations, saga }
+    pub fn new(stores: OperationContext, engine: Engine, migrations: Option<&'static Migrator>) -> Self {
+        let saga = Arc::new(MigrateSaga::new(stores.clone(), migrations));
+        Self { stores, engine, migrations, saga }
     }
     /// The saga, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn saga(&self) -> Arc<dyn AnySaga> {
@@ -67,7 +67,7 @@ impl Migration {
     pub async fn migrate(&self, tenant: TenantRef<'_>, observer: &Observer) -> Result<Migrated, ChangeError> {
         match self.begin(tenant, None, None).await? {
             Begun::New(record) => self.migrated(self.engine.drive(&*self.saga, *record, true, observer).await?).await,
-            Begun::Joined(record) => self.migrated(Outcome::of(self.shop.wait(record.id).await?)).await,
+            Begun::Joined(record) => self.migrated(Outcome::of(self.stores.wait(record.id).await?)).await,
             Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
             Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
         }
@@ -77,7 +77,7 @@ impl Migration {
     pub async fn begin(
         &self, tenant: TenantRef<'_>, key: Option<String>, reason: Option<String>,
     ) -> Result<Begun, ChangeError> {
-        let found = self.shop.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
+        let found = self.stores.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
         let migrations = self.migrations.ok_or(ChangeError::NoMigrations)?;
         let intent = Intent {
             key,
@@ -89,11 +89,11 @@ impl Migration {
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), KIND, Lane::Change, Subject::Tenant(found.id()))
         };
-        if let Some(begun) = self.shop.known(&intent).await? {
+        if let Some(begun) = self.stores.known(&intent).await? {
             return Ok(begun);
         }
         match found.status() {
-            TenantStatus::Active => self.shop.begin(&intent).await,
+            TenantStatus::Active => self.stores.begin(&intent).await,
             found => Err(ChangeError::Status { found }),
         }
     }
@@ -102,7 +102,7 @@ impl Migration {
     pub async fn migrated(&self, outcome: Outcome) -> Result<Migrated, ChangeError> {
         let record = ended(outcome)?;
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
-        let tenant = self.shop.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
+        let tenant = self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
         Ok(Migrated { tenant, from: version(&record, saga::CREATE), to: version(&record, saga::RUN) })
     }
 
@@ -112,18 +112,18 @@ impl Migration {
     /// # Errors
     /// A tenant that is refused is [`ChangeError::Status`]; one that cannot be reached is [`ChangeError::Unreadable`].
     pub async fn status(&self, tenant: TenantRef<'_>) -> Result<MigrationStatus, ChangeError> {
-        let found = self.shop.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
+        let found = self.stores.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
         let migrations = self.migrations.ok_or(ChangeError::NoMigrations)?;
         if found.status() != TenantStatus::Active {
             return Err(ChangeError::Status { found: found.status() });
         }
-        let entry = self.shop.registry.primary(found.id()).await?;
+        let entry = self.stores.registry.primary(found.id()).await?;
         let entry = entry.ok_or_else(|| StoreError::conflict("the tenant has no directory entry"))?;
-        let located = self.shop.locate(entry).await?;
+        let located = self.stores.locate(entry).await?;
         let entry = located.map_err(|error| ChangeError::UnknownServer { server: error.server.to_string() })?;
-        let password = self.shop.vault.open(&entry.credential).await.map_err(StoreError::unavailable)?;
+        let password = self.stores.vault.open(&entry.credential).await.map_err(StoreError::unavailable)?;
         let read = async {
-            let mut session = crate::rt::fewer(connect::options(&entry, &password).connect()).await?;
+            let mut session = crate::rt::poll_batched(connect::options(&entry, &password).connect()).await?;
             let ledger = status::ledger(migrations, &mut session).await;
             let _ = session.close().await;
             ledger

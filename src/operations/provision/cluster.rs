@@ -1,9 +1,9 @@
 //! The steps on the server: blocks of statements that find what is there and make what is missing.
-use super::world::{World, opened};
+use super::context::{ProvisionContext, opened};
 use crate::cluster::pg::ddl::{Login, acts_as};
-use crate::cluster::{Fresh, Place, set_defaults};
+use crate::cluster::{Fresh, TenantLocation, set_defaults};
 use crate::error::StepError;
-use crate::saga::{Action, Run};
+use crate::saga::{Execution, SagaStep};
 use crate::store::journal::LOGINS;
 use async_trait::async_trait;
 use futures_util::future::try_join;
@@ -48,7 +48,7 @@ impl Cluster {
 }
 
 #[async_trait]
-impl Action<World> for Cluster {
+impl SagaStep<ProvisionContext> for Cluster {
     fn name(&self) -> &'static str {
         match self {
             Self::Survey => "cluster.survey",
@@ -63,72 +63,74 @@ impl Action<World> for Cluster {
         }
     }
 
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         !matches!(self, Self::Roles)
     }
 
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let (Place { names, .. }, login) = (world.site.place().await?.clone(), world.login().await?);
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        let (TenantLocation { names, .. }, login) =
+            (context.sessions.location().await?.clone(), context.login().await?);
         match self {
-            Self::Survey => world.site.hold(run).await?.survey(&names, &login).await?,
-            Self::Roles => world.site.hold(run).await?.ensure_roles(&names).await?,
-            Self::Database => database(run, world).await?,
+            Self::Survey => context.sessions.locked_session(run).await?.precheck(&names, &login).await?,
+            Self::Roles => context.sessions.locked_session(run).await?.ensure_roles(&names).await?,
+            Self::Database => database(run, context).await?,
             Self::Access => {
-                let temp = world.recipe.temp_tables;
-                world.site.hold(run).await?.ensure_access(&names, temp).await?;
+                let temp = context.config.temp_tables;
+                context.sessions.locked_session(run).await?.ensure_access(&names, temp).await?;
             }
-            Self::Schema => schema(run, world).await?,
+            Self::Schema => schema(run, context).await?,
             Self::Migrator => {
-                drop(world.site.migrator_door(run).await?);
+                drop(context.sessions.migrator_door(run).await?);
                 return Ok(json!({ LOGINS: [&names.migrator] }));
             }
             Self::Defaults => {
-                let session = world.site.migrator(run).await?;
+                let session = context.sessions.migrator(run).await?;
                 set_defaults(session, &names.roles).await?;
             }
             // This worker has made it already, beside the schema.
-            Self::Login if world.has_login => {}
+            Self::Login if context.has_login => {}
             Self::Login => {
-                let (access, limit) = (world.recipe.access, world.recipe.connection_limit);
-                let (site, verifier) = world.verifier().await?;
-                site.hold(run).await?.ensure_sealed(&names, &login, access, limit, verifier).await?;
+                let (access, limit) = (context.config.access, context.config.connection_limit);
+                let (sessions, verifier) = context.verifier().await?;
+                sessions.locked_session(run).await?.ensure_sealed(&names, &login, access, limit, verifier).await?;
             }
             Self::Probe => {
-                let access = world.recipe.access;
-                world.app_door().await?.probe(run, &names.roles, access).await?;
+                let access = context.config.access;
+                context.app_door().await?.probe(run, &names.roles, access).await?;
             }
         }
         Ok(Value::Null)
     }
 
     /// All of them are removed in one go, in the order that a drop needs; the other steps have nothing of their own.
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
-        if !matches!(self, Self::Roles) || world.site.try_place().await?.is_none() {
+    async fn undo(&self, run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
+        if !matches!(self, Self::Roles) || context.sessions.try_location().await?.is_none() {
             return Ok(());
         }
-        let (names, login) = (world.site.place().await?.names.clone(), world.login().await?);
-        world.site.forget_migrator().await;
-        world.site.hold(run).await?.remove_made(&names, &[login]).await
+        let (names, login) = (context.sessions.location().await?.names.clone(), context.login().await?);
+        context.sessions.forget_migrator().await;
+        context.sessions.locked_session(run).await?.remove_made(&names, &[login]).await
     }
 }
 
 /// The server copies files meanwhile: time for the verifiers of both logins, each of which takes milliseconds.
-async fn database(run: &Run, world: &mut World) -> Result<(), StepError> {
-    let (names, shop, id) = (world.site.place().await?.names.clone(), world.shop.clone(), world.credential().await?);
-    let passwords = async { try_join(async { Ok(Fresh::new().made().await) }, opened(&shop, &id)).await };
-    let made = world.site.hold(run).await?.ensure_database(&names);
+async fn database(run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
+    let (names, stores, id) =
+        (context.sessions.location().await?.names.clone(), context.stores.clone(), context.credential().await?);
+    let passwords = async { try_join(async { Ok(Fresh::new().made().await) }, opened(&stores, &id)).await };
+    let made = context.sessions.locked_session(run).await?.ensure_database(&names);
     let ((), (migrator, app)) = try_join(made, passwords).await?;
-    world.site.make_ready(migrator);
-    world.kept = Some(app);
+    context.sessions.make_ready(migrator);
+    context.kept = Some(app);
     Ok(())
 }
 
-async fn schema(run: &Run, world: &mut World) -> Result<(), StepError> {
-    let (names, name) = (world.site.place().await?.names.clone(), world.login().await?);
-    let (acts_as, limit) = (acts_as(&names.roles, world.recipe.access), world.recipe.connection_limit);
-    let (site, verifier) = world.verifier().await?;
+async fn schema(run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
+    let (names, name) = (context.sessions.location().await?.names.clone(), context.login().await?);
+    let (acts_as, limit) = (acts_as(&names.roles, context.config.access), context.config.connection_limit);
+    let (sessions, verifier) = context.verifier().await?;
     let login = Login { name: &name, acts_as, limit, verifier };
-    site.hold(run).await?.ensure_schema_and_login(&names, &login).await?;
-    world.has_login = true;
+    sessions.locked_session(run).await?.ensure_schema_and_login(&names, &login).await?;
+    context.has_login = true;
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The steps inside the tenant's database: the host's migrations, its first admin, its own steps.
-use super::world::World;
-use crate::cluster::{ahead, close_ledger, run_migrations, set_defaults};
+use super::context::ProvisionContext;
+use crate::cluster::{close_ledger, prefetch, run_migrations, set_defaults};
 use crate::error::StepError;
 use crate::operations::step::AnyStep;
-use crate::saga::{Action, Run};
+use crate::saga::{Execution, SagaStep};
 use async_trait::async_trait;
 use futures_util::future::try_join;
 use serde_json::{Value, json};
@@ -12,69 +12,69 @@ use std::sync::Arc;
 /// The host's migrations, as the migrator.
 pub(super) struct Migrations;
 #[async_trait]
-impl Action<World> for Migrations {
+impl SagaStep<ProvisionContext> for Migrations {
     fn name(&self) -> &'static str {
         "migrations.run"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let Some(migrator) = world.recipe.migrations else { return Ok(Value::Null) };
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        let Some(migrator) = context.config.migrations else { return Ok(Value::Null) };
         // A migration outside a transaction and its ledger row are two commits: a worker may have died between them.
         // The database is new, so it is made anew rather than guessed about.
         if !run.is_first() && migrator.iter().any(|m| m.no_tx) {
-            rebuild(run, world).await?;
+            rebuild(run, context).await?;
         }
-        let names = world.site.place().await?.names.clone();
-        let (session, hold) = world.site.migrator_and_hold(run).await?;
-        let end = ahead(hold.look_ahead(&names, &names.migrator));
+        let names = context.sessions.location().await?.names.clone();
+        let (session, locked) = context.sessions.migrator_and_hold(run).await?;
+        let end = prefetch(locked.prefetch_catalog(&names, &names.migrator));
         let (version, ()) = try_join(run_migrations(session, migrator, true), end).await?;
         Ok(json!({ "version": version }))
     }
     /// The database goes as a whole.
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+    async fn undo(&self, _: &Execution, _: &mut ProvisionContext) -> Result<(), StepError> {
         Ok(())
     }
 }
 
-async fn rebuild(run: &Run, world: &mut World) -> Result<(), StepError> {
-    let (names, login) = (world.site.place().await?.names.clone(), world.login().await?);
-    let temp = world.recipe.temp_tables;
-    let hold = world.site.hold(run).await?;
-    hold.remove_database(&names, &[login]).await?;
-    hold.ensure_database(&names).await?;
-    hold.ensure_access(&names, temp).await?;
-    hold.ensure_schema(&names).await?;
-    let access = (world.recipe.access, world.recipe.connection_limit);
-    let (login, password) = (world.login().await?, world.password().await?);
-    world.site.hold(run).await?.ensure_login(&names, &login, access.0, access.1, &password).await?;
-    world.site.forget_migrator().await;
-    let session = world.site.migrator(run).await?;
+async fn rebuild(run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
+    let (names, login) = (context.sessions.location().await?.names.clone(), context.login().await?);
+    let temp = context.config.temp_tables;
+    let locked = context.sessions.locked_session(run).await?;
+    locked.remove_database(&names, &[login]).await?;
+    locked.ensure_database(&names).await?;
+    locked.ensure_access(&names, temp).await?;
+    locked.ensure_schema(&names).await?;
+    let access = (context.config.access, context.config.connection_limit);
+    let (login, password) = (context.login().await?, context.password().await?);
+    context.sessions.locked_session(run).await?.ensure_login(&names, &login, access.0, access.1, &password).await?;
+    context.sessions.forget_migrator().await;
+    let session = context.sessions.migrator(run).await?;
     set_defaults(session, &names.roles).await
 }
 
 /// The first admin, without a password: the setup link is for that.
 pub(super) struct FirstAdmin;
 #[async_trait]
-impl Action<World> for FirstAdmin {
+impl SagaStep<ProvisionContext> for FirstAdmin {
     fn name(&self) -> &'static str {
         "admin.seed"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let Some(email) = world.request.admin.clone() else { return Ok(Value::Null) };
-        let admins = world.recipe.admins.clone();
-        let app = world.site.place().await?.names.roles.app.clone();
-        let session = world.site.migrator(run).await?;
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        let Some(email) = context.request.admin.clone() else { return Ok(Value::Null) };
+        let admins = context.config.admins.clone();
+        let app = context.sessions.location().await?.names.roles.app.clone();
+        let session = context.sessions.migrator(run).await?;
         admins.prepare(session, Some(&app)).await?;
         admins.ensure_admin(session, &email).await?;
         Ok(Value::Null)
     }
     /// The database goes as a whole.
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+    async fn undo(&self, _: &Execution, _: &mut ProvisionContext) -> Result<(), StepError> {
         Ok(())
     }
 }
@@ -82,21 +82,21 @@ impl Action<World> for FirstAdmin {
 /// The application may read the ledger and not write it.
 pub(super) struct CloseLedger;
 #[async_trait]
-impl Action<World> for CloseLedger {
+impl SagaStep<ProvisionContext> for CloseLedger {
     fn name(&self) -> &'static str {
         "ledger.close"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let Some(migrator) = world.recipe.migrations else { return Ok(Value::Null) };
-        let app = world.site.place().await?.names.roles.app.clone();
-        let session = world.site.migrator(run).await?;
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        let Some(migrator) = context.config.migrations else { return Ok(Value::Null) };
+        let app = context.sessions.location().await?.names.roles.app.clone();
+        let session = context.sessions.migrator(run).await?;
         close_ledger(session, &migrator.table_name, &app).await?;
         Ok(Value::Null)
     }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+    async fn undo(&self, _: &Execution, _: &mut ProvisionContext) -> Result<(), StepError> {
         Ok(())
     }
 }
@@ -104,18 +104,18 @@ impl Action<World> for CloseLedger {
 /// The migrator lives for one operation.
 pub(super) struct DropMigrator;
 #[async_trait]
-impl Action<World> for DropMigrator {
+impl SagaStep<ProvisionContext> for DropMigrator {
     fn name(&self) -> &'static str {
         "migrator.drop"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        world.site.drop_migrator(run).await?;
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        context.sessions.drop_migrator(run).await?;
         Ok(Value::Null)
     }
-    async fn undo(&self, _: &Run, _: &mut World) -> Result<(), StepError> {
+    async fn undo(&self, _: &Execution, _: &mut ProvisionContext) -> Result<(), StepError> {
         Ok(())
     }
 }
@@ -127,20 +127,20 @@ pub(super) struct HostStep {
     pub(super) before_activation: bool,
 }
 #[async_trait]
-impl Action<World> for HostStep {
+impl SagaStep<ProvisionContext> for HostStep {
     fn name(&self) -> &'static str {
         self.step.name()
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         false
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let cx = world.context(run, self.step.name(), self.before_activation).await?;
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        let cx = context.context(run, self.step.name(), self.before_activation).await?;
         self.step.run(&cx).await
     }
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
+    async fn undo(&self, run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
         let output = run.record().outputs.get(self.step.name()).cloned();
-        let cx = world.context(run, self.step.name(), self.before_activation).await?;
+        let cx = context.context(run, self.step.name(), self.before_activation).await?;
         self.step.compensate(&cx, output).await
     }
 }

@@ -1,12 +1,12 @@
 //! The steps that write to the landlord.
-use super::world::World;
+use super::context::ProvisionContext;
 use crate::cluster;
 use crate::directory::{DatabaseUser, Generation};
-use crate::error::{ProvisionError, StepError, StoreError, Taken};
+use crate::error::{NameConflict, ProvisionError, StepError, StoreError};
 use crate::names::DatabaseName;
 use crate::names::TenantNames;
-use crate::placement::{Candidate, Newcomer};
-use crate::saga::{Action, Run};
+use crate::placement::{Candidate, PlacementRequest};
+use crate::saga::{Execution, SagaStep};
 use crate::secret::CredentialId;
 use crate::server::ServerStatus;
 use crate::store::registry::{Placement, ServerLoad, TenantRegistryExt};
@@ -17,55 +17,55 @@ use serde_json::Value;
 /// The tenant's row, which takes its slug and its domains.
 pub(super) struct Create;
 #[async_trait]
-impl Action<World> for Create {
+impl SagaStep<ProvisionContext> for Create {
     fn name(&self) -> &'static str {
         "tenant.create"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         false
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let tenant = world.request.tenant(world.tenant);
-        world.shop.registry.create(&tenant, &world.request.domains, run.writer()).await?;
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        let tenant = context.request.tenant(context.tenant);
+        context.stores.registry.create(&tenant, &context.request.domains, run.fencing_token()).await?;
         Ok(Value::Null)
     }
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
-        Ok(world.shop.registry.discard(world.tenant, run.writer()).await?)
+    async fn undo(&self, run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
+        Ok(context.stores.registry.discard(context.tenant, run.fencing_token()).await?)
     }
 }
 
 /// The tenant's place: from here on its names are a committed intent.
-pub(super) struct Place;
+pub(super) struct PlaceTenant;
 #[async_trait]
-impl Action<World> for Place {
+impl SagaStep<ProvisionContext> for PlaceTenant {
     fn name(&self) -> &'static str {
         "server.place"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        if run.is_first() || world.shop.servers.placement(world.tenant).await?.is_none() {
-            let place = place(run, world).await?;
-            world.site.is_at(place);
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        if run.is_first() || context.stores.servers.placement(context.tenant).await?.is_none() {
+            let place = place(run, context).await?;
+            context.sessions.is_at(place);
         }
         Ok(Value::Null)
     }
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
-        Ok(world.shop.servers.release(world.tenant, run.writer()).await?)
+    async fn undo(&self, run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
+        Ok(context.stores.servers.release(context.tenant, run.fencing_token()).await?)
     }
 }
 
 /// A server may fill up between the look and the reservation: then the next best one is asked, until none is left.
-async fn place(run: &Run, world: &World) -> Result<cluster::Place, StepError> {
-    let newcomer = Newcomer::new(world.request.slug.clone(), world.request.metadata.clone());
-    let database = name(world, &newcomer)?;
-    let servers = world.shop.servers.servers().await?;
-    let mut candidates = candidates(world, &servers)?;
-    while let Some(server) = (world.recipe.place)(&newcomer, &candidates) {
-        let placement = Placement::new(world.tenant, server.clone(), database.clone());
-        match world.shop.servers.reserve(&placement, run.writer()).await {
-            Err(StoreError::Taken(Taken::Room(_))) if candidates.iter().any(|c| c.server == server) => {
+async fn place(run: &Execution, context: &ProvisionContext) -> Result<cluster::TenantLocation, StepError> {
+    let newcomer = PlacementRequest::new(context.request.slug.clone(), context.request.metadata.clone());
+    let database = name(context, &newcomer)?;
+    let servers = context.stores.servers.servers().await?;
+    let mut candidates = candidates(context, &servers)?;
+    while let Some(server) = (context.config.place)(&newcomer, &candidates) {
+        let placement = Placement::new(context.tenant, server.clone(), database.clone());
+        match context.stores.servers.reserve(&placement, run.fencing_token()).await {
+            Err(StoreError::Taken(NameConflict::ServerFull(_))) if candidates.iter().any(|c| c.server == server) => {
                 candidates.retain(|c| c.server != server);
                 continue;
             }
@@ -73,19 +73,19 @@ async fn place(run: &Run, world: &World) -> Result<cluster::Place, StepError> {
         }
         // The row is read again: before the place was reserved, a relocation of the server stopped no worker of it.
         let gone = || StepError::retry("the place that was reserved is gone");
-        return world.shop.place(world.tenant).await?.ok_or_else(gone);
+        return context.stores.place(context.tenant).await?.ok_or_else(gone);
     }
     Err(StepError::fail(no_room(&servers)))
 }
 
-fn name(world: &World, newcomer: &Newcomer) -> Result<DatabaseName, StepError> {
-    let value = (world.recipe.database_name)(newcomer, world.tenant);
+fn name(context: &ProvisionContext, newcomer: &PlacementRequest) -> Result<DatabaseName, StepError> {
+    let value = (context.config.database_name)(newcomer, context.tenant);
     let parsed = value.parse::<DatabaseName>().and_then(|n| TenantNames::of(&n).map(|_| n));
     parsed.map_err(|source| StepError::fail(ProvisionError::Invalid { field: "database name", value, source }))
 }
 
-fn candidates(world: &World, servers: &[ServerLoad]) -> Result<Vec<Candidate>, StepError> {
-    let asked = world.request.server.as_ref();
+fn candidates(context: &ProvisionContext, servers: &[ServerLoad]) -> Result<Vec<Candidate>, StepError> {
+    let asked = context.request.server.as_ref();
     if let Some(server) = asked
         && !servers.iter().any(|s| s.server.name == *server)
     {
@@ -114,31 +114,31 @@ fn no_room(servers: &[ServerLoad]) -> ProvisionError {
 /// same password and the same link.
 pub(super) struct Seal;
 #[async_trait]
-impl Action<World> for Seal {
+impl SagaStep<ProvisionContext> for Seal {
     fn name(&self) -> &'static str {
         "secrets.seal"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let (place, credential) = (world.site.place().await?.clone(), world.credential().await?);
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        let (place, credential) = (context.sessions.location().await?.clone(), context.credential().await?);
         let CredentialId { role, version, .. } = &credential;
         let login = role.parse().map_err(StepError::fail)?;
         let (server, database) = (place.server.name.clone(), place.names.database.clone());
-        let user = DatabaseUser::pending(world.tenant, server, database, login, Generation(*version));
-        let (shop, linked) = (world.shop.clone(), world.request.admin.is_some());
+        let user = DatabaseUser::pending(context.tenant, server, database, login, Generation(*version));
+        let (stores, linked) = (context.stores.clone(), context.request.admin.is_some());
         let keep = async {
-            shop.registry.put_user(None, &user, run.writer()).await?;
-            shop.vault.put(&credential, &crate::cluster::pg::scram::password(), run.writer()).await?;
-            if linked { super::link::seal(&shop, run, world.tenant).await } else { Ok(()) }
+            stores.registry.put_user(None, &user, run.fencing_token()).await?;
+            stores.vault.put(&credential, &crate::cluster::pg::scram::password(), run.fencing_token()).await?;
+            if linked { super::link::seal(&stores, run, context.tenant).await } else { Ok(()) }
         };
         // The session of the next step is opened meanwhile: it does nothing yet.
-        let hold = cluster::ahead(world.site.hold(run));
-        futures_util::future::try_join(keep, hold).await.map(|_| Value::Null)
+        let locked = cluster::prefetch(context.sessions.locked_session(run));
+        futures_util::future::try_join(keep, locked).await.map(|_| Value::Null)
     }
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
-        world.shop.vault.forget_tenant(world.tenant, run.writer()).await?;
+    async fn undo(&self, run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
+        context.stores.vault.forget_tenant(context.tenant, run.fencing_token()).await?;
         Ok(())
     }
 }
@@ -147,24 +147,24 @@ impl Action<World> for Seal {
 /// unknown, and a tenant that works must not be taken away.
 pub(super) struct Publish;
 #[async_trait]
-impl Action<World> for Publish {
+impl SagaStep<ProvisionContext> for Publish {
     fn name(&self) -> &'static str {
         "tenant.publish"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         false
     }
-    fn in_landlord(&self) -> bool {
+    fn landlord_only(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let mut entry = world.entry().await?;
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        let mut entry = context.entry().await?;
         if !run.is_first() {
             // Host and port are part of the entry's key: what an earlier worker published must be found after a relocation.
-            let published = world.shop.registry.primary(world.tenant).await?.filter(|p| p.server == entry.server);
+            let published = context.stores.registry.primary(context.tenant).await?.filter(|p| p.server == entry.server);
             (entry.host, entry.port) = published.map_or((entry.host, entry.port), |p| (p.host, p.port));
         }
-        world.shop.registry.publish(TenantStatus::Provisioning, &entry, run.writer()).await?;
+        context.stores.registry.publish(TenantStatus::Provisioning, &entry, run.fencing_token()).await?;
         Ok(Value::Null)
     }
 }

@@ -1,9 +1,9 @@
 //! The setup link: its bytes are sealed with the intent, so that whoever joins or takes over has the same one.
-use super::world::World;
-use crate::cluster::Workshop;
+use super::context::ProvisionContext;
+use crate::cluster::OperationContext;
 use crate::error::{StepError, VaultError};
 use crate::operation::OperationId;
-use crate::saga::{Action, Run};
+use crate::saga::{Execution, SagaStep};
 use crate::secret::CredentialId;
 use crate::store::tokens::{IssuedToken, LinkId, NewToken, SetupLink, Token, TokenPurpose};
 use crate::tenant::TenantId;
@@ -12,10 +12,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 /// Seals the bytes of the link that will be issued.
-pub(super) async fn seal(shop: &Workshop, run: &Run, tenant: TenantId) -> Result<(), StepError> {
+pub(super) async fn seal(stores: &OperationContext, run: &Execution, tenant: TenantId) -> Result<(), StepError> {
     let token = Token::random(TokenPurpose::credentials());
     let id = CredentialId::setup_link(tenant, run.operation());
-    shop.vault.put(&id, token.expose(), run.writer()).await?;
+    stores.vault.put(&id, token.expose(), run.fencing_token()).await?;
     Ok(())
 }
 
@@ -33,17 +33,19 @@ fn opened(secret: &SecretString) -> Result<Token, StepError> {
 
 /// The link of this operation that nobody has confirmed yet.
 pub(crate) async fn undelivered(
-    shop: &Workshop, tenant: TenantId, operation: OperationId,
+    stores: &OperationContext, tenant: TenantId, operation: OperationId,
 ) -> Result<Option<SetupLink>, crate::error::StoreError> {
-    let good = shop.tokens.of_tenant(tenant).await?;
+    let good = stores.tokens.of_tenant(tenant).await?;
     let Some(issued) = good.into_iter().find(|t| t.id == link_id(operation) && !t.delivered) else { return Ok(None) };
-    link(shop, issued).await
+    link(stores, issued).await
 }
 
 /// An issued token with its bytes, as long as they are sealed.
-pub(crate) async fn link(shop: &Workshop, issued: IssuedToken) -> Result<Option<SetupLink>, crate::error::StoreError> {
+pub(crate) async fn link(
+    stores: &OperationContext, issued: IssuedToken,
+) -> Result<Option<SetupLink>, crate::error::StoreError> {
     let operation = OperationId::from_uuid(issued.id.as_uuid());
-    let secret = match shop.vault.open(&CredentialId::setup_link(issued.tenant, operation)).await {
+    let secret = match stores.vault.open(&CredentialId::setup_link(issued.tenant, operation)).await {
         Ok(secret) => secret,
         Err(VaultError::Missing(_)) => return Ok(None),
         Err(VaultError::Store(error)) => return Err(error),
@@ -55,34 +57,35 @@ pub(crate) async fn link(shop: &Workshop, issued: IssuedToken) -> Result<Option<
 
 /// Seals a further token under the operation that issues it, and issues it: whoever comes later issues the same one.
 pub(crate) async fn issue(
-    shop: &Workshop, run: &Run, to: (TenantId, &str), purpose: TokenPurpose, lifetime: std::time::Duration,
+    stores: &OperationContext, run: &Execution, to: (TenantId, &str), purpose: TokenPurpose,
+    lifetime: std::time::Duration,
 ) -> Result<IssuedToken, StepError> {
     let id = CredentialId::setup_link(to.0, run.operation());
-    let kept = shop.vault.put(&id, Token::random(purpose).expose(), run.writer()).await?;
+    let kept = stores.vault.put(&id, Token::random(purpose).expose(), run.fencing_token()).await?;
     let new = NewToken::new(link_id(run.operation()), to.0, to.1, &opened(&kept)?, lifetime);
-    Ok(shop.tokens.issue(&new, Some(run.writer())).await?)
+    Ok(stores.tokens.issue(&new, Some(run.fencing_token())).await?)
 }
 
 /// From here on the token is good. Its lifetime begins now.
 pub(super) struct Issue;
 #[async_trait]
-impl Action<World> for Issue {
+impl SagaStep<ProvisionContext> for Issue {
     fn name(&self) -> &'static str {
         ISSUE
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
-    fn in_landlord(&self) -> bool {
+    fn landlord_only(&self) -> bool {
         true
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let Some(email) = &world.request.admin else { return Ok(Value::Null) };
-        let id = CredentialId::setup_link(world.tenant, run.operation());
-        let token = opened(&world.shop.vault.open(&id).await?)?;
-        let (link, lifetime) = (link_id(run.operation()), world.recipe.link_lifetime);
-        let new = NewToken::new(link, world.tenant, email.as_str(), &token, lifetime);
-        let issued = world.shop.tokens.issue(&new, Some(run.writer())).await?;
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        let Some(email) = &context.request.admin else { return Ok(Value::Null) };
+        let id = CredentialId::setup_link(context.tenant, run.operation());
+        let token = opened(&context.stores.vault.open(&id).await?)?;
+        let (link, lifetime) = (link_id(run.operation()), context.config.link_lifetime);
+        let new = NewToken::new(link, context.tenant, email.as_str(), &token, lifetime);
+        let issued = context.stores.tokens.issue(&new, Some(run.fencing_token())).await?;
         Ok(json!({ "link": issued.id }))
     }
 }
@@ -94,26 +97,30 @@ pub(super) struct Deliver {
     pub(super) outside: bool,
 }
 #[async_trait]
-impl Action<World> for Deliver {
+impl SagaStep<ProvisionContext> for Deliver {
     fn name(&self) -> &'static str {
         "link.deliver"
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         !self.outside
     }
-    fn in_landlord(&self) -> bool {
+    fn landlord_only(&self) -> bool {
         !self.outside
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let Some(delivery) = world.recipe.delivery.clone() else { return Ok(Value::Null) };
-        let Some(link) = undelivered(&world.shop, world.tenant, run.operation()).await? else {
+    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
+        let Some(delivery) = context.config.delivery.clone() else { return Ok(Value::Null) };
+        let Some(link) = undelivered(&context.stores, context.tenant, run.operation()).await? else {
             return Ok(Value::Null);
         };
         let gone = || StepError::fail("the tenant is gone");
-        let tenant = world.shop.registry.find(world.tenant.into()).await?.ok_or_else(gone)?;
+        let tenant = context.stores.registry.find(context.tenant.into()).await?.ok_or_else(gone)?;
         delivery.deliver(&tenant, &link).await?;
-        world.shop.tokens.delivered(link.id).await?;
-        world.shop.vault.forget(&CredentialId::setup_link(world.tenant, run.operation()), run.writer()).await?;
+        context.stores.tokens.delivered(link.id).await?;
+        context
+            .stores
+            .vault
+            .forget(&CredentialId::setup_link(context.tenant, run.operation()), run.fencing_token())
+            .await?;
         Ok(json!({ "delivered": true }))
     }
 }

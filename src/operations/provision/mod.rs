@@ -1,11 +1,11 @@
 //! From a name to a working database: one saga.
-use crate::cluster::Workshop;
+use crate::cluster::OperationContext;
 use crate::directory::{AppAccess, ConnectionSettings};
-use crate::error::{After, Failure, ProvisionError, StoreError, Taken};
+use crate::error::{Failure, FailureState, NameConflict, ProvisionError, StoreError};
 use crate::names::ServerName;
 use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::operations::step::AnyStep;
-use crate::placement::{Candidate, Newcomer, least_loaded};
+use crate::placement::{Candidate, PlacementRequest, least_loaded};
 use crate::saga::{AnySaga, Engine, Observer, Outcome};
 use crate::store::admin::{AdminStore, PgAdminStore};
 use crate::store::journal::{Begun, Intent, Record};
@@ -18,11 +18,11 @@ use uuid::Uuid;
 
 mod cluster;
 mod content;
+mod context;
 mod landlord;
 mod link;
 mod request;
 mod saga;
-mod world;
 pub(crate) use link::{issue, link};
 pub use request::Provision;
 pub(crate) use saga::ProvisionSaga;
@@ -42,13 +42,13 @@ pub struct Provisioned {
     pub link: Option<SetupLink>,
 }
 
-type Choose = Arc<dyn Fn(&Newcomer, &[Candidate]) -> Option<ServerName> + Send + Sync>;
-type Name = Arc<dyn Fn(&Newcomer, TenantId) -> String + Send + Sync>;
+type Choose = Arc<dyn Fn(&PlacementRequest, &[Candidate]) -> Option<ServerName> + Send + Sync>;
+type Name = Arc<dyn Fn(&PlacementRequest, TenantId) -> String + Send + Sync>;
 
 /// How tenants are made. Plain data; the defaults suit a host that names nothing.
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct Recipe {
+pub struct ProvisionConfig {
     /// The host's migrations, and the name of its ledger; none by default.
     pub migrations: Option<&'static Migrator>,
     /// What the application's login may do.
@@ -72,7 +72,7 @@ pub struct Recipe {
     pub(crate) database_name: Name,
 }
 
-impl Default for Recipe {
+impl Default for ProvisionConfig {
     /// No migrations, no steps, rows only, the least loaded server.
     fn default() -> Self {
         Self {
@@ -100,16 +100,16 @@ pub(crate) fn connection_limit(per_tenant: u32, nodes: u32) -> i32 {
 /// Makes tenants. It spawns nothing: dropping one of its futures is like the death of the process, and recovery goes on.
 #[derive(Clone)]
 pub struct Provisioner {
-    shop: Workshop,
+    stores: OperationContext,
     engine: Engine,
     saga: Arc<ProvisionSaga>,
 }
 
 impl Provisioner {
     /// Over these stores.
-    pub fn new(shop: Workshop, engine: Engine, recipe: Recipe) -> Self {
-        let saga = Arc::new(ProvisionSaga::new(shop.clone(), recipe));
-        Self { shop, engine, saga }
+    pub fn new(stores: OperationContext, engine: Engine, config: ProvisionConfig) -> Self {
+        let saga = Arc::new(ProvisionSaga::new(stores.clone(), config));
+        Self { stores, engine, saga }
     }
     /// The saga, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn saga(&self) -> Arc<dyn AnySaga> {
@@ -160,12 +160,12 @@ impl Provisioner {
     /// What cannot succeed is refused before anything is written. With a key the key decides first: the slug may be
     /// taken by this very request. A race is decided later, by the registry itself.
     async fn refuse_early(&self, request: &request::Request) -> Result<(), ProvisionError> {
-        let taken = self.shop.registry.find((&request.slug).into()).await?;
+        let taken = self.stores.registry.find((&request.slug).into()).await?;
         if taken.is_some() {
             return Err(ProvisionError::SlugTaken { slug: request.slug.clone(), operation: None });
         }
         if let Some(server) = &request.server
-            && self.shop.servers.server(server).await?.is_none()
+            && self.stores.servers.server(server).await?.is_none()
         {
             return Err(ProvisionError::UnknownServer { server: server.clone() });
         }
@@ -174,7 +174,7 @@ impl Provisioner {
 
     /// Waits until the operation has ended or waits itself, whoever drives it.
     pub async fn watch(&self, id: OperationId) -> Result<Provisioned, ProvisionError> {
-        let record = self.shop.wait(id).await?;
+        let record = self.stores.wait(id).await?;
         self.answer(Outcome::of(record)).await
     }
 
@@ -186,10 +186,10 @@ impl Provisioner {
         }
         match record.status {
             OperationStatus::Done => self.done(&record).await,
-            OperationStatus::Undone => Err(told(&record, After::Undone)),
-            OperationStatus::Undoing => Err(told(&record, After::Undoing)),
-            OperationStatus::Parked => Err(told(&record, After::Parked)),
-            OperationStatus::Running => Err(told(&record, After::Continuing)),
+            OperationStatus::Undone => Err(told(&record, FailureState::Undone)),
+            OperationStatus::Undoing => Err(told(&record, FailureState::Undoing)),
+            OperationStatus::Parked => Err(told(&record, FailureState::Parked)),
+            OperationStatus::Running => Err(told(&record, FailureState::Continuing)),
         }
     }
 
@@ -197,15 +197,15 @@ impl Provisioner {
         let gone = || StoreError::conflict("the tenant was made and is gone again");
         let id = record.subject.tenant().ok_or_else(gone)?;
         let issued = record.outputs.get(link::ISSUE).is_some_and(|issued| !issued.is_null());
-        let link = async { if issued { link::undelivered(&self.shop, id, record.id).await } else { Ok(None) } };
-        let (tenant, link) = try_join(self.shop.registry.find(id.into()), link).await?;
+        let link = async { if issued { link::undelivered(&self.stores, id, record.id).await } else { Ok(None) } };
+        let (tenant, link) = try_join(self.stores.registry.find(id.into()), link).await?;
         Ok(Provisioned { tenant: tenant.ok_or_else(gone)?, operation: record.id, link })
     }
 }
 
 /// A failure of this process: its cause is at hand.
 fn typed(mut failure: Failure) -> ProvisionError {
-    if failure.after != After::Undone {
+    if failure.state != FailureState::Undone {
         return ProvisionError::Failed(failure);
     }
     if let Some(StoreError::Taken(taken)) = failure.cause.downcast_ref::<StoreError>()
@@ -223,9 +223,9 @@ fn typed(mut failure: Failure) -> ProvisionError {
 }
 
 /// A failure of another worker: its cause is what the journal kept.
-fn told(record: &Record, after: After) -> ProvisionError {
+fn told(record: &Record, after: FailureState) -> ProvisionError {
     let taken = record.failure().and_then(|f| f.taken);
-    if let (Some(taken), After::Undone) = (taken, after)
+    if let (Some(taken), FailureState::Undone) = (taken, after)
         && let Some(error) = name_taken(taken, Some(record.id))
     {
         return error;
@@ -233,10 +233,10 @@ fn told(record: &Record, after: After) -> ProvisionError {
     ProvisionError::Failed(record.told(after))
 }
 
-fn name_taken(taken: Taken, operation: Option<OperationId>) -> Option<ProvisionError> {
+fn name_taken(taken: NameConflict, operation: Option<OperationId>) -> Option<ProvisionError> {
     match taken {
-        Taken::Slug(slug) => Some(ProvisionError::SlugTaken { slug, operation }),
-        Taken::Domain(domain) => Some(ProvisionError::DomainTaken { domain, operation }),
-        Taken::Database(..) | Taken::Room(_) => None,
+        NameConflict::Slug(slug) => Some(ProvisionError::SlugTaken { slug, operation }),
+        NameConflict::Domain(domain) => Some(ProvisionError::DomainTaken { domain, operation }),
+        NameConflict::Database(..) | NameConflict::ServerFull(_) => None,
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Nobody has to tell that his node has gone over: the server knows. As long as the old login has sessions, it stays good,
 //! until the grace is over; whoever comes later with it is refused with 28000, and fetches the new one.
-use crate::cluster::{Workshop, ended};
+use crate::cluster::{OperationContext, ended};
 use crate::directory::{AppAccess, Generation};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
@@ -18,15 +18,15 @@ use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+mod context;
+mod login_change;
 mod retire;
 mod saga;
-mod sealed;
 mod steps;
-mod world;
+pub(crate) use context::RotateContext;
 pub use retire::RetireReport;
 use saga::RotateSaga;
 pub(crate) use steps::{FLIP, Rotate};
-pub(crate) use world::World;
 
 /// The stored name of the saga.
 const KIND: &str = "rotate";
@@ -71,7 +71,7 @@ pub struct Rotated {
 /// Rotates the logins of tenants. Dropping one of its futures is like the death of the process: nothing of it runs on.
 #[derive(Clone)]
 pub struct Rotation {
-    shop: Workshop,
+    stores: OperationContext,
     engine: Engine,
     login: AppLogin,
     saga: Arc<RotateSaga>,
@@ -79,9 +79,9 @@ pub struct Rotation {
 
 impl Rotation {
     /// Over these stores.
-    pub fn new(shop: Workshop, engine: Engine, login: AppLogin) -> Self {
-        let saga = Arc::new(RotateSaga::new(shop.clone(), login));
-        Self { shop, engine, login, saga }
+    pub fn new(stores: OperationContext, engine: Engine, login: AppLogin) -> Self {
+        let saga = Arc::new(RotateSaga::new(stores.clone(), login));
+        Self { stores, engine, login, saga }
     }
     /// The saga, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn saga(&self) -> Arc<dyn AnySaga> {
@@ -96,9 +96,9 @@ impl Rotation {
     pub async fn rotate(
         &self, tenant: TenantRef<'_>, grace: Duration, observer: &Observer,
     ) -> Result<Rotated, ChangeError> {
-        match self.begin_opening(tenant, grace, None, None).await? {
+        match self.begin_and_preconnect(tenant, grace, None, None).await? {
             Begun::New(record) => self.rotated(self.engine.drive(&*self.saga, *record, true, observer).await?).await,
-            Begun::Joined(record) => self.rotated(Outcome::of(self.shop.wait(record.id).await?)).await,
+            Begun::Joined(record) => self.rotated(Outcome::of(self.stores.wait(record.id).await?)).await,
             Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
             Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
         }
@@ -110,17 +110,17 @@ impl Rotation {
     ) -> Result<Begun, ChangeError> {
         match self.intent(tenant, grace, key, reason).await? {
             (_, Some(begun)) => Ok(begun),
-            (intent, None) => self.shop.begin(&intent).await,
+            (intent, None) => self.stores.begin(&intent).await,
         }
     }
 
     /// The same for a caller who drives it at once.
-    pub(crate) async fn begin_opening(
+    pub(crate) async fn begin_and_preconnect(
         &self, tenant: TenantRef<'_>, grace: Duration, key: Option<String>, reason: Option<String>,
     ) -> Result<Begun, ChangeError> {
         match self.intent(tenant, grace, key, reason).await? {
             (_, Some(begun)) => Ok(begun),
-            (intent, None) => self.shop.begin_opening(&intent).await,
+            (intent, None) => self.stores.begin_and_preconnect(&intent).await,
         }
     }
 
@@ -128,7 +128,7 @@ impl Rotation {
     async fn intent(
         &self, tenant: TenantRef<'_>, grace: Duration, key: Option<String>, reason: Option<String>,
     ) -> Result<(Intent, Option<Begun>), ChangeError> {
-        let found = self.shop.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
+        let found = self.stores.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let intent = Intent {
             key,
@@ -140,7 +140,7 @@ impl Rotation {
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), KIND, Lane::Change, Subject::Tenant(found.id()))
         };
-        match (self.shop.known(&intent).await?, found.status()) {
+        match (self.stores.known(&intent).await?, found.status()) {
             (Some(begun), _) => Ok((intent, Some(begun))),
             (None, TenantStatus::Active) => Ok((intent, None)),
             (None, found) => Err(ChangeError::Status { found }),
@@ -149,23 +149,23 @@ impl Rotation {
 
     /// Closes what was opened for operations that nobody drives.
     pub(crate) fn close(&self) {
-        self.shop.drop_openings();
+        self.stores.drop_preconnected();
     }
 
     /// What an operation's end means to its caller.
     pub async fn rotated(&self, outcome: Outcome) -> Result<Rotated, ChangeError> {
         let record = ended(outcome)?;
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
-        let tenant = self.shop.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
-        let sealed: sealed::Sealed = output(&record, sealed::SEAL)?;
+        let tenant = self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
+        let change: login_change::LoginChange = output(&record, login_change::SEAL)?;
         let retired: Option<steps::Retired> = output(&record, steps::RETIRE)?;
-        Ok(Rotated { tenant, generation: sealed.generation, retiring: retired.and_then(|r| r.left) })
+        Ok(Rotated { tenant, generation: change.generation, retiring: retired.and_then(|r| r.left) })
     }
 
     /// Since when the tenant has its login: the end of its last rotation, or of its provisioning, by the landlord's clock.
     /// `None` for one that came by another way.
     pub async fn since(&self, tenant: TenantId) -> Result<Option<OffsetDateTime>, StoreError> {
-        let history = self.shop.journal.history(&Subject::Tenant(tenant)).await?;
+        let history = self.stores.journal.history(&Subject::Tenant(tenant)).await?;
         let made = |r: &&Record| r.outputs.contains_key(FLIP) || r.outputs.contains_key("tenant.publish");
         Ok(history.iter().rev().find(made).map(|r| r.begun_at))
     }

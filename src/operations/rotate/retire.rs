@@ -1,7 +1,7 @@
 //! Logins that wait to be dropped: a queue in the landlord, in which nobody waits for anybody.
 use super::Rotation;
 use super::steps::said;
-use crate::cluster::Retired;
+use crate::cluster::RetiredLogin;
 use crate::cluster::pg::ddl;
 use crate::directory::DatabaseUser;
 use crate::error::{StepError, StoreError};
@@ -37,7 +37,7 @@ impl Rotation {
     pub async fn retire_due(&self) -> Result<RetireReport, StoreError> {
         let mut report = RetireReport::default();
         loop {
-            let due = self.shop.registry.take_retirements(AT_ONCE as u32, HOLD).await?;
+            let due = self.stores.registry.take_retirements(AT_ONCE as u32, HOLD).await?;
             if due.is_empty() {
                 return Ok(report);
             }
@@ -53,7 +53,7 @@ impl Rotation {
 
     /// Every login that waits to be dropped, with the reason: longest waiting first, at most `limit`.
     pub async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
-        self.shop.registry.retiring(limit).await
+        self.stores.registry.retiring(limit).await
     }
 
     async fn try_retire(&self, due: Retirement) -> Result<bool, StoreError> {
@@ -63,23 +63,23 @@ impl Rotation {
             tracing::warn!(login = %due.user.role, attempts = due.attempts + 1, reason, "a replaced login is still there");
         }
         let left = reason.as_deref().map(|reason| (reason, wait(due.attempts)));
-        self.shop.registry.settle_retirement(&due.user, left, None).await?;
+        self.stores.registry.settle_retirement(&due.user, left, None).await?;
         Ok(reason.is_none())
     }
 
     async fn drop_login(&self, user: &DatabaseUser) -> Result<(), StepError> {
         let unknown = || StepError::retry(format!("server {} is not registered any more", user.server));
-        let load = self.shop.servers.server(&user.server).await?.ok_or_else(unknown)?;
+        let load = self.stores.servers.server(&user.server).await?.ok_or_else(unknown)?;
         let names = TenantNames::of(&user.database).map_err(StepError::fail)?;
-        let heir = ddl::acts_as(&names.roles, self.login.access).clone();
-        let standbys = self.shop.standbys(user.tenant, &user.database).await?;
-        let mut hold = self.shop.retirer(user.tenant, load.server.clone()).await?;
-        match hold.retire_login(&names, &user.role, &heir, Duration::ZERO, &standbys).await? {
-            Retired::Dropped => {}
-            Retired::Left(error) => return Err(error),
+        let new_owner = ddl::acts_as(&names.roles, self.login.access).clone();
+        let standbys = self.stores.standbys(user.tenant, &user.database).await?;
+        let mut locked = self.stores.retirer(user.tenant, load.server.clone()).await?;
+        match locked.retire_login(&names, &user.role, &new_owner, Duration::ZERO, &standbys).await? {
+            RetiredLogin::Dropped => {}
+            RetiredLogin::Left(error) => return Err(error),
         }
         // No epoch stops this worker: if the server has moved, the login was dropped at the old address, perhaps only there.
-        let now = self.shop.servers.server(&user.server).await?.ok_or_else(unknown)?.server;
+        let now = self.stores.servers.server(&user.server).await?.ok_or_else(unknown)?.server;
         match now.is_at(&load.server.host, load.server.port) {
             true => Ok(()),
             false => Err(StepError::retry(format!("server {} has moved meanwhile", user.server))),

@@ -1,9 +1,9 @@
-use super::sealed::{SEAL, Sealed, next};
-use super::world::World;
-use crate::cluster::{Fresh, Kept, Place, Retired as Shut, Workshop, ahead, verified};
+use super::context::RotateContext;
+use super::login_change::{LoginChange, SEAL, next};
+use crate::cluster::{Fresh, Kept, OperationContext, RetiredLogin, TenantLocation, prefetch, verified};
 use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
 use crate::error::{StepError, chain};
-use crate::saga::{Action, Run};
+use crate::saga::{Execution, SagaStep};
 use crate::secret::CredentialId;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
@@ -45,7 +45,7 @@ impl Rotate {
 }
 
 #[async_trait]
-impl Action<World> for Rotate {
+impl SagaStep<RotateContext> for Rotate {
     fn name(&self) -> &'static str {
         match self {
             Self::Seal => SEAL,
@@ -57,130 +57,132 @@ impl Action<World> for Rotate {
     }
     /// The flip has an intent of its own: from there on there is no way back. So has the end of the old login: a landlord
     /// that crashes must not forget the flip when the old login is gone.
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         !matches!(self, Self::Flip | Self::Retire)
     }
-    fn in_landlord(&self) -> bool {
+    fn landlord_only(&self) -> bool {
         matches!(self, Self::Flip)
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+    async fn run(&self, run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
         match self {
-            Self::Seal => seal(run, world).await,
-            Self::Create => world.ensure_login(run, &World::sealed(run)?).await.map(|()| Value::Null),
-            Self::Probe => probe(run, world).await.map(|()| Value::Null),
-            Self::Flip => flip(run, world).await,
-            Self::Retire => retire(run, world).await,
+            Self::Seal => seal(run, context).await,
+            Self::Create => context.ensure_login(run, &RotateContext::change(run)?).await.map(|()| Value::Null),
+            Self::Probe => probe(run, context).await.map(|()| Value::Null),
+            Self::Flip => flip(run, context).await,
+            Self::Retire => retire(run, context).await,
         }
     }
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
+    async fn undo(&self, run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
         match self {
-            Self::Seal => forget(run, world).await,
-            Self::Create => remove(run, world).await,
+            Self::Seal => forget(run, context).await,
+            Self::Create => remove(run, context).await,
             _ => Ok(()),
         }
     }
 }
 
-async fn seal(run: &Run, world: &mut World) -> Result<Value, StepError> {
-    let (shop, tenant, fresh) = (world.shop.clone(), world.tenant, world.site.fresh());
-    let place = world.site.try_place().await?.cloned();
+async fn seal(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
+    let (stores, tenant, fresh) = (context.stores.clone(), context.tenant, context.sessions.fresh());
+    let place = context.sessions.try_location().await?.cloned();
     // The session of the next step is opened meanwhile: it does nothing yet.
-    let hold = ahead(world.site.hold(run));
-    let ((sealed, kept, entries), ()) = try_join(keep(run, &shop, tenant, place, fresh), hold).await?;
-    (world.kept, world.entries) = (Some(kept), Some(entries));
-    serde_json::to_value(sealed).map_err(StepError::fail)
+    let locked = prefetch(context.sessions.locked_session(run));
+    let ((change, kept, entries), ()) = try_join(keep(run, &stores, tenant, place, fresh), locked).await?;
+    (context.kept, context.entries) = (Some(kept), Some(entries));
+    serde_json::to_value(change).map_err(StepError::fail)
 }
 
 async fn keep(
-    run: &Run, shop: &Workshop, tenant: TenantId, place: Option<Place>, fresh: Fresh,
-) -> Result<(Sealed, Kept, Vec<TenantDatabase>), StepError> {
-    let (entries, entry, user) = next(shop, tenant, place).await?;
-    shop.registry.put_user(None, &user, run.writer()).await?;
+    run: &Execution, stores: &OperationContext, tenant: TenantId, place: Option<TenantLocation>, fresh: Fresh,
+) -> Result<(LoginChange, Kept, Vec<TenantDatabase>), StepError> {
+    let (entries, entry, user) = next(stores, tenant, place).await?;
+    stores.registry.put_user(None, &user, run.fencing_token()).await?;
     let (login, generation) = (user.role, user.generation);
     let id = CredentialId::login(tenant, &user.database, &login, generation.0);
-    let kept = shop.vault.put(&id, &fresh.password, run.writer()).await?;
-    let sealed = Sealed { login, generation, from: entry.generation, old: entry.login };
+    let kept = stores.vault.put(&id, &fresh.password, run.fencing_token()).await?;
+    let change = LoginChange { login, generation, from: entry.generation, old: entry.login };
     // An earlier worker's, if there was one.
     let is_fresh = kept.expose_secret() == fresh.password.expose_secret();
     let kept = if is_fresh { fresh.made().await } else { verified(kept).await };
-    Ok((sealed, kept, entries))
+    Ok((change, kept, entries))
 }
 
 /// A worker that comes later finds the login as a fence has left it.
-async fn reopen(run: &Run, world: &mut World, sealed: &Sealed) -> Result<(), StepError> {
-    if run.is_first() { Ok(()) } else { world.ensure_login(run, sealed).await }
+async fn reopen(run: &Execution, context: &mut RotateContext, change: &LoginChange) -> Result<(), StepError> {
+    if run.is_first() { Ok(()) } else { context.ensure_login(run, change).await }
 }
 
-async fn probe(run: &Run, world: &mut World) -> Result<(), StepError> {
-    let sealed = World::sealed(run)?;
-    reopen(run, world, &sealed).await?;
-    let (password, access) = (world.password(&sealed).await?, world.login.access);
-    let Place { server, names } = world.site.place().await?.clone();
-    let door = server.door(&names.database, &sealed.login, password);
-    let probe = door.probe(run, &names.roles, access);
-    let end = ahead(world.site.hold(run).await?.look_ahead(&names, &sealed.old));
+async fn probe(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
+    let change = RotateContext::change(run)?;
+    reopen(run, context, &change).await?;
+    let (password, access) = (context.password(&change).await?, context.login.access);
+    let TenantLocation { server, names } = context.sessions.location().await?.clone();
+    let login = server.login_target(&names.database, &change.login, password);
+    let probe = login.probe(run, &names.roles, access);
+    let end = prefetch(context.sessions.locked_session(run).await?.prefetch_catalog(&names, &change.old));
     try_join(probe, end).await.map(drop)
 }
 
-async fn flip(run: &Run, world: &mut World) -> Result<Value, StepError> {
-    let sealed = World::sealed(run)?;
-    reopen(run, world, &sealed).await?;
-    let credential = world.credential(&sealed).await?;
-    let entry = world.entry().await?;
-    if entry.generation != sealed.generation {
-        let Sealed { login, generation, .. } = sealed.clone();
+async fn flip(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
+    let change = RotateContext::change(run)?;
+    reopen(run, context, &change).await?;
+    let credential = context.credential(&change).await?;
+    let entry = context.entry().await?;
+    if entry.generation != change.generation {
+        let LoginChange { login, generation, .. } = change.clone();
         let next = TenantDatabase { login, generation, credential, ..entry };
-        world.shop.registry.replace_login(sealed.from, &next, run.writer()).await?;
+        context.stores.registry.replace_login(change.from, &next, run.fencing_token()).await?;
     }
-    serde_json::to_value(sealed.generation).map_err(StepError::fail)
+    serde_json::to_value(change.generation).map_err(StepError::fail)
 }
 
-async fn retire(run: &Run, world: &mut World) -> Result<Value, StepError> {
-    let sealed = World::sealed(run)?;
-    let Place { server, names } = world.site.place().await?;
+async fn retire(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
+    let change = RotateContext::change(run)?;
+    let TenantLocation { server, names } = context.sessions.location().await?;
     let (server, database) = (server.name.clone(), names.database.clone());
-    let secret = CredentialId::login(world.tenant, &database, &sealed.old, sealed.from.0);
-    let old = DatabaseUser::pending(world.tenant, server, database, sealed.old.clone(), sealed.from);
+    let secret = CredentialId::login(context.tenant, &database, &change.old, change.from.0);
+    let old = DatabaseUser::pending(context.tenant, server, database, change.old.clone(), change.from);
     let old = old.with_status(UserStatus::Retiring);
     let mut left = None;
-    if still_retiring(run, world, &old).await? {
-        left = drop_or_say(run, world, &old).await?;
+    if still_retiring(run, context, &old).await? {
+        left = drop_or_say(run, context, &old).await?;
     }
     let again = left.as_deref().map(|reason| (reason, SOON));
     // Nobody needs its secret any more: whoever is refused asks for the new one.
-    let settled = world.shop.registry.settle_retirement(&old, again, Some(run.writer()));
-    let (settled, forgotten) = join(settled, world.shop.vault.forget(&secret, run.writer())).await;
+    let settled = context.stores.registry.settle_retirement(&old, again, Some(run.fencing_token()));
+    let (settled, forgotten) = join(settled, context.stores.vault.forget(&secret, run.fencing_token())).await;
     settled?;
     forgotten?;
     serde_json::to_value(Retired { left }).map_err(StepError::fail)
 }
 
 /// Whoever has flipped knows it. Another worker may come when the login is gone, or in use again.
-async fn still_retiring(run: &Run, world: &World, old: &DatabaseUser) -> Result<bool, StepError> {
+async fn still_retiring(run: &Execution, context: &RotateContext, old: &DatabaseUser) -> Result<bool, StepError> {
     if run.is_first() {
         return Ok(true);
     }
-    let users = world.shop.registry.users(world.tenant).await?;
+    let users = context.stores.registry.users(context.tenant).await?;
     Ok(users.iter().any(|u| u.role == old.role && u.status == UserStatus::Retiring))
 }
 
 /// Why it is still there, if it is. Nobody uses it: whatever stands in the way is for the queue.
-async fn drop_or_say(run: &Run, world: &mut World, old: &DatabaseUser) -> Result<Option<String>, StepError> {
-    let (heir, grace) = (world.heir().await?, World::grace(run)?);
-    let names = world.site.place().await?.names.clone();
+async fn drop_or_say(
+    run: &Execution, context: &mut RotateContext, old: &DatabaseUser,
+) -> Result<Option<String>, StepError> {
+    let (new_owner, grace) = (context.new_owner().await?, RotateContext::grace(run)?);
+    let names = context.sessions.location().await?.names.clone();
     if !grace.is_zero() {
         // There is time to ask once more which standbys there are.
-        world.entries = None;
+        context.entries = None;
     }
-    let standbys = world.standbys().await?;
-    let retired = match world.site.hold(run).await {
-        Ok(hold) => hold.retire_login(&names, &old.role, &heir, grace, &standbys).await,
+    let standbys = context.standbys().await?;
+    let retired = match context.sessions.locked_session(run).await {
+        Ok(locked) => locked.retire_login(&names, &old.role, &new_owner, grace, &standbys).await,
         Err(error) => Err(error),
     };
     match retired {
-        Ok(Shut::Dropped) => Ok(None),
-        Ok(Shut::Left(error)) => Ok(Some(said(&error))),
-        Err(error) if error.is_fenced() || error.is_forgotten() => Err(error),
+        Ok(RetiredLogin::Dropped) => Ok(None),
+        Ok(RetiredLogin::Left(error)) => Ok(Some(said(&error))),
+        Err(error) if error.is_fenced() || error.is_lost_writes() => Err(error),
         // A login without a grace is known to others: the rotation has not ended while it can enter.
         Err(error) if grace.is_zero() && old.status == UserStatus::Retiring => {
             Err(StepError::retry(error.into_cause()))
@@ -195,25 +197,25 @@ pub(super) fn said(error: &StepError) -> String {
 }
 
 /// An unused login is nothing that an undo would have to wait for: if it cannot go now, it retires.
-async fn remove(run: &Run, world: &mut World) -> Result<(), StepError> {
-    for user in world.pending().await? {
-        if !world.site.hold(run).await?.is_made(&user.role).await? {
+async fn remove(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
+    for user in context.pending().await? {
+        if !context.sessions.locked_session(run).await?.is_made(&user.role).await? {
             continue;
         }
-        if let Some(reason) = drop_or_say(run, world, &user).await? {
+        if let Some(reason) = drop_or_say(run, context, &user).await? {
             let retiring = DatabaseUser { reason: Some(reason), ..user.with_status(UserStatus::Retiring) };
-            world.shop.registry.put_user(Some(UserStatus::Pending), &retiring, run.writer()).await?;
+            context.stores.registry.put_user(Some(UserStatus::Pending), &retiring, run.fencing_token()).await?;
         }
     }
     Ok(())
 }
 
-async fn forget(run: &Run, world: &mut World) -> Result<(), StepError> {
-    for user in world.pending().await? {
-        let secret = CredentialId::login(world.tenant, &user.database, &user.role, user.generation.0);
-        world.shop.vault.forget(&secret, run.writer()).await?;
+async fn forget(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
+    for user in context.pending().await? {
+        let secret = CredentialId::login(context.tenant, &user.database, &user.role, user.generation.0);
+        context.stores.vault.forget(&secret, run.fencing_token()).await?;
         let dropped = user.with_status(UserStatus::Dropped);
-        world.shop.registry.put_user(Some(UserStatus::Pending), &dropped, run.writer()).await?;
+        context.stores.registry.put_user(Some(UserStatus::Pending), &dropped, run.fencing_token()).await?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-use crate::error::SetUpError;
+use crate::error::ServerSetupError;
 use crate::server::{DatabaseServer, ServerStatus, TlsMode};
 use serde::{Deserialize, Serialize};
 
@@ -26,10 +26,10 @@ impl Address {
 
 /// Refuses another address for a server that is ready: its tenants are reached at the stored one, and only a relocation
 /// examines both.
-pub(super) fn check_stored(stored: &DatabaseServer, host: &str, port: u16) -> Result<(), SetUpError> {
+pub(super) fn check_stored(stored: &DatabaseServer, host: &str, port: u16) -> Result<(), ServerSetupError> {
     if stored.status != ServerStatus::Ready || stored.is_at(host, port) {
         return Ok(());
     }
     let (server, given) = (stored.name.clone(), format!("{host}:{port}"));
-    Err(SetUpError::Moved { server, host: stored.host.clone(), port: stored.port, given })
+    Err(ServerSetupError::Moved { server, host: stored.host.clone(), port: stored.port, given })
 }

@@ -1,6 +1,6 @@
 //! Roles that may enter the databases of suspended tenants.
 use super::Servers;
-use crate::error::SetUpError;
+use crate::error::ServerSetupError;
 use crate::names::RoleName;
 
 impl Servers {
@@ -13,7 +13,7 @@ impl Servers {
     ///
     /// # Cancel safety
     /// One write: it is allowed, or it is not.
-    pub async fn allow_role(&self, server: &str, role: &str) -> Result<(), SetUpError> {
+    pub async fn allow_role(&self, server: &str, role: &str) -> Result<(), ServerSetupError> {
         let role = parse(role)?;
         self.change(server, |server| {
             if !server.allowed_roles.contains(&role) {
@@ -31,12 +31,12 @@ impl Servers {
     ///
     /// # Cancel safety
     /// One write: it is allowed, or it is not.
-    pub async fn disallow_role(&self, server: &str, role: &str) -> Result<(), SetUpError> {
+    pub async fn disallow_role(&self, server: &str, role: &str) -> Result<(), ServerSetupError> {
         let role = parse(role)?;
         self.change(server, |server| server.allowed_roles.retain(|allowed| *allowed != role)).await
     }
 }
 
-fn parse(role: &str) -> Result<RoleName, SetUpError> {
-    role.parse().map_err(|source| SetUpError::Invalid { field: "role", value: role.into(), source })
+fn parse(role: &str) -> Result<RoleName, ServerSetupError> {
+    role.parse().map_err(|source| ServerSetupError::Invalid { field: "role", value: role.into(), source })
 }

@@ -3,7 +3,7 @@
 //! `set_up` runs it for its server, [`Tenantry::run`](crate::Tenantry::run) once a day for all. A login without a limit
 //! lets one tenant take every connection of its server, and then it cannot be suspended.
 use super::Servers;
-use crate::cluster::Workshop;
+use crate::cluster::OperationContext;
 use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::{StepError, StoreError};
 use crate::names::{RoleName, ServerName};
@@ -59,7 +59,7 @@ impl Servers {
         if servers.is_empty() {
             return Ok(report);
         }
-        let registry = &self.shop.registry;
+        let registry = &self.stores.registry;
         let mut after = None;
         loop {
             let page = registry.page(after, PAGE).await?;
@@ -74,7 +74,7 @@ impl Servers {
     }
 
     async fn inhabited(&self, only: Option<&ServerName>) -> Result<HashMap<ServerName, DatabaseServer>, StoreError> {
-        let all = self.shop.servers.servers().await?.into_iter();
+        let all = self.stores.servers.servers().await?.into_iter();
         let all = all.filter(|load| load.tenants > 0 && load.server.status == ServerStatus::Ready);
         let these = all.filter(|load| only.is_none_or(|name| *name == load.server.name));
         Ok(these.map(|load| (load.server.name.clone(), load.server)).collect())
@@ -85,9 +85,9 @@ impl Servers {
         &self, server: &DatabaseServer, logins: &[DatabaseUser], limit: i32,
     ) -> Result<(u32, u32), StepError> {
         let Some(first) = logins.first() else { return Ok((0, 0)) };
-        let mut hold = self.shop.retirer(first.tenant, server.clone()).await?;
+        let mut locked = self.stores.retirer(first.tenant, server.clone()).await?;
         let names: Vec<RoleName> = logins.iter().map(|login| login.role.clone()).collect();
-        let limited = hold.limit_logins(&names, limit).await?;
+        let limited = locked.limit_logins(&names, limit).await?;
         Ok((limited.changed, limited.left))
     }
 }
@@ -116,12 +116,12 @@ fn by_server(
 }
 
 #[async_trait]
-impl CountSessions for Workshop {
+impl CountSessions for OperationContext {
     async fn login_sessions(&self, tenant: TenantId, login: &str) -> Option<LoginSessions> {
         let counted = async {
             let Some(place) = self.place(tenant).await? else { return Ok(None) };
-            let mut hold = self.retirer(tenant, place.server).await?;
-            hold.login_sessions(login).await
+            let mut locked = self.retirer(tenant, place.server).await?;
+            locked.login_sessions(login).await
         };
         match counted.await {
             Ok(found) => found,

@@ -1,8 +1,8 @@
 //! The PostgreSQL servers that tenants live on: set up, listed, drained, removed.
-use crate::cluster::Workshop;
-use crate::error::{SetUpError, StoreError};
+use crate::cluster::OperationContext;
+use crate::error::{ServerSetupError, StoreError};
 use crate::names::ServerName;
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::saga::{AnySaga, Engine};
 use crate::secret::CredentialId;
 use crate::server::{DatabaseServer, ServerNames, TlsMode};
@@ -25,7 +25,7 @@ mod set_up;
 mod steps;
 pub use limits::LimitReport;
 pub use relocate::{Relocate, Relocated};
-pub use set_up::SetUp;
+pub use set_up::ServerSetup;
 
 /// A server as a list shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -64,7 +64,7 @@ impl From<ServerLoad> for Server {
 /// What a set-up did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct SetUpReport {
+pub struct ServerSetupReport {
     /// The server.
     pub server: Server,
     /// What could not be closed or granted, each with the reason and what follows from it.
@@ -74,7 +74,7 @@ pub struct SetUpReport {
 /// The servers of one landlord.
 #[derive(Clone)]
 pub struct Servers {
-    shop: Workshop,
+    stores: OperationContext,
     engine: Engine,
     landlord: PgPool,
     rotation: Arc<rotate::RotateServer>,
@@ -88,10 +88,10 @@ type OnMove = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl Servers {
     /// Over these stores; `landlord` is the pool whose database must not be locked to its host by a set-up.
-    pub fn new(shop: Workshop, engine: Engine, landlord: PgPool) -> Self {
-        let rotation = Arc::new(rotate::RotateServer::new(shop.clone()));
-        let relocation = Arc::new(probe::RelocateSaga::new(shop.clone()));
-        Self { shop, engine, landlord, rotation, relocation, on_move: None, connection_limit: None }
+    pub fn new(stores: OperationContext, engine: Engine, landlord: PgPool) -> Self {
+        let rotation = Arc::new(rotate::RotateServer::new(stores.clone()));
+        let relocation = Arc::new(probe::RelocateSaga::new(stores.clone()));
+        Self { stores, engine, landlord, rotation, relocation, on_move: None, connection_limit: None }
     }
     /// This process need not be told of its own relocations by the landlord.
     pub(crate) fn on_move(self, moved: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
@@ -101,9 +101,9 @@ impl Servers {
     /// Makes the admin role, the provisioner's two logins and the maintenance database on a server, as its admin (a
     /// superuser, or a managed service's admin with CREATEDB and CREATEROLE). May be repeated, also after a crash; a
     /// repetition changes the settings that it names, but not the address: that is [`relocate`](Self::relocate)'s. `admin` is used here and stored nowhere; its host and port are
-    /// the server's, unless [`SetUp::address`] says otherwise.
-    pub fn set_up(&self, name: impl Into<String>, admin: PgConnectOptions) -> SetUp {
-        SetUp::new(self.clone(), name.into(), admin)
+    /// the server's, unless [`ServerSetup::address`] says otherwise.
+    pub fn set_up(&self, name: impl Into<String>, admin: PgConnectOptions) -> ServerSetup {
+        ServerSetup::new(self.clone(), name.into(), admin)
     }
     /// The saga that gives the provisioner's logins new passwords, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn saga(&self) -> Arc<dyn AnySaga> {
@@ -111,20 +111,20 @@ impl Servers {
     }
     /// All servers, by name.
     pub async fn list(&self) -> Result<Vec<Server>, StoreError> {
-        Ok(self.shop.servers.servers().await?.into_iter().map(Server::from).collect())
+        Ok(self.stores.servers.servers().await?.into_iter().map(Server::from).collect())
     }
     /// From now on it takes no new tenants; the ones it has stay.
     ///
     /// # Errors
     /// `Unknown`.
-    pub async fn drain(&self, name: &str) -> Result<(), SetUpError> {
+    pub async fn drain(&self, name: &str) -> Result<(), ServerSetupError> {
         self.change(name, |server| server.draining = true).await
     }
     /// The way back from [`drain`](Self::drain).
     ///
     /// # Errors
     /// `Unknown`.
-    pub async fn undrain(&self, name: &str) -> Result<(), SetUpError> {
+    pub async fn undrain(&self, name: &str) -> Result<(), ServerSetupError> {
         self.change(name, |server| server.draining = false).await
     }
     /// Forgets a server that has no tenants, and the secrets of its logins. What `set_up` made there stays: its admin
@@ -132,13 +132,13 @@ impl Servers {
     ///
     /// # Errors
     /// `Unknown`, or `InUse` while somebody has a place there.
-    pub async fn remove(&self, name: &str) -> Result<(), SetUpError> {
+    pub async fn remove(&self, name: &str) -> Result<(), ServerSetupError> {
         let load = self.find(name).await?;
         if load.tenants > 0 {
-            return Err(SetUpError::InUse { tenants: load.tenants });
+            return Err(ServerSetupError::InUse { tenants: load.tenants });
         }
-        match self.shop.servers.remove_server(&load.server.name, None).await {
-            Err(StoreError::Conflict(_)) => Err(SetUpError::InUse { tenants: self.find(name).await?.tenants }),
+        match self.stores.servers.remove_server(&load.server.name, None).await {
+            Err(StoreError::Conflict(_)) => Err(ServerSetupError::InUse { tenants: self.find(name).await?.tenants }),
             removed => {
                 removed?;
                 self.forget_secrets(&load.server).await
@@ -147,9 +147,9 @@ impl Servers {
     }
 
     /// By a writer that nobody else is.
-    async fn forget_secrets(&self, server: &DatabaseServer) -> Result<(), SetUpError> {
-        let unavailable = |e| SetUpError::Landlord(StoreError::unavailable(e));
-        let (vault, by) = (&self.shop.vault, Writer { operation: OperationId::new(), epoch: 1 });
+    async fn forget_secrets(&self, server: &DatabaseServer) -> Result<(), ServerSetupError> {
+        let unavailable = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
+        let (vault, by) = (&self.stores.vault, FencingToken { operation: OperationId::new(), epoch: 1 });
         vault.fence(by.operation, by.epoch).await.map_err(unavailable)?;
         for role in [&server.names.blue, &server.names.green] {
             let id = CredentialId::provisioner(&server.name, role, server.secret_version);
@@ -158,18 +158,18 @@ impl Servers {
         Ok(())
     }
 
-    async fn find(&self, name: &str) -> Result<ServerLoad, SetUpError> {
+    async fn find(&self, name: &str) -> Result<ServerLoad, ServerSetupError> {
         let server = server_name(name)?;
-        self.shop.servers.server(&server).await?.ok_or(SetUpError::Unknown { server })
+        self.stores.servers.server(&server).await?.ok_or(ServerSetupError::Unknown { server })
     }
 
     /// By compare-and-set; a change that somebody made in between is looked at and kept.
-    async fn change(&self, name: &str, set: impl Fn(&mut DatabaseServer)) -> Result<(), SetUpError> {
+    async fn change(&self, name: &str, set: impl Fn(&mut DatabaseServer)) -> Result<(), ServerSetupError> {
         for _ in 0..5 {
             let load = self.find(name).await?;
             let mut server = load.server.clone();
             set(&mut server);
-            match self.shop.servers.put_server(Some(&load.server), &server, None).await {
+            match self.stores.servers.put_server(Some(&load.server), &server, None).await {
                 Err(StoreError::Conflict(_)) => {}
                 changed => return Ok(changed?),
             }
@@ -178,8 +178,8 @@ impl Servers {
     }
 }
 
-fn server_name(name: &str) -> Result<ServerName, SetUpError> {
-    name.parse().map_err(|source| SetUpError::Invalid { field: "server", value: name.into(), source })
+fn server_name(name: &str) -> Result<ServerName, ServerSetupError> {
+    name.parse().map_err(|source| ServerSetupError::Invalid { field: "server", value: name.into(), source })
 }
 
 /// A server as a call describes it, with the defaults of everything that it does not name.

@@ -3,10 +3,10 @@ use super::address::Address;
 use super::relocate::{KIND, MOVE, Request};
 use crate::cluster::pg::mark;
 use crate::cluster::pg::session::{self, Purpose, Target};
-use crate::cluster::{Workshop, application_name};
+use crate::cluster::{OperationContext, application_name};
 use crate::error::{ClusterError, RelocateError, StepError, StoreError};
 use crate::operation::{Lane, OperationStatus};
-use crate::saga::{Action, Run, Saga};
+use crate::saga::{Execution, Saga, SagaStep};
 use crate::secret::CredentialId;
 use crate::server::DatabaseServer;
 use async_trait::async_trait;
@@ -21,36 +21,36 @@ const ANSWERS: Duration = Duration::from_secs(10);
 
 /// The plain list of its steps.
 pub(super) struct RelocateSaga {
-    shop: Workshop,
-    steps: Vec<Box<dyn Action<World>>>,
+    stores: OperationContext,
+    steps: Vec<Box<dyn SagaStep<RelocateContext>>>,
 }
 
 impl RelocateSaga {
-    pub(super) fn new(shop: Workshop) -> Self {
+    pub(super) fn new(stores: OperationContext) -> Self {
         let steps = [Step::Park, Step::Move, Step::Resume];
-        Self { shop, steps: steps.map(|s| Box::new(s) as Box<dyn Action<World>>).into() }
+        Self { stores, steps: steps.map(|s| Box::new(s) as Box<dyn SagaStep<RelocateContext>>).into() }
     }
 }
 
 impl Saga for RelocateSaga {
-    type World = World;
+    type Context = RelocateContext;
     fn kind(&self) -> &'static str {
         KIND
     }
-    fn steps(&self) -> &[Box<dyn Action<World>>] {
+    fn steps(&self) -> &[Box<dyn SagaStep<RelocateContext>>] {
         &self.steps
     }
     /// The address has changed.
-    fn no_return(&self) -> usize {
+    fn pivot_index(&self) -> usize {
         2
     }
-    fn world(&self, run: &Run) -> Result<World, StepError> {
-        Ok(World { shop: self.shop.clone(), request: run.request()? })
+    fn context(&self, run: &Execution) -> Result<RelocateContext, StepError> {
+        Ok(RelocateContext { stores: self.stores.clone(), request: run.request()? })
     }
 }
 
-pub(super) struct World {
-    shop: Workshop,
+pub(super) struct RelocateContext {
+    stores: OperationContext,
     request: Request,
 }
 
@@ -66,7 +66,7 @@ enum Step {
 }
 
 #[async_trait]
-impl Action<World> for Step {
+impl SagaStep<RelocateContext> for Step {
     fn name(&self) -> &'static str {
         match self {
             Self::Park => "change.park",
@@ -74,27 +74,27 @@ impl Action<World> for Step {
             Self::Resume => "change.resume",
         }
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         matches!(self, Self::Move)
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+    async fn run(&self, run: &Execution, context: &mut RelocateContext) -> Result<Value, StepError> {
         match self {
-            Self::Park => world.park(run).await?,
-            Self::Move => return world.relocate(run).await.map(Value::Bool),
+            Self::Park => context.park(run).await?,
+            Self::Move => return context.relocate(run).await.map(Value::Bool),
             Self::Resume => resume(run).await?,
         }
         Ok(Value::Null)
     }
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
+    async fn undo(&self, run: &Execution, context: &mut RelocateContext) -> Result<(), StepError> {
         match self {
             Self::Park => resume(run).await,
-            Self::Move => world.put_back(run).await,
+            Self::Move => context.put_back(run).await,
             Self::Resume => Ok(()),
         }
     }
 }
 
-async fn resume(run: &Run) -> Result<(), StepError> {
+async fn resume(run: &Execution) -> Result<(), StepError> {
     let history = run.journal().history(run.subject()).await?;
     let parked = history.iter().find(|r| r.lane == Lane::Change && r.status == OperationStatus::Parked);
     if let Some(record) = parked {
@@ -103,21 +103,21 @@ async fn resume(run: &Run) -> Result<(), StepError> {
     Ok(())
 }
 
-impl World {
-    async fn park(&self, run: &Run) -> Result<(), StepError> {
-        if let Some(parked) = run.journal().park_change(run.subject(), run.writer()).await? {
-            self.shop.fence(parked.writer()).await?;
+impl RelocateContext {
+    async fn park(&self, run: &Execution) -> Result<(), StepError> {
+        if let Some(parked) = run.journal().park_change(run.subject(), run.fencing_token()).await? {
+            self.stores.fence(parked.fencing_token()).await?;
         }
         Ok(())
     }
 
     async fn read_row(&self) -> Result<DatabaseServer, StepError> {
         let unknown = || refuse(RelocateError::Unknown { server: self.request.server.clone() });
-        Ok(self.shop.servers.server(&self.request.server).await?.ok_or_else(unknown)?.server)
+        Ok(self.stores.servers.server(&self.request.server).await?.ok_or_else(unknown)?.server)
     }
 
     /// Answers whether the system identifiers were compared.
-    async fn relocate(&self, run: &Run) -> Result<bool, StepError> {
+    async fn relocate(&self, run: &Execution) -> Result<bool, StepError> {
         let row = self.read_row().await?;
         let mut moved = self.request.to.assign_to(&row);
         moved.system_identifier = self.examine_new(run, &moved).await?;
@@ -130,15 +130,15 @@ impl World {
         Ok(compared)
     }
 
-    async fn put(&self, run: &Run, row: &DatabaseServer, moved: &DatabaseServer) -> Result<(), StepError> {
-        let put = self.shop.servers.put_server(Some(row), moved, Some(run.writer())).await;
+    async fn put(&self, run: &Execution, row: &DatabaseServer, moved: &DatabaseServer) -> Result<(), StepError> {
+        let put = self.stores.servers.put_server(Some(row), moved, Some(run.fencing_token())).await;
         // A setting was changed in between: everything is examined again.
         put.map_err(|e| if matches!(e, StoreError::Conflict(_)) { StepError::retry(e) } else { e.into() })
     }
 
     /// Only where the outcome of the write is unknown does the row have the new address here.
-    async fn put_back(&self, run: &Run) -> Result<(), StepError> {
-        let Some(load) = self.shop.servers.server(&self.request.server).await? else { return Ok(()) };
+    async fn put_back(&self, run: &Execution) -> Result<(), StepError> {
+        let Some(load) = self.stores.servers.server(&self.request.server).await? else { return Ok(()) };
         match Address::of(&load.server) == self.request.to && self.request.to != self.request.from {
             true => self.put(run, &load.server, &self.request.from.assign_to(&load.server)).await,
             false => Ok(()),
@@ -146,12 +146,12 @@ impl World {
     }
 
     /// The system identifier at the new address, after everything that speaks against it was looked for.
-    async fn examine_new(&self, run: &Run, moved: &DatabaseServer) -> Result<Option<i64>, StepError> {
+    async fn examine_new(&self, run: &Execution, moved: &DatabaseServer) -> Result<Option<i64>, StepError> {
         let (host, port) = (moved.host.clone(), moved.port);
         let opened = self.open(run, moved).await?;
         let mut session =
             opened.map_err(|e| refuse(RelocateError::Unreachable { host: host.clone(), port, source: Box::new(e) }))?;
-        let installation = self.shop.servers.installation().await?;
+        let installation = self.stores.servers.installation().await?;
         let asked = limit_time(async {
             let marked = mark::is_marked(&mut session, installation, &moved.name).await?;
             let recovers = mark::is_in_recovery(&mut session).await?;
@@ -182,7 +182,7 @@ impl World {
 
     /// Nothing must answer at the old address that takes writes. What cannot be reached does not answer; what answers and
     /// cannot be judged counts as writable.
-    async fn examine_old(&self, run: &Run, row: &DatabaseServer) -> Result<(), StepError> {
+    async fn examine_old(&self, run: &Execution, row: &DatabaseServer) -> Result<(), StepError> {
         let (host, port) = (row.host.clone(), row.port);
         let unseen = |e| refuse(RelocateError::OldUnseen { host: host.clone(), port, source: Box::new(e) });
         let mut session = match self.open(run, row).await? {
@@ -199,10 +199,12 @@ impl World {
     }
 
     /// As the provisioner, in the maintenance database. The epoch is asked for afterwards.
-    async fn open(&self, run: &Run, server: &DatabaseServer) -> Result<Result<PgConnection, ClusterError>, StepError> {
+    async fn open(
+        &self, run: &Execution, server: &DatabaseServer,
+    ) -> Result<Result<PgConnection, ClusterError>, StepError> {
         let role = &server.login;
         let password =
-            self.shop.vault.open(&CredentialId::provisioner(&server.name, role, server.secret_version)).await?;
+            self.stores.vault.open(&CredentialId::provisioner(&server.name, role, server.secret_version)).await?;
         let (database, name) = (&server.names.maintenance, application_name(run));
         let purpose = Purpose::Cluster;
         let target = Target { server, database, role, password: &password, application_name: &name, purpose };

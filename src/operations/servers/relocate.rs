@@ -13,7 +13,7 @@
 //! after it, recovery finds the address changed, examines it once more and resumes the parked change.
 use super::address::Address;
 use super::{Server, Servers, server_name};
-use crate::error::{After, RelocateError, SetUpError, StoreError};
+use crate::error::{FailureState, RelocateError, ServerSetupError, StoreError};
 use crate::names::ServerName;
 use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::saga::{AnySaga, Engine, Observer, Outcome, Saga};
@@ -149,7 +149,7 @@ impl Relocate {
 
     async fn request(&self) -> Result<Request, RelocateError> {
         let server = server_name(&self.name).map_err(|error| match error {
-            SetUpError::Invalid { value, source, .. } => RelocateError::Invalid { value, source },
+            ServerSetupError::Invalid { value, source, .. } => RelocateError::Invalid { value, source },
             _ => StoreError::conflict("the server's name was not read").into(),
         })?;
         let row = self.servers.load(&server).await?.server;
@@ -171,7 +171,7 @@ impl Relocate {
 impl Servers {
     async fn load(&self, server: &ServerName) -> Result<ServerLoad, RelocateError> {
         let unknown = || RelocateError::Unknown { server: server.clone() };
-        self.shop.servers.server(server).await?.ok_or_else(unknown)
+        self.stores.servers.server(server).await?.ok_or_else(unknown)
     }
 
     async fn begin_relocation(&self, request: &Request) -> Result<Record, RelocateError> {
@@ -182,7 +182,7 @@ impl Servers {
             total: self.relocation.steps().len() as u32,
             worker: Uuid::now_v7().to_string(),
             lease: self.engine.settings().lease,
-            ..Intent::new(OperationId::new(), KIND, Lane::Fence, subject)
+            ..Intent::new(OperationId::new(), KIND, Lane::Preempt, subject)
         };
         match self.engine.journal().begin(&intent).await? {
             Begun::New(record) => Ok(*record),
@@ -198,11 +198,11 @@ fn to_result(outcome: Outcome) -> Result<Record, RelocateError> {
     let Some(mut failure) = outcome.failure else {
         return match record.status {
             OperationStatus::Done => Ok(record),
-            OperationStatus::Undone => Err(RelocateError::Failed(record.told(After::Undone))),
-            _ => Err(RelocateError::Failed(record.told(After::Continuing))),
+            OperationStatus::Undone => Err(RelocateError::Failed(record.told(FailureState::Undone))),
+            _ => Err(RelocateError::Failed(record.told(FailureState::Continuing))),
         };
     };
-    if failure.after != After::Undone {
+    if failure.state != FailureState::Undone {
         return Err(RelocateError::Failed(failure));
     }
     match failure.cause.downcast::<RelocateError>() {

@@ -5,12 +5,12 @@
 //! the password of one of two versions, both sealed: whoever comes later tries both.
 use super::Servers;
 use crate::cluster::pg::session::{Purpose, Target};
-use crate::cluster::pg::{catalog, ddl, end, scram, session};
-use crate::cluster::{Workshop, application_name, ended};
+use crate::cluster::pg::{catalog, ddl, scram, session, terminate};
+use crate::cluster::{OperationContext, application_name, ended};
 use crate::error::{ChangeError, ClusterError, StepError, StoreError, VaultError};
 use crate::names::{RoleName, ServerName};
 use crate::operation::{Lane, OperationId, Subject};
-use crate::saga::{Action, Engine, Outcome, Run, Saga};
+use crate::saga::{Engine, Execution, Outcome, Saga, SagaStep};
 use crate::secret::CredentialId;
 use crate::server::DatabaseServer;
 use crate::sqlstate;
@@ -50,7 +50,7 @@ impl Servers {
     ) -> Result<Begun, ChangeError> {
         let unknown = || ChangeError::UnknownServer { server: name.into() };
         let server: ServerName = name.parse().map_err(|_| unknown())?;
-        let ServerLoad { server, .. } = self.shop.servers.server(&server).await?.ok_or_else(unknown)?;
+        let ServerLoad { server, .. } = self.stores.servers.server(&server).await?.ok_or_else(unknown)?;
         let (from, idle, other) = (server.secret_version, server.idle_login().clone(), server.login.clone());
         let subject = Subject::Server(server.name.clone());
         let intent = Intent {
@@ -64,16 +64,16 @@ impl Servers {
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), KIND, Lane::Change, subject)
         };
-        match self.shop.known(&intent).await {
+        match self.stores.known(&intent).await {
             Ok(Some(begun)) => Ok(begun),
             // The versions have gone on since: the key is this call's all the same.
             Err(ChangeError::KeyReused { operation }) => self.same_server(operation, &intent.subject).await,
-            _ => self.shop.begin(&intent).await,
+            _ => self.stores.begin(&intent).await,
         }
     }
 
     async fn same_server(&self, operation: OperationId, subject: &Subject) -> Result<Begun, ChangeError> {
-        match self.shop.journal.read(operation).await? {
+        match self.stores.journal.read(operation).await? {
             Some(record) if record.kind == KIND && record.subject == *subject => Ok(Begun::Joined(Box::new(record))),
             _ => Err(ChangeError::KeyReused { operation }),
         }
@@ -84,42 +84,42 @@ impl Servers {
         let record = ended(outcome)?;
         let Subject::Server(name) = &record.subject else { return Err(ChangeError::Unknown) };
         let unknown = || ChangeError::UnknownServer { server: name.to_string() };
-        Ok(self.shop.servers.server(name).await?.ok_or_else(unknown)?.into())
+        Ok(self.stores.servers.server(name).await?.ok_or_else(unknown)?.into())
     }
 }
 
 /// The plain list of its steps.
 pub(super) struct RotateServer {
-    shop: Workshop,
-    steps: Vec<Box<dyn Action<World>>>,
+    stores: OperationContext,
+    steps: Vec<Box<dyn SagaStep<RotateServerContext>>>,
 }
 
 impl RotateServer {
-    pub(super) fn new(shop: Workshop) -> Self {
+    pub(super) fn new(stores: OperationContext) -> Self {
         let steps = [Step::Seal, Step::Idle, Step::Flip, Step::Other, Step::Forget];
-        Self { shop, steps: steps.map(|s| Box::new(s) as Box<dyn Action<World>>).into() }
+        Self { stores, steps: steps.map(|s| Box::new(s) as Box<dyn SagaStep<RotateServerContext>>).into() }
     }
 }
 
 impl Saga for RotateServer {
-    type World = World;
+    type Context = RotateServerContext;
     fn kind(&self) -> &'static str {
         KIND
     }
-    fn steps(&self) -> &[Box<dyn Action<World>>] {
+    fn steps(&self) -> &[Box<dyn SagaStep<RotateServerContext>>] {
         &self.steps
     }
     /// From the flip's intent on other nodes may use the new password.
-    fn no_return(&self) -> usize {
+    fn pivot_index(&self) -> usize {
         2
     }
-    fn world(&self, run: &Run) -> Result<World, StepError> {
-        Ok(World { shop: self.shop.clone(), request: run.request()? })
+    fn context(&self, run: &Execution) -> Result<RotateServerContext, StepError> {
+        Ok(RotateServerContext { stores: self.stores.clone(), request: run.request()? })
     }
 }
 
-pub(super) struct World {
-    shop: Workshop,
+pub(super) struct RotateServerContext {
+    stores: OperationContext,
     request: Request,
 }
 
@@ -138,7 +138,7 @@ enum Step {
 }
 
 #[async_trait]
-impl Action<World> for Step {
+impl SagaStep<RotateServerContext> for Step {
     fn name(&self) -> &'static str {
         match self {
             Self::Seal => "secrets.seal",
@@ -149,43 +149,43 @@ impl Action<World> for Step {
         }
     }
     /// Each password rests on a secret that must be known to be stored, and so has an intent of its own.
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         matches!(self, Self::Forget)
     }
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
-        let request = world.request.clone();
+    async fn run(&self, run: &Execution, context: &mut RotateServerContext) -> Result<Value, StepError> {
+        let request = context.request.clone();
         match self {
             Self::Seal => {
                 for role in [&request.idle, &request.other] {
                     let id = request.secret(role, request.to());
-                    world.shop.vault.put(&id, &scram::password(), run.writer()).await?;
+                    context.stores.vault.put(&id, &scram::password(), run.fencing_token()).await?;
                 }
             }
-            Self::Idle => world.change(run, &request.idle, request.from, request.to()).await?,
-            Self::Flip => world.flip(run).await?,
-            Self::Other => world.change(run, &request.other, request.from, request.to()).await?,
-            Self::Forget => world.forget(run, request.from).await?,
+            Self::Idle => context.change(run, &request.idle, request.from, request.to()).await?,
+            Self::Flip => context.flip(run).await?,
+            Self::Other => context.change(run, &request.other, request.from, request.to()).await?,
+            Self::Forget => context.forget(run, request.from).await?,
         }
         Ok(Value::Null)
     }
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
-        let request = world.request.clone();
+    async fn undo(&self, run: &Execution, context: &mut RotateServerContext) -> Result<(), StepError> {
+        let request = context.request.clone();
         match self {
-            Self::Seal => world.forget(run, request.to()).await,
-            Self::Idle => world.change(run, &request.idle, request.to(), request.from).await,
+            Self::Seal => context.forget(run, request.to()).await,
+            Self::Idle => context.change(run, &request.idle, request.to(), request.from).await,
             _ => Ok(()),
         }
     }
 }
 
-impl World {
+impl RotateServerContext {
     async fn server(&self) -> Result<DatabaseServer, StepError> {
         let unknown = || StepError::fail("the server is not registered any more");
-        Ok(self.shop.servers.server(&self.request.server).await?.ok_or_else(unknown)?.server)
+        Ok(self.stores.servers.server(&self.request.server).await?.ok_or_else(unknown)?.server)
     }
 
     /// From the password of one version to that of another, whichever of the two the login has.
-    async fn change(&self, run: &Run, role: &RoleName, from: i64, to: i64) -> Result<(), StepError> {
+    async fn change(&self, run: &Execution, role: &RoleName, from: i64, to: i64) -> Result<(), StepError> {
         let server = self.server().await?;
         let none = || StepError::fail("the new secret of a login is missing");
         let new = self.secret(role, to).await?.ok_or_else(none)?;
@@ -205,14 +205,14 @@ impl World {
     }
 
     async fn secret(&self, role: &RoleName, version: i64) -> Result<Option<SecretString>, StepError> {
-        match self.shop.vault.open(&self.request.secret(role, version)).await {
+        match self.stores.vault.open(&self.request.secret(role, version)).await {
             Err(VaultError::Missing(_)) => Ok(None),
             opened => Ok(Some(opened?)),
         }
     }
 
     async fn probe(
-        &self, run: &Run, server: &DatabaseServer, role: &RoleName, password: &SecretString,
+        &self, run: &Execution, server: &DatabaseServer, role: &RoleName, password: &SecretString,
     ) -> Result<(), StepError> {
         let mut session = open(run, server, role, password).await?;
         let (_, found, database) = catalog::identity(&mut session).await?;
@@ -224,20 +224,20 @@ impl World {
         }
     }
 
-    async fn flip(&self, run: &Run) -> Result<(), StepError> {
+    async fn flip(&self, run: &Execution) -> Result<(), StepError> {
         let (server, to) = (self.server().await?, self.request.to());
         if server.secret_version == to {
             return Ok(());
         }
         let flipped = DatabaseServer { login: self.request.idle.clone(), secret_version: to, ..server.clone() };
-        let put = self.shop.servers.put_server(Some(&server), &flipped, Some(run.writer())).await;
+        let put = self.stores.servers.put_server(Some(&server), &flipped, Some(run.fencing_token())).await;
         // A setting was changed in between: read it again.
         put.map_err(|e| if matches!(e, StoreError::Conflict(_)) { StepError::retry(e) } else { e.into() })
     }
 
-    async fn forget(&self, run: &Run, version: i64) -> Result<(), StepError> {
+    async fn forget(&self, run: &Execution, version: i64) -> Result<(), StepError> {
         for role in [&self.request.idle, &self.request.other] {
-            self.shop.vault.forget(&self.request.secret(role, version), run.writer()).await?;
+            self.stores.vault.forget(&self.request.secret(role, version), run.fencing_token()).await?;
         }
         Ok(())
     }
@@ -246,7 +246,7 @@ impl World {
 /// Opens the session, *then* asks whether the epoch is the newest, *then* ends those of earlier workers: none of them
 /// sets a password behind this one's back.
 async fn open(
-    run: &Run, server: &DatabaseServer, role: &RoleName, password: &SecretString,
+    run: &Execution, server: &DatabaseServer, role: &RoleName, password: &SecretString,
 ) -> Result<PgConnection, Refused> {
     let (database, name) = (&server.names.maintenance, application_name(run));
     let purpose = Purpose::Cluster;
@@ -254,7 +254,7 @@ async fn open(
     let mut session = target.open().await?;
     run.check().await.map_err(|e| Refused(e.into()))?;
     if !run.is_first() {
-        end::workers(&mut session, &format!("tenantry/{}/", run.operation())).await?;
+        terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{}/", run.operation())).await?;
     }
     Ok(session)
 }

@@ -1,8 +1,8 @@
 //! The saga of a server's set-up.
-use super::context::{Work, World};
-use super::steps::SetUpStep;
+use super::context::{ServerSetupContext, Work};
+use super::steps::ServerSetupStep;
 use crate::error::StepError;
-use crate::saga::{Action, Run, Saga};
+use crate::saga::{Execution, Saga, SagaStep};
 use crate::server::DatabaseServer;
 use sqlx::postgres::PgConnectOptions;
 
@@ -10,13 +10,13 @@ use sqlx::postgres::PgConnectOptions;
 pub(super) const KIND: &str = "set_up_server";
 
 /// The plain list of a set-up's steps.
-pub(super) struct SetUpSaga {
+pub(super) struct ServerSetupSaga {
     work: Work,
-    steps: Vec<Box<dyn Action<World>>>,
+    steps: Vec<Box<dyn SagaStep<ServerSetupContext>>>,
 }
-impl SetUpSaga {
-    pub(super) fn new(work: Work, steps: &[SetUpStep]) -> Self {
-        let steps = steps.iter().map(|s| Box::new(*s) as Box<dyn Action<World>>).collect();
+impl ServerSetupSaga {
+    pub(super) fn new(work: Work, steps: &[ServerSetupStep]) -> Self {
+        let steps = steps.iter().map(|s| Box::new(*s) as Box<dyn SagaStep<ServerSetupContext>>).collect();
         Self { work, steps }
     }
     pub(super) fn server(&self) -> &DatabaseServer {
@@ -29,19 +29,19 @@ impl SetUpSaga {
         self.steps.len() as u32
     }
 }
-impl Saga for SetUpSaga {
-    type World = World;
+impl Saga for ServerSetupSaga {
+    type Context = ServerSetupContext;
     fn kind(&self) -> &'static str {
         KIND
     }
-    fn steps(&self) -> &[Box<dyn Action<World>>] {
+    fn steps(&self) -> &[Box<dyn SagaStep<ServerSetupContext>>] {
         &self.steps
     }
     /// A set-up that fails leaves nothing in the landlord; what it made on the server is found by the next one.
-    fn no_return(&self) -> usize {
+    fn pivot_index(&self) -> usize {
         self.steps.len()
     }
-    fn world(&self, _: &Run) -> Result<World, StepError> {
-        Ok(World::new(self.work.clone()))
+    fn context(&self, _: &Execution) -> Result<ServerSetupContext, StepError> {
+        Ok(ServerSetupContext::new(self.work.clone()))
     }
 }

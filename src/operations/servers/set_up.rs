@@ -1,12 +1,12 @@
 use super::address::check_stored;
 use super::context::{Work, marker};
-use super::saga::SetUpSaga;
-use super::steps::{REPORTED, SetUpStep};
-use super::{Server, Servers, SetUpReport, described, server_name};
+use super::saga::ServerSetupSaga;
+use super::steps::{REPORTED, ServerSetupStep};
+use super::{Server, ServerSetupReport, Servers, described, server_name};
+use crate::cluster::pg::bootstrap::{self, Admin};
 use crate::cluster::pg::script::{self, Landlord};
-use crate::cluster::pg::setup::{self, Admin};
-use crate::cluster::pg::{catalog, end, scram, session};
-use crate::error::{After, ClusterError, Failure, SetUpError, StoreError};
+use crate::cluster::pg::{catalog, scram, session, terminate};
+use crate::error::{ClusterError, Failure, FailureState, ServerSetupError, StoreError};
 use crate::names::{InvalidName, ServerName};
 use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::rt;
@@ -26,7 +26,7 @@ use uuid::Uuid;
 /// # Cancel safety
 /// Dropping the future is like the death of the process: the same call, made again, goes on.
 #[must_use = "it does nothing until it is awaited"]
-pub struct SetUp {
+pub struct ServerSetup {
     servers: Servers,
     name: String,
     admin: PgConnectOptions,
@@ -41,7 +41,7 @@ pub struct SetUp {
     close_shared: bool,
 }
 
-impl SetUp {
+impl ServerSetup {
     pub(super) fn new(servers: Servers, name: String, admin: PgConnectOptions) -> Self {
         Self {
             servers,
@@ -108,54 +108,55 @@ impl SetUp {
 
     /// Instead of doing it: the SQL for a DBA, who runs it with psql. Seals the two secrets and registers the server
     /// first, so the script holds nothing but their verifiers; [`confirm`](Self::confirm) then looks whether it ran.
-    pub async fn script(self) -> Result<String, SetUpError> {
+    pub async fn script(self) -> Result<String, ServerSetupError> {
         let server = self.described().await?;
         let work = self.work(server.clone(), None);
-        let outcome = self.drive(SetUpSaga::new(work, SetUpStep::BEFORE_SCRIPT)).await?;
+        let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::BEFORE_SCRIPT)).await?;
         self.ended(outcome)?;
         let (blue, green) = self.passwords(&server).await?;
         let verifiers = (scram::verifier(&blue).await, scram::verifier(&green).await);
-        let marker = marker(self.servers.shop.servers.installation().await?);
+        let marker = marker(self.servers.stores.servers.installation().await?);
         let landlord = self.landlord().await?;
         let verifiers = [&verifiers.0, &verifiers.1];
         Ok(script::script(&server.names, verifiers, &marker, Some(&landlord), self.close_shared))
     }
 
-    async fn landlord(&self) -> Result<Landlord, SetUpError> {
-        let unavailable = |e| SetUpError::Landlord(StoreError::unavailable(e));
+    async fn landlord(&self) -> Result<Landlord, ServerSetupError> {
+        let unavailable = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
         let mut session = self.servers.landlord.acquire().await.map_err(unavailable)?;
-        let cluster = setup::cluster_of(&mut session).await.map_err(unavailable)?;
-        let (role, _, database) =
-            catalog::identity(&mut session).await.map_err(|e| SetUpError::Landlord(StoreError::unavailable(e)))?;
+        let cluster = bootstrap::cluster_of(&mut session).await.map_err(unavailable)?;
+        let (role, _, database) = catalog::identity(&mut session)
+            .await
+            .map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))?;
         Ok(Landlord { database, role, cluster })
     }
 
     /// After a DBA has run the [`script`](Self::script): probes both logins and makes the server ready.
-    pub async fn confirm(self) -> Result<SetUpReport, SetUpError> {
+    pub async fn confirm(self) -> Result<ServerSetupReport, ServerSetupError> {
         let server = self.described().await?;
         let work = self.work(server.clone(), None);
-        let outcome = self.drive(SetUpSaga::new(work, SetUpStep::AFTER_SCRIPT)).await?;
+        let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::AFTER_SCRIPT)).await?;
         self.report_and_limit_logins(&server.name, outcome).await
     }
 
-    async fn run(self) -> Result<SetUpReport, SetUpError> {
+    async fn run(self) -> Result<ServerSetupReport, ServerSetupError> {
         let server = self.described().await?;
         // Before anything is written: what the admin lacks will not come by trying.
         let admin = self.check(&server).await?;
         let work = self.work(server.clone(), Some(admin));
-        let outcome = self.drive(SetUpSaga::new(work, SetUpStep::WHOLE)).await?;
+        let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::WHOLE)).await?;
         self.report_and_limit_logins(&server.name, outcome).await
     }
 
     fn work(&self, server: DatabaseServer, admin: Option<PgConnectOptions>) -> Work {
-        let (shop, landlord) = (self.servers.shop.clone(), self.servers.landlord.clone());
-        Work { shop, landlord, server, admin, close_shared: self.close_shared }
+        let (stores, landlord) = (self.servers.stores.clone(), self.servers.landlord.clone());
+        Work { stores, landlord, server, admin, close_shared: self.close_shared }
     }
 
     /// What is stored already, with what this call names changed.
-    async fn described(&self) -> Result<DatabaseServer, SetUpError> {
+    async fn described(&self) -> Result<DatabaseServer, ServerSetupError> {
         let name = server_name(&self.name)?;
-        let stored = self.servers.shop.servers.server(&name).await?.map(|l| l.server);
+        let stored = self.servers.stores.servers.server(&name).await?.map(|l| l.server);
         let names = self.names(stored.as_ref())?;
         let own = || (self.admin.get_host().to_owned(), self.admin.get_port());
         let (host, port) = self.address.clone().unwrap_or_else(own);
@@ -181,13 +182,13 @@ impl SetUp {
     }
 
     /// Under other names its tenants would be nobody's.
-    fn names(&self, stored: Option<&DatabaseServer>) -> Result<ServerNames, SetUpError> {
+    fn names(&self, stored: Option<&DatabaseServer>) -> Result<ServerNames, ServerSetupError> {
         let kept = stored.filter(|s| s.status == ServerStatus::Ready).map(|s| &s.names);
         let prefix = match (&self.prefix, kept) {
             (None, Some(kept)) => return Ok(kept.clone()),
             (prefix, _) => prefix.as_deref().unwrap_or("tenantry"),
         };
-        let invalid = |source| SetUpError::Invalid { field: "prefix", value: prefix.into(), source };
+        let invalid = |source| ServerSetupError::Invalid { field: "prefix", value: prefix.into(), source };
         let names = ServerNames::with_prefix(prefix).map_err(invalid)?;
         match kept {
             Some(kept) if *kept != names => Err(invalid(InvalidName::Shape(OTHER_PREFIX))),
@@ -195,20 +196,21 @@ impl SetUp {
         }
     }
 
-    async fn check(&self, server: &DatabaseServer) -> Result<PgConnectOptions, SetUpError> {
+    async fn check(&self, server: &DatabaseServer) -> Result<PgConnectOptions, ServerSetupError> {
         let options = session::tls(server, self.admin.clone());
         let options = options.application_name("tenantry set-up").options([("search_path", "pg_catalog")]);
         let options = options.disable_statement_logging();
         let failed = |source| self.unreachable(server, source);
-        let mut session: PgConnection = rt::fewer(options.connect()).await.map_err(failed)?;
-        let admin = setup::admin(&mut session).await.map_err(|e| SetUpError::Landlord(StoreError::unavailable(e)))?;
+        let mut session: PgConnection = rt::poll_batched(options.connect()).await.map_err(failed)?;
+        let admin =
+            bootstrap::admin(&mut session).await.map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))?;
         session::close(session).await;
         rights(admin)?;
         Ok(options)
     }
 
-    fn unreachable(&self, server: &DatabaseServer, source: sqlx::Error) -> SetUpError {
-        SetUpError::Connect(Box::new(ClusterError::Connect {
+    fn unreachable(&self, server: &DatabaseServer, source: sqlx::Error) -> ServerSetupError {
+        ServerSetupError::Connect(Box::new(ClusterError::Connect {
             role: self.admin.get_username().into(),
             host: server.host.clone(),
             port: server.port,
@@ -217,7 +219,7 @@ impl SetUp {
         }))
     }
 
-    async fn drive(&self, saga: SetUpSaga) -> Result<Outcome, SetUpError> {
+    async fn drive(&self, saga: ServerSetupSaga) -> Result<Outcome, ServerSetupError> {
         let engine = &self.servers.engine;
         let subject = Subject::Server(saga.server().name.clone());
         for _ in 0..2 {
@@ -232,7 +234,7 @@ impl SetUp {
             };
             match engine.journal().begin(&intent).await? {
                 Begun::New(record) => return Ok(engine.drive(&saga, *record, true, &Observer::none()).await?),
-                Begun::Joined(record) => return Err(SetUpError::Busy { operation: record.id }),
+                Begun::Joined(record) => return Err(ServerSetupError::Busy { operation: record.id }),
                 Begun::KeyReused(id) | Begun::Busy(id) => self.clear(&saga, id).await?,
             }
         }
@@ -240,38 +242,41 @@ impl SetUp {
     }
 
     /// Ends what a dead call left open: its steps are found done by the new one.
-    async fn clear(&self, saga: &SetUpSaga, id: OperationId) -> Result<(), SetUpError> {
+    async fn clear(&self, saga: &ServerSetupSaga, id: OperationId) -> Result<(), ServerSetupError> {
         let engine = &self.servers.engine;
         // Another kind of change is for recovery, or for its own caller.
         if engine.journal().read(id).await?.is_some_and(|r| r.kind != super::saga::KIND && !r.status.is_over()) {
-            return Err(SetUpError::Busy { operation: id });
+            return Err(ServerSetupError::Busy { operation: id });
         }
         let worker = Uuid::now_v7().to_string();
         match engine.journal().claim(id, &worker, engine.settings().lease).await? {
             Claim::Taken(record) => {
                 self.end_sessions(saga, id).await?;
                 let undoing = Progress::turn(&record, engine.settings().lease);
-                engine.journal().record(record.writer(), &undoing).await?;
+                engine.journal().record(record.fencing_token(), &undoing).await?;
                 let record = Record { status: OperationStatus::Undoing, ..*record };
                 engine.drive(saga, record, false, &Observer::none()).await?;
                 Ok(())
             }
-            Claim::Held(_) => Err(SetUpError::Busy { operation: id }),
+            Claim::Held(_) => Err(ServerSetupError::Busy { operation: id }),
             Claim::Over(_) => Ok(()),
         }
     }
 
     /// A worker that only stopped must not wake up behind the next one.
-    async fn end_sessions(&self, saga: &SetUpSaga, id: OperationId) -> Result<(), SetUpError> {
+    async fn end_sessions(&self, saga: &ServerSetupSaga, id: OperationId) -> Result<(), ServerSetupError> {
         let Some(admin) = saga.admin() else { return Ok(()) };
-        let mut session = rt::fewer(admin.connect()).await.map_err(|source| self.unreachable(saga.server(), source))?;
-        let ended = end::workers(&mut session, &format!("tenantry/{id}/")).await;
+        let mut session =
+            rt::poll_batched(admin.connect()).await.map_err(|source| self.unreachable(saga.server(), source))?;
+        let ended = terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{id}/")).await;
         session::close(session).await;
-        ended.map_err(|e| SetUpError::Landlord(StoreError::unavailable(e)))
+        ended.map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))
     }
 
     /// Logins that an earlier version made have no limit, and other settings may count now.
-    async fn report_and_limit_logins(&self, name: &ServerName, outcome: Outcome) -> Result<SetUpReport, SetUpError> {
+    async fn report_and_limit_logins(
+        &self, name: &ServerName, outcome: Outcome,
+    ) -> Result<ServerSetupReport, ServerSetupError> {
         let mut report = self.report(name, outcome).await?;
         let limited = self.servers.limit_logins_of(Some(name)).await?;
         if limited.left > 0 {
@@ -282,27 +287,27 @@ impl SetUp {
         Ok(report)
     }
 
-    async fn report(&self, name: &ServerName, outcome: Outcome) -> Result<SetUpReport, SetUpError> {
+    async fn report(&self, name: &ServerName, outcome: Outcome) -> Result<ServerSetupReport, ServerSetupError> {
         let record = self.ended(outcome)?;
-        let unknown = || SetUpError::Unknown { server: name.clone() };
-        let load = self.servers.shop.servers.server(name).await?.ok_or_else(unknown)?;
+        let unknown = || ServerSetupError::Unknown { server: name.clone() };
+        let load = self.servers.stores.servers.server(name).await?.ok_or_else(unknown)?;
         let notes = REPORTED.iter().filter_map(|s| record.outputs.get(*s));
         let left_open = notes.filter_map(|v| serde_json::from_value::<Vec<String>>(v.clone()).ok()).flatten().collect();
-        Ok(SetUpReport { server: Server::from(load), left_open })
+        Ok(ServerSetupReport { server: Server::from(load), left_open })
     }
 
-    fn ended(&self, outcome: Outcome) -> Result<Record, SetUpError> {
+    fn ended(&self, outcome: Outcome) -> Result<Record, ServerSetupError> {
         match (outcome.failure, outcome.record.status) {
             (Some(failure), _) => Err(typed(failure)),
             (None, OperationStatus::Done) => Ok(outcome.record),
-            (None, _) => Err(SetUpError::Failed(outcome.record.told(After::Undone))),
+            (None, _) => Err(ServerSetupError::Failed(outcome.record.told(FailureState::Undone))),
         }
     }
 
-    async fn passwords(&self, server: &DatabaseServer) -> Result<(SecretString, SecretString), SetUpError> {
-        let vault = &self.servers.shop.vault;
+    async fn passwords(&self, server: &DatabaseServer) -> Result<(SecretString, SecretString), ServerSetupError> {
+        let vault = &self.servers.stores.vault;
         let id = |role| CredentialId::provisioner(&server.name, role, server.secret_version);
-        let closed = |e| SetUpError::Landlord(StoreError::unavailable(e));
+        let closed = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
         let blue = vault.open(&id(&server.names.blue)).await.map_err(closed)?;
         Ok((blue, vault.open(&id(&server.names.green)).await.map_err(closed)?))
     }
@@ -310,11 +315,11 @@ impl SetUp {
 
 const OTHER_PREFIX: &str = "the prefix that the server was set up with; remove() the server to give it another";
 
-fn rights(admin: Admin) -> Result<(), SetUpError> {
+fn rights(admin: Admin) -> Result<(), ServerSetupError> {
     if admin.version < 150_000 {
-        return Err(SetUpError::Version { found: (admin.version / 10_000).to_string() });
+        return Err(ServerSetupError::Version { found: (admin.version / 10_000).to_string() });
     }
-    let lacks = |right| Err(SetUpError::Rights { role: admin.role.clone(), right });
+    let lacks = |right| Err(ServerSetupError::Rights { role: admin.role.clone(), right });
     match admin {
         Admin { superuser: true, .. } => Ok(()),
         Admin { create_role: false, .. } => lacks("CREATEROLE"),
@@ -324,21 +329,21 @@ fn rights(admin: Admin) -> Result<(), SetUpError> {
 }
 
 /// A name that is somebody else's is no failure of the operation's, but of the call's.
-fn typed(failure: Failure) -> SetUpError {
-    if failure.after == After::Undone && failure.cause.is::<SetUpError>() {
+fn typed(failure: Failure) -> ServerSetupError {
+    if failure.state == FailureState::Undone && failure.cause.is::<ServerSetupError>() {
         return match failure.cause.downcast() {
             Ok(error) => *error,
-            Err(cause) => SetUpError::Failed(Failure { cause, ..failure }),
+            Err(cause) => ServerSetupError::Failed(Failure { cause, ..failure }),
         };
     }
     match failure.cause.downcast_ref::<ClusterError>() {
-        Some(ClusterError::Foreign { kind, name }) => SetUpError::Foreign { kind, name: name.clone() },
-        _ => SetUpError::Failed(failure),
+        Some(ClusterError::Foreign { kind, name }) => ServerSetupError::Foreign { kind, name: name.clone() },
+        _ => ServerSetupError::Failed(failure),
     }
 }
 
-impl IntoFuture for SetUp {
-    type Output = Result<SetUpReport, SetUpError>;
+impl IntoFuture for ServerSetup {
+    type Output = Result<ServerSetupReport, ServerSetupError>;
     type IntoFuture = BoxFuture<'static, Self::Output>;
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.run())

@@ -1,10 +1,10 @@
 //! The steps of a set-up. All find what is there and make what is missing.
 use super::address::check_stored;
-use super::context::{World, marker};
-use crate::cluster::pg::{catalog, mark, scram, setup};
+use super::context::{ServerSetupContext, marker};
+use crate::cluster::pg::{bootstrap, catalog, mark, scram};
 use crate::error::{ClusterError, StepError};
 use crate::names::RoleName;
-use crate::saga::{Action, Run};
+use crate::saga::{Execution, SagaStep};
 use crate::server::ServerStatus;
 use async_trait::async_trait;
 use serde_json::Value;
@@ -16,7 +16,7 @@ pub(super) const REPORTED: [&str; 2] = ["rights.grant", "public.close"];
 
 /// In the order of their run.
 #[derive(Clone, Copy)]
-pub(super) enum SetUpStep {
+pub(super) enum ServerSetupStep {
     /// The server's row, so that its secrets have an owner. Tenants go there when it is ready.
     Register,
     /// The secrets of both logins, before a role has them. A repetition finds the ones that are in use.
@@ -37,7 +37,7 @@ pub(super) enum SetUpStep {
     Ready,
 }
 
-impl SetUpStep {
+impl ServerSetupStep {
     pub(super) const WHOLE: &[Self] = &[
         Self::Register,
         Self::Seal,
@@ -56,7 +56,7 @@ impl SetUpStep {
 }
 
 #[async_trait]
-impl Action<World> for SetUpStep {
+impl SagaStep<ServerSetupContext> for ServerSetupStep {
     fn name(&self) -> &'static str {
         match self {
             Self::Register => "server.register",
@@ -71,51 +71,51 @@ impl Action<World> for SetUpStep {
         }
     }
 
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         true
     }
 
-    async fn run(&self, run: &Run, world: &mut World) -> Result<Value, StepError> {
+    async fn run(&self, run: &Execution, context: &mut ServerSetupContext) -> Result<Value, StepError> {
         match self {
-            Self::Register => store(run, world, None).await?,
-            Self::Seal => seal(run, world).await?,
-            Self::Roles => roles(run, world).await?,
+            Self::Register => store(run, context, None).await?,
+            Self::Seal => seal(run, context).await?,
+            Self::Roles => roles(run, context).await?,
             Self::Maintenance => {
-                let names = world.work.server.names.clone();
-                setup::maintenance(world.admin(run).await?, &names).await?;
+                let names = context.work.server.names.clone();
+                bootstrap::maintenance(context.admin(run).await?, &names).await?;
             }
             Self::Rights => {
-                let admin = world.work.server.names.admin.clone();
-                let refused = setup::optional(world.admin(run).await?, &admin).await?;
+                let admin = context.work.server.names.admin.clone();
+                let refused = bootstrap::optional(context.admin(run).await?, &admin).await?;
                 return serde_json::to_value(refused).map_err(StepError::fail);
             }
             Self::CloseMaintenance => {
-                let server = &world.work.server;
-                let mut session = world.work.provisioner(run, &server.names.blue).await?;
-                setup::close_maintenance(&mut session, &server.names.maintenance).await?;
-                let installation = world.work.shop.servers.installation().await?;
+                let server = &context.work.server;
+                let mut session = context.work.provisioner(run, &server.names.blue).await?;
+                bootstrap::close_maintenance(&mut session, &server.names.maintenance).await?;
+                let installation = context.work.stores.servers.installation().await?;
                 mark::ensure_marked(&mut session, installation, &server.name).await?;
             }
-            Self::Probe => return Ok(probe(run, world).await?.into()),
-            Self::Close => return serde_json::to_value(close(run, world).await?).map_err(StepError::fail),
-            Self::Ready => store(run, world, Some(ServerStatus::Ready)).await?,
+            Self::Probe => return Ok(probe(run, context).await?.into()),
+            Self::Close => return serde_json::to_value(close(run, context).await?).map_err(StepError::fail),
+            Self::Ready => store(run, context, Some(ServerStatus::Ready)).await?,
         }
         Ok(Value::Null)
     }
 
     /// Nobody can rely on a server that was never ready: its row and its secrets go. What stands on the server is found
     /// by the next set-up.
-    async fn undo(&self, run: &Run, world: &mut World) -> Result<(), StepError> {
-        let work = &world.work;
-        let stored = work.shop.servers.server(&work.server.name).await?;
+    async fn undo(&self, run: &Execution, context: &mut ServerSetupContext) -> Result<(), StepError> {
+        let work = &context.work;
+        let stored = work.stores.servers.server(&work.server.name).await?;
         if stored.is_some_and(|l| l.server.status == ServerStatus::Ready) {
             return Ok(());
         }
         match self {
-            Self::Register => work.shop.servers.remove_server(&work.server.name, Some(run.writer())).await?,
+            Self::Register => work.stores.servers.remove_server(&work.server.name, Some(run.fencing_token())).await?,
             Self::Seal => {
-                for role in logins(world) {
-                    work.shop.vault.forget(&work.credential(role), run.writer()).await?;
+                for role in logins(context) {
+                    work.stores.vault.forget(&work.credential(role), run.fencing_token()).await?;
                 }
             }
             _ => {}
@@ -124,46 +124,46 @@ impl Action<World> for SetUpStep {
     }
 }
 
-fn logins(world: &World) -> [&RoleName; 2] {
-    [&world.work.server.names.blue, &world.work.server.names.green]
+fn logins(context: &ServerSetupContext) -> [&RoleName; 2] {
+    [&context.work.server.names.blue, &context.work.server.names.green]
 }
 
 /// The row as this call describes it.
-async fn store(run: &Run, world: &World, status: Option<ServerStatus>) -> Result<(), StepError> {
-    let mut server = world.work.server.clone();
-    let stored = world.work.shop.servers.server(&server.name).await?.map(|l| l.server);
+async fn store(run: &Execution, context: &ServerSetupContext, status: Option<ServerStatus>) -> Result<(), StepError> {
+    let mut server = context.work.server.clone();
+    let stored = context.work.stores.servers.server(&server.name).await?.map(|l| l.server);
     if let Some(stored) = stored.as_ref() {
         // A relocation may have ended before this operation began.
         check_stored(stored, &server.host, server.port).map_err(StepError::fail)?;
     }
     server.status = status.unwrap_or(server.status);
     server.system_identifier = run.output::<Option<i64>>(PROBE)?.flatten().or(server.system_identifier);
-    Ok(world.work.shop.servers.put_server(stored.as_ref(), &server, Some(run.writer())).await?)
+    Ok(context.work.stores.servers.put_server(stored.as_ref(), &server, Some(run.fencing_token())).await?)
 }
 
-async fn seal(run: &Run, world: &World) -> Result<(), StepError> {
-    for role in logins(world) {
-        world.work.shop.vault.put(&world.work.credential(role), &scram::password(), run.writer()).await?;
+async fn seal(run: &Execution, context: &ServerSetupContext) -> Result<(), StepError> {
+    for role in logins(context) {
+        context.work.stores.vault.put(&context.work.credential(role), &scram::password(), run.fencing_token()).await?;
     }
     Ok(())
 }
 
-async fn roles(run: &Run, world: &mut World) -> Result<(), StepError> {
-    let work = world.work.clone();
+async fn roles(run: &Execution, context: &mut ServerSetupContext) -> Result<(), StepError> {
+    let work = context.work.clone();
     let names = &work.server.names;
     let (blue, green) = (work.password(&names.blue).await?, work.password(&names.green).await?);
     let verifiers = (scram::verifier(&blue).await, scram::verifier(&green).await);
-    let marker = marker(work.shop.servers.installation().await?);
-    Ok(setup::roles(world.admin(run).await?, names, [&verifiers.0, &verifiers.1], &marker).await?)
+    let marker = marker(work.stores.servers.installation().await?);
+    Ok(bootstrap::roles(context.admin(run).await?, names, [&verifiers.0, &verifiers.1], &marker).await?)
 }
 
 /// Answers with the system identifier, if it can be read.
-async fn probe(run: &Run, world: &World) -> Result<Option<i64>, StepError> {
+async fn probe(run: &Execution, context: &ServerSetupContext) -> Result<Option<i64>, StepError> {
     let mut identifier = None;
-    for login in logins(world) {
-        let mut session = world.work.provisioner(run, login).await?;
+    for login in logins(context) {
+        let mut session = context.work.provisioner(run, login).await?;
         let (_, found, database) = catalog::identity(&mut session).await?;
-        let expected = world.work.server.names.admin.to_string();
+        let expected = context.work.server.names.admin.to_string();
         if found != expected {
             return Err(ClusterError::Identity { login: login.to_string(), found, expected, database }.into());
         }
@@ -173,18 +173,18 @@ async fn probe(run: &Run, world: &World) -> Result<Option<i64>, StepError> {
 }
 
 /// The host's own roles keep their way in. Answers what stays open, and why.
-async fn close(run: &Run, world: &mut World) -> Result<Vec<String>, StepError> {
-    let landlord = landlord_here(run, world).await?;
-    let close_shared = world.work.close_shared;
-    let session = world.admin(run).await?;
+async fn close(run: &Execution, context: &mut ServerSetupContext) -> Result<Vec<String>, StepError> {
+    let landlord = landlord_here(run, context).await?;
+    let close_shared = context.work.close_shared;
+    let session = context.admin(run).await?;
     let mut left = vec![];
     if let Some((database, role)) = landlord {
-        left.extend(setup::close_to_public(session, &database, &[role]).await?);
+        left.extend(bootstrap::close_to_public(session, &database, &[role]).await?);
     }
     for database in ["postgres", "template1"] {
         if close_shared {
-            left.extend(setup::close_to_public(session, database, &[]).await?);
-        } else if !setup::is_closed(session, database).await? {
+            left.extend(bootstrap::close_to_public(session, database, &[]).await?);
+        } else if !bootstrap::is_closed(session, database).await? {
             let open = "is open to PUBLIC, so every tenant's login can enter it; close_shared(true) closes it";
             left.push(format!("{database} {open}"));
         }
@@ -193,11 +193,13 @@ async fn close(run: &Run, world: &mut World) -> Result<Vec<String>, StepError> {
 }
 
 /// The landlord's database and the role of its pool, if it lives on this cluster.
-async fn landlord_here(run: &Run, world: &mut World) -> Result<Option<(String, String)>, StepError> {
-    let mut landlord = world.work.landlord.acquire().await?;
-    let theirs = setup::cluster_of(&mut landlord).await?;
+async fn landlord_here(
+    run: &Execution, context: &mut ServerSetupContext,
+) -> Result<Option<(String, String)>, StepError> {
+    let mut landlord = context.work.landlord.acquire().await?;
+    let theirs = bootstrap::cluster_of(&mut landlord).await?;
     let (role, _, database) = catalog::identity(&mut landlord).await?;
     drop(landlord);
-    let ours = setup::cluster_of(world.admin(run).await?).await?;
+    let ours = bootstrap::cluster_of(context.admin(run).await?).await?;
     Ok((theirs == ours).then_some((database, role)))
 }

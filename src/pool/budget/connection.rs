@@ -1,11 +1,11 @@
 //! Connections as sqlx has them: each in a pool of its own that can hold no second one, so that a real
 //! [`PoolConnection`] can be handed out and finds its way back.
-use super::away::Away;
-use super::engine::{Key, SlotId};
+use super::circuit_breaker::CircuitBreaker;
 use super::refusal::CountSessions;
 use super::refusal::Refusals;
-use super::server::{Lease, Opener, Server};
-use crate::pool::clock::rough;
+use super::scheduler::{Key, SlotId};
+use super::server::{Lease, Opener, ServerPool};
+use crate::pool::clock::coarse;
 use crate::rt;
 use crate::tenant::TenantId;
 use sqlx::pool::PoolConnection;
@@ -23,10 +23,10 @@ use tracing::Instrument;
 /// It has so long to answer: whoever meets a connection that leads nowhere is served by another one within a second.
 const PING: Duration = Duration::from_millis(500);
 
-pub(crate) type PgServer = Server<PgOpener>;
+pub(crate) type PgServer = ServerPool<PgOpener>;
 
 /// A tenant's side. It has no connection and no task.
-pub(crate) struct Member {
+pub(crate) struct TenantShare {
     server: Arc<PgServer>,
     key: Key,
     target: Target,
@@ -57,7 +57,7 @@ pub(crate) struct PgOpener {
     /// Raised by each error of a connection: whatever was idle then is asked before it is used.
     doubts: AtomicU64,
     /// Of a standby: whether it lets anybody in.
-    away: Away,
+    circuit_breaker: CircuitBreaker,
 }
 
 pub(crate) struct Conn {
@@ -82,8 +82,8 @@ impl Drop for Conn {
 
 impl PgOpener {
     pub(crate) fn new(server: Weak<PgServer>, handover: Handover, counts: Option<Arc<dyn CountSessions>>) -> Self {
-        let (next, doubts, away) = Default::default();
-        Self { server, handover, refusals: Refusals::new(counts), next, doubts, away }
+        let (next, doubts, circuit_breaker) = Default::default();
+        Self { server, handover, refusals: Refusals::new(counts), next, doubts, circuit_breaker }
     }
 
     /// Whether a connection needs no question before it is used.
@@ -93,7 +93,7 @@ impl PgOpener {
     }
 
     fn conn(&self, id: u64, tenant: TenantId, pool: PgPool, held: Option<PoolConnection<Postgres>>) -> Box<Conn> {
-        Box::new(Conn { id, tenant, pool, held, since: rough(), doubts: self.doubts.load(Relaxed) })
+        Box::new(Conn { id, tenant, pool, held, since: coarse(), doubts: self.doubts.load(Relaxed) })
     }
 }
 
@@ -125,13 +125,13 @@ impl Opener for PgOpener {
             .connect_lazy_with(target.options.clone());
         // The deadline is the caller's: sqlx's own pool asks a server that is starting or full again until then.
         let reserve = self.refusals.reserve(limit);
-        let held = match timeout(limit - reserve, rt::fewer(pool.acquire())).await {
+        let held = match timeout(limit - reserve, rt::poll_batched(pool.acquire())).await {
             Ok(held) => held?,
             Err(_) => {
                 let refused = self.refusals.login_limit(target.tenant, &target.options, began.elapsed(), reserve);
                 match refused.await {
                     Some(error) => return Err(error.into()),
-                    None => rt::fewer(pool.acquire()).await?,
+                    None => rt::poll_batched(pool.acquire()).await?,
                 }
             }
         };
@@ -183,13 +183,13 @@ async fn clear(session: &mut PgConnection, discard: bool) -> Result<(), sqlx::Er
 impl PgServer {
     /// sqlx has it back, and puts it into its pool now.
     fn is_back(self: &Arc<Self>, slot: SlotId, id: u64, sound: bool) {
-        let lent = self.engine().returned(slot, |conn| conn.id == id);
+        let lent = self.scheduler().returned(slot, |conn| conn.id == id);
         match lent {
             Some(conn) if sound => {
                 let conn = self.opener.conn(id, conn.tenant, conn.pool.clone(), None);
                 self.give_back(slot, conn);
             }
-            Some(_) => self.engine().abandon(slot),
+            Some(_) => self.scheduler().abandon(slot),
             None => {}
         }
     }
@@ -200,21 +200,21 @@ impl PgServer {
     }
 }
 
-impl Member {
+impl TenantShare {
     pub(crate) fn new(tenant: TenantId, server: Arc<PgServer>, cap: u32, options: PgConnectOptions) -> Self {
         Self { key: server.join(cap), server, target: Target { tenant, options } }
     }
     /// Connections that are open, and how many of them are in use.
     pub(crate) fn usage(&self) -> (usize, usize) {
-        self.server.engine().usage(self.key)
+        self.server.scheduler().usage(self.key)
     }
     /// Whether all that it may have is in use, for whichever reason.
     pub(crate) fn is_full(&self) -> bool {
-        self.server.engine().is_full(self.key)
+        self.server.scheduler().is_full(self.key)
     }
     /// The same for all tenants of the server.
-    pub(crate) fn away(&self) -> &Away {
-        &self.server.opener.away
+    pub(crate) fn circuit_breaker(&self) -> &CircuitBreaker {
+        &self.server.opener.circuit_breaker
     }
     /// Gets nothing any more: what is idle is closed, what is out when it comes back.
     pub(crate) fn retire(&self) {
@@ -222,7 +222,7 @@ impl Member {
     }
     /// One that is idle and known to live: nothing is waited for.
     pub(crate) fn checkout(&self) -> Option<Checkout<'_>> {
-        let now = rough();
+        let now = coarse();
         let fit = self.server.opener.fit(now);
         let (slot, mut conn) = self.server.checkout(self.key, |conn| fit(conn))?;
         conn.since = now;
@@ -253,7 +253,7 @@ impl Member {
     }
 
     fn ready(&self, mut lease: Lease<PgOpener>) -> Result<Checkout<'static>, Lease<PgOpener>> {
-        let fit = self.server.opener.fit(rough());
+        let fit = self.server.opener.fit(coarse());
         match lease.conn.take_if(|conn| fit(conn)) {
             Some(conn) => Ok(self.taken(lease.slot, conn)),
             None => Err(lease),
@@ -271,7 +271,7 @@ impl Member {
             match conn.held.as_mut() {
                 Some(held)
                     if conn.doubts != doubts
-                        || rough().saturating_sub(conn.since) >= self.server.opener.handover.ping_after =>
+                        || coarse().saturating_sub(conn.since) >= self.server.opener.handover.ping_after =>
                 {
                     held.ping().await
                 }
@@ -279,12 +279,12 @@ impl Member {
             }
         });
         let alive = matches!(alive.await, Ok(Ok(())));
-        (conn.since, conn.doubts) = (rough(), doubts);
+        (conn.since, conn.doubts) = (coarse(), doubts);
         alive
     }
 }
 
-impl Drop for Member {
+impl Drop for TenantShare {
     fn drop(&mut self) {
         self.server.leave(self.key);
     }
@@ -358,7 +358,7 @@ impl Checkout<'_> {
         let mut conn = self.conn.take()?;
         let held = conn.held.take();
         // Known to be out before it is: it may come back at once.
-        self.server.engine().lend(self.slot, conn);
+        self.server.scheduler().lend(self.slot, conn);
         held
     }
 }
@@ -371,7 +371,7 @@ impl Drop for Checkout<'_> {
         if Handle::try_current().is_ok() {
             drop(self.lend());
         } else if self.conn.take().is_some() {
-            self.server.engine().abandon(self.slot);
+            self.server.scheduler().abandon(self.slot);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! A hard budget of connections to one server, shared by all its tenants.
-mod away;
+mod circuit_breaker;
 mod connection;
-mod engine;
 pub(crate) mod refusal;
+mod scheduler;
 #[cfg(test)]
 mod schedules;
 mod server;
 mod stats;
-pub(crate) use away::Away;
-pub(crate) use connection::{Checkout, Handover, Member, PgOpener, PgServer};
-pub(crate) use server::{Limits, Server};
+pub(crate) use circuit_breaker::CircuitBreaker;
+pub(crate) use connection::{Checkout, Handover, PgOpener, PgServer, TenantShare};
+pub(crate) use server::{Limits, ServerPool};
 pub use stats::PoolStats;

@@ -2,7 +2,7 @@
 //!
 //! Both are 53300, and only the message differs, in the server's language. So the opener connects once more to
 //! see the code, and then the provisioner reads the limit and counts the sessions. Where that is not possible (the
-//! provisioner cannot connect either, a resolver of a host's own stores) the error stays `AcquireError::Server`.
+//! provisioner cannot connect either, a resolver of a host's own stores) the error stays `AcquireError::ConnectTimeout`.
 use crate::pool::AcquireError;
 use crate::server::LoginSessions;
 use crate::sqlstate;

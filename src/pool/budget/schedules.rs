@@ -1,7 +1,7 @@
 //! Random schedules of a budget without a server: callers come, are dropped at any await, fail, lend, and the budget
 //! itself changes. Whatever happens, no slot is lost and nobody who waits is forgotten.
-use super::engine::SlotId;
-use super::server::{Lease, Limits, Opener, Server};
+use super::scheduler::SlotId;
+use super::server::{Lease, Limits, Opener, ServerPool};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
@@ -53,7 +53,7 @@ type Caller = BoxFuture<'static, Result<Option<Lease<Fake>>, sqlx::Error>>;
 
 struct World {
     rng: StdRng,
-    server: Arc<Server<Fake>>,
+    server: Arc<ServerPool<Fake>>,
     keys: Vec<usize>,
     most: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
@@ -67,8 +67,8 @@ const CAP: u32 = 2;
 impl World {
     fn new(seed: u64) -> Self {
         let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let limits = Limits { budget: BUDGET, gate: 2, acquire: Duration::from_secs(5) };
-        let server = Arc::new(Server::new(Fake { open: open.clone(), most: most.clone() }, limits));
+        let limits = Limits { budget: BUDGET, connect_permits: 2, acquire: Duration::from_secs(5) };
+        let server = Arc::new(ServerPool::new(Fake { open: open.clone(), most: most.clone() }, limits));
         let keys = (0..6).map(|_| server.join(CAP)).collect();
         let (waiting, held) = Default::default();
         Self { rng: StdRng::seed_from_u64(seed), server, keys, most, open, waiting, held }
@@ -116,7 +116,7 @@ impl World {
                 let (_, mut lease) = self.held.swap_remove(at);
                 let (slot, conn) = (lease.slot, lease.conn.take());
                 drop((conn, lease));
-                self.server.engine().abandon(slot);
+                self.server.scheduler().abandon(slot);
             }
             8 => {
                 let budget = self.rng.random_range(1..=BUDGET);

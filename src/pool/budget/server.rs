@@ -1,6 +1,6 @@
 //! One server's budget at work: waiting with a deadline, opening, closing. Whatever future is dropped gives back what it
 //! had: each holds it in a guard.
-use super::engine::{Engine, Grant, Key, SlotId, Turn, WaiterId};
+use super::scheduler::{Grant, Key, SlotId, SlotScheduler, Turn, WaiterId};
 use super::stats::PoolStats;
 use crate::pool::AcquireError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -35,15 +35,15 @@ pub(crate) struct Limits {
     /// Connections in all.
     pub(crate) budget: u32,
     /// That are being opened at once.
-    pub(crate) gate: usize,
+    pub(crate) connect_permits: usize,
     /// For one acquire, with everything that it takes.
     pub(crate) acquire: Duration,
 }
 
-pub(crate) struct Server<O: Opener> {
+pub(crate) struct ServerPool<O: Opener> {
     pub(super) opener: O,
-    engine: Mutex<Engine<O::Conn>>,
-    gate: Arc<Semaphore>,
+    scheduler: Mutex<SlotScheduler<O::Conn>>,
+    connect_permits: Arc<Semaphore>,
     acquire: Duration,
     /// What opening takes on average, in µs.
     connect: AtomicU64,
@@ -59,7 +59,7 @@ pub(super) struct Counters {
 
 /// A slot that is somebody's. Dropped, it is given back as it is.
 pub(crate) struct Lease<O: Opener> {
-    server: Arc<Server<O>>,
+    server: Arc<ServerPool<O>>,
     pub(super) slot: SlotId,
     pub(super) conn: Option<O::Conn>,
     /// What is in it is another tenant's, or nothing.
@@ -68,7 +68,7 @@ pub(crate) struct Lease<O: Opener> {
 
 /// A place in the queue. Dropped, it is left, and what came at that moment goes to the next one.
 struct Waiting<O: Opener> {
-    server: Arc<Server<O>>,
+    server: Arc<ServerPool<O>>,
     key: Key,
     id: WaiterId,
     grant: oneshot::Receiver<Grant<O::Conn>>,
@@ -78,18 +78,18 @@ struct Waiting<O: Opener> {
 
 /// Frees a slot, also when the task that closes its connection is not run to its end.
 struct Closing<O: Opener> {
-    server: Arc<Server<O>>,
+    server: Arc<ServerPool<O>>,
     slot: SlotId,
 }
 
 type Got<O> = Option<(Lease<O>, Option<OwnedSemaphorePermit>)>;
 
-impl<O: Opener> Server<O> {
+impl<O: Opener> ServerPool<O> {
     pub(crate) fn new(opener: O, limits: Limits) -> Self {
         Self {
             opener,
-            engine: Mutex::new(Engine::new(limits.budget as usize)),
-            gate: Arc::new(Semaphore::new(limits.gate.max(1))),
+            scheduler: Mutex::new(SlotScheduler::new(limits.budget as usize)),
+            connect_permits: Arc::new(Semaphore::new(limits.connect_permits.max(1))),
             acquire: limits.acquire,
             connect: AtomicU64::new(2_000),
             tasks: TaskTracker::new(),
@@ -97,14 +97,14 @@ impl<O: Opener> Server<O> {
         }
     }
 
-    pub(super) fn engine(&self) -> MutexGuard<'_, Engine<O::Conn>> {
+    pub(super) fn scheduler(&self) -> MutexGuard<'_, SlotScheduler<O::Conn>> {
         // Nothing under this lock panics half-way.
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An idle connection of the tenant's, now, and with nothing that gives it back.
     pub(super) fn checkout(&self, key: Key, fit: impl FnOnce(&O::Conn) -> bool) -> Option<(SlotId, O::Conn)> {
-        self.engine().checkout(key, fit)
+        self.scheduler().checkout(key, fit)
     }
 
     /// One that is idle, or the next one; opened if need be. `None`: the tenant is retired.
@@ -120,7 +120,7 @@ impl<O: Opener> Server<O> {
         let began = Instant::now();
         let until = began + self.acquire;
         let (to, grant) = oneshot::channel();
-        let Some((id, first)) = self.engine().wait(key, began.into_std(), to) else { return Ok(None) };
+        let Some((id, first)) = self.scheduler().wait(key, began.into_std(), to) else { return Ok(None) };
         let waiting = Waiting { server: self.clone(), key, id, grant, began, until };
         match waiting.get(first).instrument(debug_span!("wait for the budget")).await {
             Ok(Some((lease, permit))) if lease.to_open => {
@@ -141,7 +141,7 @@ impl<O: Opener> Server<O> {
         self: &Arc<Self>, mut lease: Lease<O>, target: &O::Target, permit: Option<OwnedSemaphorePermit>,
         began: Instant, until: Instant,
     ) -> Result<Lease<O>, sqlx::Error> {
-        let _permit = permit.or_else(|| self.gate.clone().try_acquire_owned().ok());
+        let _permit = permit.or_else(|| self.connect_permits.clone().try_acquire_owned().ok());
         if let Some(old) = lease.conn.take() {
             // A future that is dropped here drops the old connection with it: its socket is closed either way.
             let _ = timeout(CLOSING, self.opener.close(old, "another tenant needs its place")).await;
@@ -161,7 +161,7 @@ impl<O: Opener> Server<O> {
             }
             Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
                 self.counters.timeouts.fetch_add(1, Relaxed);
-                Err(AcquireError::Server { waited: began.elapsed() }.into())
+                Err(AcquireError::ConnectTimeout { waited: began.elapsed() }.into())
             }
             Ok(Err(error)) => Err(error),
         }
@@ -174,7 +174,7 @@ impl<O: Opener> Server<O> {
         (lease.conn, lease.to_open) = (None, true);
         let began = Instant::now();
         let until = began + self.acquire;
-        let permit = timeout_at(until, self.gate.clone().acquire_owned()).await.ok().and_then(Result::ok);
+        let permit = timeout_at(until, self.connect_permits.clone().acquire_owned()).await.ok().and_then(Result::ok);
         self.open_in(lease, target, permit, began, until).await
     }
 
@@ -184,7 +184,7 @@ impl<O: Opener> Server<O> {
 
     /// Gives it to whoever is next.
     pub(super) fn give_back(self: &Arc<Self>, slot: SlotId, conn: O::Conn) {
-        let surplus = self.engine().release(slot, conn, std::time::Instant::now);
+        let surplus = self.scheduler().release(slot, conn, std::time::Instant::now);
         if let Some(conn) = surplus {
             self.close_one(slot, conn, "its tenant was retired, or the budget has shrunk");
         }
@@ -203,19 +203,19 @@ impl<O: Opener> Server<O> {
 
     /// The same for a connection that is in use and must not be used again.
     pub(super) fn discard(self: &Arc<Self>, slot: SlotId, conn: O::Conn, why: &'static str) {
-        let mut engine = self.engine();
-        engine.vacate(slot);
-        engine.closes(slot);
-        drop(engine);
+        let mut scheduler = self.scheduler();
+        scheduler.vacate(slot);
+        scheduler.closes(slot);
+        drop(scheduler);
         self.close_one(slot, conn, why);
     }
 
     /// A few slots are kept free ahead of need.
     fn keep_spare(self: &Arc<Self>) {
         let spare = {
-            let mut engine = self.engine();
-            let reserve = (engine.limit() / 16).min(3);
-            engine.spare(reserve)
+            let mut scheduler = self.scheduler();
+            let reserve = (scheduler.limit() / 16).min(3);
+            scheduler.spare(reserve)
         };
         if let Some((slot, conn)) = spare {
             self.close_one(slot, conn, "its place is kept free for whoever comes next");
@@ -224,38 +224,38 @@ impl<O: Opener> Server<O> {
 
     /// Connections that were lent and are no more.
     pub(super) fn sweep(&self) {
-        let gone = self.engine().sweep(O::is_gone);
+        let gone = self.scheduler().sweep(O::is_gone);
         drop(gone);
     }
 
     pub(crate) fn join(&self, cap: u32) -> Key {
-        self.engine().join(cap.max(1) as usize)
+        self.scheduler().join(cap.max(1) as usize)
     }
     pub(crate) fn retire(self: &Arc<Self>, key: Key) {
-        let idle = self.engine().retire(key);
+        let idle = self.scheduler().retire(key);
         idle.into_iter()
             .for_each(|(slot, conn)| self.close_one(slot, conn, "its tenant was forgotten, changed or closed"));
     }
     pub(crate) fn leave(self: &Arc<Self>, key: Key) {
         self.retire(key);
-        self.engine().leave(key);
+        self.scheduler().leave(key);
     }
     /// From now on at most so many, as soon as what is out comes back.
     pub(crate) fn resize(self: &Arc<Self>, budget: u32) {
-        let surplus = self.engine().resize(budget as usize);
+        let surplus = self.scheduler().resize(budget as usize);
         surplus.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn, "the budget has shrunk"));
     }
 
     /// Nothing is given out any more; what is idle is closed, what is out when it comes back.
     pub(crate) fn close(self: &Arc<Self>) {
-        let idle = self.engine().close();
+        let idle = self.scheduler().close();
         idle.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn, "the resolver was closed"));
     }
     /// After [`close`](Self::close): until nothing is open any more.
     pub(crate) async fn closed(&self) {
         loop {
             self.sweep();
-            if self.engine().occupied() == 0 {
+            if self.scheduler().occupied() == 0 {
                 break;
             }
             sleep(Duration::from_millis(10)).await;
@@ -268,15 +268,15 @@ impl<O: Opener> Server<O> {
     }
 
     pub(crate) fn stats(&self) -> PoolStats {
-        let engine = self.engine();
+        let scheduler = self.scheduler();
         PoolStats {
-            budget: engine.limit() as u32,
-            open: engine.occupied() as u32,
-            idle: engine.idle() as u32,
-            waiting: engine.waiting() as u32,
-            checkouts: engine.counts.checkouts,
-            hits: engine.counts.hits,
-            steals: engine.counts.steals,
+            budget: scheduler.limit() as u32,
+            open: scheduler.occupied() as u32,
+            idle: scheduler.idle() as u32,
+            waiting: scheduler.waiting() as u32,
+            checkouts: scheduler.counts.checkouts,
+            hits: scheduler.counts.hits,
+            steals: scheduler.counts.steals,
             connects: self.counters.connects.load(Relaxed),
             timeouts: self.counters.timeouts.load(Relaxed),
         }
@@ -286,29 +286,29 @@ impl<O: Opener> Server<O> {
 impl<O: Opener> Waiting<O> {
     /// `None`: the tenant was retired meanwhile.
     async fn get(mut self, first: bool) -> Result<Got<O>, AcquireError> {
-        let growing = first || {
+        let needs_connection = first || {
             // A connection that comes back within the time that opening one takes is cheaper.
             let pause = Duration::from_micros(self.server.connect.load(Relaxed));
             if let Ok(got) = timeout_at(self.until.min(self.began + pause), &mut self.grant).await {
                 return Ok(self.granted(got.ok(), None));
             }
-            self.server.engine().grow(self.key, self.id)
+            self.server.scheduler().grow(self.key, self.id)
         };
-        if !growing {
+        if !needs_connection {
             return self.until_granted(None).await;
         }
-        let gate = self.server.gate.clone().acquire_owned();
-        tokio::pin!(gate);
+        let connect_permits = self.server.connect_permits.clone().acquire_owned();
+        tokio::pin!(connect_permits);
         let permit = loop {
             tokio::select! {
                 biased;
                 got = &mut self.grant => return Ok(self.granted(got.ok(), None)),
-                permit = &mut gate => break permit.ok(),
+                permit = &mut connect_permits => break permit.ok(),
                 () = sleep_until(self.until) => return Err(self.late()),
                 () = sleep(SWEEP) => self.server.sweep(),
             }
         };
-        let turn = self.server.engine().turn(self.key, self.id, Instant::now().into_std());
+        let turn = self.server.scheduler().turn(self.key, self.id, Instant::now().into_std());
         match turn {
             Turn::Slot(slot, old) => Ok(self.granted(Some(Grant::Slot(slot, old)), permit)),
             Turn::Queued | Turn::Granted => self.until_granted(permit).await,
@@ -320,7 +320,7 @@ impl<O: Opener> Waiting<O> {
             tokio::select! {
                 biased;
                 got = &mut self.grant => return Ok(self.granted(got.ok(), permit)),
-                () = sleep_until(self.until) => return Err(AcquireError::Budget { waited: self.began.elapsed() }),
+                () = sleep_until(self.until) => return Err(AcquireError::PoolExhausted { waited: self.began.elapsed() }),
                 () = sleep(SWEEP) => self.server.sweep(),
             }
         }
@@ -337,16 +337,16 @@ impl<O: Opener> Waiting<O> {
     /// At the gate: whether it stands before the server or before the budget.
     fn late(&self) -> AcquireError {
         let waited = self.began.elapsed();
-        match self.server.engine().has_room() {
-            true => AcquireError::Gate { waited },
-            false => AcquireError::Budget { waited },
+        match self.server.scheduler().has_room() {
+            true => AcquireError::ConnectQueue { waited },
+            false => AcquireError::PoolExhausted { waited },
         }
     }
 }
 
 impl<O: Opener> Drop for Waiting<O> {
     fn drop(&mut self) {
-        self.server.engine().forget(self.key, self.id);
+        self.server.scheduler().forget(self.key, self.id);
         // Nothing is sent any more; what was sent before is ours to give back.
         self.grant.close();
         if let Ok(grant) = self.grant.try_recv() {
@@ -360,7 +360,7 @@ impl<O: Opener> Drop for Lease<O> {
         match (self.conn.take(), self.to_open) {
             (Some(conn), false) => self.server.give_back(self.slot, conn),
             (Some(old), true) => self.server.discard(self.slot, old, "another tenant needed its place"),
-            (None, true) => self.server.engine().abandon(self.slot),
+            (None, true) => self.server.scheduler().abandon(self.slot),
             (None, false) => {}
         }
     }
@@ -368,6 +368,6 @@ impl<O: Opener> Drop for Lease<O> {
 
 impl<O: Opener> Drop for Closing<O> {
     fn drop(&mut self) {
-        self.server.engine().freed(self.slot);
+        self.server.scheduler().freed(self.slot);
     }
 }

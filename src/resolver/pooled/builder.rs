@@ -144,7 +144,7 @@ impl Settings {
         Handover { discard: self.discard, ping_after: self.ping_after, release_timeout: self.release_timeout }
     }
     pub(super) fn limits(&self, budget: u32) -> Limits {
-        Limits { budget, gate: self.opening, acquire: self.acquire_timeout }
+        Limits { budget, connect_permits: self.opening, acquire: self.acquire_timeout }
     }
 }
 

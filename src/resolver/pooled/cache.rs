@@ -2,7 +2,7 @@
 //!
 //! Each cold path takes a ticket before it reads anything. By tickets a slow read never replaces a newer one, and what
 //! was read before an invalidation does not count as fresh.
-use super::names::{Names, Used};
+use super::lookup_cache::{LookupCache, Used};
 use crate::directory::TenantDatabase;
 use crate::names::ServerName;
 use crate::pool::TenantPool;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Which read, in the order in which they began, and when it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket {
+pub(super) struct ReadStamp {
     order: u64,
     at: Instant,
 }
@@ -25,7 +25,7 @@ pub(super) struct Limits {
     pub(super) fresh_for: Duration,
 }
 
-pub(super) type Rows = HashMap<ServerName, (Ticket, DatabaseServer)>;
+pub(super) type Rows = HashMap<ServerName, (ReadStamp, DatabaseServer)>;
 
 pub(super) struct Cache {
     limits: Limits,
@@ -33,7 +33,7 @@ pub(super) struct Cache {
     /// Each name is as fresh as its own last answer: a slug or domain may have become another tenant's, however often
     /// this tenant was asked for by id.
     /// Written under this cache's own lock alone.
-    names: Arc<Names>,
+    names: Arc<LookupCache>,
     /// Names that were nobody's, and until when that counts. Few, and not for long: somebody may be given one.
     nobody: HashMap<TenantRef<'static>, Instant>,
     pub(super) rows: Rows,
@@ -57,7 +57,7 @@ pub(super) struct Entries {
 struct Known {
     handle: TenantPool,
     entries: Entries,
-    read: Ticket,
+    read: ReadStamp,
     /// When it was last read or doubted.
     judged: Instant,
     used: Used,
@@ -65,19 +65,19 @@ struct Known {
 
 impl Cache {
     pub(super) fn new(limits: Limits, start: Instant) -> Self {
-        let names = Arc::new(Names::new(limits.fresh_for, start));
+        let names = Arc::new(LookupCache::new(limits.fresh_for, start));
         let (pools, nobody, rows) = Default::default();
         Self { limits, pools, names, nobody, rows, last: 0, invalidated: 0 }
     }
 
     /// What is answered without this cache's lock.
-    pub(super) fn names(&self) -> Arc<Names> {
+    pub(super) fn names(&self) -> Arc<LookupCache> {
         self.names.clone()
     }
 
-    pub(super) fn ticket(&mut self, at: Instant) -> Ticket {
+    pub(super) fn stamp(&mut self, at: Instant) -> ReadStamp {
         self.last += 1;
-        Ticket { order: self.last, at }
+        ReadStamp { order: self.last, at }
     }
 
     /// The handle that is there for just these entries.
@@ -87,7 +87,7 @@ impl Cache {
 
     /// Keeps what a read found; returns the handle that counts, and what is to be closed.
     pub(super) fn keep(
-        &mut self, name: &TenantRef<'static>, found: TenantPool, entries: Entries, read: Ticket,
+        &mut self, name: &TenantRef<'static>, found: TenantPool, entries: Entries, read: ReadStamp,
     ) -> (TenantPool, Vec<TenantPool>) {
         let id = found.tenant().id();
         // What `found` holds was never connected, or is on its way out already.
@@ -121,7 +121,7 @@ impl Cache {
     }
 
     /// A read has found that a name is nobody's.
-    pub(super) fn keep_nobody(&mut self, name: TenantRef<'static>, read: Ticket) {
+    pub(super) fn keep_nobody(&mut self, name: TenantRef<'static>, read: ReadStamp) {
         let counts = NOBODY.min(self.limits.fresh_for);
         if read.order <= self.invalidated || counts.is_zero() {
             return;
@@ -163,7 +163,7 @@ impl Cache {
 
     /// The same for whoever was refused with what was known then. False if somebody looked or doubted since: many are
     /// refused at once, and one look is enough.
-    pub(super) fn distrust(&mut self, tenant: TenantId, since: Instant, now: Instant) -> bool {
+    pub(super) fn mark_stale(&mut self, tenant: TenantId, since: Instant, now: Instant) -> bool {
         match self.pools.get_mut(&tenant).filter(|known| known.judged <= since) {
             Some(known) => known.judged = now,
             None => return false,
@@ -235,7 +235,7 @@ mod tests {
 
     /// Resolves as a cold path does, at that time; returns what is to be closed.
     fn resolve(cache: &mut Cache, name: &str, (pool, entries): &(TenantPool, Entries), at: Instant) -> usize {
-        let read = cache.ticket(at);
+        let read = cache.stamp(at);
         cache.keep(&slug(name), pool.clone(), entries.clone(), read).1.len()
     }
 
@@ -266,7 +266,7 @@ mod tests {
     async fn what_was_read_before_an_invalidation_is_not_fresh() {
         let (mut cache, now) = (cache(9), Instant::now());
         let acme = found("acme", "a");
-        let read = cache.ticket(now);
+        let read = cache.stamp(now);
         cache.invalidate(acme.0.tenant().id());
         cache.keep(&slug("acme"), acme.0.clone(), acme.1.clone(), read);
         assert!(cache.names.get(&slug("acme"), now).is_none());
@@ -282,7 +282,7 @@ mod tests {
         let (pool, entry) = found("acme", "a");
         let mut rotated = entry.clone();
         rotated.primary.generation = crate::directory::Generation(2);
-        let (slow, quick) = (cache.ticket(now), cache.ticket(now));
+        let (slow, quick) = (cache.stamp(now), cache.stamp(now));
         let new = TenantPool::from_pool(pool.tenant().clone(), PgPool::connect_lazy("postgres://new").unwrap());
         cache.keep(&slug("acme"), new, rotated.clone(), quick);
         let (counts, retired) = cache.keep(&slug("acme"), pool.clone(), entry.clone(), slow);
@@ -310,7 +310,7 @@ mod tests {
         resolve(&mut cache, "acme", &(pool.clone(), entry.clone()), now);
         let renamed = pool.tenant().clone().with_name("Acme Ltd");
         let second = TenantPool::from_pool(renamed.clone(), PgPool::connect_lazy("postgres://second").unwrap());
-        let read = cache.ticket(now);
+        let read = cache.stamp(now);
         let (handle, retired) = cache.keep(&slug("acme"), second, entry, read);
         assert_eq!((handle.own().connect_options().get_host(), retired.len()), ("nowhere", 0));
         assert_eq!(*handle.tenant(), renamed);
@@ -336,12 +336,12 @@ mod tests {
         let tick = |n: u32| start + Duration::from_millis(n.into());
         let acme = found("acme", "a");
         let id = acme.0.tenant().id();
-        assert!(!cache.distrust(id, start, start), "nothing is known");
+        assert!(!cache.mark_stale(id, start, start), "nothing is known");
         resolve(&mut cache, "acme", &acme, start);
-        assert!(cache.distrust(id, tick(1), tick(3)));
-        assert!(!cache.distrust(id, tick(2), tick(4)), "doubted since");
+        assert!(cache.mark_stale(id, tick(1), tick(3)));
+        assert!(!cache.mark_stale(id, tick(2), tick(4)), "doubted since");
         resolve(&mut cache, "acme", &acme, tick(5));
-        assert!(!cache.distrust(id, tick(4), tick(6)), "looked up since");
+        assert!(!cache.mark_stale(id, tick(4), tick(6)), "looked up since");
         assert!(cache.names.get(&slug("acme"), tick(7)).is_some());
     }
 

@@ -1,6 +1,6 @@
 //! One cold path per name at a time. Whoever waits drives it, so it goes on when the one who began it is dropped, and
 //! ends when nobody waits any more.
-use super::cache::Ticket;
+use super::cache::ReadStamp;
 use super::{PooledResolver, Shared};
 use crate::error::ResolveError;
 use crate::pool::TenantPool;
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 type Outcome = Result<TenantPool, ResolveError>;
 pub(super) type Flight = future::Shared<BoxFuture<'static, Outcome>>;
-pub(super) type Flights = HashMap<TenantRef<'static>, (Ticket, WeakShared<BoxFuture<'static, Outcome>>)>;
+pub(super) type Flights = HashMap<TenantRef<'static>, (ReadStamp, WeakShared<BoxFuture<'static, Outcome>>)>;
 
 impl PooledResolver {
     /// The flight that is on its way, or a new one.
@@ -26,12 +26,12 @@ impl PooledResolver {
         if let Some(flight) = state.flights.get(&name).and_then(|(_, flight)| flight.upgrade()) {
             return Ok(flight);
         }
-        let read = state.cache.ticket(Instant::now());
+        let read = state.cache.stamp(Instant::now());
         let landing = Landing { shared: self.0.clone(), name: name.clone(), read };
         let resolver = self.clone();
         let flight = async move {
             let landing = landing;
-            resolver.cold(&landing.name, read).await
+            resolver.load(&landing.name, read).await
         };
         let flight = flight.boxed().shared();
         state.flights.extend(flight.downgrade().map(|weak| (name, (read, weak))));
@@ -43,7 +43,7 @@ impl PooledResolver {
 struct Landing {
     shared: Arc<Shared>,
     name: TenantRef<'static>,
-    read: Ticket,
+    read: ReadStamp,
 }
 
 impl Drop for Landing {

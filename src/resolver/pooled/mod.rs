@@ -1,7 +1,7 @@
 //! Tenants by name, in memory; their connections under one budget for each server.
 use super::ConnectionResolver;
 use crate::error::ResolveError;
-use crate::pool::budget::{PgOpener, PgServer, PoolStats, Server};
+use crate::pool::budget::{PgOpener, PgServer, PoolStats, ServerPool};
 use crate::pool::{Renew, TenantPool};
 use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use cache::{Cache, Limits};
 use flight::Flights;
 use futures_util::future::join_all;
-use names::Names;
+use lookup_cache::LookupCache;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 mod builder;
 mod cache;
-mod cold;
 mod flight;
-mod names;
+mod load;
+mod lookup_cache;
 mod servers;
 pub use builder::PooledResolverBuilder;
 
@@ -62,7 +62,7 @@ struct Shared {
     settings: builder::Settings,
     state: Mutex<State>,
     /// The cache's own, for reading.
-    names: Arc<Names>,
+    names: Arc<LookupCache>,
     /// Of each server; it may change.
     budget: AtomicU32,
     /// By host and port. Taken after `state`, if both are.
@@ -90,7 +90,7 @@ impl PooledResolver {
         servers.values().for_each(|server| server.resize(max_connections));
     }
     /// Somebody tells this resolver what changes on other nodes: its answers count for longer. Or nobody does any more.
-    pub(crate) fn is_told(&self, told: bool) {
+    pub(crate) fn set_notified(&self, told: bool) {
         let fresh_for = self.0.settings.fresh_for;
         self.0.names.count_for(if told { fresh_for.max(TOLD) } else { fresh_for });
     }
@@ -145,7 +145,7 @@ impl Shared {
         }
         let new = || {
             Arc::new_cyclic(|me| {
-                Server::new(
+                ServerPool::new(
                     PgOpener::new(me.clone(), self.settings.handover(), self.settings.counts.clone()),
                     self.settings.limits(self.budget.load(Relaxed)),
                 )
@@ -224,9 +224,9 @@ impl Renew for Shared {
     async fn renew(self: Arc<Self>, tenant: TenantId) -> Result<TenantPool, ResolveError> {
         PooledResolver(self).resolve(TenantRef::Id(tenant)).await
     }
-    fn distrust(&self, tenant: TenantId, since: Instant) {
+    fn mark_stale(&self, tenant: TenantId, since: Instant) {
         let mut state = self.state();
-        if state.cache.distrust(tenant, since, Instant::now()) {
+        if state.cache.mark_stale(tenant, since, Instant::now()) {
             state.flights.clear();
         }
     }

@@ -1,6 +1,6 @@
 //! The servers' rows as they were last read. A row with another address retires every handle to the old one, also those of
 //! tenants that nobody resolves at this moment.
-use super::cache::{Cache, Entries, Ticket};
+use super::cache::{Cache, Entries, ReadStamp};
 use super::{PooledResolver, Shared, TenantPool};
 use crate::directory::TenantDatabase;
 use crate::error::ResolveError;
@@ -34,7 +34,7 @@ impl Shared {
     async fn read_row(&self, name: &ServerName) -> Result<Option<DatabaseServer>, ResolveError> {
         let Some(registry) = &self.hosts else { return Ok(None) };
         // The ticket is older than what is read with it.
-        let read = self.state().cache.ticket(Instant::now());
+        let read = self.state().cache.stamp(Instant::now());
         let Some(load) = registry.server(name).await? else { return Ok(None) };
         let displaced = self.state().cache.note_row(load.server.clone(), read);
         self.retire(displaced);
@@ -45,7 +45,7 @@ impl Shared {
 impl Cache {
     /// Keeps the row unless a newer read is known, and forgets every handle that leads elsewhere; those are returned, to be
     /// retired.
-    fn note_row(&mut self, row: DatabaseServer, read: Ticket) -> Vec<TenantPool> {
+    fn note_row(&mut self, row: DatabaseServer, read: ReadStamp) -> Vec<TenantPool> {
         if self.rows.get(&row.name).is_some_and(|(newer, _)| *newer > read) {
             return vec![];
         }

@@ -82,6 +82,11 @@ impl AdminStore for PgAdminStore {
     }
 }
 
+/// As the migrator, after the users' table was made: as b6 gives it by default, also where b6 was never run.
+fn grant_users(app: &RoleName) -> Ddl {
+    Ddl(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.tenant_users TO {}", id(app)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,9 +95,4 @@ mod tests {
     fn the_mark_that_is_written_is_the_mark_that_is_looked_for() {
         assert!(CREATE.ends_with(&format!("COMMENT ON TABLE {TABLE} IS '{MARK}'")));
     }
-}
-
-/// As the migrator, after the users' table was made: as b6 gives it by default, also where b6 was never run.
-fn grant_users(app: &RoleName) -> Ddl {
-    Ddl(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.tenant_users TO {}", id(app)))
 }

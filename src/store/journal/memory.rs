@@ -1,7 +1,7 @@
 #![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
 use super::{Begun, Claim, FAILURE, Intent, Journal, Progress, Record};
 use crate::error::StoreError;
-use crate::operation::{Lane, OperationEvent, OperationId, OperationStatus, Subject, Writer};
+use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationStatus, Subject};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -42,9 +42,9 @@ impl State {
         let same = found.kind == intent.kind && found.request == intent.request;
         Some(if same { Begun::Joined(Box::new(found.clone())) } else { Begun::KeyReused(found.id) })
     }
-    fn held(&mut self, writer: Writer) -> Result<&mut Kept, StoreError> {
-        let kept = self.operations.get_mut(&writer.operation).ok_or(StoreError::Fenced)?;
-        if kept.record.epoch == writer.epoch { Ok(kept) } else { Err(StoreError::Fenced) }
+    fn held(&mut self, token: FencingToken) -> Result<&mut Kept, StoreError> {
+        let kept = self.operations.get_mut(&token.operation).ok_or(StoreError::Fenced)?;
+        if kept.record.epoch == token.epoch { Ok(kept) } else { Err(StoreError::Fenced) }
     }
     fn free(&mut self, id: OperationId) {
         for lane in self.lanes.values_mut().flatten() {
@@ -106,7 +106,7 @@ impl Journal for MemoryJournal {
         }
         let lanes = state.lanes.entry(intent.subject.to_string()).or_default();
         let (mine, in_the_way) = match intent.lane {
-            Lane::Fence => (FENCE, lanes[FENCE]),
+            Lane::Preempt => (FENCE, lanes[FENCE]),
             Lane::Change => (CHANGE, lanes[FENCE].or(lanes[CHANGE])),
         };
         if let Some(id) = in_the_way {
@@ -140,21 +140,21 @@ impl Journal for MemoryJournal {
         let record = Box::new(kept.record.clone());
         Ok(if record.status.is_over() { Claim::Over(record) } else { Claim::Held(record) })
     }
-    async fn renew(&self, writer: Writer, lease: Duration) -> Result<(), StoreError> {
+    async fn renew(&self, token: FencingToken, lease: Duration) -> Result<(), StoreError> {
         let mut state = self.state();
-        let kept = state.held(writer)?;
+        let kept = state.held(token)?;
         if !kept.moves() {
             return Err(StoreError::Fenced);
         }
         kept.record.leased_until = OffsetDateTime::now_utc() + lease;
         Ok(())
     }
-    async fn check(&self, writer: Writer) -> Result<(), StoreError> {
-        self.state().held(writer).map(drop)
+    async fn check(&self, token: FencingToken) -> Result<(), StoreError> {
+        self.state().held(token).map(drop)
     }
-    async fn record(&self, writer: Writer, progress: &Progress) -> Result<OperationEvent, StoreError> {
+    async fn record(&self, token: FencingToken, progress: &Progress) -> Result<OperationEvent, StoreError> {
         let mut state = self.state();
-        let kept = state.held(writer)?;
+        let kept = state.held(token)?;
         if !kept.moves() {
             return Err(StoreError::Fenced);
         }
@@ -175,11 +175,11 @@ impl Journal for MemoryJournal {
         record.leased_until = progress.lease.map_or(now, |d| now + d);
         let event = kept.tell(progress.error.clone());
         if progress.status.is_over() {
-            state.free(writer.operation);
+            state.free(token.operation);
         }
         Ok(event)
     }
-    async fn park_change(&self, subject: &Subject, by: Writer) -> Result<Option<Record>, StoreError> {
+    async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError> {
         let mut state = self.state();
         state.held(by)?;
         let Some(id) = state.lanes.get(&subject.to_string()).and_then(|l| l[CHANGE]) else { return Ok(None) };
@@ -193,7 +193,7 @@ impl Journal for MemoryJournal {
         }
         Ok(Some(kept.record.clone()))
     }
-    async fn abandon_change(&self, subject: &Subject, by: Writer) -> Result<(), StoreError> {
+    async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError> {
         let mut state = self.state();
         state.held(by)?;
         let Some(id) = state.lanes.get(&subject.to_string()).and_then(|l| l[CHANGE]) else { return Ok(()) };

@@ -1,7 +1,7 @@
 //! The journal: what each operation intended, did and undid. The saga engine writes it; any node can continue from it.
-use crate::error::{After, BoxError, Failure, StoreError, Taken};
+use crate::error::{BoxError, Failure, FailureState, NameConflict, StoreError};
 use crate::names::RoleName;
-use crate::operation::{Lane, OperationEvent, OperationId, OperationState, OperationStatus, Subject, Writer};
+use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationState, OperationStatus, Subject};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,7 +21,7 @@ pub(crate) struct FailureFacts {
     /// The step that failed.
     pub(crate) step: String,
     /// The name that was taken, if that was it.
-    pub(crate) taken: Option<Taken>,
+    pub(crate) taken: Option<NameConflict>,
     /// Why. The operation's own error is the last one: of its undo, if that failed too.
     #[serde(default)]
     pub(crate) cause: String,
@@ -147,8 +147,8 @@ pub struct Record {
 }
 impl Record {
     /// The writer of its newest epoch.
-    pub fn writer(&self) -> Writer {
-        Writer { operation: self.id, epoch: self.epoch }
+    pub fn fencing_token(&self) -> FencingToken {
+        FencingToken { operation: self.id, epoch: self.epoch }
     }
     /// Whether it has ended, is parked, or waits for its next try: a caller has nothing to wait for.
     pub(crate) fn is_settled(&self) -> bool {
@@ -159,14 +159,14 @@ impl Record {
         serde_json::from_value(self.outputs.get(FAILURE)?.clone()).ok()
     }
     /// A failure as the journal tells it.
-    pub(crate) fn told(&self, after: After) -> Failure {
+    pub(crate) fn told(&self, after: FailureState) -> Failure {
         let last = self.error.clone().unwrap_or_else(|| String::from("its worker was stopped"));
         let Some(FailureFacts { step, cause, .. }) = self.failure() else {
             return Failure::new(self.id, self.step.clone(), after, last);
         };
         match after {
-            After::Undone => Failure::new(self.id, step, after, cause),
-            After::Undoing if self.retry_at.is_some() => {
+            FailureState::Undone => Failure::new(self.id, step, after, cause),
+            FailureState::Undoing if self.retry_at.is_some() => {
                 let cause = StillUndoing { cause: cause.into(), at: self.step.clone(), undo: last };
                 Failure::new(self.id, step, after, cause)
             }
@@ -278,16 +278,16 @@ pub trait Journal: Send + Sync + 'static {
     /// its epoch. A lease that is `worker`'s own counts as over: a worker that lost a session is its own successor.
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError>;
     /// Holds it longer. `Fenced` if the epoch is over.
-    async fn renew(&self, writer: Writer, lease: Duration) -> Result<(), StoreError>;
+    async fn renew(&self, token: FencingToken, lease: Duration) -> Result<(), StoreError>;
     /// Whether the epoch is the newest: `Fenced` if not. A worker asks after it has opened a session and before it acts.
-    async fn check(&self, writer: Writer) -> Result<(), StoreError>;
+    async fn check(&self, token: FencingToken) -> Result<(), StoreError>;
     /// Writes progress and its event. `Fenced` if the epoch is over. An end frees the lane.
-    async fn record(&self, writer: Writer, progress: &Progress) -> Result<OperationEvent, StoreError>;
+    async fn record(&self, token: FencingToken, progress: &Progress) -> Result<OperationEvent, StoreError>;
     /// For a fence: raises the epoch of the subject's open `Change` and parks it. Repeating it changes nothing.
     /// Returns the operation that was or is parked so.
-    async fn park_change(&self, subject: &Subject, by: Writer) -> Result<Option<Record>, StoreError>;
+    async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError>;
     /// For a fence that leaves nothing to go on with: ends the subject's parked `Change` as `Undone`. None: `Ok`.
-    async fn abandon_change(&self, subject: &Subject, by: Writer) -> Result<(), StoreError>;
+    async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError>;
     /// Lets a parked operation run (`undo`: backward) again. `Conflict` if it is not parked.
     async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError>;
     /// Open operations, oldest first.

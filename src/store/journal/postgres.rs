@@ -1,6 +1,6 @@
 use super::{Begun, Claim, Intent, Journal, Progress, Record};
 use crate::error::StoreError;
-use crate::operation::{Lane, OperationEvent, OperationId, OperationStatus, Subject, Writer};
+use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationStatus, Subject};
 use crate::sqlstate;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -38,15 +38,15 @@ impl PgJournal {
         row.as_ref().map(record).transpose()
     }
 
-    async fn refusal(&self, writer: Writer) -> Result<StoreError, StoreError> {
-        let asked = sqlx::query_scalar(sql::FORGOTTEN).bind(writer.operation.as_uuid()).bind(writer.epoch);
-        Ok(if asked.fetch_one(&self.landlord).await? { StoreError::Forgotten } else { StoreError::Fenced })
+    async fn refusal(&self, token: FencingToken) -> Result<StoreError, StoreError> {
+        let asked = sqlx::query_scalar(sql::FORGOTTEN).bind(token.operation.as_uuid()).bind(token.epoch);
+        Ok(if asked.fetch_one(&self.landlord).await? { StoreError::LostWrites } else { StoreError::Fenced })
     }
 
     async fn insert(&self, intent: &Intent) -> Result<Option<Record>, sqlx::Error> {
         let statement = match intent.lane {
             Lane::Change => sql::BEGIN_CHANGE,
-            Lane::Fence => sql::BEGIN_FENCE,
+            Lane::Preempt => sql::BEGIN_FENCE,
         };
         let row = sqlx::query(statement)
             .bind(intent.id.as_uuid())
@@ -116,24 +116,24 @@ impl Journal for PgJournal {
         Ok(if found.status.is_over() { Claim::Over(Box::new(found)) } else { Claim::Held(Box::new(found)) })
     }
 
-    async fn renew(&self, writer: Writer, lease: Duration) -> Result<(), StoreError> {
-        let renew = sqlx::query(sql::RENEW).bind(writer.operation.as_uuid()).bind(writer.epoch);
+    async fn renew(&self, token: FencingToken, lease: Duration) -> Result<(), StoreError> {
+        let renew = sqlx::query(sql::RENEW).bind(token.operation.as_uuid()).bind(token.epoch);
         held(renew.bind(lease.as_secs_f64()).execute(&self.renewals).await?.rows_affected() == 1)
     }
 
-    async fn check(&self, writer: Writer) -> Result<(), StoreError> {
+    async fn check(&self, token: FencingToken) -> Result<(), StoreError> {
         let newest: Option<i64> =
-            sqlx::query_scalar(sql::EPOCH).bind(writer.operation.as_uuid()).fetch_optional(&self.landlord).await?;
-        held(newest == Some(writer.epoch))
+            sqlx::query_scalar(sql::EPOCH).bind(token.operation.as_uuid()).fetch_optional(&self.landlord).await?;
+        held(newest == Some(token.epoch))
     }
 
-    async fn record(&self, writer: Writer, progress: &Progress) -> Result<OperationEvent, StoreError> {
+    async fn record(&self, token: FencingToken, progress: &Progress) -> Result<OperationEvent, StoreError> {
         let failed = progress.error.is_some();
         let name = if failed { super::FAILURE } else { &progress.step };
         let output = progress.output.as_ref().map(|o| Value::from(Map::from_iter([(name.to_owned(), o.clone())])));
         let row = sqlx::query(sql::RECORD)
-            .bind(writer.operation.as_uuid())
-            .bind(writer.epoch)
+            .bind(token.operation.as_uuid())
+            .bind(token.epoch)
             .bind(progress.status.as_str())
             .bind(&*progress.step)
             .bind(count(progress.intended))
@@ -148,11 +148,11 @@ impl Journal for PgJournal {
             .await?;
         match row {
             Some(row) => event(&row),
-            None => Err(self.refusal(writer).await?),
+            None => Err(self.refusal(token).await?),
         }
     }
 
-    async fn park_change(&self, subject: &Subject, by: Writer) -> Result<Option<Record>, StoreError> {
+    async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError> {
         let park = sqlx::query(sql::PARK).bind(subject.to_string()).bind(by.operation.as_uuid()).bind(by.epoch);
         let row = park.fetch_optional(&self.landlord).await?.ok_or(StoreError::Fenced)?;
         match row.try_get::<Option<uuid::Uuid>, _>("change")? {
@@ -161,7 +161,7 @@ impl Journal for PgJournal {
         }
     }
 
-    async fn abandon_change(&self, subject: &Subject, by: Writer) -> Result<(), StoreError> {
+    async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError> {
         let end = sqlx::query(sql::ABANDON).bind(subject.to_string()).bind(by.operation.as_uuid()).bind(by.epoch);
         held(end.fetch_optional(&self.landlord).await?.is_some())
     }

@@ -2,7 +2,7 @@
 use super::{Placement, ServerLoad, ServerRegistry};
 use crate::error::StoreError;
 use crate::names::ServerName;
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
@@ -25,11 +25,11 @@ impl<T: ServerRegistry + ?Sized> ServerRegistry for Arc<T> {
         (**self).servers().await
     }
     async fn put_server(
-        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<Writer>,
+        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
         (**self).put_server(expected, server, writer).await
     }
-    async fn remove_server(&self, name: &ServerName, writer: Option<Writer>) -> Result<(), StoreError> {
+    async fn remove_server(&self, name: &ServerName, writer: Option<FencingToken>) -> Result<(), StoreError> {
         (**self).remove_server(name, writer).await
     }
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
@@ -38,10 +38,10 @@ impl<T: ServerRegistry + ?Sized> ServerRegistry for Arc<T> {
     async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
         (**self).place(tenant).await
     }
-    async fn reserve(&self, placement: &Placement, writer: Writer) -> Result<(), StoreError> {
+    async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
         (**self).reserve(placement, writer).await
     }
-    async fn release(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+    async fn release(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
         (**self).release(tenant, writer).await
     }
 }

@@ -1,9 +1,9 @@
 //! The same promises in one map under one lock: for tests of what stands above a registry.
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry, rules};
 use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
-use crate::error::{StoreError, Taken};
+use crate::error::{NameConflict, StoreError};
 use crate::names::{Domain, RoleName, ServerName};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
@@ -66,7 +66,7 @@ impl MemoryRegistry {
     }
 
     /// The state, if this writer may write to it.
-    fn write(&self, writer: Option<Writer>) -> Result<MutexGuard<'_, State>, StoreError> {
+    fn write(&self, writer: Option<FencingToken>) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.state();
         state.by = writer.map(|w| w.operation);
         let held = writer.is_none_or(|w| state.epochs.get(&w.operation) == Some(&w.epoch));
@@ -105,39 +105,45 @@ impl RegistryWriter for MemoryRegistry {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
         self.raise(operation, epoch)
     }
-    async fn create(&self, tenant: &Tenant, domains: &[Domain], writer: Writer) -> Result<(), StoreError> {
+    async fn create(&self, tenant: &Tenant, domains: &[Domain], writer: FencingToken) -> Result<(), StoreError> {
         rules::creation(tenant)?;
         self.write(Some(writer))?.create(tenant, domains)
     }
-    async fn publish(&self, expected: TenantStatus, entry: &TenantDatabase, writer: Writer) -> Result<(), StoreError> {
+    async fn publish(
+        &self, expected: TenantStatus, entry: &TenantDatabase, writer: FencingToken,
+    ) -> Result<(), StoreError> {
         rules::publication(expected, entry)?;
         self.write(Some(writer))?.publish(expected, entry)
     }
-    async fn discard(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+    async fn discard(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
         self.write(Some(writer))?.discard(tenant)
     }
-    async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<Writer>) -> Result<(), StoreError> {
+    async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<FencingToken>) -> Result<(), StoreError> {
         rules::change(expected, tenant)?;
         self.write(writer)?.update(expected, tenant)
     }
     async fn domains(&self, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
         Ok(self.state().domains(tenant))
     }
-    async fn add_domain(&self, tenant: TenantId, domain: &Domain, writer: Option<Writer>) -> Result<(), StoreError> {
+    async fn add_domain(
+        &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
+    ) -> Result<(), StoreError> {
         self.write(writer)?.add_domain(tenant, domain)
     }
-    async fn remove_domain(&self, tenant: TenantId, domain: &Domain, writer: Option<Writer>) -> Result<(), StoreError> {
+    async fn remove_domain(
+        &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
+    ) -> Result<(), StoreError> {
         self.write(writer)?.domains.retain(|d, owner| d != domain || *owner != tenant);
         Ok(())
     }
     async fn put_database(
-        &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<Writer>,
+        &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
         rules::replacement(expected, entry)?;
         self.write(writer)?.put_database(expected, entry)
     }
     async fn replace_login(
-        &self, expected: Generation, entry: &TenantDatabase, writer: Writer,
+        &self, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
     ) -> Result<(), StoreError> {
         rules::replacement(Some(expected), entry)?;
         self.write(Some(writer))?.replace_login(expected, entry)
@@ -148,7 +154,7 @@ impl RegistryWriter for MemoryRegistry {
         Ok(users)
     }
     async fn put_user(
-        &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: Writer,
+        &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
     ) -> Result<(), StoreError> {
         self.write(Some(writer))?.put_user(expected, user)
     }
@@ -159,7 +165,7 @@ impl RegistryWriter for MemoryRegistry {
         Ok(self.state().take_retirements(limit, hold))
     }
     async fn settle_retirement(
-        &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<Writer>,
+        &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
         self.write(writer)?.settle_retirement(user, left);
         Ok(())
@@ -183,21 +189,21 @@ impl ServerRegistry for MemoryRegistry {
         Ok(state.servers.values().map(|server| state.load(server)).collect())
     }
     async fn put_server(
-        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<Writer>,
+        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
         rules::server_change(expected, server)?;
         self.write(writer)?.put_server(expected, server)
     }
-    async fn remove_server(&self, name: &ServerName, writer: Option<Writer>) -> Result<(), StoreError> {
+    async fn remove_server(&self, name: &ServerName, writer: Option<FencingToken>) -> Result<(), StoreError> {
         self.write(writer)?.remove_server(name)
     }
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
         Ok(self.state().places.get(&tenant).cloned())
     }
-    async fn reserve(&self, placement: &Placement, writer: Writer) -> Result<(), StoreError> {
+    async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
         self.write(Some(writer))?.reserve(placement)
     }
-    async fn release(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+    async fn release(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
         self.write(Some(writer))?.places.remove(&tenant);
         Ok(())
     }

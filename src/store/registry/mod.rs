@@ -2,7 +2,7 @@
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
 use crate::names::{DatabaseName, Domain, ServerName};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
@@ -76,7 +76,7 @@ impl<T: TenantRegistry + ?Sized> TenantRegistryExt for T {}
 /// Changes. Every call is atomic and idempotent (repeating one whose result still stands succeeds and changes nothing),
 /// and names the state that it expects: another state is [`StoreError::Conflict`], as is a tenant that is not there.
 ///
-/// `Writer` names the operation that writes. It writes under the very epoch that `fence` has seen last: under any other,
+/// `FencingToken` names the operation that writes. It writes under the very epoch that `fence` has seen last: under any other,
 /// or for an operation that was never fenced, a write is [`StoreError::Fenced`]. Where a writer is optional, `None` is a
 /// change by hand, outside any operation.
 ///
@@ -89,26 +89,32 @@ pub trait RegistryWriter: TenantRegistry {
     /// From now on only writes of `operation` with this epoch succeed. Waits for writes that have begun: none of an
     /// older worker lands afterwards. Never lowers an epoch; a lower one than is known already is `Fenced`.
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError>;
-    /// A new tenant, which must be `Provisioning`, with its domains. `Taken` if the slug or a domain is somebody's.
-    async fn create(&self, tenant: &Tenant, domains: &[Domain], writer: Writer) -> Result<(), StoreError>;
+    /// A new tenant, which must be `Provisioning`, with its domains. `NameConflict` if the slug or a domain is somebody's.
+    async fn create(&self, tenant: &Tenant, domains: &[Domain], writer: FencingToken) -> Result<(), StoreError>;
     /// Writes the entry with its login, as [`put_database`](Self::put_database) does, and changes the tenant's status
     /// from `expected` to `Active`, all in one: a provisioning's point of no return, and the only way out of it.
-    async fn publish(&self, expected: TenantStatus, entry: &TenantDatabase, writer: Writer) -> Result<(), StoreError>;
+    async fn publish(
+        &self, expected: TenantStatus, entry: &TenantDatabase, writer: FencingToken,
+    ) -> Result<(), StoreError>;
     /// Removes a tenant that is still `Provisioning`, with its domains, tokens, users and entries, as if it had never
     /// been. Absent already: `Ok`. Any other status: `Conflict`. Its placement must be released before; a registry that
     /// keeps the placements too refuses while there is one.
-    async fn discard(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError>;
+    async fn discard(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError>;
     /// Slug, name, status, deadline and metadata from `expected` to `tenant`. The status must be the same or one that
     /// [`TenantStatus::can_become`] allows, but for `Provisioning` to `Active`, which is [`publish`](Self::publish)'s:
     /// nobody is active without an entry. Only what is archived, or was, has a deadline. To `Deleted` it also frees slug and domains (those that are added at this
     /// moment too), drops entries and users, and stamps the time: the soft delete.
-    async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<Writer>) -> Result<(), StoreError>;
+    async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<FencingToken>) -> Result<(), StoreError>;
     /// The tenant's domains, sorted.
     async fn domains(&self, tenant: TenantId) -> Result<Vec<Domain>, StoreError>;
-    /// Adds one. `Taken` if it is another tenant's.
-    async fn add_domain(&self, tenant: TenantId, domain: &Domain, writer: Option<Writer>) -> Result<(), StoreError>;
+    /// Adds one. `NameConflict` if it is another tenant's.
+    async fn add_domain(
+        &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
+    ) -> Result<(), StoreError>;
     /// Removes one; absent already is `Ok`, another tenant's is left alone.
-    async fn remove_domain(&self, tenant: TenantId, domain: &Domain, writer: Option<Writer>) -> Result<(), StoreError>;
+    async fn remove_domain(
+        &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
+    ) -> Result<(), StoreError>;
     /// Adds (`expected` is `None`) or replaces (the entry of this kind, host, port and database that has the expected
     /// generation) a directory entry. Retiring one is a replacement with status `Dropped`. A second primary in use, a
     /// generation that goes back, and any other entry of a deleted tenant are `Conflict`.
@@ -117,13 +123,13 @@ pub trait RegistryWriter: TenantRegistry {
     /// it is not) it becomes `Active`, and the one that was active for this database `Retiring`, in the same write. So
     /// the flip of a rotation is one call, and at no time is the login in use called anything but active.
     async fn put_database(
-        &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<Writer>,
+        &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<FencingToken>,
     ) -> Result<(), StoreError>;
     /// The flip of a rotation: as [`put_database`](Self::put_database) with `Some(expected)`, but of an entry that is
     /// there in the status of `entry` it changes login, credential and generation alone, so that what a host has changed
     /// since `entry` was read stays. By default `put_database` itself, over which a host's change of that moment is lost.
     async fn replace_login(
-        &self, expected: Generation, entry: &TenantDatabase, writer: Writer,
+        &self, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
     ) -> Result<(), StoreError> {
         self.put_database(Some(expected), entry, Some(writer)).await
     }
@@ -133,7 +139,7 @@ pub trait RegistryWriter: TenantRegistry {
     /// second active login of one database, and another tenant's login, are `Conflict`. The row of a deleted tenant's
     /// login can still be replaced: what is said to be gone and is not must be nameable.
     async fn put_user(
-        &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: Writer,
+        &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
     ) -> Result<(), StoreError>;
     /// At most `limit` logins of all tenants that wait to be dropped (`Retiring`), longest waiting first. One read.
     async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError>;
@@ -144,7 +150,7 @@ pub trait RegistryWriter: TenantRegistry {
     /// What became of one: `left` says why it is still there and for how long it is left alone; `None`: it is gone, and
     /// becomes `Dropped`. Counts as an attempt. A login that is not `Retiring` any more is left as it is: `Ok`.
     async fn settle_retirement(
-        &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<Writer>,
+        &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<FencingToken>,
     ) -> Result<(), StoreError>;
 }
 
@@ -217,10 +223,10 @@ pub trait ServerRegistry: Send + Sync + 'static {
     /// Adds (`expected` is `None`) or replaces (the stored one must equal `expected` but for `created_at`, which stays
     /// what the store has made it). Places are untouched, whatever the capacity is now.
     async fn put_server(
-        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<Writer>,
+        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
     ) -> Result<(), StoreError>;
     /// Removes one that nobody has a place on, else `Conflict`. Absent already: `Ok`.
-    async fn remove_server(&self, name: &ServerName, writer: Option<Writer>) -> Result<(), StoreError>;
+    async fn remove_server(&self, name: &ServerName, writer: Option<FencingToken>) -> Result<(), StoreError>;
     /// The tenant's place, if it has one.
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError>;
     /// The tenant's place and its server, if it has one; `Corrupt` if the server is not registered any more. By default
@@ -231,11 +237,11 @@ pub trait ServerRegistry: Send + Sync + 'static {
         let load = self.server(&placement.server).await?.ok_or_else(unknown)?;
         Ok(Some((placement, load.server)))
     }
-    /// Gives the tenant a place if the server is ready, not draining and has room, else `Taken(Room)`; `Taken(Database)`
+    /// Gives the tenant a place if the server is ready, not draining and has room, else `NameConflict(Room)`; `NameConflict(Database)`
     /// if the name is another tenant's there; `Conflict` if the server is unknown. A second call with the same place is
     /// `Ok`, whatever has become of the server, with another one `Conflict`. Counting and placing are one: racing calls
     /// never exceed the capacity.
-    async fn reserve(&self, placement: &Placement, writer: Writer) -> Result<(), StoreError>;
+    async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError>;
     /// Ends the tenant's place; call it when nothing of the tenant is left there. Absent already: `Ok`.
-    async fn release(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError>;
+    async fn release(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError>;
 }

@@ -1,5 +1,5 @@
 use super::{LinkId, TokenStore};
-use crate::error::{StoreError, UnknownWord};
+use crate::error::{StoreError, UnknownValue};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ const WAITING: usize = 1024;
 /// Written at once.
 const BATCH: usize = 100;
 
-crate::operation::words! {
+crate::operation::stored_enum! {
     /// What became of a link.
     TokenEventKind, "token event" {
         /// Its page was shown: nothing was consumed.

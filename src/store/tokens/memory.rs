@@ -1,7 +1,7 @@
 #![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
 use super::{Event, IssuedToken, LinkId, NewToken, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
 use crate::error::StoreError;
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
@@ -47,7 +47,7 @@ impl MemoryTokenStore {
         // Nothing under this lock panics half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn held(&self, writer: Writer) -> Result<MutexGuard<'_, State>, StoreError> {
+    fn held(&self, writer: FencingToken) -> Result<MutexGuard<'_, State>, StoreError> {
         let state = self.state();
         if state.epochs.get(&writer.operation) == Some(&writer.epoch) { Ok(state) } else { Err(StoreError::Fenced) }
     }
@@ -67,7 +67,7 @@ impl TokenStore for MemoryTokenStore {
         *known = epoch.max(*known);
         if *known == epoch { Ok(()) } else { Err(StoreError::Fenced) }
     }
-    async fn issue(&self, new: &NewToken, writer: Option<Writer>) -> Result<IssuedToken, StoreError> {
+    async fn issue(&self, new: &NewToken, writer: Option<FencingToken>) -> Result<IssuedToken, StoreError> {
         let mut state = match writer {
             Some(writer) => self.held(writer)?,
             None => self.state(),
@@ -160,7 +160,7 @@ impl TokenStore for MemoryTokenStore {
         events.truncate(limit as usize);
         Ok(events)
     }
-    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+    async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
         self.held(writer)?.tokens.retain(|_, k| k.token.tenant != tenant);
         Ok(())
     }

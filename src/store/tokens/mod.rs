@@ -1,6 +1,6 @@
 //! Setup links: a secret that works once, of which the landlord keeps a hash alone.
 use crate::error::{StepError, StoreError};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::tenant::{Tenant, TenantId};
 use async_trait::async_trait;
 use secrecy::ExposeSecret;
@@ -179,7 +179,7 @@ pub trait TokenStore: Send + Sync + 'static {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError>;
     /// Issues it, and revokes what the same tenant, purpose and address had before and nobody has claimed. A second call
     /// with the same id changes nothing and answers what is there.
-    async fn issue(&self, token: &NewToken, writer: Option<Writer>) -> Result<IssuedToken, StoreError>;
+    async fn issue(&self, token: &NewToken, writer: Option<FencingToken>) -> Result<IssuedToken, StoreError>;
     /// Looks, and consumes nothing: what a GET does. `None` for every token that is not good.
     async fn look(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError>;
     /// Unused → claimed. What is claimed stays good for its operation, whatever the clock says.
@@ -200,5 +200,5 @@ pub trait TokenStore: Send + Sync + 'static {
     /// What became of a tenant's links, newest first, at most `limit`.
     async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError>;
     /// Deletes every token of a tenant.
-    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError>;
+    async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError>;
 }

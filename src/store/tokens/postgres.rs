@@ -1,6 +1,6 @@
 use super::{Event, IssuedToken, LinkId, NewToken, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
 use crate::error::StoreError;
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
 use sqlx::{PgPool, Row, postgres::PgRow};
@@ -80,7 +80,7 @@ impl TokenStore for PgTokenStore {
         let newest: i64 = fence.fetch_one(&self.0).await?;
         if newest == epoch { Ok(()) } else { Err(StoreError::Fenced) }
     }
-    async fn issue(&self, token: &NewToken, writer: Option<Writer>) -> Result<IssuedToken, StoreError> {
+    async fn issue(&self, token: &NewToken, writer: Option<FencingToken>) -> Result<IssuedToken, StoreError> {
         let by = writer.map(|w| w.operation.as_uuid());
         let row = sqlx::query(ISSUE)
             .bind(token.id.as_uuid())
@@ -146,7 +146,7 @@ impl TokenStore for PgTokenStore {
         };
         rows.iter().map(event).collect()
     }
-    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+    async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
         let forget = sqlx::query(FORGET).bind(tenant.as_uuid()).bind(writer.operation.as_uuid()).bind(writer.epoch);
         forget.fetch_optional(&self.0).await?.map(drop).ok_or(StoreError::Fenced)
     }

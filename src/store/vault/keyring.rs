@@ -1,5 +1,5 @@
 use super::record::data_key;
-use super::{DataKey, Forgotten, KeyProvider, WrappedKey};
+use super::{DataKey, KeyDisposal, KeyProvider, WrappedKey};
 use crate::error::KeyError;
 use crate::secret::KeyId;
 use crate::tenant::TenantId;
@@ -143,8 +143,8 @@ impl KeyProvider for LocalKeyring {
     async fn holds(&self, key: &KeyId) -> Result<bool, KeyError> {
         Ok(self.find(key).is_some())
     }
-    async fn forget(&self, _: TenantId) -> Result<Forgotten, KeyError> {
-        Ok(Forgotten::SharedKey)
+    async fn forget(&self, _: TenantId) -> Result<KeyDisposal, KeyError> {
+        Ok(KeyDisposal::SharedKey)
     }
 }
 

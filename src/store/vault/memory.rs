@@ -1,6 +1,6 @@
-use super::{CredentialVault, Forgotten, KeyProvider, LocalKeyring, VaultWriter, record};
+use super::{CredentialVault, KeyDisposal, KeyProvider, LocalKeyring, VaultWriter, record};
 use crate::error::{KeyError, StoreError, VaultError};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::secret::{CredentialId, KeyId};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
@@ -56,7 +56,7 @@ impl MemoryVault {
         }
         if sample.is_empty() { Ok(()) } else { Err(KeyError::WrongBytes(key.clone()).into()) }
     }
-    fn held(&self, writer: Writer) -> Result<MutexGuard<'_, State>, VaultError> {
+    fn held(&self, writer: FencingToken) -> Result<MutexGuard<'_, State>, VaultError> {
         let state = self.state();
         if state.epochs.get(&writer.operation) == Some(&writer.epoch) {
             Ok(state)
@@ -87,18 +87,20 @@ impl VaultWriter for MemoryVault {
         *known = epoch.max(*known);
         if *known == epoch { Ok(()) } else { Err(StoreError::Fenced.into()) }
     }
-    async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError> {
+    async fn put(
+        &self, id: &CredentialId, secret: &SecretString, writer: FencingToken,
+    ) -> Result<SecretString, VaultError> {
         let sealed = record::seal(&*self.keys, id, secret).await?;
         let _one = self.writes.lock().await;
         self.check_bytes(&sealed.0).await?;
         self.held(writer)?.records.entry(id.clone()).or_insert(sealed);
         self.open(id).await
     }
-    async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError> {
+    async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError> {
         self.held(writer)?.records.remove(id);
         Ok(())
     }
-    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(u64, Forgotten), VaultError> {
+    async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError> {
         let gone = {
             let mut state = self.held(writer)?;
             let before = state.records.len();

@@ -1,6 +1,6 @@
 //! Secrets under an id, sealed at rest; keys that wrap data keys.
 use crate::error::{KeyError, VaultError};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::secret::{CredentialId, KeyId};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
@@ -44,12 +44,14 @@ pub trait VaultWriter: CredentialVault {
     ///
     /// The first secret under a key id decides which bytes the id has: a vault whose provider has other bytes is refused
     /// with [`KeyError::WrongBytes`] and stores nothing, also if both store their first secret at the same moment.
-    async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError>;
+    async fn put(
+        &self, id: &CredentialId, secret: &SecretString, writer: FencingToken,
+    ) -> Result<SecretString, VaultError>;
     /// Deletes one. Absent already: `Ok`.
-    async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError>;
+    async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError>;
     /// Deletes every secret of a tenant and returns how many there were; then asks the key provider to forget the
     /// tenant's key.
-    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(u64, Forgotten), VaultError>;
+    async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError>;
     /// Wraps at most `limit` records anew that were wrapped by another key than the provider's primary; returns how
     /// many are left. When none is, no key but the primary is in use.
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError>;
@@ -83,7 +85,7 @@ pub trait KeyProvider: Send + Sync + 'static {
     /// Whether this provider can unwrap what `key` wrapped.
     async fn holds(&self, key: &KeyId) -> Result<bool, KeyError>;
     /// Destroys the tenant's own key, if it has one.
-    async fn forget(&self, tenant: TenantId) -> Result<Forgotten, KeyError>;
+    async fn forget(&self, tenant: TenantId) -> Result<KeyDisposal, KeyError>;
 }
 
 #[async_trait]
@@ -97,7 +99,7 @@ impl<T: KeyProvider + ?Sized> KeyProvider for Arc<T> {
     async fn holds(&self, key: &KeyId) -> Result<bool, KeyError> {
         (**self).holds(key).await
     }
-    async fn forget(&self, tenant: TenantId) -> Result<Forgotten, KeyError> {
+    async fn forget(&self, tenant: TenantId) -> Result<KeyDisposal, KeyError> {
         (**self).forget(tenant).await
     }
 }
@@ -106,7 +108,7 @@ impl<T: KeyProvider + ?Sized> KeyProvider for Arc<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Forgotten {
+pub enum KeyDisposal {
     /// It had one of its own, which is destroyed: no backup opens any more.
     Destroyed,
     /// It shared a key: records in old backups of the landlord still open.

@@ -1,6 +1,6 @@
-use super::{CredentialVault, Forgotten, KeyProvider, VaultWriter, record};
+use super::{CredentialVault, KeyDisposal, KeyProvider, VaultWriter, record};
 use crate::error::{StoreError, VaultError};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::secret::{CredentialId, KeyId, SecretOwner};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
@@ -147,7 +147,9 @@ impl VaultWriter for PgVault {
         if newest == epoch { Ok(()) } else { Err(StoreError::Fenced.into()) }
     }
 
-    async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError> {
+    async fn put(
+        &self, id: &CredentialId, secret: &SecretString, writer: FencingToken,
+    ) -> Result<SecretString, VaultError> {
         let (key, sealed) = record::seal(&*self.keys, id, secret).await?;
         for _ in 0..TRIES {
             let proof = self.prove(&key).await?;
@@ -164,13 +166,13 @@ impl VaultWriter for PgVault {
         Err(StoreError::unavailable("other nodes store secrets under this key id with other bytes").into())
     }
 
-    async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError> {
+    async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError> {
         let forget = bound(FORGET, id).bind(writer.operation.as_uuid()).bind(writer.epoch);
         let row = forget.fetch_optional(&self.landlord).await.map_err(StoreError::from)?;
         row.map(drop).ok_or_else(|| StoreError::Fenced.into())
     }
 
-    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(u64, Forgotten), VaultError> {
+    async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError> {
         let owner = SecretOwner::Tenant(tenant).to_string();
         let forget = sqlx::query_scalar(FORGET_OWNER).bind(owner).bind(writer.operation.as_uuid()).bind(writer.epoch);
         let gone: Option<i64> = forget.fetch_optional(&self.landlord).await.map_err(StoreError::from)?;

@@ -1,6 +1,6 @@
 //! Answers of a store, held against its contract.
 #![expect(clippy::panic, reason = "a broken promise ends the test that asks for it")]
-use crate::error::{StoreError, Taken, chain};
+use crate::error::{NameConflict, StoreError, chain};
 
 /// The value; `promise` is broken if there is none.
 #[track_caller]
@@ -45,7 +45,7 @@ pub(super) fn conflict(answer: Result<(), StoreError>, promise: &str) {
 }
 
 #[track_caller]
-pub(super) fn taken(answer: Result<(), StoreError>, what: &Taken, promise: &str) {
+pub(super) fn taken(answer: Result<(), StoreError>, what: &NameConflict, promise: &str) {
     match answer {
         Err(StoreError::Taken(found)) if found == *what => {}
         other => panic!("promised: {promise} is {what:?} taken; seen: {other:?}"),

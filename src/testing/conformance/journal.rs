@@ -1,6 +1,6 @@
 //! [`Journal`].
 use super::answer::{conflict, done, fenced, some};
-use crate::operation::{Lane, OperationId, OperationStatus, Subject, Writer};
+use crate::operation::{FencingToken, Lane, OperationId, OperationStatus, Subject};
 use crate::store::journal::{Begun, Claim, Intent, Journal, Progress, Record};
 use crate::tenant::TenantId;
 use std::time::Duration;
@@ -68,7 +68,7 @@ async fn keys(journal: &impl Journal) {
         matches!(answer, Begun::KeyReused(id) if id == first.id),
         "promised: another request is refused; {answer:?}"
     );
-    done(journal.record(record.writer(), &step(OperationStatus::Undone, 0, None)).await, "an end");
+    done(journal.record(record.fencing_token(), &step(OperationStatus::Undone, 0, None)).await, "an end");
     let answer = done(journal.begin(&other).await, "the key of what was undone");
     assert!(matches!(answer, Begun::New(_)), "promised: it starts again; {answer:?}");
 }
@@ -78,13 +78,13 @@ async fn lanes(journal: &impl Journal) {
     let change = begin(journal, &intent(&subject, Lane::Change, LONG)).await;
     let busy = done(journal.begin(&intent(&subject, Lane::Change, LONG)).await, "a taken lane");
     assert!(matches!(busy, Begun::Busy(id) if id == change.id), "promised: one change at a time; {busy:?}");
-    let fence = begin(journal, &intent(&subject, Lane::Fence, LONG)).await;
-    let busy = done(journal.begin(&intent(&subject, Lane::Fence, LONG)).await, "a taken lane");
+    let fence = begin(journal, &intent(&subject, Lane::Preempt, LONG)).await;
+    let busy = done(journal.begin(&intent(&subject, Lane::Preempt, LONG)).await, "a taken lane");
     assert!(matches!(busy, Begun::Busy(id) if id == fence.id), "promised: one fence at a time; {busy:?}");
-    done(journal.record(change.writer(), &step(OperationStatus::Done, 3, None)).await, "an end");
+    done(journal.record(change.fencing_token(), &step(OperationStatus::Done, 3, None)).await, "an end");
     let busy = done(journal.begin(&intent(&subject, Lane::Change, LONG)).await, "a lane behind a fence");
     assert!(matches!(busy, Begun::Busy(id) if id == fence.id), "promised: no change begins behind a fence; {busy:?}");
-    done(journal.record(fence.writer(), &step(OperationStatus::Done, 3, None)).await, "an end");
+    done(journal.record(fence.fencing_token(), &step(OperationStatus::Done, 3, None)).await, "an end");
     begin(journal, &intent(&subject, Lane::Change, LONG)).await;
     let history = done(journal.history(&subject).await, "its history");
     assert_eq!(history.len(), 3, "promised: ended operations stay");
@@ -99,10 +99,10 @@ async fn leases(journal: &impl Journal) {
         return some(None, "a worker is its own successor");
     };
     assert_eq!(again.epoch, 2, "promised: each hold has an epoch of its own");
-    fenced(journal.check(held.writer()).await, "an epoch that is over");
-    fenced(journal.renew(held.writer(), LONG).await, "its renewal");
-    fenced(journal.record(held.writer(), &step(OperationStatus::Running, 1, None)).await.map(drop), "its write");
-    done(journal.check(again.writer()).await, "the newest epoch holds");
+    fenced(journal.check(held.fencing_token()).await, "an epoch that is over");
+    fenced(journal.renew(held.fencing_token(), LONG).await, "its renewal");
+    fenced(journal.record(held.fencing_token(), &step(OperationStatus::Running, 1, None)).await.map(drop), "its write");
+    done(journal.check(again.fencing_token()).await, "the newest epoch holds");
 
     let dead = begin(journal, &intent(&tenant(), Lane::Change, Duration::ZERO)).await;
     assert!(done(journal.due(1000).await, "what is due").contains(&dead.id), "promised: a dead worker's is due");
@@ -121,12 +121,12 @@ async fn progress(journal: &impl Journal) {
     for n in 1..=2 {
         let durable = n == 1;
         let told = Progress { durable, ..step(OperationStatus::Running, n, Some(LONG)) };
-        let event = done(journal.record(held.writer(), &told).await, "progress");
+        let event = done(journal.record(held.fencing_token(), &told).await, "progress");
         assert_eq!((event.seq, event.done, event.total), (i64::from(n), n, 3), "promised: events count without a gap");
     }
     let waits =
         Progress { error: Some("why".into()), retry_after: Some(LONG), ..step(OperationStatus::Running, 2, None) };
-    done(journal.record(held.writer(), &waits).await, "a failure that waits");
+    done(journal.record(held.fencing_token(), &waits).await, "a failure that waits");
     let read = some(done(journal.read(held.id).await, "reading"), "it is there");
     assert_eq!(
         (read.done, read.intended, read.error.as_deref()),
@@ -139,8 +139,8 @@ async fn progress(journal: &impl Journal) {
     assert!(matches!(answer, Claim::Held(_)), "promised: before that nobody takes it; {answer:?}");
     let later = done(journal.events(held.id, 1, 10).await, "its events");
     assert_eq!(later.iter().map(|e| e.seq).collect::<Vec<_>>(), [2, 3], "promised: a stream resumes by number");
-    done(journal.record(held.writer(), &step(OperationStatus::Done, 3, None)).await, "an end");
-    let over = journal.record(held.writer(), &step(OperationStatus::Running, 1, None)).await;
+    done(journal.record(held.fencing_token(), &step(OperationStatus::Done, 3, None)).await, "an end");
+    let over = journal.record(held.fencing_token(), &step(OperationStatus::Running, 1, None)).await;
     fenced(over.map(drop), "a write after the end");
     let answer = done(journal.claim(held.id, &held.worker, LONG).await, "a claim");
     assert!(matches!(answer, Claim::Over(_)), "promised: an end is an end; {answer:?}");
@@ -150,25 +150,29 @@ async fn progress(journal: &impl Journal) {
 async fn parking(journal: &impl Journal) {
     let subject = tenant();
     let change = begin(journal, &intent(&subject, Lane::Change, LONG)).await;
-    let fence = begin(journal, &intent(&subject, Lane::Fence, LONG)).await;
-    let stale = Writer { epoch: 7, ..fence.writer() };
+    let fence = begin(journal, &intent(&subject, Lane::Preempt, LONG)).await;
+    let stale = FencingToken { epoch: 7, ..fence.fencing_token() };
     fenced(journal.park_change(&subject, stale).await.map(drop), "parking under another epoch");
     for _ in 0..2 {
-        let parked = some(done(journal.park_change(&subject, fence.writer()).await, "parking"), "what was parked");
+        let parked =
+            some(done(journal.park_change(&subject, fence.fencing_token()).await, "parking"), "what was parked");
         assert_eq!((parked.id, parked.status), (change.id, OperationStatus::Parked), "promised: the change is parked");
     }
-    fenced(journal.record(change.writer(), &step(OperationStatus::Done, 3, None)).await.map(drop), "its old worker");
-    fenced(journal.check(change.writer()).await, "what its old worker asks before it acts");
+    fenced(
+        journal.record(change.fencing_token(), &step(OperationStatus::Done, 3, None)).await.map(drop),
+        "its old worker",
+    );
+    fenced(journal.check(change.fencing_token()).await, "what its old worker asks before it acts");
     let answer = done(journal.claim(change.id, &change.worker, LONG).await, "a claim");
     assert!(matches!(answer, Claim::Held(_)), "promised: a parked one is nobody's; {answer:?}");
     conflict(journal.unpark(fence.id, false).await.map(drop), "unparking what is not parked");
     let running = done(journal.unpark(change.id, true).await, "unparking");
     assert_eq!(running.status, OperationStatus::Undoing, "promised: backward, if that was asked for");
     assert!(done(journal.due(1000).await, "what is due").contains(&change.id), "promised: and any node may go on");
-    done(journal.park_change(&subject, fence.writer()).await, "parking again");
-    done(journal.abandon_change(&subject, fence.writer()).await, "abandoning");
+    done(journal.park_change(&subject, fence.fencing_token()).await, "parking again");
+    done(journal.abandon_change(&subject, fence.fencing_token()).await, "abandoning");
     let ended = some(done(journal.read(change.id).await, "reading"), "it is there");
     assert_eq!(ended.status, OperationStatus::Undone, "promised: what is abandoned has ended");
-    done(journal.record(fence.writer(), &step(OperationStatus::Done, 3, None)).await, "an end");
+    done(journal.record(fence.fencing_token(), &step(OperationStatus::Done, 3, None)).await, "an end");
     begin(journal, &intent(&subject, Lane::Change, LONG)).await;
 }

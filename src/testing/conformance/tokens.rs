@@ -1,6 +1,6 @@
 //! [`TokenStore`].
 use super::answer::{conflict, done, fenced};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::store::tokens::{
     Event, Events, IssuedToken, LinkId, NewToken, Token, TokenClaim, TokenEventKind, TokenPurpose, TokenStore,
 };
@@ -37,7 +37,7 @@ async fn history(store: &impl TokenStore, tenant: TenantId) {
         loop {
             let told = done(store.events(tenant, 100).await, "reading events");
             if told.iter().any(|e| e.link == Some(good.id)) {
-                // Before the writer ends: what it has written and had no answer to yet counts as dropped then.
+                // Before the fencing_token ends: what it has written and had no answer to yet counts as dropped then.
                 return (told, events.dropped());
             }
             tokio::task::yield_now().await;
@@ -185,7 +185,7 @@ async fn listed(store: &impl TokenStore, tenant: TenantId) {
 }
 
 async fn fencing(store: &impl TokenStore, tenant: TenantId) {
-    let by = Writer { operation: OperationId::new(), epoch: 3 };
+    let by = FencingToken { operation: OperationId::new(), epoch: 3 };
     let (new, hash) = token(tenant, "eve@acme.example", HOUR);
     fenced(store.issue(&new, Some(by)).await.map(drop), "an operation that was never fenced");
     done(store.fence(by.operation, by.epoch).await, "a fence");
@@ -193,8 +193,8 @@ async fn fencing(store: &impl TokenStore, tenant: TenantId) {
     done(store.fence(by.operation, by.epoch + 1).await, "a higher fence");
     fenced(store.fence(by.operation, by.epoch).await, "a lower fence");
     fenced(store.forget_tenant(tenant, by).await, "an epoch that is over");
-    assert!(done(store.look(&hash).await, "looking").is_some(), "promised: a stale writer deletes nothing");
-    let newer = Writer { epoch: by.epoch + 1, ..by };
+    assert!(done(store.look(&hash).await, "looking").is_some(), "promised: a stale fencing_token deletes nothing");
+    let newer = FencingToken { epoch: by.epoch + 1, ..by };
     done(store.forget_tenant(tenant, newer).await, "forgetting a tenant");
     assert_eq!(done(store.of_tenant(tenant).await, "its tokens"), [], "promised: all of its tokens are gone");
 }

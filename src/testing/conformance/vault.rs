@@ -1,7 +1,7 @@
 //! [`VaultWriter`].
 use super::answer::done;
 use crate::error::{StoreError, VaultError};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::secret::{CredentialId, Purpose};
 use crate::store::vault::VaultWriter;
 use crate::tenant::TenantId;
@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 /// # Panics
 /// When a promise of [`VaultWriter`] is broken.
 pub async fn vault(vault: impl VaultWriter) {
-    let by = Writer { operation: OperationId::new(), epoch: 2 };
+    let by = FencingToken { operation: OperationId::new(), epoch: 2 };
     let (id, secret) = (login(TenantId::new(), 1), SecretString::from("p@ss/w?rd:1#%"));
     let never = vault.put(&id, &secret, by).await;
     assert!(is_fenced(&never), "promised: an operation that was never fenced writes nothing; {never:?}");
@@ -54,7 +54,7 @@ fn strangers(id: &CredentialId) -> [CredentialId; 5] {
     ]
 }
 
-async fn forgetting(vault: &impl VaultWriter, id: &CredentialId, by: Writer) {
+async fn forgetting(vault: &impl VaultWriter, id: &CredentialId, by: FencingToken) {
     let neighbour = login(TenantId::new(), 1);
     kept(vault.put(&neighbour, &SecretString::from("theirs"), by).await, "a put");
     for _ in 0..2 {
@@ -66,7 +66,7 @@ async fn forgetting(vault: &impl VaultWriter, id: &CredentialId, by: Writer) {
     assert_eq!(kept(vault.forget_tenant(tenant, by).await, "forgetting it again").0, 0, "promised: and then none");
 }
 
-async fn stale(vault: &impl VaultWriter, id: &CredentialId, by: Writer) {
+async fn stale(vault: &impl VaultWriter, id: &CredentialId, by: FencingToken) {
     kept(vault.fence(by.operation, by.epoch + 1).await, "a higher fence");
     let (put, forgot) = (vault.put(id, &SecretString::from("x"), by).await, vault.forget(id, by).await);
     assert!(

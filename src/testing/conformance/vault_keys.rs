@@ -1,7 +1,7 @@
 //! [`VaultWriter`]: which keys a vault takes, and that a refusal changes nothing.
 use super::answer::kept;
 use crate::error::{KeyError, VaultError};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::secret::{CredentialId, Purpose, SecretOwner};
 use crate::store::vault::{LocalKeyring, VaultWriter};
 use crate::tenant::TenantId;
@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 /// When a promise of [`VaultWriter`] is broken.
 pub async fn vault_keys<V: VaultWriter>(node: impl Fn(LocalKeyring) -> V) {
     let keys = Keys { k1: key("k1"), wrong: key("k1"), k2: key("k2"), random: key("k3") };
-    let nodes = Nodes { node, keys, by: Writer { operation: OperationId::new(), epoch: 1 } };
+    let nodes = Nodes { node, keys, by: FencingToken { operation: OperationId::new(), epoch: 1 } };
     kept(nodes.of(&[&nodes.keys.k1]).fence(nodes.by.operation, 1).await, "a fence");
     nodes.empty_store_takes_any_key().await;
     nodes.refused_keys_change_nothing().await;
@@ -36,7 +36,7 @@ struct Keys {
 struct Nodes<F> {
     node: F,
     keys: Keys,
-    by: Writer,
+    by: FencingToken,
 }
 
 fn key(id: &str) -> String {

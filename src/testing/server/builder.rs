@@ -1,5 +1,5 @@
 use super::choice::{Choice, DATABASE_URL, Wishes};
-use super::error::{NoServer, SetupError};
+use super::error::{NoServer, PrepareError};
 use super::running::Running;
 use super::session::{self, Session};
 use super::tls::Certificate;
@@ -57,7 +57,7 @@ impl TestServerBuilder {
         let wishes = Wishes::from_env(self.url_variable);
         let running = self.run(&wishes).await?;
         let kind = running.kind.to_string();
-        self.prepare(running, &wishes).await.map_err(|source| NoServer::Setup { kind, source })
+        self.prepare(running, &wishes).await.map_err(|source| NoServer::SetupLinks { kind, source })
     }
 
     async fn run(&self, wishes: &Wishes) -> Result<Running, NoServer> {
@@ -110,12 +110,12 @@ impl TestServerBuilder {
             .collect()
     }
 
-    async fn prepare(self, running: Running, wishes: &Wishes) -> Result<TestServer, SetupError> {
+    async fn prepare(self, running: Running, wishes: &Wishes) -> Result<TestServer, PrepareError> {
         if let Some(certificate) = &self.certificate {
-            certificate.install(&running.admin).await.map_err(SetupError::Tls)?;
+            certificate.install(&running.admin).await.map_err(PrepareError::Tls)?;
         }
-        let mut session = Session::open(&running.admin).await.map_err(SetupError::Version)?;
-        let (version, version_num) = session::version(&mut session).await.map_err(SetupError::Version)?;
+        let mut session = Session::open(&running.admin).await.map_err(PrepareError::Version)?;
+        let (version, version_num) = session::version(&mut session).await.map_err(PrepareError::Version)?;
         if let Some(locale) = &wishes.lc_messages {
             language::check(&mut session, locale).await?;
         }

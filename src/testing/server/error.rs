@@ -65,12 +65,12 @@ pub enum NoServer {
     },
     /// The server runs and cannot be made ready for use.
     #[error("the server {kind} was started and cannot be used")]
-    Setup {
+    SetupLinks {
         /// Which server.
         kind: String,
         /// What is wrong.
         #[source]
-        source: SetupError,
+        source: PrepareError,
     },
 }
 
@@ -140,7 +140,7 @@ pub enum LocalError {
 /// Why a running server is not ready for tests.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SetupError {
+pub enum PrepareError {
     /// It could not be asked for its version.
     #[error("its version cannot be read")]
     Version(#[source] sqlx::Error),

@@ -48,7 +48,7 @@ use tokio::sync::OnceCell;
 pub use builder::TestServerBuilder;
 pub use choice::{BACKEND, DATABASE_URL, EXAMPLE_DATABASE_URL, IMAGE, LC_MESSAGES, PG_BIN};
 pub use database::{DatabaseError, TestDatabase};
-pub use error::{ContainerError, LocalError, NoServer, SetupError};
+pub use error::{ContainerError, LocalError, NoServer, PrepareError};
 pub use log::LogError;
 use watcher::Watcher;
 

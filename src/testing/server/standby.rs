@@ -1,4 +1,4 @@
-use super::error::{NoServer, SetupError};
+use super::error::{NoServer, PrepareError};
 use super::local::{self, Primary};
 use super::session::{self, Session};
 use super::{ServerKind, TestServer};
@@ -28,12 +28,12 @@ impl TestServer {
         }
         // The superuser's password is all that it needs of these options, and they give it in no other way.
         let password = self.admin.to_url_lossy().password().unwrap_or_default().to_owned();
-        let setup = |source| NoServer::Setup { kind: kind.clone(), source };
-        let arguments = self.arguments().await.map_err(|e| setup(SetupError::Version(e)))?;
+        let setup = |source| NoServer::SetupLinks { kind: kind.clone(), source };
+        let arguments = self.arguments().await.map_err(|e| setup(PrepareError::Version(e)))?;
         let primary = Primary { port: self.admin.get_port(), password };
         let running = local::standby(binaries, primary, &arguments).await.map_err(NoServer::Local)?;
-        let mut session = Session::open(&running.admin).await.map_err(|e| setup(SetupError::Version(e)))?;
-        let version = session::version(&mut session).await.map_err(|e| setup(SetupError::Version(e)))?;
+        let mut session = Session::open(&running.admin).await.map_err(|e| setup(PrepareError::Version(e)))?;
+        let version = session::version(&mut session).await.map_err(|e| setup(PrepareError::Version(e)))?;
         let (version, version_num) = version;
         Ok(TestServer { kind: running.kind, admin: running.admin, version, version_num, watcher: running.watcher })
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tenantry::error::StepError;
 use tenantry::journal::Journal;
 use tenantry::operation::OperationStatus;
-use tenantry::saga::{Action, Run, Saga};
+use tenantry::saga::{Execution, Saga, SagaStep};
 
 /// Name, whether the intent before covers it, and nothing else: the shape of the saga.
 pub(super) const STEPS: [(&str, bool); 5] =
@@ -39,33 +39,33 @@ impl Effects {
 }
 
 pub(super) struct Chain {
-    steps: Vec<Box<dyn Action<()>>>,
+    steps: Vec<Box<dyn SagaStep<()>>>,
 }
 impl Chain {
     /// `journal` is read past every fault: what a step may rely on.
     pub(super) fn new(effects: Arc<Effects>, journal: Arc<dyn Journal>) -> Self {
         let steps = (0..).zip(STEPS).map(|(at, (name, joins))| {
             let link = Link { at, name, joins, effects: effects.clone(), journal: journal.clone() };
-            Box::new(link) as Box<dyn Action<()>>
+            Box::new(link) as Box<dyn SagaStep<()>>
         });
         Self { steps: steps.collect() }
     }
 }
 impl Saga for Chain {
-    type World = ();
+    type Context = ();
     fn kind(&self) -> &'static str {
         "chain"
     }
-    fn steps(&self) -> &[Box<dyn Action<()>>] {
+    fn steps(&self) -> &[Box<dyn SagaStep<()>>] {
         &self.steps
     }
-    fn no_return(&self) -> usize {
+    fn pivot_index(&self) -> usize {
         NO_RETURN
     }
-    fn end_may_repeat(&self) -> bool {
+    fn final_record_is_repeatable(&self) -> bool {
         true
     }
-    fn world(&self, _: &Run) -> Result<(), StepError> {
+    fn context(&self, _: &Execution) -> Result<(), StepError> {
         Ok(())
     }
 }
@@ -78,17 +78,17 @@ struct Link {
     journal: Arc<dyn Journal>,
 }
 #[async_trait]
-impl Action<()> for Link {
+impl SagaStep<()> for Link {
     fn name(&self) -> &'static str {
         self.name
     }
-    fn joins_previous(&self) -> bool {
+    fn shares_intent_with_previous(&self) -> bool {
         self.joins
     }
-    fn in_landlord(&self) -> bool {
+    fn landlord_only(&self) -> bool {
         self.name == "publish"
     }
-    async fn run(&self, run: &Run, (): &mut ()) -> Result<Value, StepError> {
+    async fn run(&self, run: &Execution, (): &mut ()) -> Result<Value, StepError> {
         let record = self.journal.read(run.operation()).await.unwrap().unwrap();
         assert_eq!(record.status, OperationStatus::Running, "{} ran", self.name);
         assert!(record.intended > self.at, "{} ran without an intent", self.name);
@@ -100,7 +100,7 @@ impl Action<()> for Link {
         self.effects.there.lock().unwrap().insert(self.name);
         Ok(json!(self.at))
     }
-    async fn undo(&self, run: &Run, (): &mut ()) -> Result<(), StepError> {
+    async fn undo(&self, run: &Execution, (): &mut ()) -> Result<(), StepError> {
         let record = self.journal.read(run.operation()).await.unwrap().unwrap();
         assert_eq!(record.status, OperationStatus::Undoing, "{} was undone", self.name);
         assert!(record.intended > self.at, "{} was undone again after that was recorded", self.name);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tenantry::error::StoreError;
 use tenantry::journal::{Begun, Claim, Intent, Journal, Progress, Record};
-use tenantry::operation::{OperationEvent, OperationId, Subject, Writer};
+use tenantry::operation::{FencingToken, OperationEvent, OperationId, Subject};
 use tokio::sync::Notify;
 
 /// What becomes of a call that gets no answer.
@@ -119,20 +119,20 @@ impl Journal for Failing {
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError> {
         self.through("claim", self.inner.claim(id, worker, lease)).await
     }
-    async fn renew(&self, writer: Writer, lease: Duration) -> Result<(), StoreError> {
+    async fn renew(&self, writer: FencingToken, lease: Duration) -> Result<(), StoreError> {
         self.through("renew", self.inner.renew(writer, lease)).await
     }
-    async fn check(&self, writer: Writer) -> Result<(), StoreError> {
+    async fn check(&self, writer: FencingToken) -> Result<(), StoreError> {
         self.through("check", self.inner.check(writer)).await
     }
-    async fn record(&self, writer: Writer, progress: &Progress) -> Result<OperationEvent, StoreError> {
+    async fn record(&self, writer: FencingToken, progress: &Progress) -> Result<OperationEvent, StoreError> {
         self.recorded.lock().unwrap().push((progress.step.to_string(), progress.durable));
         self.through("record", self.inner.record(writer, progress)).await
     }
-    async fn park_change(&self, subject: &Subject, by: Writer) -> Result<Option<Record>, StoreError> {
+    async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError> {
         self.through("park_change", self.inner.park_change(subject, by)).await
     }
-    async fn abandon_change(&self, subject: &Subject, by: Writer) -> Result<(), StoreError> {
+    async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError> {
         self.through("abandon_change", self.inner.abandon_change(subject, by)).await
     }
     async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError> {

@@ -6,7 +6,7 @@ use sqlx::Executor;
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tenantry::error::{After, StepError};
+use tenantry::error::{FailureState, StepError};
 use tenantry::journal::{Begun, Journal, PgJournal, Record};
 use tenantry::operation::OperationStatus;
 use tenantry::saga::{Observer, Outcome, Recoverer, Settings};
@@ -96,7 +96,7 @@ async fn an_undo_without_room_on_the_disk_says_so_and_ends_once_there_is_room() 
     let bench = Bench::new().await;
     let outcome = bench.fails().await;
     let (record, failure) = (outcome.record, outcome.failure.expect("a failure"));
-    assert_eq!((failure.step.as_str(), failure.after), ("login", After::Undoing));
+    assert_eq!((failure.step.as_str(), failure.state), ("login", FailureState::Undoing));
     assert!(failure.retry_after.is_some());
     let text = whole(&failure);
     for word in ["sold out", "roles", "kein Platz", "53100"] {
@@ -110,7 +110,7 @@ async fn an_undo_without_room_on_the_disk_says_so_and_ends_once_there_is_room() 
     let mut waits = vec![bench.wait(&record).await];
     for _ in 0..3 {
         let failure = bench.recover_when_due(&record).await.failure.expect("still no room");
-        assert_eq!((failure.step.as_str(), failure.after), ("roles", After::Undoing));
+        assert_eq!((failure.step.as_str(), failure.state), ("roles", FailureState::Undoing));
         waits.push(bench.wait(&record).await);
     }
     assert!(waits.is_sorted_by(|one, next| one.1 <= next.0), "it is left alone until its time: {waits:?}");

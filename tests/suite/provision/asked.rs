@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 use tenantry::directory::ConnectionSettings;
-use tenantry::error::{After, ProvisionError, VaultError};
+use tenantry::error::{FailureState, ProvisionError, VaultError};
 use tenantry::journal::PgJournal;
-use tenantry::operation::{OperationId, OperationStatus, Writer};
-use tenantry::provision::{Provision, Provisioner, Recipe};
+use tenantry::operation::{FencingToken, OperationId, OperationStatus};
+use tenantry::provision::{Provision, ProvisionConfig, Provisioner};
 use tenantry::saga::{Engine, Observer, Settings};
 use tenantry::secret::{CredentialId, KeyId, Purpose};
 use tenantry::testing::Harness;
-use tenantry::vault::{CredentialVault, Forgotten, PgVault, VaultWriter};
+use tenantry::vault::{CredentialVault, KeyDisposal, PgVault, VaultWriter};
 use tenantry::{TenantId, Tenantry, sqlx};
 use tokio_util::sync::CancellationToken;
 
@@ -81,20 +81,20 @@ async fn the_hosts_settings_reach_sessions_and_links() {
     assert_eq!(seen, ("shop".into(), "1234ms".into()));
 }
 
-fn provisioner(harness: &Harness, tenantry: &Tenantry, recipe: Recipe, outage: Outage) -> Provisioner {
+fn provisioner(harness: &Harness, tenantry: &Tenantry, config: ProvisionConfig, outage: Outage) -> Provisioner {
     let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
     let mut settings = Settings::default();
     (settings.lease, settings.backoff_limit) = (Duration::from_millis(500), Duration::from_millis(5));
-    Provisioner::new(tenantry.workshop(), Engine::new(journal, vec![], settings, CancellationToken::new()), recipe)
+    Provisioner::new(tenantry.workshop(), Engine::new(journal, vec![], settings, CancellationToken::new()), config)
 }
 
 #[tokio::test]
 async fn a_login_has_as_many_sessions_as_the_recipe_says() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
-    let mut recipe = Recipe::default();
-    recipe.connection_limit = 2;
-    let provisioner = provisioner(&harness, &tenantry, recipe, Outage::none());
+    let mut config = ProvisionConfig::default();
+    config.connection_limit = 2;
+    let provisioner = provisioner(&harness, &tenantry, config, Outage::none());
     provisioner.provision(Provision::new("acme"), &Observer::none()).await.unwrap();
     let login = auditor::login(&tenantry, "acme").await;
     let _open = (login.connect().await.unwrap(), login.connect().await.unwrap());
@@ -117,9 +117,9 @@ async fn a_worker_that_dies_behind_a_migration_outside_a_transaction_leaves_no_r
     let harness = Harness::start().await.unwrap();
     let configure = |b: tenantry::Builder| b.tenant_migrations(&OUTSIDE).lease(Duration::from_secs(1));
     let tenantry = harness.tenantry(configure).await.unwrap();
-    let mut recipe = Recipe::default();
-    recipe.migrations = Some(&OUTSIDE);
-    let whole = provisioner(&harness, &tenantry, recipe.clone(), Outage::none());
+    let mut config = ProvisionConfig::default();
+    config.migrations = Some(&OUTSIDE);
+    let whole = provisioner(&harness, &tenantry, config.clone(), Outage::none());
     let done = Arc::new(AtomicU32::new(0));
     let seen = done.clone();
     let see = Observer::new(move |e| {
@@ -129,7 +129,7 @@ async fn a_worker_that_dies_behind_a_migration_outside_a_transaction_leaves_no_r
     });
     whole.provision(Provision::new("first"), &see).await.unwrap();
     let migrated = done.load(SeqCst);
-    let dies = provisioner(&harness, &tenantry, recipe, Outage::of(migrated..u32::MAX, Lost::Call).only("record"));
+    let dies = provisioner(&harness, &tenantry, config, Outage::of(migrated..u32::MAX, Lost::Call).only("record"));
     dies.provision(Provision::new("acme").key("k"), &Observer::none()).await.unwrap_err();
     let open = tenantry.operations().open().await.unwrap();
     assert_eq!((open.len(), open[0].status, open[0].done), (1, OperationStatus::Running, migrated - 1));
@@ -200,13 +200,15 @@ impl VaultWriter for Forgetful {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError> {
         self.0.fence(operation, epoch).await
     }
-    async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError> {
+    async fn put(
+        &self, id: &CredentialId, secret: &SecretString, writer: FencingToken,
+    ) -> Result<SecretString, VaultError> {
         self.0.put(id, secret, writer).await
     }
-    async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError> {
+    async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError> {
         self.0.forget(id, writer).await
     }
-    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(u64, Forgotten), VaultError> {
+    async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError> {
         self.0.forget_tenant(tenant, writer).await
     }
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {
@@ -228,6 +230,6 @@ async fn a_tenant_whose_login_does_not_work_is_never_published() {
     let tenantry = harness.tenantry(|b| migrated(b).vault(vault)).await.unwrap();
     let error = tenantry.provision("acme").await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!((failure.step.as_str(), failure.after), ("login.probe", After::Undone), "{failure:?}");
+    assert_eq!((failure.step.as_str(), failure.state), ("login.probe", FailureState::Undone), "{failure:?}");
     assert_nothing(&harness, "after a login that does not work").await;
 }

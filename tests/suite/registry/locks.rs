@@ -3,8 +3,8 @@ use crate::landlord;
 use sqlx::{PgPool, PgTransaction};
 use std::future::Future;
 use std::time::Duration;
-use tenantry::error::{StoreError, Taken};
-use tenantry::operation::{OperationId, Writer};
+use tenantry::error::{NameConflict, StoreError};
+use tenantry::operation::{FencingToken, OperationId};
 use tenantry::registry::{PgTenantRegistry, Placement, RegistryWriter, ServerRegistry, TenantRegistry};
 use tenantry::server::{DatabaseServer, ServerNames, ServerStatus};
 use tenantry::tenant::TenantStatus;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 struct Bench {
     landlord: PgPool,
     registry: PgTenantRegistry,
-    writer: Writer,
+    writer: FencingToken,
     tenant: Tenant,
 }
 
@@ -22,7 +22,7 @@ impl Bench {
     async fn new() -> Self {
         let landlord = landlord::installed().await;
         let registry = PgTenantRegistry::new(landlord.clone());
-        let writer = Writer { operation: OperationId::new(), epoch: 1 };
+        let writer = FencingToken { operation: OperationId::new(), epoch: 1 };
         RegistryWriter::fence(&registry, writer.operation, 1).await.unwrap();
         let tenant = Tenant::new(TenantId::new(), "acme".parse().unwrap(), TenantStatus::Provisioning);
         registry.create(&tenant, &[], writer).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_place_waits_for_the_last_one_to_be_given_away() {
     let reserve = bench.waits(async move { registry.reserve(&place, writer).await }).await;
     rival.commit().await.unwrap();
     let answer = reserve.await.unwrap();
-    let Err(StoreError::Taken(Taken::Room(room))) = answer else { panic!("{answer:?}") };
+    let Err(StoreError::Taken(NameConflict::ServerFull(room))) = answer else { panic!("{answer:?}") };
     assert_eq!(room, server.name);
     assert_eq!(bench.registry.placement(bench.tenant.id()).await.unwrap(), None);
 }

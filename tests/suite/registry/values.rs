@@ -3,15 +3,15 @@ use crate::landlord;
 use serde_json::json;
 use sqlx::PgPool;
 use tenantry::error::StoreError;
-use tenantry::operation::{OperationId, Writer};
+use tenantry::operation::{FencingToken, OperationId};
 use tenantry::registry::{PgTenantRegistry, RegistryWriter, ServerRegistry, TenantRegistry};
 use tenantry::tenant::TenantStatus;
 use tenantry::{Tenant, TenantId};
 
-async fn bench() -> (PgPool, PgTenantRegistry, Writer, Tenant) {
+async fn bench() -> (PgPool, PgTenantRegistry, FencingToken, Tenant) {
     let landlord = landlord::installed().await;
     let registry = PgTenantRegistry::new(landlord.clone());
-    let writer = Writer { operation: OperationId::new(), epoch: 1 };
+    let writer = FencingToken { operation: OperationId::new(), epoch: 1 };
     RegistryWriter::fence(&registry, writer.operation, 1).await.unwrap();
     let tenant = Tenant::new(TenantId::new(), "acme".parse().unwrap(), TenantStatus::Provisioning);
     (landlord, registry, writer, tenant)

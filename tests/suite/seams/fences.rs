@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tenantry::error::{StoreError, VaultError};
-use tenantry::operation::{OperationId, Writer};
+use tenantry::operation::{FencingToken, OperationId};
 use tenantry::secret::CredentialId;
 use tenantry::tokens::{LinkId, NewToken, PgTokenStore, Token, TokenPurpose, TokenStore};
 use tenantry::vault::{CredentialVault, LocalKeyring, PgVault, VaultWriter};
@@ -19,7 +19,7 @@ struct Bench {
     landlord: PgPool,
     vault: PgVault,
     tokens: PgTokenStore,
-    writer: Writer,
+    writer: FencingToken,
     tenant: TenantId,
     /// A secret that is there already.
     id: CredentialId,
@@ -35,7 +35,7 @@ impl Bench {
             .execute(&landlord)
             .await
             .unwrap();
-        let writer = Writer { operation: OperationId::new(), epoch: 1 };
+        let writer = FencingToken { operation: OperationId::new(), epoch: 1 };
         VaultWriter::fence(&vault, writer.operation, 1).await.unwrap();
         let this = Self { landlord, vault, tokens, writer, tenant, id: login(tenant, 1) };
         this.vault.put(&this.id, &SecretString::from("first"), writer).await.unwrap();

@@ -81,7 +81,7 @@ async fn a_lane_that_is_freed_at_that_moment_fails_no_begin() {
                 let mut intent = Intent::new(OperationId::new(), "race", Lane::Change, subject.clone());
                 (intent.intended, intent.total, intent.lease) = (1, 3, LEASE);
                 match journal.begin(&intent).await.unwrap() {
-                    Begun::New(held) => drop(journal.record(held.writer(), &end(&held)).await.unwrap()),
+                    Begun::New(held) => drop(journal.record(held.fencing_token(), &end(&held)).await.unwrap()),
                     other => assert!(matches!(other, Begun::Busy(_)), "{other:?}"),
                 }
             }
@@ -95,7 +95,7 @@ async fn an_end_that_waits_for_a_takeover_is_not_written() {
     let bench = Bench::new().await;
     let held = bench.begun(Lane::Change, LEASE).await;
     let (journal, stale) = (bench.journal.clone(), held.clone());
-    bench.taken_over(held.id, async move { journal.record(stale.writer(), &end(&stale)).await }).await;
+    bench.taken_over(held.id, async move { journal.record(stale.fencing_token(), &end(&stale)).await }).await;
     let now = bench.read(held.id).await;
     assert_eq!((now.status, now.done), (OperationStatus::Running, 0));
     assert_eq!(bench.journal.events(held.id, 0, 10).await.unwrap(), []);
@@ -109,7 +109,7 @@ async fn an_end_that_waits_for_a_takeover_is_not_written() {
 async fn a_renewal_that_waits_for_a_takeover_holds_nothing() {
     let bench = Bench::new().await;
     let held = bench.begun(Lane::Change, Duration::ZERO).await;
-    let (journal, writer) = (bench.journal.clone(), held.writer());
+    let (journal, writer) = (bench.journal.clone(), held.fencing_token());
     bench.taken_over(held.id, async move { journal.renew(writer, LEASE).await }).await;
     assert_eq!(bench.read(held.id).await.leased_until, held.leased_until);
 }
@@ -118,20 +118,20 @@ async fn a_renewal_that_waits_for_a_takeover_holds_nothing() {
 async fn a_stale_fence_parks_nothing() {
     let bench = Bench::new().await;
     let change = bench.begun(Lane::Change, LEASE).await;
-    let fence = bench.begun(Lane::Fence, LEASE).await;
-    let (journal, subject, by) = (bench.journal.clone(), bench.subject.clone(), fence.writer());
+    let fence = bench.begun(Lane::Preempt, LEASE).await;
+    let (journal, subject, by) = (bench.journal.clone(), bench.subject.clone(), fence.fencing_token());
     bench.taken_over(fence.id, async move { journal.park_change(&subject, by).await }).await;
     assert_eq!(bench.read(change.id).await.status, OperationStatus::Running);
-    bench.journal.check(change.writer()).await.expect("its worker goes on");
+    bench.journal.check(change.fencing_token()).await.expect("its worker goes on");
 }
 
 #[tokio::test]
 async fn a_stale_fence_abandons_nothing() {
     let bench = Bench::new().await;
     let change = bench.begun(Lane::Change, LEASE).await;
-    let fence = bench.begun(Lane::Fence, LEASE).await;
-    bench.journal.park_change(&bench.subject, fence.writer()).await.unwrap();
-    let (journal, subject, by) = (bench.journal.clone(), bench.subject.clone(), fence.writer());
+    let fence = bench.begun(Lane::Preempt, LEASE).await;
+    bench.journal.park_change(&bench.subject, fence.fencing_token()).await.unwrap();
+    let (journal, subject, by) = (bench.journal.clone(), bench.subject.clone(), fence.fencing_token());
     bench.taken_over(fence.id, async move { journal.abandon_change(&subject, by).await }).await;
     assert_eq!(bench.read(change.id).await.status, OperationStatus::Parked);
 }
@@ -143,7 +143,7 @@ async fn a_claim_waits_for_progress_that_has_begun_and_sees_it() {
     let held = bench.begun(Lane::Change, Duration::ZERO).await;
     let row = bench.held("SELECT 1 FROM tenantry.operations WHERE id = $1 FOR UPDATE", held.id).await;
     let (journal, last) = (bench.journal.clone(), held.clone());
-    let word = bench.waits(async move { journal.record(last.writer(), &end(&last)).await }).await;
+    let word = bench.waits(async move { journal.record(last.fencing_token(), &end(&last)).await }).await;
     let (journal, id) = (bench.journal.clone(), held.id);
     let mut claim = tokio::spawn(async move { journal.claim(id, "successor", LEASE).await });
     let early = tokio::time::timeout(Duration::from_millis(500), &mut claim).await;
@@ -174,11 +174,11 @@ async fn a_claim_that_waits_for_a_faster_one_gets_nothing() {
 async fn what_ends_at_the_moment_of_a_fence_is_not_parked() {
     let bench = Bench::new().await;
     let change = bench.begun(Lane::Change, LEASE).await;
-    let fence = bench.begun(Lane::Fence, LEASE).await;
+    let fence = bench.begun(Lane::Preempt, LEASE).await;
     let row = bench.held("SELECT 1 FROM tenantry.operations WHERE id = $1 FOR UPDATE", change.id).await;
     let (journal, last) = (bench.journal.clone(), change.clone());
-    let word = bench.waits(async move { journal.record(last.writer(), &end(&last)).await }).await;
-    let (journal, subject, by) = (bench.journal.clone(), bench.subject.clone(), fence.writer());
+    let word = bench.waits(async move { journal.record(last.fencing_token(), &end(&last)).await }).await;
+    let (journal, subject, by) = (bench.journal.clone(), bench.subject.clone(), fence.fencing_token());
     let mut park = tokio::spawn(async move { journal.park_change(&subject, by).await });
     let early = tokio::time::timeout(Duration::from_millis(500), &mut park).await;
     assert!(early.is_err(), "the fence passed a write that was still to land: {early:?}");

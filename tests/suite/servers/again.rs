@@ -5,10 +5,10 @@ use crate::provision::migrated;
 use sqlx::Executor;
 use std::sync::Arc;
 use std::time::Duration;
-use tenantry::error::SetUpError;
+use tenantry::error::ServerSetupError;
 use tenantry::journal::PgJournal;
 use tenantry::saga::{Engine, Settings};
-use tenantry::servers::{Servers, SetUpReport};
+use tenantry::servers::{ServerSetupReport, Servers};
 use tenantry::testing::Harness;
 use tenantry::{Tenantry, sqlx};
 use tokio_util::sync::CancellationToken;
@@ -23,10 +23,10 @@ pub(super) fn unlucky(harness: &Harness, tenantry: &Tenantry, outage: Outage) ->
     (Servers::new(tenantry.workshop(), engine, harness.landlord().clone()), journal)
 }
 
-async fn until_it_is_free(tenantry: &Tenantry, harness: &Harness, name: &str, prefix: &str) -> SetUpReport {
+async fn until_it_is_free(tenantry: &Tenantry, harness: &Harness, name: &str, prefix: &str) -> ServerSetupReport {
     for _ in 0..200 {
         match tenantry.servers().set_up(name, harness.server().admin_options()).prefix(prefix).await {
-            Err(SetUpError::Busy { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(ServerSetupError::Busy { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
             done => return done.unwrap(),
         }
     }

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor, PgConnection};
 use std::time::{Duration, Instant};
-use tenantry::error::{ClusterError, RelocateError, ResolveError, SetUpError};
+use tenantry::error::{ClusterError, RelocateError, ResolveError, ServerSetupError};
 use tenantry::names::ServerName;
 use tenantry::registry::{Change, PgChanges, PgTenantRegistry, ServerRegistry};
 use tenantry::resolver::PooledResolver;
@@ -65,7 +65,7 @@ async fn set_up_with_another_address_is_refused_before_it_connects() {
     ];
     for refused in elsewhere {
         let error = refused.unwrap_err();
-        assert!(matches!(&error, SetUpError::Moved { .. }), "{error:?}");
+        assert!(matches!(&error, ServerSetupError::Moved { .. }), "{error:?}");
         assert!(error.to_string().contains("relocate()"), "{error}");
     }
     assert_eq!(stored(&harness).await, before);

@@ -4,7 +4,7 @@ use crate::auditor::{self, code};
 use crate::provision::migrated;
 use serde_json::json;
 use sqlx::{ConnectOptions, Executor};
-use tenantry::error::SetUpError;
+use tenantry::error::ServerSetupError;
 use tenantry::names::ServerName;
 use tenantry::registry::{PgTenantRegistry, ServerRegistry, TenantRegistryExt};
 use tenantry::server::{DatabaseServer, TlsMode};
@@ -46,7 +46,7 @@ async fn a_server_that_is_ready_keeps_its_prefix() {
     let other = format!("{}_x", harness.prefix());
     let set_up = tenantry.servers().set_up("main", harness.server().admin_options());
     let error = set_up.prefix(&other).await.unwrap_err();
-    assert!(matches!(&error, SetUpError::Invalid { field: "prefix", value, .. } if *value == other), "{error:?}");
+    assert!(matches!(&error, ServerSetupError::Invalid { field: "prefix", value, .. } if *value == other), "{error:?}");
     assert_eq!(stored(&harness, "main").await, before);
     tenantry.provision("acme").await.expect("it works as before");
 }

@@ -3,7 +3,7 @@ use super::hooks::{Hooks, POINTS, Point};
 use super::{EMAIL, acme, logs_in, post, quick, text};
 use sqlx::Executor;
 use std::time::Duration;
-use tenantry::setup_link::SetupError;
+use tenantry::setup_link::SetupLinkError;
 use tenantry::testing::Harness;
 use tenantry::{Builder, Tenantry, sqlx};
 
@@ -50,12 +50,12 @@ async fn post_of_another_password_after_a_crash_is_refused_or_replaces_it() {
         } else {
             let other = other.await.unwrap();
             assert!(
-                matches!(other, Err(SetupError::InUse { .. } | SetupError::NotValid)),
+                matches!(other, Err(SetupLinkError::InUse { .. } | SetupLinkError::NotValid)),
                 "{point:?}: the password that is sealed already may become effective; {other:?}"
             );
             recover(&harness, &lives).await;
             let again = post(&lives, text(&link), &second).await.unwrap();
-            assert!(matches!(again, Err(SetupError::NotValid)), "{point:?}: recovery has used the link; {again:?}");
+            assert!(matches!(again, Err(SetupLinkError::NotValid)), "{point:?}: recovery has used the link; {again:?}");
             false
         };
         assert_eq!(accepted, point == Point::BeforeSeal, "{point:?}");
@@ -79,7 +79,7 @@ async fn post_of_the_same_password_after_a_crash_gets_the_outcome() {
         match same.await.unwrap() {
             Ok(tenant) => assert_eq!(tenant.slug().as_str(), "acme"),
             // The post came when recovery had used the link, or the dead worker had.
-            Err(SetupError::NotValid) => assert_ne!(point, Point::BeforeSeal),
+            Err(SetupLinkError::NotValid) => assert_ne!(point, Point::BeforeSeal),
             Err(error) => panic!("{point:?}: {error:?}"),
         }
         recover(&harness, &lives).await;

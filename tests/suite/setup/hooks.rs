@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use tenantry::admin::{AdminError, AdminStore, PgAdminStore};
 use tenantry::error::VaultError;
 use tenantry::names::{Email, RoleName};
-use tenantry::operation::{OperationId, Writer};
+use tenantry::operation::{FencingToken, OperationId};
 use tenantry::secret::{CredentialId, KeyId, Purpose};
 use tenantry::testing::Harness;
-use tenantry::vault::{CredentialVault, Forgotten, PgVault, VaultWriter};
+use tenantry::vault::{CredentialVault, KeyDisposal, PgVault, VaultWriter};
 use tenantry::{Builder, TenantId};
 use tokio::sync::{Notify, watch};
 
@@ -129,7 +129,9 @@ impl VaultWriter for HookedVault {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError> {
         self.0.fence(operation, epoch).await
     }
-    async fn put(&self, id: &CredentialId, secret: &SecretString, writer: Writer) -> Result<SecretString, VaultError> {
+    async fn put(
+        &self, id: &CredentialId, secret: &SecretString, writer: FencingToken,
+    ) -> Result<SecretString, VaultError> {
         if id.purpose != Purpose::NewPassword {
             return self.0.put(id, secret, writer).await;
         }
@@ -138,7 +140,7 @@ impl VaultWriter for HookedVault {
         self.1.at(Point::AfterSeal).await;
         Ok(kept)
     }
-    async fn forget(&self, id: &CredentialId, writer: Writer) -> Result<(), VaultError> {
+    async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError> {
         if id.purpose != Purpose::NewPassword {
             return self.0.forget(id, writer).await;
         }
@@ -147,7 +149,7 @@ impl VaultWriter for HookedVault {
         self.1.at(Point::AfterForget).await;
         Ok(())
     }
-    async fn forget_tenant(&self, tenant: TenantId, writer: Writer) -> Result<(u64, Forgotten), VaultError> {
+    async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError> {
         self.0.forget_tenant(tenant, writer).await
     }
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {

@@ -1,7 +1,7 @@
 //! Posts of one password link at the same time: one password is accepted, and that one works.
 use super::hooks::{Hooks, Point};
 use super::{EMAIL, acme, logs_in, post, quick, text};
-use tenantry::setup_link::SetupError;
+use tenantry::setup_link::SetupLinkError;
 use tenantry::sqlx;
 use tenantry::testing::Harness;
 
@@ -28,9 +28,9 @@ async fn twelve_posts_with_twelve_passwords_accept_the_one_that_works() {
         for (n, post) in posts.into_iter().enumerate() {
             match post.await.unwrap() {
                 Ok(_) => accepted.push(n),
-                Err(SetupError::InUse { .. }) => in_use += 1,
+                Err(SetupLinkError::InUse { .. }) => in_use += 1,
                 // It came when the link was used.
-                Err(SetupError::NotValid) => {}
+                Err(SetupLinkError::NotValid) => {}
                 Err(error) => panic!("round {round}, post {n}: {error:?}"),
             }
         }
@@ -59,7 +59,7 @@ async fn post_with_another_password_is_refused_while_the_first_one_is_set() {
     hooks.stopped().await;
     for node in [&one, &two] {
         let other = post(node, text(&link), "another password entirely").await.unwrap();
-        let Err(error @ SetupError::InUse { .. }) = other else { panic!("{other:?}") };
+        let Err(error @ SetupLinkError::InUse { .. }) = other else { panic!("{other:?}") };
         assert!(!format!("{error} {error:?}").contains("batterie"), "the error tells no password");
     }
     let mut opened = hooks.opened();
@@ -77,7 +77,10 @@ async fn post_with_another_password_is_refused_while_the_first_one_is_set() {
     }
     assert!(!logs_in(&two, "another password entirely").await);
     let late = post(&two, text(&link), COMPOSED).await.unwrap();
-    assert!(matches!(late, Err(SetupError::NotValid)), "a used link is not valid, also for its own password: {late:?}");
+    assert!(
+        matches!(late, Err(SetupLinkError::NotValid)),
+        "a used link is not valid, also for its own password: {late:?}"
+    );
 }
 
 #[tokio::test]
@@ -96,7 +99,7 @@ async fn post_that_comes_before_the_first_password_is_sealed_waits_and_is_refuse
     opened.changed().await.unwrap();
     first.await.unwrap().expect("the first post is accepted");
     let other = other.await.unwrap();
-    assert!(matches!(other, Err(SetupError::InUse { .. } | SetupError::NotValid)), "{other:?}");
+    assert!(matches!(other, Err(SetupLinkError::InUse { .. } | SetupLinkError::NotValid)), "{other:?}");
     assert!(logs_in(&tenantry, "the first password").await);
     assert!(!logs_in(&tenantry, "another password entirely").await);
 }
@@ -111,7 +114,7 @@ async fn password_with_a_character_that_cannot_be_used_leaves_the_link_as_it_was
         [("correct\thorse battery", "a tab"), ("e\u{301}e\u{301}e\u{301}e\u{301}e\u{301}e\u{301}", "6")]
     {
         let refused = post(&tenantry, text(&link), password).await.unwrap();
-        assert!(matches!(refused, Err(SetupError::Password(_))), "{why}: {refused:?}");
+        assert!(matches!(refused, Err(SetupLinkError::Password(_))), "{why}: {refused:?}");
     }
     post(&tenantry, text(&link), " correct horse battery ").await.unwrap().expect("the link is as good as before");
     assert!(logs_in(&tenantry, " correct horse battery ").await);

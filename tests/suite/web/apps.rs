@@ -11,7 +11,7 @@ use tenantry::pool::AcquireError;
 use tenantry::sqlx::{self, PgPool};
 use tenantry::tenant::TenantStatus;
 use tenantry::testing::{FixedResolver, tenant};
-use tenantry::web::{Identify, Page, SetupRoutes, TenantLayer, TenantRejection};
+use tenantry::web::{Identify, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use tenantry::{ConnectionResolver, Tenant, TenantPool, TenantRef};
 use tower::ServiceExt;
 
@@ -87,10 +87,10 @@ fn layers() -> Layers {
         domain: layer(Identify::domain()),
         chain: layer(Identify::subdomain_of("example.org").or(claim()).or(Identify::domain())),
         own: layer(host()).on_reject(|rejection| match rejection {
-            TenantRejection::Suspended(tenant) => Page::html(402, format!("pay first, {}", tenant.slug())),
-            TenantRejection::Archived(_) => Page::text(418, "own answer"),
-            TenantRejection::OverBudget(_) => Page::text(429, "come back later"),
-            other => Page::from(other),
+            TenantRejection::Suspended(tenant) => WebResponse::html(402, format!("pay first, {}", tenant.slug())),
+            TenantRejection::Archived(_) => WebResponse::text(418, "own answer"),
+            TenantRejection::OverBudget(_) => WebResponse::text(429, "come back later"),
+            other => WebResponse::from(other),
         }),
     }
 }

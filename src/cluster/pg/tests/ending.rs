@@ -1,6 +1,6 @@
 //! Ending sessions.
 use super::{By, Installation, Outcome, ask, code, sql};
-use crate::cluster::pg::{ddl, end, ensure, scram};
+use crate::cluster::pg::{ddl, ensure, scram, terminate};
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
 use secrecy::SecretString;
@@ -17,7 +17,7 @@ pub(super) async fn login(
     let password = scram::password();
     let verifier = scram::verifier(&password).await;
     let login = ddl::Login { name: &name, acts_as: &group, limit: -1, verifier: &verifier };
-    ensure::login(provisioner, &login, &it.ownership()).await?;
+    ensure::create_login(provisioner, &login, &it.ownership()).await?;
     Ok((name, password))
 }
 
@@ -37,15 +37,15 @@ async fn a_refused_login_is_out_everywhere() -> Outcome {
         for _ in 0..20 {
             sessions.push(options.connect().await?);
         }
-        ensure::refused(&mut provisioner, &elsewhere(&it), &[&login], &it.ownership()).await?;
+        ensure::refuse_logins(&mut provisioner, &elsewhere(&it), &[&login], &it.ownership()).await?;
         for session in &mut sessions {
             assert!(sql(session, "SELECT 1").await.is_err());
         }
         assert_eq!(code(options.connect().await), "28000");
         // Again, and then the way back.
-        ensure::refused(&mut provisioner, &elsewhere(&it), &[&login], &it.ownership()).await?;
-        ensure::admitted(&mut provisioner, &login, &group, &it.ownership()).await?;
-        ensure::admitted(&mut provisioner, &login, &group, &it.ownership()).await?;
+        ensure::refuse_logins(&mut provisioner, &elsewhere(&it), &[&login], &it.ownership()).await?;
+        ensure::admit_login(&mut provisioner, &login, &group, &it.ownership()).await?;
+        ensure::admit_login(&mut provisioner, &login, &group, &it.ownership()).await?;
         assert_eq!(code(options.connect().await), "00000");
     }
     Ok(())
@@ -84,8 +84,8 @@ async fn a_login_that_is_connecting_is_waited_for_and_ended() -> Outcome {
     let (login, password) = login(&it, &mut provisioner, "_v1").await?;
     let connecting = slow(&it, &login, &password, "postgres");
     until_connecting(&it).await?;
-    ensure::refused(&mut provisioner, &elsewhere(&it), &[&login], &it.ownership()).await?;
-    assert_eq!(ensure::role_absent(&mut provisioner, &login, &it.ownership()).await?, None);
+    ensure::refuse_logins(&mut provisioner, &elsewhere(&it), &[&login], &it.ownership()).await?;
+    assert_eq!(ensure::drop_own_role(&mut provisioner, &login, &it.ownership()).await?, None);
     let left: i64 = ask(
         &mut it.superuser("postgres").await?,
         "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'",
@@ -101,17 +101,17 @@ async fn a_stranger_s_session_in_the_database_is_named_and_left_alone() -> Outco
     let it = Installation::new(By::Managed).await?;
     let mut provisioner = it.provisioner().await?;
     let database = it.database("_x");
-    ensure::database(&mut provisioner, &database, &it.ownership()).await?;
+    ensure::create_database(&mut provisioner, &database, &it.ownership()).await?;
     sql(&mut provisioner, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await?;
     let mut psql = it.superuser(database.as_str()).await?;
     let pid: i32 = ask(&mut psql, "SELECT pg_backend_pid()").await?;
-    let refused = ensure::database_absent(&mut provisioner, &database, &it.ownership()).await.unwrap_err();
+    let refused = ensure::drop_database(&mut provisioner, &database, &it.ownership()).await.unwrap_err();
     let ClusterError::InUse { by, .. } = &refused else { return Err(refused.into()) };
     assert!(by.contains(&pid.to_string()), "{by}");
     assert!(refused.is_transient());
     sql(&mut psql, "SELECT 1").await?;
     drop(psql);
-    ensure::database_absent(&mut provisioner, &database, &it.ownership()).await?;
+    ensure::drop_database(&mut provisioner, &database, &it.ownership()).await?;
     Ok(())
 }
 
@@ -119,7 +119,7 @@ async fn a_stranger_s_session_in_the_database_is_named_and_left_alone() -> Outco
 async fn no_login_at_all_ends_nobody() -> Outcome {
     let it = Installation::new(By::Superuser).await?;
     let mut provisioner = it.provisioner().await?;
-    end::of_roles(&mut provisioner, &[]).await?;
+    terminate::terminate_role_sessions(&mut provisioner, &[]).await?;
     sql(&mut provisioner, "SELECT 1").await?;
     Ok(())
 }

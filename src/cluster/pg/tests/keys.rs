@@ -38,7 +38,7 @@ async fn a_login_works_with_its_password_and_no_other_and_the_server_never_saw_i
         let (name, password) = (format!("{}_v{n}", it.prefix()).parse()?, SecretString::from(*password));
         let verifier = scram::verifier(&password).await;
         let login = ddl::Login { name: &name, acts_as: &group, limit: 2, verifier: &verifier };
-        ensure::login(&mut provisioner, &login, &it.ownership()).await?;
+        ensure::create_login(&mut provisioner, &login, &it.ownership()).await?;
         let database = "postgres";
         let options = |password: &SecretString| it.options(&name, password).database(database);
         assert_eq!(code(options(&password).connect().await), "00000", "{:?}", password.expose_secret());

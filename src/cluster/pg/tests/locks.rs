@@ -1,6 +1,6 @@
 //! The second fence, and who is shut out by it.
 use super::{By, Installation, Outcome, ask, sql};
-use crate::cluster::pg::{catalog, end, lock};
+use crate::cluster::pg::{catalog, lock, terminate};
 use crate::error::ClusterError;
 use std::time::Duration;
 use uuid::Uuid;
@@ -54,7 +54,7 @@ async fn earlier_workers_are_ended_and_nobody_else() -> Outcome {
     let mut old = [it.named("tenantry/a/1").await?, it.named("tenantry/a/2").await?];
     let mut other = it.named("tenantry/b/1").await?;
     let mut new = it.named("tenantry/a/3").await?;
-    end::workers(&mut new, "tenantry/a/").await?;
+    terminate::terminate_worker_sessions(&mut new, "tenantry/a/").await?;
     for session in &mut old {
         assert!(sql(session, "SELECT 1").await.is_err());
     }
@@ -73,7 +73,8 @@ async fn an_earlier_worker_s_migrator_is_ended_too() -> Outcome {
     let mut migrator = sqlx::ConnectOptions::connect(&options).await?;
     crate::cluster::pg::ddl::grant_to_admin(&login, &it.server.names.admin).run(&mut new, "test").await?;
     crate::cluster::pg::ddl::forbid_login(&login).run(&mut new, "test").await?;
-    tokio::time::timeout(Duration::from_secs(5), end::workers(&mut new, "tenantry/a/")).await??;
+    tokio::time::timeout(Duration::from_secs(5), terminate::terminate_worker_sessions(&mut new, "tenantry/a/"))
+        .await??;
     assert!(sql(&mut migrator, "SELECT 1").await.is_err());
     Ok(())
 }
@@ -87,13 +88,13 @@ async fn an_earlier_worker_of_the_other_login_is_ended_too() -> Outcome {
     let mut old = sqlx::ConnectOptions::connect(&other.application_name("tenantry/a/1")).await?;
     let mut new = it.named("tenantry/a/2").await?;
     lock::take(&mut old, key, false, SHORT).await?;
-    end::workers(&mut new, "tenantry/a/").await?;
+    terminate::terminate_worker_sessions(&mut new, "tenantry/a/").await?;
     assert!(
         lock::take(&mut new, key, true, SHORT).await.is_err(),
         "without the right it is neither ended nor waited for"
     );
-    assert!(crate::cluster::pg::setup::optional(&mut it.admin().await?, &it.server.names.admin).await?.is_empty());
-    end::workers(&mut new, "tenantry/a/").await?;
+    assert!(crate::cluster::pg::bootstrap::optional(&mut it.admin().await?, &it.server.names.admin).await?.is_empty());
+    terminate::terminate_worker_sessions(&mut new, "tenantry/a/").await?;
     assert!(sql(&mut old, "SELECT 1").await.is_err());
     lock::take(&mut new, key, true, LONG).await?;
     Ok(())

@@ -1,6 +1,6 @@
 //! This floor against a real server: one server for the process, one installation of its own for each test.
 use super::session::{Purpose, Target};
-use super::{ownership::Ownership, scram, setup};
+use super::{bootstrap, ownership::Ownership, scram};
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
 use crate::server::{DatabaseServer, ServerNames};
@@ -66,9 +66,9 @@ impl Installation {
         let names = &self.server.names;
         let mut admin = self.admin().await?;
         let verifiers = (scram::verifier(&self.blue).await, scram::verifier(&self.green).await);
-        setup::roles(&mut admin, names, [&verifiers.0, &verifiers.1], &self.marker()).await?;
-        setup::maintenance(&mut admin, names).await?;
-        setup::close_maintenance(&mut self.provisioner().await?, &names.maintenance).await?;
+        bootstrap::roles(&mut admin, names, [&verifiers.0, &verifiers.1], &self.marker()).await?;
+        bootstrap::maintenance(&mut admin, names).await?;
+        bootstrap::close_maintenance(&mut self.provisioner().await?, &names.maintenance).await?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Block (a), by a superuser and by a managed service's admin.
 use super::{By, Installation, Outcome, ask, code, sql};
 use crate::cluster::pg::script::{Landlord, script};
-use crate::cluster::pg::{ddl, scram, setup};
+use crate::cluster::pg::{bootstrap, ddl, scram};
 use crate::error::ClusterError;
 use crate::testing::TestServer;
 use sqlx::{ConnectOptions, PgConnection};
@@ -28,12 +28,12 @@ async fn the_provisioner_has_what_it_needs_and_is_no_superuser() -> Outcome {
         let it = Installation::new(by).await?;
         for (login, password) in [(&it.server.names.blue, &it.blue), (&it.server.names.green, &it.green)] {
             let mut session = it.login(login, password, &it.server.names.maintenance).await?;
-            let rights = setup::admin(&mut session).await?;
+            let rights = bootstrap::admin(&mut session).await?;
             assert_eq!(rights.role, it.server.names.admin.as_str());
             assert!(!rights.superuser && rights.create_db && rights.create_role, "{rights:?}");
         }
         assert_eq!(lent(&it).await?, logins(&it), "the admin has taken its own membership back");
-        assert!(setup::is_closed(&mut it.admin().await?, it.server.names.maintenance.as_str()).await?);
+        assert!(bootstrap::is_closed(&mut it.admin().await?, it.server.names.maintenance.as_str()).await?);
     }
     Ok(())
 }
@@ -48,7 +48,7 @@ async fn it_may_be_repeated_from_every_half_done_state() -> Outcome {
                 it.set_up().await?;
                 assert_eq!(lent(&it).await?, logins(&it), "{by:?}, {died_after}");
             }
-            setup::optional(&mut it.admin().await?, &it.server.names.admin).await?;
+            bootstrap::optional(&mut it.admin().await?, &it.server.names.admin).await?;
             it.provisioner().await?;
         }
     }
@@ -96,7 +96,7 @@ async fn somebody_else_s_names_are_reported_and_left_alone() -> Outcome {
 #[tokio::test]
 async fn a_right_that_is_refused_is_told_with_what_follows() -> Outcome {
     let it = Installation::new(By::Managed).await?;
-    let refused = setup::optional(&mut it.admin().await?, &it.server.names.admin).await?;
+    let refused = bootstrap::optional(&mut it.admin().await?, &it.server.names.admin).await?;
     if TestServer::shared().await?.version_num() < 160_000 {
         assert!(refused.is_empty(), "{refused:?}");
     } else {
@@ -120,7 +120,7 @@ async fn closing_a_database_locks_nobody_out_who_is_in_it() -> Outcome {
     let mut admin = it.admin().await?;
     for _ in 0..2 {
         let keep = [landlord.name().to_owned()];
-        assert_eq!(setup::close_to_public(&mut admin, landlord.name(), &keep).await?, None);
+        assert_eq!(bootstrap::close_to_public(&mut admin, landlord.name(), &keep).await?, None);
     }
     assert_eq!(code(options.connect().await), "00000");
     assert_eq!(code(landlord.options().connect().await), "00000");
@@ -137,11 +137,11 @@ async fn what_could_not_be_closed_is_told() -> Outcome {
     let landlord = TestServer::shared().await?.create_database("landlord").await?;
     let mut admin = it.admin().await?;
     let keep = [landlord.name().to_owned()];
-    let told = setup::close_to_public(&mut admin, landlord.name(), &keep).await?.expect("it is not his");
+    let told = bootstrap::close_to_public(&mut admin, landlord.name(), &keep).await?.expect("it is not his");
     assert!(told.contains(landlord.name()), "{told}");
     // The session goes on, and nothing is half done.
     sql(&mut admin, "SELECT 1").await?;
-    assert!(!setup::is_closed(&mut admin, landlord.name()).await?);
+    assert!(!bootstrap::is_closed(&mut admin, landlord.name()).await?);
     Ok(())
 }
 
@@ -154,7 +154,7 @@ async fn a_dba_s_psql_does_the_same() -> Outcome {
         let (landlord, elsewhere) = (server.create_database("landlord").await?, server.create_database("other").await?);
         let reports = server.create_database("reports").await?;
         let verifiers = (scram::verifier(&it.blue).await, scram::verifier(&it.green).await);
-        let cluster = setup::cluster_of(&mut it.admin().await?).await?;
+        let cluster = bootstrap::cluster_of(&mut it.admin().await?).await?;
         let told = |name: &str, cluster: &str| {
             let (database, role) = (name.to_owned(), landlord.name().to_owned());
             let landlord = Landlord { database, role, cluster: cluster.to_owned() };
@@ -171,13 +171,13 @@ async fn a_dba_s_psql_does_the_same() -> Outcome {
         }
         it.provisioner().await?;
         let mut admin = it.admin().await?;
-        assert!(setup::is_closed(&mut admin, it.server.names.maintenance.as_str()).await?);
+        assert!(bootstrap::is_closed(&mut admin, it.server.names.maintenance.as_str()).await?);
         assert_eq!(
-            setup::is_closed(&mut admin, landlord.name()).await?,
+            bootstrap::is_closed(&mut admin, landlord.name()).await?,
             by == By::Superuser,
             "its admin does not own it"
         );
-        assert!(!setup::is_closed(&mut admin, elsewhere.name()).await?, "of another cluster");
+        assert!(!bootstrap::is_closed(&mut admin, elsewhere.name()).await?, "of another cluster");
         assert_eq!(code(reports.options().database(landlord.name()).connect().await), "00000");
         // And the set-up finds it all.
         it.set_up().await?;
@@ -204,10 +204,10 @@ async fn psql(it: &Installation, script: &str) -> Outcome<bool> {
 #[tokio::test]
 async fn one_cluster_is_told_from_another_whatever_the_time_zone() -> Outcome {
     let it = Installation::new(By::Superuser).await?;
-    let seen = setup::cluster_of(&mut it.admin().await?).await?;
+    let seen = bootstrap::cluster_of(&mut it.admin().await?).await?;
     let mut elsewhere = it.superuser("template1").await?;
     sql(&mut elsewhere, "SET timezone = 'Asia/Kathmandu'; SET datestyle = 'German'").await?;
-    assert_eq!(setup::cluster_of(&mut elsewhere).await?, seen);
+    assert_eq!(bootstrap::cluster_of(&mut elsewhere).await?, seen);
     Ok(())
 }
 

@@ -39,11 +39,11 @@ impl State {
             None => {}
         }
         if self.places.values().any(|p| (&p.server, &p.database) == (&place.server, &place.database)) {
-            return Err(StoreError::Taken(Taken::Database(place.server.clone(), place.database.clone())));
+            return Err(StoreError::Taken(NameConflict::Database(place.server.clone(), place.database.clone())));
         }
         let server = self.servers.get(&place.server).ok_or_else(|| rules::no_server(&place.server))?;
         if !rules::has_room(&self.load(server)) {
-            return Err(StoreError::Taken(Taken::Room(place.server.clone())));
+            return Err(StoreError::Taken(NameConflict::ServerFull(place.server.clone())));
         }
         self.places.insert(place.tenant, place.clone());
         Ok(())

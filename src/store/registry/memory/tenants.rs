@@ -21,7 +21,9 @@ impl State {
 
     fn slug_is_free(&self, tenant: &Tenant) -> Result<(), StoreError> {
         match self.find(&tenant.slug().into()) {
-            Some(owner) if owner.id() != tenant.id() => Err(StoreError::Taken(Taken::Slug(tenant.slug().clone()))),
+            Some(owner) if owner.id() != tenant.id() => {
+                Err(StoreError::Taken(NameConflict::Slug(tenant.slug().clone())))
+            }
             _ => Ok(()),
         }
     }
@@ -40,7 +42,7 @@ impl State {
         }
         self.slug_is_free(tenant)?;
         if let Some(taken) = domains.iter().find(|d| self.domains.contains_key(d)) {
-            return Err(StoreError::Taken(Taken::Domain(taken.clone())));
+            return Err(StoreError::Taken(NameConflict::Domain(taken.clone())));
         }
         self.tenants.insert(tenant.id(), tenant.clone());
         self.domains.extend(domains.iter().map(|d| (d.clone(), tenant.id())));
@@ -90,7 +92,7 @@ impl State {
             owner => {
                 self.alive(tenant)?;
                 if owner.is_some() {
-                    return Err(StoreError::Taken(Taken::Domain(domain.clone())));
+                    return Err(StoreError::Taken(NameConflict::Domain(domain.clone())));
                 }
             }
         }

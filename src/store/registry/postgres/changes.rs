@@ -151,7 +151,7 @@ fn polled(landlord: PgPool, every: Duration) -> impl Stream<Item = Event> + Send
 }
 
 async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let mut listener = rt::fewer(PgListener::connect_with(pool)).await?;
+    let mut listener = rt::poll_batched(PgListener::connect_with(pool)).await?;
     listener.listen(CHANNEL).await?;
     Ok(listener)
 }

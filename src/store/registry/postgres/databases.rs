@@ -2,7 +2,7 @@ use super::rows;
 use super::write::{self, Statement, changed, fenced};
 use crate::directory::{Generation, TenantDatabase};
 use crate::error::StoreError;
-use crate::operation::Writer;
+use crate::operation::FencingToken;
 use crate::store::registry::rules;
 use crate::tenant::{TenantId, TenantStatus};
 use sqlx::PgPool;
@@ -89,7 +89,7 @@ const PUBLISH: &str = fenced!(
 );
 
 pub(super) async fn publish(
-    landlord: &PgPool, expected: TenantStatus, entry: &TenantDatabase, writer: Writer,
+    landlord: &PgPool, expected: TenantStatus, entry: &TenantDatabase, writer: FencingToken,
 ) -> Result<(), StoreError> {
     rules::publication(expected, entry)?;
     let publish = with_entry(write::statement(PUBLISH, Some(writer)), entry).bind(expected.as_str());
@@ -129,7 +129,7 @@ const REPLACE: &str = fenced!(
 );
 
 pub(super) async fn put(
-    landlord: &PgPool, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<Writer>,
+    landlord: &PgPool, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     rules::replacement(expected, entry)?;
     let put = match expected {
@@ -164,7 +164,7 @@ const REPLACE_LOGIN: &str = fenced!(
 );
 
 pub(super) async fn replace_login(
-    landlord: &PgPool, expected: Generation, entry: &TenantDatabase, writer: Writer,
+    landlord: &PgPool, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
 ) -> Result<(), StoreError> {
     rules::replacement(Some(expected), entry)?;
     let replace = with_entry(write::statement(REPLACE_LOGIN, Some(writer)), entry).bind(expected.0);

@@ -1,7 +1,7 @@
 use super::write::{self, fenced};
-use crate::error::{StoreError, Taken};
+use crate::error::{NameConflict, StoreError};
 use crate::names::Domain;
-use crate::operation::Writer;
+use crate::operation::FencingToken;
 use crate::store::registry::rules;
 use crate::tenant::TenantId;
 use sqlx::{PgPool, Row};
@@ -24,7 +24,7 @@ const ADDED: &str = "SELECT
     EXISTS (SELECT FROM tenantry.tenants WHERE id = $1 AND status <> 'deleted') AS tenant";
 
 pub(super) async fn add(
-    landlord: &PgPool, tenant: TenantId, domain: &Domain, writer: Option<Writer>,
+    landlord: &PgPool, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     let add = write::statement(ADD, writer).bind(tenant.as_uuid()).bind(domain.as_str());
     if write::run(landlord, add).await? {
@@ -34,7 +34,7 @@ pub(super) async fn add(
     match why.try_get("ours")? {
         Some(true) => Ok(()),
         _ if !why.try_get("tenant")? => Err(rules::no_tenant()),
-        Some(false) => Err(StoreError::Taken(Taken::Domain(domain.clone()))),
+        Some(false) => Err(StoreError::Taken(NameConflict::Domain(domain.clone()))),
         None => Err(write::gone()),
     }
 }
@@ -45,7 +45,7 @@ const REMOVE: &str = fenced!(
 );
 
 pub(super) async fn remove(
-    landlord: &PgPool, tenant: TenantId, domain: &Domain, writer: Option<Writer>,
+    landlord: &PgPool, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     let remove = write::statement(REMOVE, writer).bind(tenant.as_uuid()).bind(domain.as_str());
     // Not there, or another tenant's: nothing to remove.

@@ -7,7 +7,7 @@ use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, T
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
 use crate::names::{Domain, ServerName};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
@@ -61,34 +61,40 @@ impl RegistryWriter for PgTenantRegistry {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
         write::fence(&self.0, operation, epoch).await
     }
-    async fn create(&self, tenant: &Tenant, domains: &[Domain], writer: Writer) -> Result<(), StoreError> {
+    async fn create(&self, tenant: &Tenant, domains: &[Domain], writer: FencingToken) -> Result<(), StoreError> {
         tenants::create(&self.0, tenant, domains, writer).await
     }
-    async fn publish(&self, expected: TenantStatus, entry: &TenantDatabase, writer: Writer) -> Result<(), StoreError> {
+    async fn publish(
+        &self, expected: TenantStatus, entry: &TenantDatabase, writer: FencingToken,
+    ) -> Result<(), StoreError> {
         databases::publish(&self.0, expected, entry, writer).await
     }
-    async fn discard(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+    async fn discard(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
         tenants::discard(&self.0, tenant, writer).await
     }
-    async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<Writer>) -> Result<(), StoreError> {
+    async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<FencingToken>) -> Result<(), StoreError> {
         tenants::update(&self.0, expected, tenant, writer).await
     }
     async fn domains(&self, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
         domains::of(&self.0, tenant).await
     }
-    async fn add_domain(&self, tenant: TenantId, domain: &Domain, writer: Option<Writer>) -> Result<(), StoreError> {
+    async fn add_domain(
+        &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
+    ) -> Result<(), StoreError> {
         domains::add(&self.0, tenant, domain, writer).await
     }
-    async fn remove_domain(&self, tenant: TenantId, domain: &Domain, writer: Option<Writer>) -> Result<(), StoreError> {
+    async fn remove_domain(
+        &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
+    ) -> Result<(), StoreError> {
         domains::remove(&self.0, tenant, domain, writer).await
     }
     async fn put_database(
-        &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<Writer>,
+        &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
         databases::put(&self.0, expected, entry, writer).await
     }
     async fn replace_login(
-        &self, expected: Generation, entry: &TenantDatabase, writer: Writer,
+        &self, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
     ) -> Result<(), StoreError> {
         databases::replace_login(&self.0, expected, entry, writer).await
     }
@@ -96,7 +102,7 @@ impl RegistryWriter for PgTenantRegistry {
         users::of(&self.0, tenant).await
     }
     async fn put_user(
-        &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: Writer,
+        &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
     ) -> Result<(), StoreError> {
         users::put(&self.0, expected, user, writer).await
     }
@@ -107,7 +113,7 @@ impl RegistryWriter for PgTenantRegistry {
         users::take(&self.0, limit, hold).await
     }
     async fn settle_retirement(
-        &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<Writer>,
+        &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
         users::settle(&self.0, user, left, writer).await
     }
@@ -128,11 +134,11 @@ impl ServerRegistry for PgTenantRegistry {
         servers::all(&self.0).await
     }
     async fn put_server(
-        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<Writer>,
+        &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
         servers::put(&self.0, expected, server, writer).await
     }
-    async fn remove_server(&self, name: &ServerName, writer: Option<Writer>) -> Result<(), StoreError> {
+    async fn remove_server(&self, name: &ServerName, writer: Option<FencingToken>) -> Result<(), StoreError> {
         servers::remove(&self.0, name, writer).await
     }
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
@@ -141,10 +147,10 @@ impl ServerRegistry for PgTenantRegistry {
     async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
         places::with_server(&self.0, tenant).await
     }
-    async fn reserve(&self, placement: &Placement, writer: Writer) -> Result<(), StoreError> {
+    async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
         places::reserve(&self.0, placement, writer).await
     }
-    async fn release(&self, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+    async fn release(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
         places::release(&self.0, tenant, writer).await
     }
 }

@@ -1,8 +1,8 @@
 use super::rows;
 use super::servers;
 use super::write::{self, fenced};
-use crate::error::{StoreError, Taken};
-use crate::operation::Writer;
+use crate::error::{NameConflict, StoreError};
+use crate::operation::FencingToken;
 use crate::server::DatabaseServer;
 use crate::store::registry::{Placement, rules};
 use crate::tenant::TenantId;
@@ -37,7 +37,7 @@ const RESERVE: &str = fenced!(
 );
 const OWNER: &str = "SELECT tenant_id FROM tenantry.placements WHERE server = $1 AND database = $2";
 
-pub(super) async fn reserve(landlord: &PgPool, place: &Placement, writer: Writer) -> Result<(), StoreError> {
+pub(super) async fn reserve(landlord: &PgPool, place: &Placement, writer: FencingToken) -> Result<(), StoreError> {
     let reserve = write::statement(RESERVE, Some(writer)).bind(place.tenant.as_uuid()).bind(place.server.as_str());
     if write::run(landlord, reserve.bind(place.database.as_str())).await? {
         return Ok(());
@@ -49,10 +49,14 @@ pub(super) async fn reserve(landlord: &PgPool, place: &Placement, writer: Writer
     }
     let owner = sqlx::query(OWNER).bind(place.server.as_str()).bind(place.database.as_str());
     if owner.fetch_optional(landlord).await?.is_some() {
-        return Err(StoreError::Taken(Taken::Database(place.server.clone(), place.database.clone())));
+        return Err(StoreError::Taken(NameConflict::Database(place.server.clone(), place.database.clone())));
     }
     let load = servers::one(landlord, &place.server).await?.ok_or_else(|| rules::no_server(&place.server))?;
-    Err(if rules::has_room(&load) { write::gone() } else { StoreError::Taken(Taken::Room(place.server.clone())) })
+    Err(if rules::has_room(&load) {
+        write::gone()
+    } else {
+        StoreError::Taken(NameConflict::ServerFull(place.server.clone()))
+    })
 }
 
 /// The server's row is locked first, as `RESERVE` does it.
@@ -65,7 +69,7 @@ const RELEASE: &str = fenced!(
         WHERE s.name = place.server RETURNING s.name)"
 );
 
-pub(super) async fn release(landlord: &PgPool, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+pub(super) async fn release(landlord: &PgPool, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
     // No place, no change.
     write::run(landlord, write::statement(RELEASE, Some(writer)).bind(tenant.as_uuid())).await.map(drop)
 }

@@ -135,7 +135,7 @@ impl Read {
 }
 
 async fn within<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    match timeout(DEADLINE, rt::fewer(read)).await {
+    match timeout(DEADLINE, rt::poll_batched(read)).await {
         Ok(answer) => answer,
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
     }

@@ -2,7 +2,7 @@ use super::rows;
 use super::write::{self, fenced};
 use crate::error::StoreError;
 use crate::names::ServerName;
-use crate::operation::Writer;
+use crate::operation::FencingToken;
 use crate::server::DatabaseServer;
 use crate::store::registry::{ServerLoad, rules};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ const SAME: &str = "SELECT to_jsonb(s) - '{tenants,created_at,updated_at}'::text
     FROM tenantry.database_servers s WHERE name = $1";
 
 pub(super) async fn put(
-    landlord: &PgPool, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<Writer>,
+    landlord: &PgPool, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     rules::server_change(expected, server)?;
     let put = match expected {
@@ -70,7 +70,9 @@ const REMOVE: &str = fenced!(
     "done AS (DELETE FROM tenantry.database_servers s USING fence WHERE s.name = $3 AND s.tenants = 0 RETURNING s.name)"
 );
 
-pub(super) async fn remove(landlord: &PgPool, name: &ServerName, writer: Option<Writer>) -> Result<(), StoreError> {
+pub(super) async fn remove(
+    landlord: &PgPool, name: &ServerName, writer: Option<FencingToken>,
+) -> Result<(), StoreError> {
     if write::run(landlord, write::statement(REMOVE, writer).bind(name.as_str())).await? {
         return Ok(());
     }

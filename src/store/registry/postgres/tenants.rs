@@ -1,7 +1,7 @@
 use super::write::{self, fenced};
-use crate::error::{StoreError, Taken};
+use crate::error::{NameConflict, StoreError};
 use crate::names::Domain;
-use crate::operation::Writer;
+use crate::operation::FencingToken;
 use crate::store::registry::rules;
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use sqlx::{PgPool, Row};
@@ -23,7 +23,7 @@ const CREATED: &str = "SELECT
     (SELECT domain FROM tenantry.tenant_domains WHERE domain = ANY ($5) AND tenant_id <> $1 LIMIT 1) AS domain";
 
 pub(super) async fn create(
-    landlord: &PgPool, tenant: &Tenant, domains: &[Domain], writer: Writer,
+    landlord: &PgPool, tenant: &Tenant, domains: &[Domain], writer: FencingToken,
 ) -> Result<(), StoreError> {
     rules::creation(tenant)?;
     let mut names: Vec<_> = domains.iter().map(Domain::as_str).collect();
@@ -39,9 +39,9 @@ pub(super) async fn create(
     match why.try_get("same")? {
         Some(true) => Ok(()),
         Some(false) => Err(rules::other_tenant()),
-        None if why.try_get("slug")? => Err(StoreError::Taken(Taken::Slug(tenant.slug().clone()))),
+        None if why.try_get("slug")? => Err(StoreError::Taken(NameConflict::Slug(tenant.slug().clone()))),
         None => Err(match domains.iter().find(|d| Some(d.as_str()) == domain) {
-            Some(domain) => StoreError::Taken(Taken::Domain(domain.clone())),
+            Some(domain) => StoreError::Taken(NameConflict::Domain(domain.clone())),
             None => write::gone(),
         }),
     }
@@ -57,7 +57,7 @@ const DISCARD: &str = fenced!(
 const STATUS: &str = "SELECT t.status, EXISTS (SELECT FROM tenantry.placements p WHERE p.tenant_id = t.id) AS placed
     FROM tenantry.tenants t WHERE t.id = $1";
 
-pub(super) async fn discard(landlord: &PgPool, tenant: TenantId, writer: Writer) -> Result<(), StoreError> {
+pub(super) async fn discard(landlord: &PgPool, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
     if write::run(landlord, write::statement(DISCARD, Some(writer)).bind(tenant.as_uuid())).await? {
         return Ok(());
     }
@@ -87,7 +87,7 @@ const UPDATED: &str = "SELECT
     FROM tenantry.tenants WHERE id = $1";
 
 pub(super) async fn update(
-    landlord: &PgPool, expected: &Tenant, tenant: &Tenant, writer: Option<Writer>,
+    landlord: &PgPool, expected: &Tenant, tenant: &Tenant, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     rules::change(expected, tenant)?;
     let update = write::statement(UPDATE, writer).bind(tenant.id().as_uuid());
@@ -98,7 +98,7 @@ pub(super) async fn update(
     let why = why.fetch_optional(landlord).await?.ok_or_else(rules::no_tenant)?;
     match (why.try_get("same")?, why.try_get("expected")?, why.try_get("slug")?) {
         (true, ..) => Ok(()),
-        (false, true, true) => Err(StoreError::Taken(Taken::Slug(tenant.slug().clone()))),
+        (false, true, true) => Err(StoreError::Taken(NameConflict::Slug(tenant.slug().clone()))),
         (false, true, false) => Err(write::gone()),
         (false, false, _) => Err(rules::changed_tenant()),
     }

@@ -2,7 +2,7 @@ use super::rows;
 use super::write::{self, Statement, changed, fenced};
 use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::StoreError;
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::store::registry::{Retirement, rules};
 use crate::tenant::TenantId;
 use sqlx::{PgPool, Row, postgres::PgRow, types::Json};
@@ -46,7 +46,7 @@ const OTHER_ACTIVE: &str = "SELECT role FROM tenantry.tenant_database_users
 const TENANT: &str = "SELECT 1 FROM tenantry.tenants WHERE id = $1 AND status <> 'deleted'";
 
 pub(super) async fn put(
-    landlord: &PgPool, expected: Option<UserStatus>, user: &DatabaseUser, writer: Writer,
+    landlord: &PgPool, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
 ) -> Result<(), StoreError> {
     let put = match expected {
         None => with_user(write::statement(ADD, Some(writer)), user),
@@ -135,7 +135,7 @@ pub(super) async fn take(landlord: &PgPool, limit: u32, hold: Duration) -> Resul
 }
 
 pub(super) async fn settle(
-    landlord: &PgPool, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<Writer>,
+    landlord: &PgPool, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     let settle = write::statement(SETTLE, writer).bind(user.server.as_str()).bind(user.role.as_str());
     let settle = settle.bind(left.map(|(reason, _)| reason.to_owned())).bind(left.map(|(_, wait)| wait.as_secs_f64()));

@@ -1,6 +1,6 @@
 //! The frame of every write: the fence before it, its outcome after it.
 use crate::error::StoreError;
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::sqlstate;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
@@ -42,7 +42,7 @@ pub(super) use changed;
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// A statement made by `fenced!`, with its writer bound; the caller's own parameters begin at $3.
-pub(super) fn statement<'q>(sql: &'static str, writer: Option<Writer>) -> Statement<'q> {
+pub(super) fn statement<'q>(sql: &'static str, writer: Option<FencingToken>) -> Statement<'q> {
     sqlx::query(sql).bind(writer.map(|w| w.operation.as_uuid())).bind(writer.map(|w| w.epoch))
 }
 

@@ -1,17 +1,17 @@
-use super::subject::{Subject, writer};
+use super::subject::{Subject, fencing_token};
 use crate::directory::{
     ConnectionSettings, DatabaseKind, DatabaseStatus, Driver, Generation, TenantDatabase, UserStatus,
 };
 use crate::error::StoreError;
 use crate::names::GroupRoles;
-use crate::operation::Writer;
+use crate::operation::FencingToken;
 use crate::server::TlsMode;
 use crate::store::registry::RegistryWriter;
 use crate::testing::conformance::answer::{conflict, done, race};
 use futures_util::future::join_all;
 
 pub(super) async fn check(registry: &impl RegistryWriter) {
-    let by = writer(registry).await;
+    let by = fencing_token(registry).await;
     kinds(registry, by).await;
     generations(registry, by).await;
     rotation(registry, by).await;
@@ -20,7 +20,7 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
     moving(registry, by).await;
 }
 
-async fn kinds(registry: &impl RegistryWriter, by: Writer) {
+async fn kinds(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::published(registry, by).await;
     let backup = TenantDatabase {
         kind: DatabaseKind::Backup,
@@ -54,7 +54,7 @@ async fn kinds(registry: &impl RegistryWriter, by: Writer) {
     conflict(registry.put_database(None, &Subject::new().entry, None).await, "an entry of nobody");
 }
 
-async fn generations(registry: &impl RegistryWriter, by: Writer) {
+async fn generations(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::published(registry, by).await;
     let before = subject.seen(registry).await;
     let other =
@@ -76,7 +76,7 @@ async fn generations(registry: &impl RegistryWriter, by: Writer) {
     assert_eq!(seen, before, "promised: an entry that is refused changes nothing (left: seen, right: before)");
 }
 
-async fn rotation(registry: &impl RegistryWriter, by: Writer) {
+async fn rotation(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::published(registry, by).await;
     // The third stands there before the flip to the second: no order of rows may matter.
     for generation in [3, 2] {
@@ -96,7 +96,7 @@ async fn rotation(registry: &impl RegistryWriter, by: Writer) {
     assert_eq!(seen, logins, "promised: with the entry its login becomes active and the old one retires");
 }
 
-async fn racing_rotations(registry: &impl RegistryWriter, by: Writer) {
+async fn racing_rotations(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::published(registry, by).await;
     let rotations: Vec<_> = (2..7).map(|generation| subject.rotated(generation)).collect();
     for generation in 2..7 {
@@ -112,7 +112,7 @@ async fn racing_rotations(registry: &impl RegistryWriter, by: Writer) {
 }
 
 /// What a host changes while a rotation is under way stays.
-async fn replaced_login(registry: &impl RegistryWriter, by: Writer) {
+async fn replaced_login(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::published(registry, by).await;
     done(registry.put_user(None, &subject.user(2), by).await, "another login is added");
     let settings = ConnectionSettings { statement_timeout_ms: Some(4711), ..subject.entry.settings.clone() };
@@ -135,7 +135,7 @@ async fn replaced_login(registry: &impl RegistryWriter, by: Writer) {
 }
 
 /// To another place: the old primary is dropped, then the new one is added.
-async fn moving(registry: &impl RegistryWriter, by: Writer) {
+async fn moving(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::published(registry, by).await;
     let moved = TenantDatabase { host: "new.test".into(), server: None, ..subject.entry.clone() };
     let dropped = TenantDatabase { status: DatabaseStatus::Dropped, ..subject.entry.clone() };

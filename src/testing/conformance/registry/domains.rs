@@ -1,11 +1,11 @@
-use super::subject::{Subject, writer};
-use crate::error::{StoreError, Taken};
+use super::subject::{Subject, fencing_token};
+use crate::error::{NameConflict, StoreError};
 use crate::store::registry::RegistryWriter;
 use crate::testing::conformance::answer::{conflict, done, race, taken};
 use futures_util::future::join_all;
 
 pub(super) async fn check(registry: &impl RegistryWriter) {
-    let by = writer(registry).await;
+    let by = fencing_token(registry).await;
     let (one, other) = (Subject::published(registry, by).await, Subject::published(registry, by).await);
     done(registry.add_domain(one.id(), &one.other_domain(), None).await, "a domain is added by hand");
     done(registry.add_domain(one.id(), &one.other_domain(), None).await, "adding a domain is idempotent");
@@ -14,7 +14,7 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
     let found = done(registry.find((&one.other_domain()).into()).await, "a tenant is found by domain");
     assert_eq!(found.as_ref(), Some(&one.tenant), "promised: a tenant is found by each of its domains");
 
-    let domain = Taken::Domain(one.domain.clone());
+    let domain = NameConflict::Domain(one.domain.clone());
     taken(registry.add_domain(other.id(), &one.domain, Some(by)).await, &domain, "another tenant's domain");
     let stranger = Subject::new();
     conflict(registry.add_domain(stranger.id(), &stranger.domain, None).await, "adding a domain to nobody");
@@ -32,6 +32,6 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
         rivals.push(Subject::published(registry, by).await);
     }
     let answers = join_all(rivals.iter().map(|r| registry.add_domain(r.id(), &wanted, None))).await;
-    let is_domain = |e: &StoreError| matches!(e, StoreError::Taken(Taken::Domain(d)) if *d == wanted);
+    let is_domain = |e: &StoreError| matches!(e, StoreError::Taken(NameConflict::Domain(d)) if *d == wanted);
     race(answers, 1, is_domain, "of five tenants one gets a domain");
 }

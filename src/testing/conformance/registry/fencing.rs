@@ -2,7 +2,7 @@
 use super::subject::{Seen, Subject, server};
 use crate::directory::{Generation, UserStatus};
 use crate::error::StoreError;
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::store::registry::{Placement, RegistryWriter, ServerLoad, ServerRegistry};
 use crate::tenant::TenantStatus;
@@ -42,37 +42,39 @@ impl Write {
     ];
 
     /// A tenant on which this write changes something.
-    async fn prepare(self, registry: &impl RegistryWriter, writer: Writer) -> Subject {
+    async fn prepare(self, registry: &impl RegistryWriter, fencing_token: FencingToken) -> Subject {
         match self {
             Self::Create => Subject::new(),
-            Self::Publish | Self::Discard | Self::AddDatabase => Subject::created(registry, writer).await,
-            Self::Delete => Subject::in_status(registry, TenantStatus::Purging, writer).await,
+            Self::Publish | Self::Discard | Self::AddDatabase => Subject::created(registry, fencing_token).await,
+            Self::Delete => Subject::in_status(registry, TenantStatus::Purging, fencing_token).await,
             Self::ReplaceDatabase | Self::ReplaceLogin => {
-                let subject = Subject::published(registry, writer).await;
-                done(registry.put_user(None, &subject.user(2), writer).await, "a second login is added");
+                let subject = Subject::published(registry, fencing_token).await;
+                done(registry.put_user(None, &subject.user(2), fencing_token).await, "a second login is added");
                 subject
             }
-            _ => Subject::published(registry, writer).await,
+            _ => Subject::published(registry, fencing_token).await,
         }
     }
 
-    async fn make(self, registry: &impl RegistryWriter, s: &Subject, writer: Writer) -> Result<(), StoreError> {
-        let (by, changed) = (Some(writer), |status| s.tenant.clone().with_name("Changed").with_status(status));
+    async fn make(
+        self, registry: &impl RegistryWriter, s: &Subject, fencing_token: FencingToken,
+    ) -> Result<(), StoreError> {
+        let (by, changed) = (Some(fencing_token), |status| s.tenant.clone().with_name("Changed").with_status(status));
         match self {
-            Self::Create => registry.create(&s.tenant, &[s.other_domain(), s.domain.clone()], writer).await,
-            Self::Publish => registry.publish(TenantStatus::Provisioning, &s.entry, writer).await,
-            Self::Discard => registry.discard(s.id(), writer).await,
+            Self::Create => registry.create(&s.tenant, &[s.other_domain(), s.domain.clone()], fencing_token).await,
+            Self::Publish => registry.publish(TenantStatus::Provisioning, &s.entry, fencing_token).await,
+            Self::Discard => registry.discard(s.id(), fencing_token).await,
             Self::Update => registry.update(&s.tenant, &changed(TenantStatus::Suspended), by).await,
             Self::Delete => registry.update(&s.tenant, &changed(TenantStatus::Deleted), by).await,
             Self::AddDomain => registry.add_domain(s.id(), &s.other_domain(), by).await,
             Self::RemoveDomain => registry.remove_domain(s.id(), &s.domain, by).await,
             Self::AddDatabase => registry.put_database(None, &s.entry, by).await,
             Self::ReplaceDatabase => registry.put_database(Some(Generation(1)), &s.rotated(2), by).await,
-            Self::ReplaceLogin => registry.replace_login(Generation(1), &s.rotated(2), writer).await,
-            Self::AddUser => registry.put_user(None, &s.user(2), writer).await,
+            Self::ReplaceLogin => registry.replace_login(Generation(1), &s.rotated(2), fencing_token).await,
+            Self::AddUser => registry.put_user(None, &s.user(2), fencing_token).await,
             Self::ReplaceUser => {
                 let retiring = s.user(1).with_status(UserStatus::Retiring);
-                registry.put_user(Some(UserStatus::Active), &retiring, writer).await
+                registry.put_user(Some(UserStatus::Active), &retiring, fencing_token).await
             }
         }
     }
@@ -80,13 +82,13 @@ impl Write {
 
 pub(super) async fn writes(registry: &impl RegistryWriter) {
     for write in Write::ALL {
-        let writer = Writer { operation: OperationId::new(), epoch: 2 };
-        done(registry.fence(writer.operation, 2).await, "a new operation is fenced");
-        let subject = write.prepare(registry, writer).await;
+        let fencing_token = FencingToken { operation: OperationId::new(), epoch: 2 };
+        done(registry.fence(fencing_token.operation, 2).await, "a new operation is fenced");
+        let subject = write.prepare(registry, fencing_token).await;
         sweep(
             write,
-            writer,
-            async |writer| write.make(registry, &subject, writer).await,
+            fencing_token,
+            async |fencing_token| write.make(registry, &subject, fencing_token).await,
             async |operation, epoch| registry.fence(operation, epoch).await,
             async || -> Seen { subject.seen(registry).await },
         )
@@ -106,40 +108,42 @@ enum ServerWrite {
 impl ServerWrite {
     const ALL: [Self; 5] = [Self::Add, Self::Replace, Self::Remove, Self::Reserve, Self::Release];
 
-    async fn prepare(self, registry: &impl ServerRegistry, s: &DatabaseServer, place: &Placement, writer: Writer) {
+    async fn prepare(
+        self, registry: &impl ServerRegistry, s: &DatabaseServer, place: &Placement, fencing_token: FencingToken,
+    ) {
         if !matches!(self, Self::Add) {
-            done(registry.put_server(None, s, Some(writer)).await, "a server is added");
+            done(registry.put_server(None, s, Some(fencing_token)).await, "a server is added");
         }
         if matches!(self, Self::Release) {
-            done(registry.reserve(place, writer).await, "a place is reserved");
+            done(registry.reserve(place, fencing_token).await, "a place is reserved");
         }
     }
 
     async fn make(
-        self, registry: &impl ServerRegistry, s: &DatabaseServer, place: &Placement, writer: Writer,
+        self, registry: &impl ServerRegistry, s: &DatabaseServer, place: &Placement, fencing_token: FencingToken,
     ) -> Result<(), StoreError> {
         let draining = DatabaseServer { draining: true, ..s.clone() };
         match self {
-            Self::Add => registry.put_server(None, s, Some(writer)).await,
-            Self::Replace => registry.put_server(Some(s), &draining, Some(writer)).await,
-            Self::Remove => registry.remove_server(&s.name, Some(writer)).await,
-            Self::Reserve => registry.reserve(place, writer).await,
-            Self::Release => registry.release(place.tenant, writer).await,
+            Self::Add => registry.put_server(None, s, Some(fencing_token)).await,
+            Self::Replace => registry.put_server(Some(s), &draining, Some(fencing_token)).await,
+            Self::Remove => registry.remove_server(&s.name, Some(fencing_token)).await,
+            Self::Reserve => registry.reserve(place, fencing_token).await,
+            Self::Release => registry.release(place.tenant, fencing_token).await,
         }
     }
 }
 
 pub(super) async fn server_writes(registry: &impl ServerRegistry) {
     for write in ServerWrite::ALL {
-        let writer = Writer { operation: OperationId::new(), epoch: 2 };
-        done(registry.fence(writer.operation, 2).await, "a new operation is fenced");
+        let fencing_token = FencingToken { operation: OperationId::new(), epoch: 2 };
+        done(registry.fence(fencing_token.operation, 2).await, "a new operation is fenced");
         let server = server(3);
         let place = Subject::new().placement(&server.name);
-        write.prepare(registry, &server, &place, writer).await;
+        write.prepare(registry, &server, &place, fencing_token).await;
         sweep(
             write,
-            writer,
-            async |writer| write.make(registry, &server, &place, writer).await,
+            fencing_token,
+            async |fencing_token| write.make(registry, &server, &place, fencing_token).await,
             async |operation, epoch| registry.fence(operation, epoch).await,
             async || -> (Option<ServerLoad>, Option<Placement>) {
                 let load = done(registry.server(&server.name).await, "a server is found");
@@ -150,29 +154,29 @@ pub(super) async fn server_writes(registry: &impl ServerRegistry) {
     }
 }
 
-/// The writer has epoch 2, and the write changes something.
+/// The fencing_token has epoch 2, and the write changes something.
 async fn sweep<T: Debug + PartialEq>(
-    name: impl Debug, writer: Writer, make: impl AsyncFn(Writer) -> Result<(), StoreError>,
+    name: impl Debug, fencing_token: FencingToken, make: impl AsyncFn(FencingToken) -> Result<(), StoreError>,
     fence: impl AsyncFn(OperationId, i64) -> Result<(), StoreError>, seen: impl AsyncFn() -> T,
 ) {
-    let Writer { operation, epoch } = writer;
-    let at = |epoch| Writer { operation, epoch };
+    let FencingToken { operation, epoch } = fencing_token;
+    let at = |epoch| FencingToken { operation, epoch };
     let before = seen().await;
-    fenced(make(Writer { operation: OperationId::new(), epoch }).await, &format!("{name:?} without a fence"));
+    fenced(make(FencingToken { operation: OperationId::new(), epoch }).await, &format!("{name:?} without a fence"));
     fenced(make(at(epoch - 1)).await, &format!("{name:?} below the epoch"));
     fenced(make(at(epoch + 1)).await, &format!("{name:?} above the epoch, which it did not fence"));
     fenced(fence(operation, epoch - 1).await, "a fence below the epoch");
     assert_eq!(seen().await, before, "promised: a {name:?} that is Fenced changes nothing (left: seen, right: before)");
 
-    done(make(writer).await, &format!("{name:?} under the epoch succeeds"));
+    done(make(fencing_token).await, &format!("{name:?} under the epoch succeeds"));
     let after = seen().await;
     assert_ne!(after, before, "promised: {name:?} changes something");
-    done(make(writer).await, &format!("{name:?} is idempotent"));
+    done(make(fencing_token).await, &format!("{name:?} is idempotent"));
     done(fence(operation, epoch).await, "a fence is idempotent");
-    done(make(writer).await, &format!("{name:?} goes on under the same epoch"));
+    done(make(fencing_token).await, &format!("{name:?} goes on under the same epoch"));
 
     done(fence(operation, epoch + 1).await, "a fence rises");
-    fenced(make(writer).await, &format!("{name:?} after a takeover"));
+    fenced(make(fencing_token).await, &format!("{name:?} after a takeover"));
     done(make(at(epoch + 1)).await, &format!("{name:?} is repeated by the next worker"));
     assert_eq!(seen().await, after, "promised: a repeated {name:?} changes nothing (left: seen, right: before)");
 }

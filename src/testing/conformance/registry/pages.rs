@@ -1,12 +1,12 @@
 use super::read;
-use super::subject::{Subject, writer};
+use super::subject::{Subject, fencing_token};
 use crate::store::registry::RegistryWriter;
 use crate::tenant::{Tenant, TenantStatus};
 use crate::testing::conformance::answer::done;
 
 /// A tenant of each status is found and listed as the reading half promises.
 pub(super) async fn check(registry: &impl RegistryWriter) {
-    let by = writer(registry).await;
+    let by = fencing_token(registry).await;
     let mut seeded = Vec::new();
     for status in TenantStatus::ALL {
         seeded.push(Subject::in_status(registry, status, by).await.tenant);

@@ -1,6 +1,6 @@
 use super::subject::{Subject, server, server_writer};
-use crate::error::{StoreError, Taken};
-use crate::operation::Writer;
+use crate::error::{NameConflict, StoreError};
+use crate::operation::FencingToken;
 use crate::server::{DatabaseServer, ServerStatus};
 use crate::store::registry::{Placement, ServerRegistry};
 use crate::testing::conformance::answer::{conflict, done, race, some, taken};
@@ -24,7 +24,7 @@ async fn tenants(registry: &impl ServerRegistry, home: &DatabaseServer) -> u32 {
     some(done(registry.server(&home.name).await, "a server is found"), "a server is found").tenants
 }
 
-async fn reasons(registry: &impl ServerRegistry, by: Writer) {
+async fn reasons(registry: &impl ServerRegistry, by: FencingToken) {
     let (home, other) = (home(registry, 2).await, home(registry, 2).await);
     let first = Subject::new().placement(&home.name);
     done(registry.reserve(&first, by).await, "a place is reserved");
@@ -40,7 +40,7 @@ async fn reasons(registry: &impl ServerRegistry, by: Writer) {
     conflict(registry.reserve(&elsewhere, by).await, "a second place");
     let second = Subject::new();
     let same_name = Placement::new(second.id(), home.name.clone(), first.database.clone());
-    let database = Taken::Database(home.name.clone(), first.database.clone());
+    let database = NameConflict::Database(home.name.clone(), first.database.clone());
     taken(registry.reserve(&same_name, by).await, &database, "another tenant's database");
     let there = Placement::new(second.id(), other.name.clone(), first.database.clone());
     done(registry.reserve(&there, by).await, "the same name is free on another server");
@@ -53,7 +53,7 @@ async fn reasons(registry: &impl ServerRegistry, by: Writer) {
         server(0),
     ] {
         done(registry.put_server(None, &closed, None).await, "a server is added");
-        let room = Taken::Room(closed.name.clone());
+        let room = NameConflict::ServerFull(closed.name.clone());
         let refused = registry.reserve(&Subject::new().placement(&closed.name), by).await;
         taken(refused, &room, "a place on a server that is draining, not ready or full");
     }
@@ -62,11 +62,11 @@ async fn reasons(registry: &impl ServerRegistry, by: Writer) {
     done(registry.reserve(&first, by).await, "who has a place has it, whatever the server has become");
 }
 
-async fn capacity(registry: &impl ServerRegistry, by: Writer) {
+async fn capacity(registry: &impl ServerRegistry, by: FencingToken) {
     let home = home(registry, 5).await;
     let places: Vec<_> = (0..20).map(|_| Subject::new().placement(&home.name)).collect();
     let answers = join_all(places.iter().map(|place| registry.reserve(place, by))).await;
-    let is_room = |e: &StoreError| matches!(e, StoreError::Taken(Taken::Room(s)) if *s == home.name);
+    let is_room = |e: &StoreError| matches!(e, StoreError::Taken(NameConflict::ServerFull(s)) if *s == home.name);
     race(answers, 5, is_room, "racing calls never exceed the capacity");
     assert_eq!(tenants(registry, &home).await, 5, "promised: who has a place is counted");
 
@@ -81,7 +81,7 @@ async fn capacity(registry: &impl ServerRegistry, by: Writer) {
     done(registry.reserve(&heir, by).await, "a database's name that was given back is free");
 }
 
-async fn racing_for_one(registry: &impl ServerRegistry, by: Writer) {
+async fn racing_for_one(registry: &impl ServerRegistry, by: FencingToken) {
     let home = home(registry, 5).await;
     let place = Subject::new().placement(&home.name);
     let answers = join_all((0..10).map(|_| registry.reserve(&place, by))).await;
@@ -92,12 +92,12 @@ async fn racing_for_one(registry: &impl ServerRegistry, by: Writer) {
     let name = Subject::new().entry.database;
     let rivals: Vec<_> = rivals.into_iter().map(|id| Placement::new(id, home.name.clone(), name.clone())).collect();
     let answers = join_all(rivals.iter().map(|place| registry.reserve(place, by))).await;
-    let is_database = |e: &StoreError| matches!(e, StoreError::Taken(Taken::Database(_, d)) if *d == name);
+    let is_database = |e: &StoreError| matches!(e, StoreError::Taken(NameConflict::Database(_, d)) if *d == name);
     race(answers, 1, is_database, "of three tenants one gets a database's name");
     assert_eq!(tenants(registry, &home).await, 2, "promised: a place that is refused is not counted");
 }
 
-async fn racing_with_removal(registry: &impl ServerRegistry, by: Writer) {
+async fn racing_with_removal(registry: &impl ServerRegistry, by: FencingToken) {
     for _ in 0..5 {
         let home = home(registry, 5).await;
         let place = Subject::new().placement(&home.name);

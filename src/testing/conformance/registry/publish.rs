@@ -1,20 +1,20 @@
-use super::subject::{Subject, writer};
+use super::subject::{Subject, fencing_token};
 use crate::directory::{DatabaseStatus, TenantDatabase, UserStatus};
-use crate::operation::Writer;
+use crate::operation::FencingToken;
 use crate::store::registry::RegistryWriter;
 use crate::tenant::TenantStatus;
 use crate::testing::conformance::answer::{conflict, done, race};
 use futures_util::future::join_all;
 
 pub(super) async fn check(registry: &impl RegistryWriter) {
-    let by = writer(registry).await;
+    let by = fencing_token(registry).await;
     all_in_one(registry, by).await;
     nothing_at_all(registry, by).await;
     from_each_status(registry, by).await;
     racing(registry, by).await;
 }
 
-async fn all_in_one(registry: &impl RegistryWriter, by: Writer) {
+async fn all_in_one(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::published(registry, by).await;
     let seen = subject.seen(registry).await;
     assert_eq!(seen.tenant.as_ref(), Some(&subject.tenant), "promised: publishing makes a tenant active");
@@ -34,7 +34,7 @@ async fn all_in_one(registry: &impl RegistryWriter, by: Writer) {
     assert_eq!(pointed.seen(registry).await.databases, [entry], "promised: the entry reads back");
 }
 
-async fn nothing_at_all(registry: &impl RegistryWriter, by: Writer) {
+async fn nothing_at_all(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::created(registry, by).await;
     let before = subject.seen(registry).await;
     let suspended = registry.publish(TenantStatus::Suspended, &subject.entry, by).await;
@@ -51,7 +51,7 @@ async fn nothing_at_all(registry: &impl RegistryWriter, by: Writer) {
     assert_eq!(seen, before, "promised: publishing is all or nothing (left: seen, right: before)");
 }
 
-async fn from_each_status(registry: &impl RegistryWriter, by: Writer) {
+async fn from_each_status(registry: &impl RegistryWriter, by: FencingToken) {
     for status in TenantStatus::ALL {
         let subject = Subject::in_status(registry, status, by).await;
         let before = subject.seen(registry).await;
@@ -67,7 +67,7 @@ async fn from_each_status(registry: &impl RegistryWriter, by: Writer) {
     }
 }
 
-async fn racing(registry: &impl RegistryWriter, by: Writer) {
+async fn racing(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::created(registry, by).await;
     let publish = || registry.publish(TenantStatus::Provisioning, &subject.entry, by);
     race(join_all((0..10).map(|_| publish())).await, 10, |_| false, "ten publications of one entry are one");

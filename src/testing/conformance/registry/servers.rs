@@ -1,6 +1,6 @@
 use super::subject::{Subject, server, server_writer};
 use crate::error::StoreError;
-use crate::operation::Writer;
+use crate::operation::FencingToken;
 use crate::server::{DatabaseServer, TlsMode};
 use crate::store::registry::ServerRegistry;
 use crate::testing::conformance::answer::{conflict, done, race, some};
@@ -51,7 +51,7 @@ async fn rows(registry: &impl ServerRegistry) {
     assert!(nobody.is_none(), "promised: an unknown server is nobody; seen: {nobody:?}");
 }
 
-async fn changes(registry: &impl ServerRegistry, by: Writer) {
+async fn changes(registry: &impl ServerRegistry, by: FencingToken) {
     let old = server(3);
     done(registry.put_server(None, &old, Some(by)).await, "a server is added");
     done(registry.reserve(&Subject::new().placement(&old.name), by).await, "a place is reserved");
@@ -82,7 +82,7 @@ async fn changes(registry: &impl ServerRegistry, by: Writer) {
     race(answers, 1, is_conflict, "of five changes of one state one takes place");
 }
 
-async fn removal(registry: &impl ServerRegistry, by: Writer) {
+async fn removal(registry: &impl ServerRegistry, by: FencingToken) {
     let home = server(3);
     let place = Subject::new().placement(&home.name);
     done(registry.put_server(None, &home, None).await, "a server is added");

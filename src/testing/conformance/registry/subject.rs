@@ -3,7 +3,7 @@
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
 use crate::names::{DatabaseName, Domain, RoleName, ServerName};
-use crate::operation::{OperationId, Writer};
+use crate::operation::{FencingToken, OperationId};
 use crate::secret::CredentialId;
 use crate::server::{DatabaseServer, ServerNames, ServerStatus};
 use crate::store::registry::{Placement, RegistryWriter, ServerRegistry};
@@ -72,43 +72,47 @@ impl Subject {
     }
 
     /// Provisioning, with a domain and a pending login.
-    pub(super) async fn created(registry: &impl RegistryWriter, writer: Writer) -> Self {
+    pub(super) async fn created(registry: &impl RegistryWriter, fencing_token: FencingToken) -> Self {
         let subject = Self::new();
         let domains = [subject.domain.clone()];
-        done(registry.create(&subject.tenant, &domains, writer).await, "a new tenant is created");
-        done(registry.put_user(None, &subject.user(1), writer).await, "a login is added");
+        done(registry.create(&subject.tenant, &domains, fencing_token).await, "a new tenant is created");
+        done(registry.put_user(None, &subject.user(1), fencing_token).await, "a login is added");
         subject
     }
 
     /// Active, with a domain, a primary and its login.
-    pub(super) async fn published(registry: &impl RegistryWriter, writer: Writer) -> Self {
-        let subject = Self::created(registry, writer).await;
-        let published = registry.publish(TenantStatus::Provisioning, &subject.entry, writer).await;
+    pub(super) async fn published(registry: &impl RegistryWriter, fencing_token: FencingToken) -> Self {
+        let subject = Self::created(registry, fencing_token).await;
+        let published = registry.publish(TenantStatus::Provisioning, &subject.entry, fencing_token).await;
         done(published, "a tenant in provisioning is published");
         Self { tenant: subject.tenant.clone().with_status(TenantStatus::Active), ..subject }
     }
 
     /// In any status, by the shortest way of the transition table.
-    pub(super) async fn in_status(registry: &impl RegistryWriter, status: TenantStatus, writer: Writer) -> Self {
+    pub(super) async fn in_status(
+        registry: &impl RegistryWriter, status: TenantStatus, fencing_token: FencingToken,
+    ) -> Self {
         use TenantStatus::*;
         if status == Provisioning {
-            return Self::created(registry, writer).await;
+            return Self::created(registry, fencing_token).await;
         }
-        let mut subject = Self::published(registry, writer).await;
+        let mut subject = Self::published(registry, fencing_token).await;
         let way: &[_] = match status {
             Active => &[],
             Deleted => &[Purging, Deleted],
             other => &[other],
         };
         for next in way {
-            subject.becomes(registry, *next, writer).await;
+            subject.becomes(registry, *next, fencing_token).await;
         }
         subject
     }
 
-    pub(super) async fn becomes(&mut self, registry: &impl RegistryWriter, next: TenantStatus, writer: Writer) {
+    pub(super) async fn becomes(
+        &mut self, registry: &impl RegistryWriter, next: TenantStatus, fencing_token: FencingToken,
+    ) {
         let changed = self.tenant.clone().with_status(next);
-        let answer = registry.update(&self.tenant, &changed, Some(writer)).await;
+        let answer = registry.update(&self.tenant, &changed, Some(fencing_token)).await;
         done(answer, "a status changes as the transition table allows");
         self.tenant = changed;
     }
@@ -129,20 +133,20 @@ impl Seen {
     }
 }
 
-/// A writer that the registry knows.
-pub(super) async fn writer(registry: &impl RegistryWriter) -> Writer {
+/// A fencing_token that the registry knows.
+pub(super) async fn fencing_token(registry: &impl RegistryWriter) -> FencingToken {
     fence(1, async |operation, epoch| registry.fence(operation, epoch).await).await
 }
 
 /// The same of a registry of servers.
-pub(super) async fn server_writer(registry: &impl ServerRegistry) -> Writer {
+pub(super) async fn server_writer(registry: &impl ServerRegistry) -> FencingToken {
     fence(1, async |operation, epoch| registry.fence(operation, epoch).await).await
 }
 
-async fn fence(epoch: i64, raise: impl AsyncFn(OperationId, i64) -> Result<(), StoreError>) -> Writer {
+async fn fence(epoch: i64, raise: impl AsyncFn(OperationId, i64) -> Result<(), StoreError>) -> FencingToken {
     let operation = OperationId::new();
     done(raise(operation, epoch).await, "a new operation is fenced");
-    Writer { operation, epoch }
+    FencingToken { operation, epoch }
 }
 
 /// A server that takes tenants.

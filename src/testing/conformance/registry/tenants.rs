@@ -1,14 +1,14 @@
-use super::subject::{Subject, writer};
+use super::subject::{Subject, fencing_token};
 use crate::directory::{TenantDatabase, UserStatus};
-use crate::error::{StoreError, Taken};
-use crate::operation::Writer;
+use crate::error::{NameConflict, StoreError};
+use crate::operation::FencingToken;
 use crate::store::registry::RegistryWriter;
 use crate::tenant::{TenantRef, TenantStatus};
 use crate::testing::conformance::answer::{conflict, done, race, taken};
 use futures_util::future::join_all;
 
 pub(super) async fn check(registry: &impl RegistryWriter) {
-    let by = writer(registry).await;
+    let by = fencing_token(registry).await;
     creation(registry, by).await;
     racing_creations(registry, by).await;
     discarding(registry, by).await;
@@ -20,7 +20,7 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
     deletion_races(registry, by).await;
 }
 
-async fn creation(registry: &impl RegistryWriter, by: Writer) {
+async fn creation(registry: &impl RegistryWriter, by: FencingToken) {
     let first = Subject::created(registry, by).await;
     let seen = first.seen(registry).await;
     assert_eq!(seen.tenant.as_ref(), Some(&first.tenant), "promised: a tenant reads back as it was created");
@@ -40,10 +40,10 @@ async fn creation(registry: &impl RegistryWriter, by: Writer) {
 
     let second = Subject::new();
     let same_slug = second.tenant.clone().with_slug(first.tenant.slug().clone());
-    let slug = Taken::Slug(first.tenant.slug().clone());
+    let slug = NameConflict::Slug(first.tenant.slug().clone());
     taken(registry.create(&same_slug, std::slice::from_ref(&second.domain), by).await, &slug, "another tenant's slug");
     let mixed = [second.domain.clone(), first.domain.clone()];
-    let domain = Taken::Domain(first.domain.clone());
+    let domain = NameConflict::Domain(first.domain.clone());
     taken(registry.create(&second.tenant, &mixed, by).await, &domain, "another tenant's domain");
     let active = second.tenant.clone().with_status(TenantStatus::Active);
     conflict(registry.create(&active, &[], by).await, "creating a tenant that is active at once");
@@ -55,18 +55,18 @@ async fn creation(registry: &impl RegistryWriter, by: Writer) {
     done(registry.create(&second.tenant, std::slice::from_ref(&second.domain), by).await, "what was refused is free");
 }
 
-async fn racing_creations(registry: &impl RegistryWriter, by: Writer) {
+async fn racing_creations(registry: &impl RegistryWriter, by: FencingToken) {
     let subjects: Vec<_> = (0..10).map(|_| Subject::new()).collect();
     let slug = subjects[0].tenant.slug().clone();
     let tenants: Vec<_> = subjects.iter().map(|s| s.tenant.clone().with_slug(slug.clone())).collect();
     let answers = join_all(tenants.iter().map(|t| registry.create(t, &[], by))).await;
-    let is_slug = |e: &StoreError| matches!(e, StoreError::Taken(Taken::Slug(s)) if *s == slug);
+    let is_slug = |e: &StoreError| matches!(e, StoreError::Taken(NameConflict::Slug(s)) if *s == slug);
     race(answers, 1, is_slug, "of ten tenants with one slug one is created");
 
     let domain = [subjects[1].domain.clone()];
     let others: Vec<_> = (0..10).map(|_| Subject::new().tenant).collect();
     let answers = join_all(others.iter().map(|t| registry.create(t, &domain, by))).await;
-    let is_domain = |e: &StoreError| matches!(e, StoreError::Taken(Taken::Domain(d)) if *d == domain[0]);
+    let is_domain = |e: &StoreError| matches!(e, StoreError::Taken(NameConflict::Domain(d)) if *d == domain[0]);
     race(answers, 1, is_domain, "of ten tenants with one domain one is created");
 
     let one = Subject::new();
@@ -75,7 +75,7 @@ async fn racing_creations(registry: &impl RegistryWriter, by: Writer) {
     race(answers, 10, |_| false, "ten creations of one tenant are one");
 }
 
-async fn discarding(registry: &impl RegistryWriter, by: Writer) {
+async fn discarding(registry: &impl RegistryWriter, by: FencingToken) {
     let gone = Subject::created(registry, by).await;
     done(registry.put_database(None, &gone.entry, Some(by)).await, "an entry is added in provisioning");
     done(registry.discard(gone.id(), by).await, "a tenant in provisioning is discarded");
@@ -98,7 +98,7 @@ async fn discarding(registry: &impl RegistryWriter, by: Writer) {
     }
 }
 
-async fn renaming(registry: &impl RegistryWriter, by: Writer) {
+async fn renaming(registry: &impl RegistryWriter, by: FencingToken) {
     let (one, other) = (Subject::published(registry, by).await, Subject::published(registry, by).await);
     let renamed = one.tenant.clone().with_slug(Subject::new().tenant.slug().clone());
     done(registry.update(&one.tenant, &renamed, None).await, "a slug is changed by hand");
@@ -115,7 +115,7 @@ async fn renaming(registry: &impl RegistryWriter, by: Writer) {
         conflict(answer, "changing a tenant from a status or metadata that it does not have");
     }
     let onto = renamed.clone().with_slug(other.tenant.slug().clone());
-    let slug = Taken::Slug(other.tenant.slug().clone());
+    let slug = NameConflict::Slug(other.tenant.slug().clone());
     taken(registry.update(&renamed, &onto, None).await, &slug, "renaming to another tenant's slug");
     conflict(registry.update(&renamed, &other.tenant, None).await, "changing a tenant's id");
     let stranger = Subject::new().tenant;
@@ -124,7 +124,7 @@ async fn renaming(registry: &impl RegistryWriter, by: Writer) {
     assert_eq!(found, Some(renamed), "promised: a change that is refused changes nothing");
 }
 
-async fn racing_updates(registry: &impl RegistryWriter, by: Writer) {
+async fn racing_updates(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::published(registry, by).await;
     let wishes: Vec<_> = (0..10).map(|n| subject.tenant.clone().with_name(format!("Name {n}"))).collect();
     let answers = join_all(wishes.iter().map(|w| registry.update(&subject.tenant, w, None))).await;
@@ -132,7 +132,7 @@ async fn racing_updates(registry: &impl RegistryWriter, by: Writer) {
     race(answers, 1, is_conflict, "of ten different changes of one state one takes place");
 }
 
-async fn transitions(registry: &impl RegistryWriter, by: Writer) {
+async fn transitions(registry: &impl RegistryWriter, by: FencingToken) {
     for (from, to) in TenantStatus::ALL.into_iter().flat_map(|a| TenantStatus::ALL.map(|b| (a, b))) {
         let subject = Subject::in_status(registry, from, by).await;
         let before = subject.seen(registry).await;
@@ -150,7 +150,7 @@ async fn transitions(registry: &impl RegistryWriter, by: Writer) {
     }
 }
 
-async fn deadlines(registry: &impl RegistryWriter, by: Writer) {
+async fn deadlines(registry: &impl RegistryWriter, by: FencingToken) {
     let deadline = Some(time::macros::datetime!(2031-05-06 07:08:09.123456 UTC));
     let active = Subject::published(registry, by).await;
     let refused = registry.update(&active.tenant, &active.tenant.clone().with_kept_until(deadline), None).await;
@@ -169,7 +169,7 @@ async fn deadlines(registry: &impl RegistryWriter, by: Writer) {
     done(registry.update(&kept, &back, Some(by)).await, "an archived tenant is let in again without its deadline");
 }
 
-async fn deletion(registry: &impl RegistryWriter, by: Writer) {
+async fn deletion(registry: &impl RegistryWriter, by: FencingToken) {
     let gone = Subject::in_status(registry, TenantStatus::Deleted, by).await;
     let seen = gone.seen(registry).await;
     assert_eq!(seen.tenant.as_ref(), Some(&gone.tenant), "promised: a deleted tenant is found by id: history");
@@ -195,7 +195,7 @@ async fn deletion(registry: &impl RegistryWriter, by: Writer) {
     );
 }
 
-async fn deletion_races(registry: &impl RegistryWriter, by: Writer) {
+async fn deletion_races(registry: &impl RegistryWriter, by: FencingToken) {
     for _ in 0..5 {
         let subject = Subject::in_status(registry, TenantStatus::Purging, by).await;
         let deleted = subject.tenant.clone().with_status(TenantStatus::Deleted);

@@ -1,7 +1,7 @@
-use super::subject::{Subject, writer};
+use super::subject::{Subject, fencing_token};
 use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::StoreError;
-use crate::operation::Writer;
+use crate::operation::FencingToken;
 use crate::store::registry::{RegistryWriter, Retirement};
 use crate::testing::conformance::answer::{conflict, done, race};
 use futures_util::future::join_all;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(super) async fn check(registry: &impl RegistryWriter) {
     use UserStatus::*;
-    let by = writer(registry).await;
+    let by = fencing_token(registry).await;
     let subject = Subject::published(registry, by).await;
     for generation in [3, 2] {
         done(registry.put_user(None, &subject.user(generation), by).await, "a login is added");
@@ -50,7 +50,7 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
 const HOLD: Duration = Duration::from_secs(3600);
 
 /// A login that waits to be dropped is taken by one node at a time, and is kept until it is gone.
-async fn retirements(registry: &impl RegistryWriter, by: Writer) {
+async fn retirements(registry: &impl RegistryWriter, by: FencingToken) {
     use UserStatus::*;
     let subject = Subject::published(registry, by).await;
     let of = |found: Vec<Retirement>| found.into_iter().filter(|r| r.user.tenant == subject.id()).collect::<Vec<_>>();

@@ -1,18 +1,18 @@
 //! From a name to a handle: registry, then vault, then a place at the server's budget. Nothing is connected yet.
-use super::cache::{Entries, Ticket};
+use super::cache::{Entries, ReadStamp};
 use super::{PooledResolver, Shared};
 use crate::cluster::pg::ddl;
 use crate::directory::{DatabaseKind, Driver, TenantDatabase};
 use crate::error::{ResolveError, VaultError};
 use crate::names::{Domain, Slug};
-use crate::pool::budget::Member;
+use crate::pool::budget::TenantShare;
 use crate::pool::{Budgeted, Renewal, Replica};
 use crate::pool::{TenantPool, connect};
 use crate::tenant::{Tenant, TenantRef, TenantStatus};
 use std::sync::{Arc, Weak};
 
 impl PooledResolver {
-    pub(super) async fn cold(&self, name: &TenantRef<'static>, read: Ticket) -> Result<TenantPool, ResolveError> {
+    pub(super) async fn load(&self, name: &TenantRef<'static>, read: ReadStamp) -> Result<TenantPool, ResolveError> {
         parse(name)?;
         let tenant = self.admitted(name, read).await?;
         loop {
@@ -46,7 +46,7 @@ impl PooledResolver {
         }
     }
 
-    async fn admitted(&self, name: &TenantRef<'static>, read: Ticket) -> Result<Tenant, ResolveError> {
+    async fn admitted(&self, name: &TenantRef<'static>, read: ReadStamp) -> Result<Tenant, ResolveError> {
         let found = self.0.registry.find(name.clone()).await?;
         let refusal = match &found {
             Some(tenant) if tenant.status() == TenantStatus::Active => return Ok(tenant.clone()),
@@ -92,7 +92,7 @@ impl PooledResolver {
         let member = |entry: &TenantDatabase| {
             let server = self.0.server(&entry.host, entry.port)?;
             let options = connect::options(entry, &password);
-            Ok::<_, ResolveError>(Member::new(tenant.id(), server, settings.max_connections_per_tenant, options))
+            Ok::<_, ResolveError>(TenantShare::new(tenant.id(), server, settings.max_connections_per_tenant, options))
         };
         let primary = Arc::new(member(&entries.primary)?);
         let replica = entries.replica.as_deref().map(member).transpose()?;
@@ -130,7 +130,7 @@ impl PooledResolver {
 
     /// `None`: the server has moved since its row was read.
     fn keep(
-        &self, name: &TenantRef<'static>, handle: TenantPool, entries: Entries, read: Ticket,
+        &self, name: &TenantRef<'static>, handle: TenantPool, entries: Entries, read: ReadStamp,
     ) -> Result<Option<TenantPool>, ResolveError> {
         let mut state = self.0.state();
         if self.0.stop.is_cancelled() {

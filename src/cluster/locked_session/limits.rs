@@ -1,5 +1,5 @@
 //! The connection limits of logins, on a worker's session.
-use super::Hold;
+use super::LockedSession;
 use crate::cluster::pg::limits;
 use crate::error::StepError;
 use crate::names::RoleName;
@@ -7,16 +7,16 @@ use crate::server::LoginSessions;
 
 /// How many of some logins were altered, and how many could not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Limited {
+pub(crate) struct LimitCounts {
     pub(crate) changed: u32,
     pub(crate) left: u32,
 }
 
-impl Hold {
+impl LockedSession {
     /// Gives those of these logins that have another connection limit this one. Whether a login may log in stays as it is.
     /// A login that cannot be altered now is logged and counted.
-    pub(crate) async fn limit_logins(&mut self, logins: &[RoleName], limit: i32) -> Result<Limited, StepError> {
-        let mut limited = Limited::default();
+    pub(crate) async fn limit_logins(&mut self, logins: &[RoleName], limit: i32) -> Result<LimitCounts, StepError> {
+        let mut limited = LimitCounts::default();
         for login in limits::differing(&mut self.session, logins, limit).await? {
             match limits::set(&mut self.session, login, limit).await? {
                 None => limited.changed += 1,

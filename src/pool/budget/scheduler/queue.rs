@@ -1,24 +1,24 @@
 //! Those who wait: in the order of their tenant, and in the order of all.
-use super::{Engine, Grant, Key, SlotId, State, Waiter, WaiterId};
+use super::{Grant, Key, SlotId, SlotScheduler, State, Waiter, WaiterId};
 
-impl<C> Engine<C> {
+impl<C> SlotScheduler<C> {
     pub(super) fn unwait(&mut self, key: Key, id: WaiterId) -> Option<Waiter<C>> {
         let tenant = self.tenant(key)?;
         let at = tenant.waiters.iter().position(|w| w.id == id)?;
         let waiter = tenant.waiters.remove(at)?;
-        tenant.growing -= usize::from(waiter.growing);
+        tenant.needs_connection -= usize::from(waiter.needs_connection);
         Some(waiter)
     }
 
     /// Who waits for a connection of its tenant's that is not open any more must get one of its own.
     pub(super) fn promote(&mut self, key: Key) {
         let Some(tenant) = self.tenant(key) else { return };
-        if tenant.open + tenant.growing > 0 {
+        if tenant.open + tenant.needs_connection > 0 {
             return;
         }
         if let Some(waiter) = tenant.waiters.front_mut() {
-            waiter.growing = true;
-            tenant.growing += 1;
+            waiter.needs_connection = true;
+            tenant.needs_connection += 1;
             let entry = (key, waiter.id, waiter.since);
             self.queue.push_back(entry);
         }
@@ -69,7 +69,7 @@ impl<C> Engine<C> {
                 Some(_) if !full => return,
                 Some(waiter) => {
                     // One of the tenant's own connections serves it, or its end brings it back here.
-                    tenant.growing -= usize::from(std::mem::take(&mut waiter.growing));
+                    tenant.needs_connection -= usize::from(std::mem::take(&mut waiter.needs_connection));
                 }
                 None => {}
             }

@@ -1,16 +1,16 @@
 //! Clean-ups in other databases than the one of all cluster statements: prepared transactions, and what keeps a role from
 //! being dropped. What a clean-up opens or joins, it closes and leaves in the same call; recovery does it for a worker
 //! that died in between (see [`dependents::close_left_open`] and [`membership::give_back_left`]).
-use super::Hold;
-use crate::cluster::pg::dependents::{self, Place};
-use crate::cluster::pg::{catalog, ddl, end, holders, membership, session};
+use super::LockedSession;
+use crate::cluster::pg::dependents::{self, DependentDatabase};
+use crate::cluster::pg::{catalog, ddl, holders, membership, session, terminate};
 use crate::error::{ClusterError, StepError};
 use crate::names::TenantNames;
 use crate::names::{DatabaseName, RoleName};
 use crate::sqlstate;
 use sqlx::PgConnection;
 
-impl Hold {
+impl LockedSession {
     /// Rolls back the prepared transactions of the tenant's roles, in any open database. There is no session to end that
     /// holds a login's row locked for them.
     pub(super) async fn roll_back_prepared(
@@ -54,7 +54,7 @@ impl Hold {
         }
         let ended = async {
             let mut inside = self.enter(&DatabaseName::existing(database)).await?;
-            end::roll_back_prepared(&mut inside, database, gid, owner).await?;
+            terminate::roll_back_prepared(&mut inside, database, gid, owner).await?;
             session::close(inside).await;
             Ok(())
         };
@@ -75,9 +75,10 @@ impl Hold {
     /// Removes what depends on this role in other databases. The role is dropped next; where one database alone keeps it,
     /// in the same transaction, so that a neighbour which grants to it all the time has no moment in between.
     pub(super) async fn clear_elsewhere(&mut self, role: &RoleName) -> Result<(), StepError> {
-        let places = dependents::places(&mut self.session, role, &self.ownership.admin).await?;
-        let is_last = places.len() == 1;
-        for place in places {
+        let dependent_databases =
+            dependents::dependent_databases(&mut self.session, role, &self.ownership.admin).await?;
+        let is_last = dependent_databases.len() == 1;
+        for place in dependent_databases {
             if !place.is_open && !place.is_ours {
                 continue;
             }
@@ -93,14 +94,18 @@ impl Hold {
     /// it as fast as that is removed.
     pub(super) async fn end_neighbours(&mut self, role: &RoleName) -> Result<(), StepError> {
         let admin = self.ownership.admin.clone();
-        for place in dependents::places(&mut self.session, role, &admin).await?.iter().filter(|p| p.is_ours) {
+        for place in
+            dependents::dependent_databases(&mut self.session, role, &admin).await?.iter().filter(|p| p.is_ours)
+        {
             tracing::warn!(database = place.database, %role, "the sessions of a tenant that keeps a role of another are ended");
             holders::end_sessions_in(&mut self.session, &place.database, &self.server, &admin).await?;
         }
         Ok(())
     }
 
-    async fn drop_owned_in(&mut self, role: &RoleName, place: &Place, is_last: bool) -> Result<(), StepError> {
+    async fn drop_owned_in(
+        &mut self, role: &RoleName, place: &DependentDatabase, is_last: bool,
+    ) -> Result<(), StepError> {
         let mut inside = match self.enter(&DatabaseName::existing(&place.database)).await {
             Ok(inside) => inside,
             // Without CONNECT there is nothing to do for us: the role's drop names the database.

@@ -6,9 +6,9 @@ const AWAY: Duration = Duration::from_secs(1);
 
 /// Something that there is a substitute for: when it has failed, and so when it is tried again.
 #[derive(Default)]
-pub(crate) struct Away(Mutex<Option<Instant>>);
+pub(crate) struct CircuitBreaker(Mutex<Option<Instant>>);
 
-impl Away {
+impl CircuitBreaker {
     /// Whether to try: always if it is there, and else one caller each second.
     pub(crate) fn is_tried(&self, now: Instant) -> bool {
         let mut until = self.until();
@@ -39,13 +39,13 @@ mod tests {
 
     #[test]
     fn what_has_failed_is_tried_by_one_each_second_until_it_is_back() {
-        let (away, start) = (Away::default(), Instant::now());
-        assert!(away.is_tried(start) && away.is_tried(start));
-        away.failed(start);
-        assert!(!away.is_tried(start + AWAY / 2));
+        let (circuit_breaker, start) = (CircuitBreaker::default(), Instant::now());
+        assert!(circuit_breaker.is_tried(start) && circuit_breaker.is_tried(start));
+        circuit_breaker.failed(start);
+        assert!(!circuit_breaker.is_tried(start + AWAY / 2));
         let later = start + AWAY;
-        assert!(away.is_tried(later) && !away.is_tried(later), "one alone");
-        away.is_back();
-        assert!(away.is_tried(later) && away.is_tried(later));
+        assert!(circuit_breaker.is_tried(later) && !circuit_breaker.is_tried(later), "one alone");
+        circuit_breaker.is_back();
+        assert!(circuit_breaker.is_tried(later) && circuit_breaker.is_tried(later));
     }
 }

@@ -19,9 +19,9 @@ mod open;
 mod refuse;
 mod remove;
 mod standby;
-pub(super) use open::Opened;
-pub(crate) use refuse::Shut;
-pub(crate) use remove::Retired;
+pub(super) use open::Preconnected;
+pub(crate) use refuse::Closed;
+pub(crate) use remove::RetiredLogin;
 pub(crate) use standby::Standby;
 
 /// How long a session may go on that was opened with a login at the moment when it was shut.
@@ -31,7 +31,7 @@ const SETTLING: Duration = Duration::from_secs(2);
 
 /// One worker's hold of a server: the session that has the subject's lock and runs the cluster statements. It is never
 /// opened again: after an error the whole hold is made anew, under a new epoch.
-pub(crate) struct Hold {
+pub(crate) struct LockedSession {
     session: PgConnection,
     server: DatabaseServer,
     password: SecretString,
@@ -40,18 +40,18 @@ pub(crate) struct Hold {
     _place: OwnedSemaphorePermit,
 }
 
-impl Hold {
+impl LockedSession {
     /// None of these names may be there yet.
-    pub(crate) async fn survey(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
-        Ok(ensure::survey(&mut self.session, names, login).await?)
+    pub(crate) async fn precheck(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
+        Ok(ensure::precheck(&mut self.session, names, login).await?)
     }
     /// The two NOLOGIN roles.
     pub(crate) async fn ensure_roles(&mut self, names: &TenantNames) -> Result<(), StepError> {
-        Ok(ensure::groups(&mut self.session, &names.roles, &self.ownership).await?)
+        Ok(ensure::create_group_roles(&mut self.session, &names.roles, &self.ownership).await?)
     }
     /// The database, closed to everybody.
     pub(crate) async fn ensure_database(&mut self, names: &TenantNames) -> Result<(), StepError> {
-        Ok(ensure::database(&mut self.session, &names.database, &self.ownership).await?)
+        Ok(ensure::create_database(&mut self.session, &names.database, &self.ownership).await?)
     }
     /// Who may connect; then it opens.
     pub(crate) async fn ensure_access(&mut self, names: &TenantNames, temp_tables: bool) -> Result<(), StepError> {
@@ -68,7 +68,7 @@ impl Hold {
     ) -> Result<(), StepError> {
         let Self { session, server, password, ownership, name, .. } = self;
         let schema = own_schema(enter(server, &names.database, password, name), names, ownership);
-        let login = async { Ok(ensure::login(session, login, ownership).await?) };
+        let login = async { Ok(ensure::create_login(session, login, ownership).await?) };
         try_join(schema, login).await.map(drop)
     }
     /// The login that runs migrations, with a password that only this worker knows.
@@ -76,7 +76,7 @@ impl Hold {
         &mut self, names: &TenantNames, verifier: &scram::Verifier,
     ) -> Result<(), StepError> {
         let login = ddl::Login { name: &names.migrator, acts_as: &names.roles.owner, limit: 3, verifier };
-        Ok(ensure::login(&mut self.session, &login, &self.ownership).await?)
+        Ok(ensure::create_login(&mut self.session, &login, &self.ownership).await?)
     }
     /// The application's login.
     pub(crate) async fn ensure_login(
@@ -91,7 +91,7 @@ impl Hold {
     ) -> Result<(), StepError> {
         let acts_as = ddl::acts_as(&names.roles, access);
         let login = ddl::Login { name: login, acts_as, limit, verifier };
-        Ok(ensure::login(&mut self.session, &login, &self.ownership).await?)
+        Ok(ensure::create_login(&mut self.session, &login, &self.ownership).await?)
     }
     /// A second session of the provisioner, in a tenant's database: for catalog statements alone, since whatever runs
     /// code of the tenant would run it with the provisioner's rights.

@@ -1,6 +1,6 @@
 //! Dropping what a tenant has on its server.
-use super::{Hold, LAST_MOMENT, SETTLING, Standby};
-use crate::cluster::pg::{catalog, ddl, dependents, end, ensure, readback, refuse, session};
+use super::{LAST_MOMENT, LockedSession, SETTLING, Standby};
+use crate::cluster::pg::{catalog, ddl, dependents, ensure, readback, refuse, session, terminate};
 use crate::error::{ClusterError, StepError};
 use crate::names::RoleName;
 use crate::names::{GroupRoles, TenantNames};
@@ -17,34 +17,36 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What became of a login that was replaced. It can no longer enter its database.
 #[derive(Debug)]
-pub(crate) enum Retired {
+pub(crate) enum RetiredLogin {
     Dropped,
     /// Why it still exists.
     Left(StepError),
 }
 
-impl Hold {
-    /// One login: no session, no role. What it made by accident goes to `heir`, whom it acts as.
+impl LockedSession {
+    /// One login: no session, no role. What it made by accident goes to `new_owner`, whom it acts as.
     pub(crate) async fn remove_login(
-        &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName,
+        &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName,
     ) -> Result<(), StepError> {
-        let ours = ensure::refused(&mut self.session, &names.database, &[login], &self.ownership).await?;
-        if ours.is_empty() { Ok(()) } else { self.drop_refused(names, login, heir).await }
+        let ours = ensure::refuse_logins(&mut self.session, &names.database, &[login], &self.ownership).await?;
+        if ours.is_empty() { Ok(()) } else { self.drop_refused(names, login, new_owner).await }
     }
 
     /// Asks what removing this login will ask, while the worker waits for something else: it takes less time afterwards.
-    pub(crate) async fn look_ahead(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
+    pub(crate) async fn prefetch_catalog(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
         catalog::roles(&mut self.session, &[login], &self.ownership.admin).await?;
-        Ok(end::look_ahead(&mut self.session, &names.database, login).await?)
+        Ok(terminate::prefetch_catalog(&mut self.session, &names.database, login).await?)
     }
 
-    async fn drop_refused(&mut self, names: &TenantNames, login: &RoleName, heir: &RoleName) -> Result<(), StepError> {
-        if ensure::dropped(&mut self.session, login).await?.is_none() {
+    async fn drop_refused(
+        &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName,
+    ) -> Result<(), StepError> {
+        if ensure::drop_role(&mut self.session, login).await?.is_none() {
             return Ok(());
         }
         let mut inside = self.enter(&names.database).await?;
         dependents::verify_no_event_trigger(&mut inside, names.database.as_str()).await?;
-        ddl::adopt(login, heir).run(&mut inside, "adopting what the login made").await?;
+        ddl::adopt(login, new_owner).run(&mut inside, "adopting what the login made").await?;
         session::close(inside).await;
         self.gone(login).await
     }
@@ -55,8 +57,8 @@ impl Hold {
     /// # Errors
     /// When it may still be able to enter its database.
     pub(crate) async fn retire_login(
-        &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName, grace: Duration, standbys: &[Standby],
-    ) -> Result<Retired, StepError> {
+        &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName, grace: Duration, standbys: &[Standby],
+    ) -> Result<RetiredLogin, StepError> {
         if !grace.is_zero() {
             self.drained(login, grace, standbys).await?;
         }
@@ -64,34 +66,34 @@ impl Hold {
         if grace.is_zero() {
             is_locked = !self.refuse_all(names, &[login]).await?.locked.is_empty();
         } else if !refuse::forbid_new_sessions(&mut self.session, login, &self.ownership).await? {
-            return Ok(Retired::Dropped);
+            return Ok(RetiredLogin::Dropped);
         }
         if readback::can_enter(&mut self.session, &names.database, login).await? {
             let (database, roles) = (names.database.to_string(), login.to_string());
             return Err(ClusterError::StillOpen { database, roles }.into());
         }
         if is_locked {
-            return Ok(Retired::Left(ClusterError::LockedLogin { role: login.to_string() }.into()));
+            return Ok(RetiredLogin::Left(ClusterError::LockedLogin { role: login.to_string() }.into()));
         }
-        match self.drop_retired(names, login, heir, grace, standbys).await {
-            Ok(()) => Ok(Retired::Dropped),
+        match self.drop_retired(names, login, new_owner, grace, standbys).await {
+            Ok(()) => Ok(RetiredLogin::Dropped),
             Err(error) if error.is_fenced() => Err(error),
-            Err(error) => Ok(Retired::Left(error)),
+            Err(error) => Ok(RetiredLogin::Left(error)),
         }
     }
 
     async fn drop_retired(
-        &mut self, names: &TenantNames, login: &RoleName, heir: &RoleName, grace: Duration, standbys: &[Standby],
+        &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName, grace: Duration, standbys: &[Standby],
     ) -> Result<(), StepError> {
         // A session that is still connecting most likely uses the new login; it shows which one within a moment.
-        end::connecting(&mut self.session, &names.database, SETTLING).await?;
+        terminate::wait_for_connecting_sessions(&mut self.session, &names.database, SETTLING).await?;
         if !grace.is_zero() {
-            end::drained(&mut self.session, login, LAST_MOMENT.min(grace)).await?;
+            terminate::wait_until_idle(&mut self.session, login, LAST_MOMENT.min(grace)).await?;
         }
-        end::of_roles(&mut self.session, &[login]).await?;
+        terminate::terminate_role_sessions(&mut self.session, &[login]).await?;
         // Standbys come before the drop: sessions of a dropped role cannot be found by its name.
         self.refuse_on(standbys, names, &[login], grace).await?;
-        self.drop_refused(names, login, heir).await
+        self.drop_refused(names, login, new_owner).await
     }
 
     /// Whether this login exists and an operation of ours made it.
@@ -110,7 +112,7 @@ impl Hold {
         let marker = self.ownership.marker.clone();
         let is_made = |role: &&&RoleName| !found.iter().any(|f| f.name == role.as_str() && !f.is_made(&marker));
         let logins: Vec<&RoleName> = logins.iter().filter(|r| is_made(r)).copied().collect();
-        match ensure::must_be_ours(&mut self.session, &names.database, &self.ownership).await {
+        match ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await {
             Err(ClusterError::WrongOwner { .. }) => self.refuse_and_wait(names, &logins).await?,
             found => {
                 found?;
@@ -134,10 +136,10 @@ impl Hold {
         let until = Instant::now() + DROP_LIMIT;
         let mut failures = 0;
         loop {
-            if ensure::must_be_ours(&mut self.session, &names.database, &self.ownership).await?.is_some() {
+            if ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await?.is_some() {
                 self.roll_back_in_the_way(&names.database).await?;
             }
-            let dropped = ensure::database_absent(&mut self.session, &names.database, &self.ownership).await?;
+            let dropped = ensure::drop_database(&mut self.session, &names.database, &self.ownership).await?;
             let Some(source) = dropped else { return Ok(()) };
             if sqlstate::is(&source, sqlstate::LOCK_NOT_AVAILABLE) {
                 if Instant::now() >= until {
@@ -172,7 +174,7 @@ impl Hold {
         const PATIENT_TRIES: u32 = 3;
         let mut tries = 0;
         loop {
-            let Some(detail) = ensure::role_absent(&mut self.session, role, &self.ownership).await? else {
+            let Some(detail) = ensure::drop_own_role(&mut self.session, role, &self.ownership).await? else {
                 return Ok(());
             };
             tries += 1;

@@ -1,13 +1,13 @@
 //! How a worker comes to its hold: a place, a session, and only then the fence.
-use super::{Hold, provisioner};
+use super::{LockedSession, provisioner};
 use crate::cluster::pg::ownership::{MARK, Ownership};
 use crate::cluster::pg::session::{self, Purpose};
-use crate::cluster::pg::{dependents, end, ensure, lock, membership};
-use crate::cluster::{Budget, Workshop, application_name};
+use crate::cluster::pg::{dependents, ensure, lock, membership, terminate};
+use crate::cluster::{OperationContext, WorkerPermits, application_name};
 use crate::error::{ClusterError, StepError, VaultError};
 use crate::names::TenantNames;
 use crate::operation::{Lane, OperationId, Subject};
-use crate::saga::Run;
+use crate::saga::Execution;
 use crate::secret::CredentialId;
 use crate::server::DatabaseServer;
 use crate::sqlstate;
@@ -24,31 +24,35 @@ const LOCK: Duration = Duration::from_secs(10);
 const PLACE: Duration = Duration::from_secs(60);
 
 /// A session with its place among the workers of this process, behind no fence yet.
-pub(crate) struct Opened {
-    hold: Hold,
+pub(crate) struct Preconnected {
+    locked: LockedSession,
     /// Of the lock of its subject.
     key: i64,
 }
 
-impl Opened {
+impl Preconnected {
     /// Asks whether the epoch is the newest, *then* shuts out whoever was there before, takes the lock, and only then
     /// looks at the cluster. A first change shuts nobody out, so it need not know before it asks for the lock: a session
     /// that has it and stops here is one that a successor ends, as any other holder.
-    pub(in crate::cluster) async fn behind_fence(mut self, run: &Run, names: &TenantNames) -> Result<Hold, StepError> {
-        let shut_out = self.hold.shut_out(run, self.key, names);
+    pub(in crate::cluster) async fn behind_fence(
+        mut self, run: &Execution, names: &TenantNames,
+    ) -> Result<LockedSession, StepError> {
+        let shut_out = self.locked.shut_out(run, self.key, names);
         if run.is_first() && run.record().lane == Lane::Change {
             try_join(async { Ok(run.check().await?) }, shut_out).await?;
         } else {
             run.check().await?;
             shut_out.await?;
         }
-        Ok(self.hold)
+        Ok(self.locked)
     }
 }
 
-impl Workshop {
+impl OperationContext {
     /// Opens the session *before* it asks whether the epoch is the newest.
-    pub(crate) async fn hold(&self, run: &Run, server: DatabaseServer, names: &TenantNames) -> Result<Hold, StepError> {
+    pub(crate) async fn locked_session(
+        &self, run: &Execution, server: DatabaseServer, names: &TenantNames,
+    ) -> Result<LockedSession, StepError> {
         let tenant = run.subject().tenant().ok_or_else(|| StepError::fail("not about a tenant"))?;
         let opened = self.open(tenant, run.record().lane, application_name(run), server).await?;
         opened.behind_fence(run, names).await
@@ -56,24 +60,24 @@ impl Workshop {
 
     pub(in crate::cluster) async fn open(
         &self, tenant: TenantId, lane: Lane, name: String, server: DatabaseServer,
-    ) -> Result<Opened, StepError> {
-        let place = self.budget(server.name.as_str())?.enter(lane).await?;
+    ) -> Result<Preconnected, StepError> {
+        let place = self.permits_on(server.name.as_str())?.enter(lane).await?;
         let installation = self.installation().await?;
         let password = self.provisioner_password(&server).await?;
         let ownership = Ownership { marker: marker(installation, tenant), admin: server.names.admin.clone() };
-        let hold = match Hold::open(server.clone(), password, ownership, name, place).await {
+        let locked = match LockedSession::open(server.clone(), password, ownership, name, place).await {
             Err(error) if self.was_rotated(&server, &error).await? => return Err(StepError::retry(error)),
             opened => opened?,
         };
-        Ok(Opened { hold, key: lock::key(installation, &Subject::Tenant(tenant).to_string()) })
+        Ok(Preconnected { locked, key: lock::key(installation, &Subject::Tenant(tenant).to_string()) })
     }
 
     /// A hold for retiring a login that nothing uses any more: its name never comes back, so it needs no lock and no
     /// epoch, and two of them at once do no harm.
-    pub(crate) async fn retirer(&self, tenant: TenantId, server: DatabaseServer) -> Result<Hold, StepError> {
-        let mut hold = self.open(tenant, Lane::Change, String::from("tenantry/retire"), server).await?.hold;
-        session::quiet(&mut hold.session).await.map_err(ClusterError::sql("keeping statements out of the log"))?;
-        Ok(hold)
+    pub(crate) async fn retirer(&self, tenant: TenantId, server: DatabaseServer) -> Result<LockedSession, StepError> {
+        let mut locked = self.open(tenant, Lane::Change, String::from("tenantry/retire"), server).await?.locked;
+        session::quiet(&mut locked.session).await.map_err(ClusterError::sql("keeping statements out of the log"))?;
+        Ok(locked)
     }
 
     /// Whether the login was refused because it has another password by now.
@@ -102,10 +106,10 @@ fn marker(installation: Uuid, tenant: TenantId) -> String {
     format!("{MARK}{installation} {tenant}")
 }
 
-impl Budget {
+impl WorkerPermits {
     async fn enter(&self, lane: Lane) -> Result<OwnedSemaphorePermit, StepError> {
         let places = match lane {
-            Lane::Fence => self.fences.clone(),
+            Lane::Preempt => self.fences.clone(),
             _ => self.changes.clone(),
         };
         match tokio::time::timeout(PLACE, places.acquire_owned()).await {
@@ -118,7 +122,7 @@ impl Budget {
     }
 }
 
-impl Hold {
+impl LockedSession {
     /// The session alone, behind no fence yet.
     pub(in crate::cluster) async fn open(
         server: DatabaseServer, password: SecretString, ownership: Ownership, name: String, place: OwnedSemaphorePermit,
@@ -127,8 +131,8 @@ impl Hold {
         Ok(Self { session, server, password, ownership, name, _place: place })
     }
 
-    async fn shut_out(&mut self, run: &Run, key: i64, names: &TenantNames) -> Result<(), StepError> {
-        let fence = run.record().lane == Lane::Fence;
+    async fn shut_out(&mut self, run: &Execution, key: i64, names: &TenantNames) -> Result<(), StepError> {
+        let fence = run.record().lane == Lane::Preempt;
         let first = run.is_first();
         if !first {
             self.end_workers(run.operation()).await?;
@@ -143,12 +147,12 @@ impl Hold {
             dependents::close_left_open(&mut self.session, &self.ownership.admin).await?;
             membership::give_back_left(&mut self.session, &self.ownership.admin).await?;
             let (database, migrator) = (&names.database, &names.migrator);
-            ensure::refused(&mut self.session, database, &[migrator], &self.ownership).await?;
+            ensure::refuse_logins(&mut self.session, database, &[migrator], &self.ownership).await?;
         }
         Ok(())
     }
 
     async fn end_workers(&mut self, operation: OperationId) -> Result<(), StepError> {
-        Ok(end::workers(&mut self.session, &format!("tenantry/{operation}/")).await?)
+        Ok(terminate::terminate_worker_sessions(&mut self.session, &format!("tenantry/{operation}/")).await?)
     }
 }

@@ -34,7 +34,7 @@ pub(super) enum Turn<C> {
     Granted,
 }
 
-pub(super) struct Engine<C> {
+pub(super) struct SlotScheduler<C> {
     limit: usize,
     closed: bool,
     /// Slots that are not free: no more than `limit`, but while a lowered limit is being reached.
@@ -71,7 +71,7 @@ enum State<C> {
     Idle(C),
     /// Somebody has the connection, opens it, or closes it.
     Busy,
-    /// Handed out for good: it comes back by [`Engine::returned`].
+    /// Handed out for good: it comes back by [`SlotScheduler::returned`].
     Lent(C),
     /// Nobody's any more.
     Closing,
@@ -81,7 +81,7 @@ struct Tenant<C> {
     cap: usize,
     open: usize,
     /// Waiters that are on their way to a slot.
-    growing: usize,
+    needs_connection: usize,
     frequency: f32,
     halvings: u32,
     idle: Vec<SlotId>,
@@ -92,11 +92,11 @@ struct Tenant<C> {
 struct Waiter<C> {
     id: WaiterId,
     since: Instant,
-    growing: bool,
+    needs_connection: bool,
     to: oneshot::Sender<Grant<C>>,
 }
 
-impl<C> Engine<C> {
+impl<C> SlotScheduler<C> {
     pub(super) fn new(limit: usize) -> Self {
         let (slots, free, tenants, vacant, queue) = Default::default();
         let counts = Counts::default();
@@ -120,8 +120,9 @@ impl<C> Engine<C> {
     /// A tenant that may have so many connections at once.
     pub(super) fn join(&mut self, cap: usize) -> Key {
         let (idle, waiters) = Default::default();
-        let (open, growing, frequency, retired) = (0, 0, 0.0, self.closed);
-        let tenant = Some(Tenant { cap, open, growing, frequency, halvings: self.halvings, idle, waiters, retired });
+        let (open, needs_connection, frequency, retired) = (0, 0, 0.0, self.closed);
+        let tenant =
+            Some(Tenant { cap, open, needs_connection, frequency, halvings: self.halvings, idle, waiters, retired });
         match self.vacant.pop() {
             Some(key) => {
                 self.tenants[key] = tenant;
@@ -150,7 +151,7 @@ impl<C> Engine<C> {
     pub(super) fn retire(&mut self, key: Key) -> Vec<(SlotId, C)> {
         let Some(tenant) = self.tenant(key) else { return vec![] };
         tenant.retired = true;
-        tenant.growing = 0;
+        tenant.needs_connection = 0;
         tenant.waiters.clear();
         let idle = std::mem::take(&mut tenant.idle);
         idle.into_iter().filter_map(|slot| self.put_out(slot)).collect()
@@ -210,22 +211,22 @@ impl<C> Engine<C> {
         self.tenant(key).filter(|t| !t.retired)?;
         self.count(key);
         let tenant = self.tenant(key)?;
-        let growing = tenant.open + tenant.growing == 0;
-        tenant.growing += usize::from(growing);
-        tenant.waiters.push_back(Waiter { id, since: now, growing, to });
+        let needs_connection = tenant.open + tenant.needs_connection == 0;
+        tenant.needs_connection += usize::from(needs_connection);
+        tenant.waiters.push_back(Waiter { id, since: now, needs_connection, to });
         self.next += 1;
-        Some((id, growing))
+        Some((id, needs_connection))
     }
 
     /// It has waited long enough: whether it may open one more.
     pub(super) fn grow(&mut self, key: Key, id: WaiterId) -> bool {
         let Some(tenant) = self.tenant(key) else { return false };
-        let room = tenant.open + tenant.growing < tenant.cap;
+        let room = tenant.open + tenant.needs_connection < tenant.cap;
         match tenant.waiters.iter_mut().find(|w| w.id == id) {
-            Some(waiter) if waiter.growing => true,
+            Some(waiter) if waiter.needs_connection => true,
             Some(waiter) if room => {
-                waiter.growing = true;
-                tenant.growing += 1;
+                waiter.needs_connection = true;
+                tenant.needs_connection += 1;
                 true
             }
             _ => false,
@@ -239,7 +240,7 @@ impl<C> Engine<C> {
         let Some(waiter) = tenant.waiters.iter_mut().find(|w| w.id == id) else { return Turn::Granted };
         if full {
             // One of the tenant's own connections serves it, or the end of the last one promotes it.
-            tenant.growing -= usize::from(std::mem::take(&mut waiter.growing));
+            tenant.needs_connection -= usize::from(std::mem::take(&mut waiter.needs_connection));
             return Turn::Granted;
         }
         match self.slot() {

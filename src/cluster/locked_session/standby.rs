@@ -1,8 +1,8 @@
 //! The tenant's physical standbys. NOLOGIN and the memberships come there by themselves; that a session ends does not.
-use super::{Hold, LAST_MOMENT, SETTLING, provisioner};
-use crate::cluster::Workshop;
+use super::{LAST_MOMENT, LockedSession, SETTLING, provisioner};
+use crate::cluster::OperationContext;
 use crate::cluster::pg::session::{self, Purpose};
-use crate::cluster::pg::{catalog, end, replay};
+use crate::cluster::pg::{catalog, standby, terminate};
 use crate::directory::TenantDatabase;
 use crate::error::{ClusterError, StepError};
 use crate::names::TenantNames;
@@ -25,7 +25,7 @@ pub(crate) struct Standby {
     root_certificate: Option<String>,
 }
 
-impl Workshop {
+impl OperationContext {
     /// Those of a tenant, by its directory entries.
     pub(crate) async fn standbys(&self, tenant: TenantId, database: &DatabaseName) -> Result<Vec<Standby>, StepError> {
         Ok(Standby::among(&self.registry.databases(tenant).await?, database))
@@ -67,7 +67,7 @@ struct Refusal<'a> {
     grace: Duration,
 }
 
-impl Hold {
+impl LockedSession {
     /// As [`refuse`](Self::refuse), which must have run, for the tenant's standbys. All of them are tried.
     pub(crate) async fn refuse_on_standbys(
         &mut self, standbys: &[Standby], names: &TenantNames, logins: &[RoleName],
@@ -89,7 +89,7 @@ impl Hold {
         }
         let Self { session, server, password, name, ownership, .. } = self;
         let logins = catalog::only_ours(session, logins, &ownership.admin).await?;
-        let (position, database) = (replay::position(session).await?, &names.database);
+        let (position, database) = (standby::position(session).await?, &names.database);
         let refusal = Refusal { position, database, logins, grace: LAST_MOMENT.min(grace) };
         let refused = standbys.iter().map(async |standby| {
             let ended = async {
@@ -115,12 +115,12 @@ impl Hold {
             let opened = timeout_at(until.min(Instant::now() + SETTLING), standby.open(server, password, name)).await;
             let Ok(Ok(mut there)) = opened else { return };
             let left = until.saturating_duration_since(Instant::now());
-            if let Err(error) = end::drained(&mut there, login, left).await {
+            if let Err(error) = terminate::wait_until_idle(&mut there, login, left).await {
                 tracing::debug!(host = standby.host, %error, "a standby is not asked any more who is in");
             }
             session::close(there).await;
         }));
-        let (here, _) = join(end::drained(session, login, grace), there).await;
+        let (here, _) = join(terminate::wait_until_idle(session, login, grace), there).await;
         here?;
         Ok(())
     }
@@ -130,17 +130,18 @@ impl Refusal<'_> {
     /// In a session on the standby.
     async fn hold_on(&self, there: &mut PgConnection) -> Result<(), ClusterError> {
         let at_once = self.grace.is_zero();
-        replay::awaited(there, &self.position, &self.logins, at_once).await?;
+        standby::awaited(there, &self.position, &self.logins, at_once).await?;
         if at_once {
-            end::signal_roles(there, &self.logins).await?;
+            terminate::signal_role_sessions(there, &self.logins).await?;
         }
-        end::connecting(there, self.database, if at_once { Duration::ZERO } else { SETTLING }).await?;
+        terminate::wait_for_connecting_sessions(there, self.database, if at_once { Duration::ZERO } else { SETTLING })
+            .await?;
         if !at_once {
             let until = Instant::now() + self.grace;
             for login in &self.logins {
-                end::drained(there, login, until.saturating_duration_since(Instant::now())).await?;
+                terminate::wait_until_idle(there, login, until.saturating_duration_since(Instant::now())).await?;
             }
         }
-        end::of_roles(there, &self.logins).await
+        terminate::terminate_role_sessions(there, &self.logins).await
     }
 }

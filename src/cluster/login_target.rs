@@ -4,7 +4,7 @@ use crate::directory::AppAccess;
 use crate::error::{ClusterError, StepError};
 use crate::names::GroupRoles;
 use crate::names::{DatabaseName, RoleName};
-use crate::saga::Run;
+use crate::saga::Execution;
 use crate::server::DatabaseServer;
 use futures_util::future::join;
 use secrecy::SecretString;
@@ -12,21 +12,21 @@ use sqlx::PgConnection;
 
 /// A way into one database: who, where, and with which password. No Debug.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct LoginTarget {
     server: DatabaseServer,
     database: DatabaseName,
     role: RoleName,
     password: SecretString,
 }
 
-impl Door {
+impl LoginTarget {
     pub(super) fn new(server: DatabaseServer, database: DatabaseName, role: RoleName, password: SecretString) -> Self {
         Self { server, database, role, password }
     }
 
     /// Opens it, under the worker's name. The epoch is asked for after that: a session that a successor did not find is
     /// one that stops here.
-    pub(crate) async fn open(&self, run: &Run) -> Result<PgConnection, StepError> {
+    pub(crate) async fn open(&self, run: &Execution) -> Result<PgConnection, StepError> {
         let opened = self.target(&super::application_name(run), Purpose::Content).open().await?;
         run.check().await?;
         Ok(opened)
@@ -38,7 +38,7 @@ impl Door {
     }
 
     /// Whether the login works, and as whom it works: without its membership a session silently runs as the login.
-    pub(crate) async fn probe(&self, run: &Run, roles: &GroupRoles, access: AppAccess) -> Result<(), StepError> {
+    pub(crate) async fn probe(&self, run: &Execution, roles: &GroupRoles, access: AppAccess) -> Result<(), StepError> {
         let mut opened = self.target(&super::application_name(run), Purpose::Probe).open().await?;
         // It only looks, so it need not know first whether a successor is there.
         let (checked, identity) = join(run.check(), catalog::identity(&mut opened)).await;

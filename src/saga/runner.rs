@@ -1,6 +1,6 @@
 //! One worker's way through a saga.
-use super::{Engine, Observer, Outcome, Run, Saga};
-use crate::error::{After, BoxError, Failure, StepError, StoreError, chain};
+use super::{Engine, Execution, Observer, Outcome, Saga};
+use crate::error::{BoxError, Failure, FailureState, StepError, StoreError, chain};
 use crate::operation::OperationStatus;
 use crate::store::journal::{Claim, FAILURE, FailureFacts, Progress, StillUndoing};
 use futures_util::future::join;
@@ -9,23 +9,23 @@ use std::{future::Future, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// Walks until the operation ends, waits, or is taken over.
-pub(super) async fn walk<S: Saga>(
-    engine: &Engine, saga: &S, run: Run, observe: &Observer,
+pub(super) async fn runner<S: Saga>(
+    engine: &Engine, saga: &S, run: Execution, observe: &Observer,
 ) -> Result<Outcome, StoreError> {
     let until = deadline(engine, &run).await;
     let told = run.record().done;
-    let mut walk = Walk { engine, saga, run, observe, failed: None, until, told };
+    let mut runner = Runner { engine, saga, run, observe, failed: None, until, told };
     let mut attempt = 0;
     loop {
-        let before = walk.mark();
-        let (step, error) = match walk.once().await {
-            Ok(()) => return Ok(walk.outcome(None)),
-            Err(Stop::Fenced) => return walk.overtaken().await,
-            Err(Stop::Asked) => return walk.let_go().await,
+        let before = runner.mark();
+        let (step, error) = match runner.once().await {
+            Ok(()) => return Ok(runner.outcome(None)),
+            Err(Stop::Fenced) => return runner.overtaken().await,
+            Err(Stop::Asked) => return runner.let_go().await,
             Err(Stop::Step(step, error)) => (step, error),
         };
-        attempt = if walk.mark() == before { attempt + 1 } else { 1 };
-        if let Some(outcome) = walk.failed(step, error, &mut attempt).await? {
+        attempt = if runner.mark() == before { attempt + 1 } else { 1 };
+        if let Some(outcome) = runner.failed(step, error, &mut attempt).await? {
             return Ok(outcome);
         }
     }
@@ -41,10 +41,10 @@ enum Stop {
     Step(&'static str, StepError),
 }
 
-struct Walk<'a, S: Saga> {
+struct Runner<'a, S: Saga> {
     engine: &'a Engine,
     saga: &'a S,
-    run: Run,
+    run: Execution,
     observe: &'a Observer,
     /// The failure that turned the walk around.
     failed: Option<(String, BoxError)>,
@@ -55,7 +55,7 @@ struct Walk<'a, S: Saga> {
 }
 
 /// By the landlord's clock, whichever node began it. A landlord that does not answer now will be asked for more.
-async fn deadline(engine: &Engine, run: &Run) -> Instant {
+async fn deadline(engine: &Engine, run: &Execution) -> Instant {
     let age = match run.is_first() {
         true => Ok(Duration::ZERO),
         false => engine.journal.now().await.map(|now| (now - run.record().begun_at).try_into().unwrap_or_default()),
@@ -63,20 +63,20 @@ async fn deadline(engine: &Engine, run: &Run) -> Instant {
     Instant::now() + engine.settings.deadline.saturating_sub(age.unwrap_or_default())
 }
 
-impl<S: Saga> Walk<'_, S> {
+impl<S: Saga> Runner<'_, S> {
     /// One hold of the operation: from where the journal stands until the end or the first error.
     async fn once(&mut self) -> Result<(), Stop> {
         let step = |error| Stop::from("takeover", error);
         self.engine.fence(self.run.record()).await.map_err(step)?;
-        let mut world = self.saga.world(&self.run).map_err(step)?;
+        let mut context = self.saga.context(&self.run).map_err(step)?;
         if self.run.record().status == OperationStatus::Undoing {
-            self.backward(&mut world).await
+            self.backward(&mut context).await
         } else {
-            self.forward(&mut world).await
+            self.forward(&mut context).await
         }
     }
 
-    async fn forward(&mut self, world: &mut S::World) -> Result<(), Stop> {
+    async fn forward(&mut self, context: &mut S::Context) -> Result<(), Stop> {
         let steps = self.saga.steps();
         // What has happened and needs not be known before the next step begins: it is written while that one runs. A
         // crash in between only makes a step run again that is idempotent and whose intent stands.
@@ -94,7 +94,7 @@ impl<S: Saga> Walk<'_, S> {
                     .map_err(|e| Stop::from(name, e))?;
             }
             tracing::debug!(operation = %self.run.operation(), step = name, "step begins");
-            let running = self.engine.guarded(&self.run, step.run(&self.run, world));
+            let running = self.engine.guarded(&self.run, step.run(&self.run, context));
             let (ran, told) = join(self.in_time(running), self.tell_late(late.as_ref())).await;
             told?;
             self.told = late.map_or(self.told, |progress| progress.done);
@@ -105,7 +105,7 @@ impl<S: Saga> Walk<'_, S> {
     }
 
     async fn in_time<T>(&self, step: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
-        if self.run.record().intended as usize > self.saga.no_return() {
+        if self.run.record().intended as usize > self.saga.pivot_index() {
             return step.await;
         }
         match timeout_at(self.until, step).await {
@@ -118,11 +118,11 @@ impl<S: Saga> Walk<'_, S> {
     async fn has_run(&mut self, at: usize, name: &'static str, output: Value) -> Result<Option<Progress>, StepError> {
         let mut progress = Progress { done: at as u32 + 1, output: Some(output), ..self.progress(name) };
         if at + 1 == self.saga.steps().len() {
-            let durable = !(self.saga.end_may_repeat() && self.engine.is_one_database());
+            let durable = !(self.saga.final_record_is_repeatable() && self.engine.is_one_database());
             progress = Progress { status: OperationStatus::Done, lease: None, durable, ..progress };
         } else if self.run.record().intended as usize == at + 1 {
             // The next step's intent rides on this commit.
-            let durable = !self.in_landlord(at + 1);
+            let durable = !self.landlord_only(at + 1);
             progress = Progress { intended: covered(self.saga, at + 1), durable, ..progress };
         } else {
             self.keep(&progress);
@@ -132,9 +132,9 @@ impl<S: Saga> Walk<'_, S> {
     }
 
     /// Whether all that the group at `at` does is lost with its intent, or not at all.
-    fn in_landlord(&self, at: usize) -> bool {
+    fn landlord_only(&self, at: usize) -> bool {
         let group = &self.saga.steps()[at..covered(self.saga, at) as usize];
-        self.engine.is_one_database() && group.iter().all(|step| step.in_landlord())
+        self.engine.is_one_database() && group.iter().all(|step| step.landlord_only())
     }
 
     async fn tell_late(&self, late: Option<&Progress>) -> Result<(), Stop> {
@@ -144,7 +144,7 @@ impl<S: Saga> Walk<'_, S> {
         }
     }
 
-    async fn backward(&mut self, world: &mut S::World) -> Result<(), Stop> {
+    async fn backward(&mut self, context: &mut S::Context) -> Result<(), Stop> {
         let steps = self.saga.steps();
         let from = (self.run.record().intended as usize).min(steps.len());
         for at in (0..from).rev() {
@@ -153,7 +153,7 @@ impl<S: Saga> Walk<'_, S> {
                 return Err(Stop::Asked);
             }
             tracing::debug!(operation = %self.run.operation(), step = name, "undo begins");
-            let undone = self.engine.guarded(&self.run, step.undo(&self.run, world)).await;
+            let undone = self.engine.guarded(&self.run, step.undo(&self.run, context)).await;
             undone.map_err(|e| Stop::from(name, e))?;
             let at = at as u32;
             let mut progress = Progress { intended: at, done: at.min(self.run.record().done), ..self.progress(name) };
@@ -199,7 +199,7 @@ impl<S: Saga> Walk<'_, S> {
             Claim::Held(record) | Claim::Over(record) => (false, record),
         };
         self.told = record.done;
-        self.run = Run::new(self.engine.journal.clone(), *record, false);
+        self.run = Execution::new(self.engine.journal.clone(), *record, false);
         Ok(if mine { None } else { Some(self.outcome(None)) })
     }
 
@@ -217,24 +217,24 @@ impl<S: Saga> Walk<'_, S> {
         // A step that the journal has not heard of runs again: what it returned is not written either.
         let base = Progress { error: Some(cause(&error)), durable: true, done: self.told, ..self.progress(step) };
         let (progress, after) = if self.run.record().status == OperationStatus::Undoing {
-            (Progress { lease: None, retry_after: wait, ..base }, After::Undoing)
+            (Progress { lease: None, retry_after: wait, ..base }, FailureState::Undoing)
         } else if error.is_park() {
-            (Progress { status: OperationStatus::Parked, lease: None, ..base }, After::Parked)
-        } else if self.run.record().intended as usize <= self.saga.no_return() {
-            (Progress { status: OperationStatus::Undoing, output: facts(step, &error), ..base }, After::Undone)
+            (Progress { status: OperationStatus::Parked, lease: None, ..base }, FailureState::Parked)
+        } else if self.run.record().intended as usize <= self.saga.pivot_index() {
+            (Progress { status: OperationStatus::Undoing, output: facts(step, &error), ..base }, FailureState::Undone)
         } else if error.is_retry() {
-            (Progress { lease: None, retry_after: wait, ..base }, After::Continuing)
+            (Progress { lease: None, retry_after: wait, ..base }, FailureState::Continuing)
         } else {
-            (Progress { status: OperationStatus::Parked, lease: None, ..base }, After::Parked)
+            (Progress { status: OperationStatus::Parked, lease: None, ..base }, FailureState::Parked)
         };
         let retry_after = progress.retry_after;
         match self.note(progress).await {
             Err(e) if e.is_fenced() => return Ok(Some(self.outcome(None))),
             // The step may have failed for that alone: it is taken up again from where the landlord stands.
-            Err(e) if e.is_forgotten() => return Ok(None),
+            Err(e) if e.is_lost_writes() => return Ok(None),
             noted => noted.map_err(store_error)?,
         }
-        if after == After::Undone {
+        if after == FailureState::Undone {
             self.failed = Some((step.into(), error.into_cause()));
             return Ok(None);
         }
@@ -252,7 +252,7 @@ impl<S: Saga> Walk<'_, S> {
 
     async fn let_go(mut self) -> Result<Outcome, StoreError> {
         match self.note(Progress::of(self.run.record())).await {
-            Err(e) if !e.is_fenced() && !e.is_forgotten() => Err(store_error(e)),
+            Err(e) if !e.is_fenced() && !e.is_lost_writes() => Err(store_error(e)),
             _ => Ok(self.outcome(None)),
         }
     }
@@ -270,7 +270,7 @@ impl<S: Saga> Walk<'_, S> {
     }
 
     async fn tell(&self, progress: &Progress) -> Result<(), StepError> {
-        let event = self.engine.journal.record(self.run.writer(), progress).await?;
+        let event = self.engine.journal.record(self.run.fencing_token(), progress).await?;
         tracing::info!(operation = %event.operation, step = %event.step, done = event.done, total = event.total,
             status = %event.status, "operation");
         self.observe.see(&event);
@@ -295,10 +295,10 @@ impl<S: Saga> Walk<'_, S> {
             // What turned it around is what the caller asked about; what keeps it from being undone is told beside it.
             (Some(undo), Some((step, cause))) => {
                 let cause = StillUndoing { cause, at: undo.step, undo: chain(&*undo.cause) };
-                Some(Failure { retry_after: undo.retry_after, ..Failure::new(record.id, step, undo.after, cause) })
+                Some(Failure { retry_after: undo.retry_after, ..Failure::new(record.id, step, undo.state, cause) })
             }
             (None, Some((step, cause))) if record.status == OperationStatus::Undone => {
-                Some(Failure::new(record.id, step, After::Undone, cause))
+                Some(Failure::new(record.id, step, FailureState::Undone, cause))
             }
             (failure, _) => failure,
         };
@@ -319,7 +319,7 @@ impl Stop {
 
 /// Steps up to the end of the group that `at` begins.
 pub(super) fn covered<S: Saga>(saga: &S, at: usize) -> u32 {
-    let more = saga.steps().iter().skip(at + 1).take_while(|s| s.joins_previous()).count();
+    let more = saga.steps().iter().skip(at + 1).take_while(|s| s.shares_intent_with_previous()).count();
     (at + 1 + more) as u32
 }
 

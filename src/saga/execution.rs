@@ -1,5 +1,5 @@
 use crate::error::{StepError, StoreError};
-use crate::operation::{OperationEvent, OperationId, Subject, Writer};
+use crate::operation::{FencingToken, OperationEvent, OperationId, Subject};
 use crate::store::journal::{Journal, Record};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 /// One worker's hold on an operation: what its steps may know and ask.
 #[derive(Clone)]
-pub struct Run {
+pub struct Execution {
     journal: Arc<dyn Journal>,
     record: Record,
     fresh: bool,
 }
 
-impl Run {
+impl Execution {
     pub(super) fn new(journal: Arc<dyn Journal>, record: Record, fresh: bool) -> Self {
         Self { journal, record, fresh }
     }
@@ -26,8 +26,8 @@ impl Run {
         &self.record.subject
     }
     /// Under which epoch this worker writes.
-    pub fn writer(&self) -> Writer {
-        self.record.writer()
+    pub fn fencing_token(&self) -> FencingToken {
+        self.record.fencing_token()
     }
     /// Whether no worker before this one can have left a session or an effect.
     pub fn is_first(&self) -> bool {
@@ -43,7 +43,7 @@ impl Run {
     }
     /// `Fenced` if a newer worker has taken over.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.journal.check(self.writer()).await
+        self.journal.check(self.fencing_token()).await
     }
     /// The request.
     pub fn request<T: DeserializeOwned>(&self) -> Result<T, StepError> {
@@ -62,7 +62,7 @@ impl Run {
     }
 }
 
-impl std::fmt::Debug for Run {
+impl std::fmt::Debug for Execution {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Run")
             .field("operation", &self.record.id)

@@ -14,7 +14,7 @@ const NOW_AND_THEN: u64 = 500_000;
 /// What counts for less than this, in nanoseconds, is measured by the exact time.
 const LONG: u64 = 1_000_000_000;
 
-pub(super) struct Names {
+pub(super) struct LookupCache {
     answers: HashMap<TenantRef<'static>, Answer, RandomState>,
     /// In nanoseconds; it may change.
     fresh_for: AtomicU64,
@@ -38,7 +38,7 @@ impl Used {
     }
 }
 
-impl Names {
+impl LookupCache {
     pub(super) fn new(fresh_for: Duration, start: Instant) -> Self {
         let answers = HashMap::with_hasher(RandomState::default());
         let this = Self { answers, fresh_for: AtomicU64::new(0), clock: Clock::new(start) };
@@ -58,7 +58,7 @@ impl Names {
     /// The handle of a name whose last answer still counts.
     pub(super) fn hit(&self, name: &TenantRef<'_>) -> Option<TenantPool> {
         let long = self.fresh_for.load(Relaxed) >= LONG;
-        self.get_at(name, if long { self.clock.roughly() } else { self.clock.exactly() })
+        self.get_at(name, if long { self.clock.coarse_now() } else { self.clock.exactly() })
     }
 
     fn get_at(&self, name: &TenantRef<'_>, now: u64) -> Option<TenantPool> {

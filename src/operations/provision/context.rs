@@ -1,13 +1,13 @@
 //! What one worker of a provisioning holds, and what it works out once.
-use super::Recipe;
+use super::ProvisionConfig;
 use super::request::Request;
 use crate::cluster::pg::scram::Verifier;
-use crate::cluster::{Door, Kept, Place, Site, Workshop, verified};
+use crate::cluster::{Kept, LoginTarget, OperationContext, TenantLocation, TenantSessions, verified};
 use crate::directory::{Generation, TenantDatabase};
 use crate::error::StepError;
 use crate::names::RoleName;
 use crate::operations::step::{Connect, StepContext};
-use crate::saga::Run;
+use crate::saga::Execution;
 use crate::secret::CredentialId;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
@@ -18,53 +18,63 @@ use std::sync::Arc;
 /// A provisioning makes the first login.
 const FIRST: Generation = Generation(1);
 
-pub(crate) struct World {
-    pub(super) shop: Workshop,
-    pub(super) recipe: Arc<Recipe>,
+pub(crate) struct ProvisionContext {
+    pub(super) stores: OperationContext,
+    pub(super) config: Arc<ProvisionConfig>,
     pub(super) request: Request,
     pub(super) tenant: TenantId,
-    pub(super) site: Site,
+    pub(super) sessions: TenantSessions,
     pub(super) kept: Option<Kept>,
     /// Whether this worker has made the application's login.
     pub(super) has_login: bool,
 }
 
-impl World {
-    pub(super) fn new(shop: Workshop, recipe: Arc<Recipe>, run: &Run) -> Result<Self, StepError> {
-        let site = Site::new(shop.clone(), run)?;
-        Ok(Self { shop, recipe, request: run.request()?, tenant: site.tenant(), site, kept: None, has_login: false })
+impl ProvisionContext {
+    pub(super) fn new(
+        stores: OperationContext, config: Arc<ProvisionConfig>, run: &Execution,
+    ) -> Result<Self, StepError> {
+        let sessions = TenantSessions::new(stores.clone(), run)?;
+        Ok(Self {
+            stores,
+            config,
+            request: run.request()?,
+            tenant: sessions.tenant(),
+            sessions,
+            kept: None,
+            has_login: false,
+        })
     }
 
     pub(super) async fn login(&mut self) -> Result<RoleName, StepError> {
-        self.site.place().await?.names.login(FIRST).map_err(StepError::fail)
+        self.sessions.location().await?.names.login(FIRST).map_err(StepError::fail)
     }
 
     pub(super) async fn credential(&mut self) -> Result<CredentialId, StepError> {
         let (login, tenant) = (self.login().await?, self.tenant);
-        Ok(CredentialId::login(tenant, &self.site.place().await?.names.database, &login, FIRST.0))
+        Ok(CredentialId::login(tenant, &self.sessions.location().await?.names.database, &login, FIRST.0))
     }
 
     /// The application's password as whoever comes later will find it.
     pub(super) async fn password(&mut self) -> Result<SecretString, StepError> {
         let id = self.credential().await?;
-        Ok(self.shop.vault.open(&id).await?)
+        Ok(self.stores.vault.open(&id).await?)
     }
 
     /// What the server gets of it, which is opened once; and where the server is.
-    pub(super) async fn verifier(&mut self) -> Result<(&mut Site, &Verifier), StepError> {
+    pub(super) async fn verifier(&mut self) -> Result<(&mut TenantSessions, &Verifier), StepError> {
         if self.kept.is_none() {
             let id = self.credential().await?;
-            self.kept = Some(opened(&self.shop, &id).await?);
+            self.kept = Some(opened(&self.stores, &id).await?);
         }
         let (verifier, _) = self.kept.as_ref().ok_or_else(|| StepError::retry("no password"))?;
-        Ok((&mut self.site, verifier))
+        Ok((&mut self.sessions, verifier))
     }
 
     /// The entry that will be published.
     pub(super) async fn entry(&mut self) -> Result<TenantDatabase, StepError> {
         let (login, credential) = (self.login().await?, self.credential().await?);
-        let (tenant, settings) = (self.tenant, self.recipe.settings.clone());
-        let Place { server, names } = self.site.place().await?;
+        let (tenant, settings) = (self.tenant, self.config.settings.clone());
+        let TenantLocation { server, names } = self.sessions.location().await?;
         let (host, database) = (server.host.clone(), names.database.clone());
         let mut entry = TenantDatabase::primary(tenant, host, server.port, database, login, credential);
         entry.server = Some(server.name.clone());
@@ -74,19 +84,19 @@ impl World {
         Ok(entry)
     }
 
-    pub(super) async fn app_door(&mut self) -> Result<Door, StepError> {
+    pub(super) async fn app_door(&mut self) -> Result<LoginTarget, StepError> {
         let (login, password) = (self.login().await?, self.password().await?);
-        let Place { server, names } = self.site.place().await?;
-        Ok(server.door(&names.database, &login, password))
+        let TenantLocation { server, names } = self.sessions.location().await?;
+        Ok(server.login_target(&names.database, &login, password))
     }
 
     /// What a host's step sees. `migrator`: before activation.
     pub(super) async fn context(
-        &mut self, run: &Run, step: &'static str, migrator: bool,
+        &mut self, run: &Execution, step: &'static str, migrator: bool,
     ) -> Result<StepContext, StepError> {
         let unknown = || StepError::fail("the tenant is gone");
-        let tenant = self.shop.registry.find(self.tenant.into()).await?.ok_or_else(unknown)?;
-        let migrator = if migrator { Some(self.site.migrator_door(run).await?) } else { None };
+        let tenant = self.stores.registry.find(self.tenant.into()).await?.ok_or_else(unknown)?;
+        let migrator = if migrator { Some(self.sessions.migrator_door(run).await?) } else { None };
         let doors = Doors { run: run.clone(), migrator, app: self.app_door().await? };
         let (input, outputs) = (self.request.input.clone(), run.record().outputs.clone());
         Ok(StepContext::new(tenant, run.operation(), step, input, outputs, Some(Arc::new(doors))))
@@ -95,9 +105,9 @@ impl World {
 
 /// The two ways into the tenant's database that a host's step may take.
 struct Doors {
-    run: Run,
-    migrator: Option<Door>,
-    app: Door,
+    run: Execution,
+    migrator: Option<LoginTarget>,
+    app: LoginTarget,
 }
 #[async_trait]
 impl Connect for Doors {
@@ -111,6 +121,6 @@ impl Connect for Doors {
 }
 
 /// A password that was sealed, and what the server gets of it.
-pub(super) async fn opened(shop: &Workshop, id: &CredentialId) -> Result<Kept, StepError> {
-    Ok(verified(shop.vault.open(id).await?).await)
+pub(super) async fn opened(stores: &OperationContext, id: &CredentialId) -> Result<Kept, StepError> {
+    Ok(verified(stores.vault.open(id).await?).await)
 }

@@ -1,5 +1,5 @@
 //! Which login a rotation replaces, and by which one.
-use crate::cluster::{Place, Workshop};
+use crate::cluster::{OperationContext, TenantLocation};
 use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{ChangeError, StepError};
 use crate::names::RoleName;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub(super) const SEAL: &str = "secrets.seal";
 /// From which login to which.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Sealed {
+pub(super) struct LoginChange {
     pub(super) login: RoleName,
     pub(super) generation: Generation,
     pub(super) from: Generation,
@@ -20,9 +20,9 @@ pub(super) struct Sealed {
 
 /// The tenant's entries, the one that is in use, and the new login: the one that is pending, or else the next one.
 pub(super) async fn next(
-    shop: &Workshop, id: TenantId, place: Option<Place>,
+    stores: &OperationContext, id: TenantId, place: Option<TenantLocation>,
 ) -> Result<(Vec<TenantDatabase>, TenantDatabase, DatabaseUser), StepError> {
-    let registry = &shop.registry;
+    let registry = &stores.registry;
     let known = try_join3(registry.find(id.into()), registry.databases(id), registry.users(id));
     let (tenant, entries, users) = known.await?;
     only_active(tenant)?;
@@ -53,7 +53,7 @@ pub(super) fn primary(entries: &[TenantDatabase]) -> Option<&TenantDatabase> {
 }
 
 /// An entry on a shared login, or on a server that is not ours, has nothing to rotate.
-pub(super) fn ours(entry: Option<TenantDatabase>, place: &Place) -> Result<TenantDatabase, StepError> {
+pub(super) fn ours(entry: Option<TenantDatabase>, place: &TenantLocation) -> Result<TenantDatabase, StepError> {
     let entry = entry.ok_or_else(|| StepError::fail("the tenant has no directory entry"))?;
     let ours = entry.server.as_ref() == Some(&place.server.name) && entry.database == place.names.database;
     match entry.status {

@@ -1,9 +1,9 @@
 //! Shutting a tenant out, and letting it in again. *Closed*: no role can enter its database and every session was told to
 //! end, read back. *Empty*: no session is left.
-use super::Hold;
-use crate::cluster::pg::refuse::Refused;
+use super::LockedSession;
+use crate::cluster::pg::refuse::RefusedLogins;
 use crate::cluster::pg::remaining::{self, Tenant};
-use crate::cluster::pg::{end, ensure, readback, refuse};
+use crate::cluster::pg::{ensure, readback, refuse, terminate};
 use crate::error::{ClusterError, StepError};
 use crate::names::RoleName;
 use crate::names::TenantNames;
@@ -12,14 +12,14 @@ use std::time::Duration;
 
 /// What closing a tenant has found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Shut {
+pub(crate) struct Closed {
     /// Superusers that can still enter: PostgreSQL refuses them nothing.
     pub(crate) superusers: Vec<String>,
     /// Roles whose comment was not ours, and is again.
     pub(crate) restored: Vec<String>,
 }
 
-impl Hold {
+impl LockedSession {
     /// Refuses these logins and the migrator, tells their sessions to end and waits for none; then reads back who can still
     /// enter. `exempt`: logins of operations of ours that are open now.
     ///
@@ -27,25 +27,25 @@ impl Hold {
     /// A retry that names what keeps the tenant from being closed.
     pub(crate) async fn close_logins(
         &mut self, names: &TenantNames, logins: &[RoleName], exempt: &[RoleName],
-    ) -> Result<Shut, StepError> {
+    ) -> Result<Closed, StepError> {
         let all: Vec<&RoleName> = logins.iter().chain([&names.migrator]).filter(|l| !exempt.contains(l)).collect();
         let refused = self.refuse_all(names, &all).await?;
         let restored = refused.restored;
         let exempt = readback::Exempt { server: &self.server, logins: exempt };
         let superusers = readback::verify_closed(&mut self.session, names, &all, exempt).await?;
-        Ok(Shut { superusers, restored })
+        Ok(Closed { superusers, restored })
     }
 
     /// As [`close_logins`](Self::close_logins), and closes the database to every role.
     pub(crate) async fn close_database(
         &mut self, names: &TenantNames, logins: &[RoleName], exempt: &[RoleName],
-    ) -> Result<Shut, StepError> {
+    ) -> Result<Closed, StepError> {
         let closed = self.close_logins(names, logins, exempt).await;
         // Close the database before reporting an obstacle: a role that could still connect cannot enter a closed database.
-        ensure::closed(&mut self.session, &names.database, &self.ownership).await?;
-        let is_closed = ensure::must_be_ours(&mut self.session, &names.database, &self.ownership).await?;
+        ensure::close_database(&mut self.session, &names.database, &self.ownership).await?;
+        let is_closed = ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await?;
         match (closed, is_closed) {
-            (Ok(shut), Some(found)) if !found.is_open => Ok(Shut { superusers: vec![], ..shut }),
+            (Ok(shut), Some(found)) if !found.is_open => Ok(Closed { superusers: vec![], ..shut }),
             (Ok(_), Some(_)) => Err(StepError::retry("the database is open again; it is closed once more")),
             (closed, _) => closed,
         }
@@ -54,11 +54,11 @@ impl Hold {
     /// Prepared transactions first: there is no session to end that holds a login's row locked for them.
     pub(super) async fn refuse_all<'a>(
         &mut self, names: &TenantNames, logins: &[&'a RoleName],
-    ) -> Result<Refused<'a>, StepError> {
+    ) -> Result<RefusedLogins<'a>, StepError> {
         let mut refused = refuse::take_logins(&mut self.session, logins, &self.ownership).await?;
         self.roll_back_prepared(names, logins).await?;
         refuse::forbid_logins(&mut self.session, &mut refused, Some(&names.roles)).await?;
-        end::end_connecting(&mut self.session, &names.database).await?;
+        terminate::end_connecting(&mut self.session, &names.database).await?;
         Ok(refused)
     }
 
@@ -75,7 +75,7 @@ impl Hold {
     /// A retry that names the sessions.
     pub(crate) async fn verify_empty(
         &mut self, names: &TenantNames, logins: &[RoleName], exempt: &[RoleName], limit: Duration,
-    ) -> Result<Shut, StepError> {
+    ) -> Result<Closed, StepError> {
         let left = self.sessions_left(names, logins, exempt, limit).await?;
         if !left.is_empty() {
             let (database, by) = (names.database.to_string(), remaining::list(&left));
@@ -89,7 +89,7 @@ impl Hold {
         let restored = refused.restored;
         let exempt = readback::Exempt { server: &self.server, logins: exempt };
         let superusers = readback::verify_closed(&mut self.session, names, &all, exempt).await?;
-        Ok(Shut { superusers, restored })
+        Ok(Closed { superusers, restored })
     }
 
     async fn sessions_left(
@@ -108,25 +108,25 @@ impl Hold {
 
     pub(super) async fn refuse_and_wait(&mut self, names: &TenantNames, logins: &[&RoleName]) -> Result<(), StepError> {
         self.refuse_all(names, logins).await?;
-        ensure::refused(&mut self.session, &names.database, logins, &self.ownership).await?;
+        ensure::refuse_logins(&mut self.session, &names.database, logins, &self.ownership).await?;
         Ok(())
     }
 
     /// Lets this login in again.
     pub(crate) async fn admit(&mut self, login: &RoleName, acts_as: &RoleName) -> Result<(), StepError> {
-        Ok(ensure::admitted(&mut self.session, login, acts_as, &self.ownership).await?)
+        Ok(ensure::admit_login(&mut self.session, login, acts_as, &self.ownership).await?)
     }
 
     /// Opens the database and lets this login in again.
     pub(crate) async fn reopen(
         &mut self, names: &TenantNames, login: &RoleName, acts_as: &RoleName,
     ) -> Result<(), StepError> {
-        Ok(ensure::opened(&mut self.session, &names.database, login, acts_as, &self.ownership).await?)
+        Ok(ensure::open_database(&mut self.session, &names.database, login, acts_as, &self.ownership).await?)
     }
 
     /// Lets those of these logins in again that exist.
     pub(crate) async fn admit_made(&mut self, logins: &[RoleName], acts_as: &RoleName) -> Result<(), StepError> {
         let logins: Vec<&RoleName> = logins.iter().collect();
-        Ok(ensure::made_admitted(&mut self.session, &logins, acts_as, &self.ownership).await?)
+        Ok(ensure::admit_existing_logins(&mut self.session, &logins, acts_as, &self.ownership).await?)
     }
 }

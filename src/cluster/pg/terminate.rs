@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 type Row = (i32, Option<String>, Option<bool>);
 
 /// Tells every session of these logins to end, in whichever database, and waits for none.
-pub(crate) async fn signal_roles(session: &mut PgConnection, logins: &[&RoleName]) -> Result<(), ClusterError> {
+pub(crate) async fn signal_role_sessions(session: &mut PgConnection, logins: &[&RoleName]) -> Result<(), ClusterError> {
     by_roles(session, logins, true).await.map(drop)
 }
 
@@ -34,7 +34,7 @@ async fn by_roles(session: &mut PgConnection, logins: &[&RoleName], signal: bool
 }
 
 /// Waits until this login has no session, in whichever database; `false` if it still has one after `limit`.
-pub(crate) async fn drained(
+pub(crate) async fn wait_until_idle(
     session: &mut PgConnection, login: &RoleName, limit: Duration,
 ) -> Result<bool, ClusterError> {
     const SESSIONS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)";
@@ -54,7 +54,9 @@ pub(crate) async fn drained(
 }
 
 /// c2_end: every session of these logins, in whichever database. c1 must have run.
-pub(crate) async fn of_roles(session: &mut PgConnection, logins: &[&RoleName]) -> Result<(), ClusterError> {
+pub(crate) async fn terminate_role_sessions(
+    session: &mut PgConnection, logins: &[&RoleName],
+) -> Result<(), ClusterError> {
     let mut pace = Pace::new();
     loop {
         let signal = pace.signal();
@@ -102,7 +104,7 @@ fn listed(rows: &[Row]) -> String {
 /// c2_connecting: sessions that have passed authentication and show no user yet. If the role went first, they would go
 /// on living under a dropped role, and nobody could end them. Those in our database are ended, after `patience`: one
 /// may use a login that stays. Others are waited for at most 5 s, since any tenant's login can stretch this moment.
-pub(crate) async fn connecting(
+pub(crate) async fn wait_for_connecting_sessions(
     session: &mut PgConnection, database: &DatabaseName, patience: Duration,
 ) -> Result<(), ClusterError> {
     let found = connecting_now(session, database).await?;
@@ -143,7 +145,7 @@ async fn connecting_now(session: &mut PgConnection, database: &DatabaseName) -> 
 
 /// Asks once what ending the sessions of a login will ask: the first time costs milliseconds, since the session has not
 /// met these catalogs yet. It changes nothing.
-pub(crate) async fn look_ahead(
+pub(crate) async fn prefetch_catalog(
     session: &mut PgConnection, database: &DatabaseName, login: &RoleName,
 ) -> Result<(), ClusterError> {
     connecting_now(session, database).await?;
@@ -169,7 +171,9 @@ async fn terminate(session: &mut PgConnection, pid: i32) -> Result<(), ClusterEr
 }
 
 /// d2: every session in this database; d1 must have run. Somebody else's (a superuser's psql, a backup) is named.
-pub(crate) async fn of_database(session: &mut PgConnection, database: &DatabaseName) -> Result<(), ClusterError> {
+pub(crate) async fn terminate_database_sessions(
+    session: &mut PgConnection, database: &DatabaseName,
+) -> Result<(), ClusterError> {
     const END: &str = "SELECT a.pid, a.usename::text,
            CASE WHEN pg_has_role(a.usesysid, 'USAGE') THEN NOT $2 OR pg_terminate_backend(a.pid) END
       FROM pg_stat_activity a WHERE a.datname = $1 AND a.usesysid IS NOT NULL";
@@ -193,7 +197,7 @@ pub(crate) async fn of_database(session: &mut PgConnection, database: &DatabaseN
 /// as the login itself: as the admin role it would be 42501. The migrator's too, if c1 has made the admin role its
 /// member; those of the other provisioner login, if the admin role has `pg_signal_backend`, or else nobody can end them
 /// but that login. Anybody else may call his sessions so, and is not waited for.
-pub(crate) async fn workers(session: &mut PgConnection, prefix: &str) -> Result<(), ClusterError> {
+pub(crate) async fn terminate_worker_sessions(session: &mut PgConnection, prefix: &str) -> Result<(), ClusterError> {
     const WORKERS: &str = "SELECT a.pid, a.usename::text, CASE WHEN $2 THEN pg_terminate_backend(a.pid) END \
         FROM pg_stat_activity a WHERE starts_with(a.application_name, $1) AND a.pid <> pg_backend_pid() \
           AND (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE') AND a.usesysid IN ( \
@@ -213,7 +217,7 @@ pub(crate) async fn workers(session: &mut PgConnection, prefix: &str) -> Result<
 }
 
 /// Whoever holds this lock, by the same rights: nobody but the provisioner's logins enters the maintenance database.
-pub(crate) async fn lock_holders(session: &mut PgConnection, key: i64) -> Result<(), ClusterError> {
+pub(crate) async fn terminate_lock_holders(session: &mut PgConnection, key: i64) -> Result<(), ClusterError> {
     const HOLDERS: &str = "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l \
         JOIN pg_stat_activity a ON a.pid = l.pid \
         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid IS NOT NULL \
