@@ -1,5 +1,8 @@
-//! Whose a background job is: a tower layer around a worker. The plain function is
-//! [`Tenantry::with_tenant`](crate::Tenantry::with_tenant).
+//! A tower layer for background workers: it resolves each job's tenant and runs the job with that tenant's handle.
+//!
+//! Code in the job reads the handle with [`TenantPool::current`](crate::TenantPool::current).
+//! [`Tenantry::with_tenant`](crate::Tenantry::with_tenant) does the same without tower. Invariant: a job whose tenant
+//! does not resolve does not run.
 use crate::error::ResolveError;
 use crate::resolver::ConnectionResolver;
 use crate::tenant::TenantRef;
@@ -10,11 +13,12 @@ use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
 
-type Of<J> = Arc<dyn Fn(&J) -> TenantRef<'static> + Send + Sync>;
+type TenantOf<J> = Arc<dyn Fn(&J) -> TenantRef<'static> + Send + Sync>;
 
-/// Resolves a job's tenant, and runs the job with it as [`TenantPool::current`](crate::TenantPool::current). A job whose
-/// tenant does not resolve is not run: there is no default. A closure says whose a job is, since a host cannot implement a
-/// trait for a queue's own type.
+/// Resolves a job's tenant and runs the job with [`TenantPool::current`](crate::TenantPool::current) set to its handle.
+/// A job whose tenant does not resolve fails with the [`ResolveError`] and does not run; there is no default tenant. A
+/// closure reads the tenant from the job. It is not a trait, because a host cannot implement a foreign trait for a
+/// queue's own type.
 ///
 /// ```
 /// # fn example(resolver: std::sync::Arc<dyn tenantry::ConnectionResolver>) {
@@ -26,20 +30,20 @@ type Of<J> = Arc<dyn Fn(&J) -> TenantRef<'static> + Send + Sync>;
 /// ```
 pub struct TenantLayer<J> {
     resolver: Arc<dyn ConnectionResolver>,
-    of: Of<J>,
+    tenant_of: TenantOf<J>,
 }
 
 impl<J> TenantLayer<J> {
-    /// Over a resolver, with what says whose a job is.
+    /// A layer that resolves through `resolver`. `tenant_of` returns the job's tenant.
     pub fn new(
-        resolver: Arc<dyn ConnectionResolver>, of: impl Fn(&J) -> TenantRef<'static> + Send + Sync + 'static,
+        resolver: Arc<dyn ConnectionResolver>, tenant_of: impl Fn(&J) -> TenantRef<'static> + Send + Sync + 'static,
     ) -> Self {
-        Self { resolver, of: Arc::new(of) }
+        Self { resolver, tenant_of: Arc::new(tenant_of) }
     }
 }
 impl<J> Clone for TenantLayer<J> {
     fn clone(&self) -> Self {
-        Self { resolver: self.resolver.clone(), of: self.of.clone() }
+        Self { resolver: self.resolver.clone(), tenant_of: self.tenant_of.clone() }
     }
 }
 impl<J> std::fmt::Debug for TenantLayer<J> {
@@ -55,7 +59,7 @@ impl<S, J> Layer<S> for TenantLayer<J> {
     }
 }
 
-/// [`TenantLayer`] around a worker.
+/// The service that [`TenantLayer`] puts around a worker.
 pub struct TenantService<S, J> {
     inner: S,
     layer: TenantLayer<J>,
@@ -88,9 +92,9 @@ where
 
     fn call(&mut self, job: J) -> Self::Future {
         let next = self.inner.clone();
-        // The one that is ready serves this job.
+        // `poll_ready` was called on the present `inner`, so that one must serve this job; its clone may not be ready.
         let mut inner = std::mem::replace(&mut self.inner, next);
-        let (resolver, tenant) = (self.layer.resolver.clone(), (self.layer.of)(&job));
+        let (resolver, tenant) = (self.layer.resolver.clone(), (self.layer.tenant_of)(&job));
         Box::pin(async move {
             let pool = match resolver.cached(&tenant) {
                 Some(pool) => pool,

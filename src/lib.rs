@@ -1,7 +1,8 @@
 //! Multi-tenancy for applications that give every tenant a PostgreSQL database of its own.
 //!
-//! A *landlord* database holds who the tenants are, where each one's database is, and with which sealed credentials it
-//! is reached. [`Tenantry`] assembles the pieces over it; each piece also works alone.
+//! One *landlord* database holds the list of tenants, the server and name of each tenant's database, and the sealed
+//! credentials for it. [`Tenantry`] is the facade over the landlord: it resolves tenants to connections and runs
+//! operations on them. Each part of it can also be used alone.
 //!
 //! ```no_run
 //! # async fn example(landlord: sqlx::PgPool, admin: sqlx::postgres::PgConnectOptions) -> Result<(), Box<dyn std::error::Error>> {
@@ -29,22 +30,27 @@
 //!
 //! # How it is built
 //!
-//! An operation is a saga: a plain list of steps, a journal in the landlord, a lease with an epoch. Intent is stored
-//! before effect, steps may be repeated, undo means "ensure absent". See [`saga`]. A tenant server has roles of a few
-//! kinds, and PUBLIC has nothing: see [`rights`].
+//! - An operation (provision, suspend, rotate, …) is a saga: a list of steps, a journal in the landlord, and a lease
+//!   with an epoch. The intent of a step is committed before the step acts. Every step can be repeated, and to undo a
+//!   step is to ensure that its effect is absent. So any node can continue an operation whose process died. See
+//!   [`saga`] and [`manual::operations`].
+//! - On a database server each tenant has a database and a few roles. PUBLIC may not connect to that database. See
+//!   [`manual::roles`].
+//! - All tenants of a process share one limit of connections per server. See [`manual::connections`].
+//! - [`manual::architecture`] shows the layers of the source code and what a call does in each of them.
 //!
 //! # Features
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `axum` | [`web`]: a layer, extractors and the setup links for axum |
+//! | `axum` | [`web`]: a layer, extractors and the routes of the setup links for axum |
 //! | `actix` | [`web`]: the same for actix-web |
 //! | `job` | [`job`]: a tower layer that gives each background job its tenant |
-//! | `metrics` | [`resolver::metrics`]: how the budgets of connections stand |
-//! | `testing` | stores in memory, a conformance suite for each trait, a harness that finds or starts a PostgreSQL |
+//! | `metrics` | [`pool::metrics`]: the state of the connection pools through the `metrics` facade |
+//! | `testing` | stores in memory, a conformance suite for each trait, and a harness that finds or starts a PostgreSQL |
 //!
-//! No feature is on by default, and none changes what another does. sqlx's `macros` feature is always on: it alone keeps
-//! `sqlx::Executor` one trait for every combination of drivers.
+//! No feature is on by default, and no feature changes the behaviour of another. sqlx's `macros` feature is always on,
+//! because `sqlx::Executor` has the same methods for every combination of drivers only with that feature.
 
 pub(crate) mod cluster;
 pub mod directory;
@@ -73,7 +79,7 @@ pub mod testing;
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub mod web;
 
-/// The types that the methods of [`Tenantry`] return: calls that start when they are awaited, and their reports.
+/// Types that the methods of [`Tenantry`] return: calls, which start when they are awaited, and their reports.
 pub mod calls {
     pub use crate::facade::{
         Activate, Archive, Batch, BatchReport, BatchVerb, Call, CallVerb, HealthIssue, Migrate, Operations, Purge,
@@ -88,7 +94,7 @@ pub use operation::OperationId;
 pub use operations::{lifecycle, migrate, provision, rekey, rotate, servers, step};
 pub use pool::TenantPool;
 pub use resolver::ConnectionResolver;
-/// The sqlx whose types stand in this API.
+/// The version of sqlx whose types this API uses.
 pub use sqlx;
 pub use store::registry::TenantRegistry;
 pub use store::vault::CredentialVault;

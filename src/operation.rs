@@ -1,4 +1,8 @@
-//! Operations in words: one run of a saga, who writes for it, what it says.
+//! The data types of operations: id, fencing token, status, lane, subject, public state and history event.
+//!
+//! The journal stores them, the saga engine changes them, and the facade shows them to the application.
+//!
+//! Invariant: the texts of the enums and of [`Subject`] are stored and must never change.
 use crate::error::{NameConflict, UnknownValue};
 use crate::names::ServerName;
 use crate::tenant::TenantId;
@@ -7,21 +11,22 @@ use std::{fmt, str::FromStr};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// One run of a saga. A UUID of version 7; it stands in every error and log line of the operation.
+/// Id of an operation, that is, of one execution of a saga. A UUID of version 7. Every error and log line of the
+/// operation contains it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OperationId(Uuid);
 impl OperationId {
-    /// A new id.
+    /// Creates a new id from the current time and random bits.
     #[expect(clippy::new_without_default, reason = "two defaults would differ")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
-    /// From a stored row.
+    /// Wraps the UUID of an existing operation, for example from a stored row.
     pub fn from_uuid(id: Uuid) -> Self {
         Self(id)
     }
-    /// The UUID.
+    /// The id as a UUID.
     pub fn as_uuid(self) -> Uuid {
         self.0
     }
@@ -38,12 +43,13 @@ impl FromStr for OperationId {
     }
 }
 
-/// Who writes: a store refuses a write whose epoch is below the highest that its `fence` has seen.
+/// Identifies the worker that writes for an operation. A store rejects a write if a worker with a higher epoch has
+/// taken over the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FencingToken {
-    /// The operation.
+    /// Id of the operation.
     pub operation: OperationId,
-    /// Counts its workers: each takeover raises it. Starts at 1.
+    /// The epoch of the worker. It starts at 1, and each claim of the operation raises it.
     pub epoch: i64,
 }
 
@@ -55,9 +61,9 @@ macro_rules! stored_enum {
         #[non_exhaustive]
         pub enum $name { $($(#[$vdoc])* $variant,)* }
         impl $name {
-            /// Every value.
+            /// All values.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
-            /// The stored name: a contract.
+            /// The text that the stores use for this value. It must never change.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
@@ -78,39 +84,40 @@ macro_rules! stored_enum {
 pub(crate) use stored_enum;
 
 stored_enum! {
-    /// Where an operation stands.
+    /// The status of an operation.
     OperationStatus, "operation status" {
-        /// Going forward, or waiting to be picked up.
+        /// A worker runs its steps, or it waits until a worker claims it.
         Running = "running",
-        /// Going backward: what it made is being removed.
+        /// A worker undoes its steps, or it waits until a worker claims it for that.
         Undoing = "undoing",
-        /// Waits for a fence to be lifted, or for a person.
+        /// No worker may claim it until a preempting operation or an administrator resumes or undoes it.
         Parked = "parked",
-        /// Ended as intended.
+        /// It has ended successfully.
         Done = "done",
-        /// Ended with nothing left behind.
+        /// It has ended without success, and all its steps are undone.
         Undone = "undone",
     }
 }
 impl OperationStatus {
-    /// Whether nothing will happen any more.
+    /// Whether the operation has ended, so that its status never changes again.
     pub fn is_over(self) -> bool {
         matches!(self, Self::Done | Self::Undone)
     }
 }
 
 stored_enum! {
-    /// A subject has at most one open operation in each lane.
+    /// The lane of an operation. A subject has at most one open operation in each lane.
     Lane, "lane" {
-        /// Provision, rotate, migrate, adopt, move.
+        /// The lane of operations such as provision, rotate and migrate.
         Change = "change",
-        /// Suspend, activate, archive, restore, purge: waits for nothing and stops what the other lane is doing.
+        /// The lane of suspend, activate, archive, restore and purge. An operation in this lane does not wait for the
+        /// subject's open operation in the lane `Change`; it parks that operation.
         #[serde(rename = "fence")]
         Preempt = "fence",
     }
 }
 
-/// What an operation is about.
+/// The object that an operation changes. The lanes of different subjects are independent of each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -118,13 +125,14 @@ pub enum Subject {
     Tenant(TenantId),
     /// A PostgreSQL server.
     Server(ServerName),
-    /// The vault as a whole.
+    /// The vault with all its secrets.
     Vault,
-    /// What a user does with a setup link: it waits for no change of the tenant, and none waits for it.
+    /// A setup link that a user has opened. It is a subject separate from the tenant, so that a user's action and a
+    /// change of the tenant do not block each other.
     Link(Uuid),
 }
 impl Subject {
-    /// The tenant, if it is one.
+    /// The tenant's id; `None` if the subject is not a tenant.
     pub fn tenant(&self) -> Option<TenantId> {
         match self {
             Self::Tenant(id) => Some(*id),
@@ -145,43 +153,43 @@ impl fmt::Display for Subject {
 impl FromStr for Subject {
     type Err = UnknownValue;
     fn from_str(text: &str) -> Result<Self, UnknownValue> {
-        let wrong = || UnknownValue::new("subject", text);
+        let unknown = || UnknownValue::new("subject", text);
         match text.split_once(':') {
-            Some(("tenant", id)) => id.parse().map(Self::Tenant).map_err(|_| wrong()),
-            Some(("server", name)) => name.parse().map(Self::Server).map_err(|_| wrong()),
-            Some(("link", id)) => id.parse().map(Self::Link).map_err(|_| wrong()),
+            Some(("tenant", id)) => id.parse().map(Self::Tenant).map_err(|_| unknown()),
+            Some(("server", name)) => name.parse().map(Self::Server).map_err(|_| unknown()),
+            Some(("link", id)) => id.parse().map(Self::Link).map_err(|_| unknown()),
             None if text == "vault" => Ok(Self::Vault),
-            _ => Err(wrong()),
+            _ => Err(unknown()),
         }
     }
 }
 
-/// An operation as anybody may see it.
+/// The state of an operation, as an application may show it to its users.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OperationState {
-    /// Which.
+    /// Id of the operation.
     pub id: OperationId,
-    /// `provision`, `suspend`, …: the saga's stored name.
+    /// Kind of the operation, for example `provision` or `suspend`.
     pub kind: String,
-    /// About what.
+    /// The tenant, server or other object that the operation changes.
     pub subject: Subject,
-    /// Where it stands.
+    /// Current status.
     pub status: OperationStatus,
-    /// The step that ran last.
+    /// Name of the step that ran last; empty before the first one.
     pub step: String,
-    /// Steps behind it and steps in all.
+    /// Number of completed steps.
     pub done: u32,
-    /// Steps in all.
+    /// Number of steps of the operation.
     pub total: u32,
-    /// Why it failed, waits or was undone; no secret.
+    /// Text of the error because of which it failed, waits or was undone. It contains no secret.
     pub error: Option<String>,
-    /// When it is tried again, if it waits.
+    /// When recovery may continue it, by the landlord's clock; `None` if it does not wait for a retry.
     #[serde(with = "time::serde::rfc3339::option")]
     pub retry_at: Option<OffsetDateTime>,
-    /// Who asked for it and why, if somebody said so.
+    /// The reason that the caller gave, for example the requesting user and the cause.
     pub reason: Option<String>,
-    /// The name that belongs to somebody else, if that is why it failed.
+    /// The name or server that was not available, if the operation failed because of that.
     #[serde(default)]
     pub taken: Option<NameConflict>,
 }
@@ -195,26 +203,26 @@ impl OperationState {
     }
 }
 
-/// One row of an operation's history. No secret and no token stands in one.
+/// One event in the history of an operation. It contains no secret and no setup link token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OperationEvent {
-    /// Counts from 1 within the operation: where a stream resumes.
+    /// Number of the event within the operation, starting at 1. A stream of events can resume after it.
     pub seq: i64,
-    /// Which operation.
+    /// Id of the operation.
     pub operation: OperationId,
-    /// When, by the landlord's clock.
+    /// Time of the event, by the landlord's clock.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// The step.
+    /// Name of the step that the event is about.
     pub step: String,
-    /// Where the operation stood after it.
+    /// Status of the operation after the event.
     pub status: OperationStatus,
-    /// Steps behind it.
+    /// Number of completed steps after the event.
     pub done: u32,
-    /// Steps in all.
+    /// Number of steps of the operation.
     pub total: u32,
-    /// What went wrong, if something did.
+    /// Text of the error, if the step failed.
     pub error: Option<String>,
 }
 impl OperationEvent {
@@ -244,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stored_words_read_back_as_themselves() {
+    fn parse_reads_back_the_text_of_every_status_and_subject() {
         for status in OperationStatus::ALL {
             assert_eq!(status.as_str().parse(), Ok(*status));
         }

@@ -1,22 +1,28 @@
-//! Futures that give their thread back too often.
+//! Polling helper for futures that yield to the scheduler too often.
+//!
+//! The pool, the cluster layer and the background loops wrap futures with it that may open a connection with sqlx.
+//!
+//! Invariant: it changes only how often the thread is given back, not the result of the future.
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Polls in a row: of a login they are an eighth of the key's derivation.
-const IN_A_ROW: usize = 100;
+/// Maximum polls before the thread is given back. They cover an eighth of the key derivation of one login.
+const POLLS_PER_TURN: usize = 100;
 
-/// What opens connections. To log in, sqlx derives a key from the password (SCRAM) and gives the thread back after every
-/// five of its 4,096 rounds. Each time all that is ready comes first: in a task that drives a hundred operations, or on a
-/// thread with as many busy tasks, that makes seconds of two milliseconds' work, and leases run out meanwhile. Polled in
-/// a row it gives the thread back eight times. What waits for the server is polled in vain, which
-/// costs no system call.
+/// Polls a future that opens a connection up to 100 times before it gives the thread back to the scheduler.
+///
+/// For a SCRAM login, sqlx derives a key from the password in 4,096 rounds and yields after every five of them. After
+/// each yield, all other ready tasks run first. In a task that drives 100 operations, or on a thread with as many busy
+/// tasks, a derivation of two milliseconds then takes seconds, and leases expire in the meantime. With this function a
+/// login yields about eight times. While the future waits for the server, the additional polls do nothing and cost no
+/// system call.
 pub(crate) async fn poll_batched<F: Future>(work: F) -> F::Output {
     let mut work = pin!(work);
     poll_fn(|cx| {
-        for _ in 0..IN_A_ROW {
-            if let Poll::Ready(done) = work.as_mut().poll(cx) {
-                return Poll::Ready(done);
+        for _ in 0..POLLS_PER_TURN {
+            if let Poll::Ready(output) = work.as_mut().poll(cx) {
+                return Poll::Ready(output);
             }
         }
         Poll::Pending
@@ -31,7 +37,7 @@ mod tests {
     use tokio::task::yield_now;
 
     #[tokio::test]
-    async fn a_thousand_yields_are_ten() {
+    async fn poll_batched_turns_a_thousand_yields_into_ten() {
         let mut work = pin!(poll_batched(async {
             for _ in 0..1000 {
                 yield_now().await;

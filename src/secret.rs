@@ -1,4 +1,10 @@
-//! Under which id a secret is kept. No secret stands in this module.
+//! The ids under which the vault stores secrets. This module contains no secret itself.
+//!
+//! Operations create a [`CredentialId`] for each password or link. The vault includes it in the authenticated data of
+//! the encryption.
+//!
+//! Invariant: the texts of [`SecretOwner`] and [`Purpose`] are stored and must never change, because stored secrets
+//! could then no longer be decrypted.
 use crate::error::UnknownValue;
 use crate::names::{DatabaseName, RoleName, ServerName};
 use crate::operation::OperationId;
@@ -6,20 +12,20 @@ use crate::tenant::TenantId;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// Whose secret it is.
+/// The owner of a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretOwner {
-    /// A tenant's.
+    /// A tenant. Its secrets are the passwords of its logins and its setup links.
     Tenant(TenantId),
-    /// A server's own: the provisioner's logins.
+    /// A server. Its secrets are the passwords of the provisioner's logins.
     Server(ServerName),
-    /// The landlord's: the check record of a key.
+    /// The landlord. Its secrets are the check records of the keys.
     Landlord,
 }
 
 impl SecretOwner {
-    /// The tenant, if it is one's.
+    /// The tenant's id; `None` if the owner is not a tenant.
     pub fn tenant(&self) -> Option<TenantId> {
         match self {
             Self::Tenant(id) => Some(*id),
@@ -39,36 +45,36 @@ impl fmt::Display for SecretOwner {
 impl FromStr for SecretOwner {
     type Err = UnknownValue;
     fn from_str(text: &str) -> Result<Self, UnknownValue> {
-        let wrong = || UnknownValue::new("secret's owner", text);
+        let unknown = || UnknownValue::new("owner of a secret", text);
         match text.split_once(':') {
-            Some(("tenant", id)) => id.parse().map(Self::Tenant).map_err(|_| wrong()),
-            Some(("server", name)) => name.parse().map(Self::Server).map_err(|_| wrong()),
+            Some(("tenant", id)) => id.parse().map(Self::Tenant).map_err(|_| unknown()),
+            Some(("server", name)) => name.parse().map(Self::Server).map_err(|_| unknown()),
             None if text == "landlord" => Ok(Self::Landlord),
-            _ => Err(wrong()),
+            _ => Err(unknown()),
         }
     }
 }
 
-/// What a secret is for. The names are stored and bound into the seal: a contract.
+/// The purpose of a secret. Its text is stored and is part of the authenticated data, so it must never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Purpose {
-    /// The application's login to a tenant database.
+    /// Password of the application's login to a tenant database.
     Login,
-    /// One of the provisioner's two logins to a server.
+    /// Password of one of the provisioner's two logins to a server.
     Provisioner,
-    /// A setup link that nobody has confirmed yet.
+    /// A setup link whose delivery is not confirmed yet.
     SetupLink,
-    /// The check record of a key.
+    /// Check record of a key: a known value that proves that the provider has the right key.
     KeyCheck,
-    /// What a user has chosen by a setup link, until it is set.
+    /// A password that a user has chosen through a setup link and that the operation has not set yet.
     NewPassword,
 }
 
 impl Purpose {
     const ALL: [Self; 5] = [Self::Login, Self::Provisioner, Self::SetupLink, Self::KeyCheck, Self::NewPassword];
-    /// The stored name.
+    /// The text that the vault stores for this purpose. It must never change.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -86,24 +92,24 @@ impl FromStr for Purpose {
     }
 }
 
-/// The id of one version of one secret. All of it is associated data of the seal: a record that is moved to another
-/// owner, database, role, purpose or version does not open.
+/// The id of one version of a secret. All fields are part of the authenticated data of the encryption, so a stored
+/// record cannot be decrypted under any other id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CredentialId {
-    /// Whose.
+    /// Owner of the secret.
     pub owner: SecretOwner,
-    /// Which database it opens; empty if none.
+    /// Database for which the secret is a password; empty if it is not for a database.
     pub database: String,
-    /// Which role it belongs to; for links and keys a name of their own.
+    /// Role whose password it is. For a link the id of its operation, for a key check the id of the key.
     pub role: String,
-    /// What for.
+    /// Purpose of the secret.
     pub purpose: Purpose,
-    /// Counts up with each new secret of the same kind; starts at 1.
+    /// Version of the secret. It starts at 1 and rises with each replacement.
     pub version: i64,
 }
 
 impl CredentialId {
-    /// The application's login of a tenant database.
+    /// The password of the application's login to a tenant database.
     pub fn login(tenant: TenantId, database: &DatabaseName, role: &RoleName, version: i64) -> Self {
         Self {
             owner: SecretOwner::Tenant(tenant),
@@ -113,7 +119,7 @@ impl CredentialId {
             version,
         }
     }
-    /// A provisioner's login of a server.
+    /// The password of one of the provisioner's logins to a server.
     pub fn provisioner(server: &ServerName, role: &RoleName, version: i64) -> Self {
         Self {
             owner: SecretOwner::Server(server.clone()),
@@ -133,7 +139,7 @@ impl CredentialId {
             version: 1,
         }
     }
-    /// What a user has chosen by a setup link; kept until the operation has set it.
+    /// The password that a user has chosen through a setup link. The vault keeps it until the operation has set it.
     pub fn new_password(tenant: TenantId, operation: OperationId) -> Self {
         Self { purpose: Purpose::NewPassword, ..Self::setup_link(tenant, operation) }
     }
@@ -154,16 +160,16 @@ impl fmt::Display for CredentialId {
     }
 }
 
-/// The name of a wrapping key. Stored beside what it wrapped.
+/// The name of a wrapping key. The vault stores it with every data key that it wrapped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyId(String);
 impl KeyId {
-    /// Any text; a provider's own rules apply.
+    /// Creates an id from any text. It is not checked here; the key provider may restrict it.
     pub fn new(id: impl Into<String>) -> Self {
         Self(id.into())
     }
-    /// The text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -179,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stored_words_read_back_as_themselves() {
+    fn parse_reads_back_the_text_of_every_purpose_and_owner() {
         for purpose in Purpose::ALL {
             assert_eq!(purpose.as_str().parse(), Ok(purpose));
         }

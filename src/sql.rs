@@ -1,14 +1,21 @@
-//! SQL that is made from names: the type for it, and how a name or a text is quoted. Statements for database servers are
-//! made in `cluster::pg::ddl`; nothing else turns text into SQL.
+//! SQL that is built at run time from names and texts: the type [`Ddl`] and the functions that quote.
+//!
+//! `cluster::pg::ddl` builds the statements for database servers, and the administrator store builds its own. A `Ddl`
+//! is executed by the simple query protocol, because PostgreSQL accepts no parameters in DDL.
+//!
+//! Invariant: every name and text in a `Ddl` is quoted by [`id`] or [`literal`].
 use crate::error::ClusterError;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use std::time::Duration;
 
-/// For a server that is gone without a word: one that is there ends a statement earlier, by `statement_timeout`.
-const ANSWER: Duration = Duration::from_secs(6 * 60);
-/// SQL that is safe to run: made here, nowhere else. No Debug: it may hold a verifier.
+/// Time limit of one statement, for a server that has vanished without closing the connection. A server that is
+/// reachable ends the statement earlier by `statement_timeout`.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(6 * 60);
+/// SQL whose names and texts are quoted, so that it is safe to execute. It does not implement `Debug`, because it may
+/// contain a password verifier.
 pub(crate) struct Ddl(pub(crate) String);
 impl Ddl {
+    /// Joins the statements into one transaction block.
     pub(crate) fn block(statements: impl IntoIterator<Item = String>) -> Self {
         let mut sql = String::from("BEGIN; ");
         for statement in statements {
@@ -18,34 +25,36 @@ impl Ddl {
         sql.push_str("COMMIT");
         Self(sql)
     }
-    /// Runs it. After an error inside a block the session is in a failed transaction, and is to be dropped.
+    /// Executes the SQL. An error inside a block leaves the session in a failed transaction, so the caller must drop
+    /// the session.
     pub(crate) async fn run(self, session: &mut PgConnection, phase: &'static str) -> Result<(), ClusterError> {
         self.execute(session).await.map_err(ClusterError::sql(phase))
     }
-    /// The same for a caller that decides by SQLSTATE.
-    #[expect(clippy::disallowed_methods, reason = "made by a module that quotes")]
+    /// Executes the SQL and returns the original sqlx error, for a caller that distinguishes errors by SQLSTATE.
+    #[expect(clippy::disallowed_methods, reason = "built by a module that quotes")]
     pub(crate) async fn execute(self, session: &mut PgConnection) -> Result<(), sqlx::Error> {
         let statement = session.execute(sqlx::raw_sql(AssertSqlSafe(self.0)));
-        match tokio::time::timeout(ANSWER, statement).await {
-            Ok(answer) => answer.map(drop),
+        match tokio::time::timeout(STATEMENT_LIMIT, statement).await {
+            Ok(result) => result.map(drop),
             Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
         }
     }
-    /// A question with one answer. By the simple protocol it takes one message there and one back.
-    #[expect(clippy::disallowed_methods, reason = "made by a module that quotes")]
+    /// Executes a query and returns the boolean in its first column. The simple query protocol needs one round trip.
+    #[expect(clippy::disallowed_methods, reason = "built by a module that quotes")]
     pub(crate) async fn ask(self, session: &mut PgConnection) -> Result<bool, sqlx::Error> {
         session.fetch_one(sqlx::raw_sql(AssertSqlSafe(self.0))).await?.try_get(0)
     }
-    /// For a script that a person runs.
+    /// The SQL as text, for a script that an administrator runs.
     pub(crate) fn text(&self) -> &str {
         &self.0
     }
 }
-/// An identifier: quotes doubled. It has no NUL by its type.
+/// Quotes an identifier: adds double quotes and doubles those inside. The name types exclude NUL characters.
 pub(crate) fn id(name: &impl AsRef<str>) -> String {
     format!("\"{}\"", name.as_ref().replace('"', "\"\""))
 }
-/// A literal: quotes doubled; a backslash means itself, since `standard_conforming_strings` is on in every session.
+/// Quotes a string literal: adds single quotes and doubles those inside. A backslash needs no escape, because
+/// `standard_conforming_strings` is on in every session.
 pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,18 +1,23 @@
-//! Decisions by SQLSTATE, never by message text: servers are localised. PostgreSQL manual, appendix A.
+//! Classification of sqlx errors by SQLSTATE (PostgreSQL manual, appendix A).
+//!
+//! All layers decide with these functions whether to retry, fail or continue after an error.
+//!
+//! Invariant: no decision depends on the text of a message, because servers may be set to any language.
 use std::borrow::Cow;
 
-/// The five characters of a server's error, if `error` came from a server.
+/// The five-character SQLSTATE. `None` if the error does not come from a PostgreSQL server.
 pub fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(|e| e.code())
 }
 
-/// Whether the same statement may succeed later without anybody changing anything.
+/// Whether the same statement may succeed later without a change by a person.
 ///
-/// Classes 08 (connection), 40 (rollback), 53 (resources), 57P (operator), 55006 (in use), 55P03 (lock), 57014
-/// (timeout), 25006 (read only: a failover), XX000 (`tuple concurrently updated`) and every failure of the transport.
+/// This is the case for the classes 08 (connection), 40 (rollback), 53 (resources) and 57P (operator intervention), for
+/// the states 55006 (object in use), 55P03 (lock timeout), 57014 (statement timeout), 25006 (read-only, after a
+/// failover) and XX000 (`tuple concurrently updated`), and for the I/O, protocol and pool errors of sqlx.
 pub fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(e) => e.code().is_some_and(|c| transient(&c)),
+        sqlx::Error::Database(e) => e.code().is_some_and(|c| is_transient_code(&c)),
         sqlx::Error::Io(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
@@ -22,16 +27,16 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
-fn transient(code: &str) -> bool {
+fn is_transient_code(code: &str) -> bool {
     ["08", "40", "53", "57P"].iter().any(|class| code.starts_with(class))
         || matches!(code, "55006" | "55P03" | "57014" | "25006" | "XX000")
 }
 
-/// Whether nobody comes in by this login with this password: it is shut or gone, or has another one.
+/// Whether the server refused a login: the role does not exist, is NOLOGIN, or has another password.
 pub(crate) fn is_refused_login(error: &sqlx::Error) -> bool {
     is(error, "28000") || is(error, "28P01")
 }
-/// Whether the session is over: whatever is sent on it next fails too.
+/// Whether the session has ended, so that every further statement on it fails too.
 pub fn is_connection_lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(e) => e.code().is_some_and(|c| c.starts_with("08") || c.starts_with("57P")),
@@ -40,18 +45,20 @@ pub fn is_connection_lost(error: &sqlx::Error) -> bool {
     }
 }
 
-/// 23505: a unique constraint; `Some` holds its name.
+/// The name of the violated unique constraint if the SQLSTATE is 23505. The name is empty if the server did not send
+/// it.
 pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
     let error = error.as_database_error()?;
     if error.code().as_deref() == Some("23505") { Some(error.constraint().unwrap_or_default()) } else { None }
 }
 
-/// Class 22 (data), 23502 (null) and 23514 (check): the value itself is refused, and always will be.
+/// Whether the server never accepts this value: class 22 (data exception), 23502 (not null) or 23514 (check
+/// constraint).
 pub fn is_bad_value(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|c| c.starts_with("22") || matches!(&*c, "23502" | "23514"))
 }
 
-/// 23503 (foreign key), 23505 (unique), 23P01 (exclusion): other rows stand in the way.
+/// Whether the statement conflicts with other rows: 23503 (foreign key), 23505 (unique) or 23P01 (exclusion).
 pub fn is_other_rows(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|c| matches!(&*c, "23503" | "23505" | "23P01"))
 }
@@ -61,39 +68,40 @@ pub fn is(error: &sqlx::Error, expected: &str) -> bool {
     code(error).as_deref() == Some(expected)
 }
 
-/// PostgreSQL's DETAIL, for people; empty if there is none. It is in the server's language: nothing is decided by it.
+/// PostgreSQL's DETAIL message in one line, to be shown to people; empty if there is none. It is in the server's
+/// language, so no decision may depend on it.
 pub(crate) fn detail(error: &sqlx::Error) -> String {
     let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
     error.and_then(|e| e.detail()).unwrap_or_default().replace('\n', "; ")
 }
 
-/// 42501: a right is missing.
+/// 42501: the role lacks a right.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
-/// 42P01: a table is missing.
+/// 42P01: the table does not exist.
 pub const UNDEFINED_TABLE: &str = "42P01";
-/// 42P04: the database exists.
+/// 42P04: the database already exists.
 pub const DUPLICATE_DATABASE: &str = "42P04";
-/// 42710: the role exists.
+/// 42710: the role already exists.
 pub const DUPLICATE_OBJECT: &str = "42710";
-/// 53300: the server is full, or the login has all the sessions that it may have.
+/// 53300: the connection limit of the server, of the database or of the login is reached.
 pub const TOO_MANY_CONNECTIONS: &str = "53300";
-/// 42704: no such role.
+/// 42704: the role does not exist.
 pub const UNDEFINED_OBJECT: &str = "42704";
-/// 3D000: no such database.
+/// 3D000: the database does not exist.
 pub const INVALID_CATALOG_NAME: &str = "3D000";
-/// 55P03: a lock was not to be had within the lock timeout.
+/// 55P03: the statement did not get a lock within `lock_timeout`.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
-/// 2BP01: something depends on the role.
+/// 2BP01: other objects depend on the role.
 pub const DEPENDENT_OBJECTS: &str = "2BP01";
-/// Whether another session holds or has just changed what the statement needs: 55P03 (lock timeout), 40P01 (deadlock),
-/// XX000 (`tuple concurrently updated`). The same statement may succeed at once.
+/// Whether a concurrent session has locked or just changed a row that the statement needs: 55P03 (lock timeout), 40P01
+/// (deadlock) or XX000 (`tuple concurrently updated`). An immediate retry may succeed.
 pub(crate) fn is_contended(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|c| matches!(&*c, "55P03" | "40P01" | "XX000"))
 }
 
-/// 55006: somebody is connected.
+/// 55006: sessions are connected to the database.
 pub const OBJECT_IN_USE: &str = "55006";
-/// 28000: not permitted to log in.
+/// 28000: the role is not permitted to log in.
 pub const INVALID_AUTHORIZATION: &str = "28000";
-/// 28P01: wrong password, or no such role.
+/// 28P01: the password is wrong, or the role does not exist.
 pub const INVALID_PASSWORD: &str = "28P01";

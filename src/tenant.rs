@@ -1,26 +1,30 @@
-//! A tenant: who it is and in which state.
+//! The data types of a tenant: its identity, its status and the ways to refer to it.
+//!
+//! The registry stores tenants, the operations change their status, and every lookup accepts a [`TenantRef`].
+//!
+//! Invariant: a status changes only as [`TenantStatus::can_become`] allows.
 use crate::names::{Domain, Slug};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A tenant's identity for ever: a UUID of version 7 (RFC 9562), so that ids sort by age.
+/// The permanent id of a tenant: a UUID of version 7 (RFC 9562), so that ids sort by their time of creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TenantId(Uuid);
 
 impl TenantId {
-    /// A new id.
+    /// Creates a new id from the current time and random bits.
     #[expect(clippy::new_without_default, reason = "two defaults would differ")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
-    /// For adapters over a host's own tables; any version is taken.
+    /// Wraps an existing UUID of any version, for example from the application's tenant table.
     pub fn from_uuid(id: Uuid) -> Self {
         Self(id)
     }
-    /// The UUID.
+    /// The id as a UUID.
     pub fn as_uuid(self) -> Uuid {
         self.0
     }
@@ -37,31 +41,31 @@ impl FromStr for TenantId {
     }
 }
 
-/// Where a tenant stands. The names are stored: a contract.
+/// The status of a tenant. Its text is stored and must never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TenantStatus {
-    /// Being set up; it has no directory entry yet.
+    /// The tenant is being created. It has no directory entry yet.
     Provisioning,
-    /// In use.
+    /// The tenant can be used.
     Active,
-    /// Refused on the server until it is activated again; all data is kept.
+    /// The server refuses the tenant's logins until it is activated again. All data is retained.
     Suspended,
-    /// Refused on the server, kept until a deadline.
+    /// The server refuses the tenant's logins. The data is retained, until a deadline if one was set.
     Archived,
-    /// Being destroyed; there is no way back.
+    /// The tenant's data is being destroyed. This cannot be undone.
     Purging,
-    /// Gone; the row is history.
+    /// The tenant's data is destroyed. Only its row in the registry remains.
     Deleted,
 }
 
 impl TenantStatus {
-    /// Every status, in the order of a life.
+    /// All statuses, in the order of a tenant's life cycle.
     pub const ALL: [Self; 6] =
         [Self::Provisioning, Self::Active, Self::Suspended, Self::Archived, Self::Purging, Self::Deleted];
 
-    /// The one transition table.
+    /// Whether a tenant in this status may change to `next`.
     pub fn can_become(self, next: Self) -> bool {
         use TenantStatus::*;
         matches!(
@@ -73,7 +77,7 @@ impl TenantStatus {
                 | (Purging, Deleted)
         )
     }
-    /// The stored name.
+    /// The text that the registry stores for this status. It must never change.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Provisioning => "provisioning",
@@ -100,7 +104,7 @@ impl FromStr for TenantStatus {
     }
 }
 
-/// A tenant as the registry knows it. A handle: cloning it is one `Arc`.
+/// A tenant as the registry stores it. A clone shares the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Record", into = "Record")]
 pub struct Tenant(Arc<Record>);
@@ -128,69 +132,71 @@ impl From<Tenant> for Record {
 }
 
 impl Tenant {
-    /// A tenant named after its slug, without metadata.
+    /// A tenant without metadata and without a retention deadline. Its display name is its slug.
     pub fn new(id: TenantId, slug: Slug, status: TenantStatus) -> Self {
         let name = slug.as_str().into();
         Record { id, name, slug, status, metadata: serde_json::Value::Null, kept_until: None }.into()
     }
-    /// The same with another display name.
+    /// Replaces the display name.
     pub fn with_name(self, name: impl Into<String>) -> Self {
         Record { name: name.into(), ..self.into() }.into()
     }
-    /// The same with other metadata.
+    /// Replaces the metadata. It must not contain a secret.
     pub fn with_metadata(self, metadata: serde_json::Value) -> Self {
         Record { metadata, ..self.into() }.into()
     }
-    /// The same in another status.
+    /// Replaces the status.
     pub fn with_status(self, status: TenantStatus) -> Self {
         Record { status, ..self.into() }.into()
     }
-    /// The same, kept until another time. Stores keep microseconds: give no more than that.
+    /// Replaces the retention deadline. PostgreSQL stores microseconds, so a more precise time would differ after a
+    /// read.
     pub fn with_kept_until(self, kept_until: Option<OffsetDateTime>) -> Self {
         Record { kept_until, ..self.into() }.into()
     }
-    /// The same under another slug.
+    /// Replaces the slug.
     pub fn with_slug(self, slug: Slug) -> Self {
         Record { slug, ..self.into() }.into()
     }
-    /// Its identity.
+    /// The permanent id.
     pub fn id(&self) -> TenantId {
         self.0.id
     }
-    /// Its short name.
+    /// The short name, which also serves as a subdomain.
     pub fn slug(&self) -> &Slug {
         &self.0.slug
     }
-    /// Its display name.
+    /// The display name.
     pub fn name(&self) -> &str {
         &self.0.name
     }
-    /// Its state.
+    /// The status at the time when the registry was read.
     pub fn status(&self) -> TenantStatus {
         self.0.status
     }
-    /// Until when the data of an archived tenant is kept, by the landlord's clock.
+    /// The retention deadline of an archived tenant, by the landlord's clock. `None` if it has none.
     pub fn kept_until(&self) -> Option<OffsetDateTime> {
         self.0.kept_until
     }
-    /// What the host keeps with it; no secret.
+    /// Free-form JSON of the application. It contains no secret.
     pub fn metadata(&self) -> &serde_json::Value {
         &self.0.metadata
     }
 }
 
-/// How a caller names a tenant. Borrowed where it can be: a hot resolve allocates nothing and parses nothing.
+/// A reference to a tenant, by id, slug or domain. It borrows its text, so that resolving a cached tenant neither
+/// allocates nor parses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TenantRef<'a> {
-    /// By identity.
+    /// The tenant with this id.
     Id(TenantId),
-    /// By slug, not parsed yet.
+    /// The tenant with this slug. The text is not parsed yet and may be invalid.
     Slug(Cow<'a, str>),
-    /// By custom domain, not parsed yet.
+    /// The tenant with this custom domain. The text is not parsed yet and may be invalid.
     Domain(Cow<'a, str>),
 }
 impl TenantRef<'_> {
-    /// The same, owning its text.
+    /// Copies a borrowed text, so that the reference has no lifetime.
     pub fn into_owned(self) -> TenantRef<'static> {
         match self {
             Self::Id(id) => TenantRef::Id(id),
@@ -248,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stored_status_reads_back_as_itself() {
+    fn parse_and_serde_use_the_same_text_for_every_status() {
         for status in TenantStatus::ALL {
             assert_eq!(status.as_str().parse(), Ok(status));
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
@@ -256,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leads_back_from_destruction() {
+    fn purging_becomes_only_deleted_and_deleted_is_final() {
         for next in TenantStatus::ALL {
             assert!(!TenantStatus::Deleted.can_become(next));
             assert_eq!(TenantStatus::Purging.can_become(next), next == TenantStatus::Deleted);

@@ -1,10 +1,15 @@
-//! Where an entry leads, for what connects as the application: the password link and the status of migrations.
+//! Finding the address behind a directory entry, for code that connects as the application: the password link and the
+//! status of migrations. For an entry that names a server, the address is always read from the server's row in the
+//! registry.
 use super::OperationContext;
 use crate::directory::TenantDatabase;
 use crate::error::{StoreError, UnknownServer};
 
 impl OperationContext {
-    /// The entry as it is reached, at the address of its server's row.
+    /// Returns the entry with the address in its server's row. An entry that names no server keeps its own address.
+    ///
+    /// # Errors
+    /// The outer error is the store's. The inner one says that the entry names a server that is not registered.
     pub(crate) async fn locate(
         &self, entry: TenantDatabase,
     ) -> Result<Result<TenantDatabase, UnknownServer>, StoreError> {

@@ -1,3 +1,9 @@
+//! One worker's session on a server, which has the advisory lock of its tenant and runs the cluster statements.
+//!
+//! Saga steps call the methods of [`LockedSession`]: each makes sure that something is present or absent on the server,
+//! so it may be repeated. The session is opened, the epoch is checked, and the lock is taken before any statement
+//! changes the server (see `open`). The session is never reopened: after an error the worker needs a new epoch and a
+//! new session.
 use crate::cluster::pg::ownership::Ownership;
 use crate::cluster::pg::session::{Purpose, Target};
 use crate::cluster::pg::{ddl, ensure, scram};
@@ -24,68 +30,81 @@ pub(crate) use refuse::Closed;
 pub(crate) use remove::RetiredLogin;
 pub(crate) use standby::Standby;
 
-/// How long a session may go on that was opened with a login at the moment when it was shut.
+/// Time that a session gets to finish if it was opened just before its login was refused.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
-/// How long a session may be connecting without showing by which login.
+/// Time that a session may take to connect before it shows its login in `pg_stat_activity`.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// One worker's hold of a server: the session that has the subject's lock and runs the cluster statements. It is never
-/// opened again: after an error the whole hold is made anew, under a new epoch.
+/// The session that has the tenant's advisory lock and runs the cluster statements of one worker. Dropping it closes
+/// the session, which releases the lock and the worker permit. After an error the saga runner drops it and opens
+/// another one under a new epoch.
 pub(crate) struct LockedSession {
     session: PgConnection,
     server: DatabaseServer,
     password: SecretString,
     ownership: Ownership,
+    /// The `application_name` of all its sessions.
     name: String,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl LockedSession {
-    /// None of these names may be there yet.
+    /// Verifies that no role and no database has one of these names yet.
+    ///
+    /// # Errors
+    /// `Foreign` names the object that exists.
     pub(crate) async fn precheck(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
         Ok(ensure::precheck(&mut self.session, names, login).await?)
     }
-    /// The two NOLOGIN roles.
+    /// Makes sure that the tenant's two group roles exist (NOLOGIN).
     pub(crate) async fn ensure_roles(&mut self, names: &TenantNames) -> Result<(), StepError> {
         Ok(ensure::create_group_roles(&mut self.session, &names.roles, &self.ownership).await?)
     }
-    /// The database, closed to everybody.
+    /// Makes sure that the database exists. A new one accepts no connections yet.
     pub(crate) async fn ensure_database(&mut self, names: &TenantNames) -> Result<(), StepError> {
         Ok(ensure::create_database(&mut self.session, &names.database, &self.ownership).await?)
     }
-    /// Who may connect; then it opens.
+    /// Grants CONNECT to the tenant's group roles, revokes it from PUBLIC, and then lets the database accept
+    /// connections.
     pub(crate) async fn ensure_access(&mut self, names: &TenantNames, temp_tables: bool) -> Result<(), StepError> {
         let open = ddl::open_database(names, &self.ownership.marker, temp_tables);
         Ok(open.run(&mut self.session, "opening the database").await?)
     }
-    /// Schema `public` goes to the owner.
+    /// Makes the tenant's owner role the owner of schema `public`, in a second session.
     pub(crate) async fn ensure_schema(&mut self, names: &TenantNames) -> Result<(), StepError> {
-        own_schema(enter(&self.server, &names.database, &self.password, &self.name), names, &self.ownership).await
+        transfer_schema(
+            open_session_in(&self.server, &names.database, &self.password, &self.name),
+            names,
+            &self.ownership,
+        )
+        .await
     }
-    /// The same, and the application's login beside it: the way into a new database is long, and neither needs the other.
+    /// As [`ensure_schema`](Self::ensure_schema), and creates the application's login concurrently. The two are
+    /// independent, and the first connection to a new database is slow.
     pub(crate) async fn ensure_schema_and_login(
         &mut self, names: &TenantNames, login: &ddl::Login<'_>,
     ) -> Result<(), StepError> {
         let Self { session, server, password, ownership, name, .. } = self;
-        let schema = own_schema(enter(server, &names.database, password, name), names, ownership);
+        let schema = transfer_schema(open_session_in(server, &names.database, password, name), names, ownership);
         let login = async { Ok(ensure::create_login(session, login, ownership).await?) };
         try_join(schema, login).await.map(drop)
     }
-    /// The login that runs migrations, with a password that only this worker knows.
+    /// Makes sure that the migrator's login exists with this verifier and at most three sessions.
     pub(crate) async fn ensure_migrator(
         &mut self, names: &TenantNames, verifier: &scram::Verifier,
     ) -> Result<(), StepError> {
         let login = ddl::Login { name: &names.migrator, acts_as: &names.roles.owner, limit: 3, verifier };
         Ok(ensure::create_login(&mut self.session, &login, &self.ownership).await?)
     }
-    /// The application's login.
+    /// Makes sure that the application's login exists with this password and connection limit, as a member of the group
+    /// role that `access` selects.
     pub(crate) async fn ensure_login(
         &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: i32, password: &SecretString,
     ) -> Result<(), StepError> {
         let verifier = scram::verifier(password).await;
         self.ensure_sealed(names, login, access, limit, &verifier).await
     }
-    /// The same, by what the server gets of its password.
+    /// As [`ensure_login`](Self::ensure_login), with a verifier that the caller has derived.
     pub(crate) async fn ensure_sealed(
         &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: i32, verifier: &scram::Verifier,
     ) -> Result<(), StepError> {
@@ -93,47 +112,49 @@ impl LockedSession {
         let login = ddl::Login { name: login, acts_as, limit, verifier };
         Ok(ensure::create_login(&mut self.session, &login, &self.ownership).await?)
     }
-    /// A second session of the provisioner, in a tenant's database: for catalog statements alone, since whatever runs
-    /// code of the tenant would run it with the provisioner's rights.
-    async fn enter(&self, database: &DatabaseName) -> Result<PgConnection, StepError> {
-        enter(&self.server, database, &self.password, &self.name).await
+    /// Opens a second session of the provisioner, in a tenant's database. Use it for catalog statements only: code of
+    /// the tenant, such as a trigger, would run with the provisioner's rights.
+    async fn open_session_in(&self, database: &DatabaseName) -> Result<PgConnection, StepError> {
+        open_session_in(&self.server, database, &self.password, &self.name).await
     }
 }
 
-async fn enter(
+async fn open_session_in(
     server: &DatabaseServer, database: &DatabaseName, password: &SecretString, name: &str,
 ) -> Result<PgConnection, StepError> {
-    match provisioner(server, database, password, name, Purpose::Cluster).await {
-        // The first session came in with this password, so it is another one by now: the next hold reads it.
+    match open_provisioner_session(server, database, password, name, Purpose::Cluster).await {
+        // The first session logged in with this password, so the password has been rotated since. The next attempt
+        // reads the new one.
         Err(ClusterError::Connect { source, .. }) if sqlstate::is_refused_login(&source) => {
             Err(StepError::retry(source))
         }
-        entered => Ok(entered?),
+        opened => Ok(opened?),
     }
 }
 
-async fn own_schema(
+async fn transfer_schema(
     inside: impl Future<Output = Result<PgConnection, StepError>>, names: &TenantNames, by: &Ownership,
 ) -> Result<(), StepError> {
     let mut inside = inside.await?;
-    ddl::own_schema(&names.roles, &by.admin).run(&mut inside, "giving the schema to its owner").await?;
+    ddl::transfer_schema(&names.roles, &by.admin).run(&mut inside, "giving the schema to its owner").await?;
     crate::cluster::pg::session::close(inside).await;
     Ok(())
 }
 
-async fn provisioner(
+async fn open_provisioner_session(
     server: &DatabaseServer, database: &DatabaseName, password: &SecretString, application_name: &str, purpose: Purpose,
 ) -> Result<PgConnection, ClusterError> {
     let role = &server.login;
     Target { server, database, role, password, application_name, purpose }.open().await
 }
 
-/// As the migrator: what the application may do with whatever the owner makes.
+/// Sets, in the migrator's session, the rights that the application gets on objects that the owner creates later.
 pub(crate) async fn set_defaults(session: &mut PgConnection, roles: &GroupRoles) -> Result<(), StepError> {
-    Ok(ddl::defaults(&roles.app).run(session, "setting default privileges").await?)
+    Ok(ddl::set_default_privileges(&roles.app).run(session, "setting default privileges").await?)
 }
 
-/// As the migrator: the application reads the ledger and does not write it.
+/// Revokes, in the migrator's session, the application's right to write the table of applied migrations. It may read
+/// it.
 pub(crate) async fn close_ledger(session: &mut PgConnection, table: &str, app: &RoleName) -> Result<(), StepError> {
-    Ok(ddl::close_ledger(table, app).run(session, "closing the ledger").await?)
+    Ok(ddl::close_ledger(table, app).run(session, "revoking write access to the migrations table").await?)
 }

@@ -1,3 +1,8 @@
+//! Logging in to one database as one role, with a password.
+//!
+//! The sagas get a [`LoginTarget`] from a [`DatabaseServer`] for the migrator, which they [`open`](LoginTarget::open),
+//! and for the application's login, which they [`probe`](LoginTarget::probe). A session is used only after the epoch
+//! was checked.
 use crate::cluster::pg::session::{Purpose, Target};
 use crate::cluster::pg::{catalog, ddl, session};
 use crate::directory::AppAccess;
@@ -10,7 +15,7 @@ use futures_util::future::join;
 use secrecy::SecretString;
 use sqlx::PgConnection;
 
-/// A way into one database: who, where, and with which password. No Debug.
+/// A server, a database, a role and its password. Has no `Debug`, so that the password cannot be printed.
 #[derive(Clone)]
 pub(crate) struct LoginTarget {
     server: DatabaseServer,
@@ -24,8 +29,8 @@ impl LoginTarget {
         Self { server, database, role, password }
     }
 
-    /// Opens it, under the worker's name. The epoch is asked for after that: a session that a successor did not find is
-    /// one that stops here.
+    /// Opens a session for migrations, with the worker's `application_name`, and *then* checks the epoch. If a new
+    /// worker has taken over and did not find this session, the check fails here.
     pub(crate) async fn open(&self, run: &Execution) -> Result<PgConnection, StepError> {
         let opened = self.target(&super::application_name(run), Purpose::Content).open().await?;
         run.check().await?;
@@ -37,10 +42,14 @@ impl LoginTarget {
         Target { server, database, role, password, application_name, purpose }
     }
 
-    /// Whether the login works, and as whom it works: without its membership a session silently runs as the login.
+    /// Verifies that the login works and that its sessions run as the expected group role. A login that has lost the
+    /// membership in its group gets a session all the same, which runs as the login itself.
+    ///
+    /// # Errors
+    /// `Identity` names the role as which the session runs.
     pub(crate) async fn probe(&self, run: &Execution, roles: &GroupRoles, access: AppAccess) -> Result<(), StepError> {
         let mut opened = self.target(&super::application_name(run), Purpose::Probe).open().await?;
-        // It only looks, so it need not know first whether a successor is there.
+        // The probe only reads, so it may run before the epoch check has answered.
         let (checked, identity) = join(run.check(), catalog::identity(&mut opened)).await;
         checked?;
         let (session_user, found, database) = identity?;

@@ -1,4 +1,8 @@
-//! The host's migrations, by its own migrator, over a ledger that also tells of what happens outside a transaction.
+//! Running the application's migrations with sqlx's own `Migrator`, on the session of the tenant's migrator role.
+//!
+//! The provision and migrate sagas call [`run_migrations`]. The one difference to sqlx: for a migration outside a
+//! transaction the row in `_sqlx_migrations` is written *before* its SQL runs, so a crash in between leaves a row with
+//! `success = false` and not a database with unrecorded changes.
 use crate::cluster::pg::ddl;
 use crate::error::StepError;
 use crate::sqlstate;
@@ -7,10 +11,12 @@ use sqlx::PgConnection;
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration, Migrator};
 use std::time::{Duration, Instant};
 
-/// Brings the database to the newest version, which it returns.
+/// Applies all pending migrations and returns the newest version.
 ///
-/// A migration outside a transaction that was begun and did not end well leaves what only a person can judge, so for a
-/// tenant that exists it is [`StepError::park`]. A `new` database can be made anew.
+/// # Errors
+/// For a tenant that exists, [`StepError::park`] when a migration outside a transaction started and did not succeed:
+/// what it left needs a person's decision. For a `new` database that is an ordinary error, since the database can be
+/// created again.
 pub(crate) async fn run_migrations(
     session: &mut PgConnection, migrator: &'static Migrator, new: bool,
 ) -> Result<Option<i64>, StepError> {
@@ -29,14 +35,14 @@ fn is_unfinished(migrator: &Migrator, error: &MigrateError) -> bool {
     }
 }
 
-/// The newest version that there is.
+/// The newest version among the migrations that are not reversions; `None` without migrations.
 pub(crate) fn head(migrator: &Migrator) -> Option<i64> {
     migrator.iter().filter(|m| m.migration_type.is_up_migration()).map(|m| m.version).max()
 }
 
 fn step_error(error: MigrateError) -> StepError {
     let transient = match &error {
-        // Of an earlier try: the database is made anew.
+        // An earlier attempt left it in a new database. The saga undoes that database and creates another one.
         MigrateError::Dirty(_) => true,
         MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => sqlstate::is_transient(e),
         _ => false,
@@ -44,52 +50,53 @@ fn step_error(error: MigrateError) -> StepError {
     if transient { StepError::retry(error) } else { StepError::fail(error) }
 }
 
-/// sqlx's own way, but for one thing: a migration outside a transaction and its row in the ledger are two commits. So
-/// its row comes first, as `success = false`: sqlx's own word for "look at this before you go on".
+/// Delegates to sqlx's `Migrate`, except for migrations outside a transaction. Such a migration and its row in the
+/// ledger are two commits, so the row is written first, with `success = false`. sqlx reports such a row as `Dirty` and
+/// refuses to continue.
 struct Ledgered<'a>(&'a mut PgConnection);
 
 impl Ledgered<'_> {
     async fn apply_outside(&mut self, table: &str, migration: &Migration) -> Result<Duration, MigrateError> {
-        let begun = Instant::now();
-        ddl::ledger_begins(table, migration.version, &migration.description, &migration.checksum)
+        let started = Instant::now();
+        ddl::insert_ledger_row(table, migration.version, &migration.description, &migration.checksum)
             .execute(self.0)
             .await?;
         let ran = sqlx::Executor::execute(&mut *self.0, migration.sql.clone()).await;
         ran.map_err(|e| MigrateError::ExecuteMigration(e, migration.version))?;
-        let elapsed = begun.elapsed();
-        ddl::ledger_ends(table, migration.version, elapsed).execute(self.0).await?;
+        let elapsed = started.elapsed();
+        ddl::complete_ledger_row(table, migration.version, elapsed).execute(self.0).await?;
         Ok(elapsed)
     }
 }
 
-type Answer<'e, T> = BoxFuture<'e, Result<T, MigrateError>>;
+type MigrateFuture<'e, T> = BoxFuture<'e, Result<T, MigrateError>>;
 
 impl Migrate for Ledgered<'_> {
-    fn apply<'e>(&'e mut self, table: &'e str, migration: &'e Migration) -> Answer<'e, Duration> {
+    fn apply<'e>(&'e mut self, table: &'e str, migration: &'e Migration) -> MigrateFuture<'e, Duration> {
         if migration.no_tx { Box::pin(self.apply_outside(table, migration)) } else { self.0.apply(table, migration) }
     }
-    fn create_schema_if_not_exists<'e>(&'e mut self, schema: &'e str) -> Answer<'e, ()> {
+    fn create_schema_if_not_exists<'e>(&'e mut self, schema: &'e str) -> MigrateFuture<'e, ()> {
         self.0.create_schema_if_not_exists(schema)
     }
-    fn ensure_migrations_table<'e>(&'e mut self, table: &'e str) -> Answer<'e, ()> {
+    fn ensure_migrations_table<'e>(&'e mut self, table: &'e str) -> MigrateFuture<'e, ()> {
         self.0.ensure_migrations_table(table)
     }
-    fn dirty_version<'e>(&'e mut self, table: &'e str) -> Answer<'e, Option<i64>> {
+    fn dirty_version<'e>(&'e mut self, table: &'e str) -> MigrateFuture<'e, Option<i64>> {
         self.0.dirty_version(table)
     }
-    fn list_applied_migrations<'e>(&'e mut self, table: &'e str) -> Answer<'e, Vec<AppliedMigration>> {
+    fn list_applied_migrations<'e>(&'e mut self, table: &'e str) -> MigrateFuture<'e, Vec<AppliedMigration>> {
         self.0.list_applied_migrations(table)
     }
-    fn lock(&mut self) -> Answer<'_, ()> {
+    fn lock(&mut self) -> MigrateFuture<'_, ()> {
         self.0.lock()
     }
-    fn unlock(&mut self) -> Answer<'_, ()> {
+    fn unlock(&mut self) -> MigrateFuture<'_, ()> {
         self.0.unlock()
     }
-    fn revert<'e>(&'e mut self, table: &'e str, migration: &'e Migration) -> Answer<'e, Duration> {
+    fn revert<'e>(&'e mut self, table: &'e str, migration: &'e Migration) -> MigrateFuture<'e, Duration> {
         self.0.revert(table, migration)
     }
-    fn skip<'e>(&'e mut self, table: &'e str, migration: &'e Migration) -> Answer<'e, ()> {
+    fn skip<'e>(&'e mut self, table: &'e str, migration: &'e Migration) -> MigrateFuture<'e, ()> {
         self.0.skip(table, migration)
     }
 }

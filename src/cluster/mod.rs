@@ -1,7 +1,14 @@
-//! A worker at a PostgreSQL server: the sessions of one operation, behind its fences.
+//! Everything that an operation does on a PostgreSQL server: its sessions, its locks and its SQL.
 //!
-//! A worker opens its session, *then* asks whether its epoch is the newest, *then* acts. A successor raises the epoch
-//! first, and then ends the sessions it finds: so a session that it did not find belongs to a worker that will ask.
+//! The sagas in `operations` hold an [`OperationContext`] (the stores) and a [`TenantSessions`] (one worker's
+//! sessions); a [`LockedSession`] offers the cluster statements as methods. Two rules keep an outdated worker from
+//! changing a server:
+//!
+//! - A worker opens its session, *then* checks that its epoch is the newest, *then* acts. A new worker raises the epoch
+//!   first and then terminates the sessions that it finds. A session that it missed was opened after the epoch was
+//!   raised, so the check of the old worker fails.
+//! - The session that runs the statements also has the advisory lock of the tenant. If the connection breaks,
+//!   PostgreSQL releases the lock and the worker can run no further statement.
 use crate::cluster::pg::scram::{self, Verifier};
 use crate::error::{StepError, StoreError};
 use crate::names::{DatabaseName, RoleName};
@@ -49,20 +56,23 @@ pub struct OperationContext {
     workers: usize,
 }
 
-/// Suspensions and other preempting operations of this process at work on one server. They wait for a tenant's sessions to
-/// end, which a hostile tenant can draw out; several at once, so that it does not delay those of other tenants.
-const PREEMPTING: usize = 16;
+/// Maximum number of preempting operations (suspend, archive, purge) of this process that work on one server at a time.
+/// Each waits for a tenant's sessions to end, which a hostile tenant can delay. With several permits such a tenant does
+/// not delay the suspension of another one.
+const PREEMPTING_PERMITS: usize = 16;
 
-/// Connections of this process's workers to one server: small, so that provisioning never starves applications. A hold
-/// takes all that it needs at once and waits for none while it has one; fences have [`PREEMPTING`] of their own, so that
-/// they never queue behind changes.
+/// Permits for the locked sessions of this process on one server. Their number is small, so that provisioning leaves
+/// connections for applications. A worker takes one permit for all its sessions on the server and never waits for a
+/// second one, so workers cannot deadlock. Preempting operations have [`PREEMPTING_PERMITS`] of their own and never
+/// queue behind changes.
 pub(crate) struct WorkerPermits {
     changes: Arc<Semaphore>,
-    fences: Arc<Semaphore>,
+    preempting: Arc<Semaphore>,
 }
 
 impl OperationContext {
-    /// Over these stores, with at most eight operations of this process at work on one server.
+    /// Creates a context over these stores. At most eight changes of this process work on one server at a time;
+    /// [`with_workers`](Self::with_workers) sets another number.
     pub fn new(
         registry: Arc<dyn RegistryWriter>, servers: Arc<dyn ServerRegistry>, vault: Arc<dyn VaultWriter>,
         tokens: Arc<dyn TokenStore>, journal: Arc<dyn Journal>,
@@ -79,7 +89,8 @@ impl OperationContext {
             workers: 8,
         }
     }
-    /// At most this many operations of this process at work on one server, at least one.
+    /// Sets how many changes of this process may work on one server at a time; 0 counts as 1. Suspensions, archivals
+    /// and purges have permits of their own.
     pub fn with_workers(self, workers: usize) -> Self {
         Self { workers: workers.max(1), ..self }
     }
@@ -88,12 +99,13 @@ impl OperationContext {
         let mut permits = self.permits.lock().map_err(|_| StepError::retry("a worker of this process has panicked"))?;
         let new = || WorkerPermits {
             changes: Arc::new(Semaphore::new(self.workers)),
-            fences: Arc::new(Semaphore::new(PREEMPTING)),
+            preempting: Arc::new(Semaphore::new(PREEMPTING_PERMITS)),
         };
         Ok(permits.entry(server.into()).or_insert_with(|| Arc::new(new())).clone())
     }
 
-    /// From now on no store takes a write of an older epoch. A host's own store knows no epoch but what it is told.
+    /// Makes every store reject writes of this operation with an older epoch. A store that the application implements
+    /// learns about the new epoch only by this call.
     pub(crate) async fn fence(&self, newest: FencingToken) -> Result<(), StepError> {
         let FencingToken { operation, epoch } = newest;
         RegistryWriter::fence(&*self.registry, operation, epoch).await?;
@@ -102,7 +114,11 @@ impl OperationContext {
         Ok(self.tokens.fence(operation, epoch).await?)
     }
 
-    /// Waits until an operation has ended or waits itself, by asking the journal: 20 ms at first, 500 ms at most.
+    /// Waits until the operation has ended, is parked or waits for a retry, and returns its record. Polls the journal
+    /// with pauses that grow from 20 ms to 500 ms. Never times out.
+    ///
+    /// # Errors
+    /// `Conflict` if the journal has no such operation.
     pub(crate) async fn wait(&self, id: OperationId) -> Result<Record, StoreError> {
         let mut pause = Duration::from_millis(20);
         loop {
@@ -118,46 +134,50 @@ impl OperationContext {
 
 impl std::fmt::Debug for OperationContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workshop").field("workers", &self.workers).finish_non_exhaustive()
+        f.debug_struct("OperationContext").field("workers", &self.workers).finish_non_exhaustive()
     }
 }
 
 impl DatabaseServer {
-    /// A way into one of its databases.
+    /// Returns the target for logging in to one of this server's databases as `role`. Opens nothing.
     pub(crate) fn login_target(&self, database: &DatabaseName, role: &RoleName, password: SecretString) -> LoginTarget {
         LoginTarget::new(self.clone(), database.clone(), role.clone(), password)
     }
 }
 
-/// A password, and what the server gets of it.
+/// A SCRAM verifier and its password. PostgreSQL receives the verifier only.
 pub(crate) type Kept = (Verifier, SecretString);
 
-/// With what the server gets of it.
+/// Derives the verifier of a password, which takes milliseconds on a blocking thread.
 pub(crate) async fn verified(password: SecretString) -> Kept {
     (scram::verifier(&password).await, password)
 }
-/// A new one, which is stored nowhere; its verifier is being made.
+/// A newly generated password that is not stored anywhere yet. Its verifier is derived in the background.
 pub(crate) struct Fresh {
     pub(crate) password: SecretString,
-    making: scram::Making,
+    verifier: scram::PendingVerifier,
 }
 impl Fresh {
+    /// Generates the password and starts deriving its verifier.
     pub(crate) fn new() -> Self {
         let password = scram::password();
-        Self { making: scram::make(&password), password }
+        Self { verifier: scram::start_deriving(&password), password }
     }
+    /// Waits for the verifier.
     pub(crate) async fn made(self) -> Kept {
-        (self.making.made().await, self.password)
+        (self.verifier.wait().await, self.password)
     }
 }
 
-/// For what is only got ready while something else is waited for: if it fails, whoever needs it will say so.
-pub(crate) async fn prefetch<T>(readied: impl Future<Output = T>) -> Result<(), StepError> {
-    readied.await;
+/// Runs work that is only a preparation, concurrently with something that the caller waits for, and drops its result.
+/// If the preparation fails, the later call that needs it fails with its own error.
+pub(crate) async fn prefetch<T>(preparation: impl Future<Output = T>) -> Result<(), StepError> {
+    preparation.await;
     Ok(())
 }
 
-/// What `pg_stat_activity` shows of a worker's sessions, and by which a successor finds them.
+/// The `application_name` of a worker's sessions, `tenantry/<operation>/<epoch>`. A new worker of the operation finds
+/// the sessions of earlier workers by it.
 pub(crate) fn application_name(run: &Execution) -> String {
     session_name(run.operation(), run.fencing_token().epoch)
 }

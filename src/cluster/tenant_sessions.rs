@@ -1,3 +1,8 @@
+//! The sessions of one worker: the locked session on the tenant's server, and the session of the migrator.
+//!
+//! Each saga context owns a [`TenantSessions`] and asks it for a session when a step needs one; sessions are opened at
+//! the first use. After an error the saga runner drops the whole value and builds a new one under a new epoch, so a
+//! session is never reopened under the same epoch.
 use super::{Fresh, Kept, LockedSession, LoginTarget, OperationContext, Preconnecting};
 use crate::cluster::pg::session;
 use crate::error::StepError;
@@ -8,22 +13,23 @@ use crate::tenant::TenantId;
 use secrecy::SecretString;
 use sqlx::PgConnection;
 
-/// Where one worker works: the tenant's place, its hold of the server, and the migrator's way in. What it has opened it
-/// opens once, and never silently again.
+/// The tenant's location and one worker's sessions on its server. Each session is opened at most once.
 pub(crate) struct TenantSessions {
     stores: OperationContext,
     tenant: TenantId,
-    place: Option<TenantLocation>,
+    location: Option<TenantLocation>,
     preconnecting: Option<Preconnecting>,
     locked: Option<LockedSession>,
-    /// The migrator's password, which is kept nowhere: a new worker sets a new one, which shuts out the old worker.
+    /// The migrator's password, which is not stored. A new worker sets another one, so the old worker can no longer log
+    /// in as the migrator.
     migrator: Option<SecretString>,
-    /// The next one, made while this worker waited for something else.
+    /// The migrator's next password, derived while this worker waited for something else.
     ready: Option<Kept>,
+    /// The migrator's session.
     content: Option<PgConnection>,
 }
 
-/// Where the tenant is, by its committed placement.
+/// The server and the names of a tenant's objects on it, from its committed placement.
 #[derive(Clone)]
 pub(crate) struct TenantLocation {
     pub(crate) server: DatabaseServer,
@@ -31,7 +37,8 @@ pub(crate) struct TenantLocation {
 }
 
 impl OperationContext {
-    /// The tenant's place; `None` if it has none, and so nothing of ours.
+    /// Reads the tenant's location from the registry. `None` if it has no placement; then nothing of it is on any
+    /// server.
     pub(crate) async fn place(&self, tenant: TenantId) -> Result<Option<TenantLocation>, StepError> {
         let Some((placement, server)) = self.servers.place(tenant).await? else { return Ok(None) };
         let names = TenantNames::of(&placement.database).map_err(StepError::fail)?;
@@ -40,14 +47,18 @@ impl OperationContext {
 }
 
 impl TenantSessions {
-    /// Nothing is open yet. An error for an operation that is about no tenant.
+    /// Creates the value without opening a session.
+    ///
+    /// # Errors
+    /// When the subject of the operation is not a tenant.
     pub(crate) fn new(stores: OperationContext, run: &Execution) -> Result<Self, StepError> {
-        let tenant = run.subject().tenant().ok_or_else(|| StepError::fail("this operation is about a tenant"))?;
-        let preconnecting = stores.preconnecting(run.operation());
+        let tenant =
+            run.subject().tenant().ok_or_else(|| StepError::fail("the subject of this operation is not a tenant"))?;
+        let preconnecting = stores.take_preconnecting(run.operation());
         Ok(Self {
             stores,
             tenant,
-            place: None,
+            location: None,
             preconnecting,
             locked: None,
             migrator: None,
@@ -55,52 +66,58 @@ impl TenantSessions {
             content: None,
         })
     }
+    /// The tenant that the operation is about.
     pub(crate) fn tenant(&self) -> TenantId {
         self.tenant
     }
 
-    /// Where the tenant is: this worker has just placed it there.
-    pub(crate) fn is_at(&mut self, place: TenantLocation) {
-        self.place = Some(place);
+    /// Sets the location of a tenant that this worker has just placed, so that it is not read from the registry.
+    pub(crate) fn is_at(&mut self, location: TenantLocation) {
+        self.location = Some(location);
     }
 
-    /// The tenant's place; an error if it has none.
+    /// The tenant's location, read from the registry at the first call.
+    ///
+    /// # Errors
+    /// When the tenant has no placement.
     pub(crate) async fn location(&mut self) -> Result<&TenantLocation, StepError> {
-        let none = || StepError::fail("the tenant has no place");
+        let none = || StepError::fail("the tenant has no placement on a server");
         self.try_location().await?.ok_or_else(none)
     }
 
-    /// The tenant's place; `None` if it has none, and so nothing of ours.
+    /// As [`location`](Self::location), but `None` for a tenant without a placement; nothing of it is on any server.
     pub(crate) async fn try_location(&mut self) -> Result<Option<&TenantLocation>, StepError> {
-        if self.place.is_none() {
-            self.place = match self.preconnecting.as_ref().and_then(Preconnecting::place) {
-                Some(place) => Some(place.clone()),
+        if self.location.is_none() {
+            self.location = match self.preconnecting.as_ref().and_then(Preconnecting::location) {
+                Some(location) => Some(location.clone()),
                 None => self.stores.place(self.tenant).await?,
             };
         }
-        Ok(self.place.as_ref())
+        Ok(self.location.as_ref())
     }
 
-    /// A password that nobody has yet.
+    /// Returns a new password: the one that was generated while the session was preconnecting, or else another one.
     pub(crate) fn fresh(&mut self) -> Fresh {
-        self.preconnecting.as_mut().and_then(Preconnecting::fresh).unwrap_or_else(Fresh::new)
+        self.preconnecting.as_mut().and_then(Preconnecting::take_password).unwrap_or_else(Fresh::new)
     }
 
-    /// This worker's hold of the server.
+    /// The session that has the tenant's lock. The first call opens it, or finishes the preconnected one, and takes the
+    /// lock.
     pub(crate) async fn locked_session(&mut self, run: &Execution) -> Result<&mut LockedSession, StepError> {
         if let Some(preconnecting) = self.preconnecting.take() {
-            let (place, opened) = preconnecting.done().await?;
-            self.locked = Some(opened.behind_fence(run, &place.names).await?);
-            self.place.get_or_insert(place);
+            let (location, preconnected) = preconnecting.wait().await?;
+            self.locked = Some(preconnected.take_lock(run, &location.names).await?);
+            self.location.get_or_insert(location);
         }
         if self.locked.is_none() {
             let TenantLocation { server, names } = self.location().await?.clone();
             self.locked = Some(self.stores.locked_session(run, server, &names).await?);
         }
-        self.locked.as_mut().ok_or_else(|| StepError::retry("no hold"))
+        self.locked.as_mut().ok_or_else(|| StepError::retry("the locked session was not opened"))
     }
 
-    /// Makes sure that the migrator exists with a password that only this worker knows.
+    /// Makes sure that the migrator's role exists, with a password that only this worker knows, and returns its login
+    /// target.
     pub(crate) async fn migrator_door(&mut self, run: &Execution) -> Result<LoginTarget, StepError> {
         let names = self.location().await?.names.clone();
         let password = match &self.migrator {
@@ -118,17 +135,18 @@ impl TenantSessions {
         Ok(self.location().await?.server.login_target(&names.database, &names.migrator, password))
     }
 
-    /// The migrator's next password is this fresh one.
-    pub(crate) fn make_ready(&mut self, fresh: Kept) {
-        self.ready = Some(fresh);
+    /// Keeps a password and its verifier for the next [`migrator_door`](Self::migrator_door).
+    pub(crate) fn make_ready(&mut self, password: Kept) {
+        self.ready = Some(password);
     }
 
-    /// The session that runs migrations, as it is after its login: whatever an earlier step has set is forgotten. After
-    /// an error inside a transaction it is not to be used again; the engine then makes the whole site anew.
+    /// The session that runs migrations, with the settings that it had after login: each call resets what an earlier
+    /// step has set. After an error inside a transaction it must not be used again; the saga runner then replaces the
+    /// whole [`TenantSessions`].
     pub(crate) async fn migrator(&mut self, run: &Execution) -> Result<&mut PgConnection, StepError> {
         let session = match self.content.take() {
             Some(mut session) => {
-                session::forget_settings(&mut session).await?;
+                session::reset_settings(&mut session).await?;
                 session
             }
             None => self.migrator_door(run).await?.open(run).await?,
@@ -136,7 +154,7 @@ impl TenantSessions {
         Ok(self.content.insert(session))
     }
 
-    /// The migrator's session, and beside it the hold, which is idle meanwhile.
+    /// The migrator's session and the locked session, for a step that uses both at the same time.
     pub(crate) async fn migrator_and_hold(
         &mut self, run: &Execution,
     ) -> Result<(&mut PgConnection, &mut LockedSession), StepError> {
@@ -144,18 +162,18 @@ impl TenantSessions {
         self.migrator(run).await?;
         match (&mut self.content, &mut self.locked) {
             (Some(content), Some(locked)) => Ok((content, locked)),
-            _ => Err(StepError::retry("no session")),
+            _ => Err(StepError::retry("the sessions of the migrator and the worker were not opened")),
         }
     }
 
-    /// The migrator lives for one operation: neither role nor session is left of it.
+    /// Drops the migrator's role and closes its session. The migrator exists during one operation only.
     pub(crate) async fn drop_migrator(&mut self, run: &Execution) -> Result<(), StepError> {
         let names = self.location().await?.names.clone();
         self.forget_migrator().await;
         self.locked_session(run).await?.remove_login(&names, &names.migrator, &names.roles.owner).await
     }
 
-    /// The next one who asks for it gets one with a new password.
+    /// Closes the migrator's session and forgets its password. The next use sets a new password.
     pub(crate) async fn forget_migrator(&mut self) {
         self.migrator = None;
         if let Some(session) = self.content.take() {

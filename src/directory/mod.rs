@@ -1,4 +1,11 @@
-//! Where a tenant's data lives, through which roles it is reached, and on which server.
+//! Directory entries: the location of a tenant's database, its roles, and the logins that it has had.
+//!
+//! The registry stores these types. The resolver connects to the address that
+//! [`DatabaseServer`](crate::server::DatabaseServer) determines for an entry, and the operations change entries and
+//! logins.
+//!
+//! Invariants: an entry contains no secret, only the id of one. A [`DatabaseUser`] row is never deleted while its login
+//! may exist on a server.
 use crate::error::UnknownValue;
 use crate::names::{DatabaseName, GroupRoles, RoleName, ServerName};
 use crate::operation::stored_enum;
@@ -9,55 +16,55 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 stored_enum! {
-    /// What a directory entry is for.
+    /// The purpose of a directory entry.
     DatabaseKind, "kind of database" {
-        /// Reads and writes.
+        /// The database that the application reads and writes.
         Primary = "primary",
-        /// Reads only: a physical standby of the primary's server, which has the same roles, passwords and databases. Host,
-        /// port and settings are its own; login, credential and generation are always taken from the primary's entry,
-        /// whatever stands in this one, so a rotation changes nothing here. Made by
-        /// [`TenantDatabase::replica_of`]; one that is not active, or of another database or driver, is left alone.
+        /// A physical standby of the primary's server, for reads only. It has the same roles, passwords and databases.
+        /// Host, port and settings are taken from this entry. Login, credential and generation are always taken from
+        /// the primary's entry, so a rotation does not change this one. Create it with [`TenantDatabase::replica_of`].
+        /// An entry that is not active, or that has another database or driver than the primary, is ignored.
         Replica = "replica",
-        /// Kept, not connected to.
+        /// A database that is only recorded. The crate never connects to it.
         Backup = "backup",
     }
 }
 stored_enum! {
     /// Whether a directory entry is in use.
     DatabaseStatus, "status of a database" {
-        /// In use, with a login of its own.
+        /// In use, with a login for this tenant alone.
         Active = "active",
-        /// In use on a shared login, until it is adopted.
+        /// In use with a login that several tenants share, until the tenant is adopted.
         Fallback = "fallback",
-        /// Not in use any more.
+        /// No longer in use.
         Dropped = "dropped",
     }
 }
 stored_enum! {
-    /// Which protocol a database speaks. A MySQL entry can be stored; resolving it is refused with
+    /// The wire protocol of a database. A MySQL entry can be stored, but resolving it fails with
     /// [`ResolveError::NotBuilt`](crate::error::ResolveError::NotBuilt).
     Driver, "driver" {
         /// PostgreSQL.
         Postgres = "postgres",
-        /// MySQL: stored only.
+        /// MySQL. Entries can be stored, but not connected to.
         MySql = "mysql",
     }
 }
 stored_enum! {
-    /// Where a database user stands.
+    /// The state of a tenant's login.
     UserStatus, "status of a database user" {
-        /// Sealed, perhaps made on the server, not in use.
+        /// The vault has its password. The role may exist on the server, but is not in use.
         Pending = "pending",
-        /// The login that the directory entry names.
+        /// The directory entry names this login.
         Active = "active",
-        /// Replaced; waits to be dropped.
+        /// A rotation has replaced the login. It is dropped later.
         Retiring = "retiring",
-        /// Gone from the server.
+        /// The role no longer exists on the server.
         Dropped = "dropped",
     }
 }
 
-/// Counts the logins of a tenant: a rotation raises it. Starts at 1.
+/// The number of a tenant's login. The first one has 1, and each rotation creates the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub i64);
@@ -67,81 +74,85 @@ impl fmt::Display for Generation {
     }
 }
 
-/// How a session to a tenant database is set up. Stored as JSON; an absent field means the server's own default.
+/// The settings of a session to a tenant database. Stored as JSON. The server's default applies to an absent field.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ConnectionSettings {
-    /// Schemas, in order.
+    /// The schemas of `search_path`, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub search_path: Vec<String>,
-    /// Of an entry that names a server: the least that is demanded beside the mode in the server's row. `None`: the row's
-    /// mode; without a server [`TlsMode::default_for`] the host.
+    /// TLS mode. If the entry names a server, the stricter one of this mode and the server's mode applies, and `None`
+    /// means the server's mode. Without a server, `None` means [`TlsMode::default_for`] the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
-    /// Certificates of the authorities to trust, PEM, unless the entry's server has its own. `None`: the system's.
+    /// Certificates of the trusted authorities in PEM format. The certificates of the entry's server take precedence,
+    /// except for a replica. `None`: the operating system's authorities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_certificate: Option<String>,
-    /// What `pg_stat_activity` shows. `None`: `tenantry`.
+    /// The `application_name` that `pg_stat_activity` shows. `None`: `tenantry`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application_name: Option<String>,
-    /// Milliseconds.
+    /// PostgreSQL's `statement_timeout` in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement_timeout_ms: Option<u32>,
-    /// Milliseconds.
+    /// PostgreSQL's `lock_timeout` in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_timeout_ms: Option<u32>,
-    /// Milliseconds.
+    /// PostgreSQL's `idle_in_transaction_session_timeout` in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_in_transaction_timeout_ms: Option<u32>,
 }
 
-/// A directory entry: where a tenant's data lives and which credential opens it. No secret in it.
+/// A directory entry: the location of a tenant's database and the id of the credential to connect with. It contains no
+/// secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TenantDatabase {
-    /// Whose.
+    /// Tenant that owns the entry.
     pub tenant: TenantId,
-    /// What for.
+    /// Purpose of the entry.
     pub kind: DatabaseKind,
-    /// Which protocol.
+    /// Wire protocol of the database.
     pub driver: Driver,
-    /// The registered server it was provisioned on; `None` for a database that is only pointed to.
+    /// The registered server on which the database was provisioned. `None` for a database that tenantry did not
+    /// provision.
     pub server: Option<ServerName>,
-    /// Host name or address. For an entry that names a server this is where it was made and part of its key; it is
-    /// reached where the server's row says (see [`Servers::relocate`](crate::operations::servers::Servers::relocate)). A replica
-    /// and an entry without a server are reached here.
+    /// Host name or address. It is part of the entry's key. For an entry that names a server, it is the address at the
+    /// time of provisioning, and connections use the address in the server's row instead (see
+    /// [`Servers::relocate`](crate::operations::servers::Servers::relocate)). A replica and an entry without a server
+    /// are connected to at this address.
     pub host: String,
-    /// TCP port, as `host`.
+    /// TCP port. The same rules apply as for `host`.
     pub port: u16,
-    /// Database name on that server.
+    /// Name of the database on its server.
     pub database: DatabaseName,
-    /// The login to use.
+    /// The role with which the application logs in.
     pub login: RoleName,
-    /// The role that owns the objects and the role that holds the grants, if we made them.
+    /// The NOLOGIN roles of the database, if tenantry created them.
     pub roles: Option<GroupRoles>,
-    /// Opens the login's password.
+    /// Id of the login's password in the vault.
     pub credential: CredentialId,
-    /// Which login it is.
+    /// Generation of the login.
     pub generation: Generation,
-    /// Whether it is in use.
+    /// Whether the entry is in use.
     pub status: DatabaseStatus,
-    /// How sessions are set up.
+    /// Settings of each session.
     pub settings: ConnectionSettings,
 }
 
 stored_enum! {
-    /// What the application's login may do in its tenant database.
+    /// The rights of the application's login in its tenant database.
     AppAccess, "access" {
-        /// Read and write rows, use sequences, call functions; no DDL.
+        /// The login may read and write rows, use sequences and call functions. It may not run DDL.
         App = "app",
-        /// Everything that migrations may: for hosts that run DDL with the application's login.
+        /// The login has the rights of the migrator, for applications that run DDL themselves.
         Owner = "owner",
     }
 }
 
 impl TenantDatabase {
-    /// An entry for PostgreSQL that is the tenant's primary, of generation 1, with default settings.
+    /// An active PostgreSQL entry of kind `Primary` with generation 1, default settings and no server.
     pub fn primary(
         tenant: TenantId, host: impl Into<String>, port: u16, database: DatabaseName, login: RoleName,
         credential: CredentialId,
@@ -163,12 +174,13 @@ impl TenantDatabase {
         }
     }
 
-    /// An entry for a physical standby of the primary's server. From the moment that it is stored,
-    /// [`TenantPool::read`](crate::TenantPool::read) goes there, and suspensions, archives, purges and rotations end the
-    /// tenant's sessions there too. A tenant may have several: reads go to the first one, by host and port.
+    /// An entry for a physical standby of the primary's server. As soon as it is stored,
+    /// [`TenantPool::read`](crate::TenantPool::read) uses it, and suspensions, archives, purges and rotations end the
+    /// tenant's sessions on it too. A tenant may have several replicas. Reads use the first one in the order of host
+    /// and port.
     ///
-    /// TLS is as on the primary if the host said how, there or for the server, else what [`TlsMode::default_for`] says of
-    /// the standby's host.
+    /// If the TLS mode of the primary's entry or of its server was set explicitly, it applies to the replica too.
+    /// Otherwise [`TlsMode::default_for`] the standby's host applies.
     ///
     /// ```no_run
     /// # async fn example(tenantry: tenantry::Tenantry) -> Result<(), Box<dyn std::error::Error>> {
@@ -181,7 +193,7 @@ impl TenantDatabase {
     /// let mut replica = TenantDatabase::replica_of(&primary, "standby.internal", 5432);
     /// registry.put_database(None, &replica, None).await?;
     ///
-    /// // And back: first this, then the standby's end.
+    /// // To remove the standby, first set its entry to `Dropped`, then shut it down.
     /// replica.status = DatabaseStatus::Dropped;
     /// registry.put_database(Some(replica.generation), &replica, None).await?;
     /// # Ok(()) }
@@ -191,7 +203,8 @@ impl TenantDatabase {
         replica.settings.tls.take_if(|tls| *tls == TlsMode::default_for(&primary.host));
         replica
     }
-    /// Whether this is a standby to read from and to fence, for the tenant whose primary has this database.
+    /// Whether this is an active PostgreSQL replica of a primary with this database. Reads use it, and operations that
+    /// refuse the tenant also end the tenant's sessions on it.
     pub(crate) fn is_standby_of(&self, database: &DatabaseName) -> bool {
         self.kind == DatabaseKind::Replica
             && self.status == DatabaseStatus::Active
@@ -200,33 +213,33 @@ impl TenantDatabase {
     }
 }
 
-/// A login of a tenant database, in the order of its life. A row is never removed while the login may exist.
+/// A login of a tenant database. Its row is never deleted while the role may exist on the server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DatabaseUser {
-    /// Whose.
+    /// Tenant that owns the login.
     pub tenant: TenantId,
-    /// On which server.
+    /// Server on which the role exists.
     pub server: ServerName,
-    /// In which database.
+    /// Database that the login connects to.
     pub database: DatabaseName,
-    /// The login.
+    /// Name of the login role.
     pub role: RoleName,
-    /// Which generation of the tenant's login.
+    /// Generation of the login.
     pub generation: Generation,
-    /// Where it stands.
+    /// State of the login.
     pub status: UserStatus,
-    /// Why it stands there, if there is more to say.
+    /// Further information on the state, for example the error that prevents the drop of a retiring login.
     pub reason: Option<String>,
 }
 impl DatabaseUser {
-    /// A login that is about to be made.
+    /// A login in status `Pending`, to be stored before the role is created.
     pub fn pending(
         tenant: TenantId, server: ServerName, database: DatabaseName, role: RoleName, generation: Generation,
     ) -> Self {
         Self { tenant, server, database, role, generation, status: UserStatus::Pending, reason: None }
     }
-    /// The same in another status.
+    /// Replaces the status.
     pub fn with_status(self, status: UserStatus) -> Self {
         Self { status, ..self }
     }
@@ -237,22 +250,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replica_elsewhere_is_not_reached_in_the_clear_because_its_primary_is_at_hand() {
+    fn replica_of_a_loopback_primary_does_not_inherit_the_default_tls_mode() {
         let tenant = TenantId::new();
         let (database, login): (DatabaseName, RoleName) = ("d".parse().unwrap(), "l".parse().unwrap());
         let credential = CredentialId::login(tenant, &database, &login, 1);
         let mut primary = TenantDatabase::primary(tenant, "localhost", 5432, database.clone(), login, credential);
         let tls = |primary: &TenantDatabase| TenantDatabase::replica_of(primary, "db2.internal", 5432).settings.tls;
         primary.settings.tls = Some(TlsMode::Prefer);
-        assert_eq!(tls(&primary), None, "so that the default of its own host counts");
+        assert_eq!(tls(&primary), None, "the default mode of the primary's host must not apply to the replica's host");
         primary.settings.tls = Some(TlsMode::Require);
-        assert_eq!(tls(&primary), Some(TlsMode::Require), "what the host has said is kept");
+        assert_eq!(
+            tls(&primary),
+            Some(TlsMode::Require),
+            "a mode other than the default must be copied to the replica"
+        );
         assert!(TenantDatabase::replica_of(&primary, "db2.internal", 5432).is_standby_of(&database));
         assert!(!primary.is_standby_of(&database));
     }
 
     #[test]
-    fn settings_are_typed_and_keep_what_is_not_said() {
+    fn connection_settings_omit_absent_fields_and_reject_unknown_ones() {
         assert_eq!(serde_json::to_string(&ConnectionSettings::default()).unwrap(), "{}");
         assert!(serde_json::from_str::<ConnectionSettings>(r#"{"serach_path": ["x"]}"#).is_err());
     }

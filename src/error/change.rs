@@ -1,103 +1,110 @@
+//! The error of the verbs on an existing tenant: suspend, activate, archive, restore, purge, rotate, migrate.
+//!
+//! The facade returns it to the application. Only `Failed` and `Landlord` can occur after an operation has begun.
 use super::{Failure, StoreError};
 use crate::directory::{DatabaseKind, Driver};
 use crate::operation::OperationId;
 use crate::tenant::TenantStatus;
 use std::time::Duration;
 
-/// Why a verb on a tenant that exists did not do its work: suspend, activate, archive, restore, purge, rotate, migrate.
+/// The reason why a verb on an existing tenant failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
-    /// Nobody has this id, slug or domain.
-    #[error("no such tenant")]
+    /// No tenant has this id, slug or domain.
+    #[error("no tenant has this id, slug or domain")]
     Unknown,
-    /// The status does not allow it.
-    #[error("a tenant that is {found} cannot do this")]
+    /// The tenant's status does not allow the verb.
+    #[error("the tenant's status {found} does not allow this operation")]
     #[non_exhaustive]
     Status {
-        /// Where it stands.
+        /// The tenant's current status.
         found: TenantStatus,
     },
-    /// Another operation of the same lane is open.
-    #[error("operation {operation} is under way; wait for it")]
+    /// Another operation of the same lane is open for this tenant.
+    #[error("operation {operation} is in progress; wait until it ends, then call again")]
     #[non_exhaustive]
     Busy {
-        /// Which.
+        /// The open operation.
         operation: OperationId,
     },
-    /// One idempotency key, two requests.
-    #[error("the key belongs to another request, operation {operation}; use a key of its own")]
+    /// The idempotency key was already used with a different request.
+    #[error("operation {operation} used this idempotency key for a different request; use a new key")]
     #[non_exhaustive]
     KeyReused {
-        /// The other one.
+        /// The operation that used the key first.
         operation: OperationId,
     },
-    /// A purge destroys data: it must be forced, or the deadline of the archive must be over.
-    #[error("the data is kept{}; say force() to destroy it now", until.map(|t| format!(" until {t}")).unwrap_or_default())]
+    /// A purge was refused because it destroys data. It needs `force()`, or an archived tenant whose retention has
+    /// expired.
+    #[error(
+        "the tenant's data is retained{}; call force() to destroy it now",
+        until.map(|t| format!(" until {t}")).unwrap_or_default()
+    )]
     #[non_exhaustive]
     Kept {
-        /// The deadline, if there is one.
+        /// The end of the retention, if the tenant is archived with one.
         until: Option<time::OffsetDateTime>,
     },
-    /// The deadline of an archived tenant is over: its data may be destroyed at any moment.
-    #[error("its data was kept until {since}; it can only be purged now")]
+    /// The retention of an archived tenant has expired, so its data may be destroyed at any moment.
+    #[error("the retention of the tenant's data expired at {since}; the tenant can only be purged")]
     #[non_exhaustive]
     Expired {
-        /// The deadline.
+        /// The end of the retention.
         since: time::OffsetDateTime,
     },
-    /// The tenant's directory names a database that no operation can close, so it could not be shut out there. Nothing was
-    /// changed.
+    /// The tenant's directory contains an entry for a database that tenantry did not create and therefore cannot close.
+    /// Nothing was changed.
     #[error(
-        "the tenant's {kind} entry for the {driver} database {database:?} at {address} was not made by tenantry, which \
-         cannot close it; close it yourself and set the entry to `Dropped` by registry_writer().put_database(), then call \
-         again"
+        "the tenant's {kind} entry for the {driver} database {database:?} at {address} was not created by tenantry, \
+         which cannot close that database; close it yourself, set the entry to `Dropped` by \
+         registry_writer().put_database(), then call again"
     )]
     #[non_exhaustive]
     UnmanagedEntry {
-        /// What the entry is for.
+        /// The kind of the entry.
         kind: DatabaseKind,
-        /// Its protocol.
+        /// The protocol of the database.
         driver: Driver,
-        /// The database.
+        /// Name of the database.
         database: String,
-        /// Host and port.
+        /// Host and port of the entry.
         address: String,
     },
-    /// There is nothing to migrate with.
-    #[error("no tenant migrations were given to the builder; name them by tenant_migrations()")]
+    /// The builder was given no tenant migrations.
+    #[error("the builder has no tenant migrations; set them with tenant_migrations()")]
     NoMigrations,
-    /// The tenant's ledger of migrations cannot be read.
-    #[error("the tenant's database does not answer")]
+    /// The table of applied migrations in the tenant's database cannot be read.
+    #[error("the applied migrations of the tenant's database cannot be read")]
     Unreadable(#[source] sqlx::Error),
-    /// No server has this name.
+    /// No server with this name is registered.
     #[error("no server {server:?} is registered; see servers().list()")]
     #[non_exhaustive]
     UnknownServer {
-        /// The name.
+        /// The name that the caller gave.
         server: String,
     },
-    /// What the caller gave breaks a rule.
-    #[error("the {field} is not usable")]
+    /// A value that the caller gave is not valid.
+    #[error("the {field} is not valid")]
     #[non_exhaustive]
     Invalid {
-        /// Which part of it.
+        /// The field that is not valid.
         field: &'static str,
-        /// The rule.
+        /// The rule that it breaks.
         source: crate::names::InvalidName,
     },
-    /// It began and failed.
+    /// The operation began and failed.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// The landlord.
-    #[error("the landlord did not answer")]
+    /// The landlord did not answer, or refused a read or write.
+    #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
-    /// The facade is closing.
-    #[error("closed: no operation is begun any more")]
+    /// `close()` was called, so no new operation may begin.
+    #[error("tenantry is closed; it begins no new operation")]
     Closed,
 }
 impl ChangeError {
-    /// The operation to name in a ticket; `None` when nothing was begun.
+    /// The operation to name in a support ticket; `None` if no operation was begun.
     pub fn operation_id(&self) -> Option<OperationId> {
         match self {
             Self::Failed(f) => Some(f.operation),
@@ -105,7 +112,7 @@ impl ChangeError {
             _ => None,
         }
     }
-    /// `Some`: the same call may succeed, not before this. `None`: change something first.
+    /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(f) => f.retry_after,

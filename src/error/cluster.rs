@@ -1,185 +1,194 @@
+//! The error of a statement or a check on a PostgreSQL server that holds tenant databases.
+//!
+//! The cluster layer returns it to the steps. `From<ClusterError> for StepError` decides by
+//! [`ClusterError::is_transient`] whether a step is retried or fails.
 use super::StepError;
 use crate::sqlstate;
 use std::time::Duration;
 
-/// What went wrong on a PostgreSQL server while a worker was at it.
+/// The reason why work on a PostgreSQL server failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
-    /// A role or database of a name of ours is there, and is not ours: it is reported and never touched.
-    #[error("the {kind} {name:?} is there and was not made by this operation; rename or remove it")]
+    /// A role or database has the name that the operation wants to use, but the operation did not create it. It is
+    /// reported and never changed.
+    #[error("the {kind} {name:?} already exists and was not created by this operation; rename or remove it")]
     #[non_exhaustive]
     Foreign {
         /// `role` or `database`.
         kind: &'static str,
-        /// Its name.
+        /// Name of the role or database.
         name: String,
     },
-    /// An object that an operation needs does not exist.
+    /// A role or database that the operation needs does not exist.
     #[error("the {kind} {name:?} does not exist on the server; restore it, or purge the tenant")]
     #[non_exhaustive]
     Missing {
         /// `role` or `database`.
         kind: &'static str,
-        /// Its name.
+        /// Name of the role or database.
         name: String,
     },
-    /// A tenant's database belongs to another role than the admin role, which then cannot close, open or drop it.
+    /// The admin role does not own a tenant's database, so it cannot close, open or drop it.
     #[error(
         "the database {database:?} belongs to the role {owner:?}; run as a superuser: \
          ALTER DATABASE \"{database}\" OWNER TO \"{admin}\""
     )]
     #[non_exhaustive]
     WrongOwner {
-        /// The database.
+        /// Name of the database.
         database: String,
         /// The role that owns it.
         owner: String,
         /// The admin role, which must own it.
         admin: String,
     },
-    /// A role of a tenant is superuser or has CREATEROLE: it could admit itself again.
+    /// A role of a tenant is a superuser or has CREATEROLE, so it could grant itself access again.
     #[error(
         "the tenant's role {role:?} has more rights than a tenant may have; run as a superuser: \
              ALTER ROLE \"{role}\" NOSUPERUSER NOCREATEROLE"
     )]
     #[non_exhaustive]
     Privileged {
-        /// The role.
+        /// The tenant's role.
         role: String,
     },
-    /// The admin role cannot refuse a login of a tenant: it lacks the ADMIN option that the creator of a role has.
+    /// The admin role cannot set NOLOGIN on a login of a tenant, because it lacks the ADMIN option on that role.
     #[error(
         "the role {role:?} cannot be managed by {admin:?}; run as a superuser: \
              GRANT \"{role}\" TO \"{admin}\" WITH ADMIN OPTION"
     )]
     #[non_exhaustive]
     Unmanaged {
-        /// The login.
+        /// The tenant's login.
         role: String,
         /// The admin role.
         admin: String,
     },
-    /// A session holds the row of a login locked, so that the login gets no NOLOGIN and cannot be dropped.
+    /// A session holds a lock on the catalog row of a login, so that the login cannot be set to NOLOGIN or dropped.
     #[error(
-        "another session keeps the role {role:?} locked, and was told to end if it is the tenant's; this is tried again"
+        "another session holds a lock on the role {role:?}; tenantry terminates that session if it is the tenant's and \
+         retries, otherwise end it yourself"
     )]
     #[non_exhaustive]
     LockedLogin {
-        /// The login.
+        /// The login whose row is locked.
         role: String,
     },
-    /// Roles that may still connect to a tenant's database after it was shut out.
+    /// Roles can still connect to a tenant's database after it was closed.
     #[error(
-        "the database {database:?} can still be entered by {roles}; revoke CONNECT or the membership that gives it, \
-         or allow the role by servers().allow_role()"
+        "the roles {roles} can still connect to the database {database:?}; revoke CONNECT or the membership that \
+         grants it, or allow the role by servers().allow_role()"
     )]
     #[non_exhaustive]
     StillOpen {
-        /// The database.
+        /// Name of the database.
         database: String,
         /// The roles, or `PUBLIC`.
         roles: String,
     },
-    /// Objects or grants in other databases keep a role from being dropped.
+    /// A role cannot be dropped because it still owns objects or has grants in other databases.
     #[error(
         "the role {role:?} cannot be dropped: {detail}; run in each of these databases as a superuser: \
              DROP OWNED BY \"{role}\""
     )]
     #[non_exhaustive]
     Dependent {
-        /// The role.
+        /// The role that was to be dropped.
         role: String,
-        /// What PostgreSQL says of them, in the server's language: the databases and what is in them.
+        /// PostgreSQL's DETAIL message, in the server's language. It lists the databases and the number of objects.
         detail: String,
     },
-    /// An event trigger would run its function with our rights, so nothing is changed in its database.
+    /// A tenant database has an event trigger that would run its function with the provisioner's rights. Nothing was
+    /// changed in that database.
     #[error(
         "the event trigger {trigger:?} in the database {database:?} would run with the provisioner's rights; \
              disable it there: ALTER EVENT TRIGGER \"{trigger}\" DISABLE"
     )]
     #[non_exhaustive]
     EventTrigger {
-        /// The database.
+        /// Name of the tenant database.
         database: String,
-        /// The trigger.
+        /// Name of the event trigger.
         trigger: String,
     },
-    /// No session came about.
+    /// A connection could not be opened.
     #[error("{role} cannot connect to the database {database} at {host}:{port}")]
     #[non_exhaustive]
     Connect {
-        /// As whom.
+        /// The login role.
         role: String,
-        /// Where.
+        /// Host name or address of the server.
         host: String,
-        /// Where.
+        /// TCP port of the server.
         port: u16,
-        /// Into which database.
+        /// Name of the database.
         database: String,
-        /// Why.
+        /// The error of the connection attempt.
         source: sqlx::Error,
     },
-    /// Nothing came back in time.
+    /// The server did not answer within the time limit.
     #[error("{phase} took longer than {limit:?}")]
     #[non_exhaustive]
     Deadline {
-        /// While doing what.
+        /// A description of the work that took too long.
         phase: &'static str,
-        /// The deadline.
+        /// The time limit.
         limit: Duration,
     },
-    /// Another worker holds the subject's lock.
-    #[error("the lock is held by {by}; it is tried again")]
+    /// Another worker holds the advisory lock of the tenant or server.
+    #[error("the advisory lock is held by {by}; this operation is retried")]
     #[non_exhaustive]
     Locked {
-        /// Process id and application name.
+        /// Process id and application name of the holder.
         by: String,
     },
-    /// A standby may still let the tenant in; on the primary it is refused. It is tried again until the standby answers, or
-    /// until its directory entry is `Dropped`.
+    /// It could not be confirmed that a standby refuses the tenant. The primary already refuses it. The operation is
+    /// retried until the standby answers, or until its directory entry is `Dropped`.
     #[error(
-        "the standby at {host}:{port} was not seen to refuse the tenant, the primary does; let it answer, or set its \
-         directory entry to `Dropped`"
+        "the primary refuses the tenant, but the standby at {host}:{port} could not be checked; make the standby \
+         reachable, or set its directory entry to `Dropped`"
     )]
     #[non_exhaustive]
     Standby {
-        /// Where.
+        /// Host name or address of the standby.
         host: String,
-        /// Where.
+        /// TCP port of the standby.
         port: u16,
-        /// Why.
+        /// The error of the check on the standby.
         source: Box<ClusterError>,
     },
-    /// Sessions that this login may not end are in the way.
-    #[error("{database} is in use by {by}; end these sessions, it is tried again")]
+    /// Sessions use the database, and the provisioner has no right to terminate them.
+    #[error(
+        "the database {database} is in use by {by}; end these sessions, then this operation succeeds at its next retry"
+    )]
     #[non_exhaustive]
     InUse {
-        /// Which database.
+        /// Name of the database.
         database: String,
-        /// Process ids and users.
+        /// Process ids and users of the sessions.
         by: String,
     },
-    /// A login works, but not as it should.
-    #[error("{login} runs as {found} in {database}, not as {expected}")]
+    /// A login can connect, but its session runs as the wrong role or in the wrong database.
+    #[error("the login {login} runs as {found} in the database {database}, not as {expected}")]
     #[non_exhaustive]
     Identity {
-        /// The login.
+        /// The login role.
         login: String,
-        /// `current_user` found.
+        /// The `current_user` of the session.
         found: String,
-        /// `current_user` expected.
+        /// The `current_user` that the session should have.
         expected: String,
-        /// `current_database()` found.
+        /// The `current_database()` of the session.
         database: String,
     },
     /// A statement failed.
     #[error("{phase} failed")]
     #[non_exhaustive]
     Sql {
-        /// While doing what.
+        /// A description of what the statement does.
         phase: &'static str,
-        /// Why.
+        /// The error of the statement.
         source: sqlx::Error,
     },
 }
@@ -188,12 +197,13 @@ impl ClusterError {
     pub(crate) fn sql(phase: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Sql { phase, source }
     }
-    /// Whether the same operation may succeed later, by itself or once a person has removed what the error names.
+    /// Whether the same operation may succeed later without a change in its request: either the cause is temporary, or
+    /// an administrator can remove what the error names.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { source, .. } | Self::Sql { source, .. } => sqlstate::is_transient(source),
             Self::Deadline { .. } | Self::Locked { .. } | Self::InUse { .. } | Self::Standby { .. } => true,
-            // A person removes these; the operation waits for that and is tried again.
+            // An administrator has to remove these. The operation is retried until that has happened.
             Self::WrongOwner { .. }
             | Self::Privileged { .. }
             | Self::Unmanaged { .. }

@@ -1,20 +1,23 @@
+//! The failure of an operation that had begun: the step, the cause, and the state that the operation is in.
+//!
+//! Every error of a verb carries it in its variant `Failed`.
 use super::BoxError;
 use crate::operation::OperationId;
 use std::{error::Error as StdError, fmt, time::Duration};
 
-/// An operation that began and did not end well. Shared by every verb.
+/// An operation that began and failed. The errors of all verbs share this type.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Which operation: the one to name in a ticket.
+    /// Id of the operation, to name in a support ticket.
     pub operation: OperationId,
-    /// The step that failed.
+    /// Name of the step that failed.
     pub step: String,
-    /// What it left behind.
+    /// The state in which the failure left the operation.
     pub state: FailureState,
-    /// `Some`: it is tried again by itself, not before this.
+    /// How long recovery waits before it continues the operation. `None` if recovery does not wait for a retry.
     pub retry_after: Option<Duration>,
-    /// Why.
+    /// The error of the step.
     pub cause: BoxError,
 }
 impl Failure {
@@ -25,27 +28,28 @@ impl Failure {
     }
 }
 
-/// What a failed operation left behind.
+/// The state in which a failure left an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureState {
-    /// Nothing: all is undone, and the same call may be made again.
+    /// The operation is undone and left nothing behind. The same call may be made again.
     Undone,
-    /// Something, for now: recovery goes on removing it.
+    /// The operation is partly undone. Recovery continues the undo.
     Undoing,
-    /// What it made stands: recovery goes on forward.
+    /// The operation has passed its pivot step. Recovery continues it forward.
     Continuing,
-    /// It waits for a fence to be lifted or for a person: `operations().resume(id)` or `undo(id)`.
+    /// The operation waits until a preempting operation resumes it, or until an administrator calls
+    /// `operations().resume(id)` or `operations().undo(id)`.
     Parked,
 }
 
 impl fmt::Display for FailureState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Undone => "all is undone, it may be called again",
-            Self::Undoing => "recovery goes on undoing it",
-            Self::Continuing => "recovery goes on with it",
-            Self::Parked => "it waits to be resumed or undone",
+            Self::Undone => "it is undone and may be called again",
+            Self::Undoing => "recovery continues to undo it",
+            Self::Continuing => "recovery continues it",
+            Self::Parked => "it is parked until operations().resume() or undo() is called",
         })
     }
 }

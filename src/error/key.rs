@@ -1,28 +1,32 @@
+//! The errors of key providers and of the vault that stores encrypted secrets.
+//!
+//! No error contains a secret or key material. Only an unavailable provider or store makes a step retry.
 use super::{BoxError, SharedError, StoreError};
 use crate::secret::{CredentialId, KeyId};
 use std::{error::Error as StdError, fmt};
 
-/// Why a key provider could not.
+/// The reason why a key provider could not wrap or unwrap a key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// It does not hold this key: give it the key, at least for opening.
+    /// The provider does not have this key. Add it to the provider, at least for decryption.
     Unknown(KeyId),
-    /// It holds a key of this id, with other bytes than the key that sealed the stored secrets.
+    /// The provider has a key with this id, but its bytes differ from those of the key that encrypted the stored
+    /// secrets.
     WrongBytes(KeyId),
-    /// The key material breaks a rule, which is named; the material is not.
+    /// The key material breaks the named rule. The error does not contain the material.
     Malformed(&'static str),
-    /// What was given to unwrap is not what this key wrapped: it was changed, or belongs to another secret.
+    /// The key cannot unwrap the given bytes: they were changed, or they belong to another secret.
     Refused(SharedError),
-    /// It did not answer.
+    /// The provider did not answer.
     Unavailable(SharedError),
 }
 impl KeyError {
-    /// [`KeyError::Refused`] with any cause.
+    /// Creates a [`KeyError::Refused`] from any cause.
     pub fn refused(cause: impl Into<BoxError>) -> Self {
         Self::Refused(SharedError::new(cause))
     }
-    /// [`KeyError::Unavailable`] with any cause.
+    /// Creates a [`KeyError::Unavailable`] from any cause.
     pub fn unavailable(cause: impl Into<BoxError>) -> Self {
         Self::Unavailable(SharedError::new(cause))
     }
@@ -30,15 +34,15 @@ impl KeyError {
 impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(key) => write!(f, "the key {key} is needed and not provided"),
+            Self::Unknown(key) => write!(f, "the key provider does not have the key {key}; add it"),
             Self::WrongBytes(key) => {
                 write!(
                     f,
-                    "the key {key} has other bytes than the key that sealed the stored secrets; give the right ones"
+                    "the key {key} differs from the key of that name that encrypted the stored secrets; provide it"
                 )
             }
             Self::Malformed(rule) => write!(f, "the key is malformed: {rule}"),
-            Self::Refused(_) => f.write_str("the key does not open this record"),
+            Self::Refused(_) => f.write_str("the key cannot decrypt this record"),
             Self::Unavailable(_) => f.write_str("the key provider did not answer; try again"),
         }
     }
@@ -52,28 +56,28 @@ impl StdError for KeyError {
     }
 }
 
-/// Why a secret does not open or is not kept.
+/// The reason why a secret could not be read or stored.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum VaultError {
-    /// Nothing is kept under this id.
+    /// The vault has no secret under this id.
     Missing(CredentialId),
-    /// The record is damaged, or belongs to another id.
+    /// The record cannot be decrypted: it is damaged, or it belongs to another id.
     DoesNotOpen(CredentialId),
-    /// Another secret is kept under this id already, and a version is written once.
+    /// The vault already has a different secret under this id. A version of a secret is never overwritten.
     Exists(CredentialId),
-    /// The key.
+    /// The key provider failed.
     Key(KeyError),
-    /// The store.
+    /// The store that holds the encrypted records failed.
     Store(StoreError),
 }
 impl fmt::Display for VaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing(id) => write!(f, "no secret is kept for {id}"),
-            Self::DoesNotOpen(id) => write!(f, "the record kept for {id} does not open under this id"),
-            Self::Exists(id) => write!(f, "another secret is kept for {id}; write the next version"),
-            Self::Key(_) => f.write_str("the secret's key is of no use"),
+            Self::Missing(id) => write!(f, "the vault has no secret for {id}"),
+            Self::DoesNotOpen(id) => write!(f, "the vault's record for {id} cannot be decrypted under this id"),
+            Self::Exists(id) => write!(f, "the vault already has another secret for {id}; write the next version"),
+            Self::Key(_) => f.write_str("the key of the secret cannot be used"),
             Self::Store(_) => f.write_str("the vault's store failed"),
         }
     }

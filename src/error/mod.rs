@@ -1,4 +1,7 @@
-//! What can go wrong, by verb. A message says what and what to do next; the cause is in `source()`, never in both.
+//! The error types of the crate, one for each group of verbs.
+//!
+//! Each message says what failed and, where possible, what to do next. The cause is returned by `source()` and is not
+//! repeated in the message, so a caller that prints the whole chain prints each cause once.
 mod change;
 mod cluster;
 mod failure;
@@ -26,19 +29,21 @@ pub use umbrella::{BuildError, Error, RunError, SchemaError};
 use crate::sqlstate;
 use std::{error::Error as StdError, fmt, sync::Arc};
 
-/// Any error.
+/// A boxed error of any type.
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
-/// A shared cause: `Clone`, because one cold resolve answers many waiters, and its `source()` downcasts to the cause
-/// itself. (`Arc<dyn Error>` under thiserror's `#[source]` does not: there the `Arc` is the cause.)
+/// A cause that can be cloned, because the error of one shared registry load is returned to many waiting callers.
+///
+/// An error that contains it implements `source()` with [`SharedError::as_dyn`], so that the source downcasts to the
+/// original type. An `Arc<dyn Error>` under thiserror's `#[source]` would downcast to the `Arc` only.
 #[derive(Clone)]
 pub struct SharedError(Arc<dyn StdError + Send + Sync + 'static>);
 impl SharedError {
-    /// Wraps any error, or a text.
+    /// Wraps an error or a text.
     pub fn new(cause: impl Into<BoxError>) -> Self {
         Self(Arc::from(cause.into()))
     }
-    /// The cause itself, to be handed out by `source()`.
+    /// The original error, to be returned from `source()`.
     pub fn as_dyn(&self) -> &(dyn StdError + 'static) {
         &*self.0
     }
@@ -49,9 +54,9 @@ impl fmt::Debug for SharedError {
     }
 }
 
-/// A stored word that this version does not know: written by a newer one, or damaged.
+/// A stored text that this version of the crate cannot parse. A newer version wrote it, or it is damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is no {what} that this version knows")]
+#[error("this version of tenantry does not know the {what} {found:?}")]
 pub struct UnknownValue {
     what: &'static str,
     found: String,
@@ -62,8 +67,8 @@ impl UnknownValue {
     }
 }
 
-/// The whole chain in one line, for logs and stored history: each cause once, and the SQLSTATE of what a server said,
-/// because its text may be in any language.
+/// Formats an error and all its causes in one line, for logs and for the journal. Each cause appears once. If one of
+/// them is an error of a PostgreSQL server, its SQLSTATE is appended, because the text may be in any language.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut code = error.downcast_ref().and_then(sqlstate::code);

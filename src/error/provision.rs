@@ -1,81 +1,87 @@
+//! The error of a provisioning.
+//!
+//! The facade returns it to the application. Except for `Failed` and `Landlord`, the call created no tenant.
 use super::{Failure, StoreError};
 use crate::names::{Domain, InvalidName, ServerName, Slug};
 use crate::operation::OperationId;
 use std::time::Duration;
 
-/// Why no tenant came of a call.
+/// The reason why a tenant was not provisioned.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProvisionError {
-    /// A field breaks a rule; nothing was begun.
+    /// A field is not valid. No operation was begun.
     #[error("the {field} {value:?} is not valid")]
     #[non_exhaustive]
     Invalid {
-        /// Which field.
+        /// The field that is not valid.
         field: &'static str,
-        /// What was given.
+        /// The value that the caller gave.
         value: String,
-        /// The rule.
+        /// The rule that it breaks.
         source: InvalidName,
     },
-    /// The host's input is no JSON; nothing was begun.
+    /// The input of a custom step cannot be serialized to JSON. No operation was begun.
     #[error("the input cannot be stored as JSON")]
     Input(#[source] serde_json::Error),
-    /// Another tenant has it.
+    /// Another tenant has this slug.
     #[error("the slug {slug} is taken; choose another")]
     #[non_exhaustive]
     SlugTaken {
-        /// Which.
+        /// The slug that the caller gave.
         slug: Slug,
-        /// The operation that found it out, if one was begun. It is undone.
+        /// The operation that detected the conflict, if one was begun. It is undone.
         operation: Option<OperationId>,
     },
-    /// Another tenant has it.
+    /// Another tenant has this domain.
     #[error("the domain {domain} is taken; choose another")]
     #[non_exhaustive]
     DomainTaken {
-        /// Which.
+        /// The domain that the caller gave.
         domain: Domain,
-        /// The operation that found it out, if one was begun. It is undone.
+        /// The operation that detected the conflict, if one was begun. It is undone.
         operation: Option<OperationId>,
     },
-    /// One idempotency key, two requests.
-    #[error("the key belongs to another request, operation {operation}; use a key of its own")]
+    /// The idempotency key was already used with a different request.
+    #[error("operation {operation} used this idempotency key for a different request; use a new key")]
     #[non_exhaustive]
     KeyReused {
-        /// The other one.
+        /// The operation that used the key first.
         operation: OperationId,
     },
-    /// The call named a server that is not set up.
-    #[error("no server is called {server}; set it up first")]
+    /// The caller named a server that is not registered.
+    #[error("no server {server} is registered; set it up first")]
     #[non_exhaustive]
     UnknownServer {
-        /// Which.
+        /// The name that the caller gave.
         server: ServerName,
     },
-    /// No server takes the tenant.
-    #[error("no server has room: {servers} known, {full} full, {draining} draining; set one up or raise a capacity")]
+    /// No server can take another tenant.
+    #[error(
+        "none of the {servers} servers can take another tenant: {full} are full, {draining} are draining or not ready; \
+         set up a server or raise a capacity"
+    )]
     #[non_exhaustive]
     NoRoom {
-        /// Servers in all.
+        /// Number of registered servers.
         servers: usize,
-        /// Of these, full.
+        /// Number of servers that have reached their capacity.
         full: usize,
-        /// Of these, draining or not ready.
+        /// Number of servers that are draining or not ready.
         draining: usize,
     },
-    /// It began and failed.
+    /// The operation began and failed.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// The landlord.
-    #[error("the landlord did not answer")]
+    /// The landlord did not answer, or refused a read or write.
+    #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
-    /// The facade is closing.
-    #[error("closed: no operation is begun any more")]
+    /// `close()` was called, so no new operation may begin.
+    #[error("tenantry is closed; it begins no new operation")]
     Closed,
 }
 impl ProvisionError {
-    /// The operation to name in a ticket; `None` when nothing was begun.
+    /// The operation to name in a support ticket; `None` if no operation was begun.
     pub fn operation_id(&self) -> Option<OperationId> {
         match self {
             Self::Failed(f) => Some(f.operation),
@@ -84,7 +90,7 @@ impl ProvisionError {
             _ => None,
         }
     }
-    /// `Some`: the same call may succeed, not before this. `None`: change something first.
+    /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(f) => f.retry_after,

@@ -1,29 +1,33 @@
+//! The errors of a change of a server's address, and of a directory entry whose server is not registered.
+//!
+//! `Servers::relocate` returns the first one. The resolver and the operations return the second one instead of
+//! connecting to a stored address that may be outdated.
 use super::{ClusterError, Failure, StoreError};
 use crate::names::{DatabaseName, InvalidName, ServerName};
 use crate::operation::OperationId;
 use crate::tenant::TenantId;
 
-/// Why a server's address was not changed. Except for `Failed` nothing was written.
+/// The reason why a server's address was not changed. Except for `Failed` and `Landlord`, nothing was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RelocateError {
-    /// The name cannot be a server's.
+    /// The server name is not valid.
     #[error("the server name {value:?} is not valid")]
     #[non_exhaustive]
     Invalid {
-        /// What was given.
+        /// The name that the caller gave.
         value: String,
-        /// The rule.
+        /// The rule that it breaks.
         source: InvalidName,
     },
-    /// No server has this name.
+    /// No server with this name is registered.
     #[error("no server {server} is registered; see servers().list()")]
     #[non_exhaustive]
     Unknown {
-        /// The name.
+        /// The name that the caller gave.
         server: ServerName,
     },
-    /// Its set-up has not ended, so no tenant relies on its address.
+    /// The set-up of the server has not ended, so no tenant relies on its address.
     #[error("the set-up of the server {server} has not ended; call set_up() with the new address")]
     #[non_exhaustive]
     NotReady {
@@ -31,7 +35,7 @@ pub enum RelocateError {
         server: ServerName,
     },
     /// Another relocation of the server is open.
-    #[error("operation {operation} relocates this server; wait for it")]
+    #[error("operation {operation} relocates this server; wait until it ends, then call again")]
     #[non_exhaustive]
     Busy {
         /// The open operation.
@@ -47,24 +51,25 @@ pub enum RelocateError {
         host: String,
         /// The new port.
         port: u16,
-        /// What the connection attempt ended with.
+        /// The error of the connection attempt.
         source: Box<ClusterError>,
     },
-    /// The cluster at the new address answered, but a question to it failed.
-    #[error("the cluster at the new address {host}:{port} cannot be examined; call relocate() again")]
+    /// The provisioner could log in at the new address, but a query to it failed.
+    #[error("a query to the cluster at the new address {host}:{port} failed; call relocate() again")]
     #[non_exhaustive]
     Unexamined {
         /// The new host.
         host: String,
         /// The new port.
         port: u16,
-        /// The failure.
+        /// The error of the query.
         source: Box<ClusterError>,
     },
-    /// The maintenance database at the new address does not say that it is this server of this installation.
+    /// The maintenance database at the new address does not contain the mark that identifies this server of this
+    /// installation.
     #[error(
-        "the database {database} at {host}:{port} does not hold this installation's mark for the server {server}; if the \
-         old address still answers, call set_up() there to write it, else see Servers::relocate"
+        "the database {database} at {host}:{port} does not hold this installation's mark for the server {server}; if \
+         the old address still answers, call set_up() there to write it, else see Servers::relocate"
     )]
     #[non_exhaustive]
     NoMark {
@@ -77,7 +82,7 @@ pub enum RelocateError {
         /// The maintenance database.
         database: DatabaseName,
     },
-    /// The new address leads to a standby.
+    /// The cluster at the new address is a standby.
     #[error("the cluster at {host}:{port} is in recovery; promote it, then call relocate() again")]
     #[non_exhaustive]
     Standby {
@@ -88,8 +93,8 @@ pub enum RelocateError {
     },
     /// The old address still answers as a primary.
     #[error(
-        "the old address {host}:{port} still answers as a writable server; stop it, then call relocate() again, or say \
-         old_is_fenced() if no client can reach it"
+        "the old address {host}:{port} still answers as a writable server; stop it, then call relocate() again, or \
+         call old_is_fenced() first if no client can reach it"
     )]
     #[non_exhaustive]
     OldAnswers {
@@ -98,10 +103,10 @@ pub enum RelocateError {
         /// The old port.
         port: u16,
     },
-    /// Something answers at the old address, and whether it is writable could not be seen.
+    /// A server answers at the old address, and it could not be determined whether it is writable.
     #[error(
-        "the old address {host}:{port} answers, and whether it is writable is not seen; stop it, then call relocate() \
-         again, or say old_is_fenced() if no client can reach it"
+        "the old address {host}:{port} still answers, and it could not be determined whether it is writable; stop it, \
+         then call relocate() again, or call old_is_fenced() first if no client can reach it"
     )]
     #[non_exhaustive]
     OldUnseen {
@@ -109,25 +114,26 @@ pub enum RelocateError {
         host: String,
         /// The old port.
         port: u16,
-        /// What the connection attempt or the question ended with.
+        /// The error of the connection attempt or of the query.
         source: Box<ClusterError>,
     },
-    /// The system identifier is another one: pg_upgrade, a restore from a dump, or another cluster.
+    /// The system identifier has changed: the cluster was upgraded by pg_upgrade or restored from a dump, or it is a
+    /// different cluster.
     #[error(
-        "the cluster at the new address has the system identifier {found}, the server had {stored}; say replaced() if it \
-         was upgraded by pg_upgrade or restored from a dump"
+        "the cluster at the new address has the system identifier {found}, but the server had {stored}; call \
+         replaced() if it was upgraded by pg_upgrade or restored from a dump"
     )]
     #[non_exhaustive]
     OtherCluster {
-        /// That of the row.
+        /// The system identifier in the server's row.
         stored: i64,
-        /// That of the new address.
+        /// The system identifier at the new address.
         found: i64,
     },
     /// The system identifier at the new address cannot be read, so it cannot be compared.
     #[error(
-        "the system identifier at {host}:{port} is not seen and cannot be compared; grant the provisioner EXECUTE on \
-         pg_catalog.pg_control_system(), or say replaced()"
+        "the system identifier at {host}:{port} cannot be read and compared; grant the provisioner EXECUTE on \
+         pg_catalog.pg_control_system(), or call replaced()"
     )]
     #[non_exhaustive]
     IdentifierUnseen {
@@ -136,25 +142,25 @@ pub enum RelocateError {
         /// The new port.
         port: u16,
     },
-    /// The operation began and did not end; the failure says what it left.
+    /// The operation began and failed. [`Failure::state`] tells what it left.
     #[error(transparent)]
     Failed(Failure),
-    /// The landlord did not answer.
-    #[error("the landlord did not answer")]
+    /// The landlord did not answer, or refused a read or write.
+    #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
 }
 
-/// A directory entry names a server that is not registered. Its own host and port are not used instead: they may be those
-/// of a server that was replaced.
+/// A directory entry names a server that is not registered. The entry's own host and port are not used instead, because
+/// they may be those of a server that was replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the entry of tenant {tenant} names the server {server}, which is not registered; register it by servers().set_up()"
 )]
 #[non_exhaustive]
 pub struct UnknownServer {
-    /// The tenant.
+    /// Tenant that owns the entry.
     pub tenant: TenantId,
-    /// The name in its entry.
+    /// Server name in the entry.
     pub server: ServerName,
 }
 impl UnknownServer {

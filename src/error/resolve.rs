@@ -1,64 +1,74 @@
+//! The error of resolving a tenant to a connection pool.
+//!
+//! The resolver returns it to the application, and the web layer maps it to an HTTP status. A shared load returns one
+//! clone to each waiting caller.
 use super::{StoreError, VaultError};
 use crate::directory::Driver;
 use crate::names::{InvalidName, ServerName};
 use crate::tenant::Tenant;
 use std::time::Duration;
 
-/// Why a tenant has no connection. `Clone`: one cold resolve answers many waiters.
+/// The reason why a tenant could not be resolved to a pool.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// Cannot be anybody's name.
-    #[error("not a tenant's name")]
+    /// The given text is not a valid slug or domain, so no tenant can have it.
+    #[error("the text is not a valid tenant slug or domain")]
     Invalid(#[from] InvalidName),
-    /// Nobody has this id, slug or domain.
-    #[error("no such tenant")]
+    /// No tenant has this id, slug or domain.
+    #[error("no tenant has this id, slug or domain")]
     Unknown,
-    /// Not there yet.
-    #[error("{} is being set up", .0.slug())]
+    /// The tenant is still being provisioned.
+    #[error("tenant {} is still being provisioned", .0.slug())]
     Provisioning(Tenant),
-    /// Refused for now.
-    #[error("{} is suspended", .0.slug())]
+    /// The tenant is suspended.
+    #[error("tenant {} is suspended", .0.slug())]
     Suspended(Tenant),
-    /// Refused.
-    #[error("{} is archived", .0.slug())]
+    /// The tenant is archived.
+    #[error("tenant {} is archived", .0.slug())]
     Archived(Tenant),
-    /// Active, but nothing says where its data lives.
-    #[error("{} has no directory entry for a primary database; run the doctor", .0.slug())]
+    /// The tenant is active, but its directory has no entry for a primary database.
+    #[error("tenant {} has no directory entry for a primary database; add one with put_database()", .0.slug())]
     NoEntry(Tenant),
-    /// Its entry names a server that is not registered, or the resolver was given no registry of servers.
-    #[error("{} lives on the server {server}, which is not registered here; see servers().list()", .tenant.slug())]
+    /// The tenant's directory entry names a server that is not registered, or the resolver has no server registry.
+    #[error(
+        "tenant {} is on the server {server}, which is not registered; see servers().list()",
+        .tenant.slug()
+    )]
     #[non_exhaustive]
     UnknownServer {
-        /// Whose entry.
+        /// Tenant that owns the entry.
         tenant: Tenant,
-        /// The name in it.
+        /// Server name in the entry.
         server: ServerName,
     },
-    /// Not at the migration that this program needs.
-    #[error("{} is not at the newest migration", .0.slug())]
+    /// The tenant's database lacks a migration that this program needs.
+    #[error("the database of tenant {} lacks migrations that this program needs; migrate it", .0.slug())]
     Behind(Tenant),
-    /// The entry can be stored and not used yet.
-    #[error("{} lives on {driver}, which this version stores but does not connect to", .tenant.slug())]
+    /// The tenant's directory entry uses a driver that can be stored but is not implemented.
+    #[error(
+        "the database of tenant {} uses the driver {driver}, which this version does not implement",
+        .tenant.slug()
+    )]
     #[non_exhaustive]
     NotBuilt {
-        /// Whose entry.
+        /// Tenant that owns the entry.
         tenant: Tenant,
-        /// What it asks for.
+        /// Driver in the entry.
         driver: Driver,
     },
-    /// The credential.
-    #[error("the credential does not open")]
+    /// The vault could not return the tenant's database password.
+    #[error("the tenant's database credential cannot be read from the vault")]
     Credential(#[from] VaultError),
-    /// The landlord.
-    #[error("the landlord did not answer")]
+    /// The landlord did not answer, or refused a read.
+    #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
-    /// The resolver is closing.
-    #[error("closed: no tenant is resolved any more")]
+    /// `close()` was called on the resolver.
+    #[error("the resolver is closed")]
     Closed,
 }
 impl ResolveError {
-    /// `Some`: the same call may succeed, not before this.
+    /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Landlord(_) | Self::Provisioning(_) | Self::Behind(_) => Some(Duration::from_secs(1)),

@@ -1,37 +1,40 @@
+//! The error of setting up, draining or removing a server.
+//!
+//! `Tenantry::servers` returns it to the application. Except for `Failed` and `Landlord`, no operation was begun.
 use super::{Failure, StoreError};
 use crate::names::{InvalidName, ServerName};
 use crate::operation::OperationId;
 
-/// Why a server is not set up, drained or removed.
+/// The reason why a server was not set up, drained or removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerSetupError {
-    /// A name breaks a rule; nothing was begun.
+    /// A name is not valid.
     #[error("the {field} {value:?} is not valid")]
     #[non_exhaustive]
     Invalid {
-        /// Which field.
+        /// The field that is not valid.
         field: &'static str,
-        /// What was given.
+        /// The value that the caller gave.
         value: String,
-        /// The rule.
+        /// The rule that it breaks.
         source: InvalidName,
     },
-    /// Nobody has this name.
-    #[error("no server is called {server}")]
+    /// No server with this name is registered.
+    #[error("no server {server} is registered; see servers().list()")]
     #[non_exhaustive]
     Unknown {
-        /// Which.
+        /// The name that the caller gave.
         server: ServerName,
     },
-    /// The row of a server that is ready has another address; nothing was connected or written.
+    /// The server is already set up at a different address. Nothing was connected or written.
     #[error(
-        "the server {server} is at {host}:{port}, not at {given}; call relocate() if it has moved, or set_up().address() \
-         with the stored address if only the admin connects another way"
+        "the server {server} is at {host}:{port}, not at {given}; call relocate() if it has moved, or \
+         set_up().address() with the stored address if only the admin connects another way"
     )]
     #[non_exhaustive]
     Moved {
-        /// The server.
+        /// Name of the server.
         server: ServerName,
         /// The stored host.
         host: String,
@@ -40,52 +43,52 @@ pub enum ServerSetupError {
         /// The host and port that the call described.
         given: String,
     },
-    /// The admin may not do what block (a) needs.
+    /// The admin login lacks a right that it needs to create the provisioner's roles and database.
     #[error("the role {role} lacks {right}; grant it, or use script() and let a DBA run it")]
     #[non_exhaustive]
     Rights {
-        /// Whose right.
+        /// The role that lacks the right.
         role: String,
-        /// Which.
+        /// The missing right.
         right: &'static str,
     },
-    /// A role or database of that name is there and is not ours: it is left alone.
-    #[error("the {kind} {name:?} is there already and is not this installation's; choose another prefix")]
+    /// A role or database of this name exists and does not belong to this installation. It was not changed.
+    #[error("the {kind} {name:?} already exists and does not belong to this installation; choose another prefix")]
     #[non_exhaustive]
     Foreign {
         /// `role` or `database`.
         kind: &'static str,
-        /// Its name.
+        /// Name of the role or database.
         name: String,
     },
-    /// The admin cannot connect; nothing was begun.
+    /// The admin login cannot connect to the server.
     #[error(transparent)]
     Connect(Box<super::ClusterError>),
-    /// Older than 15.
+    /// The server runs a PostgreSQL version before 15.
     #[error("PostgreSQL {found} is too old; 15 or later is needed")]
     #[non_exhaustive]
     Version {
-        /// The server's.
+        /// Version of the server.
         found: String,
     },
-    /// Tenants live there.
-    #[error("{tenants} tenants live there; purge or move them first")]
+    /// The server cannot be removed while it has tenants.
+    #[error("the server has {tenants} tenants; purge or move them first")]
     #[non_exhaustive]
     InUse {
-        /// How many.
+        /// Number of tenants on the server.
         tenants: u32,
     },
-    /// Another set-up of this server is running.
-    #[error("operation {operation} is setting it up; wait for it")]
+    /// Another operation on this server is open.
+    #[error("operation {operation} is changing this server; wait until it ends, then call again")]
     #[non_exhaustive]
     Busy {
-        /// Which.
+        /// The open operation.
         operation: OperationId,
     },
-    /// It began and failed; the same call goes on where it stopped.
+    /// The operation began and failed. The same call continues it.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// The landlord.
-    #[error("the landlord did not answer")]
+    /// The landlord did not answer, or refused a read or write.
+    #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
 }

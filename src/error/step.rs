@@ -1,80 +1,91 @@
+//! The error of one saga step, with the reaction that it asks the runner for: retry, fail or park.
+//!
+//! Steps return it, built-in ones as well as those of the application. The saga runner reacts to it.
 use super::{BoxError, StoreError};
 use crate::sqlstate;
 
-/// Why a step did not succeed. `retry`: again with backoff, up to the saga's limit. `fail`: undo (before the point of
-/// no return) or park (after it). `park`: wait for a person, wherever the operation stands.
+/// The reason why a step failed, and how the runner reacts.
+///
+/// - `retry`: the runner repeats the step with backoff, up to the limit of attempts. After that it treats the error
+///   like `fail` before the pivot step, and leaves the operation to recovery after it.
+/// - `fail`: the runner undoes the operation before the pivot step, and parks it after that.
+/// - `park`: the runner parks the operation until an administrator resumes or undoes it.
+///
+/// While an operation is being undone, recovery repeats a failed undo with backoff, whatever the kind of its error.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .then.text())]
+#[error("{}", .reaction.text())]
 pub struct StepError {
-    then: Then,
+    reaction: Reaction,
     #[source]
     source: BoxError,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
+enum Reaction {
     Retry,
     Fail,
     Park,
 }
-impl Then {
+impl Reaction {
     fn retry_if(transient: bool) -> Self {
         if transient { Self::Retry } else { Self::Fail }
     }
     fn text(self) -> &'static str {
         match self {
-            Self::Retry => "it may succeed later",
-            Self::Fail => "it will not succeed by itself",
-            Self::Park => "a person must look at it",
+            Self::Retry => "the step failed and may succeed later",
+            Self::Fail => "the step failed, and a retry would fail too",
+            Self::Park => "the step failed, and an administrator must resume or undo the operation",
         }
     }
 }
 
 impl StepError {
-    /// It may succeed later.
+    /// An error after which the same step may succeed later.
     pub fn retry(cause: impl Into<BoxError>) -> Self {
-        Self { then: Then::Retry, source: cause.into() }
+        Self { reaction: Reaction::Retry, source: cause.into() }
     }
-    /// It will not succeed by itself.
+    /// An error after which a retry would fail too.
     pub fn fail(cause: impl Into<BoxError>) -> Self {
-        Self { then: Then::Fail, source: cause.into() }
+        Self { reaction: Reaction::Fail, source: cause.into() }
     }
-    /// Neither going on nor going back would be right: the operation is parked, and waits for
+    /// An error after which the engine must neither continue nor undo. The operation is parked and waits for
     /// [`resume`](crate::facade::Operations::resume) or [`undo`](crate::facade::Operations::undo).
     pub fn park(cause: impl Into<BoxError>) -> Self {
-        Self { then: Then::Park, source: cause.into() }
+        Self { reaction: Reaction::Park, source: cause.into() }
     }
-    /// Whether it may succeed later.
+    /// Whether the same step may succeed later.
     pub fn is_retry(&self) -> bool {
-        self.then == Then::Retry
+        self.reaction == Reaction::Retry
     }
-    /// Whether a person must look at it.
+    /// Whether the operation must be parked for an administrator.
     pub fn is_park(&self) -> bool {
-        self.then == Then::Park
+        self.reaction == Reaction::Park
     }
-    /// The cause alone.
+    /// The error that caused the failure, without the reaction.
     pub fn into_cause(self) -> BoxError {
         self.source
     }
-    /// Whether a newer worker has taken over: the engine then stops and undoes nothing.
+    /// Whether a newer worker has taken over. The engine then stops and undoes nothing.
     pub(crate) fn is_fenced(&self) -> bool {
         matches!(self.source.downcast_ref::<StoreError>(), Some(StoreError::Fenced))
     }
-    /// Whether the journal may have lost what this worker takes for true.
+    /// Whether the landlord has crashed since this worker claimed the operation, so that its latest records may be
+    /// lost.
     pub(crate) fn is_lost_writes(&self) -> bool {
         matches!(self.source.downcast_ref::<StoreError>(), Some(StoreError::LostWrites))
     }
 }
-/// By SQLSTATE, as [`sqlstate::is_transient`] says.
+/// Retries if [`sqlstate::is_transient`] holds, fails otherwise.
 impl From<sqlx::Error> for StepError {
     fn from(error: sqlx::Error) -> Self {
-        Self { then: Then::retry_if(sqlstate::is_transient(&error)), source: error.into() }
+        Self { reaction: Reaction::retry_if(sqlstate::is_transient(&error)), source: error.into() }
     }
 }
+/// Retries if the store did not answer or has lost writes, fails otherwise.
 impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
         Self {
-            then: Then::retry_if(matches!(error, StoreError::Unavailable(_) | StoreError::LostWrites)),
+            reaction: Reaction::retry_if(matches!(error, StoreError::Unavailable(_) | StoreError::LostWrites)),
             source: error.into(),
         }
     }

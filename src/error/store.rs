@@ -1,56 +1,61 @@
+//! The error of the landlord's stores: registry, vault, journal, tokens and nodes.
+//!
+//! Every store implementation returns it. The saga engine relies on the variants `Unavailable`, `Fenced` and
+//! `LostWrites` to decide whether a worker retries, stops or claims its operation again.
 use super::{BoxError, SharedError};
 use crate::names::{DatabaseName, Domain, ServerName, Slug};
 use crate::sqlstate;
 use serde::{Deserialize, Serialize};
 use std::{error::Error as StdError, fmt};
 
-/// What a store (registry, vault, journal, tokens, nodes) answers when it cannot.
+/// The reason why a store (registry, vault, journal, tokens, nodes) failed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It did not answer, or not in time: nothing is known of the call's effect. The same call may be repeated.
+    /// The store did not answer in time, or its answer was lost. The call may or may not have had its effect. It may be
+    /// repeated.
     Unavailable(SharedError),
-    /// The stored state is not the expected one: read it again and decide anew.
+    /// The stored state is not the one that the caller expected. Read it again before the next attempt.
     Conflict(SharedError),
-    /// A name belongs to somebody else.
+    /// Another tenant has the name, or the server cannot take the tenant.
     Taken(NameConflict),
-    /// A newer worker has taken over: stop, and undo nothing.
+    /// A newer worker has taken over the operation. This worker must stop and undo nothing.
     Fenced,
-    /// It has crashed or failed over, and may have lost what was written last: take hold of the operation anew, and
-    /// read what is known.
+    /// The store has crashed or failed over and may have lost its latest writes. The worker must claim the operation
+    /// again and continue from the stored state.
     LostWrites,
-    /// It will never take this value (a NUL in a text, a number out of range): change it first.
+    /// The store never accepts this value, for example a NUL in a text or a number out of range.
     Refused(SharedError),
-    /// A stored row cannot be read.
+    /// A stored row cannot be parsed.
     Corrupt(SharedError),
 }
 
-/// What is taken already.
+/// The name or capacity that is not available.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NameConflict {
-    /// Another tenant's slug.
+    /// Another tenant has this slug.
     Slug(Slug),
-    /// Another tenant's domain.
+    /// Another tenant has this domain.
     Domain(Domain),
-    /// Another tenant's database on that server.
+    /// Another tenant has the database of this name on this server.
     Database(ServerName, DatabaseName),
-    /// The server has no room: full, draining or not ready.
+    /// The server cannot take another tenant: it is full, draining or not ready.
     #[serde(rename = "room")]
     ServerFull(ServerName),
 }
 
 impl StoreError {
-    /// [`StoreError::Unavailable`] with any cause.
+    /// Creates a [`StoreError::Unavailable`] from any cause.
     pub fn unavailable(cause: impl Into<BoxError>) -> Self {
         Self::Unavailable(SharedError::new(cause))
     }
-    /// [`StoreError::Conflict`] with any cause.
+    /// Creates a [`StoreError::Conflict`] from any cause.
     pub fn conflict(cause: impl Into<BoxError>) -> Self {
         Self::Conflict(SharedError::new(cause))
     }
-    /// [`StoreError::Corrupt`] with any cause.
+    /// Creates a [`StoreError::Corrupt`] from any cause.
     pub fn corrupt(cause: impl Into<BoxError>) -> Self {
         Self::Corrupt(SharedError::new(cause))
     }
@@ -60,17 +65,21 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable(_) => f.write_str("the store did not answer; try again"),
-            Self::Conflict(_) => f.write_str("the stored state is not the expected one; read it again"),
+            Self::Conflict(_) => f.write_str("the stored state is not the expected one; read it again and retry"),
             Self::Taken(NameConflict::Slug(slug)) => write!(f, "the slug {slug} is taken; choose another"),
             Self::Taken(NameConflict::Domain(domain)) => write!(f, "the domain {domain} is taken; choose another"),
             Self::Taken(NameConflict::Database(server, name)) => {
                 write!(f, "the database {name} on {server} belongs to another tenant; choose another name")
             }
-            Self::Taken(NameConflict::ServerFull(server)) => write!(f, "the server {server} takes no more tenants"),
-            Self::Fenced => f.write_str("a newer worker has taken over; this one has stopped"),
-            Self::LostWrites => f.write_str("the store has crashed or failed over since; read again what it knows"),
-            Self::Refused(_) => f.write_str("the store does not take this value; change it"),
-            Self::Corrupt(_) => f.write_str("a stored row cannot be read"),
+            Self::Taken(NameConflict::ServerFull(server)) => {
+                write!(f, "the server {server} is full, draining or not ready; choose another")
+            }
+            Self::Fenced => f.write_str("a newer worker has taken over this operation; this worker stops"),
+            Self::LostWrites => {
+                f.write_str("the store has crashed or failed over and may have lost writes; read its state again")
+            }
+            Self::Refused(_) => f.write_str("the store does not accept this value; change it"),
+            Self::Corrupt(_) => f.write_str("a stored row cannot be parsed"),
         }
     }
 }
@@ -97,8 +106,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shared_cause_still_downcasts() {
+    fn source_of_a_cloned_store_error_downcasts_to_the_original_type() {
         let error = StoreError::from(sqlx::Error::RowNotFound);
-        assert!(error.clone().source().unwrap().downcast_ref::<sqlx::Error>().is_some());
+        assert!(
+            error.clone().source().unwrap().downcast_ref::<sqlx::Error>().is_some(),
+            "the source of a cloned StoreError is no sqlx::Error"
+        );
     }
 }

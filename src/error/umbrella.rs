@@ -1,3 +1,6 @@
+//! The errors of building and running the facade, and one error type that contains all others.
+//!
+//! An application that does not distinguish between the verbs can convert every error into [`Error`] with `?`.
 use super::{
     ChangeError, KeyError, ProvisionError, RelocateError, ResolveError, ServerSetupError, StoreError, VaultError,
 };
@@ -5,107 +8,107 @@ use crate::operation::OperationId;
 use crate::secret::KeyId;
 use std::time::Duration;
 
-/// What is wrong with the landlord's schema `tenantry`.
+/// The reason why the landlord's schema `tenantry` cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SchemaError {
-    /// Not installed, or older than this crate.
+    /// The schema is not installed, or it is older than this crate. Holds the missing migrations or objects.
     #[error("the landlord lacks {}; call tenantry::schema::install(&landlord)", .0.join(", "))]
     Missing(Vec<String>),
-    /// Newer than this crate, or of another origin: a migration's text is not the one this crate has.
+    /// The landlord has migrations that this crate does not have, or whose text differs from this crate's.
     #[error("the landlord has {} which this version of tenantry does not know; deploy a newer one", .0.join(", "))]
     Newer(Vec<String>),
-    /// Something that a migration made was dropped since. `install` does not make it again: what it held would be
-    /// missed in silence.
-    #[error("the landlord has lost {}; bring it back from a backup", .0.join(", "))]
+    /// Objects that a migration created were dropped later. `install` does not create them again, because that would
+    /// hide the loss of their rows.
+    #[error("the landlord has lost {}; restore it from a backup", .0.join(", "))]
     Damaged(Vec<String>),
-    /// What the landlord's role would need.
+    /// The role of the landlord's pool lacks these rights.
     #[error("the landlord's role lacks {}; grant it, or use a role that has it", .0.join(", "))]
     Rights(Vec<String>),
-    /// The landlord.
-    #[error("the landlord did not answer")]
+    /// The landlord did not answer, or refused a read or write.
+    #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
 }
 
-/// Why a facade was not built.
+/// The reason why the facade could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A step's name is stored, so it must be one step's.
-    #[error("two steps are called {0}; rename one")]
+    /// Two steps have the same name. The journal identifies a step by its name, so names must be unique.
+    #[error("two steps have the name {0}; rename one of them")]
     StepTwice(&'static str),
-    /// Without keys no secret can be sealed, and none is kept in plain.
-    #[error("no key provider; call keys()")]
+    /// The builder has no key provider. Secrets are never stored unencrypted, so one is required.
+    #[error("the builder has no key provider; call keys()")]
     NoKeys,
-    /// A setting contradicts another or is out of range.
+    /// A setting contradicts another one or is out of range. Holds the name of the setting and the reason.
     #[error("the setting {0} {1}")]
     Setting(&'static str, &'static str),
-    /// The schema.
+    /// The landlord's schema cannot be used.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// Secrets are sealed with a key that the provider does not hold.
-    #[error("the key {0} is needed by stored secrets and not provided; add it to the key ring")]
+    /// Stored secrets are encrypted with a key that the provider does not have.
+    #[error("stored secrets need the key {0}, which the key provider does not have; add it")]
     KeyMissing(KeyId),
-    /// A key of the right name and the wrong bytes.
-    #[error("the key {0} has other bytes than the key that sealed the stored secrets; give the right ones")]
+    /// The provider's key of this name has other bytes than the key that encrypted the stored secrets.
+    #[error("the key {0} differs from the key of that name that encrypted the stored secrets; provide it")]
     KeyWrong(KeyId),
-    /// The vault.
+    /// The vault could not check its keys.
     #[error("the vault failed")]
     Vault(#[from] VaultError),
-    /// The landlord.
-    #[error("the landlord did not answer")]
+    /// The landlord did not answer, or refused a read or write.
+    #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
 }
 
-/// Why `run` ended early.
+/// The reason why `run` returned before `close()` was called.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// One is enough.
+    /// `run` was called twice. One call per process is enough.
     #[error("run() is already running in this process")]
     AlreadyRunning,
-    /// The landlord.
-    #[error("the landlord did not answer")]
+    /// The landlord did not answer, or refused a read or write.
+    #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
 }
 
-/// For hosts that do not care which verb failed.
+/// Any error of this crate, for applications that do not distinguish between the verbs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Building the facade.
+    /// The facade could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The landlord's schema.
+    /// The landlord's schema cannot be used.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// Provisioning.
+    /// A tenant was not provisioned.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
-    /// A verb on an existing tenant.
+    /// A verb on an existing tenant failed.
     #[error(transparent)]
     Change(#[from] ChangeError),
-    /// Resolving.
+    /// A tenant could not be resolved to a pool.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// Servers.
+    /// A server was not set up, drained or removed.
     #[error(transparent)]
     ServerSetup(#[from] ServerSetupError),
-    /// The address of a server.
+    /// A server's address was not changed.
     #[error(transparent)]
     Relocate(#[from] RelocateError),
-    /// A store.
+    /// A store of the landlord failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Keys.
+    /// A key provider failed.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The background future.
+    /// The background future `run` failed.
     #[error(transparent)]
     Execution(#[from] RunError),
 }
 impl Error {
-    /// The operation to name in a ticket.
+    /// The operation to name in a support ticket; `None` if no operation was begun.
     pub fn operation_id(&self) -> Option<OperationId> {
         match self {
             Self::Provision(e) => e.operation_id(),
@@ -116,7 +119,7 @@ impl Error {
             _ => None,
         }
     }
-    /// `Some`: the same call may succeed, not before this.
+    /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Provision(e) => e.retry_after(),

@@ -1,4 +1,11 @@
-//! What must go on while the host runs, as one future of the host's.
+//! The background work of a node, as one future that the host spawns: [`Tenantry::run`]. Also [`Tenantry::problems`],
+//! for a readiness probe.
+//!
+//! Invariants:
+//! - At most one `run` is active in a process.
+//! - No loop ends because the landlord is unreachable: it logs the error and tries again on its next tick.
+//! - When `run` ends or is dropped, the resolver is set back to its short cache lifetime, because it gets no
+//!   notifications.
 use super::Tenantry;
 use crate::error::RunError;
 use crate::resolver::PooledResolver;
@@ -12,25 +19,27 @@ use serde::Serialize;
 use std::{collections::HashSet, future::Future, sync::atomic::Ordering, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
-/// How often a node says that it lives, and looks for what dead workers left. A node counts as live for three beats.
-const BEAT: Duration = Duration::from_secs(5);
-/// Tenants that have changed, looked at at once.
-const FOLLOWED: usize = 32;
-/// How often it asks for its part of the connections, if they are divided.
-const DIVIDE: Duration = Duration::from_secs(1);
+/// Interval of the heartbeat, of recovery, of login retirement and of metrics. A node counts as live for three
+/// intervals after its last heartbeat.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Maximum number of changed tenants that are resolved again at once.
+const MAX_CONCURRENT_CHECKS: usize = 32;
+/// How often a node claims its share of the connections, if the nodes share them.
+const SHARE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often every login's connection limit is reconciled: a wrong one does no harm within a day.
-const LIMITS: Duration = Duration::from_secs(24 * 3600);
-/// The first time comes after the start, when a deploy has settled.
-const FIRST_LIMITS: Duration = Duration::from_secs(60);
+/// How often every login's connection limit is reconciled. Once a day is enough: a wrong limit matters only if the
+/// tenant uses it up.
+const LIMIT_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Delay of the first reconciliation after the start, so that it does not run while a deploy still replaces nodes.
+const FIRST_LIMIT_DELAY: Duration = Duration::from_secs(60);
 
-/// Something that a readiness probe should know.
+/// One reason why this node is not ready to serve: see [`Tenantry::problems`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct HealthIssue {
-    /// Stable, for machines.
+    /// Stable code for programs: `closed`, `schema`, `keys`, `no_server` or `landlord`.
     pub code: &'static str,
-    /// For people.
+    /// Description for people. It may change between versions.
     pub text: String,
 }
 impl HealthIssue {
@@ -40,13 +49,18 @@ impl HealthIssue {
 }
 
 impl Tenantry {
-    /// Everything that must go on in the background, as one future that the host spawns: heartbeat, recovery, what other
-    /// nodes change, and this node's part of the connections if they are shared. Ends when `shutdown` does or the facade
-    /// is closed. Dropping it is like the death of the process: recovery on another node goes on.
+    /// The background work of this node, as one future that the host spawns. It ends when `shutdown` resolves or the
+    /// facade is closed. It sends the heartbeat, recovers abandoned operations, retires old logins and reconciles
+    /// connection limits. It follows changes that other nodes make, claims this node's share of the connections if the
+    /// nodes share them, publishes metrics and writes the events of setup links.
     ///
     /// # Errors
-    /// `AlreadyRunning` at once, if it runs in this process already. A landlord that does not answer is logged and
-    /// asked again.
+    /// [`RunError::AlreadyRunning`] at once if this process already runs it. If the landlord does not answer, the error
+    /// is logged and the call is repeated.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has the effect of a crash for the operations that recovery was driving: another node
+    /// continues them. Operations that this process has begun are not affected, because they run in tasks of their own.
     pub fn run<S>(&self, shutdown: S) -> impl Future<Output = Result<(), RunError>> + Send + 'static + use<S>
     where
         S: Future<Output: Send> + Send + 'static,
@@ -56,7 +70,7 @@ impl Tenantry {
             if this.inner.running.swap(true, Ordering::AcqRel) {
                 return Err(RunError::AlreadyRunning);
             }
-            let running = Running(this.clone());
+            let guard = RunningGuard(this.clone());
             let node = &this.inner.node;
             tokio::select! {
                 _ = shutdown => {}
@@ -70,130 +84,142 @@ impl Tenantry {
                 () = this.notification_loop() => {}
                 () = this.share_loop(node.id) => {}
             }
-            // Its row would be forgotten in time; but a part of the connections that may still be open must count until
-            // then.
+            // Removing the row lets other nodes see at once that this one has left. With shared connections the row
+            // must stay until it expires: this node's connections may still be open, and its share must not be given
+            // away.
             if this.inner.pool.shared.is_none()
                 && let Err(error) = this.inner.nodes.leave(node.id).await
             {
-                tracing::debug!(%error, "the node's row stays until it expires");
+                tracing::debug!(%error, "could not remove this node's row from the landlord; it will expire");
             }
-            drop(running);
+            drop(guard);
             Ok(())
         }
     }
 
     async fn heartbeat_loop(&self, node: &Node) {
-        let mut beat = interval(BEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(HEARTBEAT_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            beat.tick().await;
+            ticks.tick().await;
             if let Err(error) = rt::poll_batched(self.inner.nodes.beat(node)).await {
-                tracing::warn!(%error, "heartbeat failed");
+                tracing::warn!(%error, "could not record the heartbeat of this node; trying again");
             }
         }
     }
 
     async fn recovery_loop(&self) {
-        let mut look = interval(BEAT);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(HEARTBEAT_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            look.tick().await;
+            ticks.tick().await;
             match self.inner.recoverer.pass().await {
-                Ok(report) if report != Default::default() => tracing::info!(?report, "recovery"),
+                Ok(report) if report != Default::default() => tracing::info!(?report, "recovery pass"),
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "recovery failed"),
+                Err(error) => tracing::warn!(%error, "a recovery pass failed; the next pass tries again"),
             }
         }
     }
 
-    /// Logins that were replaced and could not be dropped.
+    /// Retries to drop logins that a rotation has replaced and could not drop.
     async fn retirement_loop(&self) {
-        let mut look = interval(BEAT);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(HEARTBEAT_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            look.tick().await;
+            ticks.tick().await;
             match self.retire_due().await {
-                Ok(report) if report != Default::default() => tracing::info!(?report, "retired logins"),
+                Ok(report) if report != Default::default() => {
+                    tracing::info!(?report, "retirement pass over old logins")
+                }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "logins that wait to be dropped were not looked at"),
+                Err(error) => tracing::warn!(%error, "could not retire old logins; the next pass tries again"),
             }
         }
     }
 
-    /// Logins that an older node has made, or that a person has altered.
+    /// Corrects the connection limits of logins that an older version of the program has created or a person has
+    /// altered.
     async fn limit_loop(&self) {
-        let mut look = interval_at(Instant::now() + FIRST_LIMITS, LIMITS);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval_at(Instant::now() + FIRST_LIMIT_DELAY, LIMIT_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            look.tick().await;
+            ticks.tick().await;
             match self.inner.servers.limit_logins().await {
-                Ok(report) if report.changed + report.left > 0 => tracing::info!(?report, "connection limits"),
+                Ok(report) if report.changed + report.left > 0 => {
+                    tracing::info!(?report, "reconciled the connection limits of tenant logins");
+                }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "connection limits of logins were not looked at"),
+                Err(error) => {
+                    tracing::warn!(%error, "could not reconcile the connection limits of logins; trying again")
+                }
             }
         }
     }
 
-    /// How the budgets stand.
+    /// Publishes the state of the connection pools as metrics, if the feature is on.
     async fn metrics_loop(&self) {
-        let mut look = interval(BEAT);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(HEARTBEAT_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            look.tick().await;
+            ticks.tick().await;
             #[cfg(feature = "metrics")]
             crate::pool::metrics::publish(&self.pool_stats());
         }
     }
 
-    /// Keeps to this node's part of the connections. Without an answer it keeps the part that it has.
+    /// Claims this node's share of the connections and resizes the pools to it. If the landlord does not answer, the
+    /// node keeps its present share.
     async fn share_loop(&self, node: NodeId) {
         let (Some(total), pool) = (self.inner.pool.shared, &self.inner.pool.resolver) else {
             return std::future::pending().await;
         };
-        let mut look = interval(DIVIDE);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(SHARE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            look.tick().await;
+            ticks.tick().await;
             let open = pool.stats().into_iter().map(|(_, stats)| stats.open).max().unwrap_or_default();
-            let claim = self.inner.nodes.claim(node, Share::holding(open, total), BEAT * 3);
+            let claim = self.inner.nodes.claim(node, Share::holding(open, total), HEARTBEAT_INTERVAL * 3);
             match rt::poll_batched(claim).await {
                 Ok(share) => pool.resize(share.of(total)),
-                Err(error) => tracing::warn!(%error, "the landlord does not say what part of the connections is ours"),
+                Err(error) => {
+                    tracing::warn!(%error, "could not claim connections for this node; its share is unchanged")
+                }
             }
         }
     }
 
-    /// Forgets what other nodes have changed, as they change it.
+    /// Invalidates cached tenants as other nodes change them. A tenant that has connections here is also resolved
+    /// again, so that connections of an old login are closed without waiting for the next request.
     async fn notification_loop(&self) {
         let changes = PgChanges::new(self.inner.background.clone());
         let mut changes = changes.poll_every(self.inner.change_poll_interval).follow();
-        let listening = Listening(&self.inner.pool.resolver);
-        let (mut following, mut pending) = (FuturesUnordered::new(), Pending::default());
+        let subscription = Subscription(&self.inner.pool.resolver);
+        let (mut checks, mut pending) = (FuturesUnordered::new(), Pending::default());
         loop {
-            while following.len() < FOLLOWED
-                && let Some(check) = pending.next()
+            while checks.len() < MAX_CONCURRENT_CHECKS
+                && let Some(check) = pending.take_next()
             {
-                following.push(check.run(listening.0));
+                checks.push(check.run(subscription.0));
             }
             let change = tokio::select! {
                 biased;
                 change = changes.next() => change,
-                Some(()) = following.next() => continue,
+                Some(()) = checks.next() => continue,
             };
             match change {
                 Some(Change::Tenant(id)) => {
                     self.inner.resolver.invalidate(id);
-                    if listening.0.knows(id) {
+                    if subscription.0.knows(id) {
                         pending.tenants.insert(id);
                     }
                 }
                 Some(Change::Missed) => {
                     self.inner.resolver.invalidate_all();
                     pending.servers = true;
-                    listening.0.set_notified(self.inner.pool.told);
+                    subscription.0.set_notified(self.inner.pool.has_complete_changes);
                 }
                 Some(Change::Lost) => {
-                    listening.0.set_notified(false);
+                    subscription.0.set_notified(false);
                     self.inner.resolver.invalidate_all();
                 }
                 None => return,
@@ -201,11 +227,12 @@ impl Tenantry {
         }
     }
 
-    /// For a readiness probe: empty when all is well. Asks the landlord, so give it a deadline.
+    /// Reasons why this node is not ready to serve, for a readiness probe. Empty if there are none. It queries the
+    /// landlord and the key provider without a deadline of its own, so call it with a timeout.
     pub async fn problems(&self) -> Vec<HealthIssue> {
         let mut problems = vec![];
         if self.is_closed() {
-            problems.push(HealthIssue::new("closed", "the facade is closed"));
+            problems.push(HealthIssue::new("closed", "tenantry is closed: close() was called"));
         }
         if let Err(error) = crate::store::schema::check(&self.inner.landlord).await {
             problems.push(HealthIssue::new("schema", crate::error::chain(&error)));
@@ -215,7 +242,9 @@ impl Tenantry {
             problems.push(HealthIssue::new("keys", crate::error::chain(&error)));
         }
         match self.inner.stores.servers.servers().await {
-            Ok(servers) if servers.is_empty() => problems.push(HealthIssue::new("no_server", "no server is set up")),
+            Ok(servers) if servers.is_empty() => {
+                problems.push(HealthIssue::new("no_server", "no PostgreSQL server is set up; call servers().set_up()"));
+            }
             Ok(_) => {}
             Err(error) => problems.push(HealthIssue::new("landlord", crate::error::chain(&error))),
         }
@@ -223,15 +252,16 @@ impl Tenantry {
     }
 }
 
-/// Changes that this node has not checked yet. Only tenants that are connected here are kept, so the cache bounds them.
+/// Changes that this node has not checked yet. It contains only tenants that have connections here, so the size of the
+/// resolver's cache bounds it.
 #[derive(Default)]
 struct Pending {
     tenants: HashSet<TenantId>,
-    /// A relocation may be among the changes that were missed.
+    /// Whether to check the servers' addresses, because a relocation may be among the changes that were missed.
     servers: bool,
 }
 impl Pending {
-    fn next(&mut self) -> Option<Check> {
+    fn take_next(&mut self) -> Option<Check> {
         if std::mem::take(&mut self.servers) {
             return Some(Check::Servers);
         }
@@ -241,6 +271,7 @@ impl Pending {
     }
 }
 
+/// One check that the notification loop runs.
 enum Check {
     Servers,
     Tenant(TenantId),
@@ -254,17 +285,18 @@ impl Check {
     }
 }
 
-/// Says that nobody listens, also when the future is dropped.
-struct Listening<'a>(&'a PooledResolver);
-impl Drop for Listening<'_> {
+/// Sets the resolver back to its short cache lifetime when `run` ends or its future is dropped. Without notifications
+/// an entry with the long lifetime would hide changes of other nodes.
+struct Subscription<'a>(&'a PooledResolver);
+impl Drop for Subscription<'_> {
     fn drop(&mut self) {
         self.0.set_notified(false);
     }
 }
 
-/// Says that nobody runs, also when the future is dropped.
-struct Running(Tenantry);
-impl Drop for Running {
+/// Allows `run` to be called again, also when its future is dropped.
+struct RunningGuard(Tenantry);
+impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.0.inner.running.store(false, Ordering::Release);
     }

@@ -1,4 +1,11 @@
-//! One verb over many tenants.
+//! Batches: one verb of [`Call`] for every tenant that needs it.
+//!
+//! `Tenantry::migrate_all`, `purge_due` and `rotate_all` return a [`Batch`], which the host awaits.
+//!
+//! Invariants:
+//! - At most `concurrency` operations of a batch run at once, and the failure of one tenant does not stop the others.
+//! - The landlord decides which tenants are due, so a batch needs no state of its own and can be interrupted and
+//!   repeated.
 use super::verbs::{CallVerb, Migrate, Purge};
 use super::{Call, Tenantry};
 use crate::error::{ChangeError, StoreError};
@@ -10,29 +17,29 @@ use futures_core::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, future};
 use std::{future::IntoFuture, sync::Arc};
 
-/// A verb of [`Batch`]. Sealed; hosts never name it.
+/// A verb that a [`Batch`] can run. Sealed. A host's code does not need to name this trait.
 #[async_trait]
 pub trait BatchVerb: CallVerb<Error = ChangeError> {
     #[doc(hidden)]
     type Options: Default + Clone + Send + Sync + 'static;
     #[doc(hidden)]
-    fn concerns(tenant: &Tenant) -> bool;
+    fn is_candidate(tenant: &Tenant) -> bool;
     #[doc(hidden)]
     async fn is_due(on: &Tenantry, tenant: &Tenant, options: &Self::Options) -> Result<bool, ChangeError>;
     #[doc(hidden)]
-    fn of(tenant: &Tenant, options: &Self::Options) -> Self;
+    fn for_tenant(tenant: &Tenant, options: &Self::Options) -> Self;
 }
 
 #[async_trait]
 impl BatchVerb for Migrate {
     type Options = ();
-    fn concerns(tenant: &Tenant) -> bool {
+    fn is_candidate(tenant: &Tenant) -> bool {
         tenant.status() == TenantStatus::Active
     }
     async fn is_due(on: &Tenantry, tenant: &Tenant, (): &()) -> Result<bool, ChangeError> {
         Ok(on.migration_status(tenant).await?.state != MigrationState::AtHead)
     }
-    fn of(tenant: &Tenant, (): &()) -> Self {
+    fn for_tenant(tenant: &Tenant, (): &()) -> Self {
         Self::new(tenant.into())
     }
 }
@@ -40,24 +47,26 @@ impl BatchVerb for Migrate {
 #[async_trait]
 impl BatchVerb for Purge {
     type Options = ();
-    fn concerns(tenant: &Tenant) -> bool {
+    fn is_candidate(tenant: &Tenant) -> bool {
         tenant.status() == TenantStatus::Archived && tenant.kept_until().is_some()
     }
     async fn is_due(on: &Tenantry, tenant: &Tenant, (): &()) -> Result<bool, ChangeError> {
         let now = on.inner.stores.journal.now().await?;
         Ok(tenant.kept_until().is_some_and(|until| until <= now))
     }
-    fn of(tenant: &Tenant, (): &()) -> Self {
+    fn for_tenant(tenant: &Tenant, (): &()) -> Self {
         Self::new(tenant.into())
     }
 }
 
+/// The callback of [`Batch::on_result`].
 type OnResult<V> = Arc<dyn Fn(&Tenant, Result<&<V as CallVerb>::Answer, &ChangeError>) + Send + Sync>;
 
-/// One verb over many tenants: bounded, resumable (who is done is not due any more), one failure stops no other.
+/// One verb for every tenant that is due. It runs a limited number of operations at once, and one failure does not stop
+/// the others. A batch can be interrupted and repeated: a tenant whose operation is done is not due any more.
 ///
 /// # Cancel safety
-/// Dropping the future begins nothing new; operations that have begun go on in tasks of the facade.
+/// After the future is dropped no operation begins. Operations that have begun continue in tasks of the facade.
 #[must_use = "a batch does nothing until it is awaited"]
 pub struct Batch<V: BatchVerb> {
     tenantry: Tenantry,
@@ -67,15 +76,15 @@ pub struct Batch<V: BatchVerb> {
     pub(super) options: V::Options,
 }
 
-/// What a batch did.
+/// Result of a [`Batch`], by tenant.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BatchReport<A> {
-    /// Who was changed, and how; in no order.
+    /// Tenants whose operation succeeded, each with its answer, in no particular order.
     pub done: Vec<(Tenant, A)>,
-    /// How many were looked at and were not due.
+    /// Number of tenants that were checked and were not due.
     pub unchanged: u64,
-    /// Who was due, or could not be looked at, and why it did not happen.
+    /// Tenants whose check or operation failed, each with its error.
     pub failed: Vec<(Tenant, ChangeError)>,
 }
 
@@ -91,29 +100,30 @@ impl<V: BatchVerb> Batch<V> {
         let options = V::Options::default();
         Self { tenantry: tenantry.clone(), concurrency: 4, reason: None, on_result, options }
     }
-    /// Tenants at once; 4 by default, at least 1.
+    /// Maximum number of tenants worked on at once; 4 by default. Zero counts as 1.
     pub fn concurrency(mut self, n: usize) -> Self {
         self.concurrency = n.max(1);
         self
     }
-    /// Who and why, for the history of each operation; no secret.
+    /// Reason for the batch and the person or job that started it. It is stored in the history of each operation, so it
+    /// must not contain a secret.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
-    /// Progress: called with each tenant that was due, as it ends. It must not block.
+    /// Called with each tenant that was due, or whose check failed, as soon as its result is there. It must not block.
     pub fn on_result(
-        mut self, see: impl Fn(&Tenant, Result<&V::Answer, &ChangeError>) + Send + Sync + 'static,
+        mut self, callback: impl Fn(&Tenant, Result<&V::Answer, &ChangeError>) + Send + Sync + 'static,
     ) -> Self {
-        self.on_result = Arc::new(see);
+        self.on_result = Arc::new(callback);
         self
     }
 
     async fn run(self) -> Result<BatchReport<V::Answer>, StoreError> {
         let registry = self.tenantry.registry();
-        let concerned = registry.all().try_filter(|tenant| future::ready(V::concerns(tenant)));
-        let outcomes = concerned.map_ok(|tenant| async {
-            let outcome = self.one(&tenant).await;
+        let candidates = registry.all().try_filter(|tenant| future::ready(V::is_candidate(tenant)));
+        let outcomes = candidates.map_ok(|tenant| async {
+            let outcome = self.run_one(&tenant).await;
             Ok((tenant, outcome))
         });
         let mut outcomes = outcomes.try_buffer_unordered(self.concurrency);
@@ -134,11 +144,13 @@ impl<V: BatchVerb> Batch<V> {
         Ok(report)
     }
 
-    async fn one(&self, tenant: &Tenant) -> Outcome<V::Answer> {
+    async fn run_one(&self, tenant: &Tenant) -> Outcome<V::Answer> {
         let mut busy_before = false;
         loop {
-            match self.try_one(tenant).await {
-                // Another node is at it, likely with the same batch: what it leaves is looked at once more.
+            match self.run_if_due(tenant).await {
+                // Another node works on this tenant, probably in the same batch. Wait for its operation and check once
+                // more whether the tenant is still due, so that two batches do not report each other's work as
+                // failures.
                 Err(ChangeError::Busy { operation }) if !busy_before => {
                     busy_before = true;
                     if let Err(error) = self.tenantry.inner.stores.wait(operation).await {
@@ -152,11 +164,11 @@ impl<V: BatchVerb> Batch<V> {
         }
     }
 
-    async fn try_one(&self, tenant: &Tenant) -> Result<Option<V::Answer>, ChangeError> {
+    async fn run_if_due(&self, tenant: &Tenant) -> Result<Option<V::Answer>, ChangeError> {
         if !V::is_due(&self.tenantry, tenant, &self.options).await? {
             return Ok(None);
         }
-        let call = Call::new(&self.tenantry, V::of(tenant, &self.options));
+        let call = Call::new(&self.tenantry, V::for_tenant(tenant, &self.options));
         let call = match &self.reason {
             Some(reason) => call.reason(reason.clone()),
             None => call,

@@ -1,3 +1,11 @@
+//! [`Builder`]: collects the host's configuration and assembles a [`Tenantry`].
+//!
+//! A host starts with [`Tenantry::builder`], calls setters, and ends with [`Builder::build`].
+//!
+//! Invariants:
+//! - Setters never fail; `build` refuses a value that is out of range and steps that contradict each other.
+//! - `build` only reads. It spawns no task and writes nothing.
+//! - Heartbeats, lease renewals and change notifications use a small pool of their own, never the host's.
 use super::{Operations, Tenantry, Tokens};
 use crate::cluster::OperationContext;
 use crate::directory::{AppAccess, ConnectionSettings};
@@ -26,7 +34,7 @@ use sqlx::migrate::Migrator;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Collects what a host decides; `build()` refuses contradictions.
+/// The configuration of a [`Tenantry`]. [`build`](Self::build) checks it.
 #[must_use = "a builder does nothing until build()"]
 pub struct Builder {
     landlord: sqlx::PgPool,
@@ -66,165 +74,183 @@ impl Builder {
             resolver: None,
         }
     }
-    /// Wraps the data keys of all secrets. Needed, unless [`vault`](Self::vault) is given.
+    /// Key provider that wraps the data keys of all secrets. Required unless [`vault`](Self::vault) is given.
     pub fn keys(mut self, keys: impl KeyProvider) -> Self {
         self.keys = Some(Arc::new(keys));
         self
     }
-    /// Run in each new tenant database, as its owner.
+    /// Migrations that run in each tenant database, as the owner of the database. By default there are none.
     pub fn tenant_migrations(mut self, migrator: &'static Migrator) -> Self {
         self.config.migrations = Some(migrator);
         self
     }
-    /// A step of the host's that can be undone. Steps run in the order of these calls.
+    /// Adds a host step to provisioning, before the tenant becomes active. It must be undoable, because a provisioning
+    /// that fails is undone. Steps run in the order of these calls.
     pub fn before_activation(mut self, step: impl Compensate) -> Self {
         self.config.before.push(Arc::new(Undoable(step)));
         self
     }
-    /// A step of the host's that is retried until it succeeds.
+    /// Adds a host step to provisioning, after the tenant has become active. It is retried until it succeeds.
     pub fn after_activation(mut self, step: impl Step) -> Self {
         self.config.after.push(Arc::new(Forward(step)));
         self
     }
-    /// The only receiver of setup links.
+    /// Receives the setup links of provisionings, for example to mail them. Without it a link is in the result of the
+    /// call: see [`Provisioned::link`](crate::provision::Provisioned::link).
     pub fn link_delivery(mut self, delivery: impl LinkDelivery) -> Self {
         self.config.delivery = Some(Arc::new(delivery));
         self
     }
-    /// For how long a setup link is good; 72 hours by default.
+    /// How long a setup link is valid; 72 hours by default.
     pub fn link_lifetime(mut self, lifetime: Duration) -> Self {
         self.config.link_lifetime = lifetime;
         self
     }
-    /// Who keeps the tenants' users; by default table `tenant_users` in each tenant's database.
+    /// Store of the tenants' users; by default table `tenant_users` in each tenant's database.
     pub fn admin_store(mut self, admins: impl AdminStore) -> Self {
         self.config.admins = Arc::new(admins);
         self
     }
-    /// Pure: no I/O, asked before anything is made. `None` is [`ProvisionError::NoRoom`](crate::error::ProvisionError).
+    /// Chooses the server for a new tenant; by default the least loaded one. The function must not do I/O: it is called
+    /// before anything is created. `None` fails the call with [`ProvisionError::NoRoom`](crate::error::ProvisionError).
     pub fn placement(
         mut self, choose: impl Fn(&PlacementRequest, &[Candidate]) -> Option<ServerName> + Send + Sync + 'static,
     ) -> Self {
         self.config.place = Arc::new(choose);
         self
     }
-    /// How tenant databases are called: at most 50 bytes, unique on their server. By default `t_` and the tenant's id,
-    /// because every tenant can list the names of all databases.
+    /// Names a new tenant's database: at most 50 bytes, unique on its server. The default is `t_` and the tenant's id.
+    /// A name should not identify the tenant, because PostgreSQL shows the names of all databases to every login.
     pub fn database_name(
         mut self, name: impl Fn(&PlacementRequest, TenantId) -> String + Send + Sync + 'static,
     ) -> Self {
         self.config.database_name = Arc::new(name);
         self
     }
-    /// What the application's logins may do; rows only by default.
+    /// Rights of the tenants' application logins; by default they may only read and write rows.
     pub fn app_access(mut self, access: AppAccess) -> Self {
         self.config.access = access;
         self
     }
-    /// Whether the application may make temp tables; they let a tenant fill the disk. Not by default.
+    /// Whether the application may create temporary tables; `false` by default, because a tenant can fill the server's
+    /// disk with them.
     pub fn temp_tables(mut self, yes: bool) -> Self {
         self.config.temp_tables = yes;
         self
     }
-    /// How sessions to new tenants are set up.
+    /// Settings of the application's sessions in tenants that are created from now on.
     pub fn connection_settings(mut self, settings: ConnectionSettings) -> Self {
         self.config.settings = settings;
         self
     }
-    /// Only tenants that have the newest of this program's migrations resolve; not by default. The others are
-    /// [`Behind`](crate::error::ResolveError::Behind), which a web layer answers with 503, until they are migrated.
+    /// Whether only tenants with the newest migration of this program resolve; `false` by default. Until the others are
+    /// migrated they fail with [`ResolveError::Behind`](crate::error::ResolveError::Behind), which a web layer answers
+    /// with 503.
     pub fn require_head(mut self, yes: bool) -> Self {
         self.require_head = yes;
         self
     }
-    /// Most connections of this process to one server, over all its tenants; 90 by default.
+    /// Maximum connections of this process to one server, over all its tenants; 90 by default.
     pub fn max_connections(mut self, per_server: u32) -> Self {
         self.max_connections = per_server;
         self
     }
-    /// Makes [`max_connections`](Self::max_connections) that of all nodes together: each live one has an equal part of it.
-    /// Nothing is opened before [`Tenantry::run`] has been given this node's part. One that joins gets its part within
-    /// seconds, as the others give it back; what a node held that died, or was silent for 15 s, is divided again then. The
-    /// parts add up to no more than the whole at any time, unless a silent node still lives.
+    /// Whether [`max_connections`](Self::max_connections) is the limit of all nodes together; `false` by default. Each
+    /// live node then gets an equal share of it.
+    ///
+    /// A node opens no connection before [`Tenantry::run`] has claimed its share. A node that joins gets its share
+    /// within seconds, as the other nodes give it back. The share of a node that sent no heartbeat for 15 s is divided
+    /// again. At no time do the shares add up to more than the limit, except while a node without heartbeats still has
+    /// connections.
     pub fn share_connections(mut self, yes: bool) -> Self {
         self.share_connections = yes;
         self
     }
-    /// Most connections of this process to one tenant; 5 by default.
+    /// Maximum connections of this process to one tenant; 5 by default.
     pub fn max_connections_per_tenant(mut self, n: u32) -> Self {
         self.max_connections_per_tenant = n;
         self
     }
-    /// Most nodes that run at once, those of a rolling deploy counted twice; 8 by default, which is four nodes and four that
-    /// replace them. PostgreSQL itself limits each tenant's login to
-    /// [`max_connections_per_tenant`](Self::max_connections_per_tenant) × `max_nodes` + 3 sessions (43 by default; three
-    /// are for a person with psql and for connections that are about to close), so that a tenant whose password leaks, or
-    /// that runs SQL of its own, cannot use up the server. With more nodes than this a tenant may be refused with
-    /// [`AcquireError::LoginLimit`](crate::pool::AcquireError). A change reaches the logins that exist by the next
-    /// [`set_up`](Servers::set_up), or within a day while a node [`run`](Tenantry::run)s. All nodes need the same value.
+    /// Maximum number of nodes that run at once; 8 by default. A rolling deploy counts twice: the default is enough for
+    /// four nodes and the four that replace them. All nodes need the same value.
+    ///
+    /// It sets the connection limit that PostgreSQL enforces for each tenant's login:
+    /// [`max_connections_per_tenant`](Self::max_connections_per_tenant) × `max_nodes` + 3 sessions, 43 by default.
+    /// Three are for a person with psql and for connections that are about to close. Without the limit a tenant that
+    /// runs its own SQL, or whose password has leaked, could use up the server's connections. If more nodes run than
+    /// this, a query may fail with [`AcquireError::LoginLimit`](crate::pool::AcquireError::LoginLimit).
+    ///
+    /// A new value reaches existing logins with the next [`set_up`](Servers::set_up), or within a day while a node
+    /// [`run`](Tenantry::run)s.
     pub fn max_nodes(mut self, n: u32) -> Self {
         self.max_nodes = n;
         self
     }
-    /// How long a query waits for a connection; 10 s by default.
+    /// Maximum time that a query waits for a connection; 10 s by default.
     pub fn acquire_timeout(mut self, limit: Duration) -> Self {
         self.acquire_timeout = limit;
         self
     }
-    /// How often this node, while it [`run`](Tenantry::run)s, reads which tenants other nodes have changed; 2 s by default,
-    /// from 100 ms to 1 min. Notifications report a change within milliseconds, but every database of the landlord's cluster
-    /// shares one queue for them, and a full queue delivers nothing. With 2 s a suspension shows on every node within five.
+    /// How often this node, while it [`run`](Tenantry::run)s, reads which tenants other nodes have changed; 2 s by
+    /// default, from 100 ms to 1 min.
+    ///
+    /// Notifications usually report a change within milliseconds. But all databases of the landlord's PostgreSQL
+    /// cluster share one notification queue, and a full queue delivers nothing. With the default every node knows of a
+    /// change within 5 s even then.
     pub fn change_poll_interval(mut self, every: Duration) -> Self {
         self.change_poll_interval = every;
         self
     }
-    /// For how long a worker holds an operation without a sign of life; 30 s by default, at least 1 s. What a dead
-    /// worker left is picked up after it.
+    /// How long a worker owns an operation without renewing its lease; 30 s by default, at least 1 s. After that
+    /// another worker may take the operation over.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease;
         self
     }
-    /// First and longest wait between tries; 200 ms and 1 min by default.
+    /// First and longest pause between two attempts of a step; 200 ms and 1 min by default. The pause doubles with each
+    /// attempt.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         (self.settings.backoff, self.settings.backoff_limit) = (first, longest);
         self
     }
-    /// How long after its begin an operation that can still be undone is undone, whatever it waits for; 1 h by default.
-    /// It bounds host steps and migrations too.
+    /// Maximum age of an operation that has not reached its pivot step; 1 h by default. An older one is undone,
+    /// whatever it is waiting for. This bounds host steps and migrations too.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = deadline;
         self
     }
-    /// Tries of a step before an operation is undone or left to recovery; 4 by default.
+    /// Number of attempts of a step before the operation is undone or left to recovery; 4 by default.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts;
         self
     }
-    /// Operations of this process at work on one server at once; 8 by default.
+    /// Maximum operations of this process that work on one server at once; 8 by default.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
     }
-    /// Another registry than the landlord's own tables.
+    /// Replaces the built-in tenant registry, which uses tables of the landlord.
     pub fn registry(mut self, registry: impl RegistryWriter) -> Self {
         self.registry = Some(Arc::new(registry));
         self
     }
-    /// Another vault than the landlord's own table.
+    /// Replaces the built-in vault, which uses a table of the landlord.
     pub fn vault(mut self, vault: impl VaultWriter) -> Self {
         self.vault = Some(Arc::new(vault));
         self
     }
-    /// Another resolver than the pooled one.
+    /// Replaces the built-in [`PooledResolver`].
     pub fn resolver(mut self, resolver: impl ConnectionResolver) -> Self {
         self.resolver = Some(Arc::new(resolver));
         self
     }
 
-    /// Checks schema, keys and contradictions. Starts nothing and writes nothing.
+    /// Checks the settings, the landlord's schema and the keys, and assembles the facade. It spawns no task and writes
+    /// nothing.
     ///
     /// # Errors
-    /// A schema that is not installed, a missing or wrong key, two steps of one name, a setting out of range.
+    /// The schema is not installed, a key is missing or wrong, two host steps have the same name, or a setting is out
+    /// of range.
     pub async fn build(self) -> Result<Tenantry, BuildError> {
         self.check()?;
         schema::check(&self.landlord).await?;
@@ -234,8 +260,8 @@ impl Builder {
 
     fn check(&self) -> Result<(), BuildError> {
         let steps: Vec<_> = self.config.before.iter().chain(&self.config.after).map(|s| s.name()).collect();
-        if let Some(twice) = steps.iter().enumerate().find(|(at, name)| steps[..*at].contains(name)) {
-            return Err(BuildError::StepTwice(twice.1));
+        if let Some(duplicate) = steps.iter().enumerate().find(|(at, name)| steps[..*at].contains(name)) {
+            return Err(BuildError::StepTwice(duplicate.1));
         }
         let range = [
             ("lease", self.settings.lease >= Duration::from_secs(1), "must be at least 1 s"),
@@ -246,9 +272,9 @@ impl Builder {
             ("max_connections_per_tenant", self.max_connections_per_tenant >= 1, "must be at least 1"),
             ("max_nodes", self.max_nodes >= 1, "must be at least 1"),
             ("change_poll_interval", POLL_RANGE.contains(&self.change_poll_interval), "must be from 100 ms to 1 min"),
-            ("backoff", self.settings.backoff <= self.settings.backoff_limit, "must not exceed its limit"),
+            ("backoff", self.settings.backoff <= self.settings.backoff_limit, "must not exceed its longest pause"),
         ];
-        match range.into_iter().find(|(_, holds, _)| !holds) {
+        match range.into_iter().find(|(_, is_valid, _)| !is_valid) {
             Some((setting, _, rule)) => Err(BuildError::Setting(setting, rule)),
             None => Ok(()),
         }
@@ -276,14 +302,16 @@ impl Builder {
         let limit = self.connection_limit();
         self.config.connection_limit = limit;
         let own = Arc::new(PgTenantRegistry::new(self.landlord.clone()));
-        // The landlord's own tables share the operations' epochs; only a host's stores must be told of a takeover.
+        // The built-in stores check a worker's epoch in the landlord's own tables. A host's store does not see these,
+        // so the engine must report each takeover to it; otherwise it would accept writes of a worker that has lost its
+        // lease.
         let mut fences: Vec<Arc<dyn EpochFence>> = vec![];
         fences.extend(self.registry.clone().map(|r| Arc::new(RegistryFence(r)) as Arc<dyn EpochFence>));
         fences.extend(self.vault.map(|v| Arc::new(VaultFence(v)) as Arc<dyn EpochFence>));
-        let own_registry = self.registry.is_none();
+        let has_complete_changes = self.registry.is_none();
         let registry = self.registry.unwrap_or_else(|| own.clone());
         let tokens = Arc::new(PgTokenStore::new(self.landlord.clone()));
-        let background = background(&self.landlord);
+        let background = background_pool(&self.landlord);
         let journal = Arc::new(PgJournal::new(self.landlord.clone()).renewing_on(background.clone()));
         let stores = OperationContext::new(registry.clone(), own, vault.clone(), tokens.clone(), journal.clone());
         let stores = stores.with_workers(self.workers);
@@ -296,7 +324,8 @@ impl Builder {
         let rekey = Rekey::new(stores.clone(), engine.clone());
         let servers = Servers::new(stores.clone(), engine.clone(), self.landlord.clone());
         let servers = servers.with_connection_limit(limit);
-        let setup = SetupLinks::new(stores.clone(), engine.clone(), login, self.config.admins.clone(), FORM);
+        let admins = self.config.admins.clone();
+        let setup = SetupLinks::new(stores.clone(), engine.clone(), login, admins, PASSWORD_LINK_LIFETIME);
         let provisioner = Provisioner::new(stores.clone(), engine.clone(), self.config);
         let lifecycle = Lifecycle::new(stores.clone(), engine.clone(), login.access);
         let mut sagas = vec![provisioner.saga(), migration.saga(), rotation.saga(), rekey.saga(), servers.saga()];
@@ -321,7 +350,7 @@ impl Builder {
         let pool = super::Pool {
             resolver: pooled.clone(),
             shared: shared.then_some(self.max_connections),
-            told: own_registry,
+            has_complete_changes,
         };
         let resolver = self.resolver.unwrap_or_else(|| Arc::new(pooled));
         let servers = follow_relocations(servers, resolver.clone(), pool.resolver.clone());
@@ -357,7 +386,8 @@ impl Builder {
     }
 }
 
-/// A relocation by this process is followed at once, whether or not anything tells it of changes.
+/// Makes this process check the servers' addresses right after it has relocated a server. Otherwise a process that does
+/// not [`run`](Tenantry::run), and so gets no notifications, would keep connecting to the old address.
 fn follow_relocations(servers: Servers, resolver: Arc<dyn ConnectionResolver>, pooled: PooledResolver) -> Servers {
     servers.on_move(move || {
         resolver.invalidate_all();
@@ -366,21 +396,24 @@ fn follow_relocations(servers: Servers, resolver: Arc<dyn ConnectionResolver>, p
     })
 }
 
-/// Signs of life and news go over connections of their own, three at most: a host that has used up its pool must not lose
-/// its leases for that.
-fn background(landlord: &sqlx::PgPool) -> sqlx::PgPool {
-    let options = landlord.connect_options().as_ref().clone().application_name(BACKGROUND);
+/// A pool of at most three connections for heartbeats, lease renewals and change notifications. On the host's pool they
+/// would wait when the host has used up its connections, and its workers would lose their leases.
+fn background_pool(landlord: &sqlx::PgPool) -> sqlx::PgPool {
+    let options = landlord.connect_options().as_ref().clone().application_name(BACKGROUND_APPLICATION);
     let pool = sqlx::postgres::PgPoolOptions::new().max_connections(3).idle_timeout(Duration::from_secs(60));
     pool.acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options)
 }
 
-/// A read takes about a millisecond; answers count for a minute while changes are reported.
+/// Valid values of [`Builder::change_poll_interval`]. One read takes about a millisecond, so a shorter interval would
+/// load the landlord. While changes are reported, cached entries are valid for a minute, so a longer one would be
+/// useless.
 const POLL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
-/// For how long the password form is good to which a credentials link leads.
-const FORM: Duration = Duration::from_secs(3600);
-/// What `pg_stat_activity` shows of them.
-const BACKGROUND: &str = "tenantry background";
+/// How long the password link is valid that a credentials link redirects to.
+const PASSWORD_LINK_LIFETIME: Duration = Duration::from_secs(3600);
+/// The `application_name` of the background connections in `pg_stat_activity`.
+const BACKGROUND_APPLICATION: &str = "tenantry background";
 
+/// Passes epochs on to a host's registry.
 struct RegistryFence(Arc<dyn RegistryWriter>);
 #[async_trait::async_trait]
 impl EpochFence for RegistryFence {
@@ -388,6 +421,7 @@ impl EpochFence for RegistryFence {
         self.0.fence(operation, epoch).await
     }
 }
+/// Passes epochs on to a host's vault.
 struct VaultFence(Arc<dyn VaultWriter>);
 #[async_trait::async_trait]
 impl EpochFence for VaultFence {

@@ -1,4 +1,10 @@
-//! The two setup links as a web layer calls them.
+//! Following the two kinds of setup links, for a web layer.
+//!
+//! `web::SetupRoutes` calls these methods for each POST; a host with its own web stack can call them directly.
+//!
+//! Invariants:
+//! - A call returns when the token is used up; the rest of the operation continues in a task of the facade.
+//! - Notes about links are written later by [`Tenantry::run`], so no response waits for them.
 use super::Tenantry;
 use crate::cluster::ended;
 use crate::error::StoreError;
@@ -12,51 +18,57 @@ use secrecy::SecretString;
 use std::net::IpAddr;
 use tokio::sync::oneshot;
 
+/// Result channel of an operation that this process drives; `None` for one that it has joined.
 type Started = Option<oneshot::Receiver<Result<Outcome, StoreError>>>;
 
 impl Tenantry {
-    /// A credentials link is followed: the tenant gets a new database login, which nobody sees, and the link leads on to
-    /// the answer, a link to the password form. Answers after the flip; the old login goes by itself. Whoever comes
-    /// meanwhile with the same link joins, and gets the same answer.
+    /// Follows a credentials link: rotates the tenant's database login and returns a link to the password form. The new
+    /// login is only in the vault.
+    ///
+    /// The call returns when the new login is in use; the operation then drops the old login. A concurrent call with
+    /// the same token joins the operation and gets the same link.
     ///
     /// # Errors
-    /// [`SetupLinkError::NotValid`] for every text that is no good link.
+    /// [`SetupLinkError::NotValid`] if the token is not valid, for whatever reason.
     ///
     /// # Cancel safety
-    /// What has begun goes on in a task of the facade.
+    /// An operation that has begun continues in a task of the facade.
     pub async fn follow_credentials_link(&self, token: &str) -> Result<SetupLink, SetupLinkError> {
-        let (id, started) = self.begun(self.inner.setup.begin_credentials(token).await?)?;
-        let record = self.used(id, started).await?;
-        self.inner.setup.follow_up(&record).await
+        let (id, started) = self.launch_or_join(self.inner.setup.begin_credentials(token).await?)?;
+        let record = self.wait_until_used(id, started).await?;
+        self.inner.setup.read_password_link(&record).await
     }
-    /// Sets the password of a password link's admin, once, and returns the tenant. A second call with the same password
-    /// while the first one runs joins it and gets its outcome. NFD and NFC of one text are the same password.
+    /// Follows a password link: sets the password of the link's admin and returns the tenant.
+    ///
+    /// A second call with the same password while the first one runs joins it and gets its outcome. The NFD and NFC
+    /// forms of a text count as the same password.
     ///
     /// # Errors
-    /// [`SetupLinkError::NotValid`] for every text that is no good link; [`SetupLinkError::Password`] for a password that breaks
-    /// a rule: the link is as good as before. [`SetupLinkError::InUse`] if another call is using the link with another
-    /// password: this one was not accepted.
+    /// - [`SetupLinkError::NotValid`] if the token is not valid, for whatever reason.
+    /// - [`SetupLinkError::Password`] if the password breaks a rule. The link stays valid.
+    /// - [`SetupLinkError::InUse`] if another call is using the link with another password. This password was not set.
     ///
     /// # Cancel safety
-    /// What has begun goes on in a task of the facade. A future that is dropped before the password is sealed leaves an
-    /// operation that recovery undoes.
+    /// An operation that has begun continues in a task of the facade. A future that is dropped before the password is
+    /// sealed leaves an operation that recovery undoes.
     pub async fn follow_password_link(&self, token: &str, password: &SecretString) -> Result<Tenant, SetupLinkError> {
-        let (id, started) = self.begun(self.inner.setup.begin_password(token, password).await?)?;
-        let record = self.used(id, started).await?;
-        self.inner.setup.has_password(&record).await
+        let (id, started) = self.launch_or_join(self.inner.setup.begin_password(token, password).await?)?;
+        let record = self.wait_until_used(id, started).await?;
+        self.inner.setup.read_tenant(&record).await
     }
 
-    /// Notes what became of a link, for [`Tokens::events`](super::Tokens::events): `None` says that it was refused. It is
-    /// written down later, by [`run`](Self::run), so that no answer waits for it; what finds no room is dropped, and counted.
+    /// Notes an event of a link for [`Tokens::events`](super::Tokens::events). `None` means that the link was refused.
+    /// The note goes into a bounded queue, which [`run`](Self::run) writes to the landlord. A note that does not fit
+    /// into the queue is dropped and counted.
     pub fn note_link(&self, token: &str, what: Option<TokenEventKind>, client: Option<IpAddr>) {
         self.inner.link_events.note(Token::hash_of(token), what, client);
     }
-    /// How many notes about links found no room.
+    /// Number of notes about links that were dropped since the facade was built.
     pub fn dropped_link_notes(&self) -> u64 {
         self.inner.link_events.dropped()
     }
 
-    fn begun(&self, begun: Begun) -> Result<(OperationId, Started), SetupLinkError> {
+    fn launch_or_join(&self, begun: Begun) -> Result<(OperationId, Started), SetupLinkError> {
         if self.is_closed() {
             return Err(SetupLinkError::Closed);
         }
@@ -67,21 +79,22 @@ impl Tenantry {
         }
     }
 
-    /// Until the token is used: by its own worker, with the error as it was, or by another one's.
-    async fn used(&self, id: OperationId, started: Started) -> Result<Record, SetupLinkError> {
-        let Some(told) = started else { return Ok(self.inner.setup.until_used(id).await?) };
+    /// Waits until the operation has used the token up. If this process drives the operation, a failure keeps its typed
+    /// error; from another process only the journal's record of it is available.
+    async fn wait_until_used(&self, id: OperationId, started: Started) -> Result<Record, SetupLinkError> {
+        let Some(result) = started else { return Ok(self.inner.setup.wait_until_used(id).await?) };
         let quiet = Observer::none();
-        let mut driven = std::pin::pin!(self.watch(id, Some(told), &quiet));
+        let mut end = std::pin::pin!(self.watch(id, Some(result), &quiet));
         tokio::select! {
-            outcome = &mut driven => return Ok(ended(outcome?)?),
-            record = self.inner.setup.until_used(id) => {
+            outcome = &mut end => return Ok(ended(outcome?)?),
+            record = self.inner.setup.wait_until_used(id) => {
                 let record = record?;
                 if SetupLinks::is_used(&record) {
                     return Ok(record);
                 }
             }
         }
-        // It failed: this process knows the error by its type.
-        Ok(ended(driven.await?)?)
+        // The operation has settled without using the token. The task that drives it returns the typed error.
+        Ok(ended(end.await?)?)
     }
 }

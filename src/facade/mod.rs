@@ -1,4 +1,12 @@
-//! The facade: assembles the pieces, adds nothing.
+//! The facade: [`Tenantry`] joins the stores, sagas, pools and the resolver of one landlord behind one handle.
+//!
+//! A host builds it with [`Builder`], spawns [`Tenantry::run`] and calls the verbs (`provision`, `suspend`, …).
+//!
+//! Invariants:
+//! - The facade has no logic of operations: each verb commits an intent and hands the operation to its saga.
+//! - An operation that this process begins runs in a task of the facade, so a caller that drops its future does not
+//!   stop it.
+//! - After [`Tenantry::close`] no verb begins an operation.
 use crate::cluster::OperationContext;
 use crate::error::{ChangeError, ResolveError, StoreError};
 use crate::operation::OperationId;
@@ -40,10 +48,12 @@ pub use rotate::{RekeyVault, Rotate, RotateServer, Rotations};
 pub use tokens::Tokens;
 pub use verbs::{Activate, Archive, CallVerb, Migrate, Purge, Restore, Suspend};
 
-/// Everything assembled over one landlord. A handle: cloning it is one `Arc`.
+/// The entry point of this crate: all operations, the resolver and the background tasks over one landlord database.
+/// Cloning it clones one `Arc`.
 ///
 /// ```no_run
-/// # async fn example(landlord: sqlx::PgPool, admin: sqlx::postgres::PgConnectOptions) -> Result<(), Box<dyn std::error::Error>> {
+/// # use sqlx::{PgPool, postgres::PgConnectOptions};
+/// # async fn example(landlord: PgPool, admin: PgConnectOptions) -> Result<(), Box<dyn std::error::Error>> {
 /// use tenantry::{Tenantry, vault::LocalKeyring};
 ///
 /// tenantry::schema::install(&landlord).await?;
@@ -85,7 +95,8 @@ struct Inner {
     resolver: Arc<dyn ConnectionResolver>,
     pool: Pool,
     nodes: Arc<dyn Nodes>,
-    /// The same each time that it runs: its part of the connections stays its own.
+    /// Identity of this process among the nodes. It stays the same when `run` is called again, so that the new call
+    /// keeps this node's share of the connections.
     node: Node,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -93,76 +104,87 @@ struct Inner {
     change_poll_interval: std::time::Duration,
 }
 
-/// The budgets of this process; idle if the host resolves by itself.
+/// The connection pools of this process. They stay empty if the host gave the builder a resolver of its own.
 struct Pool {
     resolver: PooledResolver,
-    /// Connections of all nodes together, if they are divided.
+    /// Maximum connections to each server over all nodes; `None` if the nodes do not share connections.
     shared: Option<u32>,
-    /// Whether the landlord tells of all changes: the registry is its own.
-    told: bool,
+    /// Whether the landlord's change notifications cover every change. True for the built-in registry. A host's
+    /// registry may change without a notification.
+    has_complete_changes: bool,
 }
 
 impl Tenantry {
-    /// Over the host's own pool to its landlord database.
+    /// Starts a configuration. `landlord` is the host's own pool to the landlord database; [`close`](Self::close) does
+    /// not close it.
     pub fn builder(landlord: sqlx::PgPool) -> Builder {
         Builder::new(landlord)
     }
 
-    /// A new tenant: from a name to a working database.
+    /// Creates a tenant with this slug: its roles, its database, its migrations and its registry entries.
     pub fn provision(&self, slug: impl Into<String>) -> Call<Provision> {
         Call::new(self, Provision::new(slug))
     }
-    /// Refuses a tenant, on the server and so on every node, within a second; keeps everything. On a standby it holds as soon
-    /// as that has replayed it: the call waits for that, and one that does not answer is tried until it does, while the
-    /// tenant is suspended already.
+    /// Refuses the tenant's logins and ends its sessions. All data stays.
+    ///
+    /// The tenant's own PostgreSQL server refuses the logins, so the suspension is effective on every node within a
+    /// second. A standby refuses them when it has replayed the change, and the call waits for that. The operation
+    /// retries a standby that does not answer; the tenant is already suspended on the primary during that time.
     pub fn suspend<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Suspend> {
         Call::new(self, Suspend::new(tenant.into()))
     }
-    /// Lets a suspended tenant in again.
+    /// Allows a suspended tenant's logins again.
     pub fn activate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Activate> {
         Call::new(self, Activate::new(tenant.into()))
     }
-    /// Refuses a tenant as [`suspend`](Self::suspend) does, closes its database, and keeps its data until a deadline.
+    /// Refuses the tenant's logins as [`suspend`](Self::suspend) does, closes its database to every role, and keeps the
+    /// data until a deadline: see [`Call::keep_for`].
     pub fn archive<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Archive> {
         Call::new(self, Archive::new(tenant.into()))
     }
-    /// Lets an archived tenant in again, before its deadline: it is active then, also if it was suspended before.
+    /// Makes an archived tenant active again. Fails after the deadline of the archive. A tenant that was suspended
+    /// before it was archived becomes active too.
     pub fn restore<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Restore> {
         Call::new(self, Restore::new(tenant.into()))
     }
-    /// Destroys a tenant: database, roles, secrets, tokens. History stays, the slug is free again. Refused unless it is
-    /// forced or the deadline of an archive is over. A provisioning that is under way is stopped and removed; the host's
-    /// steps of it are not compensated, for that undo the operation instead.
+    /// Destroys the tenant's database, roles, secrets and tokens. The history of its operations stays, and the slug can
+    /// be used again.
+    ///
+    /// Fails with [`ChangeError::Kept`] unless it is forced or the deadline of the archive has passed. A provisioning
+    /// that is still running is stopped and what it made is removed. The host's own steps of that provisioning are not
+    /// compensated; to compensate them, undo the provisioning with [`Operations::undo`] instead.
     pub fn purge<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Purge> {
         Call::new(self, Purge::new(tenant.into()))
     }
 
-    /// Every archived tenant whose deadline is over: [`purge`](Self::purge)d. For the host's own schedule.
+    /// [`purge`](Self::purge)s every archived tenant whose deadline has passed. [`run`](Self::run) does not call it:
+    /// the host decides when.
     pub fn purge_due(&self) -> Batch<Purge> {
         Batch::new(self)
     }
-    /// Runs the tenant's migrations as far as this program has them.
+    /// Runs the migrations of this program that the tenant's database has not run yet.
     pub fn migrate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Migrate> {
         Call::new(self, Migrate::new(tenant.into()))
     }
-    /// Every active tenant that is not at head: [`migrate`](Self::migrate)d. Whoever is at head already is left alone,
-    /// so a batch that was cut short goes on where it stopped.
+    /// [`migrate`](Self::migrate)s every active tenant that is not at head. It skips tenants that are at head already,
+    /// so a second call continues a batch that was interrupted.
     pub fn migrate_all(&self) -> Batch<Migrate> {
         Batch::new(self)
     }
-    /// Where a tenant stands against the migrations of this program.
+    /// Compares the migrations that ran in the tenant's database with the migrations of this program.
     pub async fn migration_status<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Result<MigrationStatus, ChangeError> {
         self.inner.migration.status(tenant.into()).await
     }
 
-    /// How the budget of each server stands in this process, by host and port.
+    /// The state of this process's connection pool to each server, by host and port.
     pub fn pool_stats(&self) -> Vec<((String, u16), PoolStats)> {
         self.inner.pool.resolver.stats()
     }
-    /// The tenant's handle: what is cached first, else the cold path. Opens no connection.
+    /// Returns the tenant's connection pool, from the cache or by reading the registry and the vault. Opens no
+    /// connection, unless the builder's [`require_head`](Builder::require_head) is on.
     ///
     /// # Cancel safety
-    /// Dropping the future stops no other waiter.
+    /// Concurrent calls for one tenant share one load. Dropping the future of one call does not stop the others.
     pub fn resolve<'a>(
         &self, tenant: impl Into<TenantRef<'a>>,
     ) -> impl Future<Output = Result<TenantPool, ResolveError>> + Send {
@@ -174,7 +196,7 @@ impl Tenantry {
             }
         }
     }
-    /// Resolves, then runs `work` with the tenant as [`TenantPool::current`].
+    /// Resolves the tenant, then runs `work`. Within `work`, [`TenantPool::current`] returns the tenant's pool.
     pub async fn with_tenant<'a, F, Fut, R, E>(&self, tenant: impl Into<TenantRef<'a>>, work: F) -> Result<R, E>
     where
         F: FnOnce(TenantPool) -> Fut,
@@ -185,48 +207,49 @@ impl Tenantry {
         crate::pool::scope(pool.clone(), work(pool)).await
     }
 
-    /// Operations by id: what they intend, did, and say.
+    /// Operations by id: their state and events, and calls to resume or undo them.
     pub fn operations(&self) -> &Operations {
         &self.inner.operations
     }
-    /// The PostgreSQL servers that tenants live on.
+    /// The PostgreSQL servers on which the tenant databases are.
     pub fn servers(&self) -> &Servers {
         &self.inner.servers
     }
-    /// Setup links.
+    /// Setup links: issuing, looking up, revoking and listing their events.
     pub fn tokens(&self) -> &Tokens {
         &self.inner.tokens
     }
-    /// Who the tenants are, for reading.
+    /// The tenant registry, read-only.
     pub fn registry(&self) -> Arc<dyn TenantRegistry> {
         self.inner.registry.clone()
     }
-    /// Who the tenants are, for changes by hand: rename, metadata, domains.
+    /// The tenant registry, for changes that are not operations: rename, metadata, domains.
     pub fn registry_writer(&self) -> Arc<dyn RegistryWriter> {
         self.inner.registry.clone()
     }
-    /// The secrets, for reading.
+    /// The vault with the tenants' secrets, read-only.
     pub fn vault(&self) -> Arc<dyn CredentialVault> {
         self.inner.vault.clone()
     }
-    /// The resolver, for a web layer.
+    /// The resolver that [`resolve`](Self::resolve) uses, for a web layer.
     pub fn resolver(&self) -> Arc<dyn ConnectionResolver> {
         self.inner.resolver.clone()
     }
-    /// The stores and servers that operations work on, for pieces of the host's own.
+    /// The stores and servers that operations use, for a host that composes its own operations.
     pub fn workshop(&self) -> OperationContext {
         self.inner.stores.clone()
     }
-    /// The live nodes.
+    /// The registry of live nodes: every process that runs [`run`](Self::run) over the same landlord.
     pub fn nodes(&self) -> Arc<dyn Nodes> {
         self.inner.nodes.clone()
     }
 
-    /// Refuses new work, lets running operations reach a step boundary (recovery on another node goes on from there),
-    /// closes the tenants' connections. Idempotent. The landlord pool is the host's and stays open.
+    /// Shuts the facade down. It refuses new operations, waits until each running operation has reached a step
+    /// boundary, and closes the tenants' connections. Recovery on another node continues the operations. The host's
+    /// landlord pool stays open. Calling it again does nothing more.
     ///
     /// # Cancel safety
-    /// A second call goes on with it.
+    /// Dropping the future leaves the facade closed for new operations. Another call completes the shutdown.
     pub async fn close(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.close();
@@ -236,30 +259,31 @@ impl Tenantry {
         self.inner.background.close().await;
     }
 
-    /// Drives an operation that this process holds, in a task of the facade: a caller that hangs up drops its future,
-    /// and must not leave a lease to wait for.
+    /// Drives an operation whose lease this process has, in a task of the facade. If the caller's own future drove it,
+    /// a dropped request would leave the operation idle until its lease expires.
     fn launch(&self, record: Record, observer: Observer) -> oneshot::Receiver<Result<Outcome, StoreError>> {
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let inner = self.inner.clone();
-        let observer = self.following(record.subject.tenant(), observer);
+        let observer = self.refresh_pool_after_flip(record.subject.tenant(), observer);
         self.inner.tasks.spawn(async move {
-            let driven = match inner.recoverer.saga(&record.kind) {
+            let result = match inner.recoverer.saga(&record.kind) {
                 Some(saga) => saga.drive(&inner.engine, record, true, &observer).await,
-                None => Err(StoreError::conflict("no saga of this kind")),
+                None => Err(StoreError::conflict("this program has no saga for the operation's kind")),
             };
-            if let Ok(Outcome { record, .. }) = &driven
+            if let Ok(Outcome { record, .. }) = &result
                 && let Some(tenant) = record.subject.tenant()
             {
                 inner.resolver.invalidate(tenant);
             }
-            // Nobody may be watching any more.
-            let _ = tell.send(driven);
+            // The send fails if the caller has dropped its future. The result is in the journal.
+            let _ = sender.send(result);
         });
-        told
+        receiver
     }
 
-    /// This process need not hear of a new login to go over to it.
-    fn following(&self, tenant: Option<TenantId>, observer: Observer) -> Observer {
+    /// Makes this process switch to a new login as soon as a rotation's flip step reports it. Waiting for the
+    /// landlord's notification would leave it on the old login for longer.
+    fn refresh_pool_after_flip(&self, tenant: Option<TenantId>, observer: Observer) -> Observer {
         let (Some(tenant), weak) = (tenant, Arc::downgrade(&self.inner)) else { return observer };
         Observer::new(move |event| {
             if event.step == crate::operations::rotate::FLIP
@@ -273,11 +297,15 @@ impl Tenantry {
         })
     }
 
+    /// Waits for the end of an operation. `started` is the result channel if this process drives the operation. Without
+    /// it the journal is read until the operation has settled.
     async fn watch(
         &self, id: OperationId, started: Option<oneshot::Receiver<Result<Outcome, StoreError>>>, observer: &Observer,
     ) -> Result<Outcome, StoreError> {
         match started {
-            Some(told) => told.await.unwrap_or_else(|_| Err(StoreError::unavailable("the operation's task has ended"))),
+            Some(result) => result.await.unwrap_or_else(|_| {
+                Err(StoreError::unavailable("the task that drove the operation ended without a result; read its state"))
+            }),
             None => self.inner.operations.follow(id, observer).await.map(Outcome::of),
         }
     }

@@ -1,4 +1,11 @@
-//! Rotation as a host calls it.
+//! The verbs that replace credentials: a tenant's login, a server's provisioner passwords, and the vault's wrapping
+//! key.
+//!
+//! `Tenantry::rotate`, `rotate_server` and `rekey` return a [`Call`]; `rotate_all` returns a [`Batch`].
+//!
+//! Invariants:
+//! - All nodes can connect with the new login before the old one is dropped.
+//! - A login that cannot be dropped yet is kept in the queue that [`Tenantry::retiring`] lists.
 use super::batch::BatchVerb;
 use super::verbs::{CallVerb, sealed};
 use super::{Batch, Call, Tenantry};
@@ -14,7 +21,7 @@ use crate::tenant::{Tenant, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use std::time::Duration;
 
-/// [`Tenantry::rotate`].
+/// The verb of [`Tenantry::rotate`].
 pub struct Rotate {
     tenant: TenantRef<'static>,
     grace: Duration,
@@ -30,15 +37,15 @@ impl CallVerb for Rotate {
     async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Rotated, ChangeError> {
         on.inner.rotation.rotated(outcome).await
     }
-    fn busy(operation: OperationId) -> ChangeError {
+    fn busy_error(operation: OperationId) -> ChangeError {
         ChangeError::Busy { operation }
     }
-    fn closed() -> ChangeError {
+    fn closed_error() -> ChangeError {
         ChangeError::Closed
     }
 }
 
-/// [`Tenantry::rotate_server`].
+/// The verb of [`Tenantry::rotate_server`].
 pub struct RotateServer(String);
 impl sealed::Sealed for RotateServer {}
 #[async_trait]
@@ -51,15 +58,15 @@ impl CallVerb for RotateServer {
     async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Server, ChangeError> {
         on.inner.servers.rotated(outcome).await
     }
-    fn busy(operation: OperationId) -> ChangeError {
+    fn busy_error(operation: OperationId) -> ChangeError {
         ChangeError::Busy { operation }
     }
-    fn closed() -> ChangeError {
+    fn closed_error() -> ChangeError {
         ChangeError::Closed
     }
 }
 
-/// [`Tenantry::rekey`].
+/// The verb of [`Tenantry::rekey`].
 pub struct RekeyVault(());
 impl sealed::Sealed for RekeyVault {}
 #[async_trait]
@@ -72,24 +79,25 @@ impl CallVerb for RekeyVault {
     async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Rekeyed, ChangeError> {
         on.inner.rekey.rekeyed(outcome).await
     }
-    fn busy(operation: OperationId) -> ChangeError {
+    fn busy_error(operation: OperationId) -> ChangeError {
         ChangeError::Busy { operation }
     }
-    fn closed() -> ChangeError {
+    fn closed_error() -> ChangeError {
         ChangeError::Closed
     }
 }
 
 impl Call<Rotate> {
-    /// For how long the old login stays good for whoever still uses it; 30 s by default. It goes as soon as nobody does.
-    /// Zero ends its sessions at once, with whatever they are doing: for a login that is known to others.
+    /// How long sessions of the old login may continue; 30 s by default. The login is dropped as soon as it has no
+    /// session. After this time its remaining sessions are ended. Zero ends them at once and aborts their statements:
+    /// use it when the password has leaked.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.verb.grace = grace;
         self
     }
 }
 
-/// Which logins a batch concerns, and how they go.
+/// Options of a [`Batch`] of rotations: which logins it replaces, and how long their sessions may continue.
 #[derive(Clone, Debug)]
 pub struct Rotations {
     older_than: Option<Duration>,
@@ -104,7 +112,7 @@ impl Default for Rotations {
 #[async_trait]
 impl BatchVerb for Rotate {
     type Options = Rotations;
-    fn concerns(tenant: &Tenant) -> bool {
+    fn is_candidate(tenant: &Tenant) -> bool {
         tenant.status() == TenantStatus::Active
     }
     async fn is_due(on: &Tenantry, tenant: &Tenant, options: &Rotations) -> Result<bool, ChangeError> {
@@ -113,19 +121,19 @@ impl BatchVerb for Rotate {
         let now = on.inner.stores.journal.now().await?;
         Ok(since.is_none_or(|since| now - since >= age))
     }
-    fn of(tenant: &Tenant, options: &Rotations) -> Self {
+    fn for_tenant(tenant: &Tenant, options: &Rotations) -> Self {
         Self { tenant: tenant.into(), grace: options.grace }
     }
 }
 
 impl Batch<Rotate> {
-    /// Only logins that were made at least so long ago. With it the batch may be cut short and called again: whoever was
-    /// rotated meanwhile is left alone.
+    /// Replaces only logins that were created at least `age` ago; by default all of them. With this limit a second call
+    /// continues an interrupted batch, because it skips the tenants that were rotated in the meantime.
     pub fn older_than(mut self, age: Duration) -> Self {
         self.options.older_than = Some(age);
         self
     }
-    /// As for [`Call::grace`].
+    /// How long sessions of each old login may continue: see [`Call::grace`].
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.grace = grace;
         self
@@ -133,32 +141,33 @@ impl Batch<Rotate> {
 }
 
 impl Tenantry {
-    /// A new login for the tenant; all nodes go over to it, and the old one is dropped. No query fails for it, unless it
-    /// outlasts the [grace](Call::grace). Done also when the old login cannot be dropped yet: it then waits as
-    /// [`retiring`](Self::retiring).
+    /// Creates a new login for the tenant, switches all nodes to it, and drops the old login. No query fails because of
+    /// the rotation, unless it runs for longer than the [grace period](Call::grace). The call also succeeds if the old
+    /// login cannot be dropped yet: that login then waits in the [`retiring`](Self::retiring) queue.
     pub fn rotate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Rotate> {
         Call::new(self, Rotate { tenant: tenant.into().into_owned(), grace: GRACE })
     }
-    /// Every active tenant: [`rotate`](Self::rotate)d. For the host's own schedule, with
+    /// [`rotate`](Self::rotate)s the login of every active tenant. The host calls it on its own schedule, usually with
     /// [`older_than`](Batch::older_than).
     pub fn rotate_all(&self) -> Batch<Rotate> {
         Batch::new(self)
     }
-    /// New passwords for the provisioner's two logins of a server: the idle one first, then, when all nodes use that, the
-    /// other one. Operations that are under way go on.
+    /// Sets new passwords for the two logins that the provisioner has on a server. It changes the idle login first.
+    /// When all nodes use that login, it changes the other one. Running operations continue.
     pub fn rotate_server(&self, name: impl Into<String>) -> Call<RotateServer> {
         Call::new(self, RotateServer(name.into()))
     }
-    /// Wraps every secret's data key anew, by the primary key of this program: see [`rekey`](crate::operations::rekey).
+    /// Wraps the data key of every secret again, with the primary key of this program's key provider: see
+    /// [`rekey`](crate::operations::rekey).
     pub fn rekey(&self) -> Call<RekeyVault> {
         Call::new(self, RekeyVault(()))
     }
-    /// Logins that were replaced and could not be dropped yet, longest waiting first, at most `limit`: each with the
-    /// reason. [`run`](Self::run) tries them again and again.
+    /// Lists at most `limit` logins that were replaced and could not be dropped yet, each with the reason. The one that
+    /// has waited longest is first. [`run`](Self::run) retries them.
     pub async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
         self.inner.rotation.retiring(limit).await
     }
-    /// One pass over the logins whose next try is due; [`run`](Self::run) does this for ever.
+    /// Tries once to drop each replaced login whose next attempt is due. [`run`](Self::run) calls this every 5 s.
     pub async fn retire_due(&self) -> Result<RetireReport, StoreError> {
         self.inner.rotation.retire_due().await
     }

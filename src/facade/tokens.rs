@@ -1,3 +1,11 @@
+//! [`Tokens`]: issues setup links, looks them up, revokes them and lists their events.
+//!
+//! A host reaches it by [`Tenantry::tokens`](crate::Tenantry::tokens). The module [`setup_link`](crate::setup_link)
+//! handles links of the two built-in purposes. A host handles links of its own purposes itself.
+//!
+//! Invariants:
+//! - The landlord stores the hash of a token. Its text is stored, sealed, only if an operation has issued the link.
+//! - Looking a link up never consumes it.
 use crate::cluster::OperationContext;
 use crate::error::{ChangeError, StoreError};
 use crate::names::Email;
@@ -6,7 +14,7 @@ use crate::store::tokens::{IssuedToken, LinkId, NewToken, SetupLink, Token, Toke
 use crate::tenant::{TenantId, TenantRef, TenantStatus};
 use std::{fmt, time::Duration};
 
-/// Setup links: new ones, which wait to be delivered, and that they were.
+/// The setup links of all tenants.
 #[derive(Clone)]
 pub struct Tokens {
     stores: OperationContext,
@@ -17,44 +25,50 @@ impl Tokens {
     pub(super) fn new(stores: OperationContext, lifetime: Duration) -> Self {
         Self { stores, lifetime }
     }
-    /// A new link for this address, in place of those that it had and nobody is at. Its bytes are in the answer alone:
-    /// deliver it, or issue another one.
+    /// Issues a credentials link for this address. It revokes the earlier credentials links of the address that are not
+    /// in use by an operation. The token's text is only in the result: deliver it, or issue another link.
     ///
     /// # Errors
-    /// `Unknown`, `Status` for a tenant that is not active, `Invalid` for an address that is none.
+    /// [`ChangeError::Unknown`] if there is no such tenant, [`ChangeError::Status`] if it is not active, and
+    /// [`ChangeError::Invalid`] if `email` is not an address.
     ///
     /// # Cancel safety
-    /// One write: there is a link that nobody has, or none.
+    /// The only write is one statement. A future that is dropped leaves either no link or one that cannot be delivered.
     pub async fn issue<'a>(
         &self, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
     ) -> Result<SetupLink, ChangeError> {
         self.issue_for(TokenPurpose::credentials(), tenant, email).await
     }
-    /// A new link by which this admin sets a new password. As [`issue`](Self::issue).
+    /// Issues a password link for this address, by which the admin sets a new password. Otherwise as
+    /// [`issue`](Self::issue).
     pub async fn issue_password<'a>(
         &self, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
     ) -> Result<SetupLink, ChangeError> {
         self.issue_for(TokenPurpose::password(), tenant, email).await
     }
-    /// A new link for a purpose of the host's own, which the host then handles by [`look`](Self::look) and the
-    /// [`TokenStore`](crate::store::tokens::TokenStore). As [`issue`](Self::issue).
+    /// Issues a link for a purpose of the host's own. The host handles it with [`look`](Self::look) and the
+    /// [`TokenStore`](crate::store::tokens::TokenStore). Otherwise as [`issue`](Self::issue).
     ///
     /// ```no_run
-    /// # async fn example(tenantry: tenantry::Tenantry, landlord: sqlx::PgPool, text: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use {sqlx::PgPool, std::error::Error, tenantry::Tenantry};
+    /// # async fn example(tenantry: Tenantry, landlord: PgPool, text: &str) -> Result<(), Box<dyn Error>> {
     /// use tenantry::OperationId;
     /// use tenantry::tokens::{PgTokenStore, Token, TokenClaim, TokenPurpose, TokenStore};
     ///
     /// let invite: TokenPurpose = "invite".parse()?;
     /// let link = tenantry.tokens().issue_for(invite.clone(), "acme", "bob@acme.example").await?;
-    /// println!("{}", link.expose_path()); // /setup/invite/tny_invite_…: a route of your own, before `SetupRoutes`
+    /// // `/setup/invite/tny_invite_…`. Add a route of your own for it, before `SetupRoutes`.
+    /// println!("{}", link.expose_path());
     ///
-    /// // GET: shows a page, and consumes nothing. A claim does not ask for the purpose, so this comes first at a POST too.
+    /// // GET: look the link up, which does not consume it, and show a page. A POST must do this too, because `claim`
+    /// // does not check the purpose.
     /// let Some(issued) = tenantry.tokens().look(&invite, text).await? else { return Ok(()) /* 404 */ };
     ///
-    /// // POST: claim, do the work, use it up. Under an id that follows from the link, whoever posts again after a crash
-    /// // goes on with it: so the work must bear being done twice.
+    /// // POST: claim the token, do the work, use the token up. The operation id is derived from the link, so a second
+    /// // POST after a crash can claim the token again. The work must therefore be idempotent.
     /// let (store, by) = (PgTokenStore::new(landlord), OperationId::from_uuid(issued.id.as_uuid()));
-    /// let TokenClaim::Claimed(issued) = store.claim(&Token::hash_of(text), by).await? else { return Ok(()) /* 404 */ };
+    /// let claim = store.claim(&Token::hash_of(text), by).await?;
+    /// let TokenClaim::Claimed(issued) = claim else { return Ok(()) /* 404 */ };
     /// let db = tenantry.resolve(issued.tenant).await?;
     /// let add = sqlx::query("INSERT INTO members (email) VALUES ($1) ON CONFLICT DO NOTHING");
     /// add.bind(&issued.email).execute(&db).await?;
@@ -74,31 +88,33 @@ impl Tokens {
         let issued = self.stores.tokens.issue(&new, None).await?;
         Ok(SetupLink::new(issued.id, issued.email, issued.expires_at, token))
     }
-    /// Whose link this is, and consumes nothing: for showing a page. `None` for every text that is no good link of this
-    /// purpose, whatever the reason: all of them cost the same one statement.
+    /// Looks a link up by the text of its token, for showing a page. It does not consume the link. `None` if the text
+    /// is not a valid link of this purpose, for whatever reason: unknown, expired, revoked or used. Each case costs the
+    /// same one statement, so the response time does not reveal which it was.
     pub async fn look(&self, purpose: &TokenPurpose, text: &str) -> Result<Option<IssuedToken>, StoreError> {
         let found = self.stores.tokens.look(&Token::hash_of(text)).await?;
         Ok(found.filter(|issued| issued.purpose == *purpose))
     }
-    /// The newest link that nobody has confirmed yet: what a progress page shows after a reload, on any node. Only one
-    /// that a provisioning has made is kept so.
+    /// The tenant's newest link that was not marked as [`delivered`](Self::delivered), for a progress page that is
+    /// reloaded, on any node. Only links that an operation has issued can be read again, because only their text is
+    /// stored (sealed). `None` for any other link.
     pub async fn undelivered(&self, tenant: TenantId) -> Result<Option<SetupLink>, StoreError> {
-        let good = self.stores.tokens.of_tenant(tenant).await?;
-        match good.into_iter().find(|t| !t.delivered) {
+        let valid = self.stores.tokens.of_tenant(tenant).await?;
+        match valid.into_iter().find(|t| !t.delivered) {
             Some(issued) => link(&self.stores, issued).await,
             None => Ok(None),
         }
     }
-    /// Its reader has it: it is not shown again. Repeating it is `Ok`.
+    /// Marks a link as delivered, so that [`undelivered`](Self::undelivered) does not return it again. Idempotent.
     pub async fn delivered(&self, link: LinkId) -> Result<(), StoreError> {
         self.stores.tokens.delivered(link).await
     }
-    /// What became of a tenant's links and who came with them, newest first, at most `limit`. It stays when the tenant is
-    /// purged: client addresses are personal data, so delete what you must not keep.
+    /// Lists at most `limit` events of a tenant's links, newest first, with the client's address. Events are kept when
+    /// the tenant is purged. Client addresses are personal data, so delete events that you must not keep.
     pub async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError> {
         self.stores.tokens.events(tenant, limit).await
     }
-    /// No longer good, unless somebody is at it.
+    /// Makes a link invalid. It has no effect on a link that an operation has claimed.
     pub async fn revoke(&self, link: LinkId) -> Result<(), StoreError> {
         self.stores.tokens.revoke(link).await
     }

@@ -1,4 +1,9 @@
-//! What each verb answers and how it can fail.
+//! The verbs of [`Call`] on a tenant: what each one begins, returns and can fail with.
+//!
+//! A verb is a value that `Tenantry::suspend(..)` and its siblings wrap in a [`Call`]. `begin` commits its intent;
+//! `answer` turns the operation's end into the caller's result.
+//!
+//! Invariant: a verb does nothing before `begin`, and `begin` is one commit in the landlord.
 use super::{Call, Tenantry};
 use crate::error::{ChangeError, ProvisionError, StoreError};
 use crate::operation::OperationId;
@@ -11,29 +16,29 @@ use crate::tenant::{Tenant, TenantRef};
 use async_trait::async_trait;
 use std::time::Duration;
 
-/// A verb of [`Call`]. Sealed; hosts never name it.
+/// A verb of [`Call`]: an operation that a host can call. Sealed. A host's code does not need to name this trait.
 #[async_trait]
 pub trait CallVerb: sealed::Sealed + Sized + Send + 'static {
-    /// What it answers.
+    /// Result of the operation.
     type Answer: Send + 'static;
-    /// How it fails.
+    /// Error of the operation.
     type Error: std::error::Error + From<StoreError> + Send + 'static;
     #[doc(hidden)]
     async fn begin(self, on: &Tenantry, key: Option<String>, reason: Option<String>) -> Result<Begun, Self::Error>;
     #[doc(hidden)]
     async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Self::Answer, Self::Error>;
-    /// The step after which a caller need not wait for the end.
+    /// Name of the step after which the caller may get an interim answer; `None` if it always waits for the end.
     #[doc(hidden)]
     const INTERIM: Option<&'static str> = None;
-    /// What a caller learns then; `None`: wait for the end.
+    /// The answer after the [`INTERIM`](Self::INTERIM) step; `None` if the caller has to wait for the end.
     #[doc(hidden)]
-    async fn interim(_: &Tenantry, _: OperationId) -> Result<Option<Self::Answer>, Self::Error> {
+    async fn read_interim(_: &Tenantry, _: OperationId) -> Result<Option<Self::Answer>, Self::Error> {
         Ok(None)
     }
     #[doc(hidden)]
-    fn busy(operation: OperationId) -> Self::Error;
+    fn busy_error(operation: OperationId) -> Self::Error;
     #[doc(hidden)]
-    fn closed() -> Self::Error;
+    fn closed_error() -> Self::Error;
 }
 pub(super) mod sealed {
     pub trait Sealed {}
@@ -51,16 +56,19 @@ impl CallVerb for Provision {
     async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Provisioned, ProvisionError> {
         on.inner.provisioner.answer(outcome).await
     }
-    fn busy(operation: OperationId) -> ProvisionError {
+    fn busy_error(operation: OperationId) -> ProvisionError {
         ProvisionError::KeyReused { operation }
     }
-    fn closed() -> ProvisionError {
+    fn closed_error() -> ProvisionError {
         ProvisionError::Closed
     }
 }
 
 macro_rules! lifecycle_verbs {
-    ($($(#[$doc:meta])* $name:ident($start:expr) => $answer:ty, $end:ident $(, $step:expr, $interim:ident)?;)*) => {$(
+    ($(
+        $(#[$doc:meta])*
+        $name:ident($verb:expr) => $answer:ty, $read_answer:ident $(, $step:expr, $read_interim:ident)?;
+    )*) => {$(
         $(#[$doc])*
         pub struct $name {
             tenant: TenantRef<'static>,
@@ -68,7 +76,7 @@ macro_rules! lifecycle_verbs {
         }
         impl $name {
             pub(super) fn new(tenant: TenantRef<'_>) -> Self {
-                Self { tenant: tenant.into_owned(), verb: $start }
+                Self { tenant: tenant.into_owned(), verb: $verb }
             }
         }
         impl sealed::Sealed for $name {}
@@ -82,37 +90,37 @@ macro_rules! lifecycle_verbs {
                 on.inner.lifecycle.begin(self.verb, self.tenant, key, reason).await
             }
             async fn answer(on: &Tenantry, outcome: Outcome) -> Result<$answer, ChangeError> {
-                on.inner.lifecycle.$end(outcome).await
+                on.inner.lifecycle.$read_answer(outcome).await
             }
             $(
                 const INTERIM: Option<&'static str> = Some($step);
-                async fn interim(on: &Tenantry, id: OperationId) -> Result<Option<$answer>, ChangeError> {
-                    on.inner.lifecycle.$interim(id).await
+                async fn read_interim(on: &Tenantry, id: OperationId) -> Result<Option<$answer>, ChangeError> {
+                    on.inner.lifecycle.$read_interim(id).await
                 }
             )?
-            fn busy(operation: OperationId) -> ChangeError {
+            fn busy_error(operation: OperationId) -> ChangeError {
                 ChangeError::Busy { operation }
             }
-            fn closed() -> ChangeError {
+            fn closed_error() -> ChangeError {
                 ChangeError::Closed
             }
         }
     )*};
 }
 lifecycle_verbs! {
-    /// [`Tenantry::suspend`].
+    /// The verb of [`Tenantry::suspend`].
     Suspend(Verb::Suspend) => ShutOut, shut_out, END_SESSIONS, closing;
-    /// [`Tenantry::activate`].
+    /// The verb of [`Tenantry::activate`].
     Activate(Verb::Activate) => Tenant, tenant_after;
-    /// [`Tenantry::archive`].
+    /// The verb of [`Tenantry::archive`].
     Archive(Verb::Archive { keep_for: THIRTY_DAYS }) => ShutOut, shut_out, END_SESSIONS, closing;
-    /// [`Tenantry::restore`].
+    /// The verb of [`Tenantry::restore`].
     Restore(Verb::Restore) => Tenant, tenant_after;
-    /// [`Tenantry::purge`].
+    /// The verb of [`Tenantry::purge`].
     Purge(Verb::Purge { force: false }) => Purged, purged;
 }
 
-/// [`Tenantry::migrate`].
+/// The verb of [`Tenantry::migrate`].
 pub struct Migrate(TenantRef<'static>);
 impl Migrate {
     pub(super) fn new(tenant: TenantRef<'_>) -> Self {
@@ -130,10 +138,10 @@ impl CallVerb for Migrate {
     async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Migrated, ChangeError> {
         on.inner.migration.migrated(outcome).await
     }
-    fn busy(operation: OperationId) -> ChangeError {
+    fn busy_error(operation: OperationId) -> ChangeError {
         ChangeError::Busy { operation }
     }
-    fn closed() -> ChangeError {
+    fn closed_error() -> ChangeError {
         ChangeError::Closed
     }
 }
@@ -141,14 +149,14 @@ impl CallVerb for Migrate {
 const THIRTY_DAYS: u64 = 30 * 24 * 3600;
 
 impl Call<Archive> {
-    /// For how long the data is kept, from now, in whole seconds (more is rounded up); 30 days by default.
-    pub fn keep_for(mut self, kept: Duration) -> Self {
-        self.verb.verb = Verb::Archive { keep_for: kept.as_secs() + u64::from(kept.subsec_nanos() > 0) };
+    /// How long the data is kept, counted from now; 30 days by default. A fraction of a second is rounded up.
+    pub fn keep_for(mut self, duration: Duration) -> Self {
+        self.verb.verb = Verb::Archive { keep_for: duration.as_secs() + u64::from(duration.subsec_nanos() > 0) };
         self
     }
 }
 impl Call<Purge> {
-    /// The data may go now, before any deadline.
+    /// Destroys the data now, even if the tenant is not archived or the deadline of its archive has not passed.
     pub fn force(mut self) -> Self {
         self.verb.verb = Verb::Purge { force: true };
         self

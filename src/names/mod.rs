@@ -1,55 +1,60 @@
-//! Names as types. Parsing happens at the edge, once; an error names the rule that was broken.
+//! Types for validated names: slugs, domains, servers, databases, roles and e-mail addresses.
 //!
-//! Nothing is mapped: upper case and Unicode are refused, so two spellings never mean one tenant.
+//! Callers parse a text once, at the boundary of the crate; the layers above accept only the types. A value that is
+//! read from a store is parsed again.
+//!
+//! Invariant: a text is either accepted unchanged or rejected. Upper case and Unicode are not normalized in slugs and
+//! domains, so that two spellings never name the same tenant. An error names the rule that the text breaks.
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// Which rule a name breaks.
+/// The rule that a name breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidName {
-    /// Too short or too long, counted in bytes (which are characters where only ASCII is allowed).
-    #[error("it has {length} bytes, allowed are {min} to {max}")]
+    /// The name is too short or too long.
+    #[error("it has {length} bytes, but {min} to {max} are allowed")]
     Length {
-        /// Bytes found.
+        /// Length of the given name in bytes.
         length: usize,
-        /// Fewest allowed.
+        /// Minimum length in bytes.
         min: usize,
-        /// Most allowed.
+        /// Maximum length in bytes.
         max: usize,
     },
-    /// A character that may not stand there.
-    #[error("{found:?} at byte {at} is not allowed; {allowed}")]
+    /// The name contains a character that is not allowed.
+    #[error("the character {found:?} at byte {at} is not allowed; {allowed}")]
     Character {
-        /// The character.
+        /// The first character that is not allowed.
         found: char,
-        /// Its byte offset.
+        /// Byte offset of the character.
         at: usize,
-        /// What is allowed, in words.
+        /// A description of the allowed characters.
         allowed: &'static str,
     },
     /// A DNS label begins or ends with a hyphen.
-    #[error("a label may not begin or end with a hyphen")]
+    #[error("a label must not begin or end with a hyphen")]
     Hyphen,
-    /// Hyphens in the third and fourth place are kept for encoded names such as `xn--…` (RFC 5890, 2.3.1).
-    #[error("hyphens in the third and fourth place are kept for encoded names (xn--)")]
+    /// The third and fourth characters are hyphens. They are reserved for encoded names such as `xn--…` (RFC 5890,
+    /// 2.3.1).
+    #[error("hyphens as the third and fourth characters are reserved for encoded names (xn--)")]
     Encoded,
-    /// A word that hosts need for themselves, or that PostgreSQL keeps.
+    /// The name is reserved, for the application or by PostgreSQL.
     #[error("{0:?} is reserved")]
     Reserved(Box<str>),
-    /// Not of the form that is asked for.
+    /// The name does not have the required form.
     #[error("it must be {0}")]
     Shape(&'static str),
 }
 
-macro_rules! word {
+macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $rule:path) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(Box<str>);
         impl $name {
-            /// The text.
+            /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -85,57 +90,59 @@ macro_rules! word {
     };
 }
 
-word!(
-    /// A tenant's short name: one lower-case ASCII DNS label (RFC 1035, 2.3.1) of 3 to 40 characters, since it becomes
-    /// a subdomain. No `xn--`, no reserved word.
+name_type!(
+    /// A tenant's short name, which also serves as a subdomain: one lower-case ASCII DNS label (RFC 1035, 2.3.1) of 3
+    /// to 40 characters, without the prefix `xn--`, and no reserved word.
     ///
     /// ```
     /// use tenantry::names::{InvalidName, Slug};
     /// assert!("acme".parse::<Slug>().is_ok());
     /// assert!(matches!("www".parse::<Slug>(), Err(InvalidName::Reserved(_))));
-    /// assert!("Acme".parse::<Slug>().is_err(), "refused, not mapped");
+    /// assert!("Acme".parse::<Slug>().is_err(), "upper case is rejected, not converted");
     /// ```
     Slug,
-    slug
+    check_slug
 );
-word!(
-    /// A tenant's own host name: lower-case ASCII, at least two labels, at most 253 bytes, no port, no final dot.
-    /// Internationalised names come in their encoded form (`xn--…`).
+name_type!(
+    /// A tenant's custom host name: lower-case ASCII, at least two labels, at most 253 bytes, without a port and
+    /// without a final dot. An internationalised name must be in its encoded form (`xn--…`).
     Domain,
-    domain
+    check_domain
 );
-word!(
-    /// The name a host gives to a PostgreSQL server: 1 to 40 of `a-z 0-9 - _`.
+name_type!(
+    /// The name that the application gives to a PostgreSQL server: 1 to 40 characters of `a-z 0-9 - _`.
     ServerName,
-    server
+    check_server_name
 );
-word!(
-    /// A database's name: 1 to 63 bytes (PostgreSQL cuts longer ones silently, and then they collide), no control
-    /// character, not one of PostgreSQL's own.
+name_type!(
+    /// The name of a database: 1 to 63 bytes, without control characters, and not `postgres`, `template0` or
+    /// `template1`. PostgreSQL silently truncates longer names, so two of them could become equal.
     DatabaseName,
-    database
+    check_database_name
 );
 impl DatabaseName {
-    /// The name of a database that the catalog lists: one of PostgreSQL's own, too.
+    /// A name that was read from PostgreSQL's catalog. It is not checked, so it may be `postgres` or `template1`.
     pub(crate) fn existing(name: &str) -> Self {
         Self(name.into())
     }
 }
-word!(
-    /// A role's name: 1 to 63 bytes, no control character, not `pg_…`, not a keyword that stands for a role. Nor a
-    /// comma, an emoji or right-to-left writing, which SCRAM logins of sqlx cannot carry.
+name_type!(
+    /// The name of a role: 1 to 63 bytes, without control characters, not beginning with `pg_`, and not a keyword such
+    /// as `public` or `current_user`. Commas, emoji and right-to-left text are rejected too, because a SCRAM login of
+    /// sqlx fails with them.
     RoleName,
-    role
+    check_role_name
 );
-word!(
-    /// An e-mail address, checked for shape only: one `@` with something on both sides, no white space, at most 254
-    /// bytes (RFC 5321, 4.5.3.1).
+name_type!(
+    /// An e-mail address of at most 254 bytes (RFC 5321, 4.5.3.1). Only its form is checked: one `@` with text on both
+    /// sides, and no white space.
     Email,
-    email
+    check_email
 );
 
-const LDH: &str = "allowed are a-z, 0-9 and the hyphen";
-/// Subdomains that hosts, mail, browsers or certificates give a meaning of their own.
+const LABEL_CHARACTERS: &str = "allowed are a-z, 0-9 and the hyphen";
+/// Subdomains that applications, mail systems, browsers or certificate authorities use for their own purposes. Sorted,
+/// because `check_slug` uses a binary search.
 const RESERVED: &[&str] = &[
     "abuse",
     "account",
@@ -209,86 +216,88 @@ const RESERVED: &[&str] = &[
     "www",
 ];
 
-fn slug(text: &str) -> Result<(), InvalidName> {
-    length(text, 3, 40)?;
-    label(text)?;
+fn check_slug(text: &str) -> Result<(), InvalidName> {
+    check_length(text, 3, 40)?;
+    check_label(text)?;
     if text.as_bytes().get(2..4) == Some(b"--") {
         return Err(InvalidName::Encoded);
     }
     if RESERVED.binary_search(&text).is_ok() { Err(InvalidName::Reserved(text.into())) } else { Ok(()) }
 }
 
-fn domain(text: &str) -> Result<(), InvalidName> {
-    length(text, 4, 253)?;
+fn check_domain(text: &str) -> Result<(), InvalidName> {
+    check_length(text, 4, 253)?;
     let mut labels = 0;
     for part in text.split('.') {
-        length(part, 1, 63)?;
-        label(part)?;
+        check_length(part, 1, 63)?;
+        check_label(part)?;
         labels += 1;
     }
     let last = text.rsplit('.').next().unwrap_or_default();
     if labels < 2 || last.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(InvalidName::Shape("a host name of at least two labels, no address"));
+        return Err(InvalidName::Shape("a host name of at least two labels, not an IP address"));
     }
     Ok(())
 }
 
-fn server(text: &str) -> Result<(), InvalidName> {
-    length(text, 1, 40)?;
-    only(text, "allowed are a-z, 0-9, - and _", |c| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_'))
+fn check_server_name(text: &str) -> Result<(), InvalidName> {
+    check_length(text, 1, 40)?;
+    check_characters(text, "allowed are a-z, 0-9, - and _", |c| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_'))
 }
 
-fn database(text: &str) -> Result<(), InvalidName> {
-    pg_name(text)?;
-    let own = matches!(text, "postgres" | "template0" | "template1");
-    if own { Err(InvalidName::Reserved(text.into())) } else { Ok(()) }
+fn check_database_name(text: &str) -> Result<(), InvalidName> {
+    check_pg_name(text)?;
+    let is_system = matches!(text, "postgres" | "template0" | "template1");
+    if is_system { Err(InvalidName::Reserved(text.into())) } else { Ok(()) }
 }
 
-fn role(text: &str) -> Result<(), InvalidName> {
-    pg_name(text)?;
-    let keyword = matches!(text, "public" | "none" | "current_user" | "session_user" | "current_role");
-    if keyword || text.starts_with("pg_") {
+fn check_role_name(text: &str) -> Result<(), InvalidName> {
+    check_pg_name(text)?;
+    let is_keyword = matches!(text, "public" | "none" | "current_user" | "session_user" | "current_role");
+    if is_keyword || text.starts_with("pg_") {
         return Err(InvalidName::Reserved(text.into()));
     }
-    can_log_in(text)
+    check_scram_user(text)
 }
 
-/// sqlx puts the name into the first SCRAM message (RFC 5802, 5.1) behind `n=`, as SASLprep (RFC 4013) leaves it and
-/// without escaping: some names could be made, and could never log in.
-fn can_log_in(text: &str) -> Result<(), InvalidName> {
-    only(text, "no comma: it would end the name in a SCRAM message", |c| c != ',')?;
+/// Rejects names with which PostgreSQL would create a role that can never log in. sqlx normalizes the name with
+/// SASLprep (RFC 4013) and inserts it unescaped into the first SCRAM message (RFC 5802, 5.1), after `n=`.
+fn check_scram_user(text: &str) -> Result<(), InvalidName> {
+    check_characters(text, "a comma would end the name in a SCRAM message", |c| c != ',')?;
     match stringprep::saslprep(&format!("n={text}")) {
         Ok(_) => Ok(()),
-        Err(_) => Err(InvalidName::Shape("of characters that SASLprep (RFC 4013) allows, in left-to-right writing")),
+        Err(_) => Err(InvalidName::Shape("left-to-right text of characters that SASLprep (RFC 4013) allows")),
     }
 }
 
-fn email(text: &str) -> Result<(), InvalidName> {
-    length(text, 3, 254)?;
-    only(text, "no white space or control character", |c| !c.is_whitespace() && !c.is_control())?;
+fn check_email(text: &str) -> Result<(), InvalidName> {
+    check_length(text, 3, 254)?;
+    let allowed = "white space and control characters are forbidden";
+    check_characters(text, allowed, |c| !c.is_whitespace() && !c.is_control())?;
     match text.split_once('@') {
         Some((local, host)) if !local.is_empty() && !host.is_empty() && !host.contains('@') => Ok(()),
-        _ => Err(InvalidName::Shape("an address with one @ and something on both sides")),
+        _ => Err(InvalidName::Shape("an address with one @ and text on both sides of it")),
     }
 }
 
-fn pg_name(text: &str) -> Result<(), InvalidName> {
-    length(text, 1, 63)?;
-    only(text, "no control character", |c| !c.is_control())
+fn check_pg_name(text: &str) -> Result<(), InvalidName> {
+    check_length(text, 1, 63)?;
+    check_characters(text, "control characters are forbidden", |c| !c.is_control())
 }
 
-fn label(text: &str) -> Result<(), InvalidName> {
-    only(text, LDH, |c| matches!(c, 'a'..='z' | '0'..='9' | '-'))?;
+fn check_label(text: &str) -> Result<(), InvalidName> {
+    check_characters(text, LABEL_CHARACTERS, |c| matches!(c, 'a'..='z' | '0'..='9' | '-'))?;
     if text.starts_with('-') || text.ends_with('-') { Err(InvalidName::Hyphen) } else { Ok(()) }
 }
 
-fn length(text: &str, min: usize, max: usize) -> Result<(), InvalidName> {
+fn check_length(text: &str, min: usize, max: usize) -> Result<(), InvalidName> {
     let length = text.len();
     if (min..=max).contains(&length) { Ok(()) } else { Err(InvalidName::Length { length, min, max }) }
 }
 
-fn only(text: &str, allowed: &'static str, ok: impl Fn(char) -> bool) -> Result<(), InvalidName> {
-    match text.char_indices().find(|(_, c)| !ok(*c)) {
+/// Fails at the first character for which `is_allowed` is false. `allowed` describes the rule in the error.
+fn check_characters(text: &str, allowed: &'static str, is_allowed: impl Fn(char) -> bool) -> Result<(), InvalidName> {
+    match text.char_indices().find(|(_, c)| !is_allowed(*c)) {
         Some((at, found)) => Err(InvalidName::Character { found, at, allowed }),
         None => Ok(()),
     }
@@ -302,16 +311,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reserved_words_are_sorted_for_the_search() {
-        assert!(RESERVED.is_sorted());
+    fn reserved_words_are_sorted() {
+        assert!(RESERVED.is_sorted(), "RESERVED must be sorted for the binary search in check_slug");
     }
 
     #[test]
-    fn each_broken_rule_has_its_name() {
+    fn parse_of_an_invalid_name_returns_the_broken_rule() {
         let slug = |s: &str| s.parse::<Slug>().unwrap_err();
         assert!(matches!(slug("ab"), InvalidName::Length { length: 2, min: 3, max: 40 }));
         assert!(matches!(slug(&"a".repeat(41)), InvalidName::Length { length: 41, .. }));
-        assert!(matches!(slug("аcme"), InvalidName::Character { found: 'а', at: 0, .. }), "a Cyrillic look-alike");
+        assert!(
+            matches!(slug("аcme"), InvalidName::Character { found: 'а', at: 0, .. }),
+            "a Cyrillic letter that looks like a Latin one must be rejected"
+        );
         assert!(matches!(slug("acme\0"), InvalidName::Character { found: '\0', at: 4, .. }));
         assert!(matches!(slug("ac'me"), InvalidName::Character { found: '\'', .. }));
         assert_eq!(slug("-acme"), InvalidName::Hyphen);
@@ -331,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_name_is_parsed_again_when_it_is_read() {
+    fn deserialize_checks_a_stored_name() {
         assert!(serde_json::from_str::<Slug>("\"acme\"").is_ok());
         assert!(serde_json::from_str::<Slug>("\"Acme\"").is_err());
     }

@@ -1,4 +1,9 @@
-//! The names of everything that a tenant has on its server.
+//! The names of a tenant's database and roles on its server.
+//!
+//! Provisioning and all later operations derive them from the name of the database.
+//!
+//! Invariant: all role names are a function of the database's name and, for a login, of its generation. A database name
+//! is unique on its server, so two tenants never share a role.
 use super::{DatabaseName, InvalidName, RoleName};
 use crate::directory::Generation;
 use serde::{Deserialize, Serialize};
@@ -6,28 +11,30 @@ use serde::{Deserialize, Serialize};
 /// The two NOLOGIN roles of a tenant database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRoles {
-    /// Owns schema and objects.
+    /// The role that owns the schema and the objects in it.
     pub owner: RoleName,
-    /// Holds the application's grants.
+    /// The role that has the application's grants.
     pub app: RoleName,
 }
-/// The names of everything that a tenant has on a server. All follow from the database's name, which is unique on its
-/// server by the tenant's [place](crate::store::registry::Placement); so whoever has the one name has them all.
+/// The names of a tenant's database and roles. All are derived from the name of the database. The tenant's
+/// [`Placement`](crate::store::registry::Placement) ensures that this name is unique on its server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TenantNames {
-    /// The database.
+    /// The tenant's database.
     pub database: DatabaseName,
     /// The two NOLOGIN roles.
     pub roles: GroupRoles,
-    /// The login that runs migrations, for one operation.
+    /// The login that runs migrations. It exists only during one operation.
     pub migrator: RoleName,
 }
 impl TenantNames {
-    /// Longest database name in bytes, so that every role's name fits into 63.
+    /// Maximum length of a tenant's database name in bytes. With the longest suffix, a role name then has at most 63
+    /// bytes.
     pub const MAX_DATABASE: usize = 50;
 
-    /// `<database>_owner`, `<database>_app`, `<database>_mig`.
+    /// Derives the names `<database>_owner`, `<database>_app` and `<database>_mig`. Fails if the database's name is
+    /// longer than [`MAX_DATABASE`](Self::MAX_DATABASE) or a derived name is not a valid role name.
     pub fn of(database: &DatabaseName) -> Result<Self, InvalidName> {
         let length = database.as_str().len();
         if length > Self::MAX_DATABASE {
@@ -39,7 +46,7 @@ impl TenantNames {
             database: database.clone(),
         })
     }
-    /// `<database>_v<generation>`.
+    /// The name of the tenant's login of this generation: `<database>_v<generation>`.
     pub fn login(&self, generation: Generation) -> Result<RoleName, InvalidName> {
         format!("{}_v{generation}", self.database).parse()
     }

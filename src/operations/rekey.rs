@@ -1,11 +1,15 @@
-//! Rekey: every secret's data key is wrapped anew by the provider's primary key.
+//! Rekey: wraps the data key of every stored secret again, with the primary key of the key provider.
 //!
-//! 1. Give all nodes a key ring that holds the new key too, and still wraps with the old one.
-//! 2. Give all nodes one whose primary is the new key.
-//! 3. Rekey: when it is done, no record names the old key.
-//! 4. Take the old key away. A program that is built without a key that a secret still needs refuses to start.
+//! To replace a key:
 //!
-//! Each step is safe to stop at, for as long as you like. Landlord backups from before still need the old key.
+//! 1. Deploy a key ring to all nodes that also holds the new key, with the old key still primary.
+//! 2. Deploy a key ring to all nodes whose primary is the new key.
+//! 3. Rekey. When it is done, no record names the old key.
+//! 4. Remove the old key. A program whose key ring lacks a key that a secret still needs refuses to start.
+//!
+//! It is safe to stop after any of these for any length of time. Backups of the landlord that are older than the rekey
+//! still need the old key. The facade begins and drives the operation through [`Rekey`]. Rewrapping changes no secret,
+//! so it can be repeated and never has to be undone.
 use crate::cluster::{OperationContext, ended};
 use crate::error::{ChangeError, StepError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
@@ -19,18 +23,20 @@ use uuid::Uuid;
 
 /// The stored name of the saga.
 const KIND: &str = "rekey";
-/// Records that are wrapped anew at once.
+/// Records that one call of the vault rewraps.
 const BATCH: u32 = 100;
 
-/// What a rekey left.
+/// Result of a rekey.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rekeyed {
-    /// Every key that a record names now: the primary alone, unless another node still wraps with another one.
+    /// Every key that a record names now. That is the primary alone, unless a node with another primary has stored a
+    /// secret meanwhile.
     pub keys: Vec<KeyId>,
 }
 
-/// Wraps secrets anew. It spawns nothing: dropping one of its futures is like the death of the process.
+/// Begins and drives rekey operations. It spawns no task: if one of its futures is dropped, the work stops there, and
+/// recovery continues it after the lease.
 #[derive(Clone)]
 pub struct Rekey {
     stores: OperationContext,
@@ -39,16 +45,17 @@ pub struct Rekey {
 }
 
 impl Rekey {
-    /// Over these stores.
+    /// Works on these stores.
     pub fn new(stores: OperationContext, engine: Engine) -> Self {
         let saga = Arc::new(RekeySaga { stores: stores.clone(), steps: vec![Box::new(Rewrap)] });
         Self { stores, engine, saga }
     }
-    /// The saga, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The rekey saga, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn saga(&self) -> Arc<dyn AnySaga> {
         self.saga.clone()
     }
-    /// Commits the intent, under which the caller then holds the operation, or finds the one that has its key.
+    /// Commits the intent of a new rekey, which the caller must then drive, or finds the operation that already has
+    /// `key`.
     pub async fn begin(&self, key: Option<String>, reason: Option<String>) -> Result<Begun, ChangeError> {
         let intent = Intent {
             key,
@@ -62,7 +69,7 @@ impl Rekey {
         };
         self.stores.begin(&intent).await
     }
-    /// What an operation's end means to its caller.
+    /// Converts the outcome of an operation to the result that the caller gets.
     pub async fn rekeyed(&self, outcome: Outcome) -> Result<Rekeyed, ChangeError> {
         ended(outcome)?;
         let keys = self.stores.vault.keys_in_use().await.map_err(StoreError::unavailable)?;
@@ -89,7 +96,7 @@ impl Saga for RekeySaga {
     fn steps(&self) -> &[Box<dyn SagaStep<OperationContext>>] {
         &self.steps
     }
-    /// What is wrapped anew opens as well as before: there is nothing to undo.
+    /// No step is ever undone: a rewrapped secret can be opened as before.
     fn pivot_index(&self) -> usize {
         0
     }
@@ -98,7 +105,7 @@ impl Saga for RekeySaga {
     }
 }
 
-/// In batches, each record by compare-and-set: whoever comes later finds fewer of them.
+/// Rewraps all records in batches, each record by compare-and-set. A repetition finds only the records that are left.
 struct Rewrap;
 #[async_trait]
 impl SagaStep<OperationContext> for Rewrap {
@@ -109,16 +116,18 @@ impl SagaStep<OperationContext> for Rewrap {
         false
     }
     async fn run(&self, run: &Execution, stores: &mut OperationContext) -> Result<Value, StepError> {
-        let mut left = u64::MAX;
+        let mut remaining = u64::MAX;
         loop {
             run.check().await?;
             match stores.vault.rewrap(BATCH).await? {
                 0 => return Ok(Value::Null),
-                // Another node wraps with another key as fast as this one wraps anew, or records do not open.
-                same if same >= left => {
-                    return Err(StepError::retry(format!("{same} secrets are wrapped by another key still")));
+                // A batch without progress would repeat forever. Either another node wraps new secrets with another key
+                // just as fast, or these records cannot be opened.
+                left if left >= remaining => {
+                    let check = "check that all nodes have the same primary key";
+                    return Err(StepError::retry(format!("{left} secrets are still wrapped by another key; {check}")));
                 }
-                poll_batched => left = poll_batched,
+                left => remaining = left,
             }
         }
     }

@@ -1,4 +1,8 @@
-//! A host's own steps of a provisioning.
+//! Steps that the host application adds to a provisioning.
+//!
+//! The host implements [`Step`], and [`Compensate`] if the step can be undone, and gives it to the builder
+//! (`before_activation`, `after_activation`). The engine records each step's output, so a later step can read it.
+//! A step may run more than once, on any node, and must therefore be idempotent.
 pub use crate::error::StepError;
 use crate::operation::OperationId;
 use crate::tenant::Tenant;
@@ -8,13 +12,14 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use std::{fmt, sync::Arc};
 
-/// Runs at least once, forward. After activation it is retried until it succeeds.
+/// A step of the host's. It runs at least once. A step after activation is retried until it succeeds; a step before
+/// activation also implements [`Compensate`].
 ///
 /// ```
 /// use async_trait::async_trait;
 /// use tenantry::step::{Compensate, Step, StepContext, StepError};
 ///
-/// /// Three notes to start with. The database goes with the tenant, so there is nothing to undo.
+/// /// Adds a first note. An undo drops the whole database, so there is nothing to compensate.
 /// struct Welcome;
 /// #[async_trait]
 /// impl Step for Welcome {
@@ -37,24 +42,27 @@ use std::{fmt, sync::Arc};
 /// ```
 #[async_trait]
 pub trait Step: Send + Sync + 'static {
-    /// Stored: a contract. Lower case, dots. Two steps of one name are refused by `build()`.
+    /// Name under which the journal stores the step. Do not change it once it is in use. Lower case with dots by
+    /// convention. `build()` fails if two steps share a name.
     const NAME: &'static str;
-    /// Stored as JSON; holds no secret. `()` if there is nothing to say.
+    /// Result of the step, which the journal stores as JSON, so it must not hold a secret. `()` for a step without a
+    /// result.
     type Output: Serialize + DeserializeOwned + Send + 'static;
-    /// Idempotent under [`StepContext::idempotency_key`]. May be dropped at any await and run again, here or on another
-    /// node.
+    /// Does the work. It must be idempotent under [`StepContext::idempotency_key`]: the future may be dropped at any
+    /// await, and the step runs again on this node or another one.
     async fn run(&self, cx: &StepContext) -> Result<Self::Output, StepError>;
 }
 
-/// A step that can be undone, and so may stand before the point of no return.
+/// A step that can be undone, and that may therefore run before activation, the pivot step of a provisioning.
 #[async_trait]
 pub trait Compensate: Step {
-    /// "Ensure absent". `None`: what `run` did is unknown; look under [`StepContext::idempotency_key`].
+    /// Makes sure that nothing of the step is left. `output` is `None` if `run` did not finish: its effect is unknown,
+    /// so look it up by [`StepContext::idempotency_key`]. It must be idempotent too.
     async fn compensate(&self, cx: &StepContext, output: Option<Self::Output>) -> Result<(), StepError>;
 }
 
-/// What a step may know. There is no secret in it: the setup link goes to
-/// [`LinkDelivery`](crate::store::tokens::LinkDelivery) alone.
+/// What the engine gives to a host's step: the tenant, the input, earlier outputs and connections. It holds no secret
+/// that a step can read. Only [`LinkDelivery`](crate::store::tokens::LinkDelivery) receives the setup link.
 pub struct StepContext {
     tenant: Tenant,
     operation: OperationId,
@@ -64,7 +72,7 @@ pub struct StepContext {
     connect: Option<Arc<dyn Connect>>,
 }
 
-/// How a context reaches the tenant's database.
+/// Opens connections to the tenant's database for a [`StepContext`].
 #[async_trait]
 pub(crate) trait Connect: Send + Sync {
     async fn as_migrator(&self) -> Result<PgConnection, StepError>;
@@ -78,41 +86,46 @@ impl StepContext {
     ) -> Self {
         Self { tenant, operation, step, input, outputs, connect }
     }
-    /// The tenant as it stands.
+    /// The tenant, as the registry had it when the step began.
     pub fn tenant(&self) -> &Tenant {
         &self.tenant
     }
-    /// The operation this is a step of.
+    /// Id of the operation that the step belongs to.
     pub fn operation(&self) -> OperationId {
         self.operation
     }
-    /// The same for every attempt of this step of this operation: hand it to the outside world.
+    /// A key that is the same for every attempt of this step in this operation. Pass it to external services.
     pub fn idempotency_key(&self) -> String {
         format!("{}/{}", self.operation, self.step)
     }
-    /// What the caller of `provision` gave with `.input(..)`.
+    /// The value that the caller of `provision` passed to `.input(..)`. It fails the step if the value does not
+    /// deserialize as `T`; without a call of `.input(..)` the value is JSON `null`.
     pub fn input<T: DeserializeOwned>(&self) -> Result<T, StepError> {
         serde_json::from_value(self.input.clone()).map_err(StepError::fail)
     }
-    /// What an earlier step answered. An absent or unreadable one fails this step with both names.
+    /// The output of an earlier step. It fails this step, with both names in the error, if `S` has not run or its
+    /// output does not deserialize.
     pub fn output<S: Step>(&self) -> Result<S::Output, StepError> {
-        let missing = || StepError::fail(format!("{} needs {}, which did not run before it", self.step, S::NAME));
+        let missing = || {
+            StepError::fail(format!("step {} needs the output of {}, which has not run before it", self.step, S::NAME))
+        };
         let value = self.outputs.get(S::NAME).ok_or_else(missing)?;
         serde_json::from_value(value.clone())
-            .map_err(|e| StepError::fail(format!("{} cannot read what {} answered: {e}", self.step, S::NAME)))
+            .map_err(|e| StepError::fail(format!("step {} cannot read the output of {}: {e}", self.step, S::NAME)))
     }
-    /// A connection to the tenant's database as its owner. Before activation only: the login lives no longer.
+    /// Opens a connection to the tenant's database with the rights of its owner. It fails in a step after activation,
+    /// because the migrator's login is dropped before activation.
     pub async fn connect_as_migrator(&self) -> Result<PgConnection, StepError> {
         match &self.connect {
             Some(connect) => connect.as_migrator().await,
-            None => Err(StepError::fail("this context has no database")),
+            None => Err(StepError::fail("a StepContext made by for_test() has no database")),
         }
     }
-    /// A connection to the tenant's database as the application's login.
+    /// Opens a connection to the tenant's database as the application's login.
     pub async fn connect(&self) -> Result<PgConnection, StepError> {
         match &self.connect {
             Some(connect) => connect.as_app().await,
-            None => Err(StepError::fail("this context has no database")),
+            None => Err(StepError::fail("a StepContext made by for_test() has no database")),
         }
     }
 }
@@ -129,32 +142,34 @@ impl fmt::Debug for StepContext {
 
 #[cfg(feature = "testing")]
 impl StepContext {
-    /// For a host's unit test of one step: no operation, no database.
+    /// Makes a context for a unit test of one step. It belongs to no operation and has no database.
     ///
     /// # Errors
-    /// When `input` is no JSON.
+    /// If `input` cannot be serialized as JSON.
     pub fn for_test(tenant: Tenant, input: impl Serialize) -> Result<Self, serde_json::Error> {
         let input = serde_json::to_value(input)?;
         Ok(Self::new(tenant, OperationId::from_uuid(uuid::Uuid::nil()), "test", input, Map::new(), None))
     }
-    /// The same, after `S` has answered `output`.
+    /// Adds the output of step `S`, as if it had run before.
     ///
     /// # Errors
-    /// When `output` is no JSON.
+    /// If `output` cannot be serialized as JSON.
     pub fn with_output<S: Step>(mut self, output: S::Output) -> Result<Self, serde_json::Error> {
         self.outputs.insert(S::NAME.into(), serde_json::to_value(output)?);
         Ok(self)
     }
 }
 
-/// A step whose types nobody needs to name, so that a builder keeps a plain list.
+/// Object-safe form of a [`Step`], with outputs as JSON, so that the builder can keep steps of all types in one list.
 #[async_trait]
 pub(crate) trait AnyStep: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError>;
     async fn compensate(&self, cx: &StepContext, output: Option<Value>) -> Result<(), StepError>;
 }
+/// A step with compensation, as an [`AnyStep`].
 pub(crate) struct Undoable<S>(pub(crate) S);
+/// A step without compensation, as an [`AnyStep`]. It runs after activation, where nothing is undone.
 pub(crate) struct Forward<S>(pub(crate) S);
 
 #[async_trait]
@@ -208,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_step_reads_an_earlier_answer_by_its_type() {
+    async fn output_returns_the_value_of_an_earlier_step_or_names_the_missing_one() {
         let tenant = Tenant::new(TenantId::new(), "acme".parse().unwrap(), TenantStatus::Provisioning);
         let cx = StepContext::for_test(tenant, 7u32).unwrap();
         assert_eq!(Open.run(&cx).await.unwrap(), "acme-7");

@@ -1,11 +1,16 @@
-//! From a directory entry to connection options: setters, never a URL.
+//! Builds sqlx connection options from a directory entry.
+//!
+//! The resolver uses [`options`] for a tenant's connections, migrations and setup links use it for single sessions. The
+//! options are set one by one and never pass through a URL, so no value needs escaping and no URL with a password
+//! exists.
 use crate::directory::{ConnectionSettings, TenantDatabase};
 use crate::server::TlsMode;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-/// Holds the password: it has no Debug here, and must get none.
+/// Options for the entry's login. Never format them: the `Debug` of `PgConnectOptions` prints the password. A type that
+/// contains them must not derive `Debug`.
 pub(crate) fn options(entry: &TenantDatabase, password: &SecretString) -> PgConnectOptions {
     let settings = &entry.settings;
     let options = PgConnectOptions::new_without_pgpass()
@@ -15,7 +20,7 @@ pub(crate) fn options(entry: &TenantDatabase, password: &SecretString) -> PgConn
         .username(entry.login.as_str())
         .password(password.expose_secret())
         .application_name(settings.application_name.as_deref().unwrap_or("tenantry"))
-        .options(session(settings))
+        .options(session_settings(settings))
         .ssl_mode(ssl_mode(settings.tls.unwrap_or_else(|| TlsMode::default_for(&entry.host))))
         .disable_statement_logging();
     match &settings.root_certificate {
@@ -24,7 +29,7 @@ pub(crate) fn options(entry: &TenantDatabase, password: &SecretString) -> PgConn
     }
 }
 
-fn session(settings: &ConnectionSettings) -> Vec<(&'static str, String)> {
+fn session_settings(settings: &ConnectionSettings) -> Vec<(&'static str, String)> {
     let milliseconds = [
         ("statement_timeout", settings.statement_timeout_ms),
         ("lock_timeout", settings.lock_timeout_ms),
@@ -54,8 +59,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_trap_that_forbids_a_derived_debug_is_still_there() {
+    fn debug_of_connect_options_still_prints_the_password() {
         let options = PgConnectOptions::new_without_pgpass().password("canary-secret");
-        assert!(format!("{options:?}").contains("canary-secret"), "the trap is gone");
+        assert!(
+            format!("{options:?}").contains("canary-secret"),
+            "the Debug of PgConnectOptions no longer prints the password; update the comments that forbid Debug"
+        );
     }
 }

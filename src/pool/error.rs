@@ -1,9 +1,13 @@
+//! Why a caller of `TenantPool` got no connection.
+//!
+//! sqlx's traits can only return `sqlx::Error`, so every [`AcquireError`] travels inside `sqlx::Error::Io`. Web layers
+//! call [`AcquireError::find`] to choose a status and [`AcquireError::retry_after`] for the header.
 use crate::error::ResolveError;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-/// Why no connection came. Executor calls can only return `sqlx::Error`, so it travels inside one; [`find`](Self::find)
-/// gets it out.
+/// Why there was no connection for a caller. Queries can only return `sqlx::Error`, so this error is wrapped in
+/// `sqlx::Error::Io`; [`find`](Self::find) extracts it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,61 +25,65 @@ use std::time::Duration;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcquireError {
-    /// Every connection of the server's budget was in use, or all that the tenant may have, for the whole time.
-    #[error("waited {waited:?} for a connection: all of the budget are in use")]
+    /// For the whole time, every connection of the server's budget was in use, or the tenant was at its cap
+    /// (`max_connections_per_tenant`).
+    #[error(
+        "waited {waited:?} for a connection: the server's or the tenant's connection limit is reached; retry later, or \
+         raise max_connections or max_connections_per_tenant"
+    )]
     #[non_exhaustive]
     PoolExhausted {
-        /// For how long.
+        /// How long the caller waited.
         waited: Duration,
     },
-    /// Too many connections were being opened at once, for the whole time.
-    #[error("waited {waited:?} for a connection to be opened: too many are being opened")]
+    /// For the whole time, as many other connections to the server were being opened as may be at once (`max_opening`).
+    #[error("waited {waited:?} to open a connection: too many others to this server are being opened; retry later")]
     #[non_exhaustive]
     ConnectQueue {
-        /// For how long.
+        /// How long the caller waited.
         waited: Duration,
     },
-    /// The server let nobody in within the time, or the pool is the host's own and had none.
-    #[error("waited {waited:?} for the server to let a connection in")]
+    /// The server accepted no connection in time, or the pool is one that the host created and it timed out.
+    #[error("waited {waited:?} for the server to accept a connection; check that it is up and has free connections")]
     #[non_exhaustive]
     ConnectTimeout {
-        /// For how long.
+        /// How long the caller waited.
         waited: Duration,
     },
-    /// The tenant's login has all the sessions that its CONNECTION LIMIT allows, those of all nodes and of every other
-    /// holder of its password counted. Rotate the login if a stranger holds them; raise
-    /// [`Builder::max_nodes`](crate::Builder::max_nodes) if the nodes themselves do.
+    /// The tenant's login has as many sessions as its CONNECTION LIMIT allows. PostgreSQL counts the sessions of all
+    /// nodes and of every other client that knows the password. If the sessions belong to an unknown client, rotate the
+    /// login. If they belong to this installation's nodes, raise [`Builder::max_nodes`](crate::Builder::max_nodes).
     #[error(
         "waited {waited:?} for a connection: the tenant's login has {sessions} sessions and its CONNECTION LIMIT is \
          {limit}; pg_stat_activity shows their addresses; rotate the login or raise max_nodes"
     )]
     #[non_exhaustive]
     LoginLimit {
-        /// For how long.
+        /// How long the caller waited.
         waited: Duration,
-        /// The limit.
+        /// The login's CONNECTION LIMIT.
         limit: i32,
-        /// The sessions when they were counted.
+        /// Sessions of the login when they were counted, up to a second ago.
         sessions: i64,
     },
-    /// The handle's connections were closed or its login was refused, and the tenant does not resolve any more: it was
-    /// suspended, say.
-    #[error("the tenant's connections do not open again")]
+    /// The handle's connections were closed or its login was refused, and resolving the tenant again failed, for
+    /// example because the tenant was suspended. The source says why.
+    #[error("no connection for the tenant: it could not be resolved again")]
     Refused(#[source] ResolveError),
-    /// The handle's connections are closed for good: its resolver or its pool is.
-    #[error("closed: no connection is opened any more")]
+    /// The resolver, or the pool that the host created, is closed. The handle will not work again.
+    #[error("no connection for the tenant: the resolver or its pool is closed")]
     Closed,
 }
 
 impl AcquireError {
-    /// The reason inside what a query returned, if that was it.
+    /// The `AcquireError` inside an error that a query returned; `None` if the error is another one.
     pub fn find(error: &sqlx::Error) -> Option<&AcquireError> {
         match error {
             sqlx::Error::Io(io) => io.get_ref()?.downcast_ref(),
             _ => None,
         }
     }
-    /// `Some`: the same may succeed, not before this.
+    /// How long to wait before the same call may succeed. `None`: a retry will not help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::PoolExhausted { .. }
@@ -86,12 +94,12 @@ impl AcquireError {
             Self::Closed => None,
         }
     }
-    /// For tests of what a host answers when its budget is used up.
+    /// A [`PoolExhausted`](Self::PoolExhausted), for tests of a host's error responses.
     #[cfg(feature = "testing")]
     pub fn budget(waited: Duration) -> Self {
         Self::PoolExhausted { waited }
     }
-    /// For tests of what a host answers when its server is too busy.
+    /// A [`ConnectTimeout`](Self::ConnectTimeout), for tests of a host's error responses.
     #[cfg(feature = "testing")]
     pub fn server(waited: Duration) -> Self {
         Self::ConnectTimeout { waited }
@@ -112,7 +120,7 @@ impl From<AcquireError> for sqlx::Error {
     }
 }
 
-/// A tenant that does not resolve, seen from a handle.
+/// The error of a handle whose tenant could not be resolved again.
 impl From<ResolveError> for AcquireError {
     fn from(error: ResolveError) -> Self {
         match error {
@@ -128,7 +136,7 @@ mod tests {
     use std::error::Error;
 
     #[test]
-    fn the_reason_survives_the_only_error_that_an_executor_can_return() {
+    fn find_extracts_the_acquire_error_from_a_sqlx_error() {
         let error: sqlx::Error = AcquireError::ConnectTimeout { waited: Duration::from_secs(3) }.into();
         assert!(matches!(AcquireError::find(&error), Some(AcquireError::ConnectTimeout { .. })));
         assert!(AcquireError::find(&sqlx::Error::PoolTimedOut).is_none());
@@ -137,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_to_be_tried_again() {
+    fn retry_after_is_set_for_temporary_errors_only() {
         assert!(AcquireError::ConnectTimeout { waited: Duration::ZERO }.retry_after().is_some());
         assert!(AcquireError::Closed.retry_after().is_none());
         assert!(AcquireError::from(ResolveError::Unknown).retry_after().is_none());

@@ -1,5 +1,9 @@
-//! What sqlx asks of whatever runs queries: each call takes a connection for its own time.
-use super::{Checked, TenantPool};
+//! sqlx's `Executor` and `Acquire` for `&TenantPool`: each call takes a connection and returns it at its end.
+//!
+//! A connection is returned at once only if its statement was read to the end and cannot have left a transaction open.
+//! In every other case, and when the caller drops the future or the stream, the connection is rolled back and pinged
+//! first.
+use super::{BorrowedConnection, TenantPool};
 use crate::sqlstate;
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::TryStreamExt;
@@ -18,7 +22,7 @@ impl<'p> Executor<'p> for &'_ TenantPool {
         let pool = self.clone();
         Box::pin(async_stream::try_stream! {
             let query = Query::from(query)?;
-            let whole = query.is_whole();
+            let is_self_contained = query.is_self_contained();
             let mut connection = pool.checkout().await?;
             let end = {
                 let mut rows = connection.session()?.fetch_many(query);
@@ -30,7 +34,7 @@ impl<'p> Executor<'p> for &'_ TenantPool {
                     }
                 }
             };
-            done(connection, whole, end)?;
+            finish_call(connection, is_self_contained, end)?;
         })
     }
 
@@ -42,10 +46,10 @@ impl<'p> Executor<'p> for &'_ TenantPool {
         let pool = self.clone();
         Box::pin(async move {
             let query = Query::from(query)?;
-            let whole = query.is_whole();
+            let is_self_contained = query.is_self_contained();
             let mut connection = pool.checkout().await?;
             let row = connection.session()?.fetch_optional(query).await;
-            done(connection, whole, row)
+            finish_call(connection, is_self_contained, row)
         })
     }
 
@@ -59,7 +63,7 @@ impl<'p> Executor<'p> for &'_ TenantPool {
         Box::pin(async move {
             let mut connection = pool.checkout().await?;
             let prepared = connection.session()?.prepare_with(sql, parameters).await;
-            done(connection, true, prepared)
+            finish_call(connection, true, prepared)
         })
     }
 
@@ -72,7 +76,7 @@ impl<'p> Executor<'p> for &'_ TenantPool {
         Box::pin(async move {
             let mut connection = pool.checkout().await?;
             let described = connection.session()?.describe(sql).await;
-            done(connection, true, described)
+            finish_call(connection, true, described)
         })
     }
 }
@@ -92,7 +96,7 @@ impl<'a> Acquire<'a> for &'_ TenantPool {
 }
 
 impl TenantPool {
-    /// What a call does before and after its statement, and no statement: for benchmarks.
+    /// Takes and returns a connection as a call does, without a statement. For benchmarks.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire).
@@ -101,21 +105,24 @@ impl TenantPool {
     pub async fn out_and_in(&self) -> Result<(), sqlx::Error> {
         let pool = self.clone();
         let connection = pool.checkout().await?;
-        done(connection, true, Ok(()))
+        finish_call(connection, true, Ok(()))
     }
 }
 
-/// The connection goes back as it is if nothing of this call is left in it.
-fn done<T>(connection: Checked<'_>, whole: bool, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+/// Returns the connection: at once if the statement can have left nothing in it, else by the drop, which rolls back and
+/// pings.
+fn finish_call<T>(
+    connection: BorrowedConnection<'_>, is_self_contained: bool, outcome: Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
     match &outcome {
-        Ok(_) if whole => connection.clean(),
-        Err(error) if whole || sqlstate::is_connection_lost(error) => connection.failed(error),
+        Ok(_) if is_self_contained => connection.release_clean(),
+        Err(error) if is_self_contained || sqlstate::is_connection_lost(error) => connection.release_failed(error),
         _ => {}
     }
     outcome
 }
 
-/// A query whose text was looked at.
+/// A query that was taken apart, so that its text can be read before it runs.
 struct Query {
     sql: SqlStr,
     statement: Option<PgStatement>,
@@ -130,12 +137,13 @@ impl Query {
         Ok(Self { sql: query.sql(), statement, arguments, persistent })
     }
 
-    /// Whether no transaction of its own can outlast it. sqlx does not tell how the session stands; but only a statement
-    /// whose text says BEGIN or START can begin one. Who says it for another reason goes the long way, which is a ping.
-    fn is_whole(&self) -> bool {
+    /// Whether the query cannot leave a transaction open. sqlx does not expose the session's transaction status, but
+    /// only a text that contains BEGIN or START can begin a transaction. A text that contains one of them for another
+    /// reason only costs extra round trips: the check for a transaction and a ping.
+    fn is_self_contained(&self) -> bool {
         let text = self.sql.as_str().as_bytes();
-        let says = |word: &[u8]| text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
-        !says(b"begin") && !says(b"start")
+        let has_word = |word: &[u8]| text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
+        !has_word(b"begin") && !has_word(b"start")
     }
 }
 
@@ -159,11 +167,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_leave_a_transaction_open_is_seen() {
-        let whole = |sql: &'static str| Query::from(sqlx::raw_sql(sql)).unwrap().is_whole();
-        assert!(whole("SELECT 1") && whole("INSERT INTO notes VALUES ($1)"));
+    fn query_that_may_begin_a_transaction_is_not_self_contained() {
+        let is_self_contained = |sql: &'static str| Query::from(sqlx::raw_sql(sql)).unwrap().is_self_contained();
+        assert!(is_self_contained("SELECT 1") && is_self_contained("INSERT INTO notes VALUES ($1)"));
         for open in ["BEGIN", "select 1; begin", "START TRANSACTION", "/* x */ Start transaction read only"] {
-            assert!(!whole(open), "{open}");
+            assert!(!is_self_contained(open), "this query may leave a transaction open: {open}");
         }
     }
 }

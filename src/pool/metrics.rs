@@ -1,24 +1,27 @@
-//! What the budgets say through the `metrics` facade (feature `metrics`). One label, `server` (host and port), never a tenant:
-//! there may be ten thousand.
+//! Publishes the state of the connection budgets through the `metrics` facade (feature `metrics`).
 //!
-//! | name | kind | what |
+//! The only label is `server` (host and port). There is no label for the tenant, because a server may have ten
+//! thousand.
+//!
+//! | name | kind | meaning |
 //! |---|---|---|
-//! | `tenantry_connections_budget` | gauge | most connections at once |
-//! | `tenantry_connections_open` | gauge | open, being opened, or being closed |
-//! | `tenantry_connections_idle` | gauge | open, and nobody's at this moment |
-//! | `tenantry_acquire_waiting` | gauge | callers that wait |
-//! | `tenantry_acquire_total` | counter | connections asked for |
-//! | `tenantry_acquire_hits_total` | counter | of them: answered at once by an idle connection |
-//! | `tenantry_acquire_timeouts_total` | counter | of them: waited for in vain |
+//! | `tenantry_connections_budget` | gauge | maximum connections of this process to the server |
+//! | `tenantry_connections_open` | gauge | connections that are open, being opened, or being closed |
+//! | `tenantry_connections_idle` | gauge | open connections that no caller uses |
+//! | `tenantry_acquire_waiting` | gauge | callers that wait for a connection |
+//! | `tenantry_acquire_total` | counter | connections that callers asked for |
+//! | `tenantry_acquire_hits_total` | counter | of those, served at once by an idle connection |
+//! | `tenantry_acquire_timeouts_total` | counter | of those, timed out |
 //! | `tenantry_connections_opened_total` | counter | connections opened |
-//! | `tenantry_connections_stolen_total` | counter | connections of one tenant closed for another one |
+//! | `tenantry_connections_stolen_total` | counter | idle connections closed because another tenant needed the slot |
 //!
-//! They are told every five seconds while [`Tenantry::run`](crate::Tenantry::run) runs, and whenever a host calls
+//! [`Tenantry::run`](crate::Tenantry::run) publishes them every five seconds. A host that does not run it calls
 //! [`publish`].
 use super::PoolStats;
 use metrics::{counter, gauge};
 
-/// Tells how each server's budget stands: what [`PooledResolver::stats`](super::PooledResolver::stats) answers.
+/// Publishes one set of metrics per server. `stats` is the result of
+/// [`PooledResolver::stats`](crate::resolver::PooledResolver::stats).
 pub fn publish(stats: &[((String, u16), PoolStats)]) {
     for ((host, port), stats) in stats {
         let server = format!("{host}:{port}");

@@ -1,4 +1,11 @@
-//! `&TenantPool` goes where `&PgPool` goes.
+//! A tenant's connections, as a handle that works wherever sqlx takes `&PgPool`.
+//!
+//! The resolver creates one [`TenantPool`] per tenant; host code runs its queries on it. A query takes a connection
+//! from the tenant's share of the server's budget (`budget`), or from the tenant's replica if the handle came from
+//! [`TenantPool::read`].
+//!
+//! Invariants: a connection serves one tenant for its whole life. A handle outlives evictions, login rotations and
+//! server moves, because it resolves its tenant again when its share is retired or its login is refused.
 use self::budget::{Checkout, TenantShare};
 use crate::error::ResolveError;
 use crate::sqlstate::{self, INVALID_AUTHORIZATION, INVALID_PASSWORD};
@@ -23,26 +30,29 @@ mod replica;
 pub use budget::PoolStats;
 pub use error::AcquireError;
 pub(crate) use replica::Replica;
+use replica::ReplicaAnswer;
 
-/// A tenant's connections: a handle, not a pool. Clone it freely (one `Arc`) and keep it: it outlives evictions and
-/// changes of the login, because it resolves its tenant again when its connections were closed or refused.
+/// A handle to a tenant's connections, not a pool of its own. Cloning it clones one `Arc`. It is safe to keep for long:
+/// it outlives evictions and login rotations, because it resolves its tenant again when its connections were closed or
+/// its login was refused.
 ///
-/// What goes through it: everything that takes `impl PgExecutor` or `impl Acquire`, `Migrator::run`, transactions,
-/// streams; `COPY` and `LISTEN` after [`acquire`](Self::acquire). What does not: libraries that want a concrete
-/// `PgPool` or `PgConnection` (sea-orm, diesel): give them a pool of their own, outside the budget, or a connection from
-/// [`acquire`](Self::acquire). A pooler in transaction mode between this and the server breaks sqlx's prepared statements
-/// (26000): connect directly, or in session mode.
+/// The handle works with everything that takes `impl PgExecutor` or `impl Acquire`: queries, streams, transactions and
+/// `Migrator::run`. `COPY` and `LISTEN` need a connection from [`acquire`](Self::acquire). Libraries that require a
+/// concrete `PgPool` or `PgConnection` (sea-orm, diesel) do not work with the handle. Give them a pool of their own,
+/// which the budget does not count, or a connection from [`acquire`](Self::acquire). A pooler in transaction mode
+/// between this process and the server breaks sqlx's prepared statements (26000): connect directly, or use session
+/// mode.
 ///
-/// # What one user of a tenant leaves to the next
+/// # What one caller leaves to the next
 ///
-/// Between tenants nothing: a connection has one tenant for its whole life. Between two users of one tenant an open
-/// transaction is rolled back, and a connection whose query was dropped half-way or broke is asked whether it lives before
-/// it serves again. `SET`, temp tables, session advisory locks and `LISTEN` stay with the connection: use `SET LOCAL` and
-/// transaction locks, or
-/// [`discard_on_release`](super::PooledResolverBuilder::discard_on_release). A query that is dropped keeps its connection
-/// until the server has answered it, or until
-/// [`release_timeout`](super::PooledResolverBuilder::release_timeout) is over. An error of the protocol closes the
-/// connection: `COPY … FROM STDIN` through the handle itself is one; use
+/// Different tenants share nothing: a connection serves one tenant for its whole life. Between two callers of one
+/// tenant, an open transaction is rolled back. A connection whose query was dropped before its end, or failed, is
+/// pinged before it serves again. `SET`, temporary tables, session advisory locks and `LISTEN` stay with the
+/// connection: use `SET LOCAL` and transaction-level locks, or
+/// [`discard_on_release`](crate::resolver::PooledResolverBuilder::discard_on_release). A dropped query keeps its
+/// connection until the server has answered it, at most for
+/// [`release_timeout`](crate::resolver::PooledResolverBuilder::release_timeout). A protocol error closes the
+/// connection. `COPY … FROM STDIN` through the handle itself causes one; use
 /// [`copy_in_raw`](sqlx::postgres::PgConnection::copy_in_raw) on an acquired connection.
 ///
 /// ```no_run
@@ -64,20 +74,20 @@ pub struct TenantPool(Arc<Inner>);
 struct Inner {
     tenant: Tenant,
     source: Source,
-    /// Whether a replica will do.
+    /// Whether queries may run on the tenant's replica.
     reads: bool,
 }
 
-/// Where its connections come from.
+/// Where a handle's connections come from.
 #[derive(Clone)]
 enum Source {
-    /// A pool of the host's.
+    /// A pool that the host created.
     Own(PgPool),
-    /// The budgets of its servers.
+    /// The server pools of the resolver.
     Budget(Budgeted),
 }
 
-/// A tenant's part of the budgets of its servers; and what to do when they give it nothing any more.
+/// A tenant's shares of its servers' budgets, and how to get new shares when these are retired.
 #[derive(Clone)]
 pub(crate) struct Budgeted {
     pub(crate) primary: Arc<TenantShare>,
@@ -85,68 +95,74 @@ pub(crate) struct Budgeted {
     pub(crate) renewal: Renewal,
 }
 
-/// Where a handle's connections come from when those it had are closed or refused. Weak: the handle is kept by what it
-/// would keep.
+/// How a handle gets new shares when its own are retired or its login is refused. The reference is weak because the
+/// resolver's cache owns the handle; a strong one would be a cycle.
 #[derive(Clone)]
 pub(crate) struct Renewal {
     pub(crate) from: Weak<dyn Renew>,
-    /// For one acquire, with everything that it takes.
+    /// Time limit for one acquire: waiting and opening.
     pub(crate) limit: Duration,
 }
 
+/// Implemented by the resolver, for handles that need new shares.
 #[async_trait]
 pub(crate) trait Renew: Send + Sync {
-    /// The tenant's handle as it is now.
+    /// Resolves the tenant again and returns its present handle.
     async fn renew(self: Arc<Self>, tenant: TenantId) -> Result<TenantPool, ResolveError>;
-    /// What was known of the tenant at that time is out of date.
+    /// Reports that the server refused the login that was known at `since`. The next `renew` then reads the registry
+    /// again, unless the tenant was read after `since`.
     fn mark_stale(&self, tenant: TenantId, since: Instant);
 }
 
+/// Added to the time limit of a whole acquire, so that the inner timeouts fire first and return the more precise error.
 const SLACK: Duration = Duration::from_millis(250);
 
 tokio::task_local! { static CURRENT: TenantPool; }
 
-/// Runs `work` with `pool` as [`TenantPool::current`].
+/// Runs `work` with `pool` as its [`TenantPool::current`].
 pub(crate) async fn scope<F: Future>(pool: TenantPool, work: F) -> F::Output {
     CURRENT.scope(pool, work).await
 }
 
 impl TenantPool {
-    /// A tenant's handle over a pool of the host's own: for unit tests (`#[sqlx::test]`) and own resolvers. No budget.
+    /// A handle over a pool that the host created, for unit tests (`#[sqlx::test]`) and custom resolvers. The crate
+    /// neither limits nor closes that pool.
     pub fn from_pool(tenant: Tenant, pool: PgPool) -> Self {
         Self(Arc::new(Inner { tenant, source: Source::Own(pool), reads: false }))
     }
-    pub(crate) fn budgeted(tenant: Tenant, budgeted: Budgeted) -> Self {
+    /// A handle over shares of the resolver's server pools.
+    pub(crate) fn from_budget(tenant: Tenant, budgeted: Budgeted) -> Self {
         Self(Arc::new(Inner { tenant, source: Source::Budget(budgeted), reads: false }))
     }
-    /// Whose it is, as of the resolve that gave this handle.
+    /// The tenant, as the registry had it when this handle was resolved.
     pub fn tenant(&self) -> &Tenant {
         &self.0.tenant
     }
-    /// Connections that this process has open for the tenant at this moment, and how many of them are in use: those to
-    /// its primary and to its replica together.
+    /// How many connections this process has open for the tenant, and how many of them are in use. Counts connections
+    /// to the primary and to the replica together.
     pub fn connections(&self) -> (usize, usize) {
         match &self.0.source {
             Source::Budget(Budgeted { primary, replica, .. }) => {
                 let (open, busy) = primary.usage();
-                let (more, of_them) = replica.as_ref().map_or((0, 0), |replica| replica.usage());
-                (open + more, busy + of_them)
+                let (replica_open, replica_busy) = replica.as_ref().map_or((0, 0), |replica| replica.usage());
+                (open + replica_open, busy + replica_busy)
             }
             Source::Own(pool) => (pool.size() as usize, (pool.size() as usize).saturating_sub(pool.num_idle())),
         }
     }
-    /// For reads that may lag: on the tenant's replica (a physical standby, see
-    /// [`TenantDatabase::replica_of`](crate::directory::TenantDatabase::replica_of)) if it has one, else on its primary.
+    /// A handle for reads that may be stale. It uses the tenant's replica if there is one (a physical standby, see
+    /// [`TenantDatabase::replica_of`](crate::directory::TenantDatabase::replica_of)), else the primary.
     ///
-    /// Which one it is may change from one connection to the next: where the replica lets nobody in within half a second, is
-    /// full, or does not know a new login yet, the connection comes from the primary, and for the next second most others do
-    /// so without asking. What holds a session for longer (a transaction, [`acquire`](Self::acquire)) stays where it is.
+    /// The choice is made for each connection. If the replica fails, opens no connection within half a second, is full,
+    /// or does not know a new login yet, the connection comes from the primary. After a failure or a refused login,
+    /// reads go to the primary for a second without trying the replica, except for those that find an idle connection.
+    /// A transaction or an acquired connection stays on the server where it began.
     ///
-    /// What is read may be older than what this same caller has just written: a standby replays what the primary has
-    /// committed, a moment later. A write is refused with 25006 there, and not on the primary: this handle is no guard
-    /// against writing. A query that is in the way of the replay for longer than the standby allows
-    /// (`max_standby_streaming_delay`) ends with 40001; it may be repeated. One that runs while the standby is stopped
-    /// fails, as on any server.
+    /// A read may miss what the same caller has just written, because a standby replays commits of the primary with a
+    /// delay. A write fails with 25006 on the replica but succeeds on the primary, so this handle does not prevent
+    /// writes. A query that conflicts with the replay for longer than the standby allows
+    /// (`max_standby_streaming_delay`) fails with 40001 and may be repeated. A query that is running when the standby
+    /// stops fails, as on any server.
     ///
     /// ```no_run
     /// # async fn example(db: tenantry::TenantPool) -> sqlx::Result<()> {
@@ -155,22 +171,22 @@ impl TenantPool {
     /// ```
     pub fn read(&self) -> TenantPool {
         match &self.0.source {
-            Source::Budget(_) if !self.0.reads => self.with(self.0.tenant.clone(), true),
+            Source::Budget(_) if !self.0.reads => self.clone_with(self.0.tenant.clone(), true),
             _ => self.clone(),
         }
     }
-    /// One connection. It returns when it is dropped.
+    /// Takes one connection. It is returned when it is dropped.
     ///
     /// # Errors
-    /// [`AcquireError`] inside `sqlx::Error::Io` when none came; [`AcquireError::find`] gets it out. What the server
-    /// itself said otherwise.
+    /// [`AcquireError`] inside `sqlx::Error::Io` if there was no connection within the time limit, the tenant no longer
+    /// resolves, or the resolver is closed; [`AcquireError::find`] extracts it. Any other error is the server's own.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up the place in the queue.
+    /// Dropping the future leaves the queue; a connection that was already granted goes to the next caller.
     pub async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        self.checkout().await?.into_real()
+        self.checkout().await?.into_pool_connection()
     }
-    /// A transaction. Dropped without a commit it is rolled back.
+    /// Begins a transaction on a connection of its own. A transaction that is dropped without a commit is rolled back.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire).
@@ -178,96 +194,105 @@ impl TenantPool {
     /// # Cancel safety
     /// As [`acquire`](Self::acquire).
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        Transaction::begin(self.checkout().await?.into_real()?, None).await
+        Transaction::begin(self.checkout().await?.into_pool_connection()?, None).await
     }
-    /// The tenant of the running job (`with_tenant`). Never a default; not inherited by `tokio::spawn`.
+    /// The handle of the job that is running ([`Tenantry::with_tenant`](crate::Tenantry::with_tenant) or
+    /// `TenantLayer`). `None` outside a job, and in a task that the job spawned.
     pub fn current() -> Option<TenantPool> {
         CURRENT.try_with(Clone::clone).ok()
     }
     #[cfg(test)]
-    pub(crate) fn own(&self) -> &PgPool {
+    pub(crate) fn own_pool(&self) -> &PgPool {
         match &self.0.source {
             Source::Own(pool) => pool,
-            Source::Budget(_) => panic!("it has no pool"),
+            Source::Budget(_) => panic!("the handle uses the resolver's server pools and has no pool of its own"),
         }
     }
-    /// Gets nothing more from its budgets: what is idle is closed, what is out when it comes back.
+    /// Retires the shares: idle connections are closed now, connections in use when they are returned. Callers of this
+    /// handle resolve the tenant again. Does nothing to a pool that the host created.
     pub(crate) fn retire(&self) {
         if let Source::Budget(Budgeted { primary, replica, .. }) = &self.0.source {
             primary.retire();
             replica.iter().for_each(|replica| replica.retire());
         }
     }
-    /// The same connections for the tenant as it is now.
-    pub(crate) fn of(&self, tenant: &Tenant) -> TenantPool {
-        if self.0.tenant == *tenant { self.clone() } else { self.with(tenant.clone(), self.0.reads) }
+    /// A handle to the same connections that shows a newer record of the tenant.
+    pub(crate) fn for_tenant(&self, tenant: &Tenant) -> TenantPool {
+        if self.0.tenant == *tenant { self.clone() } else { self.clone_with(tenant.clone(), self.0.reads) }
     }
-    fn with(&self, tenant: Tenant, reads: bool) -> TenantPool {
+    fn clone_with(&self, tenant: Tenant, reads: bool) -> TenantPool {
         Self(Arc::new(Inner { tenant, source: self.0.source.clone(), reads }))
     }
 
-    /// A connection for as long as it is held.
-    async fn checkout(&self) -> Result<Checked<'_>, sqlx::Error> {
-        take_turns().await;
+    /// Takes a connection for one call. Without a wait if an idle one needs no ping.
+    async fn checkout(&self) -> Result<BorrowedConnection<'_>, sqlx::Error> {
+        yield_after_many_calls().await;
         let budgeted = match &self.0.source {
             Source::Budget(budgeted) => budgeted,
             Source::Own(pool) => {
-                let asked = Instant::now();
-                return pool.acquire().await.map(Checked::Own).map_err(|error| phased(error, asked.elapsed()));
+                let started = Instant::now();
+                let acquired = pool.acquire().await.map(BorrowedConnection::Own);
+                return acquired.map_err(|error| to_acquire_error(error, started.elapsed()));
             }
         };
         let replica = budgeted.replica.as_ref().filter(|_| self.0.reads);
-        let at_once = replica.map_or_else(|| budgeted.primary.checkout(), |replica| replica.checkout());
-        if let Some(at_once) = at_once {
-            return Ok(Checked::Budget(at_once));
+        let idle = replica.map_or_else(|| budgeted.primary.checkout(), |replica| replica.checkout());
+        if let Some(checkout) = idle {
+            return Ok(BorrowedConnection::Budget(checkout));
         }
-        let asked = Instant::now();
-        // Whoever waits inside knows better for what: the outer limit is for many renewals, one after the other.
-        let limit = budgeted.renewal.limit + SLACK + if self.0.reads { 2 * replica::LIMIT } else { Duration::ZERO };
-        let waited = tokio::time::timeout(limit, self.renewing(budgeted.clone())).await;
-        waited.unwrap_or_else(|_| Err(AcquireError::ConnectTimeout { waited: asked.elapsed() }.into()))
+        let started = Instant::now();
+        // The waits inside have limits of their own and report why they failed. This outer limit only bounds a series
+        // of renewals, so it is a little longer.
+        let for_replica = if self.0.reads { 2 * replica::CONNECT_LIMIT } else { Duration::ZERO };
+        let limit = budgeted.renewal.limit + SLACK + for_replica;
+        let acquired = tokio::time::timeout(limit, self.acquire_with_renewal(budgeted.clone())).await;
+        acquired.unwrap_or_else(|_| Err(AcquireError::ConnectTimeout { waited: started.elapsed() }.into()))
     }
 
-    /// A retired member was evicted or its login replaced: there is another one, as often as that happens within the
-    /// limit. A refused login is looked up again once, each one; on a replica too, and then the primary is asked, which
-    /// knows each login first.
-    async fn renewing(&self, mut at: Budgeted) -> Result<Checked<'static>, sqlx::Error> {
+    /// Acquires a connection and resolves the tenant again where that can help.
+    ///
+    /// A retired share means that the tenant was evicted from the cache or its entry has changed; the loop continues
+    /// with the new shares, however often that happens within the time limit. If the server refuses a login, the tenant
+    /// is resolved again once for that login. If the replica refuses it once more, the primary is used: it knows new
+    /// logins first.
+    async fn acquire_with_renewal(&self, mut shares: Budgeted) -> Result<BorrowedConnection<'static>, sqlx::Error> {
         let (mut reads, mut looked_up) = (self.0.reads, false);
         loop {
             let since = Instant::now();
-            let replica = at.replica.clone().filter(|_| reads);
+            let replica = shares.replica.clone().filter(|_| reads);
             let found = match &replica {
-                Some(replica) => match replica.acquire(at.renewal.limit).await {
-                    replica::Answer::Found(checkout) => Ok(checkout),
-                    replica::Answer::Refused(error) if !looked_up => Err(error),
-                    replica::Answer::Refused(_) | replica::Answer::Elsewhere => {
+                Some(replica) => match replica.acquire(shares.renewal.limit).await {
+                    ReplicaAnswer::Acquired(checkout) => Ok(checkout),
+                    ReplicaAnswer::LoginRefused(error) if !looked_up => Err(error),
+                    ReplicaAnswer::LoginRefused(_) | ReplicaAnswer::UsePrimary => {
                         (reads, looked_up) = (false, false);
                         continue;
                     }
                 },
-                None => at.primary.acquire().await,
+                None => shares.primary.acquire().await,
             };
             match found {
-                Ok(Some(checkout)) => return Ok(Checked::Budget(checkout)),
+                Ok(Some(checkout)) => return Ok(BorrowedConnection::Budget(checkout)),
                 Ok(None) => {}
                 Err(error) if is_refused(&error) && !looked_up => {
                     looked_up = true;
-                    at.renewal.mark_stale(self.0.tenant.id(), since);
+                    shares.renewal.mark_stale(self.0.tenant.id(), since);
                 }
                 Err(error) => return Err(error),
             }
-            // Nothing above must wait, and the limit is only seen where something does.
+            // If nothing above returned `Pending`, this loop would never let the outer timeout fire.
             tokio::task::yield_now().await;
-            match at.renewal.renew(self.0.tenant.id()).await {
+            match shares.renewal.renew(self.0.tenant.id()).await {
                 Ok(newer) => match &newer.0.source {
                     Source::Budget(newer) => {
-                        // Another rotation may have come in between: what is refused once more is another login.
-                        looked_up &= Arc::ptr_eq(&newer.primary, &at.primary);
-                        at = newer.clone();
+                        // New shares mean a new login or placement, which may be refused and looked up once more.
+                        looked_up &= Arc::ptr_eq(&newer.primary, &shares.primary);
+                        shares = newer.clone();
                     }
-                    Source::Own(pool) => return pool.acquire().await.map(Checked::Own),
+                    Source::Own(pool) => return pool.acquire().await.map(BorrowedConnection::Own),
                 },
-                // What the replica says is no reason to fail: the primary may still have connections.
+                // A read on the replica must not fail because the tenant cannot be resolved now: the primary share that
+                // this handle already has may still work.
                 Err(_) if replica.is_some() => (reads, looked_up) = (false, false),
                 Err(error) => return Err(error.into()),
             }
@@ -275,13 +300,13 @@ impl TenantPool {
     }
 }
 
-/// Where the server answers sooner than a task goes on, nothing in a query ever waits: one that asks without a pause would
-/// keep its thread from all other tasks, and tokio's own budget knows nothing of what sqlx reads. So a task that made this
-/// thread's last calls, all of them, lets the others have a turn: where others had one in between, nobody has to.
-async fn take_turns() {
+/// Cooperative yield: a fast server never returns `Pending`, so a query loop would starve other tasks on this thread.
+/// Tokio's coop budget does not prevent that, because it does not cover sqlx's reads. So a task yields if it made the
+/// last 16 calls on this thread. If another task made one of them, that task has had its turn and no yield is needed.
+async fn yield_after_many_calls() {
     const IN_A_ROW: u32 = 16;
-    type Last = (Option<tokio::task::Id>, u32);
-    thread_local! { static LAST: Cell<Last> = const { Cell::new((None, 0)) } }
+    type Caller = (Option<tokio::task::Id>, u32);
+    thread_local! { static LAST: Cell<Caller> = const { Cell::new((None, 0)) } }
     let task = tokio::task::try_id();
     let (last, calls) = LAST.get();
     let calls = if last == task { calls + 1 } else { 1 };
@@ -292,34 +317,36 @@ async fn take_turns() {
     tokio::task::yield_now().await;
 }
 
-/// A connection on loan. Unless it is said to be [`clean`](Self::clean), it is not trusted when it comes back.
-enum Checked<'a> {
+/// A connection for one call. Unless the call ends with [`release_clean`](Self::release_clean), the connection is
+/// rolled back and pinged before it serves again.
+enum BorrowedConnection<'a> {
     Own(PoolConnection<Postgres>),
     Budget(Checkout<'a>),
 }
 
-impl Checked<'_> {
+impl BorrowedConnection<'_> {
     fn session(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         match self {
             Self::Own(connection) => Ok(connection),
             Self::Budget(checkout) => checkout.session(),
         }
     }
-    fn into_real(self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    fn into_pool_connection(self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         match self {
             Self::Own(connection) => Ok(connection),
-            Self::Budget(checkout) => checkout.into_real().ok_or(sqlx::Error::WorkerCrashed),
+            Self::Budget(checkout) => checkout.into_pool_connection().ok_or(sqlx::Error::WorkerCrashed),
         }
     }
-    /// What was asked is answered in full.
-    fn clean(self) {
+    /// Returns a connection whose answers were read in full.
+    fn release_clean(self) {
         if let Self::Budget(checkout) = self {
-            checkout.clean();
+            checkout.release_clean();
         }
     }
-    fn failed(self, error: &sqlx::Error) {
+    /// Returns a connection after a failed statement.
+    fn release_failed(self, error: &sqlx::Error) {
         if let Self::Budget(checkout) = self {
-            checkout.failed(error);
+            checkout.release_failed(error);
         }
     }
 }
@@ -336,13 +363,14 @@ impl Renewal {
     }
 }
 
-/// The login may not log in, or its password is another one: suspended, or rotated by another node.
+/// Whether the server refused the login (28000) or its password (28P01): the tenant was suspended, or another node has
+/// rotated the login.
 fn is_refused(error: &sqlx::Error) -> bool {
     sqlstate::code(error).is_some_and(|c| matches!(&*c, INVALID_AUTHORIZATION | INVALID_PASSWORD))
 }
 
-/// sqlx's own words for these can carry nothing; ours say what was waited for.
-fn phased(error: sqlx::Error, waited: Duration) -> sqlx::Error {
+/// Replaces sqlx's pool errors, which carry no details, by an [`AcquireError`].
+fn to_acquire_error(error: sqlx::Error, waited: Duration) -> sqlx::Error {
     match error {
         sqlx::Error::PoolTimedOut => AcquireError::ConnectTimeout { waited }.into(),
         sqlx::Error::PoolClosed => AcquireError::Closed.into(),

@@ -1,71 +1,82 @@
-//! A tenant's part of a standby's budget. Whatever goes wrong there, the primary is asked instead.
+//! A tenant's share of the connections to one standby, for reads.
+//!
+//! `TenantPool::read` asks it before the primary. If the standby fails, is too slow or is full, [`Replica::acquire`]
+//! returns [`ReplicaAnswer::UsePrimary`] and the caller uses the primary. Two circuit breakers keep later callers from
+//! waiting for a standby that is known to fail: one for the standby (shared by all tenants of it), one for this
+//! tenant's login there.
 use super::is_refused;
 use crate::pool::budget::{Checkout, CircuitBreaker, TenantShare};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// A standby has so long to let somebody in: opening a connection takes a few milliseconds.
-pub(super) const LIMIT: Duration = Duration::from_millis(500);
+/// Maximum wait for a connection to the standby. Opening one takes a few milliseconds; after this time the read goes to
+/// the primary.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Replica {
-    member: TenantShare,
-    /// Of this tenant alone: a login that is not known there yet.
-    refused: CircuitBreaker,
+    share: TenantShare,
+    /// For this tenant alone: opens when the standby refuses the login, for example because it has not yet replayed the
+    /// login's creation.
+    login_breaker: CircuitBreaker,
 }
 
-pub(super) enum Answer {
-    /// `None`: it is retired, there is another one.
-    Found(Option<Checkout<'static>>),
-    /// Not now. The primary is there.
-    Elsewhere,
-    /// The login is.
-    Refused(sqlx::Error),
+/// What [`Replica::acquire`] found.
+pub(super) enum ReplicaAnswer {
+    /// A connection to the standby. `None` if this share is retired: the caller must resolve the tenant again.
+    Acquired(Option<Checkout<'static>>),
+    /// The standby has no connection for this caller now. The caller uses the primary.
+    UsePrimary,
+    /// The standby refused the login or its password.
+    LoginRefused(sqlx::Error),
 }
 
 impl Replica {
-    pub(crate) fn new(member: TenantShare) -> Self {
-        Self { member, refused: CircuitBreaker::default() }
+    pub(crate) fn new(share: TenantShare) -> Self {
+        Self { share, login_breaker: CircuitBreaker::default() }
     }
     pub(super) fn usage(&self) -> (usize, usize) {
-        self.member.usage()
+        self.share.usage()
     }
     pub(super) fn retire(&self) {
-        self.member.retire();
+        self.share.retire();
     }
-    /// One that is idle and known to live.
+    /// An idle connection that needs no ping, without waiting.
     pub(super) fn checkout(&self) -> Option<Checkout<'_>> {
-        self.member.checkout()
+        self.share.checkout()
     }
 
-    /// A part of `limit` at most: the rest is for the primary.
-    pub(super) async fn acquire(&self, limit: Duration) -> Answer {
+    /// Waits at most half of `limit` and at most [`CONNECT_LIMIT`], so that time is left for the primary.
+    pub(super) async fn acquire(&self, limit: Duration) -> ReplicaAnswer {
         let now = Instant::now();
-        if !self.refused.is_tried(now) || !self.member.circuit_breaker().is_tried(now) {
-            return self.checkout().map_or(Answer::Elsewhere, |checkout| Answer::Found(Some(checkout.owned())));
+        if !self.login_breaker.claim_attempt(now) || !self.share.circuit_breaker().claim_attempt(now) {
+            return match self.checkout() {
+                Some(checkout) => ReplicaAnswer::Acquired(Some(checkout.into_owned())),
+                None => ReplicaAnswer::UsePrimary,
+            };
         }
-        match timeout(LIMIT.min(limit / 2), self.member.acquire()).await {
-            Ok(Ok(None)) => Answer::Found(None),
-            Ok(Ok(found)) => {
-                self.refused.is_back();
-                self.member.circuit_breaker().is_back();
-                Answer::Found(found)
+        match timeout(CONNECT_LIMIT.min(limit / 2), self.share.acquire()).await {
+            Ok(Ok(None)) => ReplicaAnswer::Acquired(None),
+            Ok(Ok(checkout)) => {
+                self.login_breaker.record_success();
+                self.share.circuit_breaker().record_success();
+                ReplicaAnswer::Acquired(checkout)
             }
             Ok(Err(error)) if is_refused(&error) => {
-                self.member.circuit_breaker().is_back();
-                self.refused.failed(Instant::now());
-                Answer::Refused(error)
+                self.share.circuit_breaker().record_success();
+                self.login_breaker.record_failure(Instant::now());
+                ReplicaAnswer::LoginRefused(error)
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "a replica lets nobody in; reads go to the primary");
-                self.member.circuit_breaker().failed(Instant::now());
-                Answer::Elsewhere
+                tracing::warn!(%error, "a replica refused a connection; reads go to the primary for now");
+                self.share.circuit_breaker().record_failure(Instant::now());
+                ReplicaAnswer::UsePrimary
             }
-            // All that the budget or the tenant may have there is in use, and that is no failure.
-            Err(_) if self.member.is_full() => Answer::Elsewhere,
+            // The tenant's cap or the standby's budget is in use. The standby works, so the breaker stays closed.
+            Err(_) if self.share.is_full() => ReplicaAnswer::UsePrimary,
             Err(_) => {
-                tracing::warn!("a replica does not answer in time; reads go to the primary");
-                self.member.circuit_breaker().failed(Instant::now());
-                Answer::Elsewhere
+                tracing::warn!("a replica did not answer in time; reads go to the primary for now");
+                self.share.circuit_breaker().record_failure(Instant::now());
+                ReplicaAnswer::UsePrimary
             }
         }
     }

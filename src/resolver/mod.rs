@@ -1,4 +1,8 @@
-//! From a tenant to a ready connection.
+//! Resolves a tenant's id, slug or domain to a [`TenantPool`].
+//!
+//! Web layers, job layers and `Tenantry::with_tenant` use a [`ConnectionResolver`]. [`PooledResolver`] is the default
+//! one; a host may implement the trait itself. Invariant: only an active tenant has a handle, and there is no default
+//! tenant.
 use crate::error::ResolveError;
 use crate::pool::TenantPool;
 use crate::tenant::{TenantId, TenantRef};
@@ -8,34 +12,46 @@ use std::sync::Arc;
 mod pooled;
 pub use pooled::{PooledResolver, PooledResolverBuilder};
 
-/// Tenant to handle. Resolving opens no connection; the handle does, when it is used.
+/// Resolves tenants to handles. Resolving opens no connection; the handle opens connections when it is used.
 ///
-/// A tenant that is not active has no handle: each status has an error of its own, so that a web layer can tell them
-/// apart. There is no default tenant.
+/// A tenant that is not active does not resolve. Each status has an error of its own, so that a web layer can choose
+/// the response. There is no default tenant.
 #[async_trait]
 pub trait ConnectionResolver: Send + Sync + 'static {
-    /// What is known and valid right now; no I/O, no waiting. `None` says nothing: resolve it then.
+    /// The handle if a fresh answer is cached. Does no I/O and does not wait. `None` does not mean that the tenant does
+    /// not exist: call [`resolve`](Self::resolve).
     fn cached(&self, tenant: &TenantRef<'_>) -> Option<TenantPool>;
-    /// What is cached first; else the cold path: registry and vault, at most once at a time for a name, however many
-    /// wait for it.
+    /// Returns the cached handle, or reads the registry and the vault. At most one such read per name runs at a time;
+    /// all callers that resolve the name share it.
     ///
     /// # Errors
-    /// [`Unknown`](ResolveError::Unknown) or [`Invalid`](ResolveError::Invalid) if it is nobody's name; what the
-    /// tenant's status says; [`Closed`](ResolveError::Closed).
+    /// - [`Unknown`](ResolveError::Unknown) or [`Invalid`](ResolveError::Invalid): the name belongs to no tenant.
+    /// - [`Provisioning`](ResolveError::Provisioning), [`Suspended`](ResolveError::Suspended) and
+    ///   [`Archived`](ResolveError::Archived): the tenant's status.
+    /// - [`Landlord`](ResolveError::Landlord) and [`Credential`](ResolveError::Credential): the registry or the vault
+    ///   failed.
+    /// - [`NoEntry`](ResolveError::NoEntry), [`UnknownServer`](ResolveError::UnknownServer) and
+    ///   [`NotBuilt`](ResolveError::NotBuilt): the tenant's directory entry is missing or cannot be used.
+    /// - [`Behind`](ResolveError::Behind): the tenant lacks a migration that
+    ///   [`require_head`](PooledResolverBuilder::require_head) demands.
+    /// - [`Closed`](ResolveError::Closed): the resolver is closing.
     ///
     /// # Cancel safety
-    /// Dropping one waiter stops no other.
+    /// Dropping one caller's future does not stop the read for the others.
     async fn resolve(&self, tenant: TenantRef<'_>) -> Result<TenantPool, ResolveError>;
-    /// Something about the tenant changed: who resolves it after this call is told what holds after this call. Handles
-    /// that are out stay; they find out when they are used.
+    /// Call this after something about the tenant has changed. Calls of `resolve` that begin later read the registry
+    /// again. Existing handles keep working; they resolve the tenant again when the server refuses their login or their
+    /// connections are retired.
     fn invalidate(&self, tenant: TenantId);
-    /// The same for all tenants, and for names that were nobody's: whoever cannot say what changed calls it.
+    /// [`invalidate`](Self::invalidate) for all tenants and for all names that matched no tenant. For callers that do
+    /// not know what has changed.
     fn invalidate_all(&self);
-    /// Refuses new work, waits a bounded time for what is out, closes. Nothing of the resolver runs when it returns.
-    /// Idempotent.
+    /// Closes the resolver: refuses new calls, closes idle connections, and waits a bounded time for connections in
+    /// use. No task of the resolver runs when it returns. May be called more than once.
     ///
     /// # Cancel safety
-    /// What was begun goes on; a second call waits for it.
+    /// A future that is dropped after its first poll leaves the resolver closed: it refuses new calls, and connections
+    /// in use close when they are returned. A second call waits for them.
     async fn close(&self);
 }
 

@@ -1,3 +1,8 @@
+//! What a worker passes to the steps of a saga: the operation's record, its fencing token and the outputs of earlier
+//! steps; and the observer that receives the worker's events.
+//!
+//! The runner creates a new [`Execution`] each time it claims the operation, so its epoch is the one of that claim. A
+//! step reads through it and never changes the journal's record itself.
 use crate::error::{StepError, StoreError};
 use crate::operation::{FencingToken, OperationEvent, OperationId, Subject};
 use crate::store::journal::{Journal, Record};
@@ -5,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// One worker's hold on an operation: what its steps may know and ask.
+/// One worker's claim on an operation, as its steps see it.
 #[derive(Clone)]
 pub struct Execution {
     journal: Arc<dyn Journal>,
@@ -17,44 +22,47 @@ impl Execution {
     pub(super) fn new(journal: Arc<dyn Journal>, record: Record, fresh: bool) -> Self {
         Self { journal, record, fresh }
     }
-    /// The operation.
+    /// Id of the operation.
     pub fn operation(&self) -> OperationId {
         self.record.id
     }
-    /// What it is about.
+    /// The tenant, server or other object that the operation changes.
     pub fn subject(&self) -> &Subject {
         &self.record.subject
     }
-    /// Under which epoch this worker writes.
+    /// The operation and the epoch under which this worker writes.
     pub fn fencing_token(&self) -> FencingToken {
         self.record.fencing_token()
     }
-    /// Whether no worker before this one can have left a session or an effect.
+    /// Whether this is the first worker of the operation, so that no earlier one can have left a session or an effect.
     pub fn is_first(&self) -> bool {
         self.fresh && self.record.epoch == 1
     }
-    /// What the journal had when this worker took hold.
+    /// The journal's record at the time of the claim, with the progress that this worker has made since.
     pub fn record(&self) -> &Record {
         &self.record
     }
-    /// The journal.
+    /// The journal that stores the operation.
     pub fn journal(&self) -> &Arc<dyn Journal> {
         &self.journal
     }
+    /// Asks the journal whether this worker's epoch is still the newest one.
+    ///
+    /// # Errors
     /// `Fenced` if a newer worker has taken over.
     pub async fn check(&self) -> Result<(), StoreError> {
         self.journal.check(self.fencing_token()).await
     }
-    /// The request.
+    /// The request of the caller that began the operation. Fails if it is not a valid `T`.
     pub fn request<T: DeserializeOwned>(&self) -> Result<T, StepError> {
         serde_json::from_value(self.record.request.clone()).map_err(StepError::fail)
     }
-    /// What an earlier step answered; `None` if it has not run.
+    /// The value that an earlier step returned; `None` if that step has not completed. Fails if it is not a valid `T`.
     pub fn output<T: DeserializeOwned>(&self, step: &str) -> Result<Option<T>, StepError> {
         let value = self.record.outputs.get(step).cloned();
         value.map(serde_json::from_value).transpose().map_err(StepError::fail)
     }
-    pub(super) fn keep(&mut self, step: &str, output: Value) {
+    pub(super) fn store_output(&mut self, step: &str, output: Value) {
         self.record.outputs.insert(step.into(), output);
     }
     pub(super) fn record_mut(&mut self) -> &mut Record {
@@ -64,29 +72,29 @@ impl Execution {
 
 impl std::fmt::Debug for Execution {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run")
+        f.debug_struct("Execution")
             .field("operation", &self.record.id)
             .field("epoch", &self.record.epoch)
             .finish_non_exhaustive()
     }
 }
 
-/// Sees the events of one worker as they are written: a progress bar.
+/// A callback that receives the events of one worker as it writes them, for example to draw a progress bar.
 #[derive(Clone, Default)]
-pub struct Observer(Option<See>);
-type See = Arc<dyn Fn(&OperationEvent) + Send + Sync>;
+pub struct Observer(Option<Callback>);
+type Callback = Arc<dyn Fn(&OperationEvent) + Send + Sync>;
 impl Observer {
-    /// Calls `see` with each event, on the worker's own task: it must not block.
-    pub fn new(see: impl Fn(&OperationEvent) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(see)))
+    /// Calls `callback` with each event. The call happens on the worker's task, so it must not block.
+    pub fn new(callback: impl Fn(&OperationEvent) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(callback)))
     }
-    /// Sees nothing.
+    /// An observer without a callback.
     pub fn none() -> Self {
         Self(None)
     }
     pub(crate) fn see(&self, event: &OperationEvent) {
-        if let Some(see) = &self.0 {
-            see(event);
+        if let Some(callback) = &self.0 {
+            callback(event);
         }
     }
 }

@@ -1,25 +1,31 @@
-//! Operations that survive their worker: a journal of intents, and an engine that walks a plain list of steps.
+//! Operations that survive the crash of their worker. The journal stores intents, and the engine runs a list of steps.
 //!
-//! Between any two lines a worker may die. So the journal learns of an intent before its effect; steps are idempotent;
-//! an undo means "ensure absent" and covers a step that failed or whose outcome is unknown; and every takeover raises
-//! the operation's *epoch*, below which no store takes a write any more.
+//! A worker may crash at any point. Therefore the journal commits an intent before its effect happens, and all steps
+//! are idempotent. An undo means "ensure absent", so it also covers a step that failed or whose outcome is unknown.
+//! Every takeover raises the operation's *epoch*, and the stores reject writes with an older epoch.
 //!
-//! # A landlord that forgets
+//! The operations layer implements [`Saga`] and calls [`Engine::drive`]. A background loop calls [`Recoverer::pass`] to
+//! continue the operations of crashed workers.
 //!
-//! What merely happened is committed without waiting for the disk, so a landlord that crashes may forget its last
-//! moments; what is intended is waited for. One that fails over to an *asynchronous* standby may forget that too: prefer a
-//! synchronous one. This is what happens:
+//! # When the landlord loses commits
 //!
-//! - A worker that lives on is told by its next record, [`Forgotten`](StoreError::Forgotten): a table that recovery empties
-//!   holds the landlord's incarnation. It takes hold of the operation anew and goes by what the landlord knows.
-//! - A worker whose epoch the standby does not know is [`Fenced`](StoreError::Fenced): it stops and undoes nothing. What
-//!   the standby still knows of the operation is recovered from there, since every step may run again.
-//! - An operation that is forgotten as a whole leaves roles and a database that no committed intent names. Nobody
-//!   touches them. A provisioning that meets them by name stops at its survey, with
-//!   [`ClusterError::Foreign`](crate::error::ClusterError::Foreign): remove or rename them. With the default names, which
-//!   hold a new tenant's id, it never meets them; compare `pg_database`'s owners with `tenantry.placements` to find them.
-//! - A status that is forgotten (suspended, archived) still holds on the server; call the verb again. A purge that is
-//!   forgotten shows an active tenant without a database: purge it again.
+//! Intents are committed synchronously, except those of steps that write to the landlord only. Completion records are
+//! committed asynchronously, so a landlord that crashes may lose the latest of them. A failover to an *asynchronous*
+//! standby may lose intents too; prefer a synchronous standby. The consequences are:
+//!
+//! - A worker that survives the crash receives [`LostWrites`](crate::error::StoreError::LostWrites) for its next
+//!   record. It detects the crash because PostgreSQL's recovery empties an unlogged table that contains the landlord's
+//!   incarnation. The worker claims the operation again and continues from the state that the landlord has.
+//! - A worker whose epoch the standby does not know receives [`Fenced`](crate::error::StoreError::Fenced). It stops and
+//!   undoes nothing. Recovery continues the operation from the state that the standby has, because every step may run
+//!   again.
+//! - If all records of an operation are lost, its roles and its database remain on the server, and no committed intent
+//!   names them. The crate never changes them. A provisioning that would use the same names fails in its precheck with
+//!   [`ClusterError::Foreign`](crate::error::ClusterError::Foreign): remove or rename them. The default names contain
+//!   the id of the new tenant and never conflict. To find such databases, compare the owners in `pg_database` with
+//!   `tenantry.placements`.
+//! - If a status (suspended, archived) is lost, the server still enforces it; call the verb again. If a purge is lost,
+//!   the registry shows an active tenant whose database does not exist; purge it again.
 mod engine;
 mod execution;
 mod recover;

@@ -1,4 +1,7 @@
-//! Going on with what dead workers left, from any node.
+//! Continues the operations that crashed workers left, from any node.
+//!
+//! A background loop calls [`Recoverer::pass`]; an administrator's request calls [`Recoverer::resume`]. Both claim an
+//! operation in the journal first, so two nodes never drive the same operation at the same time.
 use super::{Engine, Observer, Outcome, Saga};
 use crate::error::StoreError;
 use crate::operation::{OperationId, OperationStatus};
@@ -8,16 +11,17 @@ use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// A saga whose world nobody needs to name.
+/// A [`Saga`] as a trait object: it hides the type of the context.
 #[async_trait]
 pub trait AnySaga: Send + Sync + 'static {
-    /// The stored name.
+    /// The kind under which the journal stores operations of this saga.
     fn kind(&self) -> &'static str;
-    /// Whether an operation in this state can still be undone.
+    /// Whether an operation with this record can still be undone, that is, the intent of the pivot step is not
+    /// committed.
     fn can_undo(&self, record: &Record) -> bool;
-    /// As [`Engine::drive`].
+    /// Same as [`Engine::drive`].
     async fn drive(
-        &self, engine: &Engine, held: Record, fresh: bool, observe: &Observer,
+        &self, engine: &Engine, claimed: Record, fresh: bool, observe: &Observer,
     ) -> Result<Outcome, StoreError>;
 }
 
@@ -30,25 +34,26 @@ impl<S: Saga> AnySaga for S {
         record.intended as usize <= self.pivot_index()
     }
     async fn drive(
-        &self, engine: &Engine, held: Record, fresh: bool, observe: &Observer,
+        &self, engine: &Engine, claimed: Record, fresh: bool, observe: &Observer,
     ) -> Result<Outcome, StoreError> {
-        engine.drive(self, held, fresh, observe).await
+        engine.drive(self, claimed, fresh, observe).await
     }
 }
 
-/// What one pass of recovery did.
+/// Counts of what one pass of recovery did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct RecoveryReport {
-    /// Operations brought to their intended end.
+    /// Operations that recovery completed.
     pub finished: u32,
-    /// Operations undone.
+    /// Operations that recovery undid.
     pub undone: u32,
-    /// Operations that wait, failed again, or belong to a newer version of the program.
+    /// Operations that are still open: they wait, failed again, are driven by another worker, or have a kind that this
+    /// version of the program does not know.
     pub left: u32,
 }
 
-/// Knows every saga by its stored name.
+/// Finds the saga of an operation by its kind and continues the operation.
 #[derive(Clone)]
 pub struct Recoverer {
     engine: Engine,
@@ -57,39 +62,42 @@ pub struct Recoverer {
 }
 
 impl Recoverer {
-    /// Over these sagas, one operation after the other; an operation of another kind is left alone.
+    /// A recoverer for these sagas that drives one operation at a time. It does not touch operations of other kinds.
     pub fn new(engine: Engine, sagas: Vec<Arc<dyn AnySaga>>) -> Self {
         Self { engine, sagas: sagas.into(), workers: 1 }
     }
-    /// The same for so many operations at once, at least one.
+    /// Sets how many operations a pass drives concurrently. Zero counts as one.
     pub fn with_workers(self, workers: usize) -> Self {
         Self { workers: workers.max(1), ..self }
     }
-    /// The saga of this stored name.
+    /// The saga of this kind, if this recoverer has it.
     pub fn saga(&self, kind: &str) -> Option<&Arc<dyn AnySaga>> {
         self.sagas.iter().find(|s| s.kind() == kind)
     }
-    /// One pass over what may be taken over now, a hundred operations at most. Any number of nodes may do this at once:
-    /// an operation is one worker's. Dropping the future is like the death of the worker.
+    /// Makes one pass over the operations that can be taken over now, at most 100. Any number of nodes may call this
+    /// concurrently, because each operation is claimed by one worker. Dropping the future has the same effect as a
+    /// crash of the worker: another pass continues after the leases expire.
     ///
     /// # Errors
-    /// The first one, when all that was begun has ended: a landlord that does not answer.
+    /// Fails if the landlord does not answer. The pass first drives all other operations to their end and then returns
+    /// the first error.
     pub async fn pass(&self) -> Result<RecoveryReport, StoreError> {
         let mut report = RecoveryReport::default();
         let due = self.engine.journal().due(100).await?;
-        let mut ended = stream::iter(due).map(|id| self.resume(id)).buffer_unordered(self.workers);
-        let mut failed = Ok(());
-        while let Some(outcome) = ended.next().await {
+        let mut outcomes = stream::iter(due).map(|id| self.resume(id)).buffer_unordered(self.workers);
+        let mut result = Ok(());
+        while let Some(outcome) = outcomes.next().await {
             match outcome {
                 Ok(Some(outcome)) if outcome.record.status == OperationStatus::Done => report.finished += 1,
                 Ok(Some(outcome)) if outcome.record.status == OperationStatus::Undone => report.undone += 1,
                 Ok(_) => report.left += 1,
-                Err(error) => failed = failed.and(Err(error)),
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        failed.map(|()| report)
+        result.map(|()| report)
     }
-    /// Goes on with one operation, if it may be taken over; `None` if not, or if its kind is unknown here.
+    /// Claims one operation and drives it. `None` if it cannot be claimed now, or if this recoverer does not have its
+    /// saga.
     pub async fn resume(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
         let Some(record) = self.engine.journal().read(id).await? else { return Ok(None) };
         let Some(saga) = self.saga(&record.kind) else { return Ok(None) };

@@ -1,16 +1,18 @@
-//! Where a directory entry leads. The layers above read an entry and its server's row, and connect only to what
-//! [`DatabaseServer::locate`] returns.
+//! Determines the address to which a directory entry is connected.
 //!
-//! Invariant: an entry that names a server is never reached at its own host and port, unless it is a replica.
+//! The layers above read an entry and its server's row, and connect only to the entry that [`DatabaseServer::locate`]
+//! returns.
+//!
+//! Invariant: an entry that names a server is never connected to at its own host and port, unless it is a replica.
 use super::{DatabaseServer, TlsMode};
 use crate::directory::{DatabaseKind, TenantDatabase};
 
 impl DatabaseServer {
-    /// The entry as it is reached: at this server's address, with this server's certificate. TLS settings of the entry's
-    /// own count where they demand more. A replica keeps its host and port, and what the host set for it; only what the
-    /// host did not set comes from the row.
+    /// Replaces the entry's host, port and root certificate with those of this server, and its TLS mode with the
+    /// stricter one of both. A replica keeps its host, its port and the settings that it has; only absent settings are
+    /// taken from this server.
     ///
-    /// The result is for connecting only. It is never written back: host and port are part of the entry's key.
+    /// The result is for connecting only. It must never be stored, because host and port are part of the entry's key.
     pub(crate) fn locate(&self, mut entry: TenantDatabase) -> TenantDatabase {
         let settings = &mut entry.settings;
         if entry.kind == DatabaseKind::Replica {
@@ -25,12 +27,14 @@ impl DatabaseServer {
         entry
     }
 
-    /// The TLS mode for a standby of this server: the row's if the host chose it, else the default for that host name.
+    /// The TLS mode for a standby of this server at `host`: this server's mode if it was set explicitly, that is,
+    /// differs from the default for its host; otherwise the default for `host`.
     pub(crate) fn tls_for(&self, host: &str) -> TlsMode {
         if self.tls == TlsMode::default_for(&self.host) { TlsMode::default_for(host) } else { self.tls }
     }
 
-    /// Whether this is the server's own address. After a failover the entry of the promoted standby is no replica any more.
+    /// Whether this is the server's current address. After a failover it is the address of the promoted standby, whose
+    /// entry must no longer be treated as a replica.
     pub(crate) fn is_at(&self, host: &str, port: u16) -> bool {
         self.host == host && self.port == port
     }
@@ -58,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn locate_takes_the_address_of_the_row() {
+    fn locate_replaces_the_address_with_that_of_the_server() {
         let server = DatabaseServer { root_certificate: Some("new".into()), ..server() };
         for (own, expected) in [
             (None, TlsMode::VerifyFull),
@@ -69,24 +73,24 @@ mod tests {
             assert_eq!((located.host.as_str(), located.port), ("db2.internal", 6432));
             assert_eq!(located.settings.tls, Some(expected), "{own:?}");
             assert_eq!(located.settings.root_certificate.as_deref(), Some("new"));
-            assert_eq!(server.locate(located.clone()), located, "a second time changes nothing");
+            assert_eq!(server.locate(located.clone()), located, "locate must be idempotent");
         }
         let plain = DatabaseServer { tls: TlsMode::Prefer, ..server };
         assert_eq!(
             plain.locate(entry(Some(TlsMode::Require))).settings.tls,
             Some(TlsMode::Require),
-            "a host may demand more"
+            "the entry's stricter TLS mode must win over the server's"
         );
     }
 
     #[test]
-    fn locate_leaves_a_replica_where_it_is() {
+    fn locate_keeps_the_address_of_a_replica() {
         let replica = TenantDatabase::replica_of(&entry(None), "db3.internal", 5433);
         let located = server().locate(replica);
         assert_eq!((located.host.as_str(), located.port), ("db3.internal", 5433));
         assert_eq!(located.settings.tls, Some(TlsMode::VerifyFull));
-        assert_eq!(located.settings.root_certificate.as_deref(), Some("old"), "what the host set stays");
-        let chosen = DatabaseServer { tls: TlsMode::Require, ..server() };
-        assert_eq!(chosen.tls_for("db3.internal"), TlsMode::Require, "what the host chose for the server");
+        assert_eq!(located.settings.root_certificate.as_deref(), Some("old"), "the replica's certificate must stay");
+        let explicit = DatabaseServer { tls: TlsMode::Require, ..server() };
+        assert_eq!(explicit.tls_for("db3.internal"), TlsMode::Require, "an explicit mode of the server must be used");
     }
 }

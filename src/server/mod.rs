@@ -1,4 +1,8 @@
-//! A database server that tenants may live on: its address, its roles, how it is reached.
+//! The registered PostgreSQL servers: address, TLS, the provisioner's roles, capacity and status.
+//!
+//! The registry stores a [`DatabaseServer`] row for each server. Placement, the operations and the resolver read it.
+//!
+//! Invariant: the row's address is the only one to which tenants of the server are connected, except for replicas.
 use crate::error::UnknownValue;
 use crate::names::{DatabaseName, InvalidName, RoleName, ServerName};
 use crate::operation::stored_enum;
@@ -9,27 +13,28 @@ use time::OffsetDateTime;
 mod locate;
 
 stored_enum! {
-    /// How the connection is encrypted, as in libpq's `sslmode`.
+    /// The encryption of a connection, as in libpq's `sslmode`. The modes are in ascending order of strictness.
     TlsMode, "TLS mode" {
-        /// Never; for loopback.
+        /// The connection is not encrypted.
         Disable = "disable",
-        /// If the server offers it.
+        /// The connection is encrypted if the server offers it.
         Prefer = "prefer",
-        /// Always, whatever the certificate says.
+        /// The connection is encrypted. The certificate is not checked.
         Require = "require",
-        /// Always; the certificate must be signed by a known authority.
+        /// The connection is encrypted. A trusted authority must have signed the certificate.
         VerifyCa = "verify_ca",
-        /// Always; signed by a known authority for this host name.
+        /// The connection is encrypted. A trusted authority must have signed the certificate for this host name.
         VerifyFull = "verify_full",
     }
 }
 
 impl TlsMode {
-    /// The one that demands more of the two.
+    /// The stricter one of two modes.
     pub(crate) fn stricter(self, other: Self) -> Self {
         if (self as u8) < (other as u8) { other } else { self }
     }
-    /// `verify-full`, but `prefer` where no wire is left to tap.
+    /// `VerifyFull`, or `Prefer` for a loopback address or a socket directory, because that traffic stays on the
+    /// machine.
     pub fn default_for(host: &str) -> Self {
         let loopback = host == "localhost"
             || host.starts_with('/')
@@ -38,22 +43,24 @@ impl TlsMode {
     }
 }
 
-/// The names that block (a) makes on a server; another installation on the same server has others.
+/// The names of the roles and of the database that the set-up of a server creates. Several installations can share a
+/// server if their names differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ServerNames {
-    /// NOLOGIN; owns the tenant databases.
+    /// The NOLOGIN role that owns the tenant databases.
     pub admin: RoleName,
     /// The provisioner's first login.
     pub blue: RoleName,
     /// The provisioner's second login.
     pub green: RoleName,
-    /// All cluster statements and all advisory locks go through it.
+    /// The database to which the provisioner connects for cluster-wide statements and for advisory locks.
     pub maintenance: DatabaseName,
 }
 
 impl ServerNames {
-    /// `<prefix>_admin`, `<prefix>_blue`, `<prefix>_green`, `<prefix>_maintenance`.
+    /// Derives `<prefix>_admin`, `<prefix>_blue`, `<prefix>_green` and `<prefix>_maintenance`. Fails if one of them is
+    /// not a valid name.
     pub fn with_prefix(prefix: &str) -> Result<Self, InvalidName> {
         Ok(Self {
             admin: format!("{prefix}_admin").parse()?,
@@ -65,62 +72,63 @@ impl ServerNames {
 }
 
 stored_enum! {
-    /// Where a server's set-up stands.
+    /// The state of a server's set-up.
     ServerStatus, "status of a server" {
-        /// Being set up: no tenant goes there.
+        /// The set-up has not ended. The server takes no tenants yet.
         SettingUp = "setting_up",
-        /// Ready.
+        /// The set-up has ended.
         Ready = "ready",
     }
 }
 
-/// A PostgreSQL server (one cluster) that tenants may live on.
+/// A PostgreSQL server (one cluster) for tenant databases.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DatabaseServer {
-    /// The host's name for it.
+    /// The name that the application gives to the server.
     pub name: ServerName,
     /// Host name or address.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// How connections are encrypted.
+    /// Encryption of connections. Default: [`TlsMode::default_for`] the host.
     pub tls: TlsMode,
-    /// Certificates of the authorities to trust, PEM. `None`: the system's.
+    /// Certificates of the trusted authorities in PEM format. `None`: the operating system's authorities.
     pub root_certificate: Option<String>,
-    /// What block (a) made there.
+    /// Names of the roles and of the database that the set-up created.
     pub names: ServerNames,
-    /// Which of the two logins is in use.
+    /// The one of the provisioner's two logins that is in use.
     pub login: RoleName,
-    /// The version of the secrets of the two logins.
+    /// Version of the stored passwords of both logins.
     pub secret_version: i64,
-    /// Where its set-up stands.
+    /// State of the set-up.
     pub status: ServerStatus,
-    /// Most tenants.
+    /// Maximum number of tenants on this server. Default: 1000.
     pub capacity: u32,
-    /// A server of weight 2 gets twice the tenants of one of weight 1; at least 1.
+    /// Relative share of new tenants. A server of weight 2 gets twice as many as one of weight 1. At least 1; default:
+    /// 1.
     pub weight: u32,
-    /// Takes no new tenants.
+    /// Whether the server refuses new tenants.
     pub draining: bool,
-    /// Connections that one installation may hold there in all.
+    /// Maximum connections to this server, over all nodes of the installation. Default: 90.
     pub max_connections: u32,
-    /// The host's own words, for placement.
+    /// Free-form JSON for the application's placement function.
     pub labels: serde_json::Value,
-    /// Roles that may connect to the databases of suspended tenants: see
+    /// Roles that may keep the right to connect to the databases of suspended tenants: see
     /// [`Servers::allow_role`](crate::operations::servers::Servers::allow_role).
     #[serde(default)]
     pub allowed_roles: Vec<RoleName>,
-    /// The system identifier of its cluster (`pg_control_system()`). `None`: it could not be read. A promoted standby
-    /// has that of its primary; pg_upgrade and a restore from a dump make another one.
+    /// The system identifier of the cluster (`pg_control_system()`). `None` if it could not be read. A promoted standby
+    /// has the identifier of its primary. pg_upgrade and a restore from a dump create a new one.
     #[serde(default)]
     pub system_identifier: Option<i64>,
-    /// When it was first set up.
+    /// When the server was first set up, by the landlord's clock.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
 
 impl DatabaseServer {
-    /// A server that is about to be set up, with the defaults of every setting.
+    /// A server in status `SettingUp`, with the default of every setting.
     pub fn new(name: ServerName, host: impl Into<String>, port: u16, names: ServerNames) -> Self {
         let host = host.into();
         Self {
@@ -143,17 +151,19 @@ impl DatabaseServer {
             created_at: OffsetDateTime::UNIX_EPOCH,
         }
     }
-    /// The login that is not in use.
+    /// The one of the provisioner's two logins that is not in use. A rotation changes its password first and then
+    /// switches to it.
     pub fn idle_login(&self) -> &RoleName {
         if self.login == self.names.blue { &self.names.green } else { &self.names.blue }
     }
 }
 
-/// The limit of a login, and the sessions that it has.
+/// The connection limit of a login and the number of its sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct LoginSessions {
-    /// -1: no limit.
+    /// The role's CONNECTION LIMIT; -1 if it has none.
     pub(crate) limit: i32,
+    /// Number of sessions that the login has on the server.
     pub(crate) sessions: i64,
 }
 
@@ -169,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_goes_without_a_verified_certificate() {
+    fn default_tls_mode_verifies_the_certificate_except_on_loopback() {
         for host in ["127.0.0.1", "::1", "[::1]", "localhost", "/run/postgresql"] {
             assert_eq!(TlsMode::default_for(host), TlsMode::Prefer, "{host}");
         }

@@ -1,46 +1,58 @@
+//! [`RateLimiter`]: limits the attempts of each key, such as a client address or a tenant.
+//!
+//! `web::SetupRoutes` uses one limiter by client address and one by tenant, to slow down guessing of tokens.
+//!
+//! Invariants:
+//! - Counters are local to the process: behind a load balancer each node counts for itself.
+//! - At most 50 000 keys are stored, so a client with many addresses cannot use up the memory.
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Counts attempts by whoever makes them, in this process alone: behind a balancer each node counts for itself.
+/// Limits the attempts of each key within a time window, in this process. Behind a load balancer each node counts for
+/// itself.
 ///
-/// A window begins with the first attempt and allows so many; what comes after that is told how long to wait. Bounded: when
-/// very many are known, those whose window is over are forgotten, and then all.
+/// The window of a key begins with its first attempt. After the allowed number of attempts each further one is refused
+/// with the time until the window ends. The limiter stores at most 50 000 keys. When it is full it removes the keys
+/// whose window is over. If that is not enough it removes all keys, which allows their attempts again.
 #[derive(Debug)]
 pub struct RateLimiter<K> {
-    most: u32,
+    max_attempts: u32,
     window: Duration,
-    known: Mutex<HashMap<K, (Instant, u32)>>,
+    counters: Mutex<HashMap<K, (Instant, u32)>>,
 }
 
-/// Who is remembered at most.
-const KNOWN: usize = 50_000;
+/// Maximum number of keys that are stored.
+const MAX_COUNTERS: usize = 50_000;
 
 impl<K: Eq + Hash> RateLimiter<K> {
-    /// So many in each window.
-    pub fn new(most: u32, window: Duration) -> Self {
-        Self { most: most.max(1), window, known: Mutex::new(HashMap::new()) }
+    /// Allows `max_attempts` attempts of each key per `window`. Zero attempts count as one.
+    pub fn new(max_attempts: u32, window: Duration) -> Self {
+        Self { max_attempts: max_attempts.max(1), window, counters: Mutex::new(HashMap::new()) }
     }
-    /// One more. `Err`: too many; how long to wait.
-    pub fn attempt(&self, who: K) -> Result<(), Duration> {
-        self.attempt_at(who, Instant::now())
+    /// Counts one attempt of this key.
+    ///
+    /// # Errors
+    /// The time until the key's window ends, if it has used up its attempts.
+    pub fn attempt(&self, key: K) -> Result<(), Duration> {
+        self.attempt_at(key, Instant::now())
     }
 
-    fn attempt_at(&self, who: K, now: Instant) -> Result<(), Duration> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KNOWN {
-            known.retain(|_, (since, _)| now.duration_since(*since) < self.window);
-            if known.len() >= KNOWN {
-                known.clear();
+    fn attempt_at(&self, key: K, now: Instant) -> Result<(), Duration> {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if counters.len() >= MAX_COUNTERS {
+            counters.retain(|_, (since, _)| now.duration_since(*since) < self.window);
+            if counters.len() >= MAX_COUNTERS {
+                counters.clear();
             }
         }
-        let (since, count) = known.entry(who).or_insert((now, 0));
+        let (since, count) = counters.entry(key).or_insert((now, 0));
         if now.duration_since(*since) >= self.window {
             (*since, *count) = (now, 0);
         }
         *count = count.saturating_add(1);
-        if *count <= self.most { Ok(()) } else { Err(self.window.saturating_sub(now.duration_since(*since))) }
+        if *count <= self.max_attempts { Ok(()) } else { Err(self.window.saturating_sub(now.duration_since(*since))) }
     }
 }
 
@@ -49,23 +61,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_tries_too_often_waits_and_nobody_else_does() {
-        let (attempts, start) = (RateLimiter::new(3, Duration::from_secs(60)), Instant::now());
+    fn attempt_refuses_only_the_key_that_exceeds_the_limit() {
+        let (limiter, start) = (RateLimiter::new(3, Duration::from_secs(60)), Instant::now());
         for _ in 0..3 {
-            assert_eq!(attempts.attempt_at("mallory", start), Ok(()));
+            assert_eq!(limiter.attempt_at("mallory", start), Ok(()));
         }
         let later = start + Duration::from_secs(20);
-        assert_eq!(attempts.attempt_at("mallory", later), Err(Duration::from_secs(40)));
-        assert_eq!(attempts.attempt_at("ada", later), Ok(()));
-        assert_eq!(attempts.attempt_at("mallory", start + Duration::from_secs(60)), Ok(()));
+        assert_eq!(limiter.attempt_at("mallory", later), Err(Duration::from_secs(40)));
+        assert_eq!(limiter.attempt_at("ada", later), Ok(()));
+        assert_eq!(limiter.attempt_at("mallory", start + Duration::from_secs(60)), Ok(()));
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
-        let (attempts, now) = (RateLimiter::new(1, Duration::from_secs(60)), Instant::now());
-        for who in 0..3 * KNOWN {
-            let _ = attempts.attempt_at(who, now);
+    fn attempt_bounds_the_number_of_stored_keys() {
+        let (limiter, now) = (RateLimiter::new(1, Duration::from_secs(60)), Instant::now());
+        for key in 0..3 * MAX_COUNTERS {
+            let _ = limiter.attempt_at(key, now);
         }
-        assert!(attempts.known.lock().unwrap().len() <= KNOWN);
+        assert!(limiter.counters.lock().unwrap().len() <= MAX_COUNTERS, "the limiter stores too many keys");
     }
 }

@@ -1,4 +1,12 @@
-//! The credentials link: a rotation of the tenant's login, and then a password link for whoever has come.
+//! The saga of a credentials link: rotates the tenant's database login, then issues a password link for the same
+//! address.
+//!
+//! [`SetupLinks::begin_credentials`](super::SetupLinks) begins it. It uses the steps of a rotation, with the steps of a
+//! link around them.
+//!
+//! Invariants:
+//! - The password link is issued and sealed before the token is used up, so a crash never leaves a user without a link.
+//! - The old login is dropped last, because no user waits for that.
 use super::{Request, link};
 use crate::cluster::OperationContext;
 use crate::error::StepError;
@@ -12,7 +20,7 @@ use std::time::Duration;
 /// The stored name of the saga.
 const KIND: &str = "setup_credentials";
 
-/// The plain list of its steps.
+/// The saga: its steps, and what they need.
 pub(super) struct CredentialsSaga {
     stores: OperationContext,
     login: AppLogin,
@@ -22,13 +30,13 @@ pub(super) struct CredentialsSaga {
 impl CredentialsSaga {
     pub(super) fn new(stores: OperationContext, login: AppLogin, lifetime: Duration) -> Self {
         let steps: Vec<Box<dyn SagaStep<RotateContext>>> = vec![
-            Box::new(Link::Claim),
+            Box::new(LinkStep::Claim),
             Box::new(Rotate::Seal),
             Box::new(Rotate::Create),
             Box::new(Rotate::Probe),
             Box::new(Rotate::Flip),
-            Box::new(Link::Follow(lifetime)),
-            Box::new(Link::Use),
+            Box::new(LinkStep::IssueNext(lifetime)),
+            Box::new(LinkStep::Use),
             Box::new(Rotate::Retire),
         ];
         Self { stores, login, steps }
@@ -43,7 +51,7 @@ impl Saga for CredentialsSaga {
     fn steps(&self) -> &[Box<dyn SagaStep<RotateContext>>] {
         &self.steps
     }
-    /// The flip, as in a rotation.
+    /// The flip: once the directory names the new login, the rotation is not undone.
     fn pivot_index(&self) -> usize {
         4
     }
@@ -52,30 +60,31 @@ impl Saga for CredentialsSaga {
     }
 }
 
-enum Link {
+/// The steps that concern links.
+enum LinkStep {
     Claim,
-    /// The link to the password form, sealed: whoever joins gets the same one. Good for so long.
-    Follow(Duration),
+    /// Issues the password link, valid for this long. It is sealed, so that every caller that joins gets the same link.
+    IssueNext(Duration),
     Use,
 }
 
 #[async_trait]
-impl SagaStep<RotateContext> for Link {
+impl SagaStep<RotateContext> for LinkStep {
     fn name(&self) -> &'static str {
         match self {
             Self::Claim => link::CLAIM,
-            Self::Follow(_) => "link.follow",
+            Self::IssueNext(_) => "link.follow",
             Self::Use => link::USE,
         }
     }
-    /// Using it up must be known before anybody waits for the old login to go.
+    /// The intent of the flip also covers issuing the password link and using the token up. Both are idempotent.
     fn shares_intent_with_previous(&self) -> bool {
         !matches!(self, Self::Claim)
     }
     async fn run(&self, run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
         match self {
             Self::Claim => link::claim(run, &context.stores).await,
-            Self::Follow(lifetime) => {
+            Self::IssueNext(lifetime) => {
                 let Request { tenant, email, .. } = run.request()?;
                 let to = (tenant, email.as_str());
                 let issued =

@@ -1,20 +1,21 @@
-//! Beginning or joining the operation of a password link. [`SetupLinks::begin_password`] is called for each post.
+//! Begins or joins the operation of a password link. The facade calls [`SetupLinks::begin_password`] for each POST.
 //!
 //! Invariants:
-//! - A link has at most one open operation, and an operation has at most one password: the first one that is sealed under
-//!   the operation's id. No step changes it, so a recovery sets the same one.
-//! - A caller gets "set" only for an operation whose sealed password it has posted. A caller with another password, or one
-//!   that cannot compare because nothing is sealed yet, is refused with `InUse`.
-//! - No password is part of the stored request, not even as a hash.
+//! - A link has at most one open operation. An operation has at most one password, the first one that is sealed under
+//!   the operation's id. No step changes it, so recovery sets the same one.
+//! - A caller learns that its password was set only if it has posted the password that the operation has sealed. A
+//!   caller with another password is refused with `InUse`, and so is one that cannot compare because nothing is sealed
+//!   yet.
+//! - The stored request does not contain the password, not even as a hash.
 //!
-//! What a second post finds after a crash, by the last thing that happened:
-//! - *The intent is committed, nothing is sealed.* The operation cannot set anything. The post waits for recovery, which
-//!   undoes it, and then begins an operation of its own; after ten seconds it is refused.
-//! - *The password is sealed, or set, and the token is not used up.* Recovery goes on with the sealed password. The same
-//!   password joins and gets the outcome; another one is refused. If recovery undoes the operation instead (the tenant is
-//!   gone or suspended, the password breaks a rule), the sessions of its workers are ended first, so that none of them
-//!   sets the old password later; then the link is good again, and the next post replaces the password.
-//! - *The token is used up.* The link is not valid any more, whatever is posted.
+//! What a second POST finds after a crash of the first one, by the last effect of the first one:
+//! - *The intent is committed, nothing is sealed.* The operation cannot set a password. The POST waits until recovery
+//!   has undone it and then begins its own operation. After ten seconds it is refused.
+//! - *The password is sealed or set, and the token is not used up.* Recovery continues with the sealed password. A POST
+//!   with the same password joins and gets the outcome; another password is refused. Recovery undoes the operation
+//!   instead if the tenant is deleted or suspended, or if the password breaks a rule. It then first ends the sessions
+//!   of the operation's workers, so that none of them sets the old password later. After that the link is valid again.
+//! - *The token is used up.* The link is not valid any more, with any password.
 use super::{SetupLinkError, SetupLinks, password};
 use crate::error::{StoreError, VaultError};
 use crate::operation::{OperationStatus, Subject};
@@ -30,27 +31,30 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
-/// The first wait for another post's password to be sealed.
+/// First and longest pause while another POST has begun the operation and has not sealed its password.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// What an open operation of the same link means for a post.
-enum Rival {
+/// State of the link's open operation, as seen by a POST that did not begin it.
+enum OpenOperation {
+    /// It has sealed the password of this POST.
     SamePassword,
+    /// It has sealed another password.
     OtherPassword,
-    /// No password is sealed: its first worker is about to seal one, or has died.
+    /// It has sealed no password: its first worker is about to do so, or has died.
     NoPassword,
     /// It has used the token up.
     Finished,
 }
 
 impl SetupLinks {
-    /// Commits the intent of a password link and seals the password, or joins the operation that has this password.
+    /// Commits the intent of a password link and seals the password, or joins the open operation if that has the same
+    /// password. While the open operation has no password, it waits for at most ten seconds.
     pub(crate) async fn begin_password(&self, text: &str, password: &SecretString) -> Result<Begun, SetupLinkError> {
         let password = to_opaque_string(password).map_err(SetupLinkError::Password)?;
-        let issued = self.look(&TokenPurpose::password(), text).await?;
+        let issued = self.find_link(&TokenPurpose::password(), text).await?;
         let subject = Subject::Link(issued.id.as_uuid());
-        let (until, mut pause) = (Instant::now() + super::PATIENCE, FIRST_PAUSE);
+        let (deadline, mut pause) = (Instant::now() + super::BUSY_TIMEOUT, FIRST_PAUSE);
         loop {
             let record = match self.begin(&*self.password, subject.clone(), &issued, text).await? {
                 Begun::New(record) => {
@@ -60,43 +64,51 @@ impl SetupLinks {
                 Begun::Joined(record) => record,
                 refused => return Ok(refused),
             };
-            match self.rival(issued.tenant, &record, &password).await? {
-                Rival::SamePassword => return Ok(Begun::Joined(record)),
-                Rival::Finished => return Err(SetupLinkError::NotValid),
-                Rival::NoPassword if Instant::now() < until => sleep(pause).await,
-                Rival::NoPassword | Rival::OtherPassword => return Err(SetupLinkError::InUse { operation: record.id }),
+            match self.inspect_open(issued.tenant, &record, &password).await? {
+                OpenOperation::SamePassword => return Ok(Begun::Joined(record)),
+                OpenOperation::Finished => return Err(SetupLinkError::NotValid),
+                OpenOperation::NoPassword if Instant::now() < deadline => sleep(pause).await,
+                OpenOperation::NoPassword | OpenOperation::OtherPassword => {
+                    return Err(SetupLinkError::InUse { operation: record.id });
+                }
             }
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// A crash before this leaves an operation without a password, which sets nothing.
+    /// Seals the password under the operation's id. A crash before that leaves an operation without a password, which
+    /// recovery undoes.
     async fn seal(&self, tenant: TenantId, record: &Record, password: &SecretString) -> Result<(), SetupLinkError> {
-        let (id, writer) = (password::secret(tenant, record.id), record.fencing_token());
+        let (id, writer) = (password::new_password_id(tenant, record.id), record.fencing_token());
         let sealed = async {
             self.stores.vault.fence(writer.operation, writer.epoch).await?;
             self.stores.vault.put(&id, password, writer).await
         };
         match sealed.await {
             Ok(_) => Ok(()),
-            // This worker was so slow that recovery has taken the operation over, and undoes it.
+            // This worker was so slow that its lease expired. Recovery has taken the operation over and undoes it.
             Err(VaultError::Store(StoreError::Fenced)) => Err(SetupLinkError::InUse { operation: record.id }),
             Err(error) => {
-                // Recovery need not wait for the lease to end. If this call fails too, it does.
+                // Release the lease, so that recovery can undo the operation at once. If this call fails too, recovery
+                // waits until the lease expires.
                 let _ = self.stores.journal.record(writer, &Progress::of(record)).await;
                 Err(store_error(error).into())
             }
         }
     }
 
-    async fn rival(&self, tenant: TenantId, record: &Record, password: &SecretString) -> Result<Rival, SetupLinkError> {
-        match self.stores.vault.open(&password::secret(tenant, record.id)).await {
-            Ok(sealed) if is_same(&sealed, password) => Ok(Rival::SamePassword),
-            Ok(_) => Ok(Rival::OtherPassword),
-            // The record was read before the vault: the operation may have ended and forgotten the password since.
+    async fn inspect_open(
+        &self, tenant: TenantId, record: &Record, password: &SecretString,
+    ) -> Result<OpenOperation, SetupLinkError> {
+        match self.stores.vault.open(&password::new_password_id(tenant, record.id)).await {
+            Ok(sealed) if is_same(&sealed, password) => Ok(OpenOperation::SamePassword),
+            Ok(_) => Ok(OpenOperation::OtherPassword),
+            // The record was read before the vault. The operation may have ended since then and deleted the password.
             Err(VaultError::Missing(_)) => match self.stores.journal.read(record.id).await? {
-                Some(now) if Self::is_used(&now) || now.status == OperationStatus::Done => Ok(Rival::Finished),
-                _ => Ok(Rival::NoPassword),
+                Some(current) if Self::is_used(&current) || current.status == OperationStatus::Done => {
+                    Ok(OpenOperation::Finished)
+                }
+                _ => Ok(OpenOperation::NoPassword),
             },
             Err(error) => Err(store_error(error).into()),
         }
@@ -110,8 +122,8 @@ fn store_error(error: VaultError) -> StoreError {
     }
 }
 
-/// Compares MACs under a random key, so that the time tells nothing about the sealed password. A password that an earlier
-/// version has sealed is not in its one form yet.
+/// Whether two passwords are equal. It compares MACs under a random key, so that its duration reveals nothing about the
+/// sealed password. It normalizes the sealed password first, because earlier versions sealed the text as it was typed.
 fn is_same(sealed: &SecretString, posted: &SecretString) -> bool {
     let sealed = to_opaque_string(sealed).unwrap_or_else(|_| sealed.clone());
     let key = Zeroizing::new(rand::rng().random::<[u8; 64]>());
@@ -128,12 +140,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_same_compares_whole_texts_in_one_form() {
+    fn is_same_compares_whole_texts_after_normalization() {
         let same = |a: &str, b: &str| is_same(&SecretString::from(a), &SecretString::from(b));
         assert!(same("correct horse", "correct horse"));
-        assert!(same("cafe\u{301}", "caf\u{e9}"), "sealed by an earlier version");
+        assert!(same("cafe\u{301}", "caf\u{e9}"), "an NFD text that an earlier version has sealed equals its NFC form");
         for other in ["", "correct hors", "correct horse ", "Correct horse"] {
-            assert!(!same("correct horse", other), "{other:?}");
+            assert!(!same("correct horse", other), "{other:?} must differ from \"correct horse\"");
         }
     }
 }

@@ -1,4 +1,6 @@
-//! The steps that both links have in common.
+//! The steps that both sagas of this module share: claim the token, return it, use it up.
+//!
+//! Invariant: each function is idempotent for one operation, so a worker that takes over may repeat it.
 use super::{Request, SetupLinkError};
 use crate::cluster::OperationContext;
 use crate::error::StepError;
@@ -8,11 +10,11 @@ use crate::secret::CredentialId;
 use crate::store::tokens::TokenClaim;
 use serde_json::{Value, json};
 
-/// The stored names of the steps.
+/// The stored names of the steps. Records in the journal contain them, so they must not change.
 pub(super) const CLAIM: &str = "link.claim";
 pub(super) const USE: &str = "link.use";
 
-/// From here on the token is this operation's: it stays good for it alone.
+/// Claims the token for this operation. No other operation can claim it after that, and it cannot expire for this one.
 pub(super) async fn claim(run: &Execution, stores: &OperationContext) -> Result<Value, StepError> {
     let request: Request = run.request()?;
     match stores.tokens.claim(&request.hash, run.operation()).await? {
@@ -21,13 +23,14 @@ pub(super) async fn claim(run: &Execution, stores: &OperationContext) -> Result<
     }
 }
 
-/// Good again: nothing was done with it.
+/// Returns a claimed token: the link is valid again. For an operation that is undone.
 pub(super) async fn unclaim(run: &Execution, stores: &OperationContext) -> Result<(), StepError> {
     let request: Request = run.request()?;
     Ok(stores.tokens.unclaim(request.link, run.operation()).await?)
 }
 
-/// Its effect is committed: it is good no more, and its bytes are forgotten, if a provisioning has sealed them.
+/// Uses the token up after its effect is durable: the link is not valid any more. Also deletes the token's sealed text
+/// from the vault, which exists if an operation has issued the link.
 pub(super) async fn use_up(run: &Execution, stores: &OperationContext) -> Result<Value, StepError> {
     let request: Request = run.request()?;
     stores.tokens.use_up(request.link, run.operation()).await?;

@@ -1,6 +1,13 @@
-//! What a user does with a setup link: each is one operation, which claims the token, does the work, and only then uses
-//! the token up. A crash in between neither loses the link nor does the work twice; a second post joins the operation.
-//! A second post with another password is refused while the operation lasts: see `setup/join.rs`.
+//! Setup links: the operations that a user starts by following a link from an e-mail.
+//!
+//! A *credentials link* rotates the tenant's database login and leads to a *password link*, which sets the password of
+//! the tenant's admin. The facade begins these operations for the web layer and drives them.
+//!
+//! Invariants:
+//! - An operation claims the token, does the work, and only then uses the token up. A crash in between neither loses
+//!   the link nor does the work twice.
+//! - A second POST with the same link joins the open operation. One with another password is refused while that
+//!   operation is open: see `setup_link/join.rs`.
 use crate::cluster::OperationContext;
 use crate::error::{ChangeError, Failure, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
@@ -24,44 +31,45 @@ pub use attempts::RateLimiter;
 use credentials::CredentialsSaga;
 use password::PasswordSaga;
 
-/// For how long a link waits for another change of its tenant.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a link waits for another operation of its tenant.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a link did not do its work. The link itself is as good as before, but for `NotValid`.
+/// Why following a setup link failed. The link stays valid, except after [`NotValid`](Self::NotValid).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupLinkError {
-    /// Unknown, expired, revoked, used or mistyped: one answer for all of them.
-    #[error("this link is not valid, or not any more")]
+    /// The link is unknown, expired, revoked, used or mistyped. The error does not say which.
+    #[error("this link is not valid; ask for a new one")]
     NotValid,
-    /// The password breaks a rule.
+    /// The password breaks a rule of the admin store.
     #[error(transparent)]
     Password(PasswordError),
-    /// The tenant is not active.
-    #[error("the tenant is {}", .0.status())]
+    /// The tenant is not active, so its links cannot be followed.
+    #[error("tenant {} is {}; its setup links work only while it is active", .0.slug(), .0.status())]
     Refused(Tenant),
-    /// Another change of the tenant takes its time.
-    #[error("operation {operation} is under way; try again")]
+    /// Another operation of the tenant did not end within ten seconds.
+    #[error("operation {operation} of the same tenant is still running; try again when it has ended")]
     #[non_exhaustive]
     Busy {
-        /// Which.
+        /// The other operation.
         operation: OperationId,
     },
-    /// Another post of this password link is being worked on, with another password. Only one of them can be accepted.
+    /// Another POST has started this password link with another password, and its operation has not ended. Only one
+    /// password can be set.
     #[error("operation {operation} is using this link with another password; try again when it has ended")]
     #[non_exhaustive]
     InUse {
         /// The operation that uses the link.
         operation: OperationId,
     },
-    /// It began and failed.
+    /// The operation began and failed.
     #[error(transparent)]
     Failed(Box<Failure>),
-    /// The landlord.
+    /// The landlord database is unreachable or refused a statement.
     #[error("the landlord did not answer")]
     Landlord(#[from] StoreError),
-    /// The facade is closing.
-    #[error("closed: no operation is begun any more")]
+    /// [`Tenantry::close`](crate::Tenantry::close) was called.
+    #[error("tenantry is closed in this process; no operation can begin")]
     Closed,
 }
 
@@ -70,7 +78,7 @@ impl From<ChangeError> for SetupLinkError {
         match error {
             ChangeError::Busy { operation } | ChangeError::KeyReused { operation } => Self::Busy { operation },
             ChangeError::Landlord(error) => Self::Landlord(error),
-            ChangeError::Failed(failure) => Self::of(failure),
+            ChangeError::Failed(failure) => Self::from_failure(failure),
             ChangeError::Closed => Self::Closed,
             _ => Self::NotValid,
         }
@@ -78,29 +86,29 @@ impl From<ChangeError> for SetupLinkError {
 }
 
 impl SetupLinkError {
-    /// What a user can mend is told apart.
-    fn of(failure: Failure) -> Self {
+    /// Separates the failures that the user can correct from the others.
+    fn from_failure(failure: Failure) -> Self {
         match failure.cause.downcast_ref::<AdminError>() {
             Some(AdminError::Password(error)) => Self::Password(error.clone()),
-            // The token is good and its admin is gone: it opens nothing.
+            // The token is valid, but its admin was removed from the tenant: there is no password to set.
             Some(AdminError::Unknown(_)) => Self::NotValid,
             _ => Self::Failed(Box::new(failure)),
         }
     }
 }
 
-/// What is stored of a call.
+/// The request of an operation, as the journal stores it. It contains neither the token's text nor a password.
 #[derive(Clone, Serialize, Deserialize)]
 struct Request {
     tenant: TenantId,
-    /// Read by the steps of a rotation.
+    /// Grace period of the old login in milliseconds. The rotation steps of the credentials link read it.
     grace_ms: u64,
     link: LinkId,
     hash: [u8; 32],
     email: String,
 }
 
-/// The two links. It spawns nothing: whoever begins an operation drives it.
+/// The operations of both setup links. It spawns no task: the caller that begins an operation must drive it.
 #[derive(Clone)]
 pub struct SetupLinks {
     stores: OperationContext,
@@ -110,7 +118,8 @@ pub struct SetupLinks {
 }
 
 impl SetupLinks {
-    /// Over these stores. `lifetime`: for how long the password form that follows is good.
+    /// Creates both operations over these stores. `lifetime` is how long the password link is valid that a credentials
+    /// link leads to.
     pub fn new(
         stores: OperationContext, engine: Engine, login: AppLogin, admins: Arc<dyn AdminStore>, lifetime: Duration,
     ) -> Self {
@@ -118,24 +127,26 @@ impl SetupLinks {
         let password = Arc::new(PasswordSaga::new(stores.clone(), admins));
         Self { stores, engine, credentials, password }
     }
-    /// The sagas, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The sagas of both links, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn sagas(&self) -> [Arc<dyn AnySaga>; 2] {
         [self.credentials.clone(), self.password.clone()]
     }
 
-    /// Whose good link of this purpose the text is.
-    async fn look(&self, purpose: &TokenPurpose, text: &str) -> Result<IssuedToken, SetupLinkError> {
+    /// Finds the valid link of this purpose to which the token text belongs.
+    async fn find_link(&self, purpose: &TokenPurpose, text: &str) -> Result<IssuedToken, SetupLinkError> {
         let found = self.stores.tokens.look(&Token::hash_of(text)).await?;
         found.filter(|issued| issued.purpose == *purpose).ok_or(SetupLinkError::NotValid)
     }
 
-    /// Commits the intent of a credentials link: the tenant gets a new login. Waits, for ten seconds, for another change.
+    /// Commits the intent of a credentials link. It waits up to ten seconds for another operation of the tenant.
     pub(crate) async fn begin_credentials(&self, text: &str) -> Result<Begun, SetupLinkError> {
-        let issued = self.look(&TokenPurpose::credentials(), text).await?;
-        let until = Instant::now() + PATIENCE;
+        let issued = self.find_link(&TokenPurpose::credentials(), text).await?;
+        let deadline = Instant::now() + BUSY_TIMEOUT;
         loop {
             match self.begin(&*self.credentials, Subject::Tenant(issued.tenant), &issued, text).await {
-                Err(SetupLinkError::Busy { .. }) if Instant::now() < until => sleep(Duration::from_millis(100)).await,
+                Err(SetupLinkError::Busy { .. }) if Instant::now() < deadline => {
+                    sleep(Duration::from_millis(100)).await
+                }
                 begun => return begun,
             }
         }
@@ -171,17 +182,18 @@ impl SetupLinks {
         }
     }
 
-    /// Whether the link's work is done.
+    /// Whether the operation has used its token up: the work for which the link was issued is done.
     pub(crate) fn is_used(record: &Record) -> bool {
         record.outputs.contains_key(link::USE)
     }
 
-    /// Waits until the token is used, or the operation has settled without: the rest needs nobody's patience.
-    pub(crate) async fn until_used(&self, id: OperationId) -> Result<Record, StoreError> {
+    /// Waits until the operation has used its token up or has settled. The steps after that, such as dropping the old
+    /// login, do not matter to the user. It polls the journal every 10 to 200 ms.
+    pub(crate) async fn wait_until_used(&self, id: OperationId) -> Result<Record, StoreError> {
         let mut pause = Duration::from_millis(10);
         loop {
-            let gone = || StoreError::conflict("no such operation");
-            let record = self.stores.journal.read(id).await?.ok_or_else(gone)?;
+            let missing = || StoreError::conflict(format!("operation {id} is not in the journal"));
+            let record = self.stores.journal.read(id).await?.ok_or_else(missing)?;
             if Self::is_used(&record) || record.is_settled() {
                 return Ok(record);
             }
@@ -190,37 +202,39 @@ impl SetupLinks {
         }
     }
 
-    /// The password link that a credentials link leads to, the same for whoever asks.
-    pub(crate) async fn follow_up(&self, record: &Record) -> Result<SetupLink, SetupLinkError> {
+    /// Reads the password link that the operation of a credentials link has issued. Every caller that joined the
+    /// operation gets the same link.
+    pub(crate) async fn read_password_link(&self, record: &Record) -> Result<SetupLink, SetupLinkError> {
         if !Self::is_used(record) {
-            return Err(unfinished(record));
+            return Err(to_failure(record));
         }
         let tenant = record.subject.tenant().ok_or(SetupLinkError::NotValid)?;
-        let good = self.stores.tokens.of_tenant(tenant).await?;
-        let issued = good.into_iter().find(|t| t.id.as_uuid() == record.id.as_uuid());
+        let valid = self.stores.tokens.of_tenant(tenant).await?;
+        let issued = valid.into_iter().find(|t| t.id.as_uuid() == record.id.as_uuid());
         let issued = issued.ok_or(SetupLinkError::NotValid)?;
         crate::operations::provision::link(&self.stores, issued).await?.ok_or(SetupLinkError::NotValid)
     }
 
-    /// The tenant whose admin has a new password.
-    pub(crate) async fn has_password(&self, record: &Record) -> Result<Tenant, SetupLinkError> {
+    /// Reads the tenant whose admin's password the operation of a password link has set.
+    pub(crate) async fn read_tenant(&self, record: &Record) -> Result<Tenant, SetupLinkError> {
         if !Self::is_used(record) {
-            return Err(unfinished(record));
+            return Err(to_failure(record));
         }
         let request: Request = serde_json::from_value(record.request.clone()).map_err(StoreError::corrupt)?;
         self.stores.registry.find(request.tenant.into()).await?.ok_or(SetupLinkError::NotValid)
     }
 }
 
-/// Another node's worker, or an earlier one, has ended it so.
-fn unfinished(record: &Record) -> SetupLinkError {
+/// The error of an operation that settled without using its token up, as the journal records it. Used when another
+/// worker drove the operation.
+fn to_failure(record: &Record) -> SetupLinkError {
     use crate::error::FailureState;
-    let after = if record.status.is_over() { FailureState::Undone } else { FailureState::Continuing };
-    SetupLinkError::Failed(Box::new(record.told(after)))
+    let state = if record.status.is_over() { FailureState::Undone } else { FailureState::Continuing };
+    SetupLinkError::Failed(Box::new(record.told(state)))
 }
 
 impl std::fmt::Debug for SetupLinks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Setup(..)")
+        f.write_str("SetupLinks(..)")
     }
 }

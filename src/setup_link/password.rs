@@ -1,4 +1,11 @@
-//! The password link: validate the token, find the tenant, open its credentials, connect, set the admin's password, once.
+//! The saga of a password link: claims the token, connects to the tenant's database and sets the admin's password.
+//!
+//! [`SetupLinks::begin_password`](super::SetupLinks) seals the posted password and begins it.
+//!
+//! Invariants:
+//! - Every worker of an operation sets the same password: the one that is sealed under the operation's id.
+//! - The sealed password is deleted when the operation ends, whether it succeeds or is undone.
+//! - A worker that has lost its lease does not overwrite a password that another link has set since.
 use super::{Request, SetupLinkError, link};
 use crate::cluster::pg::terminate;
 use crate::cluster::{OperationContext, application_name};
@@ -17,15 +24,15 @@ use std::{sync::Arc, time::Duration};
 
 /// The stored name of the saga.
 const KIND: &str = "setup_password";
-/// For connecting to the tenant's database.
-const CONNECT: Duration = Duration::from_secs(10);
+/// Maximum time to connect to the tenant's database.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the new password is kept until it is set.
-pub(super) fn secret(tenant: TenantId, operation: OperationId) -> CredentialId {
+/// Id in the vault under which the new password is sealed until it is set.
+pub(super) fn new_password_id(tenant: TenantId, operation: OperationId) -> CredentialId {
     CredentialId::new_password(tenant, operation)
 }
 
-/// The plain list of its steps.
+/// The saga: its steps, and what they need.
 pub(super) struct PasswordSaga {
     stores: OperationContext,
     admins: Arc<dyn AdminStore>,
@@ -34,7 +41,7 @@ pub(super) struct PasswordSaga {
 
 impl PasswordSaga {
     pub(super) fn new(stores: OperationContext, admins: Arc<dyn AdminStore>) -> Self {
-        let steps = [Password::Claim, Password::Set, Password::Use, Password::Forget];
+        let steps = [PasswordStep::Claim, PasswordStep::Set, PasswordStep::Use, PasswordStep::Forget];
         Self { stores, admins, steps: steps.map(|s| Box::new(s) as Box<dyn SagaStep<PasswordContext>>).into() }
     }
 }
@@ -47,7 +54,8 @@ impl Saga for PasswordSaga {
     fn steps(&self) -> &[Box<dyn SagaStep<PasswordContext>>] {
         &self.steps
     }
-    /// Using the token up: what was set stays set, and whoever could not finish may try again with the same link.
+    /// Using the token up. An operation that fails before that is undone: a password that it has set stays set, and the
+    /// user can try again with the same link.
     fn pivot_index(&self) -> usize {
         2
     }
@@ -56,13 +64,15 @@ impl Saga for PasswordSaga {
     }
 }
 
+/// One worker's view of the operation.
 pub(super) struct PasswordContext {
     stores: OperationContext,
     admins: Arc<dyn AdminStore>,
     request: Request,
 }
 
-enum Password {
+/// The steps.
+enum PasswordStep {
     Claim,
     Set,
     Use,
@@ -70,7 +80,7 @@ enum Password {
 }
 
 #[async_trait]
-impl SagaStep<PasswordContext> for Password {
+impl SagaStep<PasswordContext> for PasswordStep {
     fn name(&self) -> &'static str {
         match self {
             Self::Claim => link::CLAIM,
@@ -85,18 +95,18 @@ impl SagaStep<PasswordContext> for Password {
     async fn run(&self, run: &Execution, context: &mut PasswordContext) -> Result<Value, StepError> {
         match self {
             Self::Claim => {
-                context.only_active().await?;
+                context.require_active().await?;
                 link::claim(run, &context.stores).await
             }
-            Self::Set => context.set(run).await.map(|()| Value::Null),
+            Self::Set => context.set_password(run).await.map(|()| Value::Null),
             Self::Use => link::use_up(run, &context.stores).await,
-            Self::Forget => context.forget(run).await.map(|()| Value::Null),
+            Self::Forget => context.forget_password(run).await.map(|()| Value::Null),
         }
     }
     async fn undo(&self, run: &Execution, context: &mut PasswordContext) -> Result<(), StepError> {
         match self {
             Self::Claim => {
-                context.forget(run).await?;
+                context.forget_password(run).await?;
                 link::unclaim(run, &context.stores).await
             }
             Self::Set => context.end_sessions(run).await,
@@ -106,7 +116,7 @@ impl SagaStep<PasswordContext> for Password {
 }
 
 impl PasswordContext {
-    async fn only_active(&self) -> Result<(), StepError> {
+    async fn require_active(&self) -> Result<(), StepError> {
         let found = self.stores.registry.find(self.request.tenant.into()).await?;
         match found.ok_or_else(|| StepError::fail(SetupLinkError::NotValid))? {
             tenant if tenant.status() == TenantStatus::Active => Ok(()),
@@ -114,15 +124,18 @@ impl PasswordContext {
         }
     }
 
-    async fn set(&self, run: &Execution) -> Result<(), StepError> {
-        let password = match self.stores.vault.open(&secret(self.request.tenant, run.operation())).await {
-            Err(VaultError::Missing(_)) => return Err(StepError::fail("its worker died before the password was kept")),
+    async fn set_password(&self, run: &Execution) -> Result<(), StepError> {
+        let password = match self.stores.vault.open(&new_password_id(self.request.tenant, run.operation())).await {
+            Err(VaultError::Missing(_)) => {
+                return Err(StepError::fail("the worker died before it sealed the new password; post it again"));
+            }
             opened => opened?,
         };
         let email = self.request.email.parse().map_err(StepError::fail)?;
         let mut session = self.connect(run).await?;
-        // A worker whose time is over sets nothing any more: the next one ends what it has open, and what it opens later
-        // stops here. Else it could overwrite, much later, what another link has set.
+        // A slow worker that has lost its lease could set this password much later, and overwrite one that another link
+        // has set since. The check refuses such a worker. It can lose its lease right after the check, so the worker
+        // that has taken over also ends the older worker's sessions.
         run.check().await?;
         if !run.is_first() {
             terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{}/", run.operation())).await?;
@@ -132,8 +145,9 @@ impl PasswordContext {
         Ok(set?)
     }
 
-    /// Ends what this operation's workers have open in the tenant's database. The link is good again after this, and a
-    /// worker that is only slow must not overwrite what the next post sets. A tenant that is not active has no sessions.
+    /// Ends the sessions that this operation's workers have in the tenant's database. The link is valid again after the
+    /// undo, and a slow worker must not overwrite the password of the next POST. A tenant that is not active has no
+    /// sessions.
     async fn end_sessions(&self, run: &Execution) -> Result<(), StepError> {
         let found = self.stores.registry.find(self.request.tenant.into()).await?;
         if !found.is_some_and(|tenant| tenant.status() == TenantStatus::Active) {
@@ -145,10 +159,11 @@ impl PasswordContext {
         Ok(ended?)
     }
 
-    /// As the application. A rotation may have replaced the login at this moment: then it is read again.
+    /// Connects with the application's login. A concurrent rotation may have replaced that login; then the step is
+    /// retried and reads the new one.
     async fn connect(&self, run: &Execution) -> Result<PgConnection, StepError> {
-        let none = || StepError::fail("the tenant has no directory entry");
-        let entry = self.stores.registry.primary(self.request.tenant).await?.ok_or_else(none)?;
+        let missing = || StepError::fail("the tenant has no directory entry for a primary database");
+        let entry = self.stores.registry.primary(self.request.tenant).await?.ok_or_else(missing)?;
         let entry = self.stores.locate(entry).await?.map_err(StepError::fail)?;
         let login = self.stores.vault.open(&entry.credential).await;
         let login = login.map_err(|e| match e {
@@ -156,15 +171,16 @@ impl PasswordContext {
             e => e.into(),
         })?;
         let options = connect::options(&entry, &login).application_name(&application_name(run));
-        match tokio::time::timeout(CONNECT, crate::rt::poll_batched(options.connect())).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, crate::rt::poll_batched(options.connect())).await {
             Ok(Ok(session)) => Ok(session),
             Ok(Err(error)) if crate::sqlstate::is_refused_login(&error) => Err(StepError::retry(error)),
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(ClusterError::Deadline { phase: "connecting", limit: CONNECT }.into()),
+            Err(_) => Err(ClusterError::Deadline { phase: "connecting", limit: CONNECT_TIMEOUT }.into()),
         }
     }
 
-    async fn forget(&self, run: &Execution) -> Result<(), StepError> {
-        Ok(self.stores.vault.forget(&secret(self.request.tenant, run.operation()), run.fencing_token()).await?)
+    async fn forget_password(&self, run: &Execution) -> Result<(), StepError> {
+        let id = new_password_id(self.request.tenant, run.operation());
+        Ok(self.stores.vault.forget(&id, run.fencing_token()).await?)
     }
 }

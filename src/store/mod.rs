@@ -1,5 +1,9 @@
-//! What an installation keeps: one folder for each trait, with its stores in PostgreSQL and in memory. No store knows what
-//! an operation does; the only rule between them is `fence`: a store takes no write of an epoch that is over.
+//! The stores of an installation: one folder for each storage trait, with an implementation in PostgreSQL and, for
+//! tests, one in memory.
+//!
+//! Sagas, the resolver and the facade call the stores through their traits. A store knows nothing of the steps of an
+//! operation. The stores share one rule: every worker of an operation has an epoch, and a store rejects a write of an
+//! older epoch (`fence`, [`FencingToken`](crate::operation::FencingToken)).
 pub mod admin;
 pub mod journal;
 pub mod nodes;

@@ -1,7 +1,13 @@
+//! The impls for actix-web: responses, extractors, the middleware and the setup routes.
+//!
+//! This file contains only conversions and actix-web's traits. `layer.rs` decides about tenants and `setup.rs` about
+//! links.
+//!
+//! Invariant: `call` does not block, and a cached tenant is served without an extra await.
 use super::html::STYLE_PATH;
-use super::layer::{Found, Inner};
+use super::layer::{Inner, Resolution};
 use super::request::View;
-use super::setup::{BODY, BODY_TIME, style};
+use super::setup::{BODY_TIMEOUT, MAX_BODY_BYTES, style_sheet};
 use super::{RequestView, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use crate::pool::TenantPool;
 use crate::store::tokens::TokenPurpose;
@@ -32,7 +38,8 @@ impl ResponseError for TenantRejection {
     fn status_code(&self) -> StatusCode {
         StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
-    /// It rides in the response's extensions: `as_error` would not see through a host's own error enum.
+    /// The rejection is stored in the response's extensions, where `TenantLayer::on_reject` finds it. The middleware
+    /// could not get it from the response's error, because a host's own error type may wrap it.
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::from(WebResponse::from(self));
         response.extensions_mut().insert(self.clone());
@@ -44,14 +51,14 @@ impl FromRequest for Tenant {
     type Error = TenantRejection;
     type Future = Ready<Result<Self, TenantRejection>>;
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Found::tenant(request.extensions().get()))
+        ready(Resolution::tenant(request.extensions().get()))
     }
 }
 impl FromRequest for TenantPool {
     type Error = TenantRejection;
     type Future = Ready<Result<Self, TenantRejection>>;
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Found::pool(request.extensions().get()))
+        ready(Resolution::pool(request.extensions().get()))
     }
 }
 
@@ -70,7 +77,7 @@ where
     }
 }
 
-/// [`TenantLayer`] around a service of actix-web.
+/// The service that [`TenantLayer`] wraps around another service of actix-web.
 pub struct ActixTenantService<S> {
     inner: Rc<S>,
     layer: Arc<Inner>,
@@ -88,40 +95,41 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let layer = self.layer.clone();
-        let named = layer.identify.ask(&RequestView(View::Actix(request.request())));
-        if let Some(found) = layer.at_once(named.as_ref()) {
+        let named = layer.identify.evaluate(&RequestView(View::Actix(request.request())));
+        if let Some(resolution) = layer.resolve_cached(named.as_ref()) {
             drop(named);
-            request.extensions_mut().insert(found);
-            let served = self.inner.call(request);
-            return Box::pin(async move { Ok(answer(&layer, served.await?)) });
+            request.extensions_mut().insert(resolution);
+            let response = self.inner.call(request);
+            return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
         }
         let named = named.map(TenantRef::into_owned);
         let inner = self.inner.clone();
         Box::pin(async move {
-            let found = match named {
-                Some(named) => layer.find(named).await,
-                None => Ok(Found::Nobody),
+            let resolution = match named {
+                Some(named) => layer.resolve(named).await,
+                None => Ok(Resolution::NoTenant),
             };
-            match found {
+            match resolution {
                 Err(rejection) => {
-                    let refused = HttpResponse::from((layer.reject)(&rejection));
-                    Ok(request.into_response(refused).map_into_right_body())
+                    let page = HttpResponse::from((layer.reject)(&rejection));
+                    Ok(request.into_response(page).map_into_right_body())
                 }
-                Ok(found) => {
-                    request.extensions_mut().insert(found);
-                    Ok(answer(&layer, inner.call(request).await?))
+                Ok(resolution) => {
+                    request.extensions_mut().insert(resolution);
+                    Ok(apply_on_reject(&layer, inner.call(request).await?))
                 }
             }
         })
     }
 }
 
-fn answer<B>(layer: &Inner, response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
+/// Replaces a response that carries a rejection with the host's response to that rejection.
+fn apply_on_reject<B>(layer: &Inner, response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
     let rejection = response.response().extensions().get::<TenantRejection>().cloned();
     match rejection {
         Some(rejection) => {
-            let refused = HttpResponse::from((layer.reject)(&rejection));
-            response.into_response(refused).map_into_right_body()
+            let page = HttpResponse::from((layer.reject)(&rejection));
+            response.into_response(page).map_into_right_body()
         }
         None => response.map_into_left_body(),
     }
@@ -129,10 +137,10 @@ fn answer<B>(layer: &Inner, response: ServiceResponse<B>) -> ServiceResponse<Eit
 
 impl HttpServiceFactory for SetupRoutes {
     fn register(self, config: &mut AppService) {
-        let look = web::resource(STYLE_PATH).route(web::get().to(async || HttpResponse::from(style())));
-        look.register(config);
+        let styles = web::resource(STYLE_PATH).route(web::get().to(async || HttpResponse::from(style_sheet())));
+        styles.register(config);
         let links = web::resource("/setup/{purpose}/{token}").app_data(web::Data::new(self));
-        let links = links.route(web::get().to(show)).route(web::head().to(show)).route(web::post().to(act));
+        let links = links.route(web::get().to(show)).route(web::head().to(show)).route(web::post().to(submit));
         links.register(config);
     }
 }
@@ -144,22 +152,22 @@ async fn show(routes: web::Data<SetupRoutes>, link: Link, request: HttpRequest) 
     let client = routes.client(&RequestView(View::Actix(&request)));
     let page = match purpose.parse::<TokenPurpose>() {
         Ok(purpose) => routes.show(&purpose, &token, client).await,
-        Err(_) => routes.gone(),
+        Err(_) => routes.not_valid_page(),
     };
     page.into()
 }
 
-async fn act(routes: web::Data<SetupRoutes>, link: Link, request: HttpRequest, body: web::Payload) -> HttpResponse {
+async fn submit(routes: web::Data<SetupRoutes>, link: Link, request: HttpRequest, body: web::Payload) -> HttpResponse {
     let (purpose, token) = link.into_inner();
     let client = routes.client(&RequestView(View::Actix(&request)));
-    let body = match tokio::time::timeout(BODY_TIME, body.to_bytes_limited(BODY)).await {
+    let body = match tokio::time::timeout(BODY_TIMEOUT, body.to_bytes_limited(MAX_BODY_BYTES)).await {
         Ok(Ok(body)) => body.map_err(|_| 400),
         Ok(Err(_)) => Err(413),
         Err(_) => Err(408),
     };
     let page = match purpose.parse::<TokenPurpose>() {
-        Ok(purpose) => routes.act(&purpose, &token, client, body.as_deref().map_err(|status| *status)).await,
-        Err(_) => routes.gone(),
+        Ok(purpose) => routes.submit(&purpose, &token, client, body.as_deref().map_err(|status| *status)).await,
+        Err(_) => routes.not_valid_page(),
     };
     page.into()
 }

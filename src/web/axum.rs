@@ -1,7 +1,13 @@
+//! The impls for axum: responses, extractors, the tower layer and the setup routes.
+//!
+//! This file contains only conversions and the traits of axum and tower. `layer.rs` decides about tenants and
+//! `setup.rs` about links.
+//!
+//! Invariant: `call` does not block, and a cached tenant is served without cloning the inner service.
 use super::html::STYLE_PATH;
-use super::layer::{Found, Inner};
+use super::layer::{Inner, Resolution};
 use super::request::View;
-use super::setup::{BODY, BODY_TIME, style};
+use super::setup::{BODY_TIMEOUT, MAX_BODY_BYTES, style_sheet};
 use super::{RequestView, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use crate::pool::TenantPool;
 use crate::store::tokens::TokenPurpose;
@@ -35,7 +41,8 @@ impl IntoResponse for WebResponse {
 }
 
 impl IntoResponse for TenantRejection {
-    /// It rides in the response's extensions, so that `TenantLayer::on_reject` sees it whoever has returned it.
+    /// The rejection is stored in the response's extensions, so that `TenantLayer::on_reject` also applies to
+    /// rejections that a handler has returned.
     fn into_response(self) -> Response {
         let mut response = WebResponse::from(&self).into_response();
         response.extensions_mut().insert(self);
@@ -46,18 +53,19 @@ impl IntoResponse for TenantRejection {
 impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     type Rejection = TenantRejection;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, TenantRejection> {
-        Found::tenant(parts.extensions.get())
+        Resolution::tenant(parts.extensions.get())
     }
 }
 impl<S: Send + Sync> FromRequestParts<S> for TenantPool {
     type Rejection = TenantRejection;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, TenantRejection> {
-        Found::pool(parts.extensions.get())
+        Resolution::pool(parts.extensions.get())
     }
 }
 
-/// `None` where nobody was named, and nowhere else.
-fn optional<T>(found: Result<T, TenantRejection>) -> Result<Option<T>, TenantRejection> {
+/// Turns "no rule named a tenant" into `None`. Every other rejection stays an error, so that an optional extractor
+/// cannot serve a suspended tenant's request as if it named no tenant.
+fn to_optional<T>(found: Result<T, TenantRejection>) -> Result<Option<T>, TenantRejection> {
     match found {
         Err(TenantRejection::NotIdentified) => Ok(None),
         found => found.map(Some),
@@ -66,13 +74,13 @@ fn optional<T>(found: Result<T, TenantRejection>) -> Result<Option<T>, TenantRej
 impl<S: Send + Sync> OptionalFromRequestParts<S> for Tenant {
     type Rejection = TenantRejection;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, TenantRejection> {
-        optional(Found::tenant(parts.extensions.get()))
+        to_optional(Resolution::tenant(parts.extensions.get()))
     }
 }
 impl<S: Send + Sync> OptionalFromRequestParts<S> for TenantPool {
     type Rejection = TenantRejection;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, TenantRejection> {
-        optional(Found::pool(parts.extensions.get()))
+        to_optional(Resolution::pool(parts.extensions.get()))
     }
 }
 
@@ -83,7 +91,7 @@ impl<S> Layer<S> for TenantLayer {
     }
 }
 
-/// [`TenantLayer`] around a service.
+/// The service that [`TenantLayer`] wraps around another service.
 #[derive(Clone)]
 pub struct TenantService<S> {
     inner: S,
@@ -106,35 +114,37 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        let named = self.layer.identify.ask(&RequestView(View::Axum(&parts)));
+        let named = self.layer.identify.evaluate(&RequestView(View::Axum(&parts)));
         let layer = self.layer.clone();
-        if let Some(found) = layer.at_once(named.as_ref()) {
+        if let Some(resolution) = layer.resolve_cached(named.as_ref()) {
             drop(named);
-            parts.extensions.insert(found);
-            let served = self.inner.call(Request::from_parts(parts, body));
-            return Box::pin(async move { Ok(answer(&layer, served.await?)) });
+            parts.extensions.insert(resolution);
+            let response = self.inner.call(Request::from_parts(parts, body));
+            return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
         }
         let named = named.map(TenantRef::into_owned);
-        // The one that is ready serves this request.
+        // `poll_ready` has made `self.inner` ready, and a clone of it need not be. So this request takes `self.inner`
+        // and leaves the clone for the next one.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
-            let found = match named {
-                Some(named) => layer.find(named).await,
-                None => Ok(Found::Nobody),
+            let resolution = match named {
+                Some(named) => layer.resolve(named).await,
+                None => Ok(Resolution::NoTenant),
             };
-            match found {
+            match resolution {
                 Err(rejection) => Ok((layer.reject)(&rejection).into_response()),
-                Ok(found) => {
-                    parts.extensions.insert(found);
-                    Ok(answer(&layer, inner.call(Request::from_parts(parts, body)).await?))
+                Ok(resolution) => {
+                    parts.extensions.insert(resolution);
+                    Ok(apply_on_reject(&layer, inner.call(Request::from_parts(parts, body)).await?))
                 }
             }
         })
     }
 }
 
-fn answer(layer: &Inner, response: Response) -> Response {
+/// Replaces a response that carries a rejection with the host's response to that rejection.
+fn apply_on_reject(layer: &Inner, response: Response) -> Response {
     match response.extensions().get::<TenantRejection>() {
         Some(rejection) => (layer.reject)(rejection).into_response(),
         None => response,
@@ -144,47 +154,51 @@ fn answer(layer: &Inner, response: Response) -> Response {
 impl<S: Clone + Send + Sync + 'static> From<SetupRoutes> for Router<S> {
     fn from(routes: SetupRoutes) -> Router<S> {
         Router::new()
-            .route("/setup/{purpose}/{token}", get(show).post(act))
-            .route(STYLE_PATH, get(async || style()))
+            .route("/setup/{purpose}/{token}", get(show).post(submit))
+            .route(STYLE_PATH, get(async || style_sheet()))
             .with_state(routes)
     }
 }
 
 type Link = Path<(String, String)>;
 
-async fn show(State(routes): State<SetupRoutes>, Path((purpose, token)): Link, Whole(parts): Whole) -> WebResponse {
+async fn show(
+    State(routes): State<SetupRoutes>, Path((purpose, token)): Link, RequestHead(parts): RequestHead,
+) -> WebResponse {
     let client = routes.client(&RequestView(View::Axum(&parts)));
     match purpose.parse::<TokenPurpose>() {
         Ok(purpose) => routes.show(&purpose, &token, client).await,
-        Err(_) => routes.gone(),
+        Err(_) => routes.not_valid_page(),
     }
 }
 
-async fn act(State(routes): State<SetupRoutes>, Path((purpose, token)): Link, request: Request<Body>) -> WebResponse {
+async fn submit(
+    State(routes): State<SetupRoutes>, Path((purpose, token)): Link, request: Request<Body>,
+) -> WebResponse {
     let (parts, body) = request.into_parts();
     let client = routes.client(&RequestView(View::Axum(&parts)));
-    let body = tokio::time::timeout(BODY_TIME, whole(body)).await.unwrap_or(Err(408));
+    let body = tokio::time::timeout(BODY_TIMEOUT, read_body(body)).await.unwrap_or(Err(408));
     match purpose.parse::<TokenPurpose>() {
-        Ok(purpose) => routes.act(&purpose, &token, client, body.as_deref().map_err(|status| *status)).await,
-        Err(_) => routes.gone(),
+        Ok(purpose) => routes.submit(&purpose, &token, client, body.as_deref().map_err(|status| *status)).await,
+        Err(_) => routes.not_valid_page(),
     }
 }
 
-/// The body, or the status of a request whose body is too large, or breaks off.
-async fn whole(body: Body) -> Result<Vec<u8>, u16> {
-    let (mut whole, mut parts) = (vec![], body.into_data_stream());
-    while let Some(part) = parts.next().await {
-        whole.extend_from_slice(&part.map_err(|_| 400_u16)?);
-        if whole.len() > BODY {
+/// Reads the body. `Err` is the HTTP status for a body that is too large or breaks off.
+async fn read_body(body: Body) -> Result<Vec<u8>, u16> {
+    let (mut bytes, mut chunks) = (vec![], body.into_data_stream());
+    while let Some(chunk) = chunks.next().await {
+        bytes.extend_from_slice(&chunk.map_err(|_| 400_u16)?);
+        if bytes.len() > MAX_BODY_BYTES {
             return Err(413);
         }
     }
-    Ok(whole)
+    Ok(bytes)
 }
 
-/// The request's head.
-struct Whole(Parts);
-impl<S: Send + Sync> FromRequestParts<S> for Whole {
+/// Extracts the request's head: method, URI, headers and extensions.
+struct RequestHead(Parts);
+impl<S: Send + Sync> FromRequestParts<S> for RequestHead {
     type Rejection = Infallible;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(Self(parts.clone()))

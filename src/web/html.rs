@@ -1,14 +1,18 @@
-//! The pages of the setup links, if the host has none of its own.
+//! The built-in pages of the setup links, which a host can replace by `SetupRoutes::pages`.
+//!
+//! Invariants:
+//! - Every text of a tenant or a user is escaped.
+//! - The pages have no script and no inline style, because their content security policy forbids both.
 use super::SetupPage;
 use std::fmt::Write;
 
-/// Where the default pages' look is.
+/// Path of the built-in pages' style sheet.
 pub(super) const STYLE_PATH: &str = "/setup/style.css";
 
 pub(super) const STYLE: &str = include_str!("setup.css");
 
-/// Text in place of markup.
-fn escaped(text: &str) -> String {
+/// Escapes text for HTML, also within a quoted attribute.
+fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -23,15 +27,16 @@ fn escaped(text: &str) -> String {
     safe
 }
 
-pub(super) fn page(page: &SetupPage<'_>) -> String {
+/// Renders a page as a whole HTML document.
+pub(super) fn render_page(page: &SetupPage<'_>) -> String {
     let (title, body) = match page {
         SetupPage::Credentials { tenant, action, problem } => (
             format!("Set up {}", tenant.name()),
             format!(
-                "<p>You are about to finish the set-up. This link works once.</p>{}\
-                 <form method=\"post\" action=\"{}\"><button>Go on</button></form>",
-                said(*problem),
-                escaped(action)
+                "<p>Continue to choose a password. This link works once.</p>{}\
+                 <form method=\"post\" action=\"{}\"><button>Continue</button></form>",
+                problem_html(*problem),
+                escape(action)
             ),
         ),
         SetupPage::Password { tenant, email, action, problem } => (
@@ -44,33 +49,33 @@ pub(super) fn page(page: &SetupPage<'_>) -> String {
                  <input id=\"password\" name=\"password\" type=\"password\" minlength=\"12\" required autofocus \
                  autocomplete=\"new-password\"><p class=\"hint\">At least 12 characters.</p>\
                  <button>Set the password</button></form>",
-                said(*problem),
-                escaped(action),
-                escaped(email)
+                problem_html(*problem),
+                escape(action),
+                escape(email)
             ),
         ),
         SetupPage::Done { next, .. } => (
             String::from("Your password is set"),
-            format!("<p><a class=\"button\" href=\"{}\">Log in</a></p>", escaped(next)),
+            format!("<p><a class=\"button\" href=\"{}\">Log in</a></p>", escape(next)),
         ),
         SetupPage::Gone => (
             String::from("This link is not valid"),
             String::from("<p>It may have been used already, or have expired. Ask for a new one.</p>"),
         ),
         SetupPage::Later { wait } => {
-            (String::from("Please try again"), format!("<p>This is possible again in {wait} seconds.</p>"))
+            (String::from("Please try again"), format!("<p>You can try again in {wait} seconds.</p>"))
         }
     };
-    whole(&title, &body)
+    document_html(&title, &body)
 }
 
-fn said(problem: Option<&str>) -> String {
-    problem.map(|text| format!("<p class=\"problem\" role=\"alert\">{}</p>", escaped(text))).unwrap_or_default()
+fn problem_html(problem: Option<&str>) -> String {
+    problem.map(|text| format!("<p class=\"problem\" role=\"alert\">{}</p>", escape(text))).unwrap_or_default()
 }
 
-fn whole(title: &str, body: &str) -> String {
-    let (title, mut html) = (escaped(title), String::new());
-    // Writing to a String does not fail.
+fn document_html(title: &str, body: &str) -> String {
+    let (title, mut html) = (escape(title), String::new());
+    // Writing to a `String` cannot fail.
     let _ = write!(
         html,
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -87,10 +92,13 @@ mod tests {
     use crate::tenant::{Tenant, TenantId, TenantStatus};
 
     #[test]
-    fn a_name_is_text_and_no_markup() {
+    fn render_page_escapes_names_paths_and_problems() {
         let tenant = Tenant::new(TenantId::new(), "acme".parse().unwrap(), TenantStatus::Active);
         let tenant = tenant.with_name("<script>alert('x')</script>");
-        let html = page(&SetupPage::Credentials { tenant: &tenant, action: "/setup/\"x", problem: Some("<b>") });
-        assert!(!html.contains("<script") && !html.contains("<b>") && !html.contains("/setup/\"x"), "{html}");
+        let html = render_page(&SetupPage::Credentials { tenant: &tenant, action: "/setup/\"x", problem: Some("<b>") });
+        assert!(
+            !html.contains("<script") && !html.contains("<b>") && !html.contains("/setup/\"x"),
+            "unescaped text in {html}"
+        );
     }
 }

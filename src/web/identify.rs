@@ -1,3 +1,11 @@
+//! [`Identify`]: the rules by which a request names its tenant.
+//!
+//! [`TenantLayer`](super::TenantLayer) evaluates them once per request. They only parse; the resolver decides whether
+//! the tenant exists.
+//!
+//! Invariants:
+//! - The first rule that matches decides. There is no default tenant.
+//! - Headers that a client can forge are ignored unless the host has configured them.
 use super::RequestView;
 use crate::tenant::TenantRef;
 use std::borrow::Cow;
@@ -14,17 +22,19 @@ enum Rule {
     With(Arc<Read>),
 }
 
-/// What one rule says of a request.
-enum Said<'a> {
+/// Result of one rule for a request.
+enum RuleResult<'a> {
     Tenant(TenantRef<'a>),
-    Nobody,
-    NotMine,
+    /// The request names no tenant. No further rule is evaluated.
+    NoTenant,
+    /// The rule does not apply. The next rule is evaluated.
+    NoMatch,
 }
 
-/// How a request names its tenant. The first rule that names one decides: if that tenant is unknown, no other is asked, and
-/// none is ever taken for lack of a better one.
+/// Defines how a request names its tenant, by one rule or a chain of rules. The first rule that names a tenant decides.
+/// If that tenant does not exist, the request is rejected: no other rule is evaluated, and there is no default tenant.
 ///
-/// Host rules look at the host that the request itself is for. What a proxy says of it counts only after
+/// Rules about the host use the request's own host. They use `X-Forwarded-Host` only after
 /// [`behind_proxy`](Self::behind_proxy).
 ///
 /// ```
@@ -48,68 +58,77 @@ impl Identify {
     fn rule(rule: Rule) -> Self {
         Self { rules: vec![rule], forwarded: false }
     }
-    /// `acme.example.org` is the slug `acme`; `example.org` itself is nobody, and asks no further rule.
+    /// Takes the slug from a subdomain of `suffix`: `acme.example.org` has the slug `acme`. The host `example.org`
+    /// itself names no tenant, and no further rule is evaluated for it.
     pub fn subdomain_of(suffix: impl AsRef<str>) -> Self {
         let suffix = suffix.as_ref().trim_matches('.').to_ascii_lowercase();
         Self::rule(Rule::Subdomain(suffix.into()))
     }
-    /// The whole host, as one of the tenants' own domains.
+    /// Takes the whole host as a tenant's own domain.
     pub fn domain() -> Self {
         Self::rule(Rule::Domain)
     }
-    /// A header whose value is the slug. Only for requests that come from a service which sets it, and takes away what
-    /// users have set.
+    /// Takes the value of a header as the slug. Use it only behind a service that sets this header itself and removes
+    /// the header that a client has sent.
     pub fn header(name: impl Into<String>) -> Self {
         Self::rule(Rule::Header(name.into().into()))
     }
-    /// The path's segment after this prefix, as the slug: `/t/acme/notes` after `/t`.
+    /// Takes the path segment after this prefix as the slug: with `/t` the path `/t/acme/notes` has the slug `acme`.
     pub fn path_after(prefix: impl AsRef<str>) -> Self {
         Self::rule(Rule::PathAfter(prefix.as_ref().trim_end_matches('/').into()))
     }
-    /// Anything else: a claim, a session. `None` asks the next rule.
+    /// A rule of the host's own, for example by a claim or a session. If it returns `None`, the next rule is evaluated.
     pub fn with(rule: impl Fn(&RequestView<'_>) -> Option<TenantRef<'static>> + Send + Sync + 'static) -> Self {
         Self::rule(Rule::With(Arc::new(rule)))
     }
-    /// If these rules name nobody, those are asked.
+    /// Appends the rules of `other`, which are evaluated if these rules do not match.
     pub fn or(mut self, other: Self) -> Self {
         self.rules.extend(other.rules);
         self.forwarded |= other.forwarded;
         self
     }
-    /// All host rules of this chain go by `X-Forwarded-Host` where it is given, and by the request's own host where it is not.
-    /// One that is given twice, or is a list, names nobody. Only behind a proxy that sets it itself, in place of what a user
-    /// has sent: whoever reaches the program directly could say anything.
+    /// Makes all host rules of this chain use `X-Forwarded-Host` if the request has that header, and the request's own
+    /// host if not. A header that occurs twice or contains a list matches no rule.
+    ///
+    /// Use it only behind a proxy that replaces the header that a client has sent. Otherwise a client that reaches the
+    /// program directly can name any tenant.
     pub fn behind_proxy(mut self) -> Self {
         self.forwarded = true;
         self
     }
 
-    pub(super) fn ask<'a>(&self, request: &RequestView<'a>) -> Option<TenantRef<'a>> {
+    /// Evaluates the rules in order. `None` if the request names no tenant.
+    pub(super) fn evaluate<'a>(&self, request: &RequestView<'a>) -> Option<TenantRef<'a>> {
         for rule in &self.rules {
-            match self.says(rule, request) {
-                Said::Tenant(tenant) => return Some(tenant),
-                Said::Nobody => return None,
-                Said::NotMine => {}
+            match self.apply_rule(rule, request) {
+                RuleResult::Tenant(tenant) => return Some(tenant),
+                RuleResult::NoTenant => return None,
+                RuleResult::NoMatch => {}
             }
         }
         None
     }
 
-    fn says<'a>(&self, rule: &Rule, request: &RequestView<'a>) -> Said<'a> {
+    fn apply_rule<'a>(&self, rule: &Rule, request: &RequestView<'a>) -> RuleResult<'a> {
         let named = match rule {
-            Rule::Subdomain(suffix) => return self.host(request).map_or(Said::NotMine, |host| subdomain(host, suffix)),
+            Rule::Subdomain(suffix) => {
+                return self.host(request).map_or(RuleResult::NoMatch, |host| subdomain(host, suffix));
+            }
             Rule::Domain => self.host(request).map(TenantRef::Domain),
             Rule::Header(name) => request.header(name).map(|slug| TenantRef::Slug(Cow::Borrowed(slug))),
-            Rule::PathAfter(prefix) => after(request.path(), prefix).map(|slug| TenantRef::Slug(Cow::Borrowed(slug))),
+            Rule::PathAfter(prefix) => {
+                segment_after(request.path(), prefix).map(|slug| TenantRef::Slug(Cow::Borrowed(slug)))
+            }
             Rule::With(rule) => rule(request),
         };
-        named.map_or(Said::NotMine, Said::Tenant)
+        named.map_or(RuleResult::NoMatch, RuleResult::Tenant)
     }
 
     fn host<'a>(&self, request: &RequestView<'a>) -> Option<Cow<'a, str>> {
         const FORWARDED: &str = "x-forwarded-host";
         let host = match self.forwarded && request.has_header(FORWARDED) {
-            // Several are what several proxies have said, or a user and a proxy: nobody's word is better than another's.
+            // A list is what several proxies have added, or a client and a proxy. No entry can be trusted more than
+            // another.
             true => request.header(FORWARDED).filter(|hosts| !hosts.contains(','))?.trim(),
             false => request.host()?,
         };
@@ -132,13 +151,15 @@ fn lowercase(host: &str) -> Cow<'_, str> {
     }
 }
 
-fn subdomain<'a>(host: Cow<'a, str>, suffix: &str) -> Said<'a> {
+fn subdomain<'a>(host: Cow<'a, str>, suffix: &str) -> RuleResult<'a> {
     if host == suffix {
-        return Said::Nobody;
+        return RuleResult::NoTenant;
     }
-    let Some(slug) = host.strip_suffix(suffix).and_then(|rest| rest.strip_suffix('.')) else { return Said::NotMine };
+    let Some(slug) = host.strip_suffix(suffix).and_then(|rest| rest.strip_suffix('.')) else {
+        return RuleResult::NoMatch;
+    };
     let length = slug.len();
-    Said::Tenant(TenantRef::Slug(match host {
+    RuleResult::Tenant(TenantRef::Slug(match host {
         Cow::Borrowed(host) => Cow::Borrowed(&host[..length]),
         Cow::Owned(mut host) => {
             host.truncate(length);
@@ -147,8 +168,8 @@ fn subdomain<'a>(host: Cow<'a, str>, suffix: &str) -> Said<'a> {
     }))
 }
 
-/// `//` and `/.` are no segments that a router would see.
-fn after<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+/// The whole path segment after a prefix. An empty segment does not count, because no slug is empty.
+fn segment_after<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(prefix)?.strip_prefix('/')?;
     let segment = rest.split('/').next().unwrap_or_default();
     Some(segment).filter(|s| !s.is_empty())
@@ -165,33 +186,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_compared_without_port_case_and_final_dot() {
-        let said = |host: &str| match subdomain(lowercase(without_port(host)), "example.org") {
-            Said::Tenant(TenantRef::Slug(slug)) => slug.into_owned(),
-            Said::Nobody => String::from("(nobody)"),
-            _ => String::from("(not mine)"),
+    fn subdomain_ignores_port_case_and_final_dot_of_the_host() {
+        let slug_of = |host: &str| match subdomain(lowercase(without_port(host)), "example.org") {
+            RuleResult::Tenant(TenantRef::Slug(slug)) => slug.into_owned(),
+            RuleResult::NoTenant => String::from("(no tenant)"),
+            _ => String::from("(no match)"),
         };
-        for (host, tenant) in [
+        for (host, slug) in [
             ("acme.example.org", "acme"),
             ("ACME.Example.ORG:8080", "acme"),
             ("acme.example.org.", "acme"),
-            ("example.org:443", "(nobody)"),
+            ("example.org:443", "(no tenant)"),
             ("a.b.example.org", "a.b"),
-            ("acmeexample.org", "(not mine)"),
-            ("example.org.evil.net", "(not mine)"),
-            ("[::1]:3000", "(not mine)"),
+            ("acmeexample.org", "(no match)"),
+            ("example.org.evil.net", "(no match)"),
+            ("[::1]:3000", "(no match)"),
             (".example.org", ""),
         ] {
-            assert_eq!(said(host), tenant, "{host}");
+            assert_eq!(slug_of(host), slug, "slug of the host {host}");
         }
     }
 
     #[test]
-    fn the_segment_after_a_prefix_is_a_whole_one() {
-        assert_eq!(after("/t/acme/notes", "/t"), Some("acme"));
-        assert_eq!(after("/t/acme", "/t"), Some("acme"));
+    fn segment_after_returns_only_whole_nonempty_segments() {
+        assert_eq!(segment_after("/t/acme/notes", "/t"), Some("acme"));
+        assert_eq!(segment_after("/t/acme", "/t"), Some("acme"));
         for path in ["/t", "/t/", "/t//acme", "/tacme", "/x/t/acme"] {
-            assert_eq!(after(path, "/t"), None, "{path}");
+            assert_eq!(segment_after(path, "/t"), None, "segment of {path}");
         }
     }
 }

@@ -1,3 +1,11 @@
+//! [`TenantLayer`]: the framework-independent part of the middleware.
+//!
+//! `axum.rs` and `actix.rs` call [`Inner`] for each request and store the [`Resolution`] in the request's extensions,
+//! where the extractors of `Tenant` and `TenantPool` find it.
+//!
+//! Invariants:
+//! - A request whose tenant was named but cannot be served never reaches a handler, unless its status is admitted.
+//! - A handler that takes a [`TenantPool`] never gets the pool of a tenant that is not active.
 use super::{Identify, TenantRejection, WebResponse};
 use crate::error::ResolveError;
 use crate::pool::TenantPool;
@@ -5,10 +13,12 @@ use crate::resolver::ConnectionResolver;
 use crate::tenant::{Tenant, TenantRef, TenantStatus};
 use std::{fmt, sync::Arc};
 
-type Answer = dyn Fn(&TenantRejection) -> WebResponse + Send + Sync;
+type OnReject = dyn Fn(&TenantRejection) -> WebResponse + Send + Sync;
 
-/// Identifies and resolves, and answers unknown, suspended and archived tenants itself. What no rule names passes through
-/// without a tenant. A tower layer for axum, a middleware for actix-web.
+/// Identifies the tenant of each request and resolves it. It is a tower layer for axum and a middleware for actix-web.
+///
+/// The layer itself responds to requests for unknown, suspended and archived tenants. A request for which no rule names
+/// a tenant reaches the handler without one.
 #[derive(Clone)]
 pub struct TenantLayer(pub(super) Arc<Inner>);
 
@@ -17,11 +27,11 @@ pub(super) struct Inner {
     resolver: Arc<dyn ConnectionResolver>,
     pub(super) identify: Identify,
     admit: Vec<TenantStatus>,
-    pub(super) reject: Arc<Answer>,
+    pub(super) reject: Arc<OnReject>,
 }
 
 impl TenantLayer {
-    /// Over a resolver, with these rules.
+    /// Creates a layer that identifies tenants by these rules and resolves them with this resolver.
     pub fn new(resolver: Arc<dyn ConnectionResolver>, identify: Identify) -> Self {
         Self(Arc::new(Inner {
             resolver,
@@ -30,51 +40,56 @@ impl TenantLayer {
             reject: Arc::new(|rejection| WebResponse::from(rejection)),
         }))
     }
-    fn change(self, change: impl FnOnce(&mut Inner)) -> Self {
+    fn modify(self, change: impl FnOnce(&mut Inner)) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
         change(&mut inner);
         Self(Arc::new(inner))
     }
-    /// Lets tenants of this status through to handlers that take [`Tenant`]: a billing page. A handler that takes
-    /// [`TenantPool`] still refuses them.
+    /// Admits tenants of this status to handlers that take [`Tenant`], for example a billing page for suspended
+    /// tenants. A handler that takes [`TenantPool`] still refuses them. By default only active tenants are admitted.
     pub fn admit(self, status: TenantStatus) -> Self {
-        self.change(|inner| inner.admit.push(status))
+        self.modify(|inner| inner.admit.push(status))
     }
-    /// The host's own answer to every rejection, of this layer and of the handlers below it.
+    /// Sets the response to every rejection, whether this layer or a handler below it has rejected the request.
     pub fn on_reject(self, page: impl Fn(&TenantRejection) -> WebResponse + Send + Sync + 'static) -> Self {
-        self.change(|inner| inner.reject = Arc::new(page))
+        self.modify(|inner| inner.reject = Arc::new(page))
     }
 }
 
-/// What the layer leaves for the extractors.
+/// Result of the layer for one request. It is stored in the request's extensions for the extractors.
 #[derive(Clone)]
-pub(super) enum Found {
-    Nobody,
+pub(super) enum Resolution {
+    /// No rule named a tenant.
+    NoTenant,
+    /// The tenant is active.
     Pool(TenantPool),
-    Only(Tenant, TenantRejection),
+    /// The tenant is not active, but its status is admitted. The rejection is for extractors of the pool.
+    TenantOnly(Tenant, TenantRejection),
 }
 
 impl Inner {
-    /// What needs no waiting.
-    pub(super) fn at_once(&self, named: Option<&TenantRef<'_>>) -> Option<Found> {
-        match named {
-            None => Some(Found::Nobody),
-            Some(tenant) => self.resolver.cached(tenant).map(Found::Pool),
+    /// The result, if it is available without waiting.
+    pub(super) fn resolve_cached(&self, tenant: Option<&TenantRef<'_>>) -> Option<Resolution> {
+        match tenant {
+            None => Some(Resolution::NoTenant),
+            Some(tenant) => self.resolver.cached(tenant).map(Resolution::Pool),
         }
     }
 
-    pub(super) async fn find(&self, named: TenantRef<'static>) -> Result<Found, TenantRejection> {
-        match self.resolver.resolve(named).await {
-            Ok(pool) => Ok(Found::Pool(pool)),
-            Err(error) => match refused(&error).filter(|tenant| self.admit.contains(&tenant.status())) {
-                Some(tenant) => Ok(Found::Only(tenant.clone(), error.into())),
+    /// Resolves a tenant that is not cached.
+    pub(super) async fn resolve(&self, tenant: TenantRef<'static>) -> Result<Resolution, TenantRejection> {
+        match self.resolver.resolve(tenant).await {
+            Ok(pool) => Ok(Resolution::Pool(pool)),
+            Err(error) => match inactive_tenant(&error).filter(|tenant| self.admit.contains(&tenant.status())) {
+                Some(tenant) => Ok(Resolution::TenantOnly(tenant.clone(), error.into())),
                 None => Err(error.into()),
             },
         }
     }
 }
 
-fn refused(error: &ResolveError) -> Option<&Tenant> {
+/// The tenant of an error that its status has caused.
+fn inactive_tenant(error: &ResolveError) -> Option<&Tenant> {
     match error {
         ResolveError::Provisioning(tenant) | ResolveError::Suspended(tenant) | ResolveError::Archived(tenant) => {
             Some(tenant)
@@ -83,20 +98,22 @@ fn refused(error: &ResolveError) -> Option<&Tenant> {
     }
 }
 
-impl Found {
-    pub(super) fn tenant(found: Option<&Self>) -> Result<Tenant, TenantRejection> {
-        match found {
+impl Resolution {
+    /// What an extractor of [`Tenant`] returns.
+    pub(super) fn tenant(resolution: Option<&Self>) -> Result<Tenant, TenantRejection> {
+        match resolution {
             Some(Self::Pool(pool)) => Ok(pool.tenant().clone()),
-            Some(Self::Only(tenant, _)) => Ok(tenant.clone()),
-            Some(Self::Nobody) => Err(TenantRejection::NotIdentified),
+            Some(Self::TenantOnly(tenant, _)) => Ok(tenant.clone()),
+            Some(Self::NoTenant) => Err(TenantRejection::NotIdentified),
             None => Err(TenantRejection::NoLayer),
         }
     }
-    pub(super) fn pool(found: Option<&Self>) -> Result<TenantPool, TenantRejection> {
-        match found {
+    /// What an extractor of [`TenantPool`] returns.
+    pub(super) fn pool(resolution: Option<&Self>) -> Result<TenantPool, TenantRejection> {
+        match resolution {
             Some(Self::Pool(pool)) => Ok(pool.clone()),
-            Some(Self::Only(_, rejection)) => Err(rejection.clone()),
-            Some(Self::Nobody) => Err(TenantRejection::NotIdentified),
+            Some(Self::TenantOnly(_, rejection)) => Err(rejection.clone()),
+            Some(Self::NoTenant) => Err(TenantRejection::NotIdentified),
             None => Err(TenantRejection::NoLayer),
         }
     }

@@ -1,8 +1,10 @@
-//! Tenants in a web stack: one set of types, to which axum (feature `axum`) and actix-web (feature `actix`) only add impls.
+//! Tenants in a web application. The types are the same for axum (feature `axum`) and actix-web (feature `actix`); each
+//! feature only adds the framework's impls.
 //!
-//! [`Identify`] says how a request names its tenant, [`TenantLayer`] finds it and refuses who is unknown, suspended or
-//! archived, and handlers take [`Tenant`](crate::Tenant) and [`TenantPool`](crate::TenantPool). There is no default tenant:
-//! what no rule names has none, and a handler that wants one answers 404.
+//! [`Identify`] defines how a request names its tenant. [`TenantLayer`] resolves that tenant and rejects requests for
+//! tenants that are unknown, suspended or archived. Handlers take [`Tenant`](crate::Tenant) and
+//! [`TenantPool`](crate::TenantPool). There is no default tenant: if no rule names one, a handler that needs a tenant
+//! responds with 404. [`SetupRoutes`] serves the setup links.
 //!
 #![cfg_attr(feature = "axum", doc = "```no_run")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore")]
@@ -23,15 +25,18 @@
 //! # }
 //! ```
 //!
-//! With actix-web never take `Option<TenantPool>` or `Option<Tenant>`: it makes `None` of every error there, of a layer that
-//! is missing as well. Ask `Tenant::extract(&request)`, and let `TenantRejection::NotIdentified` alone be nobody.
+//! # Optional tenants with actix-web
 //!
-//! # The setup links in a log
+//! With actix-web never take `Option<TenantPool>` or `Option<Tenant>`. actix-web turns every error of the extractor
+//! into `None`, including a suspended tenant and a missing layer. Call `Tenant::extract(&request)` instead, and treat
+//! only `TenantRejection::NotIdentified` as "no tenant".
 //!
-//! A token stands in the path of its link, so it reaches access logs, of this program and of what stands before it. It works
-//! once and for a limited time; still, let logs cut paths below `/setup/` off, and keep the links out of tools that fetch
-//! whatever they see. The pages say `Referrer-Policy: no-referrer` and `Cache-Control: no-store`. [`SetupRoutes`] says how to
-//! do it in each framework.
+//! # Setup links in access logs
+//!
+//! A setup link has its token in the path, so access logs of this program and of proxies in front of it may contain
+//! tokens. A token works once and for a limited time. Still, configure logs to leave out paths below `/setup/`, and
+//! keep the links away from tools that fetch every URL that they find. [`SetupRoutes`] describes how to do this in each
+//! framework. The pages themselves send `Referrer-Policy: no-referrer` and `Cache-Control: no-store`.
 
 #[cfg(feature = "actix")]
 mod actix;

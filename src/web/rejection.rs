@@ -1,3 +1,9 @@
+//! [`TenantRejection`]: why a request for a tenant is not served, and the HTTP response to it.
+//!
+//! The layer and the extractors return it, and handlers can. `TenantLayer::on_reject` can replace its response.
+//!
+//! Invariant: no response reveals why the landlord, a pool or a handler failed. The causes are only in the error's
+//! source.
 use super::WebResponse;
 use crate::error::ResolveError;
 use crate::pool::AcquireError;
@@ -5,36 +11,38 @@ use crate::tenant::Tenant;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a request is not served. It answers by itself; [`TenantLayer::on_reject`](super::TenantLayer::on_reject) replaces the
-/// answer, wherever it came from.
+/// Why a request is not served. It converts into a plain-text response.
+/// [`TenantLayer::on_reject`](super::TenantLayer::on_reject) replaces that response, whether the layer, an extractor or
+/// a handler has returned it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TenantRejection {
-    /// No rule names a tenant. 404.
+    /// No rule names a tenant, and the handler needs one. Status 404.
     #[error("this address belongs to no tenant")]
     NotIdentified,
-    /// A rule names one that is not there. 404.
+    /// A rule names a tenant that does not exist. Status 404.
     #[error("no such tenant")]
     Unknown,
-    /// Not there yet. 503.
+    /// The tenant's provisioning has not ended. Status 503, retry after 1 s.
     #[error("this tenant is being set up")]
     Provisioning(Tenant),
-    /// Refused for now. 503, for a day at least.
+    /// The tenant is suspended. Status 503, retry after a day.
     #[error("this tenant is suspended")]
     Suspended(Tenant),
-    /// Refused. 410.
+    /// The tenant is archived. Status 410.
     #[error("this tenant is archived")]
     Archived(Tenant),
-    /// The query found no connection in time. 503.
+    /// A query got no connection in time: see [`from_sqlx`](Self::from_sqlx). Status 503, retry after 1 s.
     #[error("too busy at this moment")]
     OverBudget(Arc<AcquireError>),
-    /// The landlord does not answer, or the tenant is not ready for this program. 503.
+    /// The landlord is unreachable, or the tenant's database is not at the migration that this program needs. Status
+    /// 503.
     #[error("not available at this moment")]
     Unavailable(#[source] ResolveError),
-    /// A handler of the host's could not do its work. 500.
+    /// A handler of the host failed. Status 500.
     #[error("something went wrong")]
     Failed,
-    /// A handler wants a tenant on a route without [`TenantLayer`](super::TenantLayer). 500.
+    /// A handler takes a tenant on a route that is not below a [`TenantLayer`](super::TenantLayer). Status 500.
     #[error("TenantLayer is missing on this route")]
     NoLayer,
 }
@@ -49,7 +57,7 @@ impl TenantRejection {
             _ => 503,
         }
     }
-    /// What a 503 says in `Retry-FailureState`.
+    /// Value of the `Retry-After` header; `None` if a retry is not expected to succeed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::OverBudget(_) | Self::Provisioning(_) => Some(Duration::from_secs(1)),
@@ -58,11 +66,11 @@ impl TenantRejection {
             _ => None,
         }
     }
-    /// For a handler's own error type: "too busy" comes with the query, not with the extractor. `None` for every error that
-    /// is the query's own.
+    /// Converts an error of a query, for a handler's own error type. A lack of connections appears only when a query
+    /// runs, not in the extractor. `None` if the query itself failed.
     pub fn from_sqlx(error: &sqlx::Error) -> Option<Self> {
         Some(match AcquireError::find(error)? {
-            // It was refused between the request's beginning and its query.
+            // The tenant was suspended, archived or purged after the extractor ran and before the query.
             AcquireError::Refused(error) => error.clone().into(),
             error => Self::OverBudget(Arc::new(error.clone())),
         })

@@ -1,6 +1,11 @@
+//! [`RequestView`]: read access to a request, the same for axum and actix-web.
+//!
+//! The rules of [`Identify`](super::Identify) and the client address of `SetupRoutes` read requests through it.
+//!
+//! Invariant: a header that occurs more than once has no value, because it may have been forged.
 use std::net::IpAddr;
 
-/// What a rule may look at, the same for both frameworks: they use two `http` crates that do not fit together.
+/// Read access to a request. It exists because axum and actix-web use incompatible versions of the `http` crate.
 pub struct RequestView<'a>(pub(super) View<'a>);
 
 pub(super) enum View<'a> {
@@ -11,22 +16,22 @@ pub(super) enum View<'a> {
 }
 
 impl<'a> RequestView<'a> {
-    /// A header's value, if it is there exactly once and is ASCII text.
+    /// Value of a header. `None` if the header is missing, occurs more than once, or is not ASCII text.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         match &self.0 {
             #[cfg(feature = "axum")]
             View::Axum(parts) => {
                 let mut values = parts.headers.get_all(name).iter();
-                only(values.next(), values.next())?.to_str().ok()
+                take_single(values.next(), values.next())?.to_str().ok()
             }
             #[cfg(feature = "actix")]
             View::Actix(request) => {
                 let mut values = request.headers().get_all(name);
-                only(values.next(), values.next())?.to_str().ok()
+                take_single(values.next(), values.next())?.to_str().ok()
             }
         }
     }
-    /// Whether there is a header of this name at all, readable or not.
+    /// Whether the request has a header of this name, even one without a readable value.
     pub(super) fn has_header(&self, name: &str) -> bool {
         match &self.0 {
             #[cfg(feature = "axum")]
@@ -35,31 +40,31 @@ impl<'a> RequestView<'a> {
             View::Actix(request) => request.headers().contains_key(name),
         }
     }
-    /// The host that the request is for, with its port if it has one: of the target (HTTP/2, absolute form), else of the
-    /// `Host` header (RFC 9112, section 3.2).
+    /// Host of the request, with its port if it has one. It comes from the request target (HTTP/2 and absolute form),
+    /// else from the `Host` header (RFC 9112, section 3.2).
     pub fn host(&self) -> Option<&'a str> {
-        let of_target = match &self.0 {
+        let target_host = match &self.0 {
             #[cfg(feature = "axum")]
             View::Axum(parts) => parts.uri.host(),
             #[cfg(feature = "actix")]
             View::Actix(request) => request.uri().host(),
         };
-        of_target.or_else(|| self.header("host"))
+        target_host.or_else(|| self.header("host"))
     }
-    /// The whole path, whatever routers have cut off.
+    /// The whole path of the request, also below a nested router that has removed a prefix.
     pub fn path(&self) -> &'a str {
         match &self.0 {
             #[cfg(feature = "axum")]
             View::Axum(parts) => {
-                let whole = parts.extensions.get::<::axum::extract::OriginalUri>();
-                whole.map_or_else(|| parts.uri.path(), |uri| uri.0.path())
+                let original = parts.extensions.get::<::axum::extract::OriginalUri>();
+                original.map_or_else(|| parts.uri.path(), |uri| uri.0.path())
             }
             #[cfg(feature = "actix")]
             View::Actix(request) => request.uri().path(),
         }
     }
-    /// Who is at the other end of the connection: behind a proxy, the proxy. With axum it is known to a service made by
-    /// `into_make_service_with_connect_info::<SocketAddr>()` alone.
+    /// Address of the peer of the TCP connection. Behind a proxy this is the proxy. With axum it is `None` unless the
+    /// server was started with `into_make_service_with_connect_info::<SocketAddr>()`.
     pub fn peer(&self) -> Option<IpAddr> {
         match &self.0 {
             #[cfg(feature = "axum")]
@@ -71,7 +76,8 @@ impl<'a> RequestView<'a> {
             View::Actix(request) => request.peer_addr().map(|address| address.ip()),
         }
     }
-    /// What an earlier layer (authentication) has left with the request. By a closure, because actix lends from a `RefCell`.
+    /// Reads a value that an earlier layer, such as authentication, has stored in the request's extensions. `None` if
+    /// there is none. It takes a closure because actix-web keeps extensions in a `RefCell`.
     pub fn extension<C: Clone + Send + Sync + 'static, R>(&self, read: impl FnOnce(&C) -> R) -> Option<R> {
         match &self.0 {
             #[cfg(feature = "axum")]
@@ -85,9 +91,10 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// Two of them is a request that somebody has tampered with.
+/// Returns the first value if there is no second one. A repeated header may be one of the client and one of a proxy,
+/// and this code cannot know which is which.
 #[cfg(any(feature = "axum", feature = "actix"))]
-fn only<T>(first: Option<T>, second: Option<T>) -> Option<T> {
+fn take_single<T>(first: Option<T>, second: Option<T>) -> Option<T> {
     first.filter(|_| second.is_none())
 }
 

@@ -1,4 +1,12 @@
-//! The two setup links. A GET shows a page and consumes nothing; a POST does the work, once.
+//! [`SetupRoutes`]: the HTTP side of both setup links, independent of the framework.
+//!
+//! `axum.rs` and `actix.rs` register the routes and call [`SetupRoutes::show`] for a GET and [`SetupRoutes::submit`]
+//! for a POST. The facade does the work of a link.
+//!
+//! Invariants:
+//! - A GET consumes nothing, so mail scanners and link previews do no harm. A POST does the work once.
+//! - The page for a link that is not valid is the same whatever the reason.
+//! - Every page is sent with headers that keep it out of caches, frames and referrers.
 use super::{RequestView, WebResponse, html};
 use crate::Tenantry;
 use crate::setup_link::{RateLimiter, SetupLinkError};
@@ -9,243 +17,254 @@ use std::net::IpAddr;
 use std::{fmt, sync::Arc, time::Duration};
 use zeroize::Zeroize;
 
-/// Most bytes of a posted form.
-pub(super) const BODY: usize = 16 * 1024;
-/// How long it may take to come.
-pub(super) const BODY_TIME: Duration = Duration::from_secs(10);
+/// Maximum size of a posted form, in bytes.
+pub(super) const MAX_BODY_BYTES: usize = 16 * 1024;
+/// Maximum time to receive a posted form.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Pages = dyn Fn(&SetupPage<'_>) -> String + Send + Sync;
-type Client = dyn Fn(&RequestView<'_>) -> Option<IpAddr> + Send + Sync;
+type RenderPage = dyn Fn(&SetupPage<'_>) -> String + Send + Sync;
+type ClientAddress = dyn Fn(&RequestView<'_>) -> Option<IpAddr> + Send + Sync;
 
-/// What a page of the links shows.
+/// A page of the setup links, with the data that it shows. [`SetupRoutes::pages`] renders it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SetupPage<'a> {
-    /// One button, which posts an empty form to `action`.
+    /// The page of a credentials link: one button that posts an empty form to `action`.
     #[non_exhaustive]
     Credentials {
-        /// Whose.
+        /// Tenant that is set up.
         tenant: &'a Tenant,
-        /// The link itself.
+        /// Path of the link, to which the form is posted.
         action: &'a str,
-        /// Why the last try did not succeed; the link is as good as before.
+        /// Text for the user: why the previous POST failed. The link is still valid.
         problem: Option<&'a str>,
     },
-    /// A form that posts `password` to `action`.
+    /// The page of a password link: a form that posts the field `password` to `action`.
     #[non_exhaustive]
     Password {
-        /// Whose.
+        /// Tenant of the admin.
         tenant: &'a Tenant,
-        /// Whose password.
+        /// E-mail address of the admin whose password is set.
         email: &'a str,
-        /// The link itself.
+        /// Path of the link, to which the form is posted.
         action: &'a str,
-        /// Why the last one was not taken.
+        /// Text for the user: why the previous password was not set. The link is still valid.
         problem: Option<&'a str>,
     },
-    /// The password is set.
+    /// The page after a password was set.
     #[non_exhaustive]
     Done {
-        /// Whose.
+        /// Tenant of the admin.
         tenant: &'a Tenant,
-        /// Where to log in.
+        /// Path of the login page: see [`SetupRoutes::next`].
         next: &'a str,
     },
-    /// Unknown, expired, used, revoked, mistyped: one page for all of them.
+    /// The page for a link that is not valid: unknown, expired, used, revoked or mistyped.
     Gone,
-    /// Too many attempts, or something does not answer.
+    /// The page for a request that has to be repeated later: too many attempts, or the landlord is unreachable.
     #[non_exhaustive]
     Later {
-        /// Seconds.
+        /// Seconds until the next attempt may succeed.
         wait: u64,
     },
 }
 
-/// The two setup links, ready to mount: axum by `.merge(..)`, actix-web by `.service(..)`. They find their tenant by the token
-/// alone, so mount them outside [`TenantLayer`](super::TenantLayer).
+/// The routes of both setup links. Mount them with `.merge(..)` in axum and `.service(..)` in actix-web. The token
+/// alone identifies the tenant, so mount them outside [`TenantLayer`](super::TenantLayer).
 ///
 /// `GET` and `POST /setup/credentials/{token}`, `GET` and `POST /setup/password/{token}`, and `GET /setup/style.css`.
 ///
 /// # Access logs
-/// The token stands in the path, so whatever writes paths down writes tokens down: log the route, `/setup/{purpose}/{token}`,
-/// or cut what is below `/setup/` off.
-/// - axum with tower-http: the span of `TraceLayer` holds the whole URI by default. Give it a `make_span_with` that takes
-///   axum's `MatchedPath` from the request's extensions, or merge these routes after `.layer(TraceLayer::…)`: a layer covers
-///   only the routes that were there before it.
-/// - actix-web: the default format of `middleware::Logger` has `%r`, the request line. Give it
-///   `.exclude_regex("^/setup/")`, or wrap the scope of your other routes alone.
-/// - what stands before the program (nginx, a balancer): the same once more, `access_log off` in `location /setup/`.
+/// The token is part of the path, so a log of paths contains tokens. Log the route, `/setup/{purpose}/{token}`,
+/// instead, or leave out paths below `/setup/`.
+/// - axum with tower-http: by default the span of `TraceLayer` contains the whole URI. Give it a `make_span_with` that
+///   reads axum's `MatchedPath` from the request's extensions. Or merge these routes after `.layer(TraceLayer::…)`,
+///   because a layer covers only the routes that were added before it.
+/// - actix-web: the default format of `middleware::Logger` contains `%r`, the request line. Give it
+///   `.exclude_regex("^/setup/")`, or wrap only the scope of your other routes.
+/// - A proxy in front of the program needs the same, for example nginx: `access_log off` in `location /setup/`.
 ///
-/// [`Tokens::events`](crate::facade::Tokens::events) tells who came with which link, without any token.
+/// [`Tokens::events`](crate::facade::Tokens::events) lists the uses of each link and the client's address, without
+/// tokens.
 #[derive(Clone)]
 pub struct SetupRoutes(Arc<Inner>);
 
 #[derive(Clone)]
 struct Inner {
     tenantry: Tenantry,
-    pages: Arc<Pages>,
-    client: Arc<Client>,
+    pages: Arc<RenderPage>,
+    client: Arc<ClientAddress>,
     next: String,
     by_client: Arc<RateLimiter<IpAddr>>,
     by_tenant: Arc<RateLimiter<TenantId>>,
 }
 
-/// Attempts of one client, and at one tenant's links, in a minute.
-const ATTEMPTS: u32 = 60;
+/// Attempts that each client address, and the links of each tenant, have within [`WINDOW`].
+const MAX_ATTEMPTS: u32 = 60;
 const WINDOW: Duration = Duration::from_secs(60);
-/// After what time a post that could not be served is worth another try.
-const RETRY: Duration = Duration::from_secs(5);
+/// `Retry-After` of a response when the landlord is unreachable or the link is in use.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl SetupRoutes {
-    /// With pages of the library's own, 60 attempts a minute for each client address and for each tenant (in this process:
-    /// each node counts for itself), and `/login` to go on to.
+    /// Creates the routes with the built-in pages. Each client address and each tenant has 60 attempts per minute; each
+    /// node counts for itself. After a password is set, the page leads to `/login`.
     pub fn new(tenantry: &Tenantry) -> Self {
         Self(Arc::new(Inner {
             tenantry: tenantry.clone(),
-            pages: Arc::new(html::page),
+            pages: Arc::new(html::render_page),
             client: Arc::new(|request| request.peer()),
             next: String::from("/login"),
-            by_client: Arc::new(RateLimiter::new(ATTEMPTS, WINDOW)),
-            by_tenant: Arc::new(RateLimiter::new(ATTEMPTS, WINDOW)),
+            by_client: Arc::new(RateLimiter::new(MAX_ATTEMPTS, WINDOW)),
+            by_tenant: Arc::new(RateLimiter::new(MAX_ATTEMPTS, WINDOW)),
         }))
     }
-    fn change(self, change: impl FnOnce(&mut Inner)) -> Self {
+    fn modify(self, change: impl FnOnce(&mut Inner)) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
         change(&mut inner);
         Self(Arc::new(inner))
     }
-    /// The host's own look. Escape what is not yours; a style sheet must come from the same origin. The headers stay the
-    /// library's.
+    /// Replaces the built-in pages: the function returns the HTML of a page. It must escape the texts that it inserts.
+    /// The content security policy allows style sheets and images only from the same origin, and no scripts.
     pub fn pages(self, pages: impl Fn(&SetupPage<'_>) -> String + Send + Sync + 'static) -> Self {
-        self.change(|inner| inner.pages = Arc::new(pages))
+        self.modify(|inner| inner.pages = Arc::new(pages))
     }
-    /// Where to go on when the password is set, on the same host; `/login` by default.
+    /// Path on the same host to which the page leads when the password is set; `/login` by default.
     pub fn next(self, path: impl Into<String>) -> Self {
-        self.change(|inner| inner.next = path.into())
+        self.modify(|inner| inner.next = path.into())
     }
-    /// Most attempts a minute, of each client address and at each tenant's links.
-    pub fn attempts(self, most: u32) -> Self {
-        self.change(|inner| {
-            inner.by_client = Arc::new(RateLimiter::new(most, WINDOW));
-            inner.by_tenant = Arc::new(RateLimiter::new(most, WINDOW));
+    /// Maximum attempts per minute of each client address, and at the links of each tenant; 60 by default.
+    pub fn attempts(self, max_attempts: u32) -> Self {
+        self.modify(|inner| {
+            inner.by_client = Arc::new(RateLimiter::new(max_attempts, WINDOW));
+            inner.by_tenant = Arc::new(RateLimiter::new(max_attempts, WINDOW));
         })
     }
-    /// Who asks, behind a proxy: from a header that the proxy sets itself. By default the other end of the connection.
+    /// Reads the client's address from a request; by default it is the peer of the connection. Behind a proxy, read it
+    /// from a header that the proxy sets itself: otherwise a client could choose its address and avoid the rate limit.
     pub fn client_address(self, client: impl Fn(&RequestView<'_>) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
-        self.change(|inner| inner.client = Arc::new(client))
+        self.modify(|inner| inner.client = Arc::new(client))
     }
 
     pub(super) fn client(&self, request: &RequestView<'_>) -> Option<IpAddr> {
         (self.0.client)(request)
     }
 
-    /// What a GET answers.
+    /// Serves a GET: the page of a valid link.
     pub(super) async fn show(&self, purpose: &TokenPurpose, token: &str, client: Option<IpAddr>) -> WebResponse {
-        match self.admitted(purpose, token, client).await {
+        match self.admit(purpose, token, client).await {
             Ok((tenant, issued)) => {
                 self.0.tenantry.note_link(token, Some(TokenEventKind::Shown), client);
-                self.form(purpose, &tenant, &issued, token, 200, None)
+                self.form_page(purpose, &tenant, &issued, token, 200, None)
             }
             Err(page) => page,
         }
     }
 
-    /// What a POST answers. `Err`: the status for a body that was too large, broke off, or did not come.
-    pub(super) async fn act(
+    /// Serves a POST: follows the link. `body` is `Err` with an HTTP status if the form was too large, broke off or did
+    /// not arrive in time.
+    pub(super) async fn submit(
         &self, purpose: &TokenPurpose, token: &str, client: Option<IpAddr>, body: Result<&[u8], u16>,
     ) -> WebResponse {
         if let Err(400) = body {
-            // Answered at once: actix-web waits for nobody once it has lost its way in a body.
+            // Respond without any await: after a body that it cannot parse, actix-web does not wait for the handler.
             return self.page(400, &SetupPage::Later { wait: 1 });
         }
-        let (tenant, issued) = match self.admitted(purpose, token, client).await {
+        let (tenant, issued) = match self.admit(purpose, token, client).await {
             Ok(found) => found,
             Err(page) => return page,
         };
         let body = match body {
             Ok(body) => body,
             Err(status) => {
-                let problem = "The form was too large, or did not arrive. Please try again.";
-                return self.form(purpose, &tenant, &issued, token, status, Some(problem));
+                let problem = "The form was too large or did not arrive completely. Please try again.";
+                return self.form_page(purpose, &tenant, &issued, token, status, Some(problem));
             }
         };
-        let done = if *purpose == TokenPurpose::password() {
-            let password = password(body);
-            let set = self.0.tenantry.follow_password_link(token, &password).await;
-            set.map(|tenant| self.page(200, &SetupPage::Done { tenant: &tenant, next: &self.0.next }))
+        let result = if *purpose == TokenPurpose::password() {
+            let password = parse_password(body);
+            let result = self.0.tenantry.follow_password_link(token, &password).await;
+            result.map(|tenant| self.page(200, &SetupPage::Done { tenant: &tenant, next: &self.0.next }))
         } else {
-            let followed = self.0.tenantry.follow_credentials_link(token).await;
-            followed.map(|form| shielded(WebResponse::see_other(form.expose_path())))
+            let result = self.0.tenantry.follow_credentials_link(token).await;
+            result.map(|link| with_security_headers(WebResponse::see_other(link.expose_path())))
         };
-        match done {
+        match result {
             Ok(page) => {
                 self.0.tenantry.note_link(token, Some(TokenEventKind::Followed), client);
                 page
             }
             Err(SetupLinkError::Password(error)) => {
-                self.form(purpose, &tenant, &issued, token, 422, Some(&sentence(&error.to_string())))
+                self.form_page(purpose, &tenant, &issued, token, 422, Some(&to_sentence(&error.to_string())))
             }
-            Err(error) => self.failed(purpose, (&tenant, &issued, token), &error),
+            Err(error) => self.failure_page(purpose, (&tenant, &issued, token), &error),
         }
     }
 
-    fn failed(&self, purpose: &TokenPurpose, of: (&Tenant, &IssuedToken, &str), error: &SetupLinkError) -> WebResponse {
-        let (tenant, issued, token) = of;
+    /// The page for an operation that was refused or has failed.
+    fn failure_page(
+        &self, purpose: &TokenPurpose, (tenant, issued, token): (&Tenant, &IssuedToken, &str), error: &SetupLinkError,
+    ) -> WebResponse {
         match error {
-            SetupLinkError::NotValid => self.gone(),
+            SetupLinkError::NotValid => self.not_valid_page(),
             SetupLinkError::InUse { operation } => {
-                tracing::warn!(%operation, "a password link is used twice at once, with different passwords");
-                let problem = "This link is being used at the moment, with another password. \
+                tracing::warn!(%operation, "refused a password link that another request is using");
+                let problem = "Another request is using this link with another password. \
                     Please wait a few seconds and try again.";
-                let page = self.form(purpose, tenant, issued, token, 409, Some(problem));
-                page.header("retry-after", RETRY.as_secs().to_string())
+                let page = self.form_page(purpose, tenant, issued, token, 409, Some(problem));
+                page.header("retry-after", RETRY_AFTER.as_secs().to_string())
             }
             SetupLinkError::Failed(failure) => {
-                tracing::error!(operation = %failure.operation, error = %crate::error::chain(error), "a setup link failed");
-                let problem = format!("This did not work. Please try again; the reference is {}.", failure.operation);
-                self.form(purpose, tenant, issued, token, 503, Some(&problem))
+                let (operation, error) = (failure.operation, crate::error::chain(error));
+                tracing::error!(%operation, %error, "the operation of a setup link failed");
+                let problem = format!("This did not work. Please try again. The reference is {operation}.");
+                self.form_page(purpose, tenant, issued, token, 503, Some(&problem))
             }
             error => {
-                tracing::warn!(error = %crate::error::chain(error), "a setup link has to wait");
-                self.later(503, RETRY)
+                let error = crate::error::chain(error);
+                tracing::warn!(%error, "a setup link could not be followed now; the user is asked to try again");
+                self.try_later_page(503, RETRY_AFTER)
             }
         }
     }
 
-    /// One page for every text that is no good link.
-    pub(super) fn gone(&self) -> WebResponse {
+    /// The page for a link that is not valid, the same for every reason.
+    pub(super) fn not_valid_page(&self) -> WebResponse {
         self.page(404, &SetupPage::Gone)
     }
 
-    fn later(&self, status: u16, wait: Duration) -> WebResponse {
+    /// The page that asks the user to try again after `wait`.
+    fn try_later_page(&self, status: u16, wait: Duration) -> WebResponse {
         let wait = wait.as_secs().max(1);
         self.page(status, &SetupPage::Later { wait }).header("retry-after", wait.to_string())
     }
 
-    async fn admitted(
+    /// Counts the attempt and finds the link and its tenant. `Err` is the page for a link that is not valid or a client
+    /// that has made too many attempts.
+    async fn admit(
         &self, purpose: &TokenPurpose, token: &str, client: Option<IpAddr>,
     ) -> Result<(Tenant, IssuedToken), WebResponse> {
         if let Some(Err(wait)) = client.map(|client| self.0.by_client.attempt(client)) {
-            return Err(self.later(429, wait));
+            return Err(self.try_later_page(429, wait));
         }
-        let known = *purpose == TokenPurpose::credentials() || *purpose == TokenPurpose::password();
+        let is_built_in = *purpose == TokenPurpose::credentials() || *purpose == TokenPurpose::password();
         let unavailable = |error| {
-            tracing::warn!(%error, "the landlord does not answer to a setup link");
-            self.later(503, RETRY)
+            tracing::warn!(%error, "could not look up a setup link in the landlord; the user is asked to try again");
+            self.try_later_page(503, RETRY_AFTER)
         };
         let issued = self.0.tenantry.tokens().look(purpose, token).await.map_err(unavailable)?;
-        let Some(issued) = issued.filter(|_| known) else {
+        let Some(issued) = issued.filter(|_| is_built_in) else {
             self.0.tenantry.note_link(token, None, client);
-            return Err(self.gone());
+            return Err(self.not_valid_page());
         };
         if let Err(wait) = self.0.by_tenant.attempt(issued.tenant) {
-            return Err(self.later(429, wait));
+            return Err(self.try_later_page(429, wait));
         }
         let tenant = self.0.tenantry.registry().find(issued.tenant.into()).await.map_err(unavailable)?;
-        tenant.map(|tenant| (tenant, issued)).ok_or_else(|| self.gone())
+        tenant.map(|tenant| (tenant, issued)).ok_or_else(|| self.not_valid_page())
     }
 
-    fn form(
+    /// The form of a valid link, with the reason why the previous POST failed.
+    fn form_page(
         &self, purpose: &TokenPurpose, tenant: &Tenant, issued: &IssuedToken, token: &str, status: u16,
         problem: Option<&str>,
     ) -> WebResponse {
@@ -259,12 +278,13 @@ impl SetupRoutes {
     }
 
     fn page(&self, status: u16, page: &SetupPage<'_>) -> WebResponse {
-        shielded(WebResponse::html(status, (self.0.pages)(page)))
+        with_security_headers(WebResponse::html(status, (self.0.pages)(page)))
     }
 }
 
-/// What keeps a link's page out of caches, frames, other sites' logs, and scripts.
-fn shielded(page: WebResponse) -> WebResponse {
+/// Adds the headers that keep a page out of caches, frames, search engines and the referrers that other sites log, and
+/// that forbid scripts in it.
+fn with_security_headers(page: WebResponse) -> WebResponse {
     const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
         frame-ancestors 'none'; base-uri 'none'";
     page.header("cache-control", "no-store")
@@ -275,13 +295,13 @@ fn shielded(page: WebResponse) -> WebResponse {
         .header("content-security-policy", POLICY)
 }
 
-/// The look of the library's own pages.
-pub(super) fn style() -> WebResponse {
+/// The style sheet of the built-in pages.
+pub(super) fn style_sheet() -> WebResponse {
     WebResponse::of(200, "text/css; charset=utf-8", html::STYLE).header("cache-control", "public, max-age=3600")
 }
 
-/// The field of the form; empty if it is not there.
-fn password(body: &[u8]) -> SecretString {
+/// The field `password` of a posted form. A missing field is an empty password, which the admin store refuses.
+fn parse_password(body: &[u8]) -> SecretString {
     let found = form_urlencoded::parse(body).find(|(name, _)| name == "password");
     let mut text = found.map(|(_, value)| value.into_owned()).unwrap_or_default();
     let password = SecretString::from(text.as_str());
@@ -289,9 +309,10 @@ fn password(body: &[u8]) -> SecretString {
     password
 }
 
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| format!("{}{}.", first.to_uppercase(), letters.as_str())).unwrap_or_default()
+/// Turns an error message into a sentence for a page.
+fn to_sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| format!("{}{}.", first.to_uppercase(), chars.as_str())).unwrap_or_default()
 }
 
 impl fmt::Debug for SetupRoutes {

@@ -1,4 +1,6 @@
-//! The environment chooses the server, and an error names the way out.
+//! How environment variables choose the test server, and that each error names a way to get one.
+//!
+//! Each test starts a child process ([`child`]) with the variables in question and reads the line that it prints.
 
 use sqlx::ConnectOptions;
 use tenantry::testing::TestServer;
@@ -6,80 +8,82 @@ use tenantry::testing::server::{BACKEND, DATABASE_URL, IMAGE, LC_MESSAGES, PG_BI
 
 use crate::child;
 
-fn word_of_child(variables: &[(&str, &str)]) -> String {
+/// The line that a child with these variables prints about its start. The child is killed afterwards.
+fn child_result(variables: &[(&str, &str)]) -> String {
     let mut child = child::spawn(variables);
-    let word = child::word(&mut child);
+    let result = child::read_result(&mut child);
     child::kill(child);
-    word
+    result
 }
 
 #[test]
-fn with_nothing_to_be_had_one_error_names_the_three_ways() {
-    let word = word_of_child(&[("DOCKER_HOST", "tcp://127.0.0.1:9"), (PG_BIN, "/nonexistent")]);
-    assert!(word.starts_with("no: NoneOfThree"), "{word}");
-    for way in [&format!("(1) {DATABASE_URL}="), "(2) Docker", "(3) PostgreSQL", PG_BIN, "/nonexistent"] {
-        assert!(word.contains(way), "{way} is missing: {word}");
+fn start_without_any_backend_fails_and_names_all_three_options() {
+    let result = child_result(&[("DOCKER_HOST", "tcp://127.0.0.1:9"), (PG_BIN, "/nonexistent")]);
+    assert!(result.starts_with("no: NoneOfThree"), "{result}");
+    for option in [&format!("(1) {DATABASE_URL}="), "(2) Docker", "(3) PostgreSQL", PG_BIN, "/nonexistent"] {
+        assert!(result.contains(option), "the error does not mention {option}: {result}");
     }
 }
 
 #[test]
-fn a_forced_backend_that_does_not_work_is_an_error_and_no_other_is_tried() {
+fn forced_backend_that_fails_is_an_error_without_fallback() {
     let docker = [(BACKEND, "container"), ("DOCKER_HOST", "tcp://127.0.0.1:9")];
     let image = [(BACKEND, "container"), (IMAGE, "tenantry.invalid/none:1")];
     let local = [(BACKEND, "local"), (PG_BIN, "/nonexistent")];
-    assert!(word_of_child(&docker).starts_with("no: Container(NoDocker"));
-    assert!(word_of_child(&image).starts_with("no: Container(No"));
-    assert!(word_of_child(&local).starts_with("no: Local(NoBinaries"));
-    assert!(word_of_child(&[(BACKEND, "url")]).starts_with("no: UrlMissing"));
-    assert!(word_of_child(&[(BACKEND, "docker")]).starts_with("no: UnknownBackend"));
+    assert!(child_result(&docker).starts_with("no: Container(NoDocker"));
+    assert!(child_result(&image).starts_with("no: Container(No"));
+    assert!(child_result(&local).starts_with("no: Local(NoBinaries"));
+    assert!(child_result(&[(BACKEND, "url")]).starts_with("no: UrlMissing"));
+    assert!(child_result(&[(BACKEND, "docker")]).starts_with("no: UnknownBackend"));
 }
 
 #[test]
-fn a_url_that_does_not_work_is_an_error_without_its_password() {
+fn unusable_url_is_an_error_that_hides_the_password() {
     for url in ["postgres://ada:p4ssw0rd@127.0.0.1:1/x", "postgres://ada:p4ssw0rd@[x"] {
-        let word = word_of_child(&[(DATABASE_URL, url)]);
-        assert!(word.starts_with("no: Url"), "{word}");
-        assert!(!word.contains("p4ssw0rd"), "{word}");
+        let result = child_result(&[(DATABASE_URL, url)]);
+        assert!(result.starts_with("no: Url"), "{result}");
+        assert!(!result.contains("p4ssw0rd"), "{result}");
     }
 }
 
 #[test]
-fn a_server_that_speaks_english_is_refused_where_another_language_is_asked_for() {
-    let word = word_of_child(&[(BACKEND, "local"), (LC_MESSAGES, "C")]);
-    assert!(word.starts_with("no: Setup") && word.contains("Untranslated"), "{word}");
-    let word = word_of_child(&[(BACKEND, "local"), (LC_MESSAGES, "xx_XX.UTF-8")]);
-    assert!(word.starts_with("no: Local(Exited") && word.contains("xx_XX.UTF-8"), "{word}");
+fn server_with_english_messages_is_refused_when_another_language_is_required() {
+    let result = child_result(&[(BACKEND, "local"), (LC_MESSAGES, "C")]);
+    assert!(result.starts_with("no: Setup") && result.contains("Untranslated"), "{result}");
+    let result = child_result(&[(BACKEND, "local"), (LC_MESSAGES, "xx_XX.UTF-8")]);
+    assert!(result.starts_with("no: Local(Exited") && result.contains("xx_XX.UTF-8"), "{result}");
 }
 
 #[tokio::test]
-async fn a_server_at_a_url_has_to_speak_the_language_asked_for() -> Result<(), Box<dyn std::error::Error>> {
+async fn server_at_a_url_must_use_the_required_message_language() -> Result<(), Box<dyn std::error::Error>> {
     let server = TestServer::shared().await?;
     let url = server.admin_options().to_url_lossy();
-    let asked = std::env::var(LC_MESSAGES).ok();
-    let word = word_of_child(&[(DATABASE_URL, url.as_str()), (LC_MESSAGES, asked.as_deref().unwrap_or("de_DE.UTF-8"))]);
-    match asked {
-        Some(_) => assert!(word.starts_with("up: "), "{word}"),
-        None => assert!(word.starts_with("no: Setup") && word.contains("Untranslated"), "{word}"),
+    let required = std::env::var(LC_MESSAGES).ok();
+    let result =
+        child_result(&[(DATABASE_URL, url.as_str()), (LC_MESSAGES, required.as_deref().unwrap_or("de_DE.UTF-8"))]);
+    match required {
+        Some(_) => assert!(result.starts_with("up: "), "{result}"),
+        None => assert!(result.starts_with("no: Setup") && result.contains("Untranslated"), "{result}"),
     }
     Ok(())
 }
 
 #[test]
-fn a_container_is_tried_before_the_machine_s_own_binaries() {
-    let word = word_of_child(&[("DOCKER_HOST", "tcp://127.0.0.1:9")]);
-    assert!(word.starts_with("up: ") && word.contains("binaries of"), "{word}");
+fn container_is_preferred_to_local_binaries() {
+    let result = child_result(&[("DOCKER_HOST", "tcp://127.0.0.1:9")]);
+    assert!(result.starts_with("up: ") && result.contains("binaries of"), "{result}");
     if crate::gone::docker_answers() {
-        let word = word_of_child(&[]);
-        assert!(word.starts_with("up: ") && word.contains("container tenantry-test-"), "{word}");
+        let result = child_result(&[]);
+        assert!(result.starts_with("up: ") && result.contains("container tenantry-test-"), "{result}");
     }
 }
 
 #[tokio::test]
-async fn the_server_at_the_url_is_used_and_stays() -> Result<(), Box<dyn std::error::Error>> {
+async fn server_at_a_url_is_used_and_not_stopped() -> Result<(), Box<dyn std::error::Error>> {
     let server = TestServer::shared().await?;
     let url = server.admin_options().to_url_lossy();
-    let word = word_of_child(&[(DATABASE_URL, url.as_str())]);
-    assert!(word.starts_with("up: ") && word.contains("found by URL"), "{word}");
+    let result = child_result(&[(DATABASE_URL, url.as_str())]);
+    assert!(result.starts_with("up: ") && result.contains("found by URL"), "{result}");
     server.admin_options().connect().await?;
     Ok(())
 }

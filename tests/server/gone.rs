@@ -1,4 +1,6 @@
-//! Nothing stays behind, not even after `kill -9`.
+//! A test server leaves no process, file or container behind, even when its owner is killed with `kill -9`.
+//!
+//! Each test starts a server in a child process ([`child`]), kills the child, and waits until the machine is clean.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,30 +12,33 @@ use tenantry::testing::server::{BACKEND, ServerKind};
 
 use crate::child;
 
+/// A child that starts a server of this backend, with its files below `scratch`.
 fn child(backend: &str, scratch: &Path) -> Child {
     child::spawn(&[(BACKEND, backend), ("TMPDIR", scratch.to_str().unwrap())])
 }
 
 fn wait_until_up(child: &mut Child) {
-    let word = child::word(child);
-    assert!(word.starts_with("up: "), "{word}");
+    let result = child::read_result(child);
+    assert!(result.starts_with("up: "), "{result}");
 }
 
-fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+/// Polls until `is_done` holds; panics after `limit`.
+fn wait_until(limit: Duration, what: &str, mut is_done: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
-    while !done() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+    while !is_done() {
+        assert!(Instant::now() < deadline, "not reached within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// A temporary directory that the unprivileged account of the server may use too.
+/// A temporary directory that every account may write to: the server may run under an unprivileged one.
 fn scratch() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o1777)).unwrap();
     directory
 }
 
+/// The path of one entry of the directory, if it has any.
 fn entry(directory: &Path) -> Option<PathBuf> {
     Some(std::fs::read_dir(directory).unwrap().next()?.unwrap().path())
 }
@@ -42,52 +47,60 @@ fn is_empty(directory: &Path) -> bool {
     entry(directory).is_none()
 }
 
-/// Whether a process has this text in its command line.
+/// Whether any process on this machine has this text in its command line.
 fn runs(text: &str) -> bool {
     let output = Command::new("ps").args(["-eww", "-o", "args="]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).contains(text)
 }
 
 #[test]
-fn a_killed_process_leaves_no_local_server_and_no_file() {
+fn killed_process_leaves_no_local_server_and_no_files() {
     let scratch = scratch();
     let mut child = child("local", scratch.path());
     wait_until_up(&mut child);
-    let place = scratch.path().to_str().unwrap();
-    assert!(!is_empty(scratch.path()) && runs(place), "the check sees what runs");
+    let path = scratch.path().to_str().unwrap();
+    assert!(!is_empty(scratch.path()) && runs(path), "the check does not see the running server, so it proves nothing");
     child::kill(child);
-    within(Duration::from_secs(30), "server and files gone", || is_empty(scratch.path()) && !runs(place));
+    wait_until(Duration::from_secs(30), "the server and its files are gone", || {
+        is_empty(scratch.path()) && !runs(path)
+    });
 }
 
 #[test]
-fn a_process_killed_while_the_cluster_is_made_leaves_nothing() {
+fn process_killed_during_cluster_creation_leaves_nothing() {
     for moment in ["", "data/PG_VERSION", "data/postmaster.pid"] {
         let scratch = scratch();
         let child = child("local", scratch.path());
         let reached = || entry(scratch.path()).is_some_and(|cluster| cluster.join(moment).exists());
-        within(Duration::from_secs(60), moment, reached);
+        wait_until(Duration::from_secs(60), &format!("the cluster directory has {moment:?}"), reached);
         child::kill(child);
-        let place = scratch.path().to_str().unwrap();
-        within(Duration::from_secs(60), "server and files gone", || is_empty(scratch.path()) && !runs(place));
+        let path = scratch.path().to_str().unwrap();
+        wait_until(Duration::from_secs(60), "the server and its files are gone", || {
+            is_empty(scratch.path()) && !runs(path)
+        });
     }
 }
 
 #[tokio::test]
-async fn stop_returns_when_nothing_is_left() {
+async fn stop_returns_after_everything_is_removed() {
     let server = TestServer::start().await.unwrap();
     let kind = server.kind().clone();
     server.stop().await.unwrap();
     match kind {
-        ServerKind::Local { directory, .. } => assert!(!directory.exists()),
+        ServerKind::Local { directory, .. } => {
+            assert!(!directory.exists(), "stop() returned and {} exists", directory.display())
+        }
         ServerKind::Container { name, .. } => assert_eq!(containers(&format!("name={name}")), ""),
         _ => {}
     }
 }
 
+/// Whether a Docker daemon answers.
 pub(crate) fn docker_answers() -> bool {
     Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success())
 }
 
+/// Names of all containers, running or not, that match a filter of `docker ps`.
 fn containers(filter: &str) -> String {
     let output =
         Command::new("docker").args(["ps", "--all", "--filter", filter, "--format", "{{.Names}}"]).output().unwrap();
@@ -96,32 +109,32 @@ fn containers(filter: &str) -> String {
 }
 
 #[test]
-fn a_killed_process_leaves_no_container() {
+fn killed_process_leaves_no_container() {
     if !docker_answers() {
-        eprintln!("SKIPPED: a_killed_process_leaves_no_container, for Docker does not answer");
+        eprintln!("SKIPPED: killed_process_leaves_no_container: Docker does not answer");
         return;
     }
     let scratch = scratch();
     let mut child = child("container", scratch.path());
     wait_until_up(&mut child);
     let label = format!("label=tenantry.test={}", child.id());
-    assert_ne!(containers(&label), "", "the check sees what runs");
+    assert_ne!(containers(&label), "", "the check does not see the running container, so it proves nothing");
     child::kill(child);
-    within(Duration::from_secs(30), "container gone", || containers(&label).is_empty());
+    wait_until(Duration::from_secs(30), "the container is gone", || containers(&label).is_empty());
 }
 
 #[test]
-fn a_process_killed_while_the_container_is_made_leaves_nothing() {
+fn process_killed_during_container_creation_leaves_nothing() {
     if !docker_answers() {
-        eprintln!("SKIPPED: a_process_killed_while_the_container_is_made_leaves_nothing, for Docker does not answer");
+        eprintln!("SKIPPED: process_killed_during_container_creation_leaves_nothing: Docker does not answer");
         return;
     }
     let scratch = scratch();
     let child = child("container", scratch.path());
     let label = format!("label=tenantry.test={}", child.id());
-    within(Duration::from_secs(90), "the container is begun", || !containers(&label).is_empty());
+    wait_until(Duration::from_secs(90), "the container exists", || !containers(&label).is_empty());
     let name = containers(&label);
     child::kill(child);
-    within(Duration::from_secs(60), "container gone", || containers(&label).is_empty());
-    within(Duration::from_secs(60), "watcher gone", || !runs(name.trim()));
+    wait_until(Duration::from_secs(60), "the container is gone", || containers(&label).is_empty());
+    wait_until(Duration::from_secs(60), "the watcher process is gone", || !runs(name.trim()));
 }

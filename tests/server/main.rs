@@ -1,6 +1,7 @@
-//! The servers that the tests run on: what they take, and that nothing of them stays.
+//! Tests of the test harness itself (`tenantry::testing::TestServer` and its fault proxy): how a server is chosen, what
+//! every kind of server guarantees, and that nothing is left behind when its process ends.
 //!
-//! In a binary of its own because it kills processes.
+//! These tests are a binary of their own, because they kill processes.
 
 #![cfg(test)]
 

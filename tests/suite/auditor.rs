@@ -1,14 +1,15 @@
-//! Looks with SQL of its own at what is there, and shares no code with the crate.
+//! Queries with which the tests inspect the server and the landlord. They share no code with the crate, so an error in
+//! one of the crate's own queries cannot hide what an operation has left behind.
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions, PgConnection};
 use tenantry::testing::Harness;
 
-/// The harness's server, as its superuser.
+/// Opens a superuser's session on the harness's server.
 pub(crate) async fn superuser(harness: &Harness) -> PgConnection {
-    harness.server().admin_options().connect().await.expect("a superuser's session")
+    harness.server().admin_options().connect().await.expect("the superuser can connect")
 }
 
-/// Everything on the server that this installation made for tenants: databases and roles, by name.
+/// Names of the databases and roles on the server that this installation made for tenants, sorted.
 pub(crate) async fn on_server(harness: &Harness) -> Vec<String> {
     const FOUND: &str = "SELECT 'database ' || d.datname FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba
           WHERE r.rolname = $1 || '_admin' AND d.datname <> $1 || '_maintenance'
@@ -22,7 +23,7 @@ pub(crate) async fn on_server(harness: &Harness) -> Vec<String> {
     sqlx::query_scalar(FOUND).bind(harness.prefix()).bind(installation).fetch_all(&mut server).await.unwrap()
 }
 
-/// What the landlord holds of tenants that are not history, one line per row.
+/// The landlord's rows of tenants that are not deleted: one line per row, sorted.
 pub(crate) async fn landlord_only(landlord: &PgPool) -> Vec<String> {
     const ROWS: &str = "SELECT 'tenant ' || slug || ' ' || status FROM tenantry.tenants WHERE status <> 'deleted'
         UNION ALL SELECT 'domain ' || domain FROM tenantry.tenant_domains
@@ -38,25 +39,26 @@ pub(crate) async fn landlord_only(landlord: &PgPool) -> Vec<String> {
     sqlx::query_scalar(ROWS).fetch_all(landlord).await.unwrap()
 }
 
-/// Nothing of any tenant is left, anywhere.
+/// Asserts that nothing of any tenant is left on the server or in the landlord. `why` begins the failure message.
 pub(crate) async fn assert_nothing(harness: &Harness, why: &str) {
-    assert_eq!(on_server(harness).await, Vec::<String>::new(), "{why}: on the server");
-    assert_eq!(landlord_only(harness.landlord()).await, Vec::<String>::new(), "{why}: in the landlord");
+    assert_eq!(on_server(harness).await, Vec::<String>::new(), "{why}: objects are left on the server");
+    assert_eq!(landlord_only(harness.landlord()).await, Vec::<String>::new(), "{why}: rows are left in the landlord");
 }
 
-/// How many operations of this kind ended so.
+/// Number of operations of this kind that have this status.
 pub(crate) async fn operations(landlord: &PgPool, kind: &str, status: &str) -> i64 {
     const COUNT: &str = "SELECT count(*) FROM tenantry.operations WHERE kind = $1 AND status = $2";
     sqlx::query_scalar(COUNT).bind(kind).bind(status).fetch_one(landlord).await.unwrap()
 }
 
-/// A session of the tenant's own login, by what the landlord says.
+/// Options to connect to the tenant's database as its login. They come from the landlord's directory and the vault.
 pub(crate) async fn login(tenantry: &tenantry::Tenantry, slug: &str) -> PgConnectOptions {
     use secrecy::ExposeSecret;
     use tenantry::registry::TenantRegistryExt;
-    let tenant = tenantry.registry().find(slug.into()).await.unwrap().expect("a tenant");
-    let entry = tenantry.registry().primary(tenant.id()).await.unwrap().expect("an entry");
-    let password = tenantry.vault().open(&entry.credential).await.expect("a secret");
+    let tenant = tenantry.registry().find(slug.into()).await.unwrap().expect("the tenant exists");
+    let entry =
+        tenantry.registry().primary(tenant.id()).await.unwrap().expect("the tenant has a primary database entry");
+    let password = tenantry.vault().open(&entry.credential).await.expect("the vault has the login's password");
     PgConnectOptions::new_without_pgpass()
         .host(&entry.host)
         .port(entry.port)
@@ -65,7 +67,7 @@ pub(crate) async fn login(tenantry: &tenantry::Tenantry, slug: &str) -> PgConnec
         .password(password.expose_secret())
 }
 
-/// The SQLSTATE of a failure.
+/// SQLSTATE of an error, or the error's text if it did not come from PostgreSQL.
 pub(crate) fn code(error: &sqlx::Error) -> String {
     error.as_database_error().and_then(|e| e.code()).map(|c| c.into_owned()).unwrap_or_else(|| error.to_string())
 }

@@ -1,4 +1,5 @@
-//! One budget for all tenants of a server, on a real one.
+//! The connection budget that all tenants of a server share, against a real PostgreSQL: its upper bound, fairness
+//! between tenants, the counters, what a released connection keeps, and how nodes share the budget.
 use crate::provision::migrated;
 use crate::resolver::sessions::World;
 use futures_util::future::join_all;
@@ -12,19 +13,20 @@ use tenantry::{ConnectionResolver, TenantPool, Tenantry, sqlx};
 
 const BUDGET: u32 = 6;
 
-/// Whose database it is, by the server's own word.
-async fn whose(db: &TenantPool) -> Result<String, sqlx::Error> {
+/// Name of the database that this handle reaches, as PostgreSQL reports it.
+async fn current_database(db: &TenantPool) -> Result<String, sqlx::Error> {
     sqlx::query_scalar("SELECT current_database()::text").fetch_one(db).await
 }
 
-/// Where nothing ever waits for the server: as a fast one looks to a slow program.
+/// `out_and_in` takes a connection and returns it without waiting for the server, as if the server were very fast. A
+/// task that calls it in a loop must still yield, or the other tasks of its thread starve.
 #[tokio::test]
-async fn a_task_that_asks_without_a_pause_lets_the_others_of_its_thread_run() {
+async fn acquire_in_a_loop_yields_to_other_tasks_of_the_thread() {
     let world = World::new().await;
     world.tenant("acme").await;
     let resolver = world.resolver().build();
     let db = resolver.resolve("acme".into()).await.unwrap();
-    whose(&db).await.unwrap();
+    current_database(&db).await.unwrap();
     let other = tokio::spawn(async {});
     for _ in 0..1000 {
         db.out_and_in().await.unwrap();
@@ -32,44 +34,45 @@ async fn a_task_that_asks_without_a_pause_lets_the_others_of_its_thread_run() {
             return resolver.close().await;
         }
     }
-    panic!("a thousand calls, and nobody else had a turn");
+    panic!("another task of the same thread did not run during 1000 acquires");
 }
 
-/// Twenty tenants, sixty tasks, six connections; futures are dropped, transactions left, sessions killed.
+/// Sixty tasks query twenty tenants over six connections. They drop futures and leave transactions open, while the test
+/// terminates sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_never_sees_more_than_the_budget_and_nobody_another_ones_rows() {
+async fn load_never_exceeds_the_budget_or_reaches_another_tenant() {
     let mut world = World::new().await;
-    let mut made = vec![];
+    let mut databases = vec![];
     for n in 0..20 {
-        made.push(world.tenant(&format!("tenant-{n}")).await);
+        databases.push(world.tenant(&format!("tenant-{n}")).await);
     }
     let resolver = world.resolver().max_connections(BUDGET).max_connections_per_tenant(3);
-    // Long enough for a machine that builds something else at the same time.
+    // Long enough for a machine that is compiling at the same time.
     let resolver = resolver.acquire_timeout(Duration::from_secs(60)).build();
-    let over = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(AtomicBool::new(false));
     let tasks = (0..60).map(|task| {
-        let (resolver, over) = (resolver.clone(), over.clone());
-        let names: Vec<_> = made.iter().map(|m| m.name().to_owned()).collect();
+        let (resolver, stop) = (resolver.clone(), stop.clone());
+        let names: Vec<_> = databases.iter().map(|m| m.name().to_owned()).collect();
         tokio::spawn(async move {
             let mut served = 0;
             for round in 0.. {
-                if over.load(SeqCst) {
+                if stop.load(SeqCst) {
                     break;
                 }
                 let n = (task * 7 + round * round) % names.len();
                 let db = resolver.resolve(format!("tenant-{n}").as_str().into()).await.unwrap();
                 match round % 5 {
-                    0 => drop(tokio::time::timeout(Duration::from_micros(700), whose(&db)).await),
+                    0 => drop(tokio::time::timeout(Duration::from_micros(700), current_database(&db)).await),
                     1 => drop(db.begin().await),
                     2 => drop(sqlx::raw_sql("BEGIN; SELECT 1").execute(&db).await),
                     _ => {}
                 }
-                match whose(&db).await {
-                    Ok(name) => assert_eq!(name, names[n], "another tenant's connection"),
+                match current_database(&db).await {
+                    Ok(name) => assert_eq!(name, names[n], "a query reached another tenant's database"),
                     Err(error) => assert_eq!(tenantry::sqlstate::code(&error).as_deref(), Some("57P01"), "{error:?}"),
                 }
                 if let Ok(row) = db.fetch_one(sqlx::raw_sql("SELECT now() <> statement_timestamp()")).await {
-                    assert!(!row.get::<bool, _>(0), "somebody else's transaction");
+                    assert!(!row.get::<bool, _>(0), "a connection was still in an earlier caller's transaction");
                 }
                 served += 1;
             }
@@ -77,67 +80,68 @@ async fn the_server_never_sees_more_than_the_budget_and_nobody_another_ones_rows
         })
     });
     let tasks: Vec<_> = tasks.collect();
-    let names: Vec<_> = made.iter().map(|m| m.name().to_owned()).collect();
+    let names: Vec<_> = databases.iter().map(|m| m.name().to_owned()).collect();
     let until = Instant::now() + Duration::from_secs(6);
-    let mut most = 0;
-    // Paced: without a pause every session is killed before its login has ended, and nobody is served.
+    let mut peak = 0;
+    // Pauses between the kills: otherwise every session is terminated before its login has completed, and no task is
+    // ever served.
     let mut pace = tokio::time::interval(Duration::from_millis(20));
     while Instant::now() < until {
         pace.tick().await;
-        most = most.max(world.sessions_of(&names).await);
-        if most % 2 == 0 {
+        peak = peak.max(world.sessions_of(&names).await);
+        if peak % 2 == 0 {
             world.kill_one_of(&names).await;
         }
     }
-    over.store(true, SeqCst);
+    stop.store(true, SeqCst);
     let served: Vec<u64> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
     let (_, stats) = &resolver.stats()[0];
-    assert!(most <= i64::from(BUDGET), "{most} sessions under a budget of {BUDGET}; {stats:?}");
+    assert!(peak <= i64::from(BUDGET), "{peak} sessions under a budget of {BUDGET}; {stats:?}");
     assert!(served.iter().all(|n| *n > 0), "a task starved: {served:?}; {stats:?}");
     resolver.close().await;
-    assert_eq!(world.sessions_of(&names).await, 0);
+    assert_eq!(world.sessions_of(&names).await, 0, "sessions are left after close");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tenant_with_many_tasks_does_not_starve_the_others() {
+async fn tenant_with_many_tasks_does_not_starve_the_others() {
     let world = World::new().await;
-    for slug in ["hog", "meek"] {
+    for slug in ["busy", "quiet"] {
         world.tenant(slug).await;
     }
     let resolver = world.resolver().max_connections(4).max_connections_per_tenant(4).build();
-    let hog = resolver.resolve("hog".into()).await.unwrap();
-    let over = Arc::new(AtomicBool::new(false));
+    let busy = resolver.resolve("busy".into()).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
     let tasks: Vec<_> = (0..256)
         .map(|_| {
-            let (hog, over) = (hog.clone(), over.clone());
+            let (busy, stop) = (busy.clone(), stop.clone());
             tokio::spawn(async move {
-                while !over.load(SeqCst) {
-                    sqlx::query("SELECT pg_sleep(0.005)").execute(&hog).await.unwrap();
+                while !stop.load(SeqCst) {
+                    sqlx::query("SELECT pg_sleep(0.005)").execute(&busy).await.unwrap();
                 }
             })
         })
         .collect();
-    let meek = resolver.resolve("meek".into()).await.unwrap();
+    let quiet = resolver.resolve("quiet".into()).await.unwrap();
     for _ in 0..20 {
         let waited = Instant::now();
-        whose(&meek).await.unwrap();
-        assert!(waited.elapsed() < Duration::from_secs(3), "{:?}", waited.elapsed());
+        current_database(&quiet).await.unwrap();
+        assert!(waited.elapsed() < Duration::from_secs(3), "the quiet tenant waited {:?}", waited.elapsed());
     }
-    over.store(true, SeqCst);
+    stop.store(true, SeqCst);
     join_all(tasks).await.into_iter().for_each(Result::unwrap);
 }
 
 #[tokio::test]
-async fn whoever_asks_is_counted_once_whether_it_waits_or_not() {
+async fn checkout_is_counted_once_with_and_without_a_ping() {
     let world = World::new().await;
     for slug in ["acme", "globex"] {
         world.tenant(slug).await;
     }
-    // Whether or not a connection is asked first whether it lives.
+    // With and without a ping before an idle connection is used.
     for ping_after in [Duration::ZERO, Duration::from_secs(60)] {
         let resolver = world.resolver().max_connections(1).ping_after(ping_after).build();
         for slug in ["acme", "globex", "globex"] {
-            whose(&resolver.resolve(slug.into()).await.unwrap()).await.unwrap();
+            current_database(&resolver.resolve(slug.into()).await.unwrap()).await.unwrap();
         }
         let (_, stats) = resolver.stats()[0];
         assert_eq!((stats.checkouts, stats.hits, stats.connects, stats.steals), (3, 1, 2, 1), "{stats:?}");
@@ -146,20 +150,20 @@ async fn whoever_asks_is_counted_once_whether_it_waits_or_not() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_taken_out_or_closed_leaves_its_place() {
+async fn detached_or_closed_connection_frees_its_slot() {
     let world = World::new().await;
     world.tenant("acme").await;
     let resolver = world.resolver().max_connections(1).build();
     let db = resolver.resolve("acme".into()).await.unwrap();
     let detached = db.acquire().await.unwrap().detach();
-    whose(&db).await.expect("a detached connection is the host's own");
+    current_database(&db).await.expect("a detached connection no longer uses a slot");
     db.acquire().await.unwrap().close().await.unwrap();
-    whose(&db).await.expect("a closed one is gone");
+    current_database(&db).await.expect("a closed connection no longer uses a slot");
     detached.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn what_a_user_leaves_in_a_session_ends_with_it_if_the_host_wants_that() {
+async fn discard_on_release_resets_the_session() {
     let world = World::new().await;
     world.tenant("acme").await;
     let mark = "SELECT set_config('my.mark', 'left', false)";
@@ -169,23 +173,23 @@ async fn what_a_user_leaves_in_a_session_ends_with_it_if_the_host_wants_that() {
         let db = resolver.resolve("acme".into()).await.unwrap();
         sqlx::query(mark).execute(&db).await.unwrap();
         let found: String = sqlx::query_scalar(read).fetch_one(&db).await.unwrap();
-        assert_eq!(found, left);
+        assert_eq!(found, left, "setting of the next session, with discard_on_release({discard})");
         resolver.close().await;
     }
 }
 
-/// As at the end of a program that keeps its handles in a static.
+/// A program that keeps its handles in a static drops them after the runtime.
 #[tokio::test]
-async fn handles_may_outlive_their_runtime() {
+async fn handles_can_be_dropped_after_their_runtime() {
     let world = World::new().await;
     world.tenant("acme").await;
     let builder = world.resolver();
-    let ended = std::thread::spawn(move || {
+    let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (resolver, db) = runtime.block_on(async {
             let resolver = builder.build();
             let db = resolver.resolve("acme".into()).await.unwrap();
-            whose(&db).await.unwrap();
+            current_database(&db).await.unwrap();
             (resolver, db)
         });
         drop(runtime);
@@ -193,52 +197,54 @@ async fn handles_may_outlive_their_runtime() {
         resolver.invalidate_all();
         drop(resolver);
     });
-    ended.join().expect("nothing panics");
+    thread.join().expect("dropping the handles does not panic");
 }
 
-fn budget(node: &Tenantry) -> u32 {
+/// Number of connections that the node may currently have to its one server.
+fn budget_of(node: &Tenantry) -> u32 {
     node.pool_stats()[0].1.budget
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_divide_the_connections_and_never_have_more_than_all() {
+async fn nodes_share_the_budget_and_never_exceed_it() {
     let harness = Harness::start().await.unwrap();
-    let shared = |b| migrated(b).max_connections(10).share_connections(true).acquire_timeout(Duration::from_secs(30));
-    let (one, two) = (harness.tenantry(shared).await.unwrap(), harness.tenantry(shared).await.unwrap());
+    let configure =
+        |b| migrated(b).max_connections(10).share_connections(true).acquire_timeout(Duration::from_secs(30));
+    let (one, two) = (harness.tenantry(configure).await.unwrap(), harness.tenantry(configure).await.unwrap());
     one.provision("acme").await.unwrap();
-    let (db, there) = (one.resolve("acme").await.unwrap(), two.resolve("acme").await.unwrap());
-    assert_eq!((budget(&one), budget(&two)), (0, 0), "nothing before it has a part");
+    let (db, other_db) = (one.resolve("acme").await.unwrap(), two.resolve("acme").await.unwrap());
+    assert_eq!((budget_of(&one), budget_of(&two)), (0, 0), "a node has no share before `run` has begun");
     let first = tokio::spawn(one.run(std::future::pending::<()>()));
-    whose(&db).await.expect("alone it has all");
-    assert_eq!(budget(&one), 10);
-    let held = join_all((0..5).map(|_| db.acquire())).await;
-    assert!(held.iter().all(Result::is_ok));
+    current_database(&db).await.expect("a node without peers has the whole budget");
+    assert_eq!(budget_of(&one), 10);
+    let connections = join_all((0..5).map(|_| db.acquire())).await;
+    assert!(connections.iter().all(Result::is_ok));
     let second = tokio::spawn(two.run(std::future::pending::<()>()));
     let until = Instant::now() + Duration::from_secs(60);
-    while (budget(&one), budget(&two)) != (5, 5) {
-        assert!(budget(&one) + budget(&two) <= 10, "more than there are");
-        assert!(Instant::now() < until, "{} and {}", budget(&one), budget(&two));
+    while (budget_of(&one), budget_of(&two)) != (5, 5) {
+        assert!(budget_of(&one) + budget_of(&two) <= 10, "the shares of both nodes exceed the budget");
+        assert!(Instant::now() < until, "the shares stay at {} and {}", budget_of(&one), budget_of(&two));
         tokio::task::yield_now().await;
     }
-    whose(&there).await.unwrap();
-    drop(held);
-    // It dies: its row expires, and its part with it.
+    current_database(&other_db).await.unwrap();
+    drop(connections);
+    // The second node dies. Its heartbeat row expires, and the first node gets its share.
     second.abort();
-    while budget(&one) != 10 {
-        assert!(Instant::now() < until, "{}", budget(&one));
+    while budget_of(&one) != 10 {
+        assert!(Instant::now() < until, "the share stays at {}", budget_of(&one));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    // A host that starts it again keeps what is its own.
+    // If the host aborts `run` and calls it again, the node keeps its share throughout.
     first.abort();
     assert!(first.await.is_err_and(|e| e.is_cancelled()));
-    let again = tokio::spawn(one.run(std::future::pending::<()>()));
-    let mut beats = std::collections::BTreeSet::new();
-    while beats.len() < 3 {
-        assert!(Instant::now() < until);
-        assert_eq!(budget(&one), 10);
-        beats.extend(one.nodes().live(Duration::from_secs(60)).await.unwrap().into_iter().map(|n| n.seen_at));
+    let second_run = tokio::spawn(one.run(std::future::pending::<()>()));
+    let mut heartbeats = std::collections::BTreeSet::new();
+    while heartbeats.len() < 3 {
+        assert!(Instant::now() < until, "fewer than three heartbeats within the limit");
+        assert_eq!(budget_of(&one), 10);
+        heartbeats.extend(one.nodes().live(Duration::from_secs(60)).await.unwrap().into_iter().map(|n| n.seen_at));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    again.abort();
+    second_run.abort();
 }

@@ -1,14 +1,16 @@
-//! A task that has more to do than what is measured.
+//! Runs a future in one task with CPU-bound work. Tests use it to show that acquire timeouts and leases do not fail
+//! because their task is polled late.
 use std::future::Future;
 use std::time::{Duration, Instant};
 use tokio::task::yield_now;
 
-/// Ten milliseconds of other work come before each turn of `work`, in its own task.
+/// Polls `work` in one task with another future that spins for ten milliseconds between two polls. Returns the output
+/// of `work`.
 pub(crate) async fn beside_others<F: Future>(work: F) -> F::Output {
-    let others = async {
+    let spin = async {
         loop {
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_millis(10) {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(10) {
                 std::hint::spin_loop();
             }
             yield_now().await;
@@ -16,7 +18,7 @@ pub(crate) async fn beside_others<F: Future>(work: F) -> F::Output {
     };
     tokio::select! {
         biased;
-        done = work => done,
-        () = others => unreachable!("it goes on for ever"),
+        output = work => output,
+        () = spin => unreachable!("the spinning future never completes"),
     }
 }

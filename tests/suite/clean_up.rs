@@ -1,8 +1,8 @@
-//! Workers that die while they clean up in other databases than their tenant's: recovery closes what they have opened, and
-//! gives back the memberships that they have taken.
+//! Workers that die while they remove objects from databases other than their own tenant's. Recovery closes the
+//! databases that they opened to connections, and revokes the memberships that they granted to the admin role.
 use crate::auditor;
-use crate::fail_closed::{entry, sql};
-use crate::hostile::{ask, grant_to};
+use crate::fail_closed::{primary_entry, run_sql};
+use crate::hostile::{fetch_scalar, grant_to};
 use crate::obstacles::{impatient, recovered, server};
 use sqlx::{ConnectOptions, Connection};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ struct CutAfter {
 #[async_trait::async_trait]
 impl Director for CutAfter {
     async fn at(&self, point: Point) -> Verdict {
-        let is_it = point.stage == Stage::Sent && self.text.get().is_some_and(|text| point.sql.contains(text));
-        match is_it && !self.done.swap(true, SeqCst) {
+        let matches = point.stage == Stage::Sent && self.text.get().is_some_and(|text| point.sql.contains(text));
+        match matches && !self.done.swap(true, SeqCst) {
             true => Verdict::Cut,
             false => Verdict::Forward,
         }
@@ -31,7 +31,7 @@ impl Director for CutAfter {
 }
 
 /// Tenants "neighbour" and "victim" on a server that is reached through a proxy.
-struct Site {
+struct Fixture {
     harness: Harness,
     server: TestServer,
     tenantry: Tenantry,
@@ -39,7 +39,7 @@ struct Site {
     cut: Arc<CutAfter>,
 }
 
-impl Site {
+impl Fixture {
     async fn start() -> Option<Self> {
         let server = server(&[("max_prepared_transactions", "20")]).await?;
         let harness = Harness::start().await.unwrap();
@@ -55,14 +55,14 @@ impl Site {
         }
         Some(Self { harness, server, tenantry, proxy, cut })
     }
-    async fn ask(&self, text: String) -> String {
-        ask(&mut self.server.admin_options().connect().await.unwrap(), text).await
+    async fn fetch_text(&self, text: String) -> String {
+        fetch_scalar(&mut self.server.admin_options().connect().await.unwrap(), text).await
     }
-    /// Purges "victim" with a worker that loses its server right after this statement; then recovers.
-    async fn purge_dying_after(&self, statement: String) {
+    /// Purges "victim" with a worker whose connection is cut right after this statement. Then runs recovery.
+    async fn purge_with_worker_dying_after(&self, statement: String) {
         self.cut.text.set(statement.clone()).unwrap();
-        self.tenantry.purge("victim").force().await.expect_err("the worker loses its server");
-        assert!(self.cut.done.load(SeqCst), "the purge ran {statement}");
+        self.tenantry.purge("victim").force().await.expect_err("the worker loses its connection");
+        assert!(self.cut.done.load(SeqCst), "the purge did not run {statement}");
         recovered(&self.tenantry).await;
     }
     async fn stop(self) {
@@ -74,37 +74,39 @@ impl Site {
 }
 
 #[tokio::test]
-async fn recovery_closes_a_database_that_a_clean_up_left_open() {
-    let Some(site) = Site::start().await else { return };
-    let (neighbour, victim) = (entry(&site.tenantry, "neighbour").await, entry(&site.tenantry, "victim").await);
-    let mut session = auditor::login(&site.tenantry, "neighbour").await.connect().await.unwrap();
+async fn recovery_closes_a_database_that_a_dead_worker_left_open() {
+    let Some(fixture) = Fixture::start().await else { return };
+    let (neighbour, victim) =
+        (primary_entry(&fixture.tenantry, "neighbour").await, primary_entry(&fixture.tenantry, "victim").await);
+    let mut session = auditor::login(&fixture.tenantry, "neighbour").await.connect().await.unwrap();
     grant_to(&mut session, &[format!("{}_app", victim.database)]).await;
     session.close().await.unwrap();
-    site.tenantry.archive("neighbour").await.unwrap();
+    fixture.tenantry.archive("neighbour").await.unwrap();
 
-    site.purge_dying_after(String::from("ALLOW_CONNECTIONS true CONNECTION LIMIT 1618033988")).await;
+    fixture.purge_with_worker_dying_after(String::from("ALLOW_CONNECTIONS true CONNECTION LIMIT 1618033988")).await;
 
     let state = "SELECT datallowconn::text || ' ' || datconnlimit FROM pg_database WHERE datname = ";
-    let found = site.ask(format!("{state}'{}'", neighbour.database)).await;
-    assert_eq!(found, "false -1", "whether the archived database takes connections, and its limit");
-    site.tenantry.restore("neighbour").await.unwrap();
-    auditor::login(&site.tenantry, "neighbour").await.connect().await.unwrap().close().await.unwrap();
-    site.stop().await;
+    let found = fixture.fetch_text(format!("{state}'{}'", neighbour.database)).await;
+    assert_eq!(found, "false -1", "datallowconn and datconnlimit of the archived database");
+    fixture.tenantry.restore("neighbour").await.unwrap();
+    auditor::login(&fixture.tenantry, "neighbour").await.connect().await.unwrap().close().await.unwrap();
+    fixture.stop().await;
 }
 
 #[tokio::test]
-async fn recovery_gives_back_a_membership_in_the_login_of_a_neighbour() {
-    let Some(site) = Site::start().await else { return };
-    let (neighbour, victim) = (entry(&site.tenantry, "neighbour").await, entry(&site.tenantry, "victim").await);
-    let mut session = auditor::login(&site.tenantry, "neighbour").await.connect().await.unwrap();
+async fn recovery_revokes_a_membership_in_a_neighbours_login() {
+    let Some(fixture) = Fixture::start().await else { return };
+    let (neighbour, victim) =
+        (primary_entry(&fixture.tenantry, "neighbour").await, primary_entry(&fixture.tenantry, "victim").await);
+    let mut session = auditor::login(&fixture.tenantry, "neighbour").await.connect().await.unwrap();
     let set = format!("ALTER ROLE CURRENT_USER IN DATABASE \"{}\" SET work_mem = '4MB'", victim.database);
-    sql(&mut session, format!("SET ROLE NONE; BEGIN; {set}; PREPARE TRANSACTION 'in the way'")).await;
+    run_sql(&mut session, format!("SET ROLE NONE; BEGIN; {set}; PREPARE TRANSACTION 'in the way'")).await;
     session.close().await.unwrap();
-    let admin = format!("{}_admin", site.harness.prefix());
+    let admin = format!("{}_admin", fixture.harness.prefix());
 
-    site.purge_dying_after(format!("GRANT \"{}\" TO \"{admin}\"", neighbour.login)).await;
+    fixture.purge_with_worker_dying_after(format!("GRANT \"{}\" TO \"{admin}\"", neighbour.login)).await;
 
     let member = format!("SELECT pg_has_role('{admin}', '{}', 'USAGE')::text", neighbour.login);
-    assert_eq!(site.ask(member).await, "false", "whether the admin role is still a member of the neighbour's login");
-    site.stop().await;
+    assert_eq!(fixture.fetch_text(member).await, "false", "the admin role is still a member of the neighbour's login");
+    fixture.stop().await;
 }

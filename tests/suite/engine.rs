@@ -1,11 +1,12 @@
-//! The engine over a journal that loses calls and answers: every operation ends, once, and leaves nothing half.
+//! The saga engine over a journal that loses calls or answers. Every operation ends exactly once: its steps are then
+//! either all done or all undone, and its lane is free.
 mod chain;
 pub(crate) mod failing;
 mod undo;
 
 use crate::landlord;
 use async_trait::async_trait;
-use chain::{Chain, Effects, Fails, STEPS};
+use chain::{Chain, Effects, InjectedFailure, STEPS};
 use failing::{Failing, Lost, Outage};
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -36,34 +37,39 @@ fn intent(saga: &Chain, lease: Duration) -> Intent {
     intent
 }
 
-/// A host's own store, which a crash of the landlord does not touch.
-struct Elsewhere;
+/// A store of the host outside the landlord. A crash of the landlord does not affect it.
+struct ExternalStore;
 #[async_trait]
-impl EpochFence for Elsewhere {
+impl EpochFence for ExternalStore {
     async fn fence(&self, _: OperationId, _: i64) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
-/// What was written elsewhere must not outlive its intent, which a landlord that crashes may forget.
+/// A landlord that crashes may lose an intent that was committed asynchronously. A write to an external store would
+/// survive its intent then, so where the host has such a store every intent must be durable before its step.
 #[tokio::test]
-async fn where_a_host_has_a_store_of_its_own_each_intent_is_on_the_disk_before_its_step() {
-    for stores in [vec![], vec![Arc::new(Elsewhere) as Arc<dyn EpochFence>]] {
-        let elsewhere = !stores.is_empty();
+async fn intent_is_durable_before_each_step_if_the_host_has_an_external_store() {
+    for stores in [vec![], vec![Arc::new(ExternalStore) as Arc<dyn EpochFence>]] {
+        let is_external = !stores.is_empty();
         let case = Case::new(Arc::new(MemoryJournal::default()), None);
         let journal = Failing::new(case.journal.clone(), Outage::none());
-        let Ok(Begun::New(held)) = journal.begin(&case.intent).await else { panic!("it has no rival") };
+        let Ok(Begun::New(record)) = journal.begin(&case.intent).await else {
+            panic!("begin created no operation although its lane is free")
+        };
         let engine = Engine::new(journal.clone(), stores, settings(), CancellationToken::new());
-        let outcome = engine.drive(&case.saga(), *held, true, &Observer::none()).await.unwrap();
+        let outcome = engine.drive(&case.saga(), *record, true, &Observer::none()).await.unwrap();
         assert_eq!(outcome.record.status, OperationStatus::Done);
-        // The second and the fourth carry the intent of the next step; that of the fifth is in the landlord's tables.
-        let waited = [false, true, false, elsewhere, elsewhere];
-        let expected: Vec<_> = STEPS.iter().zip(waited).map(|((name, _), waited)| (name.to_string(), waited)).collect();
-        assert_eq!(journal.recorded(), expected, "stores elsewhere: {elsewhere}");
+        // The records of the second and fourth step carry the intent of the next step. The fifth step writes only to
+        // the landlord, so its intent needs no wait unless there is an external store.
+        let is_durable = [false, true, false, is_external, is_external];
+        let expected: Vec<_> =
+            STEPS.iter().zip(is_durable).map(|((name, _), durable)| (name.to_string(), durable)).collect();
+        assert_eq!(journal.recorded(), expected, "whether each record was durable; external store: {is_external}");
     }
 }
 
-/// One operation, its world, and what its worker and its recovery meet.
+/// One operation: its journal, the effects of its steps, and its intent.
 struct Case {
     journal: Arc<dyn Journal>,
     effects: Arc<Effects>,
@@ -71,18 +77,20 @@ struct Case {
 }
 
 impl Case {
-    /// `fails`: the step that can never succeed, if there is one.
-    fn new(journal: Arc<dyn Journal>, fails: Option<&'static str>) -> Self {
+    /// `failing_step`: the step that always fails, if there is one.
+    fn new(journal: Arc<dyn Journal>, failing_step: Option<&'static str>) -> Self {
         let effects = Arc::new(Effects::default());
         let error = Box::new(|| StepError::fail("sold out"));
-        *effects.fails.lock().unwrap() = fails.map(|step| Fails { step, undo: false, error }).into_iter().collect();
+        let failure = failing_step.map(|step| InjectedFailure { step, undo: false, error });
+        effects.failures.lock().unwrap().extend(failure);
         let intent = intent(&Chain::new(effects.clone(), journal.clone()), settings().lease);
         Self { journal, effects, intent }
     }
     fn saga(&self) -> Chain {
         Chain::new(self.effects.clone(), self.journal.clone())
     }
-    /// A caller that asks again under its key until it is answered, and a worker that goes on as long as it can.
+    /// Begins the operation, with the same key until an answer arrives. Then drives it until it ends or the worker
+    /// gives up.
     async fn work(&self, outage: Outage) -> Arc<Failing> {
         let failing = Failing::new(self.journal.clone(), outage);
         let begun = loop {
@@ -91,17 +99,17 @@ impl Case {
             }
         };
         match begun {
-            // A worker that cannot reach its journal gives up; what it leaves is for recovery.
-            Begun::New(held) => {
+            // A worker that cannot reach its journal gives up. Recovery then completes the operation.
+            Begun::New(record) => {
                 let engine = engine(failing.clone(), settings());
-                let _ = engine.drive(&self.saga(), *held, true, &Observer::none()).await;
+                let _ = engine.drive(&self.saga(), *record, true, &Observer::none()).await;
             }
             Begun::Joined(record) => assert_eq!(record.id, self.intent.id),
             other => panic!("{other:?}"),
         }
         failing
     }
-    /// Passes until it has ended. The first `outage` is this node's own.
+    /// Runs recovery until the operation has ended. `outage` affects the journal calls of the recovering node.
     async fn recover(&self, outage: Outage) -> Arc<Failing> {
         let failing = Failing::new(self.journal.clone(), outage);
         let recoverer = Recoverer::new(engine(failing.clone(), settings()), vec![Arc::new(self.saga())]);
@@ -112,55 +120,57 @@ impl Case {
             let _ = recoverer.resume(self.intent.id).await;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("it never ended: {:?}", self.record().await);
+        panic!("recovery did not end the operation: {:?}", self.record().await);
     }
     async fn record(&self) -> Record {
         self.journal.read(self.intent.id).await.unwrap().unwrap()
     }
-    /// It ended, once, and what is there is what the end says.
+    /// Asserts that the operation ended once with this status, that the effects match it, and that the lane is free.
     async fn assert_ended(&self, end: OperationStatus, why: &str) {
         let record = self.record().await;
         assert_eq!(record.status, end, "{why}: {:?}", record.error);
-        let mut there = self.effects.there();
-        let mut whole: Vec<_> = STEPS.iter().map(|s| s.0).collect();
-        whole.sort_unstable();
-        there.sort_unstable();
-        assert_eq!(there, if end == OperationStatus::Done { whole } else { vec![] }, "{why}");
+        let mut present = self.effects.present();
+        let mut complete: Vec<_> = STEPS.iter().map(|s| s.0).collect();
+        complete.sort_unstable();
+        present.sort_unstable();
+        let expected = if end == OperationStatus::Done { complete } else { vec![] };
+        assert_eq!(present, expected, "{why}: effects that exist");
         let events = self.journal.events(self.intent.id, 0, 1000).await.unwrap();
         let ends: Vec<_> = events.iter().filter(|e| e.status.is_over()).map(|e| e.seq).collect();
-        assert_eq!(ends, [events.len() as i64], "{why}: one end, and nothing after it");
+        assert_eq!(ends, [events.len() as i64], "{why}: the last event must be the only one with a final status");
         let mut next = self.intent.clone();
         (next.id, next.key) = (OperationId::new(), None);
         let next = self.journal.begin(&next).await.unwrap();
-        assert!(matches!(next, Begun::New(_)), "{why}: its lane is free: {next:?}");
+        assert!(matches!(next, Begun::New(_)), "{why}: the lane is not free: {next:?}");
     }
 }
 
-/// The step that fails, and where the operation must end.
-const WAYS: [(Option<&str>, OperationStatus); 3] =
+/// The step that fails, and the status with which the operation must end.
+const SCENARIOS: [(Option<&str>, OperationStatus); 3] =
     [(None, OperationStatus::Done), (Some("login"), OperationStatus::Undone), (Some("place"), OperationStatus::Undone)];
 const LOSSES: [Lost; 2] = [Lost::Call, Lost::Answer];
 
-/// Every n-th call of each way, for outages of these lengths.
-async fn sweep(journal: impl Fn() -> Arc<dyn Journal>, lengths: &[u32]) {
-    for (fails, end) in WAYS {
-        let whole = Case::new(journal(), fails);
-        let calls = whole.work(Outage::none()).await.calls();
-        assert!(calls >= 4, "{calls}");
-        whole.assert_ended(end, "without a fault").await;
+/// Runs each scenario once for each journal call of its worker, with outages of these lengths that begin at that call.
+async fn lose_each_call(journal: impl Fn() -> Arc<dyn Journal>, lengths: &[u32]) {
+    for (failing_step, end) in SCENARIOS {
+        let undisturbed = Case::new(journal(), failing_step);
+        let calls = undisturbed.work(Outage::none()).await.calls();
+        assert!(calls >= 4, "a worker makes only {calls} journal calls");
+        undisturbed.assert_ended(end, "without a fault").await;
         let points = (1..=calls).flat_map(|n| LOSSES.into_iter().map(move |lost| (n, lost)));
         join_all(points.flat_map(|(n, lost)| lengths.iter().map(move |l| (n, *l, lost))).map(
             async |(n, length, lost)| {
-                let case = Case::new(journal(), fails);
+                let case = Case::new(journal(), failing_step);
                 let failing = case.work(Outage::of(n..n + length, lost)).await;
-                assert!(!failing.hit().is_empty(), "{fails:?}: call {n} never came");
+                assert!(!failing.hit().is_empty(), "{failing_step:?}: the worker made no call {n}");
                 case.recover(Outage::none()).await;
-                // A landlord that is away for longer than a worker's patience may turn an operation around.
-                let turned = length >= settings().attempts && case.record().await.status == OperationStatus::Undone;
-                let end = if turned { OperationStatus::Undone } else { end };
+                // If the landlord is unreachable for all attempts of a step, the worker may start undoing the
+                // operation.
+                let was_undone = length >= settings().attempts && case.record().await.status == OperationStatus::Undone;
+                let end = if was_undone { OperationStatus::Undone } else { end };
                 case.assert_ended(
                     end,
-                    &format!("{fails:?}, calls {n} to {} ({lost:?}) {:?}", n + length - 1, failing.hit()),
+                    &format!("{failing_step:?}, calls {n} to {} ({lost:?}) {:?}", n + length - 1, failing.hit()),
                 )
                 .await;
             },
@@ -170,35 +180,39 @@ async fn sweep(journal: impl Fn() -> Arc<dyn Journal>, lengths: &[u32]) {
 }
 
 #[tokio::test]
-async fn an_operation_ends_once_whatever_call_its_worker_loses() {
-    sweep(|| Arc::new(MemoryJournal::default()), &[1, 2, 6]).await;
+async fn memory_journal_ends_operation_once_when_any_call_fails() {
+    lose_each_call(|| Arc::new(MemoryJournal::default()), &[1, 2, 6]).await;
 }
 
 #[tokio::test]
-async fn and_so_it_does_in_the_landlord() {
+async fn pg_journal_ends_operation_once_when_any_call_fails() {
     let journal = Arc::new(PgJournal::new(landlord::installed().await));
-    sweep(|| journal.clone(), &[1, 6]).await;
+    lose_each_call(|| journal.clone(), &[1, 6]).await;
 }
 
-/// A worker that never answers again after its n-th call, and a recovery that loses its m-th.
+/// The worker loses all journal calls from its n-th on. Recovery loses its m-th.
 #[tokio::test]
-async fn recovery_may_lose_calls_too() {
-    for (fails, end) in WAYS {
-        let whole = Case::new(Arc::new(MemoryJournal::default()), fails);
-        let calls = whole.work(Outage::none()).await.calls();
-        // The first call is the intent's: without it there is nothing to recover.
+async fn recovery_ends_operation_once_when_any_of_its_calls_fails() {
+    for (failing_step, end) in SCENARIOS {
+        let undisturbed = Case::new(Arc::new(MemoryJournal::default()), failing_step);
+        let calls = undisturbed.work(Outage::none()).await.calls();
+        // The first call begins the operation. Without it there is nothing to recover.
         let points = (2..=calls).flat_map(|n| LOSSES.into_iter().map(move |lost| (n, lost)));
         join_all(points.map(async |(n, lost)| {
-            let left = async || {
-                let case = Case::new(Arc::new(MemoryJournal::default()), fails);
+            let abandoned_case = async || {
+                let case = Case::new(Arc::new(MemoryJournal::default()), failing_step);
                 case.work(Outage::of(n..u32::MAX, lost)).await;
                 case
             };
-            let recoveries = left().await.recover(Outage::none()).await.calls();
+            let recoveries = abandoned_case().await.recover(Outage::none()).await.calls();
             join_all((1..=recoveries).flat_map(|m| LOSSES.map(|l| (m, l))).map(async |(m, l)| {
-                let case = left().await;
+                let case = abandoned_case().await;
                 case.recover(Outage::of(m..m + 1, l)).await;
-                case.assert_ended(end, &format!("{fails:?}, dead at {n} ({lost:?}), recovery lost {m} ({l:?})")).await;
+                case.assert_ended(
+                    end,
+                    &format!("{failing_step:?}, worker died at {n} ({lost:?}), recovery lost {m} ({l:?})"),
+                )
+                .await;
             }))
             .await;
         }))
@@ -207,23 +221,25 @@ async fn recovery_may_lose_calls_too() {
 }
 
 #[tokio::test]
-async fn a_step_that_the_first_intent_does_not_cover_is_intended_before_it_runs() {
+async fn step_outside_the_first_intent_is_intended_before_it_runs() {
     let mut case = Case::new(Arc::new(MemoryJournal::default()), None);
     case.intent.intended = 0;
     case.work(Outage::none()).await;
     case.assert_ended(OperationStatus::Done, "begun with an empty intent").await;
 }
 
-/// A newer version of the program began it: this one does not know how it goes on.
+/// A newer version of the program began the operation. This version has no saga of that kind.
 #[tokio::test]
-async fn an_operation_of_an_unknown_kind_is_left_alone() {
+async fn recovery_leaves_an_operation_of_an_unknown_kind_unchanged() {
     let case = Case::new(Arc::new(MemoryJournal::default()), None);
     let mut newer = case.intent.clone();
     (newer.kind, newer.lease) = ("newer".into(), Duration::ZERO);
-    let Begun::New(begun) = case.journal.begin(&newer).await.unwrap() else { panic!("its lane is free") };
+    let Begun::New(begun) = case.journal.begin(&newer).await.unwrap() else {
+        panic!("begin created no operation although its lane is free")
+    };
     let recoverer = Recoverer::new(engine(case.journal.clone(), settings()), vec![Arc::new(case.saga())]);
     assert_eq!(recoverer.pass().await.unwrap().left, 1);
     let record = case.record().await;
     assert_eq!((record.epoch, record.worker, record.status), (1, begun.worker, OperationStatus::Running));
-    assert_eq!(case.effects.there(), Vec::<&str>::new());
+    assert_eq!(case.effects.present(), Vec::<&str>::new());
 }

@@ -1,4 +1,5 @@
-//! The facade around the verbs: background work, readiness, closing, operations by hand.
+//! The facade apart from its verbs: background work (`run`), the readiness probe (`problems`), `close`, and the
+//! operations that an operator inspects, resumes or undoes.
 use crate::auditor::assert_nothing;
 use crate::lanes::Stopped;
 use crate::provision::migrated;
@@ -21,39 +22,41 @@ use tokio::sync::{Notify, oneshot};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Asks until the answer is yes.
-async fn until(what: &str, mut yes: impl AsyncFnMut() -> bool) {
+/// Waits until the condition is true. Panics after 20 seconds; `what` names the condition.
+async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     for _ in 0..1000 {
-        if yes().await {
+        if condition().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("{what}: never");
+    panic!("not within 20 seconds: {what}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn run_beats_recovers_and_leaves() {
+async fn run_sends_heartbeats_recovers_operations_and_leaves_when_stopped() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
-    let stopped = Stopped::at(&harness, &tenantry, "acme".into(), "record", 5).await.expect("on its way");
+    let stopped = Stopped::at(&harness, &tenantry, "acme".into(), "record", 5)
+        .await
+        .expect("the provisioning reaches this record");
     stopped.dies(harness.landlord()).await;
     assert_eq!(tenantry.nodes().live(MINUTE).await.unwrap().len(), 0);
     let (stop, stopping) = oneshot::channel::<()>();
     let running = tokio::spawn(tenantry.run(stopping));
-    until("a heartbeat", async || tenantry.nodes().live(MINUTE).await.unwrap().len() == 1).await;
+    wait_until("a heartbeat", async || tenantry.nodes().live(MINUTE).await.unwrap().len() == 1).await;
     let second = tokio::time::timeout(MINUTE / 6, tenantry.run(std::future::pending::<()>())).await;
     assert!(matches!(second, Ok(Err(RunError::AlreadyRunning))), "{second:?}");
-    until("recovery", async || tenantry.operations().open().await.unwrap().is_empty()).await;
+    wait_until("recovery", async || tenantry.operations().open().await.unwrap().is_empty()).await;
     tenantry.resolve("acme").await.unwrap().execute("SELECT 1 FROM notes").await.unwrap();
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
-    assert_eq!(tenantry.nodes().live(MINUTE).await.unwrap(), [], "a node that ends says so");
-    tenantry.run(std::future::ready(())).await.expect("and may run again");
+    assert_eq!(tenantry.nodes().live(MINUTE).await.unwrap(), [], "a node that stops must remove its heartbeat row");
+    tenantry.run(std::future::ready(())).await.expect("a stopped node can run again");
 }
 
 #[tokio::test]
-async fn a_readiness_probe_hears_what_is_wrong() {
+async fn problems_reports_each_cause_of_unreadiness() {
     let harness = Harness::start().await.unwrap();
     let bare: Builder = migrated(Tenantry::builder(harness.landlord().clone()).keys(harness.keys().clone()));
     let tenantry = bare.build().await.unwrap();
@@ -61,7 +64,7 @@ async fn a_readiness_probe_hears_what_is_wrong() {
     assert_eq!(codes().await, ["no_server"]);
     tenantry.servers().set_up("main", harness.server().admin_options()).prefix(harness.prefix()).await.unwrap();
     assert_eq!(codes().await, Vec::<&str>::new());
-    // Another node seals with a key that this one was not given.
+    // Another node seals a secret with a key that this node does not have.
     let ring = LocalKeyring::from_text("k2:oRqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=").unwrap();
     let other = PgVault::new(harness.landlord().clone(), Arc::new(ring));
     let by = tenantry::operation::FencingToken { operation: OperationId::new(), epoch: 1 };
@@ -76,7 +79,7 @@ async fn a_readiness_probe_hears_what_is_wrong() {
     assert_eq!(codes().await, ["closed", "schema"]);
 }
 
-/// Says that it is at work, and waits to be told to end.
+/// Notifies the first handle when it runs, and ends when the second one is notified.
 struct Slow(Arc<Notify>, Arc<Notify>);
 #[async_trait]
 impl Step for Slow {
@@ -88,7 +91,7 @@ impl Step for Slow {
         Ok(())
     }
 }
-/// Stands behind it, and so behind a step boundary.
+/// Follows `Slow`, so that the operation has a step boundary between them.
 struct Last;
 #[async_trait]
 impl Step for Last {
@@ -100,58 +103,68 @@ impl Step for Last {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closing_waits_for_a_step_boundary_and_another_node_goes_on_at_once() {
+async fn close_waits_for_a_step_boundary_and_another_node_continues_at_once() {
     let harness = Harness::start().await.unwrap();
-    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let configure = |b| migrated(b).after_activation(Slow(begun.clone(), go_on.clone())).after_activation(Last);
+    let (started, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let configure = |b| migrated(b).after_activation(Slow(started.clone(), release.clone())).after_activation(Last);
     let (one, two) = (harness.tenantry(configure).await.unwrap(), harness.tenantry(configure).await.unwrap());
     let operation = one.provision("acme").start().await.unwrap();
-    begun.notified().await;
+    started.notified().await;
     let closing = tokio::spawn({
         let one = one.clone();
         async move { one.close().await }
     });
-    until("closing", async || one.problems().await.iter().any(|p| p.code == "closed")).await;
-    assert!(matches!(one.provision("late").await, Err(ProvisionError::Closed)));
-    assert!(matches!(one.provision("late").start().await, Err(ProvisionError::Closed)));
+    wait_until("closing", async || one.problems().await.iter().any(|p| p.code == "closed")).await;
+    assert!(matches!(one.provision("umbrella").await, Err(ProvisionError::Closed)));
+    assert!(matches!(one.provision("umbrella").start().await, Err(ProvisionError::Closed)));
     assert!(matches!(one.suspend("acme").await, Err(ChangeError::Closed)));
-    assert!(!closing.is_finished(), "an operation is in the middle of a step");
-    go_on.notify_one();
+    assert!(!closing.is_finished(), "close must wait while a step runs");
+    release.notify_one();
     closing.await.unwrap();
     assert!(matches!(one.resolve("acme").await, Err(ResolveError::Closed)));
-    let left = two.operations().get(operation).await.unwrap().unwrap();
-    assert_eq!((left.status, left.done + 1), (OperationStatus::Running, left.total), "at the boundary");
+    let state = two.operations().get(operation).await.unwrap().unwrap();
+    assert_eq!(
+        (state.status, state.done + 1),
+        (OperationStatus::Running, state.total),
+        "the operation must stop after the slow step"
+    );
     let report = two.operations().recover().await.unwrap();
-    assert_eq!((report.finished, report.left), (1, 0), "no lease is waited for");
+    assert_eq!((report.finished, report.left), (1, 0), "recovery must not wait for the lease of the closed node");
 }
 
 #[tokio::test]
-async fn a_long_history_is_read_to_its_end() {
+async fn events_returns_a_history_of_several_pages_completely() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     let journal = PgJournal::new(harness.landlord().clone());
     let subject = Subject::Tenant(TenantId::new());
     let intent = Intent::new(OperationId::new(), "long", Lane::Change, subject);
-    let Begun::New(held) = journal.begin(&intent).await.unwrap() else { panic!("its lane is free") };
+    let Begun::New(record) = journal.begin(&intent).await.unwrap() else {
+        panic!("begin created no operation although its lane is free")
+    };
     for n in 1..=250 {
-        let mut progress = Progress::of(&held);
+        let mut progress = Progress::of(&record);
         if n == 250 {
             progress.status = OperationStatus::Done;
         }
-        journal.record(held.fencing_token(), &progress).await.unwrap();
+        journal.record(record.fencing_token(), &progress).await.unwrap();
     }
     let seqs = async |after| {
-        let events: Vec<_> = tenantry.operations().events(held.id, after).try_collect().await.unwrap();
+        let events: Vec<_> = tenantry.operations().events(record.id, after).try_collect().await.unwrap();
         events.into_iter().map(|e| e.seq).collect::<Vec<_>>()
     };
     assert_eq!(seqs(0).await, (1..=250).collect::<Vec<_>>());
-    assert_eq!(seqs(199).await, (200..=250).collect::<Vec<_>>(), "a stream resumes where it stopped");
+    assert_eq!(
+        seqs(199).await,
+        (200..=250).collect::<Vec<_>>(),
+        "a stream must resume after the given sequence number"
+    );
 }
 
-/// Cannot be done until a person has mended something.
-struct Mended(Arc<AtomicBool>);
+/// Fails until the flag is set, as if an operator had to correct something first.
+struct NeedsOperator(Arc<AtomicBool>);
 #[async_trait]
-impl Step for Mended {
+impl Step for NeedsOperator {
     const NAME: &'static str = "mended";
     type Output = ();
     async fn run(&self, _: &StepContext) -> Result<(), StepError> {
@@ -160,49 +173,66 @@ impl Step for Mended {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_person_is_resumed_and_not_undone_once_it_is_published() {
+async fn parked_operation_of_an_active_tenant_can_be_resumed_but_not_undone() {
     let harness = Harness::start().await.unwrap();
-    let mended = Arc::new(AtomicBool::new(false));
-    let tenantry = harness.tenantry(|b| migrated(b).after_activation(Mended(mended.clone()))).await.unwrap();
+    let corrected = Arc::new(AtomicBool::new(false));
+    let tenantry = harness.tenantry(|b| migrated(b).after_activation(NeedsOperator(corrected.clone()))).await.unwrap();
     let error = tenantry.provision("acme").key("k").await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
     assert_eq!((failure.step.as_str(), failure.state), ("mended", FailureState::Parked));
     let id = failure.operation;
     let refused = tenantry.operations().undo(id).await;
     assert!(matches!(refused, Err(ChangeError::Landlord(StoreError::Conflict(_)))), "{refused:?}");
-    let again = tenantry.operations().resume(id).await.unwrap();
-    assert_eq!(again.status, OperationStatus::Parked, "it is still missing");
-    tenantry.resolve("acme").await.unwrap().execute("SELECT 1 FROM notes").await.expect("its tenant works meanwhile");
-    mended.store(true, SeqCst);
+    let resumed = tenantry.operations().resume(id).await.unwrap();
+    assert_eq!(
+        resumed.status,
+        OperationStatus::Parked,
+        "resume must park the operation again while the contract is missing"
+    );
+    tenantry
+        .resolve("acme")
+        .await
+        .unwrap()
+        .execute("SELECT 1 FROM notes")
+        .await
+        .expect("the tenant works while its operation is parked");
+    corrected.store(true, SeqCst);
     assert_eq!(tenantry.operations().resume(id).await.unwrap().status, OperationStatus::Done);
     assert_eq!(tenantry.provision("acme").key("k").into_future().await.unwrap().operation, id);
-    let over = tenantry.operations().resume(id).await;
-    assert!(matches!(over, Err(StoreError::Conflict(_))), "{over:?}");
+    let repeated = tenantry.operations().resume(id).await;
+    assert!(matches!(repeated, Err(StoreError::Conflict(_))), "{repeated:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_parked_operation_can_be_undone_by_hand() {
+async fn parked_operation_can_be_undone_by_an_operator() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
-    let stopped = Stopped::at(&harness, &tenantry, "acme".into(), "record", 9).await.expect("on its way");
+    let stopped = Stopped::at(&harness, &tenantry, "acme".into(), "record", 9)
+        .await
+        .expect("the provisioning reaches this record");
     let open = tenantry.operations().open().await.unwrap().remove(0);
     let running = tenantry.operations().undo(open.id).await;
-    assert!(matches!(running, Err(ChangeError::Landlord(StoreError::Conflict(_)))), "it is not parked: {running:?}");
+    assert!(
+        matches!(running, Err(ChangeError::Landlord(StoreError::Conflict(_)))),
+        "undo must refuse an operation that is not parked: {running:?}"
+    );
     let journal = PgJournal::new(harness.landlord().clone());
-    let fence = Intent::new(OperationId::new(), "by hand", Lane::Preempt, open.subject.clone());
-    let Begun::New(fence) = journal.begin(&fence).await.unwrap() else { panic!("its lane is free") };
-    journal.park_change(&open.subject, fence.fencing_token()).await.unwrap();
-    let mut end = Progress::of(&fence);
+    let preempt = Intent::new(OperationId::new(), "by hand", Lane::Preempt, open.subject.clone());
+    let Begun::New(preempt) = journal.begin(&preempt).await.unwrap() else {
+        panic!("begin created no operation although its lane is free")
+    };
+    journal.park_change(&open.subject, preempt.fencing_token()).await.unwrap();
+    let mut end = Progress::of(&preempt);
     end.status = OperationStatus::Done;
-    journal.record(fence.fencing_token(), &end).await.unwrap();
+    journal.record(preempt.fencing_token(), &end).await.unwrap();
     assert_eq!(tenantry.operations().undo(open.id).await.unwrap().status, OperationStatus::Undone);
-    drop(stopped.wakes().await);
-    assert_nothing(&harness, "after an undo by hand").await;
+    drop(stopped.resume().await);
+    assert_nothing(&harness, "after an undo by an operator").await;
 }
 
-/// On the very node that had the tenant's connections at hand.
+/// The changes run on the node that has connections to the tenant in its cache.
 #[tokio::test]
-async fn what_a_node_has_cached_ends_with_a_change() {
+async fn cached_connections_are_dropped_by_changes_on_the_same_node() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     tenantry.provision("acme").await.unwrap();
@@ -223,5 +253,5 @@ async fn what_a_node_has_cached_ends_with_a_change() {
             .fetch_all(harness.landlord())
             .await
             .unwrap();
-    assert_eq!(reasons, [Some("unpaid".into())], "the history says why");
+    assert_eq!(reasons, [Some("unpaid".into())], "the operation must store the reason");
 }

@@ -1,4 +1,5 @@
-//! Operations that shut a tenant out prove it: whatever keeps them from that is an error that names the obstacle.
+//! Suspend, archive and purge succeed only if the tenant is provably shut out. If anything prevents that proof, the
+//! operation reports an error that names the obstacle.
 use crate::auditor::{self, code};
 use crate::obstacles::{impatient, recovered, told};
 use crate::provision::migrated;
@@ -13,44 +14,46 @@ use tenantry::tenant::{Tenant, TenantId, TenantStatus};
 use tenantry::testing::Harness;
 use tenantry::{Tenantry, sqlx};
 
-/// Runs a test's own SQL.
-#[expect(clippy::disallowed_methods, reason = "the SQL of a test")]
-pub(crate) async fn sql(session: &mut PgConnection, text: impl Into<String>) {
+/// Runs SQL of a test. Panics with the text of the SQL if it fails.
+#[expect(clippy::disallowed_methods, reason = "SQL of the test itself")]
+pub(crate) async fn run_sql(session: &mut PgConnection, text: impl Into<String>) {
     let text: String = text.into();
     sqlx::raw_sql(AssertSqlSafe(text.clone())).execute(session).await.unwrap_or_else(|e| panic!("{text}: {e}"));
 }
 
-/// The primary entry of a tenant.
-pub(crate) async fn entry(tenantry: &Tenantry, slug: &str) -> TenantDatabase {
-    let tenant = tenantry.registry().find(slug.into()).await.unwrap().expect("a tenant");
-    tenantry.registry().primary(tenant.id()).await.unwrap().expect("an entry")
+/// Primary database entry of the tenant.
+pub(crate) async fn primary_entry(tenantry: &Tenantry, slug: &str) -> TenantDatabase {
+    let tenant = tenantry.registry().find(slug.into()).await.unwrap().expect("the tenant exists");
+    tenantry.registry().primary(tenant.id()).await.unwrap().expect("the tenant has a primary database entry")
 }
 
-pub(crate) async fn status(tenantry: &Tenantry, slug: &str) -> TenantStatus {
-    tenantry.registry().find(slug.into()).await.unwrap().expect("a tenant").status()
+/// Status of the tenant in the registry.
+async fn tenant_status(tenantry: &Tenantry, slug: &str) -> TenantStatus {
+    tenantry.registry().find(slug.into()).await.unwrap().expect("the tenant exists").status()
 }
 
-fn continuing(error: &ChangeError) -> bool {
+/// Whether recovery will continue the failed operation.
+fn is_continuing(error: &ChangeError) -> bool {
     matches!(error, ChangeError::Failed(f) if f.state == FailureState::Continuing)
 }
 
 #[tokio::test]
-async fn suspend_refuses_a_login_whose_comment_was_changed() {
+async fn suspend_shuts_out_a_login_whose_comment_was_changed() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     tenantry.provision("acme").await.unwrap();
-    let (login, mut superuser) = (entry(&tenantry, "acme").await.login, auditor::superuser(&harness).await);
+    let (login, mut superuser) = (primary_entry(&tenantry, "acme").await.login, auditor::superuser(&harness).await);
     let direct = auditor::login(&tenantry, "acme").await;
     let mut session = direct.connect().await.unwrap();
-    sql(&mut superuser, format!("COMMENT ON ROLE \"{login}\" IS 'see ticket 17'")).await;
+    run_sql(&mut superuser, format!("COMMENT ON ROLE \"{login}\" IS 'see ticket 17'")).await;
 
     tenantry.suspend("acme").await.unwrap();
-    assert_eq!(code(&direct.connect().await.unwrap_err()), "28000", "the login is refused");
-    assert!(session.ping().await.is_err(), "its session has ended");
+    assert_eq!(code(&direct.connect().await.unwrap_err()), "28000", "the login must be refused");
+    assert!(session.ping().await.is_err(), "the session of the login must have ended");
     let comment = format!("SELECT shobj_description('\"{login}\"'::regrole, 'pg_authid') LIKE 'tenantry %'");
-    #[expect(clippy::disallowed_methods, reason = "the SQL of a test")]
+    #[expect(clippy::disallowed_methods, reason = "SQL of the test itself")]
     let restored: bool = sqlx::query_scalar(AssertSqlSafe(comment)).fetch_one(&mut superuser).await.unwrap();
-    assert!(restored, "the comment is ours again");
+    assert!(restored, "suspend must restore the comment of the role");
     tenantry.activate("acme").await.unwrap();
     direct.connect().await.expect("the login works again");
 }
@@ -60,16 +63,16 @@ async fn rotate_and_purge_remove_logins_whose_comment_was_changed() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     tenantry.provision("acme").await.unwrap();
-    let (login, mut superuser) = (entry(&tenantry, "acme").await.login, auditor::superuser(&harness).await);
+    let (login, mut superuser) = (primary_entry(&tenantry, "acme").await.login, auditor::superuser(&harness).await);
     let old = auditor::login(&tenantry, "acme").await;
     let mut session = old.connect().await.unwrap();
-    sql(&mut superuser, format!("COMMENT ON ROLE \"{login}\" IS 'see ticket 17'")).await;
+    run_sql(&mut superuser, format!("COMMENT ON ROLE \"{login}\" IS 'see ticket 17'")).await;
     tenantry.rotate("acme").grace(Duration::ZERO).await.unwrap();
-    assert_eq!(code(&old.connect().await.unwrap_err()), "28P01", "the old login is gone");
-    assert!(session.ping().await.is_err(), "its session has ended");
+    assert_eq!(code(&old.connect().await.unwrap_err()), "28P01", "the old login must be dropped");
+    assert!(session.ping().await.is_err(), "the session of the login must have ended");
 
-    let new = entry(&tenantry, "acme").await.login;
-    sql(&mut superuser, format!("COMMENT ON ROLE \"{new}\" IS NULL")).await;
+    let new = primary_entry(&tenantry, "acme").await.login;
+    run_sql(&mut superuser, format!("COMMENT ON ROLE \"{new}\" IS NULL")).await;
     tenantry.purge("acme").force().await.unwrap();
     let left = "SELECT count(*) FROM pg_roles WHERE rolname = ANY($1)";
     let left: i64 = sqlx::query_scalar(left)
@@ -77,11 +80,11 @@ async fn rotate_and_purge_remove_logins_whose_comment_was_changed() {
         .fetch_one(&mut superuser)
         .await
         .unwrap();
-    assert_eq!(left, 0, "no login of the purged tenant is left");
+    assert_eq!(left, 0, "logins of the purged tenant are left");
 }
 
-/// A tenant whose directory names a database that tenantry did not make.
-async fn pointed_to(harness: &Harness, tenantry: &Tenantry, slug: &str, driver: Driver) -> TenantId {
+/// Registers a tenant whose entry names a database that tenantry did not create.
+async fn register_unmanaged(harness: &Harness, tenantry: &Tenantry, slug: &str, driver: Driver) -> TenantId {
     let registry = tenantry.registry_writer();
     let writer = FencingToken { operation: OperationId::new(), epoch: 1 };
     RegistryWriter::fence(&*registry, writer.operation, writer.epoch).await.unwrap();
@@ -98,11 +101,11 @@ async fn pointed_to(harness: &Harness, tenantry: &Tenantry, slug: &str, driver: 
 }
 
 #[tokio::test]
-async fn suspend_archive_and_purge_refuse_a_tenant_whose_database_was_not_made_here() {
+async fn suspend_archive_and_purge_refuse_a_tenant_with_an_unmanaged_database() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     for (slug, driver) in [("pointed", Driver::Postgres), ("mysql", Driver::MySql)] {
-        let id = pointed_to(&harness, &tenantry, slug, driver).await;
+        let id = register_unmanaged(&harness, &tenantry, slug, driver).await;
         let refused = [
             tenantry.suspend(slug).await.map(drop).unwrap_err(),
             tenantry.archive(slug).await.map(drop).unwrap_err(),
@@ -111,13 +114,20 @@ async fn suspend_archive_and_purge_refuse_a_tenant_whose_database_was_not_made_h
         for error in refused {
             let named = matches!(&error, ChangeError::UnmanagedEntry { database, .. } if database == "theirs");
             assert!(named, "{slug}: {error:?}");
-            assert!(error.retry_after().is_none(), "{slug}: it will not work by itself");
+            assert!(
+                error.retry_after().is_none(),
+                "{slug}: a retry cannot succeed, so the error must give no retry time"
+            );
         }
-        assert_eq!(status(&tenantry, slug).await, TenantStatus::Active, "nothing was changed");
-        // What the error says to do.
-        let mut gone = tenantry.registry().primary(id).await.unwrap().unwrap();
-        gone.status = tenantry::directory::DatabaseStatus::Dropped;
-        tenantry.registry_writer().put_database(Some(gone.generation), &gone, None).await.unwrap();
+        assert_eq!(
+            tenant_status(&tenantry, slug).await,
+            TenantStatus::Active,
+            "{slug}: a refused call must not change the status"
+        );
+        // Do what the error recommends: mark the entry as dropped.
+        let mut dropped = tenantry.registry().primary(id).await.unwrap().unwrap();
+        dropped.status = tenantry::directory::DatabaseStatus::Dropped;
+        tenantry.registry_writer().put_database(Some(dropped.generation), &dropped, None).await.unwrap();
         tenantry.purge(slug).force().await.unwrap();
     }
     assert!(tenantry.operations().open().await.unwrap().is_empty());
@@ -128,103 +138,114 @@ async fn suspend_refuses_a_tenant_with_a_second_entry_that_it_cannot_close() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     tenantry.provision("acme").await.unwrap();
-    let mut second = entry(&tenantry, "acme").await;
+    let mut second = primary_entry(&tenantry, "acme").await;
     (second.kind, second.server) = (DatabaseKind::Backup, None);
     second.host = String::from("elsewhere.example");
     tenantry.registry_writer().put_database(None, &second, None).await.unwrap();
     let error = tenantry.suspend("acme").await.unwrap_err();
     assert!(error.to_string().contains("elsewhere.example"), "{error}");
-    assert_eq!(status(&tenantry, "acme").await, TenantStatus::Active);
+    assert_eq!(tenant_status(&tenantry, "acme").await, TenantStatus::Active);
 }
 
 #[tokio::test]
-async fn archive_restore_and_purge_name_the_owner_of_a_database_that_is_not_ours() {
+async fn archive_restore_and_purge_report_a_database_with_a_foreign_owner() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(impatient).await.unwrap();
     let mut superuser = auditor::superuser(&harness).await;
     for slug in ["archived", "purged"] {
         tenantry.provision(slug).await.unwrap();
-        let database = entry(&tenantry, slug).await.database;
+        let database = primary_entry(&tenantry, slug).await.database;
         let direct = auditor::login(&tenantry, slug).await;
-        sql(&mut superuser, format!("ALTER DATABASE \"{database}\" OWNER TO CURRENT_USER")).await;
+        run_sql(&mut superuser, format!("ALTER DATABASE \"{database}\" OWNER TO CURRENT_USER")).await;
         let error = match slug {
             "archived" => tenantry.archive(slug).await.map(drop).unwrap_err(),
             _ => tenantry.purge(slug).force().await.map(drop).unwrap_err(),
         };
-        assert!(continuing(&error), "{error:?}");
-        let told = told(&tenantry).await;
-        assert!(told.contains(database.as_str()) && told.contains("OWNER TO"), "{told}");
-        assert!(direct.connect().await.is_err(), "the tenant is out all the same");
-        sql(&mut superuser, format!("ALTER DATABASE \"{database}\" OWNER TO \"{}_admin\"", harness.prefix())).await;
+        assert!(is_continuing(&error), "{error:?}");
+        let reported = told(&tenantry).await;
+        assert!(reported.contains(database.as_str()) && reported.contains("OWNER TO"), "{reported}");
+        assert!(
+            direct.connect().await.is_err(),
+            "{slug}: the tenant must be shut out although the operation is not complete"
+        );
+        run_sql(&mut superuser, format!("ALTER DATABASE \"{database}\" OWNER TO \"{}_admin\"", harness.prefix())).await;
         recovered(&tenantry).await;
     }
-    assert_eq!(status(&tenantry, "archived").await, TenantStatus::Archived);
+    assert_eq!(tenant_status(&tenantry, "archived").await, TenantStatus::Archived);
     assert!(tenantry.registry().find("purged".into()).await.unwrap().is_none());
 
-    let database = entry(&tenantry, "archived").await.database;
-    sql(&mut superuser, format!("ALTER DATABASE \"{database}\" OWNER TO CURRENT_USER")).await;
+    let database = primary_entry(&tenantry, "archived").await.database;
+    run_sql(&mut superuser, format!("ALTER DATABASE \"{database}\" OWNER TO CURRENT_USER")).await;
     let error = tenantry.restore("archived").await.unwrap_err();
-    assert!(continuing(&error) && told(&tenantry).await.contains("OWNER TO"), "{error:?}: {}", told(&tenantry).await);
-    sql(&mut superuser, format!("ALTER DATABASE \"{database}\" OWNER TO \"{}_admin\"", harness.prefix())).await;
+    assert!(
+        is_continuing(&error) && told(&tenantry).await.contains("OWNER TO"),
+        "{error:?}: {}",
+        told(&tenantry).await
+    );
+    run_sql(&mut superuser, format!("ALTER DATABASE \"{database}\" OWNER TO \"{}_admin\"", harness.prefix())).await;
     recovered(&tenantry).await;
-    auditor::login(&tenantry, "archived").await.connect().await.expect("the tenant is in again");
+    auditor::login(&tenantry, "archived").await.connect().await.expect("the restored tenant can connect");
 }
 
 #[tokio::test]
-async fn suspend_names_a_role_that_can_still_enter_until_the_host_allows_it() {
+async fn suspend_reports_a_role_that_can_still_connect_until_it_is_allowed() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(impatient).await.unwrap();
     tenantry.provision("acme").await.unwrap();
-    let (database, mut superuser) = (entry(&tenantry, "acme").await.database, auditor::superuser(&harness).await);
+    let (database, mut superuser) =
+        (primary_entry(&tenantry, "acme").await.database, auditor::superuser(&harness).await);
     let support = format!("{}_support", harness.prefix());
-    sql(&mut superuser, format!("CREATE ROLE \"{support}\" LOGIN; GRANT \"{database}_app\" TO \"{support}\"")).await;
+    run_sql(&mut superuser, format!("CREATE ROLE \"{support}\" LOGIN; GRANT \"{database}_app\" TO \"{support}\""))
+        .await;
     let error = tenantry.suspend("acme").await.unwrap_err();
-    assert!(continuing(&error), "{error:?}");
+    assert!(is_continuing(&error), "{error:?}");
     assert!(told(&tenantry).await.contains(&support), "{}", told(&tenantry).await);
     tenantry.servers().allow_role("main", &support).await.unwrap();
     recovered(&tenantry).await;
-    assert_eq!(status(&tenantry, "acme").await, TenantStatus::Suspended);
+    assert_eq!(tenant_status(&tenantry, "acme").await, TenantStatus::Suspended);
 
     tenantry.activate("acme").await.unwrap();
     tenantry.servers().disallow_role("main", &support).await.unwrap();
-    sql(&mut superuser, format!("DROP ROLE \"{support}\"; GRANT CONNECT ON DATABASE \"{database}\" TO PUBLIC")).await;
+    run_sql(&mut superuser, format!("DROP ROLE \"{support}\"; GRANT CONNECT ON DATABASE \"{database}\" TO PUBLIC"))
+        .await;
     tenantry.suspend("acme").await.unwrap_err();
     assert!(told(&tenantry).await.contains("PUBLIC"), "{}", told(&tenantry).await);
-    sql(&mut superuser, format!("REVOKE CONNECT ON DATABASE \"{database}\" FROM PUBLIC")).await;
+    run_sql(&mut superuser, format!("REVOKE CONNECT ON DATABASE \"{database}\" FROM PUBLIC")).await;
     recovered(&tenantry).await;
-    let shut = tenantry.registry().find("acme".into()).await.unwrap().unwrap();
-    assert_eq!(shut.status(), TenantStatus::Suspended);
+    let tenant = tenantry.registry().find("acme".into()).await.unwrap().unwrap();
+    assert_eq!(tenant.status(), TenantStatus::Suspended);
 }
 
 #[tokio::test]
-async fn suspend_names_a_login_that_may_create_roles() {
+async fn suspend_reports_a_login_that_may_create_roles() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(impatient).await.unwrap();
     tenantry.provision("acme").await.unwrap();
-    let (login, mut superuser) = (entry(&tenantry, "acme").await.login, auditor::superuser(&harness).await);
+    let (login, mut superuser) = (primary_entry(&tenantry, "acme").await.login, auditor::superuser(&harness).await);
     for (right, back) in [("CREATEROLE", "NOCREATEROLE"), ("SUPERUSER", "NOSUPERUSER")] {
-        sql(&mut superuser, format!("ALTER ROLE \"{login}\" {right}")).await;
+        run_sql(&mut superuser, format!("ALTER ROLE \"{login}\" {right}")).await;
         let error = tenantry.suspend("acme").await.unwrap_err();
-        assert!(continuing(&error), "{right}: {error:?}");
-        let told = told(&tenantry).await;
-        assert!(told.contains(login.as_str()) && told.contains(back), "{told}");
-        sql(&mut superuser, format!("ALTER ROLE \"{login}\" {back}")).await;
+        assert!(is_continuing(&error), "{right}: {error:?}");
+        let reported = told(&tenantry).await;
+        assert!(reported.contains(login.as_str()) && reported.contains(back), "{reported}");
+        run_sql(&mut superuser, format!("ALTER ROLE \"{login}\" {back}")).await;
         recovered(&tenantry).await;
-        assert_eq!(status(&tenantry, "acme").await, TenantStatus::Suspended);
+        assert_eq!(tenant_status(&tenantry, "acme").await, TenantStatus::Suspended);
         tenantry.activate("acme").await.unwrap();
     }
 }
 
-/// As a managed service does it when the disk is full.
+/// Managed services set this default when the disk is full.
 #[tokio::test]
 async fn suspend_and_purge_work_where_transactions_are_read_only_by_default() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     tenantry.provision("acme").await.unwrap();
-    let (database, mut superuser) = (entry(&tenantry, "acme").await.database, auditor::superuser(&harness).await);
+    let (database, mut superuser) =
+        (primary_entry(&tenantry, "acme").await.database, auditor::superuser(&harness).await);
     let maintenance = format!("{}_maintenance", harness.prefix());
     for database in [maintenance.as_str(), database.as_str()] {
-        sql(&mut superuser, format!("ALTER DATABASE \"{database}\" SET default_transaction_read_only = on")).await;
+        run_sql(&mut superuser, format!("ALTER DATABASE \"{database}\" SET default_transaction_read_only = on")).await;
     }
     assert!(tenantry.suspend("acme").await.unwrap().is_complete());
     tenantry.purge("acme").force().await.unwrap();

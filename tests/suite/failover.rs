@@ -1,4 +1,5 @@
-//! A landlord that fails over to an asynchronous standby forgets its last commits: who can see it stops.
+//! A landlord that loses its last commits, in a failover to an asynchronous standby or in a crash. A worker that
+//! detects the loss stops or repeats what was lost. It undoes nothing and takes over no database that it finds.
 use crate::auditor;
 use crate::lanes::Stopped;
 use crate::provision::migrated;
@@ -12,13 +13,13 @@ use tenantry::step::{Compensate, Step, StepContext};
 use tenantry::testing::Harness;
 use tokio::sync::Semaphore;
 
-/// As if the commits since then had never been.
-async fn forget(harness: &Harness, statement: &'static str) {
+/// Simulates lost commits: runs a statement that reverts what they wrote.
+async fn lose_commits(harness: &Harness, statement: &'static str) {
     let done = harness.landlord().execute(statement).await.unwrap();
-    assert!(done.rows_affected() > 0, "there was something to forget");
+    assert!(done.rows_affected() > 0, "the statement reverted no row: {statement}");
 }
 
-/// A host step that says that it is reached, and waits.
+/// A host step that signals when it is reached, and then waits for a permit.
 #[derive(Clone)]
 struct Wait {
     reached: Arc<Semaphore>,
@@ -42,7 +43,7 @@ impl Compensate for Wait {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_whose_epoch_went_back_stops_and_undoes_nothing() {
+async fn worker_whose_epoch_changed_stops_and_undoes_nothing() {
     let harness = Harness::start().await.unwrap();
     let wait = Wait { reached: Arc::new(Semaphore::new(0)), go: Arc::new(Semaphore::new(0)) };
     let step = wait.clone();
@@ -50,20 +51,21 @@ async fn a_worker_whose_epoch_went_back_stops_and_undoes_nothing() {
     let id = tenantry.provision("acme").start().await.unwrap();
     wait.reached.acquire().await.unwrap().forget();
     let before = auditor::on_server(&harness).await;
-    assert!(before.len() > 4, "there is something to undo: {before:?}");
-    // The standby knows of another worker than the one that is at work.
-    forget(&harness, "UPDATE tenantry.epochs SET epoch = epoch + 7").await;
+    assert!(before.len() > 4, "nothing has been created that an undo could remove: {before:?}");
+    // The epoch in the landlord is no longer that of the running worker.
+    lose_commits(&harness, "UPDATE tenantry.epochs SET epoch = epoch + 7").await;
     wait.go.add_permits(1);
-    while sessions(&harness, id).await > 0 {
+    while count_sessions(&harness, id).await > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let state = tenantry.operations().get(id).await.unwrap().unwrap();
-    assert_eq!(state.status, OperationStatus::Running, "it has written nothing more: {state:?}");
-    assert_eq!(auditor::on_server(&harness).await, before, "and undone nothing");
+    assert_eq!(state.status, OperationStatus::Running, "the worker must not write after the epoch changed: {state:?}");
+    assert_eq!(auditor::on_server(&harness).await, before, "the worker must not undo anything");
     tenantry.close().await;
 }
 
-async fn sessions(harness: &Harness, id: tenantry::OperationId) -> i64 {
+/// Number of the operation's sessions on the server.
+async fn count_sessions(harness: &Harness, id: tenantry::OperationId) -> i64 {
     const SESSIONS: &str =
         "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tenantry/' || $1 || '/%'";
     let mut server = auditor::superuser(harness).await;
@@ -71,49 +73,51 @@ async fn sessions(harness: &Harness, id: tenantry::OperationId) -> i64 {
 }
 
 #[tokio::test]
-async fn a_database_whose_intent_was_forgotten_is_reported_and_not_touched() {
+async fn provision_reports_a_database_whose_intent_was_lost_and_does_not_change_it() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(|b| migrated(b).database_name(|n, _| format!("db_of_{}", n.slug))).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let before = auditor::on_server(&harness).await;
-    // The whole provisioning is lost with the old primary.
-    forget(&harness, "DELETE FROM tenantry.tenant_databases").await;
-    forget(&harness, "DELETE FROM tenantry.tenant_database_users").await;
-    forget(&harness, "DELETE FROM tenantry.placements").await;
-    forget(&harness, "DELETE FROM tenantry.credentials WHERE owner LIKE 'tenant:%'").await;
-    forget(&harness, "DELETE FROM tenantry.tenants").await;
-    forget(&harness, "UPDATE tenantry.database_servers SET tenants = 0").await;
+    // All records of the first provisioning are lost with the old primary.
+    lose_commits(&harness, "DELETE FROM tenantry.tenant_databases").await;
+    lose_commits(&harness, "DELETE FROM tenantry.tenant_database_users").await;
+    lose_commits(&harness, "DELETE FROM tenantry.placements").await;
+    lose_commits(&harness, "DELETE FROM tenantry.credentials WHERE owner LIKE 'tenant:%'").await;
+    lose_commits(&harness, "DELETE FROM tenantry.tenants").await;
+    lose_commits(&harness, "UPDATE tenantry.database_servers SET tenants = 0").await;
     let error = tenantry.provision("acme").await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
     assert!(matches!(failure.cause.downcast_ref(), Some(ClusterError::Foreign { .. })), "{failure:?}");
-    assert_eq!(auditor::on_server(&harness).await, before, "found, named and left alone");
+    assert_eq!(auditor::on_server(&harness).await, before, "provision changed objects that it did not create");
 }
 
-/// The worker lives on, and takes for true what the landlord has forgotten in a crash: the tenant's place, and the progress
-/// that followed, were committed without a wait.
+/// The landlord crashes and loses the tenant's placement and the progress after it, which were committed
+/// asynchronously. The worker survives and does not know of the loss.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_outlives_a_crash_of_the_landlord_does_again_what_was_forgotten() {
+async fn worker_that_survives_a_crash_of_the_landlord_repeats_lost_steps() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
-    // Tenant, place and secrets are written; the intent of what comes next is on its way.
-    let stopped = Stopped::at(&harness, &tenantry, "acme".into(), "record", 3).await.expect("on its way");
-    forget(&harness, "UPDATE tenantry.operations SET done = 1").await;
-    forget(&harness, "DELETE FROM tenantry.placements").await;
-    forget(&harness, "UPDATE tenantry.database_servers SET tenants = 0").await;
-    // What recovery from a crash does with an unlogged table.
-    forget(&harness, "DELETE FROM tenantry.incarnation").await;
-    let acme = stopped.wakes().await.unwrap();
-    let places: i64 =
+    // Tenant, placement and secrets are written. The record that carries the next intent is delayed.
+    let stopped = Stopped::at(&harness, &tenantry, "acme".into(), "record", 3)
+        .await
+        .expect("the provisioning reaches this record");
+    lose_commits(&harness, "UPDATE tenantry.operations SET done = 1").await;
+    lose_commits(&harness, "DELETE FROM tenantry.placements").await;
+    lose_commits(&harness, "UPDATE tenantry.database_servers SET tenants = 0").await;
+    // In crash recovery PostgreSQL empties unlogged tables.
+    lose_commits(&harness, "DELETE FROM tenantry.incarnation").await;
+    let acme = stopped.resume().await.unwrap();
+    let placements: i64 =
         sqlx::query_scalar("SELECT count(*) FROM tenantry.placements").fetch_one(harness.landlord()).await.unwrap();
-    assert_eq!(places, 1, "a tenant without a place could never be removed");
+    assert_eq!(placements, 1, "the lost placement must be written again: purge needs it");
     tenantry.resolve("acme").await.unwrap().execute("SELECT count(*) FROM notes").await.unwrap();
     tenantry.purge(acme.tenant.id()).force().await.unwrap();
-    assert_eq!(auditor::on_server(&harness).await, Vec::<String>::new(), "nothing of it is left");
+    assert_eq!(auditor::on_server(&harness).await, Vec::<String>::new(), "the purge left objects on the server");
 }
 
-/// Recovery from a crash empties what is unlogged, so that each worker's hold ends with it.
+/// Crash recovery empties the unlogged table `incarnation`, so records of workers from before the crash are refused.
 #[tokio::test]
-async fn a_crash_begins_a_new_incarnation() {
+async fn crash_of_the_landlord_begins_a_new_incarnation() {
     let server = tenantry::testing::TestServer::builder().local_only().start().await.unwrap();
     let server: &'static _ = Box::leak(Box::new(server));
     let harness = Harness::on(server).await.unwrap();
@@ -122,14 +126,14 @@ async fn a_crash_begins_a_new_incarnation() {
         id.fetch_one(harness.landlord()).await
     };
     let before = incarnation().await.unwrap();
-    assert_eq!(incarnation().await.unwrap(), before);
+    assert_eq!(incarnation().await.unwrap(), before, "the incarnation changed without a crash");
     server.crash().await.unwrap();
-    // The pool's connections are gone; one of its next ones is a new one.
+    // The crash broke the pooled connections. Retry until the pool has opened a new one.
     let after = loop {
         match incarnation().await {
             Ok(id) => break id,
             Err(_) => tokio::task::yield_now().await,
         }
     };
-    assert_ne!(after, before);
+    assert_ne!(after, before, "the crash did not change the incarnation");
 }

@@ -1,4 +1,5 @@
-//! A host's own steps, and its delivery of links.
+//! A host's own steps in a provisioning, and its delivery of setup links: order, typed outputs, retries, compensation,
+//! and what a failure reports.
 use crate::auditor::{self, assert_nothing};
 use crate::provision::migrated;
 use async_trait::async_trait;
@@ -12,7 +13,7 @@ use tenantry::testing::Harness;
 use tenantry::tokens::{LinkDelivery, PgTokenStore, SetupLink, TokenStore};
 use tenantry::{Builder, Tenant, sqlx};
 
-/// The outside world: what was opened and not closed again.
+/// An external billing system: the accounts that are open.
 #[derive(Clone, Default)]
 struct Billing(Arc<Mutex<Vec<String>>>);
 
@@ -31,14 +32,14 @@ impl Step for OpenAccount {
 #[async_trait]
 impl Compensate for OpenAccount {
     async fn compensate(&self, cx: &StepContext, output: Option<String>) -> Result<(), StepError> {
-        let account = output.ok_or_else(|| StepError::fail("it answered, and its answer is not here"))?;
+        let account = output.ok_or_else(|| StepError::fail("the output of the completed step is missing"))?;
         assert!(account.ends_with(&cx.idempotency_key()), "{account}");
         self.0.0.lock().unwrap().retain(|a| *a != account);
         Ok(())
     }
 }
 
-/// Writes as the migrator, and reads an earlier step's answer by its type.
+/// Writes to the database as the migrator. Reads the output of an earlier step by the step's type.
 struct Seed {
     fail: bool,
 }
@@ -60,16 +61,16 @@ impl Compensate for Seed {
     }
 }
 
-/// Fails twice, then works.
-struct TellSales(Arc<AtomicU32>);
+/// Fails twice, then succeeds.
+struct NotifySales(Arc<AtomicU32>);
 #[async_trait]
-impl Step for TellSales {
+impl Step for NotifySales {
     const NAME: &'static str = "sales.tell";
     type Output = u32;
     async fn run(&self, cx: &StepContext) -> Result<u32, StepError> {
         assert_eq!(cx.tenant().status(), tenantry::tenant::TenantStatus::Active);
         cx.connect().await?;
-        assert!(cx.connect_as_migrator().await.is_err(), "the migrator is gone");
+        assert!(cx.connect_as_migrator().await.is_err(), "the migrator must not exist after the activation");
         match self.0.fetch_add(1, SeqCst) {
             n @ 0..2 => Err(StepError::retry(format!("sales does not answer ({n})"))),
             n => Ok(n),
@@ -77,6 +78,7 @@ impl Step for TellSales {
     }
 }
 
+/// Collects the links that it is asked to deliver.
 struct Mail(Arc<Mutex<Vec<String>>>);
 #[async_trait]
 impl LinkDelivery for Mail {
@@ -87,23 +89,23 @@ impl LinkDelivery for Mail {
 }
 
 #[tokio::test]
-async fn steps_run_in_order_with_typed_answers_and_the_link_is_delivered() {
+async fn host_steps_run_in_order_with_typed_outputs_and_the_link_is_delivered() {
     let harness = Harness::start().await.unwrap();
-    let (billing, told, mails) = (Billing::default(), Arc::new(AtomicU32::new(0)), Arc::new(Mutex::new(vec![])));
+    let (billing, attempts, mails) = (Billing::default(), Arc::new(AtomicU32::new(0)), Arc::new(Mutex::new(vec![])));
     let tenantry = harness
         .tenantry(|b| {
             migrated(b)
                 .before_activation(OpenAccount(billing.clone()))
                 .before_activation(Seed { fail: false })
-                .after_activation(TellSales(told.clone()))
+                .after_activation(NotifySales(attempts.clone()))
                 .link_delivery(Mail(mails.clone()))
                 .backoff(Duration::from_millis(1), Duration::from_millis(5))
         })
         .await
         .unwrap();
     let made = tenantry.provision("acme").admin("ada@acme.example").input(&"gold").await.unwrap();
-    assert_eq!(told.load(SeqCst), 3, "retried until it succeeded");
-    assert!(made.link.is_none(), "the delivery has it");
+    assert_eq!(attempts.load(SeqCst), 3, "the step must be retried until it succeeds");
+    assert!(made.link.is_none(), "the link must go to the delivery only, not to the caller");
     let mails = mails.lock().unwrap().clone();
     assert_eq!(mails.len(), 1);
     assert!(mails[0].starts_with("acme ada@acme.example /setup/credentials/tny_"), "{mails:?}");
@@ -113,14 +115,14 @@ async fn steps_run_in_order_with_typed_answers_and_the_link_is_delivered() {
         .unwrap();
     let issued = PgTokenStore::new(harness.landlord().clone()).of_tenant(made.tenant.id()).await.unwrap();
     assert_eq!(issued.iter().map(|t| t.delivered).collect::<Vec<_>>(), [true]);
-    assert_eq!(secrets, 0, "the bytes of a delivered link are forgotten");
+    assert_eq!(secrets, 0, "the secret of a delivered link must be removed from the vault");
     let note: String =
         sqlx::query_scalar("SELECT text FROM notes").fetch_one(&tenantry.resolve("acme").await.unwrap()).await.unwrap();
     assert_eq!(vec![note], *billing.0.lock().unwrap());
 }
 
 #[tokio::test]
-async fn a_failing_host_step_is_compensated_with_all_before_it() {
+async fn failing_host_step_is_compensated_with_all_steps_before_it() {
     let harness = Harness::start().await.unwrap();
     let billing = Billing::default();
     let configure =
@@ -130,20 +132,20 @@ async fn a_failing_host_step_is_compensated_with_all_before_it() {
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
     assert_eq!((failure.step.as_str(), failure.state), ("seed.plan", FailureState::Undone));
     assert_eq!(failure.cause.to_string(), "the plan is sold out");
-    assert_eq!(*billing.0.lock().unwrap(), Vec::<String>::new(), "the account is closed again");
+    assert_eq!(*billing.0.lock().unwrap(), Vec::<String>::new(), "the account must be closed by the compensation");
     assert_nothing(&harness, "after a failed host step").await;
     assert_eq!(auditor::operations(harness.landlord(), "provision", "undone").await, 1);
 }
 
 #[tokio::test]
-async fn two_steps_of_one_name_are_refused() {
+async fn build_refuses_two_steps_with_one_name() {
     let harness = Harness::start().await.unwrap();
     let twice = |b: tenantry::Builder| b.before_activation(Seed { fail: false }).before_activation(Seed { fail: true });
     let error = harness.tenantry(twice).await.unwrap_err();
     assert!(matches!(error, tenantry::testing::HarnessError::Build(BuildError::StepTwice("seed.plan"))));
 }
 
-/// Cannot be taken back while the bank is closed.
+/// Fails, and cannot be compensated while the bank is closed (the flag is set).
 struct Pay(Arc<AtomicBool>);
 #[async_trait]
 impl Step for Pay {
@@ -160,25 +162,25 @@ impl Compensate for Pay {
     }
 }
 
-/// What failed and what keeps it from being undone, as anybody may ask on any node.
+/// Every node reports the failed step's cause and the cause that delays the undo.
 #[tokio::test]
-async fn an_undo_that_waits_tells_every_node_both_causes() {
+async fn waiting_undo_reports_both_causes_on_every_node() {
     let harness = Harness::start().await.unwrap();
     let closed = Arc::new(AtomicBool::new(true));
     let configure = |b: Builder| {
         migrated(b).before_activation(Pay(closed.clone())).backoff(Duration::from_millis(1), Duration::from_millis(5))
     };
     let (one, two) = (harness.tenantry(configure).await.unwrap(), harness.tenantry(configure).await.unwrap());
-    let here = one.provision("acme").key("k").await.unwrap_err();
-    let there = two.provision("acme").key("k").await.unwrap_err();
-    let operation = here.operation_id().unwrap();
-    for error in [&here, &there] {
+    let first = one.provision("acme").key("k").await.unwrap_err();
+    let second = two.provision("acme").key("k").await.unwrap_err();
+    let operation = first.operation_id().unwrap();
+    for error in [&first, &second] {
         let ProvisionError::Failed(failure) = error else { panic!("{error:?}") };
-        let told = (failure.operation, failure.step.as_str(), failure.state);
-        assert_eq!(told, (operation, "bank.pay", FailureState::Undoing));
+        let reported = (failure.operation, failure.step.as_str(), failure.state);
+        assert_eq!(reported, (operation, "bank.pay", FailureState::Undoing));
         let causes = (failure.cause.to_string(), failure.cause.source().map(|c| c.to_string()));
-        let closed = "undoing waits at step bank.pay (the bank is closed)".into();
-        assert_eq!(causes, (closed, Some("the account is overdrawn".into())));
+        let undo_waits = "undo waits to retry step bank.pay (the bank is closed)".into();
+        assert_eq!(causes, (undo_waits, Some("the account is overdrawn".into())));
     }
 
     closed.store(false, SeqCst);
@@ -191,7 +193,7 @@ async fn an_undo_that_waits_tells_every_node_both_causes() {
     assert_eq!(
         failure.cause.to_string(),
         "the account is overdrawn",
-        "what failed, not what kept it from being undone"
+        "a completed undo must report only the cause of the failed step"
     );
-    assert_nothing(&harness, "once the bank is open").await;
+    assert_nothing(&harness, "after the undo succeeded").await;
 }

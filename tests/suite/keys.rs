@@ -1,4 +1,5 @@
-//! Which key rings a node may start with, and that a refused start changes nothing.
+//! Which key rings a node may start with. The key of every stored secret must be there with the same bytes; a refused
+//! start changes nothing in the landlord.
 use crate::provision::migrated;
 use std::sync::Arc;
 use tenantry::error::{BuildError, KeyError, ProvisionError, VaultError};
@@ -12,12 +13,12 @@ const GOOD: &str = "k1:oRqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
 const WRONG: &str = "k1:pBqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
 const RANDOM: &str = "k2:qBqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
 
-fn ring(keys: &[&str]) -> LocalKeyring {
+fn key_ring(keys: &[&str]) -> LocalKeyring {
     LocalKeyring::from_text(&keys.join(",")).unwrap()
 }
 
 async fn build(harness: &Harness, keys: &[&str]) -> Result<Tenantry, BuildError> {
-    migrated(Tenantry::builder(harness.landlord().clone())).keys(ring(keys)).build().await
+    migrated(Tenantry::builder(harness.landlord().clone())).keys(key_ring(keys)).build().await
 }
 
 async fn set_up(harness: &Harness, tenantry: &Tenantry) {
@@ -25,14 +26,14 @@ async fn set_up(harness: &Harness, tenantry: &Tenantry) {
 }
 
 /// Every row of the vault, as text.
-async fn stored(harness: &Harness) -> Vec<String> {
+async fn vault_rows(harness: &Harness) -> Vec<String> {
     const ALL: &str = "SELECT c::text FROM tenantry.credentials c ORDER BY 1";
     sqlx::query_scalar(ALL).fetch_all(harness.landlord()).await.unwrap()
 }
 
-/// A secret of one tenant, stored by a node with these keys.
-async fn put(harness: &Harness, keys: &[&str], version: i64) -> Result<CredentialId, VaultError> {
-    let vault = PgVault::new(harness.landlord().clone(), Arc::new(ring(keys)));
+/// Stores a secret of one tenant as a node with these keys does.
+async fn put_secret(harness: &Harness, keys: &[&str], version: i64) -> Result<CredentialId, VaultError> {
+    let vault = PgVault::new(harness.landlord().clone(), Arc::new(key_ring(keys)));
     let by = FencingToken { operation: OperationId::new(), epoch: 1 };
     vault.fence(by.operation, 1).await.unwrap();
     let tenant = TenantId::from_uuid(sqlx::types::Uuid::from_u128(7));
@@ -41,16 +42,16 @@ async fn put(harness: &Harness, keys: &[&str], version: i64) -> Result<Credentia
 }
 
 #[tokio::test]
-async fn build_with_refused_keys_changes_nothing_in_any_order() {
+async fn build_with_refused_keys_changes_nothing() {
     let harness = Harness::start().await.unwrap();
     let first = build(&harness, &[GOOD]).await.unwrap();
     set_up(&harness, &first).await;
-    let before = stored(&harness).await;
+    let before = vault_rows(&harness).await;
     let refused: [&[&str]; 4] = [&[WRONG], &[RANDOM], &[RANDOM, WRONG], &[WRONG, RANDOM]];
     for one in refused {
         for other in refused {
             for keys in [one, other] {
-                let error = build(&harness, keys).await.expect_err("the key of stored secrets is not there");
+                let error = build(&harness, keys).await.expect_err("build must refuse a missing or wrong key");
                 let named = match (keys.contains(&WRONG), &error) {
                     (true, BuildError::KeyWrong(key)) | (false, BuildError::KeyMissing(key)) => key.as_str(),
                     _ => panic!("{keys:?}: {error:?}"),
@@ -61,33 +62,33 @@ async fn build_with_refused_keys_changes_nothing_in_any_order() {
             build(&harness, &[RANDOM, GOOD]).await.unwrap_or_else(|e| panic!("after {one:?} and {other:?}: {e}"));
         }
     }
-    assert_eq!(stored(&harness).await, before, "no build has written anything");
+    assert_eq!(vault_rows(&harness).await, before, "a refused build changed the vault");
     build(&harness, &[GOOD]).await.unwrap().provision("acme").await.expect("the right key works");
 }
 
 #[tokio::test]
-async fn build_on_an_empty_landlord_takes_any_keys_and_stores_none() {
+async fn build_on_an_empty_landlord_accepts_any_keys_and_stores_none() {
     let harness = Harness::start().await.unwrap();
     for keys in [[WRONG].as_slice(), &[RANDOM], &[RANDOM, WRONG], &[GOOD], &[WRONG]] {
         build(&harness, keys).await.unwrap_or_else(|e| panic!("{keys:?}: {e}"));
     }
-    assert_eq!(stored(&harness).await, [""; 0]);
-    let good = build(&harness, &[GOOD]).await.expect("the keys before it left nothing");
+    assert_eq!(vault_rows(&harness).await, [""; 0]);
+    let good = build(&harness, &[GOOD]).await.expect("earlier builds with other keys must leave nothing");
     set_up(&harness, &good).await;
     assert!(matches!(build(&harness, &[WRONG]).await, Err(BuildError::KeyWrong(_))));
     good.provision("acme").await.unwrap();
 }
 
-/// A landlord that an earlier version has left with the check record of a key that a refused start brought.
+/// Earlier versions stored the check record of a key even when the start with that key was then refused.
 #[tokio::test]
 async fn check_record_that_no_secret_needs_refuses_no_key() {
     let harness = Harness::start().await.unwrap();
     for (keys, version) in [([RANDOM], 1), ([WRONG], 2)] {
-        let id = put(&harness, &keys, version).await.unwrap();
-        let gone = "DELETE FROM tenantry.credentials WHERE version = $1 AND purpose <> 'key_check'";
-        sqlx::query(gone).bind(id.version).execute(harness.landlord()).await.unwrap();
+        let id = put_secret(&harness, &keys, version).await.unwrap();
+        let delete = "DELETE FROM tenantry.credentials WHERE version = $1 AND purpose <> 'key_check'";
+        sqlx::query(delete).bind(id.version).execute(harness.landlord()).await.unwrap();
     }
-    assert_eq!(stored(&harness).await.len(), 2, "two check records and no secret");
+    assert_eq!(vault_rows(&harness).await.len(), 2, "the vault must contain two check records and no secret");
     let good = build(&harness, &[GOOD]).await.expect("neither check record is needed");
     set_up(&harness, &good).await;
     good.provision("acme").await.expect("the check record of k1 is replaced");
@@ -96,15 +97,15 @@ async fn check_record_that_no_secret_needs_refuses_no_key() {
         assert!(node.problems().await.is_empty(), "{:?}", node.problems().await);
     }
     assert!(matches!(build(&harness, &[WRONG]).await, Err(BuildError::KeyWrong(_))));
-    good.rekey().await.expect("a rekey removes what is not needed");
-    assert!(stored(&harness).await.iter().all(|row| row.contains("k1")), "the check record of k2 is gone");
+    good.rekey().await.expect("rekey removes check records that no secret needs");
+    assert!(vault_rows(&harness).await.iter().all(|row| row.contains("k1")), "the check record of k2 is still stored");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_with_other_bytes_on_an_empty_landlord_start_and_the_first_secret_decides() {
+async fn nodes_with_different_key_bytes_start_on_an_empty_landlord_and_the_first_secret_decides() {
     let harness = Harness::start().await.unwrap();
     let (one, other) = tokio::join!(build(&harness, &[GOOD]), build(&harness, &[WRONG]));
-    let (one, other) = (one.expect("no secret refuses it"), other.expect("no secret refuses it"));
+    let (one, other) = (one.expect("an empty vault accepts any key"), other.expect("an empty vault accepts any key"));
     set_up(&harness, &one).await;
     one.provision("acme").await.unwrap();
     let error = other.provision("globex").await.expect_err("its key has other bytes");
@@ -112,28 +113,28 @@ async fn nodes_with_other_bytes_on_an_empty_landlord_start_and_the_first_secret_
     let wrong = failure.cause.downcast_ref::<VaultError>();
     assert!(matches!(wrong, Some(VaultError::Key(KeyError::WrongBytes(_)))), "{failure:?}");
     let codes: Vec<_> = other.problems().await.into_iter().map(|problem| problem.code).collect();
-    assert_eq!(codes, ["keys"], "its readiness probe says so");
+    assert_eq!(codes, ["keys"], "problems must report the wrong key");
     assert!(matches!(build(&harness, &[WRONG]).await, Err(BuildError::KeyWrong(_))));
-    one.provision("globex").await.expect("nothing of the refused one is in the way");
+    one.provision("globex").await.expect("the refused provisioning must leave nothing that obstructs this one");
 }
 
 #[tokio::test]
-async fn nodes_with_other_key_ids_on_an_empty_landlord_need_both_keys_afterwards() {
+async fn nodes_with_different_key_ids_on_an_empty_landlord_need_both_keys_afterwards() {
     let harness = Harness::start().await.unwrap();
     let (one, other) = tokio::join!(build(&harness, &[GOOD]), build(&harness, &[RANDOM]));
     drop((one.unwrap(), other.unwrap()));
-    put(&harness, &[GOOD], 1).await.unwrap();
-    let id = put(&harness, &[RANDOM], 2).await.unwrap();
+    put_secret(&harness, &[GOOD], 1).await.unwrap();
+    let id = put_secret(&harness, &[RANDOM], 2).await.unwrap();
     assert!(matches!(build(&harness, &[GOOD]).await, Err(BuildError::KeyMissing(key)) if key.as_str() == "k2"));
     assert!(matches!(build(&harness, &[RANDOM]).await, Err(BuildError::KeyMissing(key)) if key.as_str() == "k1"));
     for keys in [[GOOD, RANDOM], [RANDOM, GOOD]] {
-        build(&harness, &keys).await.expect("no secret is lost");
-        PgVault::new(harness.landlord().clone(), Arc::new(ring(&keys))).open(&id).await.unwrap();
+        build(&harness, &keys).await.expect("a node with both keys can start");
+        PgVault::new(harness.landlord().clone(), Arc::new(key_ring(&keys))).open(&id).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn nodes_with_old_and_new_primary_start_side_by_side_during_a_rekey() {
+async fn nodes_with_old_and_new_primary_key_work_together_during_a_rekey() {
     let harness = Harness::start().await.unwrap();
     let old = build(&harness, &[GOOD, RANDOM]).await.unwrap();
     set_up(&harness, &old).await;
@@ -147,10 +148,13 @@ async fn nodes_with_old_and_new_primary_start_side_by_side_during_a_rekey() {
         assert!(build(&harness, keys).await.is_err(), "{keys:?} lacks a key that stored secrets need");
     }
     new.rekey().await.unwrap();
-    build(&harness, &[RANDOM]).await.expect("the old key may be taken away");
+    build(&harness, &[RANDOM]).await.expect("a node can start without the old key after a rekey");
     old.resolve("globex").await.unwrap();
-    old.rotate("acme").await.expect("the node with the old primary goes on");
-    assert!(matches!(build(&harness, &[RANDOM]).await, Err(BuildError::KeyMissing(_))), "and needs its key again");
+    old.rotate("acme").await.expect("the node with the old primary key still works");
+    assert!(
+        matches!(build(&harness, &[RANDOM]).await, Err(BuildError::KeyMissing(_))),
+        "a secret sealed with the old key makes that key necessary again"
+    );
     new.rekey().await.unwrap();
-    build(&harness, &[RANDOM]).await.expect("until the next rekey");
+    build(&harness, &[RANDOM]).await.expect("a node can start without the old key after the next rekey");
 }

@@ -1,4 +1,5 @@
-//! A fence waits for no change: it stops it wherever it is, and what it stopped goes on or leaves nothing.
+//! The preempt lane: suspend, archive and purge do not wait for a change that is under way. They stop it at any point;
+//! the stopped operation is later resumed, or leaves nothing behind.
 use crate::auditor::{self, assert_nothing};
 use crate::engine::failing::{Failing, Lost, Outage};
 use crate::provision::{MIGRATIONS, migrated};
@@ -27,18 +28,19 @@ use tokio_util::sync::CancellationToken;
 fn engine(journal: Arc<dyn Journal>) -> Engine {
     let mut settings = Settings::default();
     (settings.backoff, settings.backoff_limit) = (Duration::from_millis(1), Duration::from_millis(5));
-    // A renewal, on a slow machine, would tell a worker sooner than the call that it is held at.
+    // With a short lease, a renewal on a slow machine could report to the worker that it was stopped before its delayed
+    // call does.
     settings.lease = Duration::from_secs(600);
     Engine::new(journal, vec![], settings, CancellationToken::new())
 }
 
-type Made = Result<Provisioned, ProvisionError>;
+type ProvisionResult = Result<Provisioned, ProvisionError>;
 
-/// A provisioning of another process, whose call of the journal stays on the way.
+/// A provisioning, as if by another process, whose worker waits in a delayed call to the journal.
 pub(crate) struct Stopped {
     slug: String,
     journal: Arc<Failing>,
-    worker: JoinHandle<Made>,
+    worker: JoinHandle<ProvisionResult>,
 }
 
 impl Stopped {
@@ -46,52 +48,53 @@ impl Stopped {
         let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
         let mut config = ProvisionConfig::default();
         config.migrations = Some(&MIGRATIONS);
-        let shop = tenantry.workshop().with_workers(64);
-        let provisioner = Provisioner::new(shop, engine(journal.clone()), config);
+        let context = tenantry.workshop().with_workers(64);
+        let provisioner = Provisioner::new(context, engine(journal.clone()), config);
         let request = Provision::new(&slug).admin("ada@acme.example").key(&slug);
         let worker = tokio::spawn(async move { provisioner.provision(request, &Observer::none()).await });
         Self { slug, journal, worker }
     }
-    /// `None` if it came to its end before.
+    /// Starts a provisioning and waits until its `n`-th call of the journal's method `call` is delayed. Returns `None`
+    /// if the provisioning completes without that call; its tenant is then purged.
     pub(crate) async fn at(
         harness: &Harness, tenantry: &Tenantry, slug: String, call: &'static str, n: u32,
     ) -> Option<Self> {
         let mut this = Self::start(harness, tenantry, slug, Outage::of(n..n + 1, Lost::Nothing).only(call));
         tokio::select! {
-            () = this.journal.arrived() => Some(this),
-            made = &mut this.worker => {
-                made.unwrap().unwrap();
+            () = this.journal.wait_for_delayed_call() => Some(this),
+            result = &mut this.worker => {
+                result.unwrap().unwrap();
                 tenantry.purge(this.slug.as_str()).force().await.unwrap();
                 None
             }
         }
     }
-    /// What its caller hears once the call arrives.
-    pub(crate) async fn wakes(self) -> Made {
-        self.journal.let_through();
+    /// Releases the delayed call. Returns the result of the provisioning.
+    pub(crate) async fn resume(self) -> ProvisionResult {
+        self.journal.release();
         self.worker.await.unwrap()
     }
 }
 
-fn failure(made: Made) -> Failure {
-    match made {
+fn expect_failure(result: ProvisionResult) -> Failure {
+    match result {
         Err(ProvisionError::Failed(failure)) => failure,
-        other => panic!("{other:?}"),
+        other => panic!("the provisioning did not fail: {other:?}"),
     }
 }
 
 impl Stopped {
-    /// It never wakes again, and its lease is over.
+    /// Aborts the worker, and lets its lease expire at once.
     pub(crate) async fn dies(self, landlord: &sqlx::PgPool) {
         self.worker.abort();
-        assert!(self.worker.await.is_err());
+        assert!(self.worker.await.is_err(), "the worker had ended before it was aborted");
         landlord.execute("UPDATE tenantry.operations SET leased_until = now() WHERE status = 'running'").await.unwrap();
     }
 }
 
-/// Wherever its worker stands: about to write down what it did, or with a session open and about to act.
+/// At a `record` call the worker has completed a step. At a `check` call it has opened a session that it uses next.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_purge_stops_a_provisioning_at_any_point_and_leaves_nothing() {
+async fn purge_stops_a_provisioning_at_any_point_and_leaves_nothing() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(|b| migrated(b).workers(64)).await.unwrap();
     let points = [("record", 2..20), ("check", 1..5)].into_iter().flat_map(|(call, ns)| ns.map(move |n| (call, n)));
@@ -100,46 +103,49 @@ async fn a_purge_stops_a_provisioning_at_any_point_and_leaves_nothing() {
         let stopped = Stopped::at(&harness, &tenantry, slug.clone(), call, n).await?;
         let purged = tenantry.purge(slug.as_str()).force().await.unwrap_or_else(|e| panic!("{slug}: {e:?}"));
         assert_eq!(purged.tenant.status(), TenantStatus::Deleted);
-        let told = failure(stopped.wakes().await);
-        assert_eq!(told.state, FailureState::Undone, "{slug}: {told:?}");
-        assert!(told.cause.to_string().starts_with("stopped by operation "), "{slug}: {told:?}");
+        let failure = expect_failure(stopped.resume().await);
+        assert_eq!(failure.state, FailureState::Undone, "{slug}: {failure:?}");
+        assert!(failure.cause.to_string().starts_with("stopped by operation "), "{slug}: {failure:?}");
         Some(())
     }))
     .await;
-    assert!(stopped.iter().flatten().count() >= 18, "{stopped:?}");
-    assert_nothing(&harness, "after purges of what was being made").await;
+    assert!(stopped.iter().flatten().count() >= 18, "too few provisionings were stopped: {stopped:?}");
+    assert_nothing(&harness, "after purges of unfinished provisionings").await;
     assert!(tenantry.operations().open().await.unwrap().is_empty());
     let again = tenantry.provision("record-9").admin("ada@acme.example").key("record-9").await.unwrap();
-    assert_eq!(again.tenant.status(), TenantStatus::Active, "the key starts again");
+    assert_eq!(again.tenant.status(), TenantStatus::Active, "the key of an undone provisioning must begin a new one");
 }
 
-/// A purge that could not even begin to destroy is taken back: the provisioning goes on, and its tenant works.
+/// The purge fails before its pivot step and is undone. The provisioning then continues, and its tenant works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_purge_that_is_undone_lets_the_provisioning_go_on() {
+async fn provisioning_continues_after_a_purge_of_its_tenant_is_undone() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
-    // Its login is made and known to work; the next thing would be its end.
+    // At these records the login of the tenant exists, and the tenant is not published yet.
     for n in [11, 13, 16] {
         let slug = format!("acme-{n}");
-        let stopped = Stopped::at(&harness, &tenantry, slug.clone(), "record", n).await.expect("on its way");
-        // Nothing of what follows the first two steps is written down, until the purge is given up.
+        let stopped = Stopped::at(&harness, &tenantry, slug.clone(), "record", n)
+            .await
+            .expect("the provisioning reaches this record");
+        // The purge loses its records from the third on, until it gives up and starts undoing.
         let outage = Outage::of(3..7, Lost::Call).only("record");
         let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
         let lifecycle = Lifecycle::new(tenantry.workshop(), engine(journal.clone()), AppAccess::App);
         let purge = lifecycle.apply(Verb::Purge { force: true }, slug.as_str().into(), &Observer::none()).await;
-        let Err(ChangeError::Failed(given_up)) = purge else { panic!("{purge:?}") };
-        assert_eq!((given_up.step.as_str(), given_up.state), ("server.refuse", FailureState::Undone));
-        assert_eq!(journal.hit().len(), 4);
-        drop(stopped.wakes().await);
-        let made = tenantry.provision(slug.as_str()).admin("ada@acme.example").key(&slug);
-        let (made, _) = tokio::join!(std::future::IntoFuture::into_future(made), tenantry.operations().recover());
-        assert_eq!(made.unwrap().tenant.status(), TenantStatus::Active);
+        let Err(ChangeError::Failed(failure)) = purge else { panic!("{purge:?}") };
+        assert_eq!((failure.step.as_str(), failure.state), ("server.refuse", FailureState::Undone));
+        assert_eq!(journal.hit().len(), 4, "number of records that the purge lost");
+        drop(stopped.resume().await);
+        let provision = tenantry.provision(slug.as_str()).admin("ada@acme.example").key(&slug);
+        let (provisioned, _) =
+            tokio::join!(std::future::IntoFuture::into_future(provision), tenantry.operations().recover());
+        assert_eq!(provisioned.unwrap().tenant.status(), TenantStatus::Active);
         let db = tenantry.resolve(slug.as_str()).await.unwrap();
         db.execute("INSERT INTO notes (text) VALUES ('works')").await.unwrap();
     }
 }
 
-/// Says that it has begun, and waits to be told to go on.
+/// Notifies the first handle when it runs, and ends when the second one is notified.
 struct Welcome(Arc<Notify>, Arc<Notify>);
 #[async_trait]
 impl Step for Welcome {
@@ -152,76 +158,82 @@ impl Step for Welcome {
     }
 }
 
-/// The landlord's own tables share the operations' epochs. A store of the host's does not: it must be told.
+/// The landlord's tables share the epochs of the operations. A host's own store does not, so a preempting operation
+/// must fence the stopped worker there explicitly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fence_shuts_the_stopped_worker_out_of_a_store_of_the_hosts() {
+async fn suspend_fences_the_stopped_worker_in_a_store_of_the_host() {
     let harness = Harness::start().await.unwrap();
-    let (vault, begun) = (MemoryVault::default(), Arc::new(Notify::new()));
-    let configure =
-        |b: Builder| migrated(b).vault(vault.clone()).after_activation(Welcome(begun.clone(), Arc::new(Notify::new())));
+    let (vault, started) = (MemoryVault::default(), Arc::new(Notify::new()));
+    let configure = |b: Builder| {
+        migrated(b).vault(vault.clone()).after_activation(Welcome(started.clone(), Arc::new(Notify::new())))
+    };
     let tenantry = harness.tenantry(configure).await.unwrap();
     let operation = tenantry.provision("acme").start().await.unwrap();
-    begun.notified().await;
+    started.notified().await;
     let tenant = tenantry.registry().find("acme".into()).await.unwrap().unwrap().id();
-    let late = CredentialId::login(tenant, &"t_acme".parse().unwrap(), &"t_acme_v2".parse().unwrap(), 2);
+    let credential = CredentialId::login(tenant, &"t_acme".parse().unwrap(), &"t_acme_v2".parse().unwrap(), 2);
     let worker = FencingToken { operation, epoch: 1 };
-    vault.put(&late, &"in time".to_owned().into(), worker).await.expect("it is at work");
-    vault.forget(&late, worker).await.unwrap();
+    vault.put(&credential, &"in time".to_owned().into(), worker).await.expect("the running worker may write");
+    vault.forget(&credential, worker).await.unwrap();
     tenantry.suspend("acme").await.unwrap();
-    let put = vault.put(&late, &"too late".to_owned().into(), worker).await;
+    let put = vault.put(&credential, &"too late".to_owned().into(), worker).await;
     assert!(matches!(put, Err(VaultError::Store(StoreError::Fenced))), "{put:?}");
-    assert!(matches!(vault.open(&late).await, Err(VaultError::Missing(_))));
+    assert!(matches!(vault.open(&credential).await, Err(VaultError::Missing(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_suspension_parks_what_is_under_way_and_activation_resumes_it() {
+async fn suspend_parks_a_running_provisioning_and_activate_resumes_it() {
     let harness = Harness::start().await.unwrap();
-    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let configure = |b| migrated(b).after_activation(Welcome(begun.clone(), go_on.clone()));
+    let (started, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let configure = |b| migrated(b).after_activation(Welcome(started.clone(), release.clone()));
     let tenantry = harness.tenantry(configure).await.unwrap();
     let call = std::future::IntoFuture::into_future(tenantry.provision("acme").key("k"));
     let call = tokio::spawn(call);
-    begun.notified().await;
+    started.notified().await;
     tenantry.suspend("acme").await.unwrap();
-    go_on.notify_one();
-    let told = failure(call.await.unwrap());
-    assert_eq!(told.state, FailureState::Parked, "{told:?}");
-    let suspension = history(&tenantry, &harness, "suspend").await;
-    assert_eq!(told.cause.to_string(), format!("stopped by operation {suspension}"));
+    release.notify_one();
+    let failure = expect_failure(call.await.unwrap());
+    assert_eq!(failure.state, FailureState::Parked, "{failure:?}");
+    let suspension = find_operation(&tenantry, &harness, "suspend").await;
+    assert_eq!(failure.cause.to_string(), format!("stopped by operation {suspension}"));
 
-    let parked = tenantry.operations().get(told.operation).await.unwrap().unwrap();
+    let parked = tenantry.operations().get(failure.operation).await.unwrap().unwrap();
     assert_eq!(parked.status, OperationStatus::Parked);
     tenantry.operations().recover().await.unwrap();
-    let still = tenantry.operations().get(told.operation).await.unwrap().unwrap();
-    assert_eq!(still, parked, "nobody goes on with it");
-    assert!(auditor::login(&tenantry, "acme").await.connect().await.is_err(), "and nobody comes in");
+    let recovered = tenantry.operations().get(failure.operation).await.unwrap().unwrap();
+    assert_eq!(recovered, parked, "recovery must not continue a parked operation");
+    assert!(
+        auditor::login(&tenantry, "acme").await.connect().await.is_err(),
+        "the suspended tenant must not be able to connect"
+    );
 
     tenantry.activate("acme").await.unwrap();
-    go_on.notify_one();
+    release.notify_one();
     tenantry.operations().recover().await.unwrap();
-    let done = tenantry.operations().get(told.operation).await.unwrap().unwrap();
+    let done = tenantry.operations().get(failure.operation).await.unwrap().unwrap();
     assert_eq!(done.status, OperationStatus::Done);
-    assert_eq!(tenantry.provision("acme").key("k").await.unwrap().operation, told.operation);
+    assert_eq!(tenantry.provision("acme").key("k").await.unwrap().operation, failure.operation);
     tenantry.resolve("acme").await.unwrap().execute("SELECT 1 FROM notes").await.unwrap();
 }
 
-/// What a suspension parked has nothing left to go on with after a purge.
+/// After a purge the parked operation has no tenant to continue with, so the purge ends it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_purge_ends_what_a_suspension_parked() {
+async fn purge_ends_an_operation_that_suspend_parked() {
     let harness = Harness::start().await.unwrap();
-    let begun = Arc::new(Notify::new());
-    let configure = |b| migrated(b).after_activation(Welcome(begun.clone(), Arc::new(Notify::new())));
+    let started = Arc::new(Notify::new());
+    let configure = |b| migrated(b).after_activation(Welcome(started.clone(), Arc::new(Notify::new())));
     let tenantry = harness.tenantry(configure).await.unwrap();
     let operation = tenantry.provision("acme").start().await.unwrap();
-    begun.notified().await;
+    started.notified().await;
     tenantry.suspend("acme").await.unwrap();
     tenantry.purge("acme").force().await.unwrap();
     let ended = tenantry.operations().get(operation).await.unwrap().unwrap();
     assert_eq!(ended.status, OperationStatus::Undone);
-    assert_nothing(&harness, "after a purge of what was parked").await;
+    assert_nothing(&harness, "after a purge of a tenant with a parked operation").await;
 }
 
-async fn history(tenantry: &Tenantry, harness: &Harness, kind: &str) -> OperationId {
+/// Id of the one operation of this kind.
+async fn find_operation(tenantry: &Tenantry, harness: &Harness, kind: &str) -> OperationId {
     let id: uuid::Uuid = sqlx::query_scalar("SELECT id FROM tenantry.operations WHERE kind = $1")
         .bind(kind)
         .fetch_one(harness.landlord())

@@ -1,4 +1,5 @@
-//! Suspend, activate, purge: on the server, so that they hold whatever a node caches.
+//! Suspend, activate and purge. They take effect on the server itself, so they do not depend on what other nodes cache.
+//! Also the reissue of setup links, and the refusal of verbs that the status does not allow.
 use crate::auditor::{self, assert_nothing, code};
 use crate::provision::migrated;
 use sqlx::{ConnectOptions, Connection, Executor};
@@ -8,32 +9,36 @@ use tenantry::tenant::TenantStatus;
 use tenantry::testing::Harness;
 
 #[tokio::test]
-async fn a_suspension_holds_on_a_node_that_knows_nothing_of_it() {
+async fn suspend_ends_sessions_on_other_nodes() {
     let harness = Harness::start().await.unwrap();
     let (one, two) = (harness.tenantry(migrated).await.unwrap(), harness.tenantry(migrated).await.unwrap());
     one.provision("acme").await.unwrap();
-    let elsewhere = two.resolve("acme").await.unwrap();
-    let mut open = elsewhere.begin().await.unwrap();
+    let other_node_db = two.resolve("acme").await.unwrap();
+    let mut open = other_node_db.begin().await.unwrap();
     open.execute("INSERT INTO notes (text) VALUES ('in a transaction')").await.unwrap();
     let direct = auditor::login(&one, "acme").await;
 
-    let tenant = one.suspend("acme").reason("unpaid").await.unwrap();
-    assert!(tenant.is_complete(), "{tenant:?}");
-    assert_eq!(tenant.tenant().status(), TenantStatus::Suspended);
-    assert!(open.execute("SELECT 1").await.is_err(), "the session is gone");
+    let suspended = one.suspend("acme").reason("unpaid").await.unwrap();
+    assert!(suspended.is_complete(), "{suspended:?}");
+    assert_eq!(suspended.tenant().status(), TenantStatus::Suspended);
+    assert!(open.execute("SELECT 1").await.is_err(), "the open session on the other node must have ended");
     assert_eq!(code(&direct.connect().await.unwrap_err()), "28000");
-    assert!(elsewhere.execute("SELECT 1").await.is_err());
+    assert!(other_node_db.execute("SELECT 1").await.is_err());
     assert!(matches!(one.resolve("acme").await, Err(ResolveError::Suspended(_))));
 
     one.activate("acme").await.unwrap();
-    let notes: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&elsewhere).await.unwrap();
-    assert_eq!(notes, 0, "the transaction was rolled back, and the handle works again");
+    let notes: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&other_node_db).await.unwrap();
+    assert_eq!(notes, 0, "the transaction must be rolled back, and the handle must work again");
     let mut members = auditor::superuser(&harness).await;
-    assert_eq!(memberships(&harness, &mut members).await, 0, "the admin role keeps no membership in tenant roles");
+    assert_eq!(
+        count_memberships(&harness, &mut members).await,
+        0,
+        "tenant roles that the admin role is still a member of"
+    );
 }
 
-/// Tenant roles that the admin role may act as: more than ADMIN alone.
-async fn memberships(harness: &Harness, server: &mut sqlx::PgConnection) -> i64 {
+/// Number of tenant roles whose rights the admin role can use. A membership with ADMIN OPTION alone does not count.
+async fn count_memberships(harness: &Harness, server: &mut sqlx::PgConnection) -> i64 {
     const MEMBER: &str = "SELECT count(*) FROM pg_roles r WHERE r.rolname LIKE 't\\_%'
         AND shobj_description(r.oid, 'pg_authid') LIKE '%' || $2 || '%'
         AND pg_has_role($1 || '_admin', r.oid, 'USAGE')";
@@ -43,10 +48,10 @@ async fn memberships(harness: &Harness, server: &mut sqlx::PgConnection) -> i64 
 }
 
 #[tokio::test]
-async fn verbs_are_refused_where_the_status_does_not_allow_them() {
+async fn verbs_are_refused_if_the_status_does_not_allow_them() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
-    assert!(matches!(tenantry.suspend("nobody").await, Err(ChangeError::Unknown)));
+    assert!(matches!(tenantry.suspend("unknown").await, Err(ChangeError::Unknown)));
     tenantry.provision("acme").await.unwrap();
     let error = tenantry.activate("acme").await.unwrap_err();
     assert!(matches!(error, ChangeError::Status { found: TenantStatus::Active, .. }), "{error:?}");
@@ -54,12 +59,12 @@ async fn verbs_are_refused_where_the_status_does_not_allow_them() {
     assert!(matches!(kept, ChangeError::Kept { until: None, .. }), "{kept:?}");
     let first = tenantry.suspend("acme").key("once").await.unwrap();
     let joined = tenantry.suspend("acme").key("once").await.unwrap();
-    assert_eq!(first, joined, "the key decides before the status");
+    assert_eq!(first, joined, "a repeated key must return the first result, whatever the status is now");
     assert!(matches!(tenantry.suspend("acme").await, Err(ChangeError::Status { .. })));
 }
 
 #[tokio::test]
-async fn a_purge_leaves_history_and_a_free_slug() {
+async fn purge_keeps_the_history_and_frees_the_slug() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     let made = tenantry.provision("acme").admin("ada@acme.example").domain("acme.example").await.unwrap();
@@ -83,20 +88,20 @@ async fn a_purge_leaves_history_and_a_free_slug() {
 }
 
 #[tokio::test]
-async fn a_suspended_tenant_can_be_purged_with_whatever_stands_in_the_way() {
+async fn suspended_tenant_can_be_purged() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let mut busy = auditor::login(&tenantry, "acme").await.connect().await.unwrap();
     let running = tokio::spawn(async move { busy.execute("SELECT pg_sleep(600)").await });
     tenantry.suspend("acme").await.unwrap();
-    assert!(running.await.unwrap().is_err(), "the running statement was ended");
+    assert!(running.await.unwrap().is_err(), "suspend must end the running statement");
     tenantry.purge("acme").force().await.unwrap();
     assert_nothing(&harness, "after a purge of a suspended tenant").await;
 }
 
 #[tokio::test]
-async fn a_link_can_be_issued_anew() {
+async fn issue_replaces_the_earlier_link() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     let first = tenantry.provision("acme").admin("ada@acme.example").await.unwrap().link.unwrap();
@@ -104,17 +109,18 @@ async fn a_link_can_be_issued_anew() {
     assert_ne!(first.expose_path(), second.expose_path());
     let store = tenantry::tokens::PgTokenStore::new(harness.landlord().clone());
     use tenantry::tokens::TokenStore;
-    assert!(store.look(&first.token().hash()).await.unwrap().is_none(), "the link before it is no longer good");
+    assert!(store.look(&first.token().hash()).await.unwrap().is_none(), "the earlier link must be invalid");
     assert_eq!(store.look(&second.token().hash()).await.unwrap().map(|t| t.id), Some(second.id));
     assert!(matches!(tenantry.tokens().issue("acme", "no address").await, Err(ChangeError::Invalid { .. })));
-    assert!(matches!(tenantry.tokens().issue("nobody", "ada@acme.example").await, Err(ChangeError::Unknown)));
+    assert!(matches!(tenantry.tokens().issue("unknown", "ada@acme.example").await, Err(ChangeError::Unknown)));
     tenantry.suspend("acme").await.unwrap();
     assert!(matches!(tenantry.tokens().issue("acme", "ada@acme.example").await, Err(ChangeError::Status { .. })));
 }
 
-/// Another fence ended between a call's look at the tenant and its intent: the look is repeated under the lane.
+/// Another preempting operation may end after a call has read the tenant and before the call has the lane. The status
+/// is therefore checked again under the lane.
 #[tokio::test]
-async fn what_another_fence_has_made_impossible_is_refused_and_undone() {
+async fn verb_that_an_earlier_one_made_impossible_is_undone() {
     use tenantry::journal::{Begun, Intent, Journal, PgJournal};
     use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
     let harness = Harness::start().await.unwrap();
@@ -123,13 +129,13 @@ async fn what_another_fence_has_made_impossible_is_refused_and_undone() {
     let acme = tenantry.provision("acme").await.unwrap().tenant;
     let archived = tenantry.provision("archived").await.unwrap().tenant;
     tenantry.archive("archived").await.unwrap();
-    let late = [
+    let impossible = [
         ("purge", &acme, serde_json::json!({ "purge": { "force": false } })),
         ("purge", &archived, serde_json::json!({ "purge": { "force": false } })),
         ("suspend", &archived, serde_json::json!("suspend")),
         ("activate", &archived, serde_json::json!("activate")),
     ];
-    for (kind, tenant, verb) in late {
+    for (kind, tenant, verb) in impossible {
         let mut intent = Intent::new(OperationId::new(), kind, Lane::Preempt, Subject::Tenant(tenant.id()));
         intent.request = serde_json::json!({ "tenant": tenant.id(), "verb": verb });
         intent.total = 4;
@@ -144,9 +150,9 @@ async fn what_another_fence_has_made_impossible_is_refused_and_undone() {
     tenantry.resolve("archived").await.unwrap().execute("SELECT count(*) FROM notes").await.unwrap();
 }
 
-/// The pieces alone, without the facade.
+/// Uses `Lifecycle` without the facade.
 #[tokio::test]
-async fn what_is_under_way_or_known_is_told_by_its_operation() {
+async fn lifecycle_reports_open_joined_and_reused_operations() {
     use std::sync::Arc;
     use tenantry::journal::{Begun, PgJournal};
     use tenantry::lifecycle::{Lifecycle, Verb};
@@ -158,24 +164,27 @@ async fn what_is_under_way_or_known_is_told_by_its_operation() {
     }
     let journal = Arc::new(PgJournal::new(harness.landlord().clone()));
     let engine = Engine::new(journal, vec![], Settings::default(), tokio_util::sync::CancellationToken::new());
-    let pieces = Lifecycle::new(tenantry.workshop(), engine, tenantry::directory::AppAccess::App);
+    let lifecycle = Lifecycle::new(tenantry.workshop(), engine, tenantry::directory::AppAccess::App);
     let key = || Some(String::from("form-9"));
 
-    let suspended = pieces.apply(Verb::Suspend, "acme".into(), &Observer::none()).await.unwrap();
+    let suspended = lifecycle.apply(Verb::Suspend, "acme".into(), &Observer::none()).await.unwrap();
     assert_eq!(suspended.status(), TenantStatus::Suspended);
-    let refused = pieces.apply(Verb::Suspend, "acme".into(), &Observer::none()).await;
+    let refused = lifecycle.apply(Verb::Suspend, "acme".into(), &Observer::none()).await;
     assert!(matches!(refused, Err(ChangeError::Status { found: TenantStatus::Suspended, .. })), "{refused:?}");
-    assert!(matches!(pieces.begin(Verb::Restore, "nobody".into(), None, None).await, Err(ChangeError::Unknown)));
+    assert!(matches!(lifecycle.begin(Verb::Restore, "unknown".into(), None, None).await, Err(ChangeError::Unknown)));
 
-    // Begun and not driven: whoever began it has died.
-    let Begun::New(open) = pieces.begin(Verb::Suspend, "other".into(), key(), None).await.unwrap() else {
-        panic!("it is new")
+    // This operation is begun but not driven, as if its caller had died.
+    let Begun::New(open) = lifecycle.begin(Verb::Suspend, "other".into(), key(), None).await.unwrap() else {
+        panic!("begin joined an operation although none was open")
     };
-    let joined = pieces.begin(Verb::Suspend, "other".into(), key(), None).await.unwrap();
-    assert!(matches!(joined, Begun::Joined(record) if record.id == open.id), "one key is one operation");
-    let reused = pieces.begin(Verb::Archive { keep_for: 9 }, "other".into(), key(), None).await;
+    let joined = lifecycle.begin(Verb::Suspend, "other".into(), key(), None).await.unwrap();
+    assert!(
+        matches!(joined, Begun::Joined(record) if record.id == open.id),
+        "a repeated key must join the same operation"
+    );
+    let reused = lifecycle.begin(Verb::Archive { keep_for: 9 }, "other".into(), key(), None).await;
     assert!(matches!(reused, Err(ChangeError::KeyReused { operation, .. }) if operation == open.id), "{reused:?}");
-    let busy = pieces.apply(Verb::Archive { keep_for: 9 }, "other".into(), &Observer::none()).await;
+    let busy = lifecycle.apply(Verb::Archive { keep_for: 9 }, "other".into(), &Observer::none()).await;
     assert!(matches!(busy, Err(ChangeError::Busy { operation, .. }) if operation == open.id), "{busy:?}");
     assert_eq!(tenantry.registry().find("other".into()).await.unwrap().unwrap().status(), TenantStatus::Active);
 }

@@ -1,4 +1,7 @@
-//! The library against a real PostgreSQL: one server for all, a landlord of its own for each test.
+//! Integration tests of the crate against a real PostgreSQL, through its public API.
+//!
+//! All tests share one server (`TestServer::shared`), unless one needs settings of its own. Each test has its own
+//! landlord database and its own installation, so tests run in parallel and do not see each other.
 
 #![cfg(test)]
 

@@ -1,4 +1,7 @@
-//! Migrations of tenants that exist: to head, one by one or all, and what is said of a ledger that is not as it should be.
+//! `migrate`, `migrate_all` and `migration_status` for tenants that already exist.
+//!
+//! A test builds two handles with different migrations, as the nodes of one application have them before and after a
+//! deployment. After each operation no migrator role may be left on the server ([`assert_no_migrator`]).
 use crate::auditor::{self, code};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{ConnectOptions, Executor, SqlSafeStr};
@@ -20,7 +23,7 @@ pub(crate) fn migrations(texts: &[&'static str]) -> &'static Migrator {
     };
     Box::leak(Box::new(Migrator::with_migrations(texts.iter().enumerate().map(one).collect())))
 }
-/// A program of this age: the nodes of one application, before and after a deployment.
+/// Configures a node whose binary contains these migrations.
 fn program(texts: &[&'static str]) -> Configure {
     let migrator = migrations(texts);
     Box::new(move |b| b.tenant_migrations(migrator).lease(Duration::from_secs(2)))
@@ -31,26 +34,27 @@ const DONE: &str = "ALTER TABLE notes ADD COLUMN done boolean NOT NULL DEFAULT f
 const INDEX: &str = "-- no-transaction\nCREATE INDEX CONCURRENTLY notes_text ON notes (text)";
 const BROKEN: &str = "ALTER TABLE there_is_no_such_table ADD COLUMN x int";
 
-/// Nothing of a migration is left but what it has migrated.
+/// Asserts that no migrator role and no occupied lane is left.
 pub(crate) async fn assert_no_migrator(harness: &Harness) {
     let left = auditor::on_server(harness).await;
-    assert!(!left.iter().any(|name| name.ends_with("_mig")), "{left:?}");
-    assert!(!auditor::landlord_only(harness.landlord()).await.iter().any(|row| row.starts_with("lane")));
+    assert!(!left.iter().any(|name| name.ends_with("_mig")), "a migrator role is left: {left:?}");
+    let rows = auditor::landlord_only(harness.landlord()).await;
+    assert!(!rows.iter().any(|row| row.starts_with("lane")), "a lane is still occupied: {rows:?}");
 }
 
-/// A migrator may be there, but nobody comes in by it.
-async fn assert_nobody_migrates(harness: &Harness) {
+/// Asserts that no migrator role can log in. The role itself may exist.
+async fn assert_no_migrator_logs_in(harness: &Harness) {
     const LOGINS: &str = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 't\\_%\\_mig' AND rolcanlogin
         AND shobj_description(oid, 'pg_authid') LIKE '%' || $1 || '%'";
     let installation: String =
         sqlx::query_scalar("SELECT id::text FROM tenantry.installation").fetch_one(harness.landlord()).await.unwrap();
     let mut server = auditor::superuser(harness).await;
     let logins: i64 = sqlx::query_scalar(LOGINS).bind(installation).fetch_one(&mut server).await.unwrap();
-    assert_eq!(logins, 0);
+    assert_eq!(logins, 0, "migrator roles that can log in");
 }
 
 #[tokio::test]
-async fn a_tenant_is_brought_to_head() {
+async fn migrate_applies_all_pending_migrations() {
     let harness = Harness::start().await.unwrap();
     let old = harness.tenantry(program(&[NOTES])).await.unwrap();
     old.provision("acme").await.unwrap();
@@ -66,7 +70,7 @@ async fn a_tenant_is_brought_to_head() {
     let db = new.resolve("acme").await.unwrap();
     db.execute("INSERT INTO notes (text, done) VALUES ('works', true)").await.unwrap();
     let write = db.execute("DELETE FROM _sqlx_migrations").await.unwrap_err();
-    assert_eq!(code(&write), "42501", "the application does not write the ledger");
+    assert_eq!(code(&write), "42501", "the application role can write to the migration ledger");
     assert_no_migrator(&harness).await;
 
     let again = new.migrate("acme").await.unwrap();
@@ -74,13 +78,13 @@ async fn a_tenant_is_brought_to_head() {
     let refused = old.migrate("acme").await.unwrap_err();
     assert!(
         matches!(&refused, ChangeError::Failed(f) if f.state == FailureState::Undone),
-        "an older program: {refused:?}"
+        "a binary with older migrations migrated a newer database: {refused:?}"
     );
     assert_no_migrator(&harness).await;
 }
 
 #[tokio::test]
-async fn a_migration_that_fails_is_named_and_what_came_before_stands() {
+async fn failed_migration_is_named_and_earlier_ones_stay_applied() {
     let harness = Harness::start().await.unwrap();
     let old = harness.tenantry(program(&[NOTES])).await.unwrap();
     old.provision("acme").await.unwrap();
@@ -88,33 +92,36 @@ async fn a_migration_that_fails_is_named_and_what_came_before_stands() {
     let error = new.migrate("acme").await.unwrap_err();
     let ChangeError::Failed(failure) = &error else { panic!("{error:?}") };
     assert_eq!((failure.step.as_str(), failure.state), ("migrations.run", FailureState::Undone));
-    assert!(failure.cause.to_string().contains('3'), "names the version: {}", failure.cause);
+    assert!(failure.cause.to_string().contains('3'), "the error does not name version 3: {}", failure.cause);
     assert_eq!(new.migration_status("acme").await.unwrap().state, MigrationState::Behind { pending: vec![3] });
     assert_no_migrator(&harness).await;
     new.resolve("acme").await.unwrap().execute("SELECT done FROM notes").await.unwrap();
 
-    let mended = harness.tenantry(program(&[NOTES, DONE, INDEX])).await.unwrap();
-    assert_eq!(mended.migrate("acme").await.unwrap().to, Some(3));
+    let fixed = harness.tenantry(program(&[NOTES, DONE, INDEX])).await.unwrap();
+    assert_eq!(fixed.migrate("acme").await.unwrap().to, Some(3));
 }
 
 #[tokio::test]
-async fn a_migration_outside_a_transaction_whose_end_nobody_saw_waits_for_a_person() {
+async fn interrupted_no_transaction_migration_parks_the_operation_until_a_human_resumes_it() {
     let harness = Harness::start().await.unwrap();
     let old = harness.tenantry(program(&[NOTES])).await.unwrap();
     old.provision("acme").await.unwrap();
     old.resolve("acme").await.unwrap().execute("INSERT INTO notes (text) VALUES ('a'), ('a')").await.unwrap();
     let unique = "-- no-transaction\nCREATE UNIQUE INDEX CONCURRENTLY notes_text ON notes (text)";
     let new = harness.tenantry(program(&[NOTES, unique])).await.unwrap();
-    // An invalid index is left, as PostgreSQL's manual says: nobody but a person knows what to do.
+    // CREATE INDEX CONCURRENTLY leaves an invalid index when it fails. The crate cannot know how to repair it.
     let error = new.migrate("acme").await.unwrap_err();
     assert_eq!(new.migration_status("acme").await.unwrap().state, MigrationState::Unfinished { version: 2 });
     let ChangeError::Failed(failure) = &error else { panic!("{error:?}") };
     assert_eq!(failure.state, FailureState::Parked);
     let parked = new.operations().get(failure.operation).await.unwrap().unwrap();
     assert_eq!(parked.status, OperationStatus::Parked);
-    assert!(matches!(new.migrate("acme").await, Err(ChangeError::Busy { .. })), "the lane is kept for it");
-    assert_nobody_migrates(&harness).await;
-    // Resumed too early, it finds the same and waits again.
+    assert!(
+        matches!(new.migrate("acme").await, Err(ChangeError::Busy { .. })),
+        "the parked operation does not occupy the lane"
+    );
+    assert_no_migrator_logs_in(&harness).await;
+    // Nothing is repaired yet, so the resumed operation parks again.
     assert_eq!(new.operations().resume(failure.operation).await.unwrap().status, OperationStatus::Parked);
 
     let owner = auditor::login(&new, "acme").await.get_database().unwrap().to_owned();
@@ -129,7 +136,7 @@ async fn a_migration_outside_a_transaction_whose_end_nobody_saw_waits_for_a_pers
 }
 
 #[tokio::test]
-async fn all_tenants_are_migrated_and_each_one_is_reported() {
+async fn migrate_all_migrates_active_tenants_and_reports_each_result() {
     let harness = Harness::start().await.unwrap();
     let old = harness.tenantry(program(&[NOTES])).await.unwrap();
     for slug in ["behind-1", "behind-2", "changed", "suspended"] {
@@ -144,14 +151,14 @@ async fn all_tenants_are_migrated_and_each_one_is_reported() {
     assert_eq!(new.migration_status("changed").await.unwrap().state, MigrationState::Changed { version: 1 });
 
     let seen = Arc::new(Mutex::new(vec![]));
-    let see = seen.clone();
+    let sink = seen.clone();
     let batch = new.migrate_all().concurrency(2);
     let report =
-        batch.on_result(move |t, r| see.lock().unwrap().push((t.slug().to_string(), r.is_ok()))).await.unwrap();
+        batch.on_result(move |t, r| sink.lock().unwrap().push((t.slug().to_string(), r.is_ok()))).await.unwrap();
     let mut done: Vec<_> = report.done.iter().map(|(t, m)| (t.slug().as_str(), m.from, m.to)).collect();
     done.sort_unstable();
     assert_eq!(done, [("behind-1", Some(1), Some(2)), ("behind-2", Some(1), Some(2))]);
-    assert_eq!(report.unchanged, 1, "at-head alone was looked at and left alone");
+    assert_eq!(report.unchanged, 1, "only the tenant at-head counts as unchanged");
     let [(tenant, error)] = &report.failed[..] else { panic!("{:?}", report.failed) };
     assert_eq!(tenant.slug().as_str(), "changed");
     assert!(matches!(error, ChangeError::Failed(_)), "{error:?}");
@@ -164,9 +171,9 @@ async fn all_tenants_are_migrated_and_each_one_is_reported() {
     assert_eq!((again.done.len(), again.unchanged, again.failed.len()), (0, 3, 1));
 }
 
-/// Two nodes deploy at the same moment: each tenant is migrated once, and neither is told of a failure.
+/// Two nodes deploy at the same moment. Each tenant is migrated once, and neither node reports a failure.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_that_migrate_all_at_once_share_the_work() {
+async fn concurrent_migrate_all_on_two_nodes_migrates_each_tenant_once() {
     let harness = Harness::start().await.unwrap();
     let old = harness.tenantry(program(&[NOTES])).await.unwrap();
     for n in 0..4 {
@@ -185,7 +192,7 @@ async fn two_nodes_that_migrate_all_at_once_share_the_work() {
 }
 
 #[tokio::test]
-async fn who_has_no_migrations_or_no_access_is_told_so() {
+async fn migrate_without_migrations_or_of_an_inactive_tenant_is_refused() {
     let harness = Harness::start().await.unwrap();
     let plain = harness.tenantry(|b| b).await.unwrap();
     plain.provision("acme").await.unwrap();
@@ -199,10 +206,10 @@ async fn who_has_no_migrations_or_no_access_is_told_so() {
     assert!(matches!(tenantry.migration_status("acme").await, Err(ChangeError::Status { .. })));
     assert!(matches!(tenantry.migrate("nobody").await, Err(ChangeError::Unknown)));
     tenantry.activate("acme").await.unwrap();
-    assert_eq!(tenantry.migrate("acme").await.unwrap().from, None, "and its first migrations run");
+    assert_eq!(tenantry.migrate("acme").await.unwrap().from, None, "the first migrations of this tenant did not run");
 }
 
-/// Waits until some session of the migrator runs a statement like this.
+/// Waits until a session of a migrator role runs a statement that contains this text.
 pub(crate) async fn running(harness: &Harness, statement: &str) {
     const RUNS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
         WHERE usename LIKE '%\\_mig' AND state = 'active' AND query LIKE $1)";
@@ -213,13 +220,14 @@ pub(crate) async fn running(harness: &Harness, statement: &str) {
     }
 }
 
-/// A suspension waits for no migration: it ends it, and activation lets it go on.
+/// A suspension does not wait for a running migration: it terminates the session and parks the operation. Activation
+/// resumes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_suspension_stops_a_migration_and_activation_resumes_it() {
+async fn suspend_parks_a_running_migration_and_activate_resumes_it() {
     let harness = Harness::start().await.unwrap();
     let old = harness.tenantry(program(&[NOTES])).await.unwrap();
     old.provision("acme").await.unwrap();
-    // The first run waits for a lock that this test holds; the one after the activation does not.
+    // The migration waits for a lock that the test holds, until the test releases it before the activation.
     const SLOW: &str = "SELECT pg_advisory_xact_lock_shared(4711); ALTER TABLE notes ADD COLUMN late int";
     let new = harness.tenantry(program(&[NOTES, SLOW])).await.unwrap();
     let mut tenant = auditor::login(&new, "acme").await;
@@ -232,7 +240,7 @@ async fn a_suspension_stops_a_migration_and_activation_resumes_it() {
 
     let begun = std::time::Instant::now();
     Tenantry::suspend(&old, "acme").await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5), "it did not wait for the migration: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "the suspension waited for the migration: {:?}", begun.elapsed());
     let parked = new.operations().get(id).await.unwrap().unwrap();
     assert_eq!(parked.status, OperationStatus::Parked);
     assert_eq!(code(&tenant.connect().await.unwrap_err()), "28000");

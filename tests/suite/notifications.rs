@@ -1,4 +1,7 @@
-//! A tenant fills the cluster's queue of notifications: changes are made, and other nodes see them, all the same.
+//! Propagation of changes between nodes while a tenant fills the notification queue of its cluster.
+//!
+//! `LISTEN/NOTIFY` shares one queue per cluster, so any login can fill it. Changes must still commit, and the other
+//! nodes must still see them, by reading the table `tenant_changes`.
 use crate::auditor::{self, code};
 use crate::provision::migrated;
 use futures_util::StreamExt;
@@ -13,11 +16,12 @@ use tenantry::{TenantId, Tenantry, sqlx};
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(20);
-/// What the crate promises for a change without a notification.
+/// Documented limit until another node sees a change that was not notified.
 const PROMISED: Duration = Duration::from_secs(5);
 
-/// A server of its own: the queue is the whole cluster's. From 17 on it can be made small enough to be filled. Before it
-/// always holds 8 GB; there the tests fill the part above which the trigger leaves notifications out.
+/// A harness on a server of its own, because the queue belongs to the whole cluster. From PostgreSQL 17 on the queue
+/// can be made small enough to be filled. Before 17 it always holds 8 GB. There the tests only fill it to the level
+/// above which the trigger omits notifications. `None` on a server named by URL.
 async fn harness() -> Option<Harness> {
     let shared = TestServer::shared().await.unwrap();
     let builder = TestServer::builder();
@@ -32,12 +36,14 @@ async fn harness() -> Option<Harness> {
     }
 }
 
+/// Whether the size of the queue can be set, so that a test can fill it.
 fn can_be_full(server: &TestServer) -> bool {
     server.version_num() >= 170_000
 }
 
-/// Fills the queue from a tenant's own database, by its own login. What is returned keeps it full: it listens, and is in
-/// a transaction.
+/// Fills the queue from a tenant's own database, with its own login. The returned session keeps the queue full: it
+/// listens and has an open transaction, so PostgreSQL cannot discard what it has not read. `full`: until `NOTIFY`
+/// fails; otherwise until 6 % are used.
 async fn flood(login: &PgConnectOptions, full: bool) -> PgConnection {
     const MANY: &str =
         "DO $$ BEGIN FOR n IN 1..1000 LOOP PERFORM pg_notify('flood', n || repeat('x', 7900)); END LOOP; END $$";
@@ -59,11 +65,12 @@ async fn flood(login: &PgConnectOptions, full: bool) -> PgConnection {
     }
 }
 
+/// The used part of the notification queue, from 0 to 1.
 async fn usage(session: &mut PgConnection) -> f64 {
     sqlx::query_scalar("SELECT pg_notification_queue_usage()").fetch_one(session).await.unwrap()
 }
 
-/// Until this node listens and has read the table of changes: its answers count for a minute from then on.
+/// Waits until the other node listens and has read the table of changes. From then on it caches answers for a minute.
 async fn wait_until_followed(landlord: &PgPool) {
     const BUSY: &str = "SELECT count(DISTINCT left(query, 6)) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'tenantry background'
@@ -74,7 +81,7 @@ async fn wait_until_followed(landlord: &PgPool) {
         }
     })
     .await
-    .expect("the other node listens and reads");
+    .expect("the other node did not start to listen and read in time");
 }
 
 async fn is_suspended(node: &Tenantry, slug: &str) -> bool {
@@ -85,28 +92,29 @@ async fn is_suspended(node: &Tenantry, slug: &str) -> bool {
 async fn suspend_and_provision_succeed_and_other_nodes_see_it_when_the_notification_queue_is_full() {
     let Some(harness) = harness().await else { return };
     let full = can_be_full(harness.server());
-    let (here, there) = (harness.tenantry(migrated).await.unwrap(), harness.tenantry(migrated).await.unwrap());
+    let (this_node, other_node) =
+        (harness.tenantry(migrated).await.unwrap(), harness.tenantry(migrated).await.unwrap());
     for slug in ["acme", "hostile"] {
-        here.provision(slug).await.unwrap();
+        this_node.provision(slug).await.unwrap();
     }
-    let running = tokio::spawn(there.run(std::future::pending::<()>()));
+    let background = tokio::spawn(other_node.run(std::future::pending::<()>()));
     wait_until_followed(harness.landlord()).await;
-    there.resolve("acme").await.expect("it is active, and cached for a minute");
+    other_node.resolve("acme").await.expect("an active tenant resolves");
 
-    let listener = flood(&auditor::login(&here, "hostile").await, full).await;
+    let listener = flood(&auditor::login(&this_node, "hostile").await, full).await;
     if full {
         let refused = harness.landlord().execute("NOTIFY by_hand").await.unwrap_err();
-        assert_eq!(code(&refused), "54000", "the queue is full");
+        assert_eq!(code(&refused), "54000", "NOTIFY succeeded although the queue should be full");
     }
-    here.suspend("acme").await.expect("a full queue stops no suspension");
+    this_node.suspend("acme").await.expect("suspend failed while the notification queue was full");
     timeout(PROMISED, async {
-        while !is_suspended(&there, "acme").await {
+        while !is_suspended(&other_node, "acme").await {
             tokio::task::yield_now().await;
         }
     })
     .await
-    .expect("the other node sees the suspension within five seconds");
-    here.provision("umbrella").await.expect("a full queue stops no provisioning");
+    .expect("the other node did not see the suspension within five seconds");
+    this_node.provision("umbrella").await.expect("provision failed while the notification queue was full");
 
     listener.close().await.unwrap();
     timeout(SOON, async {
@@ -115,9 +123,9 @@ async fn suspend_and_provision_succeed_and_other_nodes_see_it_when_the_notificat
         }
     })
     .await
-    .expect("the nodes free the queue once the tenant has gone, without help");
-    there.close().await;
-    running.await.unwrap().unwrap();
+    .expect("the queue stayed full after the blocking listener had closed");
+    other_node.close().await;
+    background.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -126,15 +134,15 @@ async fn change_trigger_leaves_the_notification_out_when_the_queue_fills_up() {
     let tenantry = harness.tenantry(migrated).await.unwrap();
     let acme = tenantry.provision("acme").await.unwrap().tenant.id();
     let hostile = tenantry.provision("hostile").await.unwrap().tenant.id();
-    let mut heard = PgListener::connect_with(harness.landlord()).await.unwrap();
-    heard.listen("tenantry_changes").await.unwrap();
+    let mut notifications = PgListener::connect_with(harness.landlord()).await.unwrap();
+    notifications.listen("tenantry_changes").await.unwrap();
     let listener = flood(&auditor::login(&tenantry, "hostile").await, can_be_full(harness.server())).await;
     rename(harness.landlord(), acme).await;
     listener.close().await.unwrap();
     if can_be_full(harness.server()) {
-        // The flood has failed, so the server has woken no listener.
-        heard.unlisten_all().await.unwrap();
-        heard.listen("tenantry_changes").await.unwrap();
+        // The flood ended with an error, so PostgreSQL has not woken this listener and it still blocks the queue.
+        notifications.unlisten_all().await.unwrap();
+        notifications.listen("tenantry_changes").await.unwrap();
     }
     let mut admin = auditor::superuser(&harness).await;
     timeout(SOON, async {
@@ -143,15 +151,15 @@ async fn change_trigger_leaves_the_notification_out_when_the_queue_fills_up() {
         }
     })
     .await
-    .expect("the queue is emptied");
+    .expect("the queue was not emptied in time");
     rename(harness.landlord(), hostile).await;
-    let first = timeout(SOON, heard.recv()).await.expect("a notification").unwrap();
-    assert_eq!(first.payload(), hostile.to_string(), "the change under a full queue was not notified");
+    let first = timeout(SOON, notifications.recv()).await.expect("no notification in time").unwrap();
+    assert_eq!(first.payload(), hostile.to_string(), "the change under a full queue was notified after all");
     const ROWS: &str = "SELECT count(*) FROM tenantry.tenant_changes WHERE tenant_id = $1 AND txid =
         (SELECT max(txid) FROM tenantry.tenant_changes WHERE tenant_id = $1)";
     for tenant in [acme, hostile] {
         let rows: i64 = sqlx::query_scalar(ROWS).bind(tenant.as_uuid()).fetch_one(harness.landlord()).await.unwrap();
-        assert_eq!(rows, 1, "each change is in the table");
+        assert_eq!(rows, 1, "the latest change of tenant {tenant} is not in the table once");
     }
 }
 
@@ -160,24 +168,28 @@ async fn rename(landlord: &PgPool, tenant: TenantId) {
     sqlx::query(RENAME).bind(tenant.as_uuid()).execute(landlord).await.unwrap();
 }
 
-/// A sequence would count the first writer before the second one: a reader that has seen the second would never look
-/// for the first.
+/// A position from a sequence would miss such a change: the first writer has the lower number but commits last, and a
+/// reader that has seen the second number never looks for the first.
 #[tokio::test]
 async fn follow_reports_a_change_when_it_commits_after_a_later_one() {
     let harness = Harness::start().await.unwrap();
-    let (early, late) = (TenantId::new(), TenantId::new());
+    let (written_first, written_second) = (TenantId::new(), TenantId::new());
     let mut changes = PgChanges::new(harness.landlord().clone()).poll_every(Duration::from_millis(20)).follow();
-    let mut next = async || timeout(SOON, changes.next()).await.expect("in time").unwrap();
+    let mut next = async || timeout(SOON, changes.next()).await.expect("no change in time").unwrap();
     assert_eq!(next().await, Change::Missed);
     const WRITE: &str = "INSERT INTO tenantry.tenant_changes (tenant_id) VALUES ($1)";
     let mut slow = harness.landlord().begin().await.unwrap();
-    sqlx::query(WRITE).bind(early.as_uuid()).execute(&mut *slow).await.unwrap();
-    sqlx::query(WRITE).bind(late.as_uuid()).execute(harness.landlord()).await.unwrap();
-    assert_eq!(next().await, Change::Tenant(late));
+    sqlx::query(WRITE).bind(written_first.as_uuid()).execute(&mut *slow).await.unwrap();
+    sqlx::query(WRITE).bind(written_second.as_uuid()).execute(harness.landlord()).await.unwrap();
+    assert_eq!(next().await, Change::Tenant(written_second));
     slow.commit().await.unwrap();
-    assert_eq!(next().await, Change::Tenant(early), "it was written first and committed last");
+    assert_eq!(
+        next().await,
+        Change::Tenant(written_first),
+        "the change that was written first and committed last is missing"
+    );
     let again = timeout(Duration::from_millis(500), next()).await;
-    assert!(again.is_err(), "a change is reported once: {again:?}");
+    assert!(again.is_err(), "a change was reported twice: {again:?}");
 }
 
 #[tokio::test]
@@ -186,13 +198,20 @@ async fn domain_that_moves_to_another_tenant_reports_both() {
     let tenantry = harness.tenantry(migrated).await.unwrap();
     let from = tenantry.provision("acme").domain("acme.example").await.unwrap().tenant.id();
     let to = tenantry.provision("umbrella").await.unwrap().tenant.id();
-    let mut heard = PgListener::connect_with(harness.landlord()).await.unwrap();
-    heard.listen("tenantry_changes").await.unwrap();
+    let mut notifications = PgListener::connect_with(harness.landlord()).await.unwrap();
+    notifications.listen("tenantry_changes").await.unwrap();
     const MOVE: &str = "UPDATE tenantry.tenant_domains SET tenant_id = $1";
     sqlx::query(MOVE).bind(to.as_uuid()).execute(harness.landlord()).await.unwrap();
     let mut reported = vec![];
     for _ in 0..2 {
-        reported.push(timeout(SOON, heard.recv()).await.expect("two notifications").unwrap().payload().to_owned());
+        reported.push(
+            timeout(SOON, notifications.recv())
+                .await
+                .expect("fewer than two notifications in time")
+                .unwrap()
+                .payload()
+                .to_owned(),
+        );
     }
     assert_eq!(reported, [to.to_string(), from.to_string()]);
 }

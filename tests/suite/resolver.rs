@@ -1,8 +1,11 @@
-//! From a name to connections, over a registry and a vault of the test's own.
+//! `PooledResolver`: single-flight look-ups, caching and invalidation, over a fake registry and vault ([`fakes`]).
+//!
+//! Submodules use real databases: COPY and cancelled queries (`copies`), sessions and pools (`sessions`), tracing
+//! (`spans`).
 mod copies;
 pub(crate) mod fakes;
 
-use fakes::{Fakes, active, ended, known};
+use fakes::{Fakes, active, add_tenant, wait_until_registry_is_idle};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use std::sync::atomic::Ordering::SeqCst;
@@ -19,75 +22,77 @@ pub(crate) mod sessions;
 mod spans;
 
 #[tokio::test]
-async fn every_resolver_keeps_the_promises() {
+async fn pooled_and_fixed_resolver_pass_the_conformance_suite() {
     let fakes = Fakes::default();
     let statuses = TenantStatus::ALL.into_iter().enumerate();
     let seeded: Vec<_> = statuses.map(|(n, status)| tenant(&format!("tenant-{n}"), status)).collect();
-    seeded.iter().for_each(|tenant| drop(known(&fakes, tenant.clone())));
+    seeded.iter().for_each(|tenant| drop(add_tenant(&fakes, tenant.clone())));
     conformance::resolver(fakes.resolver().build(), &seeded).await;
 
     let pool = || sqlx::PgPool::connect_lazy("postgres://localhost/nowhere").unwrap();
-    let (acme, late) = (tenant("acme", TenantStatus::Active), tenant("late", TenantStatus::Suspended));
+    let (acme, suspended_tenant) = (tenant("acme", TenantStatus::Active), tenant("late", TenantStatus::Suspended));
     let fixed = FixedResolver::default().handle(TenantPool::from_pool(acme.clone(), pool()));
-    let fixed = fixed.refused(&late, ResolveError::Suspended(late.clone())).domain("acme.example", "acme");
+    let fixed = fixed
+        .refused(&suspended_tenant, ResolveError::Suspended(suspended_tenant.clone()))
+        .domain("acme.example", "acme");
     let by_domain = fixed.resolve(TenantRef::Domain("acme.example".into())).await.unwrap();
     assert_eq!(*by_domain.tenant(), acme);
-    conformance::resolver(std::sync::Arc::new(fixed), &[acme, late]).await;
+    conformance::resolver(std::sync::Arc::new(fixed), &[acme, suspended_tenant]).await;
 }
 
 #[tokio::test]
-async fn a_hundred_waiters_cost_one_look_and_outlive_the_first() {
+async fn concurrent_resolves_share_one_lookup_that_survives_its_first_caller() {
     let (fakes, resolver) = active("acme");
-    let held = fakes.hold().await;
+    let blocked = fakes.block_answers().await;
     let mut leader = resolver.resolve("acme".into());
     assert!((&mut leader).now_or_never().is_none());
     let mut waiters = join_all((0..100).map(|_| resolver.resolve("acme".into())));
     assert!((&mut waiters).now_or_never().is_none());
     drop(leader);
-    drop(held);
+    drop(blocked);
     assert!(waiters.await.into_iter().all(|answer| answer.is_ok()));
     assert_eq!((fakes.finds.load(SeqCst), fakes.opens.load(SeqCst)), (1, 1));
 }
 
 #[tokio::test]
-async fn a_flight_that_nobody_waits_for_ends_and_the_next_one_begins() {
+async fn lookup_without_waiters_is_dropped_and_the_next_resolve_starts_another() {
     let (fakes, resolver) = active("acme");
-    let held = fakes.hold().await;
+    let blocked = fakes.block_answers().await;
     let mut alone = resolver.resolve("acme".into());
     assert!((&mut alone).now_or_never().is_none());
     drop(alone);
-    assert_eq!(fakes.running.load(SeqCst), 0, "its look at the registry was dropped with it");
-    drop(held);
+    assert_eq!(fakes.running.load(SeqCst), 0, "the registry call outlived its only waiter");
+    drop(blocked);
     resolver.resolve("acme".into()).await.unwrap();
     assert_eq!(fakes.finds.load(SeqCst), 2);
 }
 
 #[tokio::test]
-async fn who_asks_after_an_invalidation_is_told_what_holds_after_it() {
+async fn resolve_after_an_invalidation_does_not_join_an_earlier_lookup() {
     let (fakes, resolver) = active("acme");
-    let held = fakes.hold().await;
+    let blocked = fakes.block_answers().await;
     let before = tokio::spawn({
         let resolver = resolver.clone();
         async move { resolver.resolve("acme".into()).await }
     });
-    fakes.asked_at_least(1).await;
+    fakes.wait_for_finds(1).await;
     let suspended = fakes.set_status("acme", TenantStatus::Suspended);
     resolver.invalidate(suspended.id());
     let after = tokio::spawn({
         let resolver = resolver.clone();
         async move { resolver.resolve("acme".into()).await }
     });
-    fakes.asked_at_least(2).await;
-    drop(held);
+    fakes.wait_for_finds(2).await;
+    drop(blocked);
     assert!(matches!(after.await.unwrap(), Err(ResolveError::Suspended(_))));
     let _ = before.await.unwrap();
-    assert!(resolver.cached(&"acme".into()).is_none(), "what was read before does not count");
+    assert!(resolver.cached(&"acme".into()).is_none(), "an answer that was read before the invalidation is cached");
 }
 
 #[tokio::test]
-async fn an_answer_counts_for_a_while_and_then_costs_a_look_but_no_secret() {
+async fn stale_answer_is_read_again_without_opening_the_secret_again() {
     let fakes = Fakes::default();
-    let acme = known(&fakes, tenant("acme", TenantStatus::Active));
+    let acme = add_tenant(&fakes, tenant("acme", TenantStatus::Active));
     let resolver = fakes.resolver().fresh_for(Duration::from_millis(2000)).build();
     for _ in 0..10 {
         resolver.resolve("acme".into()).await.unwrap();
@@ -102,23 +107,27 @@ async fn an_answer_counts_for_a_while_and_then_costs_a_look_but_no_secret() {
 }
 
 #[tokio::test]
-async fn a_slug_that_changed_hands_leads_to_its_new_tenant() {
+async fn slug_of_another_tenant_resolves_to_its_new_owner_when_stale() {
     let fakes = Fakes::default();
-    let first = known(&fakes, tenant("acme", TenantStatus::Active));
+    let first = add_tenant(&fakes, tenant("acme", TenantStatus::Active));
     let resolver = fakes.resolver().fresh_for(Duration::from_millis(100)).build();
     resolver.resolve("acme".into()).await.unwrap();
     fakes.replace(first.clone().with_slug("older".parse().unwrap()));
-    let second = known(&fakes, tenant("acme", TenantStatus::Active));
+    let second = add_tenant(&fakes, tenant("acme", TenantStatus::Active));
     let until = tokio::time::Instant::now() + Duration::from_millis(150);
     while tokio::time::Instant::now() < until {
         assert_eq!(resolver.resolve(first.id().into()).await.unwrap().tenant().id(), first.id());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(resolver.resolve("acme".into()).await.unwrap().tenant(), &second, "however hot the first one is");
+    assert_eq!(
+        resolver.resolve("acme".into()).await.unwrap().tenant(),
+        &second,
+        "the slug still resolves to its first tenant, which is in constant use"
+    );
 }
 
 #[tokio::test]
-async fn each_failure_has_its_name_and_none_is_kept() {
+async fn each_failure_has_its_own_error_and_is_not_cached() {
     let (fakes, resolver) = active("acme");
     let resolve = || resolver.resolve("acme".into());
     fakes.entry("acme", |entry| entry.kind = DatabaseKind::Backup);
@@ -137,23 +146,23 @@ async fn each_failure_has_its_name_and_none_is_kept() {
     for text in ["Acme", "ac me", "www", "a.b"] {
         assert!(matches!(resolver.resolve(text.into()).await, Err(ResolveError::Invalid(_))), "{text}");
     }
-    assert_eq!(fakes.finds.load(SeqCst), asked, "garbage costs the landlord nothing");
+    assert_eq!(fakes.finds.load(SeqCst), asked, "an invalid name caused a registry call");
 }
 
 #[tokio::test]
-async fn close_ends_what_is_on_its_way_and_every_handle() {
+async fn close_ends_running_lookups_and_every_handle() {
     let (fakes, resolver) = active("acme");
     let handle = resolver.resolve("acme".into()).await.unwrap();
     resolver.invalidate(handle.tenant().id());
-    let _held = fakes.hold().await;
+    let _blocked = fakes.block_answers().await;
     let waiting = tokio::spawn({
         let resolver = resolver.clone();
         async move { resolver.resolve("acme".into()).await }
     });
-    fakes.asked_at_least(2).await;
+    fakes.wait_for_finds(2).await;
     resolver.close().await;
     assert!(matches!(waiting.await.unwrap(), Err(ResolveError::Closed)));
-    ended(&fakes).await;
+    wait_until_registry_is_idle(&fakes).await;
     let error = sqlx::query("SELECT 1").execute(&handle).await.unwrap_err();
     assert!(matches!(AcquireError::find(&error), Some(AcquireError::Closed)), "{error:?}");
     drop(resolver);
@@ -162,55 +171,55 @@ async fn close_ends_what_is_on_its_way_and_every_handle() {
 }
 
 #[tokio::test]
-async fn a_job_carries_its_tenant_and_hands_it_to_nobody_else() {
+async fn with_tenant_sets_the_current_tenant_for_its_task_only() {
     let pool = sqlx::PgPool::connect_lazy("postgres://localhost/nowhere").unwrap();
     let harness = tenantry::testing::Harness::start().await.unwrap();
     let fixed = FixedResolver::default().tenant("acme", pool.clone()).tenant("umbrella", pool);
     let tenantry = harness.tenantry(|builder| builder.resolver(fixed)).await.unwrap();
     let current = || TenantPool::current().map(|db| db.tenant().slug().to_string());
-    assert_eq!(current(), None, "never a default");
+    assert_eq!(current(), None, "there is a current tenant outside of with_tenant()");
     let jobs = ["acme", "umbrella"].map(|slug| {
         tenantry.with_tenant(slug, move |db| async move {
             assert_eq!(db.tenant().slug().as_str(), slug);
             tokio::task::yield_now().await;
             assert_eq!(current().as_deref(), Some(slug));
             let spawned = tokio::spawn(async move { current() }).await.unwrap();
-            assert_eq!(spawned, None, "not inherited");
+            assert_eq!(spawned, None, "a spawned task inherited the current tenant");
             Ok::<_, ResolveError>(())
         })
     });
     join_all(jobs).await.into_iter().for_each(|done| done.unwrap());
-    let nobody = tenantry.with_tenant("nobody", |_| async { Ok::<_, ResolveError>(()) }).await;
-    assert!(matches!(nobody, Err(ResolveError::Unknown)));
+    let unknown = tenantry.with_tenant("nobody", |_| async { Ok::<_, ResolveError>(()) }).await;
+    assert!(matches!(unknown, Err(ResolveError::Unknown)));
     assert_eq!(current(), None);
 }
 
 #[tokio::test]
-async fn a_new_generation_takes_the_place_of_the_old_one() {
+async fn new_generation_or_settings_replace_the_pool() {
     let (fakes, resolver) = active("acme");
     let old = resolver.resolve("acme".into()).await.unwrap();
     fakes.entry("acme", |entry| entry.generation = Generation(2));
     resolver.invalidate(old.tenant().id());
     resolver.resolve("acme".into()).await.unwrap();
-    assert_eq!(fakes.opens.load(SeqCst), 2, "another login has another secret");
+    assert_eq!(fakes.opens.load(SeqCst), 2, "the secret of the new login was not opened");
     fakes.entry("acme", |entry| entry.settings.search_path = vec!["other".into()]);
     resolver.invalidate(old.tenant().id());
     resolver.resolve("acme".into()).await.unwrap();
-    assert_eq!(fakes.opens.load(SeqCst), 3, "other settings, other connections");
+    assert_eq!(fakes.opens.load(SeqCst), 3, "the changed settings did not lead to a new pool");
     assert!(format!("{resolver:?} {old:?}").contains("PooledResolver { pools: 1"));
 }
 
 #[tokio::test]
-async fn a_rotation_that_ends_between_two_reads_is_followed() {
+async fn rotation_between_reading_the_entry_and_its_secret_is_retried() {
     let (fakes, resolver) = active("acme");
     fakes.rotating.store(true, SeqCst);
-    resolver.resolve("acme".into()).await.expect("with the entry of the new login");
+    resolver.resolve("acme".into()).await.expect("the resolver did not read the entry of the new login");
     assert_eq!(fakes.opens.load(SeqCst), 2);
 }
 
-/// Not a test: what every kind of resolver must accept as registry and vault.
+/// Compiles only if the builder accepts trait objects as registry and vault. It is never called.
 #[allow(dead_code)]
-fn arcs_go_in_too(
+fn builder_accepts_trait_objects(
     registry: std::sync::Arc<dyn tenantry::TenantRegistry>, vault: std::sync::Arc<dyn tenantry::CredentialVault>,
 ) -> std::sync::Arc<dyn ConnectionResolver> {
     std::sync::Arc::new(PooledResolver::builder(registry, vault).build())

@@ -1,4 +1,7 @@
-//! Rotation: a new login without a lost query, and an old one that goes, now or when nothing keeps it any more.
+//! `rotate` and `rotate_all`: the tenant gets a new login without a failed query, and the old login is dropped.
+//!
+//! If something prevents the drop, the rotation still ends: the old login is refused and listed by `retiring()`, and
+//! `retire_due()` drops it once the obstacle is gone.
 use crate::auditor::{self, code};
 use crate::provision::migrated;
 use secrecy::ExposeSecret;
@@ -18,89 +21,93 @@ fn quick(builder: Builder) -> Builder {
     migrated(builder).lease(Duration::from_secs(2)).backoff(Duration::from_millis(20), Duration::from_millis(100))
 }
 
-async fn who(db: &TenantPool) -> (String, String) {
+/// `session_user` and `current_user` of a session of this handle.
+async fn session_roles(db: &TenantPool) -> (String, String) {
     sqlx::query_as("SELECT session_user::text, current_user::text").fetch_one(db).await.unwrap()
 }
 
-/// The tenant's logins on the server, as a superuser sees them.
+/// All logins of this database that exist on the server, sorted by name.
 async fn logins(harness: &Harness, database: &str) -> Vec<String> {
     const LOGINS: &str = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE $1 || '\\_v%' ORDER BY 1";
     let mut server = auditor::superuser(harness).await;
     sqlx::query_scalar(LOGINS).bind(database).fetch_all(&mut server).await.unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "names that the crate has made")]
-async fn run(admin: &mut PgConnection, statement: String) {
+#[expect(clippy::disallowed_methods, reason = "the statement contains names that the crate made")]
+async fn execute(admin: &mut PgConnection, statement: String) {
     admin.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
 }
 
+/// The name of the tenant's database.
 async fn database_of(tenantry: &Tenantry, slug: &str) -> String {
     auditor::login(tenantry, slug).await.get_database().unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn a_tenant_goes_over_to_a_new_login_and_the_old_one_is_gone() {
+async fn rotate_switches_to_a_new_login_and_drops_the_old_one() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let db = tenantry.resolve("acme").await.unwrap();
     db.execute("INSERT INTO notes (text) VALUES ('before')").await.unwrap();
-    let (was, app) = who(&db).await;
+    let (old_login, app) = session_roles(&db).await;
     let old = auditor::login(&tenantry, "acme").await;
 
     let rotated = tenantry.rotate("acme").reason("yearly").await.unwrap();
     assert_eq!((rotated.generation.0, rotated.retiring), (2, None));
-    let (is, app_now) = who(&db).await;
-    assert_ne!(was, is);
-    assert_eq!(app, app_now, "what it may do, and whose the objects are, stays the same");
+    let (new_login, app_now) = session_roles(&db).await;
+    assert_ne!(old_login, new_login);
+    assert_eq!(app, app_now, "the rotation changed the app role, which owns the rights of the tenant");
     let notes: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db).await.unwrap();
-    assert_eq!(notes, 1, "a handle from before goes on");
-    assert_eq!(code(&old.connect().await.unwrap_err()), "28P01", "the old login is gone");
-    assert_eq!(logins(&harness, &database_of(&tenantry, "acme").await).await, [is]);
+    assert_eq!(notes, 1, "a handle from before the rotation does not reach the database");
+    assert_eq!(code(&old.connect().await.unwrap_err()), "28P01", "the old login can still connect");
+    assert_eq!(logins(&harness, &database_of(&tenantry, "acme").await).await, [new_login]);
     let secrets: i64 = sqlx::query_scalar("SELECT count(*) FROM tenantry.credentials WHERE purpose = 'login'")
         .fetch_one(harness.landlord())
         .await
         .unwrap();
-    assert_eq!(secrets, 1, "the old secret is forgotten");
+    assert_eq!(secrets, 1, "secrets of logins in the vault");
     assert_eq!(tenantry.rotate("acme").await.unwrap().generation.0, 3);
 }
 
-/// Two places: whoever is refused must not keep the second.
+/// The node has two worker permits. A refused rotation must return the second one, or the provisioning would wait
+/// forever.
 #[tokio::test]
-async fn a_rotation_that_is_refused_keeps_no_place_among_the_workers() {
+async fn refused_rotation_returns_its_worker_permit() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(|b| quick(b).workers(2)).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let db = tenantry.resolve("acme").await.unwrap();
-    let held = db.acquire().await.unwrap();
+    let busy = db.acquire().await.unwrap();
     let first = tenantry.rotate("acme").grace(Duration::from_secs(60)).start().await.unwrap();
     for _ in 0..3 {
         let refused = tenantry.rotate("acme").await;
         assert!(matches!(refused, Err(ChangeError::Busy { operation, .. }) if operation == first), "{refused:?}");
     }
     tenantry.provision("other").await.unwrap();
-    drop(held);
+    drop(busy);
     tenantry.close().await;
 }
 
 #[tokio::test]
-async fn who_cannot_be_rotated_is_told_so_and_one_key_is_one_rotation() {
+async fn rotate_refuses_unknown_or_suspended_tenants_and_joins_by_key() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     assert!(matches!(tenantry.rotate("nobody").await, Err(ChangeError::Unknown)));
     tenantry.provision("acme").await.unwrap();
     let first = tenantry.rotate("acme").key("suspicion-7").await.unwrap();
     let again = tenantry.rotate("acme").key("suspicion-7").await.unwrap();
-    assert_eq!((first.generation.0, again.generation.0), (2, 2), "joined, not done twice");
+    assert_eq!((first.generation.0, again.generation.0), (2, 2), "the second call with the same key rotated again");
     let other = tenantry.rotate("acme").key("suspicion-7").grace(Duration::ZERO).await;
     assert!(matches!(other, Err(ChangeError::KeyReused { .. })), "{other:?}");
     tenantry.suspend("acme").await.unwrap();
     assert!(matches!(tenantry.rotate("acme").await, Err(ChangeError::Status { .. })));
 }
 
-/// Two nodes that run, and ask all the time; every answer must be the tenant's own.
+/// Two nodes query both tenants all the time, while one tenant is rotated. Every answer must come from the right
+/// tenant.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_query_fails_while_logins_change() {
+async fn rotate_fails_no_query_on_two_nodes() {
     let harness = Harness::start().await.unwrap();
     let nodes = [harness.tenantry(quick).await.unwrap(), harness.tenantry(quick).await.unwrap()];
     for slug in ["acme", "other"] {
@@ -108,19 +115,21 @@ async fn no_query_fails_while_logins_change() {
         let db = nodes[0].resolve(slug).await.unwrap();
         sqlx::query("INSERT INTO notes (text) VALUES ($1)").bind(slug).execute(&db).await.unwrap();
     }
-    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (stop, queries) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut load = tokio::task::JoinSet::new();
     for node in &nodes {
         tokio::spawn(node.run(std::future::pending::<()>()));
         for slug in ["acme", "acme", "other"] {
-            let (node, stop, asked) = (node.clone(), stop.clone(), asked.clone());
+            let (node, stop, queries) = (node.clone(), stop.clone(), queries.clone());
             load.spawn(async move {
                 while !stop.load(Relaxed) {
-                    let db = node.resolve(slug).await.expect("resolves");
-                    let text: String =
-                        sqlx::query_scalar("SELECT text FROM notes").fetch_one(&db).await.expect("answers");
-                    assert_eq!(text, slug, "no other tenant's row, ever");
-                    asked.fetch_add(1, Relaxed);
+                    let db = node.resolve(slug).await.expect("resolve failed during a rotation");
+                    let text: String = sqlx::query_scalar("SELECT text FROM notes")
+                        .fetch_one(&db)
+                        .await
+                        .expect("a query failed during a rotation");
+                    assert_eq!(text, slug, "a query returned the row of another tenant");
+                    queries.fetch_add(1, Relaxed);
                 }
             });
         }
@@ -128,8 +137,8 @@ async fn no_query_fails_while_logins_change() {
     for n in 0..15 {
         let rotated = nodes[n % 2].rotate("acme").await.unwrap();
         assert_eq!(rotated.retiring, None);
-        let seen = asked.load(Relaxed);
-        while asked.load(Relaxed) < seen + 20 {
+        let seen = queries.load(Relaxed);
+        while queries.load(Relaxed) < seen + 20 {
             tokio::task::yield_now().await;
         }
     }
@@ -141,107 +150,127 @@ async fn no_query_fails_while_logins_change() {
 }
 
 #[tokio::test]
-async fn a_zero_grace_ends_what_uses_the_old_login_and_a_longer_one_waits_for_it() {
+async fn grace_decides_when_sessions_of_the_old_login_are_terminated() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     tenantry.provision("acme").await.unwrap();
-    let mut stranger = auditor::login(&tenantry, "acme").await.connect().await.unwrap();
+    let mut other_client = auditor::login(&tenantry, "acme").await.connect().await.unwrap();
     tenantry.rotate("acme").grace(Duration::ZERO).await.unwrap();
-    assert!(stranger.execute("SELECT 1").await.is_err(), "ended at once");
+    assert!(other_client.execute("SELECT 1").await.is_err(), "a session of the old login survived a grace of zero");
 
     let mut job = auditor::login(&tenantry, "acme").await.connect().await.unwrap();
     let rotation = tokio::spawn(tenantry.rotate("acme").grace(Duration::from_secs(60)).into_future());
-    let flipped = async || tenantry.resolve("acme").await.is_ok_and(|db| db.tenant().slug().as_str() == "acme");
-    assert!(flipped().await);
+    let is_resolved = async || tenantry.resolve("acme").await.is_ok_and(|db| db.tenant().slug().as_str() == "acme");
+    assert!(is_resolved().await, "the tenant does not resolve during its rotation");
     for _ in 0..5 {
-        job.execute("SELECT pg_sleep(0.02)").await.expect("goes on within the grace");
+        job.execute("SELECT pg_sleep(0.02)").await.expect("a session of the old login was terminated within the grace");
     }
-    assert!(!rotation.is_finished(), "it waits for the job");
+    assert!(!rotation.is_finished(), "the rotation did not wait for a session of the old login");
     job.close().await.unwrap();
     assert_eq!(rotation.await.unwrap().unwrap().retiring, None);
 }
 
-/// Rotates while `obstacle` stands, goes on working, and is rid of the old login when it is gone.
-async fn waits(harness: &Harness, tenantry: &Tenantry, slug: &str, named: &str) -> String {
-    waits_after(Duration::ZERO, harness, tenantry, slug, named).await
+/// Rotates while an obstacle prevents the drop of the old login, whose reason contains `named`. The tenant keeps
+/// working and the old login is listed as retiring. Returns the name of the database.
+async fn assert_old_login_retires(harness: &Harness, tenantry: &Tenantry, slug: &str, named: &str) -> String {
+    assert_old_login_retires_after(Duration::ZERO, harness, tenantry, slug, named).await
 }
 
-async fn waits_after(grace: Duration, harness: &Harness, tenantry: &Tenantry, slug: &str, named: &str) -> String {
+/// The same with this grace.
+async fn assert_old_login_retires_after(
+    grace: Duration, harness: &Harness, tenantry: &Tenantry, slug: &str, named: &str,
+) -> String {
     let db = tenantry.resolve(slug).await.unwrap();
     let rotated = tenantry.rotate(slug).grace(grace).await.unwrap();
-    let reason = rotated.retiring.unwrap_or_else(|| panic!("{slug}: the old login should have stayed"));
-    assert!(reason.contains(named), "{slug}: {reason}");
+    let reason =
+        rotated.retiring.unwrap_or_else(|| panic!("{slug}: the old login was dropped in spite of the obstacle"));
+    assert!(reason.contains(named), "{slug}: the reason does not contain {named:?}: {reason}");
     db.execute("INSERT INTO notes (text) VALUES ('the application never notices')").await.unwrap();
     let listed = tenantry.retiring(100).await.unwrap();
-    let mine = listed.iter().find(|r| r.user.tenant == rotated.tenant.id()).expect("it is listed");
-    assert_eq!(mine.user.reason.as_deref(), Some(reason.as_str()));
-    assert_eq!(tenantry.operations().open().await.unwrap().len(), 0, "no operation is kept open for it");
-    assert_eq!(logins(harness, mine.user.database.as_str()).await.len(), 2);
-    mine.user.database.to_string()
+    let retiring_login = listed
+        .iter()
+        .find(|r| r.user.tenant == rotated.tenant.id())
+        .expect("the old login is not listed by retiring()");
+    assert_eq!(retiring_login.user.reason.as_deref(), Some(reason.as_str()));
+    assert_eq!(
+        tenantry.operations().open().await.unwrap().len(),
+        0,
+        "operations that are open while an old login retires"
+    );
+    assert_eq!(logins(harness, retiring_login.user.database.as_str()).await.len(), 2);
+    retiring_login.user.database.to_string()
 }
 
-async fn gone(harness: &Harness, tenantry: &Tenantry, database: &str) {
+/// Retries the retirement until the old login is dropped.
+async fn wait_until_retired(harness: &Harness, tenantry: &Tenantry, database: &str) {
     let until = Instant::now() + Duration::from_secs(60);
     while logins(harness, database).await.len() > 1 {
-        assert!(Instant::now() < until, "still there: {:?}", tenantry.retiring(9).await);
+        assert!(
+            Instant::now() < until,
+            "the old login was not dropped within 60 s: {:?}",
+            tenantry.retiring(9).await
+        );
         tenantry.retire_due().await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(!tenantry.retiring(100).await.unwrap().iter().any(|r| r.user.database.as_str() == database));
+    let retiring = tenantry.retiring(100).await.unwrap();
+    let listed = retiring.iter().any(|r| r.user.database.as_str() == database);
+    assert!(!listed, "a dropped login is still listed by retiring()");
 }
 
 #[tokio::test]
-async fn a_grant_in_another_database_keeps_the_old_login_and_nothing_else() {
+async fn grant_in_another_database_delays_only_the_drop_of_the_old_login() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let old = auditor::login(&tenantry, "acme").await.get_username().to_owned();
     let mut admin = auditor::superuser(&harness).await;
     let grant = format!("GRANT TEMPORARY ON DATABASE postgres TO \"{old}\"");
-    run(&mut admin, grant).await;
-    let database = waits(&harness, &tenantry, "acme", &old).await;
-    // Rotating again blocks on nothing: two may wait.
+    execute(&mut admin, grant).await;
+    let database = assert_old_login_retires(&harness, &tenantry, "acme", &old).await;
+    // A retiring login does not block the next rotation.
     assert_eq!(tenantry.rotate("acme").grace(Duration::ZERO).await.unwrap().retiring, None);
-    run(&mut admin, format!("REVOKE TEMPORARY ON DATABASE postgres FROM \"{old}\"")).await;
-    gone(&harness, &tenantry, &database).await;
+    execute(&mut admin, format!("REVOKE TEMPORARY ON DATABASE postgres FROM \"{old}\"")).await;
+    wait_until_retired(&harness, &tenantry, &database).await;
 }
 
 #[tokio::test]
-async fn a_lock_that_another_session_holds_is_waited_for_later() {
+async fn locked_role_is_dropped_after_the_lock_is_released() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let old = auditor::login(&tenantry, "acme").await.get_username().to_owned();
     let mut admin = auditor::superuser(&harness).await;
     let lock = format!("BEGIN; ALTER ROLE \"{old}\" CONNECTION LIMIT 3");
-    run(&mut admin, lock).await;
-    let database = waits(&harness, &tenantry, "acme", "locked").await;
+    execute(&mut admin, lock).await;
+    let database = assert_old_login_retires(&harness, &tenantry, "acme", "locked").await;
     admin.execute("ROLLBACK").await.unwrap();
-    gone(&harness, &tenantry, &database).await;
+    wait_until_retired(&harness, &tenantry, &database).await;
 }
 
-/// From 16 on a role is managed by whoever has ADMIN on it; on 15 by everybody with CREATEROLE.
+/// Since PostgreSQL 16 only a role with ADMIN OPTION on another role may drop it. On 15, CREATEROLE is enough.
 #[tokio::test]
-async fn a_right_that_was_taken_away_keeps_the_old_login_until_it_is_back() {
+async fn missing_admin_option_delays_the_drop_until_it_is_granted_again() {
     let harness = Harness::start().await.unwrap();
     if harness.server().version_num() < 160_000 {
-        println!("!!! SKIPPED: on this version nobody can take the right away !!!");
+        println!("!!! SKIPPED: before PostgreSQL 16, the right to drop a role cannot be revoked !!!");
         return;
     }
     let tenantry = harness.tenantry(quick).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let old = auditor::login(&tenantry, "acme").await.get_username().to_owned();
     let (mut admin, role) = (auditor::superuser(&harness).await, format!("{}_admin", harness.prefix()));
-    run(&mut admin, format!("REVOKE ADMIN OPTION FOR \"{old}\" FROM \"{role}\"")).await;
-    // Without a grace the rotation would not end: the old login can still enter.
+    execute(&mut admin, format!("REVOKE ADMIN OPTION FOR \"{old}\" FROM \"{role}\"")).await;
+    // With a grace of zero the rotation would not end, because without this right the old login cannot be set to
+    // NOLOGIN.
     let grace = Duration::from_millis(1);
-    let database = waits_after(grace, &harness, &tenantry, "acme", "WITH ADMIN OPTION").await;
-    run(&mut admin, format!("GRANT \"{old}\" TO \"{role}\" WITH ADMIN OPTION")).await;
-    gone(&harness, &tenantry, &database).await;
+    let database = assert_old_login_retires_after(grace, &harness, &tenantry, "acme", "WITH ADMIN OPTION").await;
+    execute(&mut admin, format!("GRANT \"{old}\" TO \"{role}\" WITH ADMIN OPTION")).await;
+    wait_until_retired(&harness, &tenantry, &database).await;
 }
 
 #[tokio::test]
-async fn what_a_login_made_by_accident_is_no_obstacle() {
+async fn objects_of_the_old_login_are_reassigned_and_it_is_dropped() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(|b| quick(b).temp_tables(true)).await.unwrap();
     tenantry.provision("acme").await.unwrap();
@@ -252,17 +281,18 @@ async fn what_a_login_made_by_accident_is_no_obstacle() {
     let own: i64 =
         sqlx::query_scalar("SELECT lo_from_bytea(0, 'its own')::bigint").fetch_one(&mut session).await.unwrap();
     session.close().await.unwrap();
-    assert_eq!(tenantry.rotate("acme").await.unwrap().retiring, None, "dropped at once");
+    assert_eq!(tenantry.rotate("acme").await.unwrap().retiring, None, "the old login was not dropped at once");
     let db = tenantry.resolve("acme").await.unwrap();
     for object in [object, own] {
-        let kept: Vec<u8> =
+        let content: Vec<u8> =
             sqlx::query_scalar("SELECT lo_get($1::bigint::oid)").bind(object).fetch_one(&db).await.unwrap();
-        assert!(!kept.is_empty(), "the new login reads it");
+        assert!(!content.is_empty(), "the new login cannot read a large object of the old one");
     }
 }
 
-/// The flip waits for a lock of the landlord's while the tenant is suspended.
-async fn suspended_before_the_flip(harness: &Harness, tenantry: &Tenantry) -> tenantry::OperationId {
+/// Suspends the tenant while the rotation waits for a table lock in the landlord, just before it switches the entry to
+/// the new login (step `entry.flip`). Returns the id of the rotation.
+async fn suspend_before_the_flip(harness: &Harness, tenantry: &Tenantry) -> tenantry::OperationId {
     let mut landlord: PgConnection = harness.landlord().connect_options().connect().await.unwrap();
     landlord.execute("BEGIN; LOCK TABLE tenantry.tenant_databases IN EXCLUSIVE MODE").await.unwrap();
     let id = tenantry.rotate("acme").start().await.unwrap();
@@ -279,12 +309,12 @@ async fn suspended_before_the_flip(harness: &Harness, tenantry: &Tenantry) -> te
 }
 
 #[tokio::test]
-async fn a_suspend_in_the_middle_takes_the_new_login_too_and_activation_goes_on_with_it() {
+async fn suspend_during_a_rotation_refuses_both_logins_and_activate_resumes_it() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let database = database_of(&tenantry, "acme").await;
-    let id = suspended_before_the_flip(&harness, &tenantry).await;
+    let id = suspend_before_the_flip(&harness, &tenantry).await;
     let parked = tenantry.operations().get(id).await.unwrap().unwrap();
     assert_eq!(parked.status, OperationStatus::Parked);
     assert!(matches!(tenantry.resolve("acme").await, Err(ResolveError::Suspended(_))));
@@ -294,7 +324,7 @@ async fn a_suspend_in_the_middle_takes_the_new_login_too_and_activation_goes_on_
             .fetch_one(&mut auditor::superuser(&harness).await)
             .await
             .unwrap();
-    assert_eq!(open, 0, "neither the old login nor the new one comes in");
+    assert_eq!(open, 0, "logins of a suspended tenant that can still connect");
     assert_eq!(logins(&harness, &database).await.len(), 2);
 
     tenantry.activate("acme").await.unwrap();
@@ -306,39 +336,39 @@ async fn a_suspend_in_the_middle_takes_the_new_login_too_and_activation_goes_on_
     }
     let db = tenantry.resolve("acme").await.unwrap();
     db.execute("INSERT INTO notes (text) VALUES ('after')").await.unwrap();
-    assert_eq!(logins(&harness, &database).await, [who(&db).await.0]);
+    assert_eq!(logins(&harness, &database).await, [session_roles(&db).await.0]);
 }
 
 #[tokio::test]
-async fn an_undone_rotation_leaves_the_tenant_as_it_was() {
+async fn undone_rotation_leaves_the_old_login_in_use() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(|b| quick(b).attempts(1)).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let (database, old) = (database_of(&tenantry, "acme").await, auditor::login(&tenantry, "acme").await);
-    // Somebody else's role has the name that the next login would have.
+    // A foreign role has the name that the next login would get.
     let mut admin = auditor::superuser(&harness).await;
-    run(&mut admin, format!("CREATE ROLE \"{database}_v2\" NOLOGIN")).await;
+    execute(&mut admin, format!("CREATE ROLE \"{database}_v2\" NOLOGIN")).await;
     let error = tenantry.rotate("acme").await.unwrap_err();
     assert!(matches!(&error, ChangeError::Failed(f) if f.state == tenantry::error::FailureState::Undone), "{error:?}");
-    old.connect().await.expect("the old login is in use").close().await.unwrap();
-    assert_eq!(logins(&harness, &database).await.len(), 2, "a stranger's role is left alone");
+    old.connect().await.expect("the old login cannot connect after an undone rotation").close().await.unwrap();
+    assert_eq!(logins(&harness, &database).await.len(), 2, "the old login and the foreign role");
     let open: Vec<String> = auditor::landlord_only(harness.landlord()).await;
     let users: Vec<_> = open.iter().filter(|row| row.starts_with("user") || row.starts_with("secret login")).collect();
-    assert_eq!(users.len(), 2, "one login and its secret: {users:?}");
-    // The next one takes another name.
+    assert_eq!(users.len(), 2, "expected one login and its secret: {users:?}");
+    // The next rotation uses the next generation, and so another name.
     assert_eq!(tenantry.rotate("acme").await.unwrap().generation.0, 3);
-    run(&mut admin, format!("DROP ROLE \"{database}_v2\"")).await;
+    execute(&mut admin, format!("DROP ROLE \"{database}_v2\"")).await;
 }
 
 #[tokio::test]
-async fn all_are_rotated_and_those_that_were_are_left_alone() {
+async fn rotate_all_skips_logins_younger_than_the_limit() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     for slug in ["aaa", "bbb", "ccc"] {
         tenantry.provision(slug).await.unwrap();
     }
-    let young = tenantry.rotate_all().older_than(Duration::from_secs(3600)).await.unwrap();
-    assert_eq!((young.done.len(), young.unchanged, young.failed.len()), (0, 3, 0));
+    let none_due = tenantry.rotate_all().older_than(Duration::from_secs(3600)).await.unwrap();
+    assert_eq!((none_due.done.len(), none_due.unchanged, none_due.failed.len()), (0, 3, 0));
     sqlx::query("UPDATE tenantry.operations SET created_at = created_at - interval '2 days'")
         .execute(harness.landlord())
         .await
@@ -350,7 +380,7 @@ async fn all_are_rotated_and_those_that_were_are_left_alone() {
 }
 
 #[tokio::test]
-async fn no_password_is_told_by_the_history_of_a_rotation() {
+async fn history_of_a_rotation_contains_no_password() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     let acme = tenantry.provision("acme").await.unwrap();
@@ -369,7 +399,7 @@ async fn no_password_is_told_by_the_history_of_a_rotation() {
 }
 
 #[tokio::test]
-async fn who_is_connecting_with_the_new_login_is_not_taken_for_somebody_with_the_old_one() {
+async fn session_that_is_connecting_with_the_new_login_is_not_terminated() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     tenantry.provision("acme").await.unwrap();
@@ -377,31 +407,32 @@ async fn who_is_connecting_with_the_new_login_is_not_taken_for_somebody_with_the
     let job = before.clone().connect().await.unwrap();
     let rotation = tokio::spawn(tenantry.rotate("acme").grace(Duration::from_secs(60)).into_future());
     let new = loop {
-        let now = auditor::login(&tenantry, "acme").await;
-        if now.get_username() != before.get_username() {
-            break now;
+        let current = auditor::login(&tenantry, "acme").await;
+        if current.get_username() != before.get_username() {
+            break current;
         }
         tokio::task::yield_now().await;
     };
-    // The rotation waits for the job. Meanwhile somebody has passed the new login's door, and stands in it.
+    // The rotation waits for the job. Meanwhile a client has authenticated with the new login, and its backend holds
+    // the lock on the database but is not assigned to a role in pg_stat_activity yet.
     let connecting = tokio::spawn(async move { new.options([("post_auth_delay", "1")]).connect().await });
-    const IN_THE_DOOR: &str = "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.objid
+    const CONNECTING: &str = "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.objid
         WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND d.datname = $1
           AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid AND a.usesysid IS NOT NULL))";
     let mut admin = auditor::superuser(&harness).await;
     let database = before.get_database().unwrap();
-    while !sqlx::query_scalar::<_, bool>(IN_THE_DOOR).bind(database).fetch_one(&mut admin).await.unwrap() {}
+    while !sqlx::query_scalar::<_, bool>(CONNECTING).bind(database).fetch_one(&mut admin).await.unwrap() {}
     job.close().await.unwrap();
     assert_eq!(rotation.await.unwrap().unwrap().retiring, None);
-    let mut session = connecting.await.unwrap().expect("it is not ended");
+    let mut session = connecting.await.unwrap().expect("the connecting session of the new login was terminated");
     session.execute("SELECT * FROM notes").await.unwrap();
 }
 
-/// Does this to the first `DROP ROLE` that passes.
+/// Applies the stored verdict to the next `DROP ROLE` and forwards everything else.
 #[derive(Clone, Default)]
-struct AtDrop(Arc<std::sync::Mutex<Option<Verdict>>>);
+struct AtDropRole(Arc<std::sync::Mutex<Option<Verdict>>>);
 #[async_trait::async_trait]
-impl Director for AtDrop {
+impl Director for AtDropRole {
     async fn at(&self, point: Point) -> Verdict {
         match point.stage == Stage::Before && point.sql.starts_with("DROP ROLE") {
             true => self.0.lock().unwrap().take().unwrap_or(Verdict::Forward),
@@ -411,11 +442,11 @@ impl Director for AtDrop {
 }
 
 #[tokio::test]
-async fn a_deadlock_and_a_connection_that_breaks_leave_the_old_login_to_the_queue() {
+async fn drop_role_that_fails_leaves_the_old_login_retiring() {
     let harness = Harness::start().await.unwrap();
     let tenantry =
         quick(Tenantry::builder(harness.landlord().clone()).keys(harness.keys().clone())).build().await.unwrap();
-    let (admin, faults) = (harness.server().admin_options(), AtDrop::default());
+    let (admin, faults) = (harness.server().admin_options(), AtDropRole::default());
     let upstream = tokio::net::lookup_host((admin.get_host(), admin.get_port())).await.unwrap().next().unwrap();
     let proxy = Proxy::start(upstream, faults.clone()).await.unwrap();
     let set_up = tenantry.servers().set_up("main", admin).prefix(harness.prefix());
@@ -424,8 +455,8 @@ async fn a_deadlock_and_a_connection_that_breaks_leave_the_old_login_to_the_queu
         let slug = format!("tenant-{n}");
         tenantry.provision(&slug).await.unwrap();
         *faults.0.lock().unwrap() = Some(fault);
-        let database = waits(&harness, &tenantry, &slug, "dropping a role").await;
-        gone(&harness, &tenantry, &database).await;
+        let database = assert_old_login_retires(&harness, &tenantry, &slug, "dropping a role").await;
+        wait_until_retired(&harness, &tenantry, &database).await;
     }
     tenantry.close().await;
     proxy.stop().await;
@@ -435,7 +466,7 @@ async fn a_deadlock_and_a_connection_that_breaks_leave_the_old_login_to_the_queu
 async fn rotate_rolls_back_a_prepared_transaction_of_the_old_login() {
     let server = match TestServer::builder().setting("max_prepared_transactions", "10").start().await {
         Err(NoServer::UrlTakesNoSettings { .. }) => {
-            println!("!!! SKIPPED: a server named by URL takes no settings !!!");
+            println!("!!! SKIPPED: a server named by URL does not accept settings !!!");
             return;
         }
         started => Box::leak(Box::new(started.unwrap())),
@@ -449,9 +480,13 @@ async fn rotate_rolls_back_a_prepared_transaction_of_the_old_login() {
         .await
         .unwrap();
     session.close().await.unwrap();
-    assert_eq!(tenantry.rotate("acme").grace(Duration::ZERO).await.unwrap().retiring, None, "dropped at once");
+    assert_eq!(
+        tenantry.rotate("acme").grace(Duration::ZERO).await.unwrap().retiring,
+        None,
+        "the old login was not dropped at once"
+    );
     let mut superuser = harness.server().admin_options().connect().await.unwrap();
     let left: i64 =
         sqlx::query_scalar("SELECT count(*) FROM pg_prepared_xacts").fetch_one(&mut superuser).await.unwrap();
-    assert_eq!(left, 0);
+    assert_eq!(left, 0, "prepared transactions that are left");
 }

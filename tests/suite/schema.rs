@@ -1,3 +1,7 @@
+//! The landlord's schema: `install` creates or upgrades it, and `check` reports everything that is missing or unknown.
+//!
+//! Both must not depend on the host's session defaults, must be safe to call concurrently, and must leave no lock
+//! behind.
 use crate::landlord;
 use sqlx::{ConnectOptions, Connection, PgPool};
 use tenantry::error::SchemaError;
@@ -11,24 +15,28 @@ async fn run(landlord: &PgPool, sql: &'static str) {
 }
 
 #[tokio::test]
-async fn ten_nodes_install_at_once() {
+async fn concurrent_installs_on_ten_nodes_succeed() {
     let options = landlord::empty().await;
     let nodes = (0..10).map(|_| landlord::pool(options.clone())).collect::<Vec<_>>();
     let installs: Vec<_> =
         nodes.iter().cloned().map(|node| tokio::spawn(async move { install(&node).await })).collect();
     for install in installs {
-        install.await.unwrap().expect("each of ten installs succeeds");
+        install.await.unwrap().expect("one of ten concurrent installs failed");
     }
     check(&nodes[0]).await.unwrap();
     let applied: i64 =
         sqlx::query_scalar("SELECT count(*) FROM tenantry.schema_migrations").fetch_one(&nodes[0]).await.unwrap();
     let installations: i64 =
         sqlx::query_scalar("SELECT count(*) FROM tenantry.installation").fetch_one(&nodes[0]).await.unwrap();
-    assert_eq!((applied, installations), (MIGRATIONS.iter().count() as i64, 1), "the work was done once");
+    assert_eq!(
+        (applied, installations),
+        (MIGRATIONS.iter().count() as i64, 1),
+        "rows in schema_migrations and in installation"
+    );
 }
 
 #[tokio::test]
-async fn before_an_installation_one_error_names_the_call() {
+async fn check_before_install_lists_what_is_missing_and_names_install() {
     let landlord = landlord::pool(landlord::empty().await);
     let error = check(&landlord).await.unwrap_err();
     let text = error.to_string();
@@ -38,11 +46,11 @@ async fn before_an_installation_one_error_names_the_call() {
     assert!(text.contains("tenantry::schema::install"), "{text}");
     install(&landlord).await.unwrap();
     check(&landlord).await.unwrap();
-    install(&landlord).await.expect("a second time");
+    install(&landlord).await.expect("a second install failed");
 }
 
 #[tokio::test]
-async fn a_landlord_of_a_newer_version_is_left_alone() {
+async fn newer_or_changed_migration_is_refused() {
     let landlord = landlord::installed().await;
     let newer = "INSERT INTO tenantry.schema_migrations (version, description, success, checksum, execution_time)
         VALUES (999, 'of the future', true, 'x', 0)";
@@ -53,12 +61,12 @@ async fn a_landlord_of_a_newer_version_is_left_alone() {
     }
     run(&landlord, "DELETE FROM tenantry.schema_migrations WHERE version = 999").await;
     run(&landlord, "UPDATE tenantry.schema_migrations SET checksum = 'another' WHERE version = 1").await;
-    let Err(SchemaError::Newer(what)) = check(&landlord).await else { panic!("a changed migration was not seen") };
-    assert_eq!(what, ["another migration 1 (landlord)"]);
+    let Err(SchemaError::Newer(what)) = check(&landlord).await else { panic!("check() accepted a changed migration") };
+    assert_eq!(what, ["a different migration 1 (landlord)"]);
 }
 
 #[tokio::test]
-async fn what_was_dropped_is_named_in_one_error() {
+async fn dropped_objects_are_listed_in_one_error() {
     let landlord = landlord::installed().await;
     run(&landlord, "DROP TABLE tenantry.setup_tokens").await;
     run(&landlord, "ALTER TABLE tenantry.tenants DROP COLUMN metadata").await;
@@ -77,9 +85,9 @@ async fn what_was_dropped_is_named_in_one_error() {
     }
 }
 
-/// Everything that an installation makes is on the list that `check` holds against a landlord.
+/// Every object that the migrations create is on the list that `check` compares with the landlord.
 #[tokio::test]
-async fn each_column_index_and_trigger_is_missed() {
+async fn check_knows_every_column_index_and_trigger() {
     const COLUMNS: &str = "SELECT format('the column tenantry.%s.%s', table_name, column_name)
         FROM information_schema.columns WHERE table_schema = 'tenantry' AND table_name <> 'schema_migrations'";
     const PARTS: &str = "SELECT format('the index or trigger %s on tenantry.%s', name, tablename) FROM (
@@ -92,44 +100,56 @@ async fn each_column_index_and_trigger_is_missed() {
         LOOP EXECUTE format('DROP TABLE tenantry.%I CASCADE; CREATE TABLE tenantry.%I ()', name, name); END LOOP;
         END $$";
     let landlord = landlord::installed().await;
-    let mut made: Vec<String> = sqlx::query_scalar(COLUMNS).fetch_all(&landlord).await.unwrap();
-    made.extend(sqlx::query_scalar::<_, String>(PARTS).fetch_all(&landlord).await.unwrap());
+    let mut created: Vec<String> = sqlx::query_scalar(COLUMNS).fetch_all(&landlord).await.unwrap();
+    created.extend(sqlx::query_scalar::<_, String>(PARTS).fetch_all(&landlord).await.unwrap());
     run(&landlord, EMPTY).await;
-    let Err(SchemaError::Damaged(mut missed)) = check(&landlord).await else { panic!("nothing was missed") };
-    made.sort();
+    let Err(SchemaError::Damaged(mut missed)) = check(&landlord).await else { panic!("check() accepted empty tables") };
+    created.sort();
     missed.sort();
-    assert_eq!(missed, made, "left: what check() knows, right: what the migrations make; src/store/schema/objects.rs");
+    assert_eq!(
+        missed, created,
+        "left: what check() reports, right: what the migrations create; update src/store/schema/objects.rs"
+    );
 }
 
 #[tokio::test]
-async fn a_role_without_rights_is_told_which() {
+async fn missing_rights_are_listed() {
     let owner = landlord::empty().await;
     let guest = TestServer::shared().await.unwrap().create_database("guest").await.unwrap();
     let as_guest = guest.options().database(owner.get_database().unwrap());
     let (landlord, guest_pool) = (landlord::pool(owner), landlord::pool(as_guest));
-    let Err(SchemaError::Rights(lacking)) = install(&guest_pool).await else { panic!("a guest installed") };
+    let Err(SchemaError::Rights(lacking)) = install(&guest_pool).await else {
+        panic!("a role without rights could install the schema")
+    };
     assert_eq!(lacking, ["CREATE on its database"]);
 
     run(&landlord, "CREATE SCHEMA tenantry").await;
-    let Err(SchemaError::Rights(lacking)) = install(&guest_pool).await else { panic!("a guest installed") };
+    let Err(SchemaError::Rights(lacking)) = install(&guest_pool).await else {
+        panic!("a role without rights could install the schema")
+    };
     assert_eq!(lacking, ["USAGE on the schema tenantry"]);
     run(&landlord, "GRANT USAGE ON SCHEMA tenantry TO PUBLIC").await;
-    let Err(SchemaError::Rights(lacking)) = install(&guest_pool).await else { panic!("a guest installed") };
+    let Err(SchemaError::Rights(lacking)) = install(&guest_pool).await else {
+        panic!("a role without rights could install the schema")
+    };
     assert_eq!(lacking, ["CREATE on the schema tenantry"]);
 
-    install(&landlord).await.expect("into a schema that somebody made before");
+    install(&landlord).await.expect("install into an existing empty schema failed");
     run(&landlord, "GRANT SELECT ON tenantry.schema_migrations TO PUBLIC").await;
     let error = check(&guest_pool).await.unwrap_err();
     assert!(matches!(error, SchemaError::Rights(_)), "{error:?}");
     assert!(error.to_string().contains("SELECT, INSERT, UPDATE, DELETE on tenantry.tenants"), "{error}");
     run(&landlord, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenantry TO PUBLIC").await;
-    check(&guest_pool).await.expect("a role that may do all that the library does");
-    install(&guest_pool).await.expect("nothing to do needs no right");
+    check(&guest_pool).await.expect("check() failed for a role that has all required rights");
+    install(&guest_pool)
+        .await
+        .expect("install() of an up-to-date schema failed for a role that may not create anything");
 }
 
-/// A landlord whose search path leads everything astray, and whose sessions default to one snapshot and to reading.
+/// The sessions of this pool have a `search_path` with functions and tables that shadow the real ones, and their
+/// transactions are serializable and read-only by default.
 #[tokio::test]
-async fn the_landlords_own_defaults_do_not_matter() {
+async fn install_ignores_search_path_isolation_and_read_only_defaults() {
     const ASTRAY: &str = "CREATE SCHEMA astray;
         CREATE FUNCTION astray.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz';
         CREATE FUNCTION astray.current_database() RETURNS name LANGUAGE sql AS 'SELECT NULL::name';
@@ -149,24 +169,27 @@ async fn the_landlords_own_defaults_do_not_matter() {
     install(&landlord).await.unwrap();
     check(&landlord).await.unwrap();
     let after: String = sqlx::query_scalar("SHOW search_path").fetch_one(&landlord).await.unwrap();
-    assert_eq!(after, "astray,pg_catalog", "the host's sessions stay as they were");
+    assert_eq!(after, "astray,pg_catalog", "install() changed the search_path of the host's sessions");
 }
 
 #[tokio::test]
-async fn a_cancelled_install_leaves_no_lock_behind() {
+async fn cancelled_install_leaves_no_lock() {
     let options = landlord::empty().await;
     let landlord = landlord::pool(options.clone());
     for microseconds in [500, 2_000, 5_000, 10_000, 20_000, 40_000] {
         let _ = tokio::time::timeout(std::time::Duration::from_micros(microseconds), install(&landlord)).await;
     }
     let other = landlord::pool(options);
-    tokio::time::timeout(std::time::Duration::from_secs(10), install(&other)).await.expect("no lock").unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(10), install(&other))
+        .await
+        .expect("a cancelled install left a lock: the next one did not end within 10 s")
+        .unwrap();
     check(&other).await.unwrap();
 }
 
-/// The pause is what it is about.
+/// The pause is necessary: the pool tests an idle connection only after it has been idle for a while.
 #[tokio::test]
-async fn a_connection_that_ended_while_it_was_idle_is_replaced_unseen() {
+async fn terminated_idle_connection_is_replaced_without_an_error() {
     let options = landlord::empty().await;
     let pool = tenantry::schema::pool_options().max_connections(1).connect_lazy_with(options.clone());
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&pool).await.unwrap();
@@ -175,6 +198,9 @@ async fn a_connection_that_ended_while_it_was_idle_is_replaced_unseen() {
         sqlx::query_scalar("SELECT pg_terminate_backend($1, 5000)").bind(pid).fetch_one(&mut other).await.unwrap();
     assert!(ended);
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-    let next: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&pool).await.expect("another connection");
+    let next: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(&pool)
+        .await
+        .expect("the pool did not replace a terminated connection");
     assert_ne!(next, pid);
 }

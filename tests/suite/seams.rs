@@ -1,4 +1,6 @@
-//! Each seam's contract, kept by each implementation.
+//! Each implementation of an extension trait (journal, vault, token store, nodes) passes its conformance suite.
+//!
+//! Submodules test what only the PostgreSQL implementations can get wrong: writes that race with a takeover.
 mod fences;
 mod journal_races;
 
@@ -16,19 +18,19 @@ use tenantry::vault::{CredentialVault, LocalKeyring, MemoryVault, PgVault, Vault
 use tenantry::{TenantId, sqlx};
 
 #[tokio::test]
-async fn journals_keep_the_contract() {
+async fn journals_pass_the_conformance_suite() {
     conformance::journal(MemoryJournal::default()).await;
     conformance::journal(PgJournal::new(landlord::installed().await)).await;
 }
 
 #[tokio::test]
-async fn vaults_keep_the_contract() {
+async fn vaults_pass_the_conformance_suite() {
     conformance::vault(MemoryVault::default()).await;
     conformance::vault(PgVault::new(landlord::installed().await, Arc::new(LocalKeyring::random()))).await;
 }
 
 #[tokio::test]
-async fn vaults_keep_the_contract_about_keys() {
+async fn vaults_pass_the_key_conformance_suite() {
     let memory = MemoryVault::default();
     conformance::vault_keys(|ring| memory.with_keys(ring)).await;
     let landlord = landlord::installed().await;
@@ -36,7 +38,7 @@ async fn vaults_keep_the_contract_about_keys() {
 }
 
 #[tokio::test]
-async fn token_stores_keep_the_contract() {
+async fn token_stores_pass_the_conformance_suite() {
     conformance::token_store(MemoryTokenStore::default(), TenantId::new()).await;
     let (landlord, tenant) = (landlord::installed().await, TenantId::new());
     sqlx::query("INSERT INTO tenantry.tenants (id, slug, name, status) VALUES ($1, 'acme', 'Acme', 'active')")
@@ -48,14 +50,15 @@ async fn token_stores_keep_the_contract() {
 }
 
 #[tokio::test]
-async fn heartbeats_keep_the_contract() {
+async fn nodes_pass_the_conformance_suite() {
     conformance::nodes(MemoryNodes::default()).await;
     conformance::nodes(PgNodes::new(landlord::installed().await)).await;
 }
 
-/// k1 → k1 decrypts only, k2 is primary → everything wrapped anew → k1 is retired.
+/// Key rotation: k1 is primary; k2 becomes primary and k1 only decrypts; `rewrap` encrypts every record with k2; k1 is
+/// removed.
 #[tokio::test]
-async fn a_new_primary_key_replaces_the_old_one_record_by_record() {
+async fn rewrap_moves_all_records_to_the_new_primary_key() {
     const K1: &str = "k1:oRqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
     const K2: &str = "k2:pBqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
     let landlord = landlord::installed().await;
@@ -70,12 +73,15 @@ async fn a_new_primary_key_replaces_the_old_one_record_by_record() {
     for n in 1..=5 {
         old.put(&id(n), &format!("secret {n}").into(), by).await.unwrap();
     }
-    assert!(matches!(new.check_keys().await, Err(VaultError::Key(KeyError::Unknown(_)))), "k1 is still needed");
+    assert!(
+        matches!(new.check_keys().await, Err(VaultError::Key(KeyError::Unknown(_)))),
+        "check_keys() passed without k1, which still encrypts records"
+    );
     let mut left = vec![];
     for _ in 0..3 {
         left.push(both.rewrap(2).await.unwrap());
     }
-    assert_eq!(left, [3, 1, 0], "in batches, until none is left");
+    assert_eq!(left, [3, 1, 0], "results of rewrap() in batches of two");
     for n in 1..=5 {
         assert_eq!(new.open(&id(n)).await.unwrap().expose_secret(), format!("secret {n}"));
     }

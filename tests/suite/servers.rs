@@ -1,4 +1,8 @@
-//! Setting servers up: by whom, how often, and what stays open.
+//! `servers().set_up()` and the life of a server: required rights, repetition, script for a DBA, removal, new
+//! passwords.
+//!
+//! Submodules: a set-up that is interrupted or repeated (`again`), failover (`failover`), a new address (`relocate`),
+//! options and placement (`settings`).
 mod again;
 mod failover;
 mod relocate;
@@ -16,7 +20,7 @@ use tenantry::testing::Harness;
 use tenantry::vault::{CredentialVault, KeyDisposal, LocalKeyring, PgVault, VaultWriter};
 use tenantry::{TenantId, Tenantry, sqlx};
 
-/// As on a managed service: CREATEDB and CREATEROLE, and nothing else.
+/// A login with the rights that a managed service gives its administrator: CREATEDB and CREATEROLE, no superuser.
 async fn managed_admin(harness: &Harness, rights: &str) -> PgConnectOptions {
     let name = format!("{}_managed", harness.prefix());
     let mut server = auditor::superuser(harness).await;
@@ -24,30 +28,32 @@ async fn managed_admin(harness: &Harness, rights: &str) -> PgConnectOptions {
     harness.server().admin_options().username(&name).password("p@ss/w?rd:1#%")
 }
 
+/// A handle without any server set up.
 async fn bare(harness: &Harness) -> Tenantry {
     migrated(Tenantry::builder(harness.landlord().clone()).keys(harness.keys().clone())).build().await.unwrap()
 }
 
 #[tokio::test]
-async fn an_admin_of_a_managed_service_is_enough() {
+async fn set_up_works_with_the_admin_of_a_managed_service() {
     let harness = Harness::start().await.unwrap();
     let tenantry = bare(&harness).await;
     let admin = managed_admin(&harness, "CREATEDB CREATEROLE").await;
     let report = tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix()).await.unwrap();
-    let refused = report.left_open.iter().any(|n| n.starts_with("pg_signal_backend"));
-    assert_eq!(refused, harness.server().version_num() >= 160_000, "15 lets CREATEROLE give it: {report:?}");
+    let is_refused = report.left_open.iter().any(|n| n.starts_with("pg_signal_backend"));
+    let is_expected = harness.server().version_num() >= 160_000;
+    assert_eq!(is_refused, is_expected, "before 16, CREATEROLE may grant pg_signal_backend: {report:?}");
     assert!(report.left_open.iter().any(|n| n.contains("stays open to PUBLIC")), "{report:?}");
     tenantry.provision("acme").admin("ada@acme.example").await.unwrap();
     tenantry.resolve("acme").await.unwrap().execute("SELECT * FROM notes").await.unwrap();
     tenantry.suspend("acme").await.unwrap();
     tenantry.activate("acme").await.unwrap();
     tenantry.purge("acme").force().await.unwrap();
-    assert_nothing(&harness, "with a managed service's admin").await;
-    tenantry.servers().set_up("main", admin).prefix(harness.prefix()).await.expect("it may be repeated");
+    assert_nothing(&harness, "after a purge by the admin of a managed service").await;
+    tenantry.servers().set_up("main", admin).prefix(harness.prefix()).await.expect("a second set-up failed");
 }
 
 #[tokio::test]
-async fn what_the_admin_lacks_is_named_and_nothing_is_begun() {
+async fn set_up_names_the_missing_right_and_begins_no_operation() {
     let harness = Harness::start().await.unwrap();
     let tenantry = bare(&harness).await;
     let admin = managed_admin(&harness, "CREATEDB").await;
@@ -67,19 +73,21 @@ async fn what_the_admin_lacks_is_named_and_nothing_is_begun() {
 }
 
 #[tokio::test]
-async fn another_installations_names_are_left_alone() {
-    let (one, two) = (Harness::start().await.unwrap(), Harness::start().await.unwrap());
-    one.tenantry(migrated).await.unwrap();
-    let tenantry = bare(&two).await;
-    let error = tenantry.servers().set_up("main", two.server().admin_options()).prefix(one.prefix()).await.unwrap_err();
+async fn set_up_refuses_roles_of_another_installation() {
+    let (first, second) = (Harness::start().await.unwrap(), Harness::start().await.unwrap());
+    first.tenantry(migrated).await.unwrap();
+    let tenantry = bare(&second).await;
+    let error =
+        tenantry.servers().set_up("main", second.server().admin_options()).prefix(first.prefix()).await.unwrap_err();
     assert!(matches!(&error, ServerSetupError::Foreign { kind: "role", .. }), "{error:?}");
-    assert!(tenantry.servers().list().await.unwrap().is_empty(), "nothing of it is left in the landlord");
-    tenantry.servers().set_up("main", two.server().admin_options()).prefix(two.prefix()).await.unwrap();
+    assert!(tenantry.servers().list().await.unwrap().is_empty(), "a refused set-up left a server in the landlord");
+    tenantry.servers().set_up("main", second.server().admin_options()).prefix(second.prefix()).await.unwrap();
 }
 
-/// A host role that lived on PUBLIC's right keeps its way into the landlord.
+/// Set-up revokes CONNECT on the landlord from PUBLIC. A host role that has a session there only by that right gets a
+/// grant.
 #[tokio::test]
-async fn the_host_is_not_locked_out_of_its_landlord() {
+async fn set_up_keeps_connected_host_roles_able_to_connect_to_the_landlord() {
     let harness = Harness::start().await.unwrap();
     let mut server = auditor::superuser(&harness).await;
     let (name, landlord) = (format!("{}_reports", harness.prefix()), harness.landlord().connect_options());
@@ -88,8 +96,8 @@ async fn the_host_is_not_locked_out_of_its_landlord() {
     let session = reports.connect().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     session.close().await.unwrap();
-    reports.connect().await.expect("a role with a session was given a right of its own");
-    tenantry.registry().page(None, 1).await.expect("the pool's own role too");
+    reports.connect().await.expect("a host role that had a session can no longer connect");
+    tenantry.registry().page(None, 1).await.expect("the role of the landlord pool can no longer read");
     let stranger = format!("{}_stranger", harness.prefix());
     server.execute(statement_of(format!("CREATE ROLE {stranger} LOGIN PASSWORD 'x'"))).await.unwrap();
     let refused = (*landlord).clone().username(&stranger).password("x").connect().await.unwrap_err();
@@ -97,16 +105,19 @@ async fn the_host_is_not_locked_out_of_its_landlord() {
 }
 
 #[tokio::test]
-async fn a_dba_can_run_the_script_instead() {
+async fn server_is_ready_after_a_dba_runs_the_script_and_confirm() {
     let harness = Harness::start().await.unwrap();
     let tenantry = bare(&harness).await;
     let admin = harness.server().admin_options();
     let set_up = || tenantry.servers().set_up("main", admin.clone()).prefix(harness.prefix());
     let script = set_up().script().await.unwrap();
     let error = tenantry.provision("acme").await.unwrap_err();
-    assert!(matches!(error, tenantry::error::ProvisionError::NoRoom { .. }), "not ready: {error:?}");
+    assert!(
+        matches!(error, tenantry::error::ProvisionError::NoRoom { .. }),
+        "a server accepted a tenant before its script was run: {error:?}"
+    );
     let mut server = auditor::superuser(&harness).await;
-    // As psql does: one statement after the other, its own commands aside.
+    // Like psql: one statement per line, without comments and psql's own commands.
     for line in script.lines().filter(|l| !l.starts_with('\\') && !l.starts_with("--")) {
         server.execute(statement_of(line.to_owned())).await.unwrap_or_else(|e| panic!("{line}: {e}"));
     }
@@ -117,7 +128,7 @@ async fn a_dba_can_run_the_script_instead() {
 }
 
 #[tokio::test]
-async fn a_server_with_tenants_stays() {
+async fn remove_refuses_a_server_with_tenants() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     tenantry.provision("acme").await.unwrap();
@@ -129,30 +140,30 @@ async fn a_server_with_tenants_stays() {
         .fetch_one(harness.landlord())
         .await
         .unwrap();
-    assert_eq!(secrets, 0, "the secrets of its logins are forgotten");
+    assert_eq!(secrets, 0, "secrets of a removed server in the vault");
     assert!(matches!(tenantry.servers().remove("main").await, Err(ServerSetupError::Unknown { .. })));
 }
 
-/// A vault whose generated passwords are the worst that a URL could meet.
-struct Nasty(PgVault);
-const NASTY: &str = "p@ss/w?rd:1#% 'ü\\\"";
+/// A vault that replaces each generated password with one that would break an unescaped URL.
+struct UrlBreakingVault(PgVault);
+const URL_BREAKING: &str = "p@ss/w?rd:1#% 'ü\\\"";
 #[async_trait::async_trait]
-impl CredentialVault for Nasty {
+impl CredentialVault for UrlBreakingVault {
     async fn open(&self, id: &CredentialId) -> Result<SecretString, VaultError> {
         self.0.open(id).await
     }
 }
 #[async_trait::async_trait]
-impl VaultWriter for Nasty {
+impl VaultWriter for UrlBreakingVault {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError> {
         self.0.fence(operation, epoch).await
     }
     async fn put(
         &self, id: &CredentialId, secret: &SecretString, writer: FencingToken,
     ) -> Result<SecretString, VaultError> {
-        let nasty = SecretString::from(NASTY);
+        let url_breaking = SecretString::from(URL_BREAKING);
         let login = matches!(id.purpose, Purpose::Login | Purpose::Provisioner);
-        self.0.put(id, if login { &nasty } else { secret }, writer).await
+        self.0.put(id, if login { &url_breaking } else { secret }, writer).await
     }
     async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError> {
         self.0.forget(id, writer).await
@@ -172,23 +183,23 @@ impl VaultWriter for Nasty {
 }
 
 #[tokio::test]
-async fn passwords_that_break_urls_work_for_every_login() {
+async fn url_breaking_passwords_work_for_every_login() {
     let harness = Harness::start().await.unwrap();
     let keys = std::sync::Arc::new(harness.keys().clone());
-    let vault = Nasty(PgVault::new(harness.landlord().clone(), keys));
+    let vault = UrlBreakingVault(PgVault::new(harness.landlord().clone(), keys));
     let tenantry = harness.tenantry(|b| migrated(b).vault(vault)).await.unwrap();
     tenantry.provision("acme").admin("ada@acme.example").await.unwrap();
     tenantry.resolve("acme").await.unwrap().execute("SELECT * FROM notes").await.unwrap();
     let login = auditor::login(&tenantry, "acme").await;
     let blue = format!("{}_blue", harness.prefix());
     let maintenance = format!("{}_maintenance", harness.prefix());
-    login.clone().username(&blue).database(&maintenance).password(NASTY).connect().await.unwrap();
+    login.clone().username(&blue).database(&maintenance).password(URL_BREAKING).connect().await.unwrap();
     let wrong = login.password("p@ss").connect().await.unwrap_err();
-    assert_eq!(code(&wrong), "28P01", "the server does ask for it");
+    assert_eq!(code(&wrong), "28P01", "the server does not check the password");
 }
 
 #[tokio::test]
-async fn a_wrong_or_missing_key_fails_at_the_start() {
+async fn build_fails_with_a_wrong_or_missing_key() {
     use tenantry::error::BuildError;
     use tenantry::vault::LocalKeyring;
     let harness = Harness::start().await.unwrap();
@@ -204,7 +215,7 @@ async fn a_wrong_or_missing_key_fails_at_the_start() {
 }
 
 #[tokio::test]
-async fn the_provisioner_gets_new_passwords_while_it_works() {
+async fn rotate_server_changes_both_logins_while_operations_run() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     tenantry.provision("acme").await.unwrap();
@@ -216,30 +227,30 @@ async fn the_provisioner_gets_new_passwords_while_it_works() {
         const LOGIN: &str = "SELECT login FROM tenantry.database_servers";
         sqlx::query_scalar(LOGIN).fetch_one(harness.landlord()).await.unwrap()
     };
-    let (was, before) = (login().await, secrets().await);
-    let (rotated, made) =
+    let (login_before, before) = (login().await, secrets().await);
+    let (rotated, provisioned) =
         tokio::join!(tenantry.rotate_server("main").into_future(), tenantry.provision("other").into_future());
     assert_eq!(rotated.unwrap().name.as_str(), "main");
-    made.expect("what is under way goes on");
-    assert_ne!(login().await, was, "the other login is in use");
+    provisioned.expect("a provisioning failed because the server's logins were rotated");
+    assert_ne!(login().await, login_before, "the server still uses the same login");
     let after = secrets().await;
-    let raised: Vec<_> = before.into_iter().map(|(role, version)| (role, version + 1)).collect();
-    assert_eq!(after, raised, "both have new secrets, and the old ones are forgotten");
+    let expected: Vec<_> = before.into_iter().map(|(role, version)| (role, version + 1)).collect();
+    assert_eq!(after, expected, "one secret per login, each with the next version");
     tenantry.rotate_server("main").await.unwrap();
-    assert_eq!(login().await, was);
+    assert_eq!(login().await, login_before);
     for slug in ["acme", "other"] {
         tenantry.suspend(slug).await.unwrap();
         tenantry.purge(slug).force().await.unwrap();
     }
     let unknown = tenantry.rotate_server("elsewhere").await;
     assert!(matches!(unknown, Err(tenantry::error::ChangeError::UnknownServer { .. })), "{unknown:?}");
-    // A set-up finds the logins as they are now.
+    // A repeated set-up accepts the rotated logins.
     tenantry.servers().set_up("main", harness.server().admin_options()).prefix(harness.prefix()).await.unwrap();
     tenantry.provision("again").await.unwrap();
 }
 
 #[tokio::test]
-async fn a_new_key_takes_over_and_the_old_one_can_be_taken_away() {
+async fn rekey_allows_the_old_key_to_be_removed() {
     const K1: &str = "k1:oRqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
     const K2: &str = "k2:pBqXTi4jD3PHGrDq0bR3rV4nXB6Vd1pD9yVYCyG0l3Q=";
     let harness = Harness::start().await.unwrap();
@@ -252,43 +263,43 @@ async fn a_new_key_takes_over_and_the_old_one_can_be_taken_away() {
     old.servers().set_up("main", harness.server().admin_options()).prefix(harness.prefix()).await.unwrap();
     old.provision("acme").await.unwrap();
     let both = node(format!("{K2},{K1}")).await.unwrap();
-    let refused = node(K2.into()).await.expect_err("a record names the old key");
+    let refused = node(K2.into()).await.expect_err("a node started without a key that records still need");
     assert!(matches!(refused, tenantry::error::BuildError::KeyMissing(_)), "{refused:?}");
     let keys = both.rekey().reason("yearly").await.unwrap().keys;
     assert_eq!(keys.iter().map(|k| k.as_str()).collect::<Vec<_>>(), ["k2"]);
-    let new = node(K2.into()).await.expect("the old key is not needed any more");
+    let new = node(K2.into()).await.expect("a node needs the old key after rekey()");
     new.resolve("acme").await.unwrap().execute("SELECT * FROM notes").await.unwrap();
     new.rotate("acme").await.unwrap();
 }
 
-/// Changes the provisioner's passwords at the first `CREATE DATABASE` that passes, and holds it meanwhile.
+/// Rotates the passwords of the server's logins before it forwards the first `CREATE DATABASE`.
 #[derive(Clone, Default)]
-struct InTheMiddle(std::sync::Arc<std::sync::Mutex<Option<Tenantry>>>);
+struct RotateAtCreateDatabase(std::sync::Arc<std::sync::Mutex<Option<Tenantry>>>);
 #[async_trait::async_trait]
-impl tenantry::testing::proxy::Director for InTheMiddle {
+impl tenantry::testing::proxy::Director for RotateAtCreateDatabase {
     async fn at(&self, point: tenantry::testing::proxy::Point) -> tenantry::testing::proxy::Verdict {
         let now = point.stage == tenantry::testing::proxy::Stage::Before && point.sql.starts_with("CREATE DATABASE");
         let tenantry = if now { self.0.lock().unwrap().take() } else { None };
         if let Some(tenantry) = tenantry {
-            tenantry.rotate_server("main").await.expect("both logins have new passwords");
+            tenantry.rotate_server("main").await.expect("rotate_server failed");
         }
         tenantry::testing::proxy::Verdict::Forward
     }
 }
 
 #[tokio::test]
-async fn an_operation_whose_login_gets_a_new_password_in_the_middle_goes_on_with_that() {
+async fn provision_continues_with_the_new_password_after_a_server_rotation() {
     let harness = Harness::start().await.unwrap();
     let tenantry = migrated(Tenantry::builder(harness.landlord().clone()).keys(harness.keys().clone()));
     let tenantry = tenantry.build().await.unwrap();
-    let (admin, middle) = (harness.server().admin_options(), InTheMiddle::default());
+    let (admin, middle) = (harness.server().admin_options(), RotateAtCreateDatabase::default());
     let upstream = tokio::net::lookup_host((admin.get_host(), admin.get_port())).await.unwrap().next().unwrap();
     let proxy = tenantry::testing::proxy::Proxy::start(upstream, middle.clone()).await.unwrap();
     let set_up = tenantry.servers().set_up("main", admin).prefix(harness.prefix());
     set_up.address("127.0.0.1", proxy.port()).await.unwrap();
     *middle.0.lock().unwrap() = Some(tenantry.clone());
-    tenantry.provision("acme").await.expect("its next session takes the new password");
-    assert!(middle.0.lock().unwrap().is_none(), "it was changed in the middle");
+    tenantry.provision("acme").await.expect("provision failed after its login had got a new password");
+    assert!(middle.0.lock().unwrap().is_none(), "no CREATE DATABASE was seen, so no password was changed");
     tenantry.resolve("acme").await.unwrap().execute("SELECT * FROM notes").await.unwrap();
     tenantry.close().await;
     proxy.stop().await;

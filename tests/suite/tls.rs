@@ -1,4 +1,7 @@
-//! TLS to tenant servers, with an authority of our own making.
+//! TLS to tenant servers: with `verify_full`, set-up and every later connection verify the certificate and the host
+//! name.
+//!
+//! The test makes a certificate authority of its own, whose root is passed to `set_up`.
 use crate::provision::migrated;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tenantry::error::ServerSetupError;
@@ -6,8 +9,9 @@ use tenantry::server::TlsMode;
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{Tenantry, sqlx};
 
-/// An authority, and what it signed for `localhost`.
-fn signed() -> (String, String, String) {
+/// The root certificate of a new authority, and the certificate for `localhost` that it signed, with its key. All in
+/// PEM.
+fn sign_certificate() -> (String, String, String) {
     let mut authority = CertificateParams::new(vec![]).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -19,8 +23,8 @@ fn signed() -> (String, String, String) {
 }
 
 #[tokio::test]
-async fn every_connection_to_a_tenant_server_is_verified() {
-    let (root, certificate, key) = signed();
+async fn verify_full_applies_to_set_up_and_to_every_tenant_connection() {
+    let (root, certificate, key) = sign_certificate();
     let server = TestServer::builder().tls(certificate, key).start().await.unwrap();
     let server: &'static TestServer = Box::leak(Box::new(server));
     let harness = Harness::on(server).await.unwrap();
@@ -30,9 +34,15 @@ async fn every_connection_to_a_tenant_server_is_verified() {
     let set_up = |admin| tenantry.servers().set_up("main", admin).prefix(harness.prefix()).tls(TlsMode::VerifyFull);
 
     let unknown = set_up(admin()).await.unwrap_err();
-    assert!(matches!(unknown, ServerSetupError::Connect(_)), "nobody vouches for it: {unknown:?}");
+    assert!(
+        matches!(unknown, ServerSetupError::Connect(_)),
+        "set-up accepted a certificate of an unknown authority: {unknown:?}"
+    );
     let other = set_up(server.admin_options().host("127.0.0.1")).root_certificate(&root).await.unwrap_err();
-    assert!(matches!(other, ServerSetupError::Connect(_)), "it is another name's: {other:?}");
+    assert!(
+        matches!(other, ServerSetupError::Connect(_)),
+        "set-up accepted a certificate for another host name: {other:?}"
+    );
 
     set_up(admin()).root_certificate(&root).await.unwrap();
     tenantry.provision("acme").await.unwrap();

@@ -1,4 +1,7 @@
-//! Tenants in a web stack: one list of requests and answers, and both frameworks.
+//! The web integration for axum and actix-web: both must give the same answer to every request in [`LIST`].
+//!
+//! Submodules: the two applications (`apps`), the examples over TCP (`examples`), random requests (`fuzz`), background
+//! jobs (`jobs`), setup links (`links`).
 mod apps;
 mod examples;
 mod fuzz;
@@ -10,7 +13,8 @@ use apps::{Ask, answers};
 type Headers = &'static [(&'static str, &'static str)];
 type Case = (&'static str, &'static str, Headers, u16, &'static str);
 
-/// What is asked, and what must come: a status, and the tenant that a handler saw or a part of the text.
+/// Host, path and headers of a request; the expected status; and a text that the body contains: the slug that the
+/// handler saw, or a part of the error page.
 const LIST: &[Case] = &[
     ("acme.example.org", "/tenant", &[], 200, "acme"),
     ("ACME.example.org:8080", "/tenant", &[], 200, "acme"),
@@ -29,14 +33,14 @@ const LIST: &[Case] = &[
     ("down.example.org", "/tenant", &[], 503, "not available"),
     ("acme.example.org", "/busy", &[], 503, "too busy"),
     ("acme.example.org", "/without", &[], 500, "TenantLayer is missing"),
-    // A domain of its own, after the subdomain rule; the bare host asks no further rule.
+    // Two rules: subdomain, then custom domain. On the bare host the first rule decides, and no further rule applies.
     ("acme.test", "/tenant", &[], 200, "acme"),
     ("unknown.test", "/tenant", &[], 404, "no such tenant"),
-    // What others say counts for nothing.
+    // Headers that a client can set freely are ignored.
     ("example.org", "/tenant", &[("x-forwarded-host", "acme.example.org")], 404, "belongs to no tenant"),
     ("acme.example.org", "/tenant", &[("x-forwarded-host", "other.example.org")], 200, "acme"),
     ("acme.example.org", "/tenant", &[("forwarded", "host=other.example.org"), ("x-tenant", "other")], 200, "acme"),
-    // Where it was asked for, it counts if it is one host.
+    // `behind_proxy` uses X-Forwarded-Host, if it contains exactly one host.
     ("proxy.internal", "/proxied/tenant", &[("x-forwarded-host", "acme.example.org")], 200, "acme"),
     (
         "proxy.internal",
@@ -53,7 +57,7 @@ const LIST: &[Case] = &[
         "belongs",
     ),
     ("acme.example.org", "/proxied/tenant", &[], 200, "acme"),
-    // By header, by path, by what an earlier layer has found out.
+    // Identification by header, by path, and by a claim that an earlier layer has stored.
     ("api.internal", "/header/tenant", &[("x-tenant", "acme")], 200, "acme"),
     ("api.internal", "/header/tenant", &[("x-tenant", "acme"), ("x-tenant", "other")], 404, "belongs"),
     ("acme.example.org", "/header/tenant", &[], 404, "belongs"),
@@ -62,7 +66,7 @@ const LIST: &[Case] = &[
     ("example.org", "/t/nobody/tenant", &[], 404, "no such tenant"),
     ("example.org", "/claim/tenant", &[("authorization", "acme")], 200, "acme"),
     ("example.org", "/claim/tenant", &[], 404, "belongs"),
-    // The host's own answer, to the layer's rejections and to those of handlers.
+    // `on_reject` replaces the rejections of the layer and of handlers.
     ("late.example.org", "/own/tenant", &[], 402, "pay first, late"),
     ("acme.example.org", "/own/busy", &[], 429, "come back later"),
     ("acme.example.org", "/own/wrapped", &[], 429, "come back later"),
@@ -71,17 +75,18 @@ const LIST: &[Case] = &[
 ];
 
 #[tokio::test]
-async fn both_frameworks_give_the_same_answers() {
+async fn axum_and_actix_give_the_same_answers() {
     let asks: Vec<Ask> = LIST.iter().map(|(host, path, headers, ..)| Ask::get(host, path, headers)).collect();
     let [axum, actix] = answers(&asks).await;
     for (at, (host, path, headers, status, text)) in LIST.iter().enumerate() {
         for (framework, answer) in [("axum", &axum[at]), ("actix", &actix[at])] {
-            let what = format!("{framework}: {host}{path} {headers:?} answers {answer:?}");
-            assert_eq!(answer.status, *status, "{what}");
-            assert!(answer.body.contains(text), "{what}");
-            let waits = answer.header("retry-after").is_some_and(|wait| wait.parse::<u32>().is_ok_and(|s| s > 0));
-            assert_eq!(waits, *status == 503, "{what}");
+            let case = format!("{framework}: {host}{path} {headers:?} got {answer:?}");
+            assert_eq!(answer.status, *status, "{case}");
+            assert!(answer.body.contains(text), "{case}");
+            let has_retry_after =
+                answer.header("retry-after").is_some_and(|wait| wait.parse::<u32>().is_ok_and(|s| s > 0));
+            assert_eq!(has_retry_after, *status == 503, "{case}");
         }
-        assert_eq!(axum[at].body, actix[at].body, "{host}{path}");
+        assert_eq!(axum[at].body, actix[at].body, "{host}{path}: axum and actix-web have different bodies");
     }
 }

@@ -1,6 +1,9 @@
-//! Clean-ups in other databases than the one of all cluster statements: prepared transactions, and what keeps a role from
-//! being dropped. What a clean-up opens or joins, it closes and leaves in the same call; recovery does it for a worker
-//! that died in between (see [`dependents::close_left_open`] and [`membership::give_back_left`]).
+//! Clean-ups that need a session in another database than the maintenance database: rolling back prepared transactions,
+//! and removing objects and grants that keep a role from being dropped.
+//!
+//! Dropping a tenant and refusing its logins use these methods. A clean-up that opens a closed database, or makes the
+//! admin role a member of a role, reverts that in the same call. If the worker dies in between, recovery reverts it
+//! (see [`dependents::close_databases_left_open`] and [`membership::give_back_abandoned`]).
 use super::LockedSession;
 use crate::cluster::pg::dependents::{self, DependentDatabase};
 use crate::cluster::pg::{catalog, ddl, holders, membership, session, terminate};
@@ -11,60 +14,63 @@ use crate::sqlstate;
 use sqlx::PgConnection;
 
 impl LockedSession {
-    /// Rolls back the prepared transactions of the tenant's roles, in any open database. There is no session to end that
-    /// holds a login's row locked for them.
+    /// Rolls back the prepared transactions of the tenant's roles, in any open database. A prepared transaction can
+    /// keep a login's row in `pg_authid` locked, and there is no session whose end would release it.
     pub(super) async fn roll_back_prepared(
         &mut self, names: &TenantNames, logins: &[&RoleName],
     ) -> Result<(), StepError> {
         let roles: Vec<&RoleName> = logins.iter().copied().chain([&names.roles.owner, &names.roles.app]).collect();
-        let found = catalog::prepared_by(&mut self.session, &roles).await?;
+        let found = catalog::find_prepared_by(&mut self.session, &roles).await?;
         for prepared in found.iter().filter(|p| p.is_open) {
-            self.roll_back_one(&prepared.database, &prepared.gid, &prepared.owner).await?;
+            self.roll_back_transaction(&prepared.database, &prepared.gid, &prepared.owner).await?;
         }
         Ok(())
     }
 
-    /// Rolls back what keeps the database from being dropped: the prepared transactions in it, and those of any tenant that
-    /// hold its object locked. Its logins must be refused.
-    pub(super) async fn roll_back_in_the_way(&mut self, database: &DatabaseName) -> Result<(), StepError> {
-        for prepared in catalog::prepared_in(&mut self.session, database).await? {
-            let place = self.open_place(&prepared.database, prepared.is_open).await?;
-            let ended = self.roll_back_one(&prepared.database, &prepared.gid, &prepared.owner).await;
-            self.close_place(place).await?;
-            ended?;
+    /// Rolls back the prepared transactions that keep the database from being dropped: those in it, and those of any
+    /// tenant that lock the database's object. The tenant's logins must have been refused before.
+    pub(super) async fn roll_back_blocking_transactions(&mut self, database: &DatabaseName) -> Result<(), StepError> {
+        for prepared in catalog::find_prepared_in(&mut self.session, database).await? {
+            let opened = self.open_for_clean_up(&prepared.database, prepared.is_open).await?;
+            let rolled_back = self.roll_back_transaction(&prepared.database, &prepared.gid, &prepared.owner).await;
+            self.close_after_clean_up(opened).await?;
+            rolled_back?;
         }
-        for prepared in holders::prepared_holders(&mut self.session, database).await? {
-            self.roll_back_one(&prepared.database, &prepared.gid, &prepared.owner).await?;
+        for prepared in holders::find_prepared_holders(&mut self.session, database).await? {
+            self.roll_back_transaction(&prepared.database, &prepared.gid, &prepared.owner).await?;
         }
         Ok(())
     }
 
-    async fn roll_back_one(&mut self, database: &str, gid: &str, owner: &str) -> Result<(), StepError> {
+    async fn roll_back_transaction(&mut self, database: &str, gid: &str, owner: &str) -> Result<(), StepError> {
         let by = || format!("the prepared transaction {gid:?} of {owner}");
         let in_use = || StepError::from(ClusterError::InUse { database: database.into(), by: by() });
         let role: RoleName = owner.parse().map_err(|_| in_use())?;
         let admin = self.ownership.admin.clone();
         let is_member = self.is_member(&role).await?;
         match membership::take(&mut self.session, &role, &admin).await {
-            // A superuser's, or another application's.
+            // The transaction belongs to a superuser or to another application; the admin role may not act as its
+            // owner.
             Err(ClusterError::Sql { source, .. }) if sqlstate::is(&source, sqlstate::INSUFFICIENT_PRIVILEGE) => {
                 return Err(in_use());
             }
             taken => taken?,
         }
-        let ended = async {
-            let mut inside = self.enter(&DatabaseName::existing(database)).await?;
+        let roll_back = async {
+            let mut inside = self.open_session_in(&DatabaseName::existing(database)).await?;
             terminate::roll_back_prepared(&mut inside, database, gid, owner).await?;
             session::close(inside).await;
             Ok(())
         };
-        let ended = ended.await;
+        let rolled_back = roll_back.await;
         if !is_member {
             membership::give_back(&mut self.session, &role, &admin).await?;
         }
-        ended
+        rolled_back
     }
 
+    /// Whether the provisioner may act as this role already. Then its membership belongs to an earlier call and is
+    /// kept.
     async fn is_member(&mut self, role: &RoleName) -> Result<bool, ClusterError> {
         const MEMBER: &str = "SELECT EXISTS (SELECT FROM pg_roles r \
             WHERE r.rolname = $1 AND NOT r.rolsuper AND pg_has_role(session_user, r.oid, 'USAGE'))";
@@ -72,76 +78,80 @@ impl LockedSession {
         member.map_err(ClusterError::sql("looking for a membership"))
     }
 
-    /// Removes what depends on this role in other databases. The role is dropped next; where one database alone keeps it,
-    /// in the same transaction, so that a neighbour which grants to it all the time has no moment in between.
-    pub(super) async fn clear_elsewhere(&mut self, role: &RoleName) -> Result<(), StepError> {
+    /// Removes what depends on this role in other databases; the caller drops the role next. If one database is the
+    /// last obstacle, the role is dropped in the same transaction, so that a neighbour tenant that keeps granting to
+    /// the role cannot add a grant in between.
+    pub(super) async fn drop_dependents_elsewhere(&mut self, role: &RoleName) -> Result<(), StepError> {
         let dependent_databases =
-            dependents::dependent_databases(&mut self.session, role, &self.ownership.admin).await?;
+            dependents::find_dependent_databases(&mut self.session, role, &self.ownership.admin).await?;
         let is_last = dependent_databases.len() == 1;
-        for place in dependent_databases {
-            if !place.is_open && !place.is_ours {
+        for dependent in dependent_databases {
+            if !dependent.is_open && !dependent.is_ours {
                 continue;
             }
-            let opened = self.open_place(&place.database, place.is_open).await?;
-            let cleared = self.drop_owned_in(role, &place, is_last).await;
-            self.close_place(opened).await?;
-            cleared?;
+            let opened = self.open_for_clean_up(&dependent.database, dependent.is_open).await?;
+            let dropped = self.drop_owned_in(role, &dependent, is_last).await;
+            self.close_after_clean_up(opened).await?;
+            dropped?;
         }
         Ok(())
     }
 
-    /// Ends the sessions in every other database of ours in which something depends on this role: a tenant there grants to
-    /// it as fast as that is removed.
-    pub(super) async fn end_neighbours(&mut self, role: &RoleName) -> Result<(), StepError> {
+    /// Terminates the sessions in every other tenant database in which something depends on this role. Called when a
+    /// tenant there grants to the role faster than the grants can be removed.
+    pub(super) async fn terminate_neighbour_sessions(&mut self, role: &RoleName) -> Result<(), StepError> {
         let admin = self.ownership.admin.clone();
-        for place in
-            dependents::dependent_databases(&mut self.session, role, &admin).await?.iter().filter(|p| p.is_ours)
+        for dependent in
+            dependents::find_dependent_databases(&mut self.session, role, &admin).await?.iter().filter(|p| p.is_ours)
         {
-            tracing::warn!(database = place.database, %role, "the sessions of a tenant that keeps a role of another are ended");
-            holders::end_sessions_in(&mut self.session, &place.database, &self.server, &admin).await?;
+            let database = &dependent.database;
+            tracing::warn!(database, %role, "terminating sessions whose grants keep another tenant's role");
+            holders::terminate_sessions_in(&mut self.session, database, &self.server, &admin).await?;
         }
         Ok(())
     }
 
     async fn drop_owned_in(
-        &mut self, role: &RoleName, place: &DependentDatabase, is_last: bool,
+        &mut self, role: &RoleName, dependent: &DependentDatabase, is_last: bool,
     ) -> Result<(), StepError> {
-        let mut inside = match self.enter(&DatabaseName::existing(&place.database)).await {
+        let mut inside = match self.open_session_in(&DatabaseName::existing(&dependent.database)).await {
             Ok(inside) => inside,
-            // Without CONNECT there is nothing to do for us: the role's drop names the database.
+            // Without CONNECT nothing can be removed there. The later DROP ROLE fails and its error names the database.
             Err(error) => {
-                tracing::warn!(database = place.database, %role, %error, "what keeps a role is not reached");
+                let database = &dependent.database;
+                tracing::warn!(database, %role, %error, "cannot connect to a database whose objects depend on a role");
                 return Ok(());
             }
         };
-        dependents::verify_no_event_trigger(&mut inside, &place.database).await?;
+        dependents::verify_no_event_trigger(&mut inside, &dependent.database).await?;
         let admin = self.ownership.admin.clone();
-        let grantors = place.grantors.iter().filter_map(|g| g.parse::<RoleName>().ok()).map(Some);
-        // First as itself; then as each possible grantor alone: a member of the owner acts as the owner, who cannot revoke
-        // what another role has granted.
+        let grantors = dependent.grantors.iter().filter_map(|g| g.parse::<RoleName>().ok()).map(Some);
+        // A member of an object's owner revokes as the owner, which cannot revoke grants of another role. So run DROP
+        // OWNED first without a grantor, then with each possible grantor alone.
         for grantor in std::iter::once(None).chain(grantors) {
-            if is_last && attempt(&mut inside, ddl::drop_owned_and_role(role, grantor.as_ref(), &admin)).await? {
+            if is_last && try_execute(&mut inside, ddl::drop_owned_and_role(role, grantor.as_ref(), &admin)).await? {
                 break;
             }
-            attempt(&mut inside, ddl::drop_owned(role, grantor.as_ref(), &admin)).await?;
+            try_execute(&mut inside, ddl::drop_owned(role, grantor.as_ref(), &admin)).await?;
         }
         session::close(inside).await;
         Ok(())
     }
 
-    /// Opens a closed database for a clean-up; `None` if it is open anyway.
-    async fn open_place(&mut self, database: &str, is_open: bool) -> Result<Option<(String, i32)>, StepError> {
+    /// Opens a closed database for a clean-up. Returns its name and connection limit for
+    /// [`close_after_clean_up`](Self::close_after_clean_up), or `None` if it was open.
+    async fn open_for_clean_up(&mut self, database: &str, is_open: bool) -> Result<Option<(String, i32)>, StepError> {
         if is_open {
             return Ok(None);
         }
         dependents::verify_logins_refused(&mut self.session, database, &self.server).await?;
-        let found = catalog::database(&mut self.session, &DatabaseName::existing(database)).await?;
+        let found = catalog::find_database(&mut self.session, &DatabaseName::existing(database)).await?;
         let limit = found.map_or(-1, |found| found.own_limit());
         ddl::open_for_clean_up(database).run(&mut self.session, "opening a database for a clean-up").await?;
         Ok(Some((String::from(database), limit)))
     }
 
-    async fn close_place(&mut self, opened: Option<(String, i32)>) -> Result<(), StepError> {
+    async fn close_after_clean_up(&mut self, opened: Option<(String, i32)>) -> Result<(), StepError> {
         if let Some((database, limit)) = opened {
             let close = ddl::close_after_clean_up(&database, limit);
             close.run(&mut self.session, "closing a database after a clean-up").await?;
@@ -150,8 +160,9 @@ impl LockedSession {
     }
 }
 
-/// Whether it was done. `false`: the grantor is no role of ours, something else keeps the role, or a neighbour was faster.
-async fn attempt(session: &mut PgConnection, block: ddl::Ddl) -> Result<bool, ClusterError> {
+/// Runs the statements. `false` if the grantor is not one of our roles, if another object depends on the role, or if a
+/// concurrent session has changed the same row. The session is usable in each case.
+async fn try_execute(session: &mut PgConnection, block: ddl::Ddl) -> Result<bool, ClusterError> {
     match block.execute(session).await {
         Ok(()) => Ok(true),
         Err(e)
@@ -163,6 +174,6 @@ async fn attempt(session: &mut PgConnection, block: ddl::Ddl) -> Result<bool, Cl
             ddl::roll_back().run(session, "rolling back").await?;
             Ok(false)
         }
-        Err(source) => Err(ClusterError::Sql { phase: "removing what keeps a role", source }),
+        Err(source) => Err(ClusterError::Sql { phase: "removing what depends on a role", source }),
     }
 }

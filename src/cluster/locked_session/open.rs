@@ -1,5 +1,9 @@
-//! How a worker comes to its hold: a place, a session, and only then the fence.
-use super::{LockedSession, provisioner};
+//! Opening a locked session: a worker permit, a session, the epoch check, and then the advisory lock.
+//!
+//! [`OperationContext::locked_session`] does all of it; a preconnected session does the first two early. The order
+//! keeps an outdated worker from acting: the session is open before the epoch is checked, so that a new worker either
+//! finds and terminates it or has raised the epoch before the check.
+use super::{LockedSession, open_provisioner_session};
 use crate::cluster::pg::ownership::{MARK, Ownership};
 use crate::cluster::pg::session::{self, Purpose};
 use crate::cluster::pg::{dependents, ensure, lock, membership, terminate};
@@ -18,141 +22,158 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
-/// How long a worker waits for the lock of its subject before the engine tries again.
-const LOCK: Duration = Duration::from_secs(10);
-/// How long a worker waits for a free place among the workers of its process.
-const PLACE: Duration = Duration::from_secs(60);
+/// How long a worker waits for the lock of its tenant. Then the step fails and the saga runner tries it again.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a worker waits for a worker permit of its process.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A session with its place among the workers of this process, behind no fence yet.
+/// A session with its worker permit, before the epoch check and without the lock. It must not run any cluster
+/// statement.
 pub(crate) struct Preconnected {
     locked: LockedSession,
-    /// Of the lock of its subject.
+    /// Key of the tenant's advisory lock.
     key: i64,
 }
 
 impl Preconnected {
-    /// Asks whether the epoch is the newest, *then* shuts out whoever was there before, takes the lock, and only then
-    /// looks at the cluster. A first change shuts nobody out, so it need not know before it asks for the lock: a session
-    /// that has it and stops here is one that a successor ends, as any other holder.
-    pub(in crate::cluster) async fn behind_fence(
+    /// Checks that the epoch is the newest, then terminates the sessions of earlier workers and takes the lock.
+    ///
+    /// The first worker of a change terminates nothing, so it requests the lock while the check is running. If the
+    /// check fails after the lock was granted, dropping the session releases the lock, and a new worker would terminate
+    /// it anyway.
+    pub(in crate::cluster) async fn take_lock(
         mut self, run: &Execution, names: &TenantNames,
     ) -> Result<LockedSession, StepError> {
-        let shut_out = self.locked.shut_out(run, self.key, names);
+        let take_over = self.locked.take_over(run, self.key, names);
         if run.is_first() && run.record().lane == Lane::Change {
-            try_join(async { Ok(run.check().await?) }, shut_out).await?;
+            try_join(async { Ok(run.check().await?) }, take_over).await?;
         } else {
             run.check().await?;
-            shut_out.await?;
+            take_over.await?;
         }
         Ok(self.locked)
     }
 }
 
 impl OperationContext {
-    /// Opens the session *before* it asks whether the epoch is the newest.
+    /// Opens the worker's session, checks the epoch *after* that, and takes the tenant's lock.
+    ///
+    /// # Errors
+    /// A retry when no permit is free within 60 s or the lock is not free within 10 s; `Fenced` when a newer worker has
+    /// taken over.
     pub(crate) async fn locked_session(
         &self, run: &Execution, server: DatabaseServer, names: &TenantNames,
     ) -> Result<LockedSession, StepError> {
-        let tenant = run.subject().tenant().ok_or_else(|| StepError::fail("not about a tenant"))?;
-        let opened = self.open(tenant, run.record().lane, application_name(run), server).await?;
-        opened.behind_fence(run, names).await
+        let tenant =
+            run.subject().tenant().ok_or_else(|| StepError::fail("the subject of this operation is not a tenant"))?;
+        let preconnected = self.open(tenant, run.record().lane, application_name(run), server).await?;
+        preconnected.take_lock(run, names).await
     }
 
+    /// Waits for a worker permit and opens the session. A login that PostgreSQL refuses because its password was
+    /// rotated in the meantime is a retry.
     pub(in crate::cluster) async fn open(
         &self, tenant: TenantId, lane: Lane, name: String, server: DatabaseServer,
     ) -> Result<Preconnected, StepError> {
-        let place = self.permits_on(server.name.as_str())?.enter(lane).await?;
-        let installation = self.installation().await?;
-        let password = self.provisioner_password(&server).await?;
+        let permit = self.permits_on(server.name.as_str())?.acquire(lane).await?;
+        let installation = self.load_installation().await?;
+        let password = self.load_provisioner_password(&server).await?;
         let ownership = Ownership { marker: marker(installation, tenant), admin: server.names.admin.clone() };
-        let locked = match LockedSession::open(server.clone(), password, ownership, name, place).await {
-            Err(error) if self.was_rotated(&server, &error).await? => return Err(StepError::retry(error)),
+        let locked = match LockedSession::open(server.clone(), password, ownership, name, permit).await {
+            Err(error) if self.has_new_password(&server, &error).await? => return Err(StepError::retry(error)),
             opened => opened?,
         };
         Ok(Preconnected { locked, key: lock::key(installation, &Subject::Tenant(tenant).to_string()) })
     }
 
-    /// A hold for retiring a login that nothing uses any more: its name never comes back, so it needs no lock and no
-    /// epoch, and two of them at once do no harm.
+    /// Opens a session for retiring logins that nothing uses any more. It takes no lock and checks no epoch: the name
+    /// of a retired login is never used again, and two such sessions may run the same statements at the same time.
     pub(crate) async fn retirer(&self, tenant: TenantId, server: DatabaseServer) -> Result<LockedSession, StepError> {
         let mut locked = self.open(tenant, Lane::Change, String::from("tenantry/retire"), server).await?.locked;
-        session::quiet(&mut locked.session).await.map_err(ClusterError::sql("keeping statements out of the log"))?;
+        session::silence_statement_log(&mut locked.session)
+            .await
+            .map_err(ClusterError::sql("keeping statements out of the log"))?;
         Ok(locked)
     }
 
-    /// Whether the login was refused because it has another password by now.
-    async fn was_rotated(&self, server: &DatabaseServer, error: &ClusterError) -> Result<bool, StepError> {
+    /// Whether PostgreSQL refused the login and the server's row names another login or password version by now.
+    async fn has_new_password(&self, server: &DatabaseServer, error: &ClusterError) -> Result<bool, StepError> {
         match error {
             ClusterError::Connect { source, .. } if sqlstate::is_refused_login(source) => {
-                let now = self.servers.server(&server.name).await?.map(|load| load.server);
-                Ok(now.is_some_and(|now| (&now.login, now.secret_version) != (&server.login, server.secret_version)))
+                let current = self.servers.server(&server.name).await?.map(|load| load.server);
+                Ok(current
+                    .is_some_and(|now| (&now.login, now.secret_version) != (&server.login, server.secret_version)))
             }
             _ => Ok(false),
         }
     }
 
-    /// It never changes, so it is asked for once.
-    async fn installation(&self) -> Result<Uuid, StepError> {
+    /// The id of the installation. It never changes, so it is read once per process.
+    async fn load_installation(&self) -> Result<Uuid, StepError> {
         Ok(*self.installation.get_or_try_init(|| self.servers.installation()).await?)
     }
 
-    async fn provisioner_password(&self, server: &DatabaseServer) -> Result<SecretString, VaultError> {
+    async fn load_provisioner_password(&self, server: &DatabaseServer) -> Result<SecretString, VaultError> {
         self.vault.open(&CredentialId::provisioner(&server.name, &server.login, server.secret_version)).await
     }
 }
 
-/// The comment on every role of a tenant: what this installation made for it, and nothing else, is ours.
+/// The comment on every role of a tenant; it names the installation and the tenant that the role was created for.
 fn marker(installation: Uuid, tenant: TenantId) -> String {
     format!("{MARK}{installation} {tenant}")
 }
 
 impl WorkerPermits {
-    async fn enter(&self, lane: Lane) -> Result<OwnedSemaphorePermit, StepError> {
-        let places = match lane {
-            Lane::Preempt => self.fences.clone(),
+    async fn acquire(&self, lane: Lane) -> Result<OwnedSemaphorePermit, StepError> {
+        let permits = match lane {
+            Lane::Preempt => self.preempting.clone(),
             _ => self.changes.clone(),
         };
-        match tokio::time::timeout(PLACE, places.acquire_owned()).await {
+        match tokio::time::timeout(PERMIT_TIMEOUT, permits.acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(StepError::retry("the workers of this process are closed")),
+            Ok(Err(_)) => Err(StepError::retry("the worker permits of this process are closed")),
             Err(_) => {
-                Err(ClusterError::Deadline { phase: "waiting for a place among the workers", limit: PLACE }.into())
+                Err(ClusterError::Deadline { phase: "waiting for a worker permit", limit: PERMIT_TIMEOUT }.into())
             }
         }
     }
 }
 
 impl LockedSession {
-    /// The session alone, behind no fence yet.
+    /// Opens the session only; the caller checks the epoch and takes the lock.
     pub(in crate::cluster) async fn open(
-        server: DatabaseServer, password: SecretString, ownership: Ownership, name: String, place: OwnedSemaphorePermit,
+        server: DatabaseServer, password: SecretString, ownership: Ownership, name: String,
+        permit: OwnedSemaphorePermit,
     ) -> Result<Self, ClusterError> {
-        let session = provisioner(&server, &server.names.maintenance, &password, &name, Purpose::Locked).await?;
-        Ok(Self { session, server, password, ownership, name, _place: place })
+        let session =
+            open_provisioner_session(&server, &server.names.maintenance, &password, &name, Purpose::Locked).await?;
+        Ok(Self { session, server, password, ownership, name, _permit: permit })
     }
 
-    async fn shut_out(&mut self, run: &Execution, key: i64, names: &TenantNames) -> Result<(), StepError> {
-        let fence = run.record().lane == Lane::Preempt;
+    /// Terminates the sessions of earlier workers, takes the lock, and reverts what a dead worker has left open.
+    async fn take_over(&mut self, run: &Execution, key: i64, names: &TenantNames) -> Result<(), StepError> {
+        let preempts = run.record().lane == Lane::Preempt;
         let first = run.is_first();
         if !first {
-            self.end_workers(run.operation()).await?;
+            self.terminate_workers(run.operation()).await?;
         }
-        if fence && let Some(parked) = run.output::<Option<OperationId>>("change.park")?.flatten() {
-            self.end_workers(parked).await?;
+        if preempts && let Some(parked) = run.output::<Option<OperationId>>("change.park")?.flatten() {
+            self.terminate_workers(parked).await?;
         }
-        // Whoever still has the lock belongs to an epoch that is over: ours, or that of an operation which a fence has
-        // parked. A first change waits: it may be a fence that is about to end.
-        lock::take(&mut self.session, key, fence || !first, LOCK).await?;
+        // A session that still has the lock belongs to an outdated worker: of this operation, or of a change that this
+        // preempting operation has parked. The first worker of a change waits instead of terminating the session, which
+        // may belong to a preempting operation that is about to end.
+        lock::take(&mut self.session, key, preempts || !first, LOCK_TIMEOUT).await?;
         if !first {
-            dependents::close_left_open(&mut self.session, &self.ownership.admin).await?;
-            membership::give_back_left(&mut self.session, &self.ownership.admin).await?;
+            dependents::close_databases_left_open(&mut self.session, &self.ownership.admin).await?;
+            membership::give_back_abandoned(&mut self.session, &self.ownership.admin).await?;
             let (database, migrator) = (&names.database, &names.migrator);
             ensure::refuse_logins(&mut self.session, database, &[migrator], &self.ownership).await?;
         }
         Ok(())
     }
 
-    async fn end_workers(&mut self, operation: OperationId) -> Result<(), StepError> {
+    async fn terminate_workers(&mut self, operation: OperationId) -> Result<(), StepError> {
         Ok(terminate::terminate_worker_sessions(&mut self.session, &format!("tenantry/{operation}/")).await?)
     }
 }

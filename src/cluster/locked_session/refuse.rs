@@ -1,5 +1,7 @@
-//! Shutting a tenant out, and letting it in again. *Closed*: no role can enter its database and every session was told to
-//! end, read back. *Empty*: no session is left.
+//! Refusing a tenant's logins and admitting them again: the server part of suspend, archive, purge and activate.
+//!
+//! The sagas first *close* the tenant: no role can connect to its database and every session was signalled, which is
+//! read back from the catalogs. Then they verify that it is *empty*: no session is left. Each method may be repeated.
 use super::LockedSession;
 use crate::cluster::pg::refuse::RefusedLogins;
 use crate::cluster::pg::remaining::{self, Tenant};
@@ -10,21 +12,22 @@ use crate::names::TenantNames;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What closing a tenant has found.
+/// What closing a tenant has found. Stored as the output of a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Closed {
-    /// Superusers that can still enter: PostgreSQL refuses them nothing.
+    /// Superusers that can still connect. PostgreSQL cannot refuse them.
     pub(crate) superusers: Vec<String>,
-    /// Roles whose comment was not ours, and is again.
+    /// Roles whose comment had been changed and was restored.
     pub(crate) restored: Vec<String>,
 }
 
 impl LockedSession {
-    /// Refuses these logins and the migrator, tells their sessions to end and waits for none; then reads back who can still
-    /// enter. `exempt`: logins of operations of ours that are open now.
+    /// Refuses these logins and the migrator and signals their sessions, without waiting for the sessions to end. Then
+    /// reads back which roles can still connect. `exempt`: logins of other open operations of this crate, which are
+    /// left alone.
     ///
     /// # Errors
-    /// A retry that names what keeps the tenant from being closed.
+    /// A retry that names the role that keeps the tenant from being closed.
     pub(crate) async fn close_logins(
         &mut self, names: &TenantNames, logins: &[RoleName], exempt: &[RoleName],
     ) -> Result<Closed, StepError> {
@@ -36,49 +39,52 @@ impl LockedSession {
         Ok(Closed { superusers, restored })
     }
 
-    /// As [`close_logins`](Self::close_logins), and closes the database to every role.
+    /// As [`close_logins`](Self::close_logins), and makes the database refuse all connections, also of superusers.
     pub(crate) async fn close_database(
         &mut self, names: &TenantNames, logins: &[RoleName], exempt: &[RoleName],
     ) -> Result<Closed, StepError> {
         let closed = self.close_logins(names, logins, exempt).await;
-        // Close the database before reporting an obstacle: a role that could still connect cannot enter a closed database.
+        // Close the database before reporting an obstacle, so that a role that can still log in cannot connect to it.
         ensure::close_database(&mut self.session, &names.database, &self.ownership).await?;
-        let is_closed = ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await?;
-        match (closed, is_closed) {
-            (Ok(shut), Some(found)) if !found.is_open => Ok(Closed { superusers: vec![], ..shut }),
-            (Ok(_), Some(_)) => Err(StepError::retry("the database is open again; it is closed once more")),
+        let found = ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await?;
+        match (closed, found) {
+            (Ok(closed), Some(found)) if !found.is_open => Ok(Closed { superusers: vec![], ..closed }),
+            (Ok(_), Some(_)) => {
+                Err(StepError::retry("the database accepts connections again; it will be closed once more"))
+            }
             (closed, _) => closed,
         }
     }
 
-    /// Prepared transactions first: there is no session to end that holds a login's row locked for them.
+    /// Rolls prepared transactions back before NOLOGIN: one of them may lock a login's row, and has no session to
+    /// terminate.
     pub(super) async fn refuse_all<'a>(
         &mut self, names: &TenantNames, logins: &[&'a RoleName],
     ) -> Result<RefusedLogins<'a>, StepError> {
         let mut refused = refuse::take_logins(&mut self.session, logins, &self.ownership).await?;
         self.roll_back_prepared(names, logins).await?;
         refuse::forbid_logins(&mut self.session, &mut refused, Some(&names.roles)).await?;
-        terminate::end_connecting(&mut self.session, &names.database).await?;
+        terminate::terminate_connecting_sessions(&mut self.session, &names.database).await?;
         Ok(refused)
     }
 
-    /// Tells the tenant's sessions to end for at most `limit`; answers how many are left.
+    /// Signals the tenant's sessions to end for at most `limit`; returns the number of sessions that are left.
     pub(crate) async fn end_sessions(
         &mut self, names: &TenantNames, logins: &[RoleName], exempt: &[RoleName], limit: Duration,
     ) -> Result<u32, StepError> {
-        Ok(self.sessions_left(names, logins, exempt, limit).await?.len() as u32)
+        Ok(self.terminate_remaining(names, logins, exempt, limit).await?.len() as u32)
     }
 
-    /// The same once more, after which none may be left and every login must be refused.
+    /// As [`end_sessions`](Self::end_sessions), then verifies that no session is left and that every login is refused.
     ///
     /// # Errors
-    /// A retry that names the sessions.
+    /// A retry that names the sessions, or the login whose row is locked.
     pub(crate) async fn verify_empty(
         &mut self, names: &TenantNames, logins: &[RoleName], exempt: &[RoleName], limit: Duration,
     ) -> Result<Closed, StepError> {
-        let left = self.sessions_left(names, logins, exempt, limit).await?;
+        let left = self.terminate_remaining(names, logins, exempt, limit).await?;
         if !left.is_empty() {
-            let (database, by) = (names.database.to_string(), remaining::list(&left));
+            let (database, by) = (names.database.to_string(), remaining::describe(&left));
             return Err(ClusterError::InUse { database, by }.into());
         }
         let all: Vec<&RoleName> = logins.iter().chain([&names.migrator]).filter(|l| !exempt.contains(l)).collect();
@@ -92,15 +98,16 @@ impl LockedSession {
         Ok(Closed { superusers, restored })
     }
 
-    async fn sessions_left(
+    async fn terminate_remaining(
         &mut self, names: &TenantNames, logins: &[RoleName], exempt: &[RoleName], limit: Duration,
     ) -> Result<Vec<remaining::Session>, StepError> {
         let all: Vec<&RoleName> = logins.iter().chain([&names.migrator]).filter(|l| !exempt.contains(l)).collect();
         let tenant = Tenant { database: &names.database, roles: &all, server: &self.server, exempt };
-        Ok(remaining::end_sessions(&mut self.session, tenant, limit).await?)
+        Ok(remaining::terminate_sessions(&mut self.session, tenant, limit).await?)
     }
 
-    /// Refuses these logins and the migrator and waits until their sessions have ended: for what is dropped next.
+    /// Refuses these logins and the migrator and waits until their sessions have ended. For logins that are dropped
+    /// next.
     pub(crate) async fn refuse(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
         let all: Vec<&RoleName> = logins.iter().chain([&names.migrator]).collect();
         self.refuse_and_wait(names, &all).await
@@ -112,19 +119,19 @@ impl LockedSession {
         Ok(())
     }
 
-    /// Lets this login in again.
+    /// Admits a refused login again, as a member of the group role `acts_as`.
     pub(crate) async fn admit(&mut self, login: &RoleName, acts_as: &RoleName) -> Result<(), StepError> {
         Ok(ensure::admit_login(&mut self.session, login, acts_as, &self.ownership).await?)
     }
 
-    /// Opens the database and lets this login in again.
+    /// Lets the database accept connections again and admits this login.
     pub(crate) async fn reopen(
         &mut self, names: &TenantNames, login: &RoleName, acts_as: &RoleName,
     ) -> Result<(), StepError> {
         Ok(ensure::open_database(&mut self.session, &names.database, login, acts_as, &self.ownership).await?)
     }
 
-    /// Lets those of these logins in again that exist.
+    /// Admits those of these logins that exist.
     pub(crate) async fn admit_made(&mut self, logins: &[RoleName], acts_as: &RoleName) -> Result<(), StepError> {
         let logins: Vec<&RoleName> = logins.iter().collect();
         Ok(ensure::admit_existing_logins(&mut self.session, &logins, acts_as, &self.ownership).await?)

@@ -1,4 +1,8 @@
-//! Dropping what a tenant has on its server.
+//! Dropping a tenant's logins, database and roles.
+//!
+//! Purge, rotation and the undo of a provisioning use it. Each method covers objects that were never created or are
+//! already gone, so it may be repeated. Logins are always refused first; otherwise a session could connect during the
+//! drop.
 use super::{LAST_MOMENT, LockedSession, SETTLING, Standby};
 use crate::cluster::pg::{catalog, ddl, dependents, ensure, readback, refuse, session, terminate};
 use crate::error::{ClusterError, StepError};
@@ -8,33 +12,37 @@ use crate::sqlstate;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long one try of a drop fights other tenants for the database's lock.
+/// How long one attempt to drop a database competes with other tenants' sessions for the database's lock.
 const DROP_LIMIT: Duration = Duration::from_secs(30);
-/// How often a drop is tried that fails with XX000 or 40P01: another session has changed the same row, or the checkpoint
-/// before the drop failed because the disk is full, which more tries do not mend.
+/// Attempts of a drop that fails with XX000 or 40P01. Either another session has changed the same row, which a further
+/// attempt resolves, or the checkpoint before the drop failed because the disk is full, which it does not.
 const DROP_TRIES: u32 = 5;
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What became of a login that was replaced. It can no longer enter its database.
+/// Result of retiring a replaced login. In both cases it can no longer connect to its database.
 #[derive(Debug)]
 pub(crate) enum RetiredLogin {
+    /// The role does not exist any more.
     Dropped,
-    /// Why it still exists.
+    /// The role still exists, for this reason.
     Left(StepError),
 }
 
 impl LockedSession {
-    /// One login: no session, no role. What it made by accident goes to `new_owner`, whom it acts as.
+    /// Refuses a login, waits until its sessions have ended, and drops its role. Objects that it owns in the tenant's
+    /// database are reassigned to `new_owner`.
     pub(crate) async fn remove_login(
         &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName,
     ) -> Result<(), StepError> {
-        let ours = ensure::refuse_logins(&mut self.session, &names.database, &[login], &self.ownership).await?;
-        if ours.is_empty() { Ok(()) } else { self.drop_refused(names, login, new_owner).await }
+        let existing = ensure::refuse_logins(&mut self.session, &names.database, &[login], &self.ownership).await?;
+        if existing.is_empty() { Ok(()) } else { self.drop_refused(names, login, new_owner).await }
     }
 
-    /// Asks what removing this login will ask, while the worker waits for something else: it takes less time afterwards.
+    /// Runs the catalog queries of [`remove_login`](Self::remove_login) once, while the worker waits for something
+    /// else. The session then has these catalogs in its cache, which makes the removal faster.
     pub(crate) async fn prefetch_catalog(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
-        catalog::roles(&mut self.session, &[login], &self.ownership.admin).await?;
+        catalog::find_roles(&mut self.session, &[login], &self.ownership.admin).await?;
         Ok(terminate::prefetch_catalog(&mut self.session, &names.database, login).await?)
     }
 
@@ -44,23 +52,24 @@ impl LockedSession {
         if ensure::drop_role(&mut self.session, login).await?.is_none() {
             return Ok(());
         }
-        let mut inside = self.enter(&names.database).await?;
+        let mut inside = self.open_session_in(&names.database).await?;
         dependents::verify_no_event_trigger(&mut inside, names.database.as_str()).await?;
-        ddl::adopt(login, new_owner).run(&mut inside, "adopting what the login made").await?;
+        ddl::reassign_owned(login, new_owner).run(&mut inside, "reassigning what the login owns").await?;
         session::close(inside).await;
-        self.gone(login).await
+        self.drop_role(login).await
     }
 
-    /// One login that another one has replaced. Sessions of it have `grace` to go over to the new one by themselves: first
-    /// with the old one still good, and then, for those that came in at the last moment, a little longer.
+    /// Retires a login that another one has replaced. Waits up to `grace` until the applications have closed its
+    /// sessions, then refuses new ones. Sessions that were opened at the last moment get up to two more seconds (and at
+    /// most `grace`).
     ///
     /// # Errors
-    /// When it may still be able to enter its database.
+    /// When the login may still be able to connect to its database.
     pub(crate) async fn retire_login(
         &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName, grace: Duration, standbys: &[Standby],
     ) -> Result<RetiredLogin, StepError> {
         if !grace.is_zero() {
-            self.drained(login, grace, standbys).await?;
+            self.wait_for_drain(login, grace, standbys).await?;
         }
         let mut is_locked = false;
         if grace.is_zero() {
@@ -85,30 +94,31 @@ impl LockedSession {
     async fn drop_retired(
         &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName, grace: Duration, standbys: &[Standby],
     ) -> Result<(), StepError> {
-        // A session that is still connecting most likely uses the new login; it shows which one within a moment.
+        // A session that is still connecting most likely uses the new login. It shows its login soon, so wait for that
+        // and do not terminate it.
         terminate::wait_for_connecting_sessions(&mut self.session, &names.database, SETTLING).await?;
         if !grace.is_zero() {
             terminate::wait_until_idle(&mut self.session, login, LAST_MOMENT.min(grace)).await?;
         }
         terminate::terminate_role_sessions(&mut self.session, &[login]).await?;
-        // Standbys come before the drop: sessions of a dropped role cannot be found by its name.
+        // Refuse on the standbys before the drop: once the role is dropped, its sessions cannot be found by its name.
         self.refuse_on(standbys, names, &[login], grace).await?;
         self.drop_refused(names, login, new_owner).await
     }
 
-    /// Whether this login exists and an operation of ours made it.
+    /// Whether this login exists and was created by this installation for the tenant.
     pub(crate) async fn is_made(&mut self, login: &RoleName) -> Result<bool, StepError> {
-        let found = catalog::roles(&mut self.session, &[login], &self.ownership.admin).await?;
+        let found = catalog::find_roles(&mut self.session, &[login], &self.ownership.admin).await?;
         Ok(found.iter().any(|role| role.is_made(&self.ownership.marker)))
     }
 
-    /// What a provisioning has made of these names, for its undo: a role or a database that another one has made is left as
-    /// it is.
+    /// Removes what a provisioning has created under these names, for its undo. A role or database that this
+    /// provisioning did not create is left as it is.
     pub(crate) async fn remove_made(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
         let GroupRoles { owner, app } = &names.roles;
         let logins: Vec<&RoleName> = logins.iter().chain([&names.migrator]).collect();
         let all: Vec<&RoleName> = logins.iter().copied().chain([app, owner]).collect();
-        let found = catalog::roles(&mut self.session, &all, &self.ownership.admin).await?;
+        let found = catalog::find_roles(&mut self.session, &all, &self.ownership.admin).await?;
         let marker = self.ownership.marker.clone();
         let is_made = |role: &&&RoleName| !found.iter().any(|f| f.name == role.as_str() && !f.is_made(&marker));
         let logins: Vec<&RoleName> = logins.iter().filter(|r| is_made(r)).copied().collect();
@@ -120,12 +130,13 @@ impl LockedSession {
             }
         }
         for role in all.iter().filter(|r| is_made(r)) {
-            self.gone(role).await?;
+            self.drop_role(role).await?;
         }
         Ok(())
     }
 
-    /// The database alone. The logins are refused first: one that is in the middle of connecting would keep it.
+    /// Drops the database only. Refuses these logins and the migrator first: a session that is still connecting would
+    /// keep the database from being dropped.
     pub(crate) async fn remove_database(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
         let all: Vec<&RoleName> = logins.iter().chain([&names.migrator]).collect();
         self.remove_closed(names, &all).await
@@ -133,16 +144,16 @@ impl LockedSession {
 
     async fn remove_closed(&mut self, names: &TenantNames, logins: &[&RoleName]) -> Result<(), StepError> {
         self.refuse_and_wait(names, logins).await?;
-        let until = Instant::now() + DROP_LIMIT;
+        let deadline = Instant::now() + DROP_LIMIT;
         let mut failures = 0;
         loop {
             if ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await?.is_some() {
-                self.roll_back_in_the_way(&names.database).await?;
+                self.roll_back_blocking_transactions(&names.database).await?;
             }
             let dropped = ensure::drop_database(&mut self.session, &names.database, &self.ownership).await?;
             let Some(source) = dropped else { return Ok(()) };
             if sqlstate::is(&source, sqlstate::LOCK_NOT_AVAILABLE) {
-                if Instant::now() >= until {
+                if Instant::now() >= deadline {
                     let by = String::from("sessions or prepared transactions of other tenants that keep it locked");
                     return Err(ClusterError::InUse { database: names.database.to_string(), by }.into());
                 }
@@ -156,21 +167,22 @@ impl LockedSession {
         }
     }
 
-    /// Everything of the tenant, in the order that a drop needs. Covers what was never made, or is half gone.
+    /// Drops the tenant's database and then all its roles. Covers objects that were never created or are already gone.
     pub(crate) async fn remove(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
         self.remove_database(names, logins).await?;
         let GroupRoles { owner, app } = &names.roles;
         for role in logins.iter().chain([&names.migrator, app, owner]) {
-            self.gone(role).await?;
+            self.drop_role(role).await?;
         }
         Ok(())
     }
 
-    /// Drops a role. What depends on it in other databases is removed there first; a neighbour may grant to it once more in
-    /// between, so this is tried several times.
-    async fn gone(&mut self, role: &RoleName) -> Result<(), StepError> {
+    /// Drops a role. Removes first what depends on it in other databases. A neighbour tenant may grant to the role
+    /// again in between, so there are several attempts.
+    async fn drop_role(&mut self, role: &RoleName) -> Result<(), StepError> {
         const TRIES: u32 = 30;
-        /// After these the sessions of the neighbour are ended each time, so that it must connect before it grants again.
+        /// After this many attempts the neighbour's sessions are terminated each time, so that it must reconnect before
+        /// it can grant again.
         const PATIENT_TRIES: u32 = 3;
         let mut tries = 0;
         loop {
@@ -182,9 +194,9 @@ impl LockedSession {
                 return Err(ClusterError::Dependent { role: role.to_string(), detail }.into());
             }
             if tries > PATIENT_TRIES {
-                self.end_neighbours(role).await?;
+                self.terminate_neighbour_sessions(role).await?;
             }
-            self.clear_elsewhere(role).await?;
+            self.drop_dependents_elsewhere(role).await?;
         }
     }
 }

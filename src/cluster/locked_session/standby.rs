@@ -1,5 +1,8 @@
-//! The tenant's physical standbys. NOLOGIN and the memberships come there by themselves; that a session ends does not.
-use super::{LAST_MOMENT, LockedSession, SETTLING, provisioner};
+//! Ending a tenant's sessions on the physical standbys of its server.
+//!
+//! Suspension and rotation call this after they have refused the logins on the primary. NOLOGIN and revoked memberships
+//! arrive on a standby by replication; terminated sessions do not, so a worker opens a session there and signals them.
+use super::{LAST_MOMENT, LockedSession, SETTLING, open_provisioner_session};
 use crate::cluster::OperationContext;
 use crate::cluster::pg::session::{self, Purpose};
 use crate::cluster::pg::{catalog, standby, terminate};
@@ -15,25 +18,26 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// Where a standby of a tenant's server is, and how it is reached.
+/// The address of a standby of a tenant's server, and the TLS settings for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Standby {
     host: String,
     port: u16,
-    /// `None`: as [`DatabaseServer::tls_for`] says.
+    /// `None`: the mode that [`DatabaseServer::tls_for`] selects for the host.
     tls: Option<TlsMode>,
+    /// In PEM. `None`: the primary's certificate.
     root_certificate: Option<String>,
 }
 
 impl OperationContext {
-    /// Those of a tenant, by its directory entries.
+    /// Reads the standbys of a tenant's database from its directory entries.
     pub(crate) async fn standbys(&self, tenant: TenantId, database: &DatabaseName) -> Result<Vec<Standby>, StepError> {
         Ok(Standby::among(&self.registry.databases(tenant).await?, database))
     }
 }
 
 impl Standby {
-    /// Those of this database.
+    /// Selects the entries that are standbys of this database.
     pub(crate) fn among(entries: &[TenantDatabase], database: &DatabaseName) -> Vec<Self> {
         entries.iter().filter(|e| e.is_standby_of(database)).map(Self::of).collect()
     }
@@ -42,7 +46,7 @@ impl Standby {
         Self { host, port: entry.port, tls: entry.settings.tls, root_certificate }
     }
 
-    /// As the provisioner, whose logins and maintenance database are there as everything is.
+    /// Opens a session as the provisioner, whose login and maintenance database exist there by replication.
     async fn open(
         &self, primary: &DatabaseServer, password: &SecretString, name: &str,
     ) -> Result<PgConnection, ClusterError> {
@@ -50,25 +54,27 @@ impl Standby {
         let tls = tls.unwrap_or_else(|| primary.tls_for(&host));
         let root_certificate = root_certificate.or_else(|| primary.root_certificate.clone());
         let server = DatabaseServer { host, port, tls, root_certificate, ..primary.clone() };
-        provisioner(&server, &server.names.maintenance, password, name, Purpose::Cluster).await
+        open_provisioner_session(&server, &server.names.maintenance, password, name, Purpose::Cluster).await
     }
 
-    fn failed(&self, source: ClusterError) -> ClusterError {
+    fn to_error(&self, source: ClusterError) -> ClusterError {
         ClusterError::Standby { host: self.host.clone(), port: self.port, source: Box::new(source) }
     }
 }
 
-/// What is to be refused on a standby.
+/// Logins that the primary has refused and whose sessions on a standby are to end.
 struct Refusal<'a> {
-    /// Where the primary's log stood when it refused.
+    /// WAL position of the primary after it had refused the logins.
     position: String,
     database: &'a DatabaseName,
     logins: Vec<&'a RoleName>,
+    /// Time for the sessions to end before they are terminated; zero terminates them at once.
     grace: Duration,
 }
 
 impl LockedSession {
-    /// As [`refuse`](Self::refuse), which must have run, for the tenant's standbys. All of them are tried.
+    /// Waits until the standbys refuse these logins and the migrator too, and terminates their sessions there.
+    /// [`refuse`](Self::refuse) must have run on the primary. All standbys are tried, also after one has failed.
     pub(crate) async fn refuse_on_standbys(
         &mut self, standbys: &[Standby], names: &TenantNames, logins: &[RoleName],
     ) -> Result<(), StepError> {
@@ -76,72 +82,78 @@ impl LockedSession {
         self.refuse_on(standbys, names, &all, Duration::ZERO).await
     }
 
-    /// Nobody comes in by these logins on the standbys, which the primary refuses already, and nobody is left in. Whoever is
-    /// in gets a last moment of the grace, if there is one. The sessions there are part of this hold's place among the
-    /// workers.
+    /// Ends the sessions of these logins on the standbys, after the primary has refused the logins. Sessions get at
+    /// most two seconds of `grace` to end before they are terminated. The sessions that this opens are covered by the
+    /// worker permit of this locked session.
     pub(super) async fn refuse_on(
         &mut self, standbys: &[Standby], names: &TenantNames, logins: &[&RoleName], grace: Duration,
     ) -> Result<(), StepError> {
-        // The standby that took over is the primary now, and never replays again.
+        // After a failover the former standby is the primary. It replays nothing any more, so waiting for it would time
+        // out.
         let standbys: Vec<_> = standbys.iter().filter(|s| !self.server.is_at(&s.host, s.port)).collect();
         if standbys.is_empty() {
             return Ok(());
         }
         let Self { session, server, password, name, ownership, .. } = self;
-        let logins = catalog::only_ours(session, logins, &ownership.admin).await?;
-        let (position, database) = (standby::position(session).await?, &names.database);
+        let logins = catalog::find_own_roles(session, logins, &ownership.admin).await?;
+        let (position, database) = (standby::read_flush_position(session).await?, &names.database);
         let refusal = Refusal { position, database, logins, grace: LAST_MOMENT.min(grace) };
-        let refused = standbys.iter().map(async |standby| {
-            let ended = async {
-                let mut there = standby.open(server, password, name).await?;
-                refusal.hold_on(&mut there).await?;
-                session::close(there).await;
+        let results = standbys.iter().map(async |standby| {
+            let refuse = async {
+                let mut standby_session = standby.open(server, password, name).await?;
+                refusal.enforce(&mut standby_session).await?;
+                session::close(standby_session).await;
                 Ok(())
             };
-            ended.await.map_err(|error| standby.failed(error))
+            refuse.await.map_err(|error| standby.to_error(error))
         });
-        let all: Result<(), ClusterError> = join_all(refused).await.into_iter().collect();
+        let all: Result<(), ClusterError> = join_all(results).await.into_iter().collect();
         Ok(all?)
     }
 
-    /// Waits for `grace` until the login has no session, on the primary and on those standbys that can be asked.
-    pub(super) async fn drained(
+    /// Waits up to `grace` until the login has no session, on the primary and on the standbys that can be reached.
+    pub(super) async fn wait_for_drain(
         &mut self, login: &RoleName, grace: Duration, standbys: &[Standby],
     ) -> Result<(), StepError> {
         let Self { session, server, password, name, .. } = self;
-        let until = Instant::now() + grace;
-        let there = join_all(standbys.iter().map(async |standby| {
-            // One that does not answer holds nobody up: it is told of when the login is refused.
-            let opened = timeout_at(until.min(Instant::now() + SETTLING), standby.open(server, password, name)).await;
-            let Ok(Ok(mut there)) = opened else { return };
-            let left = until.saturating_duration_since(Instant::now());
-            if let Err(error) = terminate::wait_until_idle(&mut there, login, left).await {
-                tracing::debug!(host = standby.host, %error, "a standby is not asked any more who is in");
+        let deadline = Instant::now() + grace;
+        let on_standbys = join_all(standbys.iter().map(async |standby| {
+            // A standby that does not answer must not delay the rotation. `refuse_on` reports it later as an error.
+            let open_by = deadline.min(Instant::now() + SETTLING);
+            let opened = timeout_at(open_by, standby.open(server, password, name)).await;
+            let Ok(Ok(mut standby_session)) = opened else { return };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Err(error) = terminate::wait_until_idle(&mut standby_session, login, left).await {
+                tracing::debug!(host = standby.host, %error, "stopped waiting for sessions on a standby");
             }
-            session::close(there).await;
+            session::close(standby_session).await;
         }));
-        let (here, _) = join(terminate::wait_until_idle(session, login, grace), there).await;
-        here?;
+        let (on_primary, _) = join(terminate::wait_until_idle(session, login, grace), on_standbys).await;
+        on_primary?;
         Ok(())
     }
 }
 
 impl Refusal<'_> {
-    /// In a session on the standby.
-    async fn hold_on(&self, there: &mut PgConnection) -> Result<(), ClusterError> {
+    /// Waits, in a session on the standby, until it has replayed the refusal, and then ends the sessions of the logins.
+    async fn enforce(&self, session: &mut PgConnection) -> Result<(), ClusterError> {
         let at_once = self.grace.is_zero();
-        standby::awaited(there, &self.position, &self.logins, at_once).await?;
+        standby::wait_for_refusal(session, &self.position, &self.logins, at_once).await?;
         if at_once {
-            terminate::signal_role_sessions(there, &self.logins).await?;
+            terminate::signal_role_sessions(session, &self.logins).await?;
         }
-        terminate::wait_for_connecting_sessions(there, self.database, if at_once { Duration::ZERO } else { SETTLING })
-            .await?;
+        terminate::wait_for_connecting_sessions(
+            session,
+            self.database,
+            if at_once { Duration::ZERO } else { SETTLING },
+        )
+        .await?;
         if !at_once {
-            let until = Instant::now() + self.grace;
+            let deadline = Instant::now() + self.grace;
             for login in &self.logins {
-                terminate::wait_until_idle(there, login, until.saturating_duration_since(Instant::now())).await?;
+                terminate::wait_until_idle(session, login, deadline.saturating_duration_since(Instant::now())).await?;
             }
         }
-        terminate::terminate_role_sessions(there, &self.logins).await
+        terminate::terminate_role_sessions(session, &self.logins).await
     }
 }

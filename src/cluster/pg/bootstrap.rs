@@ -1,4 +1,7 @@
-//! Block (a): what a server needs once, made by an admin's session. Each part looks first, so it may be repeated.
+//! Setting up a server once, in the session of a superuser or of an admin with CREATEDB and CREATEROLE.
+//!
+//! `Servers::set_up` calls these functions in order: the three roles, the maintenance database, the optional rights,
+//! and closing shared databases. Each looks at the catalogs first, so a set-up that died may be repeated.
 use super::ownership::MARK;
 use super::scram::Verifier;
 use super::{catalog, ddl};
@@ -8,29 +11,34 @@ use crate::server::ServerNames;
 use crate::sqlstate;
 use sqlx::{FromRow, PgConnection};
 
-/// What the admin may do, and on what.
+/// The rights of the admin that sets the server up, and the server's version.
 #[derive(Debug, FromRow)]
 pub(crate) struct Admin {
     pub(crate) role: String,
     pub(crate) superuser: bool,
     pub(crate) create_role: bool,
     pub(crate) create_db: bool,
+    /// `server_version_num`, for example 160002.
     pub(crate) version: i32,
 }
 
+/// Reads the rights of the session's current user.
 pub(crate) async fn admin(session: &mut PgConnection) -> Result<Admin, ClusterError> {
     const ADMIN: &str = "SELECT current_user::text AS role, rolsuper AS superuser, rolcreaterole AS create_role, \
         rolcreatedb AS create_db, current_setting('server_version_num')::int AS version \
         FROM pg_catalog.pg_roles WHERE rolname = current_user";
-    sqlx::query_as(ADMIN).fetch_one(session).await.map_err(ClusterError::sql("asking for the admin's rights"))
+    sqlx::query_as(ADMIN).fetch_one(session).await.map_err(ClusterError::sql("reading the admin's rights"))
 }
 
-/// The three roles. One of these names with another marker belongs to somebody else.
+/// Makes sure that the admin role and the two provisioner logins exist, with these verifiers.
+///
+/// # Errors
+/// `Foreign` names a role that exists with another marker. Then nothing was changed.
 pub(crate) async fn roles(
     session: &mut PgConnection, names: &ServerNames, verifiers: [&Verifier; 2], marker: &str,
 ) -> Result<(), ClusterError> {
     let all = [&names.admin, &names.blue, &names.green];
-    let present = catalog::marked(session, all, marker).await?;
+    let present = catalog::find_marked_roles(session, all, marker).await?;
     let has = |role: &RoleName| present.contains(&role);
     if !has(&names.admin) {
         ddl::create_admin(&names.admin, marker).run(session, "creating the admin role").await?;
@@ -45,17 +53,21 @@ pub(crate) async fn roles(
     Ok(())
 }
 
-/// The maintenance database, owned by the admin role.
+/// Makes sure that the maintenance database exists and is owned by the admin role.
+///
+/// # Errors
+/// `Foreign` if the database has another owner.
 pub(crate) async fn maintenance(session: &mut PgConnection, names: &ServerNames) -> Result<(), ClusterError> {
-    match catalog::database(session, &names.maintenance).await? {
-        Some(found) if found.owner == names.admin.as_str() => return take_back(session, &names.admin).await,
+    match catalog::find_database(session, &names.maintenance).await? {
+        Some(found) if found.owner == names.admin.as_str() => return revoke_lent_admin(session, &names.admin).await,
         Some(_) => return Err(ClusterError::Foreign { kind: "database", name: names.maintenance.to_string() }),
         None => {}
     }
-    // The membership is given for this statement and taken back: on 16 and later the admin keeps ADMIN alone.
+    // CREATE DATABASE … OWNER needs the membership, so it is granted for this statement and revoked. From 16 on the
+    // admin then keeps only the ADMIN option, which the creator of a role gets.
     ddl::lend_admin(&names.admin, true).run(session, "lending the admin role").await?;
     let create = ddl::create_maintenance(&names.maintenance, &names.admin).execute(session).await;
-    take_back(session, &names.admin).await?;
+    revoke_lent_admin(session, &names.admin).await?;
     match create {
         Err(e) if !sqlstate::is(&e, sqlstate::DUPLICATE_DATABASE) => {
             Err(ClusterError::Sql { phase: "creating the maintenance database", source: e })
@@ -64,8 +76,9 @@ pub(crate) async fn maintenance(session: &mut PgConnection, names: &ServerNames)
     }
 }
 
-/// Also what a set-up that died had lent. Without SET and INHERIT a membership is but the creator's own, from 16 on.
-async fn take_back(session: &mut PgConnection, admin: &RoleName) -> Result<(), ClusterError> {
+/// Revokes the membership in the admin role that this set-up, or an earlier one that died, has granted. From 16 on the
+/// creator of a role has a membership without SET and INHERIT, which is not counted.
+async fn revoke_lent_admin(session: &mut PgConnection, admin: &RoleName) -> Result<(), ClusterError> {
     const LENT: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r \
         ON r.oid = m.member AND r.rolname = current_user \
         WHERE m.roleid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1) \
@@ -78,16 +91,17 @@ async fn take_back(session: &mut PgConnection, admin: &RoleName) -> Result<(), C
     }
 }
 
-/// Predefined roles, and what is not possible without each.
+/// Predefined roles that the admin role should have, each with the consequence of not having it.
 pub(super) const OPTIONAL: [(&str, &str); 3] = [
     ("pg_signal_backend", "sessions of the other provisioner login cannot be ended"),
     ("pg_read_all_stats", "what other roles' sessions do cannot be seen"),
     (RESERVED, "the provisioner has no connection reserved for it: on a full server no tenant can be suspended"),
 ];
-/// It exists from 16 on, and has an effect where `reserved_connections` is set.
+/// Exists from PostgreSQL 16 on, and has an effect if `reserved_connections` is set.
 pub(super) const RESERVED: &str = "pg_use_reserved_connections";
 
-/// Rights that a managed service may refuse: each that was refused, with what is then not possible.
+/// Grants the predefined roles that a managed service may refuse. Returns a message for each refusal, with its
+/// consequence.
 pub(crate) async fn optional(session: &mut PgConnection, admin: &RoleName) -> Result<Vec<String>, ClusterError> {
     let mut refused = vec![];
     for (group, without) in OPTIONAL {
@@ -103,8 +117,9 @@ pub(crate) async fn optional(session: &mut PgConnection, admin: &RoleName) -> Re
     Ok(refused)
 }
 
-/// Takes CONNECT and TEMPORARY on a database from PUBLIC, and gives them to `keep` and to every login that has a session
-/// there; but to none of a tenant, which has no business there. Answers why it stayed open, if it did: without ownership the statement "succeeds" with a warning alone.
+/// Revokes CONNECT and TEMPORARY on a database from PUBLIC, and grants them to `keep` and to every login that has a
+/// session there, except logins of tenants. Returns the reason if the database stayed open. It reads the rights back,
+/// because REVOKE by a role that is not the owner succeeds with only a warning.
 pub(crate) async fn close_to_public(
     session: &mut PgConnection, database: &str, keep: &[String],
 ) -> Result<Option<String>, ClusterError> {
@@ -116,7 +131,7 @@ pub(crate) async fn close_to_public(
         .bind(MARK)
         .fetch_all(&mut *session)
         .await
-        .map_err(ClusterError::sql("asking who is connected"))?;
+        .map_err(ClusterError::sql("listing the roles that are connected"))?;
     let mut keep: Vec<String> = keep.iter().cloned().chain(inside).collect();
     keep.sort();
     keep.dedup();
@@ -126,12 +141,12 @@ pub(crate) async fn close_to_public(
         let code = sqlstate::code(&e).unwrap_or_default().into_owned();
         return Ok(Some(format!("{database} stays open to PUBLIC: the admin may not change it ({code})")));
     }
-    is_closed(session, database)
-        .await
-        .map(|closed| (!closed).then(|| format!("{database} stays open to PUBLIC: the admin role does not own it")))
+    is_closed(session, database).await.map(|is_closed| {
+        (!is_closed).then(|| format!("{database} stays open to PUBLIC: the admin role does not own it"))
+    })
 }
 
-/// Whether PUBLIC may not connect.
+/// Whether PUBLIC has no CONNECT right on the database. `false` if the database does not exist.
 pub(crate) async fn is_closed(session: &mut PgConnection, database: &str) -> Result<bool, ClusterError> {
     const OPEN: &str = "SELECT pg_catalog.has_database_privilege('public', oid, 'CONNECT') \
         FROM pg_catalog.pg_database WHERE datname = $1";
@@ -143,16 +158,16 @@ pub(crate) async fn is_closed(session: &mut PgConnection, database: &str) -> Res
     Ok(open == Some(false))
 }
 
-/// What tells one cluster from another, whatever the time zone of the session.
+/// A text that identifies the running cluster and does not depend on the session's time zone or date style.
 pub(super) const CLUSTER: &str = "SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text || ' ' \
     || pg_catalog.current_setting('port') || ' ' || pg_catalog.current_setting('data_checksums')";
 
-/// Two connections that see the same are on the same cluster.
+/// Reads a text that is equal for two connections if they are on the same running cluster.
 pub(crate) async fn cluster_of(session: &mut PgConnection) -> Result<String, sqlx::Error> {
     sqlx::query_scalar(CLUSTER).fetch_one(session).await
 }
 
-/// Blocks of the set-up that the provisioner itself runs, in its maintenance database.
+/// Revokes the rights of PUBLIC on the maintenance database. Run it as the provisioner, in that database.
 pub(crate) async fn close_maintenance(session: &mut PgConnection, database: &DatabaseName) -> Result<(), ClusterError> {
     ddl::close_maintenance(database).run(session, "closing the maintenance database").await
 }

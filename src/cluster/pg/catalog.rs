@@ -1,21 +1,24 @@
-//! What is there. Static statements, on sessions whose search path is `pg_catalog`.
+//! Reading roles, databases and prepared transactions from the system catalogs.
+//!
+//! All statements are constants with bind parameters. They run on sessions whose search path is `pg_catalog`, so that
+//! no object of a tenant can take the place of a catalog table or function.
 use super::ddl;
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
 use sqlx::{Executor, FromRow, PgConnection};
 
-/// A database as the catalog has it.
+/// A database, as `pg_database` describes it.
 #[derive(Debug, FromRow)]
 pub(crate) struct DatabaseFacts {
     pub(crate) owner: String,
-    /// Whether anybody can connect to it.
+    /// Whether it accepts connections (`datallowconn`).
     pub(crate) is_open: bool,
-    /// -2: a drop was interrupted, and nothing but a drop works.
+    /// CONNECTION LIMIT. -2 means that a DROP DATABASE was interrupted; then the database can only be dropped.
     pub(crate) connection_limit: i32,
 }
 
-/// A role or the database of these names that is there, whoever made it: its kind and name.
-pub(crate) async fn taken(
+/// Finds a role or database that has one of these names, of any owner. Returns its kind and name.
+pub(crate) async fn find_name_conflict(
     session: &mut PgConnection, roles: [&RoleName; 4], database: &DatabaseName,
 ) -> Result<Option<(&'static str, String)>, ClusterError> {
     const TAKEN: &str = "SELECT true, rolname::text FROM pg_roles WHERE rolname = ANY($1) \
@@ -27,37 +30,38 @@ pub(crate) async fn taken(
 }
 
 impl DatabaseFacts {
-    /// The connection limit that the database has when no clean-up has opened it.
+    /// The connection limit, or -1 (none) if the current limit is the marker of a clean-up.
     pub(crate) fn own_limit(&self) -> i32 {
         if self.connection_limit == ddl::CLEAN_UP_LIMIT { -1 } else { self.connection_limit }
     }
 }
 
-/// A role as the catalog has it, and whether it is ours.
+/// A role, as the catalogs describe it, and whether this installation created it.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct RoleFacts {
     pub(crate) name: String,
-    /// Whether our admin role made it: it has ADMIN on it. PostgreSQL 15 does not record who made a role; there the
-    /// exact name, which stands in a placement or an intent, decides alone.
+    /// Whether the admin role has the ADMIN option on it, which the creator of a role gets. Always true on PostgreSQL
+    /// 15, which does not record the creator: there the exact name, from a placement or an intent, decides alone.
     pub(crate) is_ours: bool,
-    /// SUPERUSER or CREATEROLE: such a role can undo whatever is refused to it.
+    /// Whether it has SUPERUSER or CREATEROLE. Such a role can undo a refusal.
     pub(crate) is_privileged: bool,
-    /// Whether this version records who made a role: 16 and later.
+    /// Whether this PostgreSQL version records the creator of a role (16 and later).
     records_creator: bool,
     pub(crate) comment: Option<String>,
 }
 
 impl RoleFacts {
-    /// Whether an operation of ours made it. Asked where a role is made, or its making undone: no placement vouches for it
-    /// yet. On PostgreSQL 15 a role with another comment counts as made by another party then, and is left alone.
+    /// Whether this installation created it for the tenant of `marker`. For creating a role and for undoing that, when
+    /// no placement names the role yet. On PostgreSQL 15 the comment decides, so a role with another comment is left
+    /// alone.
     pub(crate) fn is_made(&self, marker: &str) -> bool {
         if self.records_creator { self.is_ours } else { self.comment.as_deref() == Some(marker) }
     }
 }
 
-/// Those of `names` that exist as roles. The comment of a role never decides whether it is ours: any person may change
-/// it.
-pub(crate) async fn roles(
+/// Reads those of `names` that exist as roles. From PostgreSQL 16 on the comment never decides whether a role is ours,
+/// because an administrator may change it.
+pub(crate) async fn find_roles(
     session: &mut PgConnection, names: &[&RoleName], admin: &RoleName,
 ) -> Result<Vec<RoleFacts>, ClusterError> {
     const ROLES: &str = "SELECT r.rolname::text AS name, r.rolsuper OR r.rolcreaterole AS is_privileged, \
@@ -72,31 +76,40 @@ pub(crate) async fn roles(
     found.map_err(ClusterError::sql("looking for roles"))
 }
 
-/// Those of `names` that exist, all of them made by operations of ours; else `Foreign` names the first one that is not.
-pub(crate) async fn only_made<'a>(
+/// Returns those of `names` that exist, if this installation created all of them (see [`RoleFacts::is_made`]).
+///
+/// # Errors
+/// `Foreign` names a role that it did not create.
+pub(crate) async fn find_made_roles<'a>(
     session: &mut PgConnection, names: &[&'a RoleName], admin: &RoleName, marker: &str,
 ) -> Result<Vec<&'a RoleName>, ClusterError> {
-    let found = roles(session, names, admin).await?;
+    let found = find_roles(session, names, admin).await?;
     if let Some(foreign) = found.iter().find(|r| !r.is_made(marker)) {
         return Err(ClusterError::Foreign { kind: "role", name: foreign.name.clone() });
     }
     Ok(names.iter().copied().filter(|n| found.iter().any(|f| f.name == n.as_str())).collect())
 }
 
-/// Those of `names` that exist, all of them ours; else `Foreign` names the first one that is not.
-pub(crate) async fn only_ours<'a>(
+/// Returns those of `names` that exist, if the admin role has the ADMIN option on all of them.
+///
+/// # Errors
+/// `Foreign` names a role without it.
+pub(crate) async fn find_own_roles<'a>(
     session: &mut PgConnection, names: &[&'a RoleName], admin: &RoleName,
 ) -> Result<Vec<&'a RoleName>, ClusterError> {
-    let found = roles(session, names, admin).await?;
+    let found = find_roles(session, names, admin).await?;
     if let Some(foreign) = found.iter().find(|r| !r.is_ours) {
         return Err(ClusterError::Foreign { kind: "role", name: foreign.name.clone() });
     }
     Ok(names.iter().copied().filter(|n| found.iter().any(|f| f.name == n.as_str())).collect())
 }
 
-/// Those of `names` that exist with this marker as their comment; `Foreign` names one that has another comment. For the
-/// roles of a server's set-up, which no placement names.
-pub(crate) async fn marked<'a>(
+/// Returns those of `names` that exist, if all of them have this marker as their comment. For the roles of a server's
+/// set-up, which no placement names.
+///
+/// # Errors
+/// `Foreign` names a role that has another comment.
+pub(crate) async fn find_marked_roles<'a>(
     session: &mut PgConnection, names: [&'a RoleName; 3], marker: &str,
 ) -> Result<Vec<&'a RoleName>, ClusterError> {
     const ROLES: &str = "SELECT rolname::text, shobj_description(oid, 'pg_authid') FROM pg_roles \
@@ -110,8 +123,8 @@ pub(crate) async fn marked<'a>(
     }
 }
 
-/// One database.
-pub(crate) async fn database(
+/// Reads one database; `None` if it does not exist.
+pub(crate) async fn find_database(
     session: &mut PgConnection, name: &DatabaseName,
 ) -> Result<Option<DatabaseFacts>, ClusterError> {
     const DATABASE: &str = "SELECT r.rolname::text AS owner, d.datallowconn AS is_open, \
@@ -121,26 +134,26 @@ pub(crate) async fn database(
     found.map_err(ClusterError::sql("looking for a database"))
 }
 
-/// Who a session is: `session_user`, `current_user`, `current_database()`.
+/// Reads `session_user`, `current_user` and `current_database()` of a session.
 pub(crate) async fn identity(session: &mut PgConnection) -> Result<(String, String, String), ClusterError> {
     const WHO: &str = "SELECT session_user::text, current_user::text, current_database()::text";
-    // The simple protocol: one message there, one back.
+    // The simple query protocol needs one round trip; a prepared statement needs two.
     let found = session.fetch_one(sqlx::raw_sql(WHO)).await.and_then(|row| FromRow::from_row(&row));
-    found.map_err(ClusterError::sql("asking who the session is"))
+    found.map_err(ClusterError::sql("reading the identity of a session"))
 }
 
-/// A prepared transaction. No session stands behind it: only its owner can end it, in its own database.
+/// A prepared transaction. It has no session that could be terminated. Only its owner can end it, in its own database.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct Prepared {
     pub(crate) gid: String,
     pub(crate) owner: String,
     pub(crate) database: String,
-    /// Whether its database takes connections.
+    /// Whether its database accepts connections.
     pub(crate) is_open: bool,
 }
 
-/// The prepared transactions of these roles, in any database.
-pub(crate) async fn prepared_by(
+/// Finds the prepared transactions of these roles, in all databases.
+pub(crate) async fn find_prepared_by(
     session: &mut PgConnection, roles: &[&RoleName],
 ) -> Result<Vec<Prepared>, ClusterError> {
     const PREPARED: &str = "SELECT x.gid, x.owner::text AS owner, x.database::text AS database, \
@@ -152,8 +165,8 @@ pub(crate) async fn prepared_by(
     found.map_err(ClusterError::sql("looking for prepared transactions"))
 }
 
-/// All prepared transactions in a database: each of them keeps it from being dropped.
-pub(crate) async fn prepared_in(
+/// Finds all prepared transactions in a database. Each of them keeps the database from being dropped.
+pub(crate) async fn find_prepared_in(
     session: &mut PgConnection, database: &DatabaseName,
 ) -> Result<Vec<Prepared>, ClusterError> {
     const PREPARED: &str = "SELECT x.gid, x.owner::text AS owner, x.database::text AS database, \

@@ -1,7 +1,9 @@
-//! The one module that makes SQL from names. It quotes every identifier and every literal itself.
+//! Builds all DDL for PostgreSQL servers. This is the only module that puts names into SQL text for servers.
 //!
-//! The blocks are those of the crate's page on rights. A block in BEGIN … COMMIT is one call of the simple protocol: it
-//! happens as a whole or not at all. What cannot stand in a transaction, or may fail by design, stands alone.
+//! The other modules of `pg` call these functions and run the returned [`Ddl`]. Every identifier and every literal is
+//! quoted here. Statements that belong together are one `BEGIN … COMMIT` block, sent as one simple query, so they take
+//! effect as a whole or not at all. A statement that cannot run in a transaction, or that may fail in normal use, is
+//! sent alone.
 use super::scram::Verifier;
 use crate::directory::AppAccess;
 use crate::names::{DatabaseName, RoleName, ServerName};
@@ -11,19 +13,21 @@ use crate::sql::{id, literal};
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::time::Duration;
 
-/// Whether this session has the lock now. From here on it is quiet, as [`session::quiet`](super::session::quiet) makes it.
+/// Tries to take the advisory lock; returns whether this session has it now. Also turns off statement logging, as
+/// [`session::silence_statement_log`](super::session::silence_statement_log) does, to save a round trip.
 pub(crate) fn try_lock(key: i64) -> Ddl {
-    Ddl(format!(concat!("SELECT pg_try_advisory_lock('{}'::bigint), ", quiet!()), key))
+    Ddl(format!(concat!("SELECT pg_try_advisory_lock('{}'::bigint), ", silence_statement_log!()), key))
 }
 
-/// After an error inside a block: the session is usable again. Outside one it does nothing.
+/// Ends the failed transaction that an error inside a block leaves, so that the session is usable again. Without a
+/// transaction it has no effect.
 pub(crate) fn roll_back() -> Ddl {
     Ddl(String::from("ROLLBACK"))
 }
 
-// Block (b): provision.
+// Provisioning a tenant.
 
-/// b1: roles that are missing, each with its marker.
+/// CREATE ROLE for group roles (NOLOGIN), each with its marker as the comment.
 pub(crate) fn create_groups(roles: &[&RoleName], marker: &str) -> Ddl {
     let create = |role: &&RoleName| format!("CREATE ROLE {0} NOLOGIN; {1}", id(role), comment_role(role, marker));
     Ddl::block(roles.iter().map(create))
@@ -33,12 +37,13 @@ fn comment_role(role: &RoleName, marker: &str) -> String {
     format!("COMMENT ON ROLE {} IS {}", id(role), literal(marker))
 }
 
-/// b2, alone: it cannot stand in a transaction.
+/// CREATE DATABASE, closed to all connections. Sent alone, because it cannot run in a transaction.
 pub(crate) fn create_database(database: &DatabaseName) -> Ddl {
     Ddl(format!("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false", id(database)))
 }
 
-/// b3: PUBLIC is out before anybody can come in.
+/// Revokes the rights of PUBLIC, grants those of the tenant's group roles, and only then lets the database accept
+/// connections, so that at no moment another role can connect.
 pub(crate) fn open_database(names: &TenantNames, marker: &str, temp_tables: bool) -> Ddl {
     let (db, owner, app) = (id(&names.database), id(&names.roles.owner), id(&names.roles.app));
     let mut block = vec![
@@ -54,9 +59,10 @@ pub(crate) fn open_database(names: &TenantNames, marker: &str, temp_tables: bool
     Ddl::block(block)
 }
 
-/// b4, in the tenant's database. The membership lasts for the block alone: with thousands of permanent ones the
-/// provisioner's connect takes seconds.
-pub(crate) fn own_schema(roles: &GroupRoles, admin: &RoleName) -> Ddl {
+/// ALTER SCHEMA public OWNER TO the tenant's owner role. Run it in the tenant's database. The admin role is a member of
+/// the owner during this block only: with thousands of permanent memberships each login of the provisioner takes
+/// seconds.
+pub(crate) fn transfer_schema(roles: &GroupRoles, admin: &RoleName) -> Ddl {
     let (owner, app, admin) = (id(&roles.owner), id(&roles.app), id(admin));
     Ddl::block([
         format!("GRANT {owner} TO {admin}"),
@@ -67,15 +73,17 @@ pub(crate) fn own_schema(roles: &GroupRoles, admin: &RoleName) -> Ddl {
     ])
 }
 
-/// A login: what it is called, whom it acts as, and how many sessions it may have.
+/// A login to create.
 pub(crate) struct Login<'a> {
     pub(crate) name: &'a RoleName,
+    /// Group role as which its sessions run.
     pub(crate) acts_as: &'a RoleName,
+    /// CONNECTION LIMIT: maximum number of sessions over all nodes.
     pub(crate) limit: i32,
     pub(crate) verifier: &'a Verifier,
 }
 
-/// b5 and b7: a new login.
+/// CREATE ROLE … LOGIN for the migrator and for the application's login.
 pub(crate) fn create_login(login: &Login<'_>, marker: &str) -> Ddl {
     let (name, group) = (id(login.name), id(login.acts_as));
     let (limit, verifier) = (login.limit, literal(login.verifier.as_str()));
@@ -87,7 +95,8 @@ pub(crate) fn create_login(login: &Login<'_>, marker: &str) -> Ddl {
     ])
 }
 
-/// The same for one that is there: whatever an earlier worker did to it, it is now as it should be.
+/// As [`create_login`], for a login that exists: sets its password, limit and membership whatever an earlier worker did
+/// to it.
 pub(crate) fn renew_login(login: &Login<'_>, admin: &RoleName) -> Ddl {
     let (name, group) = (id(login.name), id(login.acts_as));
     let (limit, verifier) = (login.limit, literal(login.verifier.as_str()));
@@ -99,15 +108,16 @@ pub(crate) fn renew_login(login: &Login<'_>, admin: &RoleName) -> Ddl {
     ])
 }
 
-/// The sessions that a login may have; whether it may log in stays as it is. A second for the row's lock: a tenant can
-/// hold that of its own login.
+/// Sets the connection limit of a login; LOGIN or NOLOGIN stays as it is. Waits at most a second for the row's lock,
+/// because a tenant can keep the row of its own login locked.
 pub(crate) fn limit_login(login: &RoleName, limit: i32) -> Ddl {
     let login = id(login);
     Ddl::block([String::from("SET LOCAL lock_timeout = '1s'"), format!("ALTER ROLE {login} CONNECTION LIMIT {limit}")])
 }
 
-/// b6, as the migrator: no `IN SCHEMA`, so that it holds for schemas that migrations make later.
-pub(crate) fn defaults(app: &RoleName) -> Ddl {
+/// ALTER DEFAULT PRIVILEGES for the application's group role. Run it as the migrator. Without `IN SCHEMA`, so that it
+/// also applies to schemas that migrations create later.
+pub(crate) fn set_default_privileges(app: &RoleName) -> Ddl {
     let app = id(app);
     let change = |what: &str| format!("ALTER DEFAULT PRIVILEGES {what}");
     Ddl::block([
@@ -121,16 +131,16 @@ pub(crate) fn defaults(app: &RoleName) -> Ddl {
     ])
 }
 
-/// b9, as the migrator. The table's name is the host's own, possibly with a schema: it comes as SQL from the host's
-/// code, as sqlx itself takes it.
+/// Revokes the application's right to write the table of applied migrations. Run it as the migrator. `table` is SQL
+/// from the application's own code, with its quotes and perhaps a schema, as sqlx's `Migrator` takes it.
 pub(crate) fn close_ledger(table: &str, app: &RoleName) -> Ddl {
     Ddl(format!("REVOKE INSERT, UPDATE, DELETE ON TABLE {table} FROM {}", id(app)))
 }
 
-// The ledger of migrations. The table's name comes as in `close_ledger`.
+// The ledger: the table of applied migrations. `table` is SQL, as in `close_ledger`.
 
-/// Before a migration outside a transaction: begun, and not known to have ended.
-pub(crate) fn ledger_begins(table: &str, version: i64, description: &str, checksum: &[u8]) -> Ddl {
+/// Inserts the row of a migration outside a transaction before it runs, with `success = false`.
+pub(crate) fn insert_ledger_row(table: &str, version: i64, description: &str, checksum: &[u8]) -> Ddl {
     let checksum = data_encoding::HEXLOWER.encode(checksum);
     Ddl(format!(
         "INSERT INTO {table} (version, description, success, checksum, execution_time) \
@@ -139,49 +149,50 @@ pub(crate) fn ledger_begins(table: &str, version: i64, description: &str, checks
     ))
 }
 
-/// After it.
-pub(crate) fn ledger_ends(table: &str, version: i64, took: Duration) -> Ddl {
+/// Sets `success = true` and the execution time after the migration has succeeded.
+pub(crate) fn complete_ledger_row(table: &str, version: i64, took: Duration) -> Ddl {
     Ddl(format!("UPDATE {table} SET success = true, execution_time = {} WHERE version = {version}", took.as_nanos()))
 }
 
-/// Every row, oldest version first.
+/// Reads version, checksum and success of every row, oldest version first.
 pub(crate) async fn ledger(table: &str, session: &mut PgConnection) -> Result<Vec<(i64, Vec<u8>, bool)>, sqlx::Error> {
     let rows = format!("SELECT version, checksum, success FROM {table} ORDER BY version");
-    #[expect(clippy::disallowed_methods, reason = "made in this module; the table's name is the host's own SQL")]
+    #[expect(clippy::disallowed_methods, reason = "built in this module; the table name is the application's own SQL")]
     sqlx::query_as(AssertSqlSafe(rows)).fetch_all(session).await
 }
 
-// Block (c): retire a login.
+// Refusing, admitting and dropping a login.
 
-/// Makes the admin role a member of a login, alone: this is what allows ending the login's sessions. It writes no row
-/// that the login itself could hold locked.
+/// Makes the admin role a member of a login, which allows it to terminate the login's sessions. Sent alone: it changes
+/// `pg_auth_members` only, where the login cannot lock a row.
 pub(crate) fn grant_to_admin(role: &RoleName, admin: &RoleName) -> Ddl {
     Ddl(format!("GRANT {} TO {}", id(role), id(admin)))
 }
 
-/// Takes the membership back.
+/// Revokes the membership that [`grant_to_admin`] has granted.
 pub(crate) fn revoke_from_admin(role: &RoleName, admin: &RoleName) -> Ddl {
     Ddl(format!("REVOKE {} FROM {}", id(role), id(admin)))
 }
 
-/// Refuses new sessions of a login. A tenant can hold its own row of `pg_authid` locked; then this fails with 55P03 soon,
-/// and the caller ends the session that holds it.
+/// ALTER ROLE … NOLOGIN: refuses new sessions of a login. A tenant can keep its own row in `pg_authid` locked. Then
+/// this fails with 55P03 after 100 ms, and the caller terminates the session that has the lock.
 pub(crate) fn forbid_login(login: &RoleName) -> Ddl {
     Ddl::block([String::from(SHORT_LOCK_TIMEOUT), format!("ALTER ROLE {} NOLOGIN", id(login))])
 }
 
-/// For statements that wait for a lock which a tenant's session may hold on purpose.
+/// Lock timeout of statements that may wait for a lock which a tenant's session keeps on purpose.
 const SHORT_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
 
-/// Takes the rights of its group roles, CONNECT among them, from a login whose own row is locked. The rows of memberships
-/// cannot be locked by a tenant.
+/// Revokes the group roles, and with them CONNECT, from a login whose own row is locked. A tenant cannot lock the rows
+/// of memberships.
 pub(crate) fn revoke_groups(login: &RoleName, roles: &GroupRoles) -> Ddl {
     let login = id(login);
     let revoke = |group: &RoleName| format!("REVOKE {} FROM {login}", id(group));
     Ddl::block([String::from(SHORT_LOCK_TIMEOUT), revoke(&roles.owner), revoke(&roles.app)])
 }
 
-/// Lets a refused login in again, as a member of the role that it acts as.
+/// Admits a refused login again: LOGIN, the membership in the group role, and no membership of the admin role in the
+/// login.
 pub(crate) fn admit_login(login: &RoleName, acts_as: &RoleName, admin: &RoleName) -> Ddl {
     let (login, group, admin) = (id(login), id(acts_as), id(admin));
     Ddl::block([
@@ -191,8 +202,9 @@ pub(crate) fn admit_login(login: &RoleName, acts_as: &RoleName, admin: &RoleName
     ])
 }
 
-/// Opens a closed database, with this connection limit, and lets a refused login in again, in one.
-pub(crate) fn restore(
+/// Lets a closed database accept connections, with this connection limit, and admits a refused login, in one
+/// transaction.
+pub(crate) fn reopen_database(
     database: &DatabaseName, limit: i32, login: &RoleName, acts_as: &RoleName, admin: &RoleName,
 ) -> Ddl {
     let (database, login, group, admin) = (id(database), id(login), id(acts_as), id(admin));
@@ -204,74 +216,76 @@ pub(crate) fn restore(
     ])
 }
 
-/// c3 and d4, alone: a failure (2BP01) must not abort anything else.
+/// DROP ROLE. Sent alone, because it fails with 2BP01 if an object depends on the role, which must not abort other
+/// statements.
 pub(crate) fn drop_role(role: &RoleName) -> Ddl {
     Ddl(format!("DROP ROLE {}", id(role)))
 }
 
-/// c4, in the tenant's database, after 2BP01: what the login made by accident goes to the role that it acts as. It runs
-/// no code of the tenant.
-pub(crate) fn adopt(login: &RoleName, new_owner: &RoleName) -> Ddl {
+/// REASSIGN OWNED and DROP OWNED: what the login owns goes to the group role that it acted as. Run it in the tenant's
+/// database after DROP ROLE has failed with 2BP01. It runs no code of the tenant.
+pub(crate) fn reassign_owned(login: &RoleName, new_owner: &RoleName) -> Ddl {
     let (login, new_owner) = (id(login), id(new_owner));
     Ddl::block([format!("REASSIGN OWNED BY {login} TO {new_owner}"), format!("DROP OWNED BY {login}")])
 }
 
-// Block (d): drop a tenant.
+// Dropping a tenant's database.
 
-/// Closes a database: no role enters it, superusers included. With a short lock timeout: a tenant's session can hold the
-/// database's row locked.
+/// Makes a database refuse all connections, also of superusers. The lock timeout is short, because a tenant's session
+/// can keep the database's row locked.
 pub(crate) fn close_database(database: &DatabaseName) -> Ddl {
     Ddl::block([String::from(SHORT_LOCK_TIMEOUT), format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", id(database))])
 }
 
-/// The connection limit of a database that is open for a clean-up alone: a number that no person chooses, so that recovery
-/// knows which databases to close again.
+/// Connection limit that marks a database which is open only for a clean-up, so that recovery knows which databases to
+/// close again. An unlikely number, to avoid a collision with a limit that a person has set.
 pub(crate) const CLEAN_UP_LIMIT: i32 = 1_618_033_988;
 
-/// Opens a closed database, whose logins are all refused, for a session of the provisioner.
+/// Lets a closed database accept connections, for a session of the provisioner. All its logins must have been refused.
 pub(crate) fn open_for_clean_up(database: &str) -> Ddl {
     Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {CLEAN_UP_LIMIT}", id(&database)))
 }
 
-/// Closes what [`open_for_clean_up`] has opened, with the connection limit that it had before.
+/// Closes a database that [`open_for_clean_up`] has opened and restores its connection limit.
 pub(crate) fn close_after_clean_up(database: &str, limit: i32) -> Ddl {
     Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}", id(&database)))
 }
 
-/// d3, alone, and without FORCE: that refuses with 42501 while an autovacuum worker is in the database, whereas the
-/// plain statement ends autovacuum by itself.
+/// DROP DATABASE, sent alone, because it cannot run in a transaction. Without FORCE: with FORCE, PostgreSQL raises
+/// 42501 while an autovacuum worker is in the database, whereas the plain statement cancels autovacuum.
 pub(crate) fn drop_database(database: &DatabaseName) -> Ddl {
     Ddl(format!("DROP DATABASE {}", id(database)))
 }
 
-/// For this session, until [`restore_lock_timeout`]: a statement that cannot stand in a transaction soon says 55P03 when
-/// another session holds what it needs.
+/// Sets the session's lock timeout to one second until [`restore_lock_timeout`]. For a statement that cannot run in a
+/// transaction, so that it soon fails with 55P03 if another session has the lock.
 pub(crate) fn shorten_lock_timeout() -> Ddl {
     Ddl(String::from("SET lock_timeout = '1s'"))
 }
 
-/// Back to what the session began with.
+/// Restores the lock timeout with which the session was opened.
 pub(crate) fn restore_lock_timeout() -> Ddl {
     Ddl(String::from("RESET lock_timeout"))
 }
 
-/// In the database where the dependencies are: removes what a role owns there and what was granted to it there, as a member
-/// of the grantor if one is named. Only for a role that is dropped next: it takes rights on shared objects too. The
-/// memberships exist within this transaction alone, so no crash leaves them.
+/// DROP OWNED: removes what a role owns in the current database and what was granted to it there. If a grantor is
+/// named, the admin role is a member of it meanwhile. Only for a role that is dropped next, because DROP OWNED also
+/// revokes rights on shared objects. The memberships exist only within this transaction, so a crash leaves none.
 pub(crate) fn drop_owned(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Ddl {
-    let mut block = owned_dropped(role, grantor, admin);
+    let mut block = drop_owned_statements(role, grantor, admin);
     block.push(format!("REVOKE {} FROM {}", id(role), id(admin)));
     Ddl::block(block)
 }
 
-/// The same, and the role itself. In a transaction, although DROP ROLE may fail: nothing else of worth is in it.
+/// As [`drop_owned`], and drops the role. If DROP ROLE fails, the transaction rolls DROP OWNED back too, which is
+/// harmless.
 pub(crate) fn drop_owned_and_role(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Ddl {
-    let mut block = owned_dropped(role, grantor, admin);
+    let mut block = drop_owned_statements(role, grantor, admin);
     block.push(format!("DROP ROLE {}", id(role)));
     Ddl::block(block)
 }
 
-fn owned_dropped(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Vec<String> {
+fn drop_owned_statements(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Vec<String> {
     let (role, admin) = (id(role), id(admin));
     let mut block = vec![String::from("SET LOCAL lock_timeout = '2s'"), format!("GRANT {role} TO {admin}")];
     block.extend(grantor.map(|grantor| format!("GRANT {} TO {admin}", id(grantor))));
@@ -280,7 +294,8 @@ fn owned_dropped(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) 
     block
 }
 
-/// Ends a session of a login of which the admin role is no member, as a member within this transaction alone.
+/// Terminates a session of a login in which the admin role has no membership. The membership exists only within this
+/// transaction.
 pub(crate) fn terminate_as_member(pid: i32, login: &RoleName, admin: &RoleName) -> Ddl {
     let (login, admin) = (id(login), id(admin));
     Ddl::block([
@@ -290,24 +305,26 @@ pub(crate) fn terminate_as_member(pid: i32, login: &RoleName, admin: &RoleName) 
     ])
 }
 
-/// Writes the comment of a role again.
+/// Sets the comment of a role to the marker again.
 pub(crate) fn restore_comment(role: &RoleName, marker: &str) -> Ddl {
     Ddl(comment_role(role, marker))
 }
 
-/// A prepared transaction can be rolled back by the role that prepared it alone.
+/// SET ROLE to the owner and ROLLBACK PREPARED, as two statements: ROLLBACK PREPARED cannot run in a transaction, and
+/// only the role that prepared a transaction may roll it back.
 pub(crate) fn roll_back_prepared(gid: &str, owner: &str) -> [Ddl; 2] {
     [Ddl(format!("SET ROLE {}", id(&owner))), Ddl(format!("ROLLBACK PREPARED {}", literal(gid)))]
 }
 
-// Block (a): set up a server.
+// Setting up a server.
 
-/// The admin role and its marker.
+/// CREATE ROLE for the admin role, with its marker as the comment.
 pub(crate) fn create_admin(admin: &RoleName, marker: &str) -> Ddl {
     Ddl::block([format!("CREATE ROLE {} NOLOGIN CREATEDB CREATEROLE", id(admin)), comment_role(admin, marker)])
 }
 
-/// One of the provisioner's two logins: it gets both attributes of the admin role by acting as it.
+/// CREATE ROLE for one of the provisioner's two logins. Its sessions run as the admin role, whose CREATEDB and
+/// CREATEROLE they use.
 pub(crate) fn create_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier, marker: &str) -> Ddl {
     let (name, admin) = (id(login), id(admin));
     Ddl::block([
@@ -318,7 +335,7 @@ pub(crate) fn create_provisioner(login: &RoleName, admin: &RoleName, verifier: &
     ])
 }
 
-/// The same for one that is there.
+/// As [`create_provisioner`], for a login that exists.
 pub(crate) fn renew_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier) -> Ddl {
     let (name, admin) = (id(login), id(admin));
     Ddl::block([
@@ -328,24 +345,27 @@ pub(crate) fn renew_provisioner(login: &RoleName, admin: &RoleName, verifier: &V
     ])
 }
 
-/// e1: a login may change its own password, and nobody else may: as the admin role it is 42501 from 16 on.
+/// Changes the password of the session's own login. SET ROLE NONE first: from PostgreSQL 16 on the admin role may not
+/// change it (42501), but a login may change its own password.
 pub(crate) fn own_password(verifier: &Verifier) -> Ddl {
     let password = literal(verifier.as_str());
     Ddl::block([String::from("SET ROLE NONE"), format!("ALTER ROLE CURRENT_USER PASSWORD {password}")])
 }
 
-/// Before and after the maintenance database is made: its owner must be a role of the one who makes it.
+/// Grants the admin role to the current user, or revokes it. CREATE DATABASE … OWNER requires the membership, so it is
+/// granted while the maintenance database is created.
 pub(crate) fn lend_admin(admin: &RoleName, lend: bool) -> Ddl {
     let admin = id(admin);
     Ddl(if lend { format!("GRANT {admin} TO CURRENT_USER") } else { format!("REVOKE {admin} FROM CURRENT_USER") })
 }
 
-/// The database of all cluster statements and all advisory locks.
+/// CREATE DATABASE for the maintenance database, in which all cluster statements run and all advisory locks are taken.
 pub(crate) fn create_maintenance(database: &DatabaseName, admin: &RoleName) -> Ddl {
     Ddl(format!("CREATE DATABASE {} OWNER {} TEMPLATE template0", id(database), id(admin)))
 }
 
-/// a_maintenance, as a provisioner, in it: a tenant that could enter it could take our locks.
+/// Revokes the rights of PUBLIC on the maintenance database. Run it there as the provisioner. A tenant that could
+/// connect to it could take the advisory locks of this crate.
 pub(crate) fn close_maintenance(database: &DatabaseName) -> Ddl {
     Ddl::block([
         format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", id(database)),
@@ -353,7 +373,7 @@ pub(crate) fn close_maintenance(database: &DatabaseName) -> Ddl {
     ])
 }
 
-/// In the maintenance database: which server of which installation this cluster is.
+/// Writes the mark that names the installation and the server. Run it in the maintenance database.
 pub(crate) fn mark_server(installation: uuid::Uuid, server: &ServerName) -> Ddl {
     let (installation, server) = (literal(&installation.to_string()), literal(server.as_str()));
     Ddl::block([
@@ -365,7 +385,8 @@ pub(crate) fn mark_server(installation: uuid::Uuid, server: &ServerName) -> Ddl 
     ])
 }
 
-/// Those who live on PUBLIC's right get one of their own, in the transaction that takes PUBLIC's away.
+/// Revokes CONNECT and TEMPORARY from PUBLIC. Roles in `keep`, which use the right of PUBLIC, get their own grant in
+/// the same transaction.
 pub(crate) fn close_to_public(database: &str, keep: &[String]) -> Ddl {
     let database = id(&database);
     let grant = |role: &String| format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {}", id(role));
@@ -374,12 +395,13 @@ pub(crate) fn close_to_public(database: &str, keep: &[String]) -> Ddl {
     Ddl::block(block)
 }
 
-/// a_optional, each alone: a managed service may refuse it.
+/// Grants a predefined role to the admin role. Sent alone, because a managed service may refuse it.
 pub(crate) fn grant_predefined(group: &'static str, admin: &RoleName) -> Ddl {
     Ddl(format!("GRANT {} TO {}", id(&group), id(admin)))
 }
 
-/// The same GRANT as a row of text, for a role that not every version has: no row without it.
+/// A query that returns the text of the same GRANT, for psql's `\gexec`. It returns no row if this PostgreSQL version
+/// does not have the role.
 pub(crate) fn grant_if_present(group: &'static str, admin: &RoleName) -> Ddl {
     let (group, admin) = (literal(group), literal(admin.as_str()));
     Ddl(format!(
@@ -387,9 +409,9 @@ pub(crate) fn grant_if_present(group: &'static str, admin: &RoleName) -> Ddl {
     ))
 }
 
-// Questions of the set-up's script, each with the answer in the column `yes`.
+// Queries of the set-up script for psql. Each returns its answer in a column `yes`, for `\gset` and `\if`.
 
-/// Whether nobody has this role's name.
+/// Whether no role has this name.
 pub(crate) fn is_role_missing(role: &RoleName) -> Ddl {
     Ddl(format!(
         "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {}) AS yes",
@@ -397,18 +419,19 @@ pub(crate) fn is_role_missing(role: &RoleName) -> Ddl {
     ))
 }
 
-/// Whether nobody has this database's name.
+/// Whether no database has this name.
 pub(crate) fn is_database_missing(database: &DatabaseName) -> Ddl {
     let name = literal(database.as_str());
     Ddl(format!("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = {name}) AS yes"))
 }
 
-/// Whether `question`, a static SELECT, has this answer.
+/// Whether the static query `question` returns this text.
 pub(crate) fn is_answered(question: &'static str, answer: &str) -> Ddl {
     Ddl(format!("SELECT ({question}) = {} AS yes", literal(answer)))
 }
 
-/// The GRANTs, as rows of text, for those who have a session in a database by PUBLIC's right; none of `mark` is one.
+/// A query that returns the text of a GRANT for each role that has a session in the database, for psql's `\gexec`.
+/// Roles whose comment begins with `mark` belong to tenants and get none.
 pub(crate) fn grants_for_sessions(database: &str, mark: &'static str) -> Ddl {
     let (database, mark) = (literal(database), literal(mark));
     Ddl(format!(
@@ -418,7 +441,7 @@ pub(crate) fn grants_for_sessions(database: &str, mark: &'static str) -> Ddl {
     ))
 }
 
-/// Whom the application's login acts as.
+/// Returns the group role as which the application's login runs.
 pub(crate) fn acts_as(roles: &GroupRoles, access: AppAccess) -> &RoleName {
     match access {
         AppAccess::Owner => &roles.owner,
@@ -431,7 +454,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_quoted_and_literals_too() {
+    fn ddl_quotes_identifiers_and_literals() {
         let role: RoleName = "a\"; DROP ROLE x; --".parse().unwrap();
         assert_eq!(drop_role(&role).text(), "DROP ROLE \"a\"\"; DROP ROLE x; --\"");
         let [_, roll] = roll_back_prepared("it's", role.as_str());
@@ -439,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_is_dropped_without_force() {
+    fn drop_database_has_no_force() {
         assert_eq!(drop_database(&"t".parse().unwrap()).text(), "DROP DATABASE \"t\"");
     }
 }

@@ -1,5 +1,8 @@
-//! What keeps a role from being dropped in other databases than its tenant's own: large objects that its login made where
-//! PUBLIC may connect, and grants that a neighbour gave it to be in its way. `pg_shdepend` names the databases.
+//! Objects and grants in other databases that keep a tenant's role from being dropped.
+//!
+//! They are large objects that the login created in a database to which PUBLIC may connect, and grants from a neighbour
+//! tenant. `pg_shdepend` names the databases. `LockedSession` opens a session in each of them for the clean-up, after
+//! the checks of this module have shown that no code of a tenant would run there.
 use super::ddl;
 use crate::error::ClusterError;
 use crate::names::RoleName;
@@ -11,16 +14,16 @@ use sqlx::{FromRow, PgConnection};
 #[derive(Debug, FromRow)]
 pub(crate) struct DependentDatabase {
     pub(crate) database: String,
-    /// Whether it takes connections.
+    /// Whether it accepts connections.
     pub(crate) is_open: bool,
-    /// Whether our admin role owns it.
+    /// Whether the admin role owns it.
     pub(crate) is_ours: bool,
-    /// Roles that own, or were granted, the same objects: one of them is the grantor of each grant.
+    /// Roles that own the same objects or have rights on them. Each grant was made by one of them.
     pub(crate) grantors: Vec<String>,
 }
 
-/// Where something depends on this role.
-pub(crate) async fn dependent_databases(
+/// Finds the databases in which an object or grant depends on this role.
+pub(crate) async fn find_dependent_databases(
     session: &mut PgConnection, role: &RoleName, admin: &RoleName,
 ) -> Result<Vec<DependentDatabase>, ClusterError> {
     const PLACES: &str = "SELECT d.datname::text AS database, d.datallowconn AS is_open, o.rolname = $2 AS is_ours, \
@@ -33,13 +36,14 @@ pub(crate) async fn dependent_databases(
         WHERE r.rolname = $1 AND d.oid IN (SELECT s.dbid FROM pg_shdepend s \
             WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid)";
     let found = sqlx::query_as(PLACES).bind(role.as_str()).bind(admin.as_str()).fetch_all(session).await;
-    found.map_err(ClusterError::sql("looking for what depends on a role"))
+    found.map_err(ClusterError::sql("looking for objects that depend on a role"))
 }
 
-/// In a session in that database: nothing there would run code of a tenant with our rights.
+/// Verifies, in a session in that database, that it has no enabled event trigger, whose function would run with the
+/// provisioner's rights.
 ///
 /// # Errors
-/// `EventTrigger` names an enabled one.
+/// `EventTrigger` names an enabled event trigger.
 pub(crate) async fn verify_no_event_trigger(session: &mut PgConnection, database: &str) -> Result<(), ClusterError> {
     const TRIGGER: &str = "SELECT evtname::text FROM pg_event_trigger WHERE evtenabled <> 'D' ORDER BY 1 LIMIT 1";
     let found: Option<String> = sqlx::query_scalar(TRIGGER)
@@ -52,10 +56,10 @@ pub(crate) async fn verify_no_event_trigger(session: &mut PgConnection, database
     }
 }
 
-/// Verifies that only superusers and the provisioner could enter this closed database if it were open.
+/// Verifies that only superusers and the provisioner could connect to this closed database if it were opened.
 ///
 /// # Errors
-/// `StillOpen` names the roles that could.
+/// `StillOpen` names the other roles that could.
 pub(crate) async fn verify_logins_refused(
     session: &mut PgConnection, database: &str, server: &DatabaseServer,
 ) -> Result<(), ClusterError> {
@@ -68,15 +72,17 @@ pub(crate) async fn verify_logins_refused(
         .bind(own.as_slice())
         .fetch_all(session)
         .await
-        .map_err(ClusterError::sql("looking for roles that could enter a closed database"))?;
+        .map_err(ClusterError::sql("looking for roles that could connect to a closed database"))?;
     match found.is_empty() {
         true => Ok(()),
         false => Err(ClusterError::StillOpen { database: database.into(), roles: found.join(", ") }),
     }
 }
 
-/// Closes databases again that a worker has opened for a clean-up before it died.
-pub(crate) async fn close_left_open(session: &mut PgConnection, admin: &RoleName) -> Result<(), ClusterError> {
+/// Closes the databases that dead workers have opened for a clean-up. It finds them by their connection limit.
+pub(crate) async fn close_databases_left_open(
+    session: &mut PgConnection, admin: &RoleName,
+) -> Result<(), ClusterError> {
     const LEFT: &str = "SELECT d.datname::text FROM pg_database d JOIN pg_roles o ON o.oid = d.datdba \
         WHERE o.rolname = $1 AND d.datallowconn AND d.datconnlimit = $2";
     let left: Vec<String> = sqlx::query_scalar(LEFT)
@@ -87,7 +93,7 @@ pub(crate) async fn close_left_open(session: &mut PgConnection, admin: &RoleName
         .map_err(ClusterError::sql("looking for databases that were left open"))?;
     for database in left {
         match ddl::close_after_clean_up(&database, -1).execute(session).await {
-            // Another worker was faster, or has dropped the database.
+            // Another worker has closed or dropped the database in the meantime.
             Err(e) if sqlstate::is_contended(&e) || sqlstate::is(&e, sqlstate::INVALID_CATALOG_NAME) => {}
             closed => closed.map_err(ClusterError::sql("closing a database again"))?,
         }

@@ -1,4 +1,7 @@
-//! "Ensure present" and "ensure absent": look, then do what is missing. Each may be repeated from any half-done state.
+//! Making sure that a tenant's roles and database are present, closed, open, or absent.
+//!
+//! `LockedSession` calls these functions while it has the tenant's lock. Each may be repeated from any half-done state,
+//! and each fails with an error instead of changing an object that this installation does not own.
 use super::ownership::Ownership;
 use super::{catalog, ddl, holders, refuse, retry, terminate};
 use crate::error::ClusterError;
@@ -9,25 +12,28 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Nothing of these names may be there: what is found later under them is then ours.
+/// Verifies that no object has one of these names. Objects found under them later were then created by this operation.
+///
+/// # Errors
+/// `Foreign` names the role or database that exists.
 pub(crate) async fn precheck(
     session: &mut PgConnection, names: &TenantNames, login: &RoleName,
 ) -> Result<(), ClusterError> {
     let roles = [&names.roles.owner, &names.roles.app, &names.migrator, login];
-    match catalog::taken(session, roles, &names.database).await? {
+    match catalog::find_name_conflict(session, roles, &names.database).await? {
         Some((kind, name)) => Err(ClusterError::Foreign { kind, name }),
         None => Ok(()),
     }
 }
 
-/// Whether a block was refused because something of that name is there; the session is then usable again. It is tried
-/// before anybody looks: a provisioning that nothing has disturbed finds nothing.
+/// Runs a block that creates something. `false` if an object of that name exists; the session is usable then. The block
+/// is tried before any catalog query, because in a normal provisioning the name is free and the query would be wasted.
 async fn try_create(
-    session: &mut PgConnection, block: ddl::Ddl, is_there: &str, phase: &'static str,
+    session: &mut PgConnection, block: ddl::Ddl, exists_code: &str, phase: &'static str,
 ) -> Result<bool, ClusterError> {
     match block.execute(session).await {
         Ok(()) => Ok(true),
-        Err(e) if sqlstate::is(&e, is_there) || sqlstate::unique_violation(&e).is_some() => {
+        Err(e) if sqlstate::is(&e, exists_code) || sqlstate::unique_violation(&e).is_some() => {
             ddl::roll_back().run(session, "rolling back").await?;
             Ok(false)
         }
@@ -35,7 +41,10 @@ async fn try_create(
     }
 }
 
-/// b1.
+/// Creates the tenant's two group roles, if they are missing.
+///
+/// # Errors
+/// `Foreign` names a role that this installation did not create.
 pub(crate) async fn create_group_roles(
     session: &mut PgConnection, roles: &GroupRoles, by: &Ownership,
 ) -> Result<(), ClusterError> {
@@ -44,7 +53,7 @@ pub(crate) async fn create_group_roles(
     if try_create(session, ddl::create_groups(&all, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
         return Ok(());
     }
-    let present = catalog::only_made(session, &all, &by.admin, &by.marker).await?;
+    let present = catalog::find_made_roles(session, &all, &by.admin, &by.marker).await?;
     let missing: Vec<&RoleName> = all.into_iter().filter(|r| !present.contains(r)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -52,7 +61,12 @@ pub(crate) async fn create_group_roles(
     ddl::create_groups(&missing, &by.marker).run(session, PHASE).await
 }
 
-/// b2. A racing CREATE gives 42P04 or 23505: then it is looked at.
+/// Creates the tenant's database, closed to connections, if it is missing. A concurrent CREATE DATABASE raises 42P04 or
+/// 23505; then the existing database is inspected. One that an interrupted DROP DATABASE has left invalid is dropped
+/// and created again.
+///
+/// # Errors
+/// `Foreign` if the admin role does not own the database.
 pub(crate) async fn create_database(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
 ) -> Result<(), ClusterError> {
@@ -60,13 +74,13 @@ pub(crate) async fn create_database(
     if try_create(session, ddl::create_database(name), sqlstate::DUPLICATE_DATABASE, PHASE).await? {
         return Ok(());
     }
-    match catalog::database(session, name).await? {
+    match catalog::find_database(session, name).await? {
         Some(found) if found.owner != by.admin.as_str() => {
             Err(ClusterError::Foreign { kind: "database", name: name.to_string() })
         }
         Some(found) if found.connection_limit != -2 => Ok(()),
-        half => {
-            if half.is_some() {
+        missing_or_invalid => {
+            if missing_or_invalid.is_some() {
                 ddl::drop_database(name).run(session, "dropping a half-dropped database").await?;
             }
             ddl::create_database(name).run(session, PHASE).await
@@ -74,7 +88,10 @@ pub(crate) async fn create_database(
     }
 }
 
-/// b5 and b7: the login is as described afterwards, whatever an earlier worker did to it.
+/// Creates a login, or sets its password, limit and membership if it exists.
+///
+/// # Errors
+/// `Foreign` if this installation did not create it.
 pub(crate) async fn create_login(
     session: &mut PgConnection, login: &ddl::Login<'_>, by: &Ownership,
 ) -> Result<(), ClusterError> {
@@ -82,14 +99,14 @@ pub(crate) async fn create_login(
     if try_create(session, ddl::create_login(login, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
         return Ok(());
     }
-    match catalog::only_made(session, &[login.name], &by.admin, &by.marker).await?.is_empty() {
+    match catalog::find_made_roles(session, &[login.name], &by.admin, &by.marker).await?.is_empty() {
         true => ddl::create_login(login, &by.marker).run(session, PHASE).await,
         false => ddl::renew_login(login, &by.admin).run(session, "renewing a login").await,
     }
 }
 
-/// Shuts those of `logins` that exist out, and waits until their sessions have ended: for logins that are dropped next.
-/// Returns which they are.
+/// Refuses those of `logins` that exist, and waits until their sessions have ended. For logins that are dropped next.
+/// Returns the logins that exist.
 pub(crate) async fn refuse_logins<'a>(
     session: &mut PgConnection, database: &DatabaseName, logins: &[&'a RoleName], by: &Ownership,
 ) -> Result<Vec<&'a RoleName>, ClusterError> {
@@ -103,8 +120,8 @@ pub(crate) async fn refuse_logins<'a>(
     Ok(refused.logins)
 }
 
-/// Closes the database: no role enters it, whatever its rights. A tenant's session may hold the database's row locked: the
-/// logins must have been refused before, so that such a session is about to end.
+/// Makes the database refuse all connections. The tenant's logins must have been refused before: a session of the
+/// tenant may keep the database's row locked, and the statement is only retried for a moment.
 pub(crate) async fn close_database(
     session: &mut PgConnection, database: &DatabaseName, by: &Ownership,
 ) -> Result<(), ClusterError> {
@@ -114,24 +131,32 @@ pub(crate) async fn close_database(
     Ok(())
 }
 
-/// Opens the database and lets one login in again.
+/// Lets the database accept connections again and admits one login.
+///
+/// # Errors
+/// `Missing` if the database or the login does not exist.
 pub(crate) async fn open_database(
     session: &mut PgConnection, database: &DatabaseName, login: &RoleName, acts_as: &RoleName, by: &Ownership,
 ) -> Result<(), ClusterError> {
     let missing = || ClusterError::Missing { kind: "database", name: database.to_string() };
     let found = find_own_database(session, database, by).await?.ok_or_else(missing)?;
     verify_role_exists(session, login, by).await?;
-    ddl::restore(database, found.own_limit(), login, acts_as, &by.admin).run(session, "opening the database").await
+    ddl::reopen_database(database, found.own_limit(), login, acts_as, &by.admin)
+        .run(session, "opening the database")
+        .await
 }
 
 async fn verify_role_exists(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {
-    match catalog::only_ours(session, &[login], &by.admin).await?.is_empty() {
+    match catalog::find_own_roles(session, &[login], &by.admin).await?.is_empty() {
         true => Err(ClusterError::Missing { kind: "role", name: login.to_string() }),
         false => Ok(()),
     }
 }
 
-/// Lets one refused login in again.
+/// Admits one refused login.
+///
+/// # Errors
+/// `Missing` if it does not exist.
 pub(crate) async fn admit_login(
     session: &mut PgConnection, login: &RoleName, acts_as: &RoleName, by: &Ownership,
 ) -> Result<(), ClusterError> {
@@ -139,27 +164,30 @@ pub(crate) async fn admit_login(
     ddl::admit_login(login, acts_as, &by.admin).run(session, "admitting a login").await
 }
 
-/// Lets those refused logins in again that were made.
+/// Admits those refused logins that exist.
 pub(crate) async fn admit_existing_logins(
     session: &mut PgConnection, logins: &[&RoleName], acts_as: &RoleName, by: &Ownership,
 ) -> Result<(), ClusterError> {
-    for login in catalog::only_ours(session, logins, &by.admin).await? {
+    for login in catalog::find_own_roles(session, logins, &by.admin).await? {
         ddl::admit_login(login, acts_as, &by.admin).run(session, "admitting a login").await?;
     }
     Ok(())
 }
 
-/// Drops a role, alone. `Some`: something depends on it (2BP01), with what PostgreSQL says of it.
+/// Drops a role, if it exists. `Some` if an object depends on it (2BP01), with PostgreSQL's detail message.
+///
+/// # Errors
+/// `Foreign` if the role is not one of this installation.
 pub(crate) async fn drop_own_role(
     session: &mut PgConnection, role: &RoleName, by: &Ownership,
 ) -> Result<Option<String>, ClusterError> {
-    if catalog::only_ours(session, &[role], &by.admin).await?.is_empty() {
+    if catalog::find_own_roles(session, &[role], &by.admin).await?.is_empty() {
         return Ok(None);
     }
     drop_role(session, role).await
 }
 
-/// The same for a role that was seen to be ours under this very lock.
+/// As [`drop_own_role`], without the check, for a role that the caller has checked under the same lock.
 pub(crate) async fn drop_role(session: &mut PgConnection, role: &RoleName) -> Result<Option<String>, ClusterError> {
     match ddl::drop_role(role).execute(session).await {
         Ok(()) => Ok(None),
@@ -169,14 +197,14 @@ pub(crate) async fn drop_role(session: &mut PgConnection, role: &RoleName) -> Re
     }
 }
 
-/// The database, if one of this name exists: the admin role must own it.
+/// Reads the database, if one of this name exists.
 ///
 /// # Errors
-/// `WrongOwner`: it cannot be closed, opened or dropped by us.
+/// `WrongOwner` if the admin role does not own it and so can neither close, open nor drop it.
 pub(crate) async fn find_own_database(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
 ) -> Result<Option<catalog::DatabaseFacts>, ClusterError> {
-    match catalog::database(session, name).await? {
+    match catalog::find_database(session, name).await? {
         Some(found) if found.owner != by.admin.as_str() => {
             let (database, owner, admin) = (name.to_string(), found.owner, by.admin.to_string());
             Err(ClusterError::WrongOwner { database, owner, admin })
@@ -185,15 +213,17 @@ pub(crate) async fn find_own_database(
     }
 }
 
-/// Closes the database, ends its sessions and drops it. The logins must have been refused before. 55006: a session was
-/// faster than the closing. 55P03: a session or a prepared transaction, of any tenant, holds the database's object locked;
-/// sessions are signalled. `Some` holds the server's error when another session holds or has just changed the database: the
-/// caller rolls back prepared transactions and tries again.
+/// Closes the database, terminates its sessions and drops it. The logins must have been refused before.
+///
+/// On 55006 (a session connected before the database was closed) it tries again for up to 60 seconds. On 55P03 (a
+/// session or a prepared transaction of any tenant locks the database's object) it signals those sessions and returns
+/// `Some` with the error; likewise if another session has just changed the database's row. The caller then rolls back
+/// prepared transactions and calls it again.
 pub(crate) async fn drop_database(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
 ) -> Result<Option<sqlx::Error>, ClusterError> {
     const LIMIT: Duration = Duration::from_secs(60);
-    let until = Instant::now() + LIMIT;
+    let deadline = Instant::now() + LIMIT;
     loop {
         let Some(found) = find_own_database(session, name, by).await? else { return Ok(None) };
         if found.connection_limit != -2 {
@@ -206,11 +236,11 @@ pub(crate) async fn drop_database(
         match dropped {
             Ok(()) => return Ok(None),
             Err(e) if sqlstate::is(&e, sqlstate::INVALID_CATALOG_NAME) => return Ok(None),
-            Err(e) if sqlstate::is(&e, sqlstate::OBJECT_IN_USE) && Instant::now() < until => {
+            Err(e) if sqlstate::is(&e, sqlstate::OBJECT_IN_USE) && Instant::now() < deadline => {
                 sleep(Duration::from_millis(50)).await;
             }
             Err(e) if sqlstate::is_contended(&e) => {
-                holders::end_holders(session, name, &by.admin).await?;
+                holders::terminate_holders(session, name, &by.admin).await?;
                 return Ok(Some(e));
             }
             Err(source) => return Err(ClusterError::Sql { phase: "dropping the database", source }),

@@ -1,7 +1,7 @@
-//! CONNECTION LIMIT of logins: how many sessions each may have, over all nodes.
+//! CONNECTION LIMIT of logins: the maximum number of sessions of each login, over all nodes.
 //!
-//! Used by `LockedSession` (`worker::LockedSession`) on the provisioner's session. Only what differs is altered, and LOGIN or
-//! NOLOGIN is never touched, so a suspended tenant stays suspended.
+//! `LockedSession` calls these functions with the provisioner's session. Only a limit that differs is altered. LOGIN
+//! and NOLOGIN are never changed, so a suspended tenant stays suspended.
 use super::ddl;
 use crate::error::ClusterError;
 use crate::names::RoleName;
@@ -9,8 +9,8 @@ use crate::server::LoginSessions;
 use crate::sqlstate;
 use sqlx::PgConnection;
 
-/// Those of these logins that exist and have another limit.
-pub(crate) async fn differing<'a>(
+/// Returns those of these logins that exist and have another limit.
+pub(crate) async fn find_differing<'a>(
     session: &mut PgConnection, logins: &'a [RoleName], limit: i32,
 ) -> Result<Vec<&'a RoleName>, ClusterError> {
     const DIFFERING: &str = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1) AND rolconnlimit <> $2";
@@ -20,11 +20,11 @@ pub(crate) async fn differing<'a>(
     Ok(logins.iter().filter(|login| found.iter().any(|name| name == login.as_str())).collect())
 }
 
-/// Sets the limit of one login. `Some`: the server refused, for a reason that concerns this login alone (it is gone, its
-/// row is locked or was changed at this moment, it is not ours); the session is usable.
+/// Sets the limit of one login. `Some` is PostgreSQL's error if the reason concerns this login only: it does not exist,
+/// its row is locked or was just changed, or it is not one of ours. The session is usable then.
 ///
-/// It waits a second at most: a tenant can hold the row of its own login locked.
-pub(crate) async fn set(
+/// Waits at most a second, because a tenant can keep the row of its own login locked.
+pub(crate) async fn set_limit(
     session: &mut PgConnection, login: &RoleName, limit: i32,
 ) -> Result<Option<sqlx::Error>, ClusterError> {
     match ddl::limit_login(login, limit).execute(session).await {
@@ -37,8 +37,10 @@ pub(crate) async fn set(
     }
 }
 
-/// What a login may have and has; `None` if it does not exist.
-pub(crate) async fn sessions(session: &mut PgConnection, login: &str) -> Result<Option<LoginSessions>, ClusterError> {
+/// Reads the connection limit of a login and its number of sessions; `None` if it does not exist.
+pub(crate) async fn read_login_sessions(
+    session: &mut PgConnection, login: &str,
+) -> Result<Option<LoginSessions>, ClusterError> {
     const SESSIONS: &str = "SELECT r.rolconnlimit AS limit,
         (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid) AS sessions
         FROM pg_roles r WHERE r.rolname = $1";

@@ -1,4 +1,8 @@
-//! The second fence: an advisory lock in the maintenance database, held by the very session that does the DDL.
+//! The advisory lock of a tenant, in the maintenance database.
+//!
+//! A worker takes it in the session that runs its DDL, after the epoch check. So DDL of two workers for one tenant
+//! never overlaps, even if one of them has not noticed that its epoch is outdated, and the lock is released when the
+//! session ends.
 use super::ddl;
 use crate::error::ClusterError;
 use sha2::{Digest, Sha256};
@@ -7,8 +11,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-/// 64 bits of a hash over the installation and the subject: two installations never wait for each other, and two
-/// subjects practically never.
+/// Key of the lock: the first 64 bits of a SHA-256 over the installation and the subject. The installation is part of
+/// it so that two installations on one server do not wait for each other.
 pub(crate) fn key(installation: Uuid, subject: &str) -> i64 {
     let mut hash = Sha256::new();
     hash.update(installation.as_bytes());
@@ -18,18 +22,21 @@ pub(crate) fn key(installation: Uuid, subject: &str) -> i64 {
     i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// Takes it, or says who has it when the time is over. `evict`: whoever has it belongs to an epoch that is over, and is
-/// ended.
+/// Takes the lock, trying every 20 ms for at most `limit`. With `evict` it terminates the session that has the lock,
+/// which must belong to an outdated worker.
+///
+/// # Errors
+/// `Locked` names the session that has the lock.
 pub(crate) async fn take(
     session: &mut PgConnection, key: i64, evict: bool, limit: Duration,
 ) -> Result<(), ClusterError> {
-    let until = Instant::now() + limit;
+    let deadline = Instant::now() + limit;
     loop {
         if ddl::try_lock(key).ask(session).await.map_err(ClusterError::sql("taking the lock"))? {
             return Ok(());
         }
-        if Instant::now() >= until {
-            return Err(ClusterError::Locked { by: holder(session, key).await? });
+        if Instant::now() >= deadline {
+            return Err(ClusterError::Locked { by: describe_holder(session, key).await? });
         }
         if evict {
             super::terminate::terminate_lock_holders(session, key).await?;
@@ -38,7 +45,7 @@ pub(crate) async fn take(
     }
 }
 
-async fn holder(session: &mut PgConnection, key: i64) -> Result<String, ClusterError> {
+async fn describe_holder(session: &mut PgConnection, key: i64) -> Result<String, ClusterError> {
     const HOLDER: &str = "SELECT format('process %s (%s)', l.pid, a.application_name) \
         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
@@ -48,6 +55,6 @@ async fn holder(session: &mut PgConnection, key: i64) -> Result<String, ClusterE
         .bind(key)
         .fetch_optional(session)
         .await
-        .map_err(ClusterError::sql("asking who has the lock"))?;
+        .map_err(ClusterError::sql("looking for the session that has the lock"))?;
     Ok(found.unwrap_or_else(|| String::from("a session that has just ended")))
 }

@@ -1,5 +1,7 @@
-//! Which cluster this is: the mark of the installation, recovery, and the system identifier. Set-up writes the mark;
-//! a relocation reads all three before it believes an address.
+//! Identifying a cluster: the mark of the installation, whether it is a standby, and the system identifier.
+//!
+//! `set_up` writes the mark in the maintenance database. `relocate` reads all three before it accepts a server's new
+//! address.
 use super::ddl;
 use crate::error::ClusterError;
 use crate::names::ServerName;
@@ -7,7 +9,7 @@ use crate::sqlstate;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// In the maintenance database: whether it is marked as this server of this installation. No mark is `false`.
+/// Whether the mark names this server of this installation; `false` without a mark. Run it in the maintenance database.
 pub(crate) async fn is_marked(
     session: &mut PgConnection, installation: Uuid, server: &ServerName,
 ) -> Result<bool, ClusterError> {
@@ -19,7 +21,7 @@ pub(crate) async fn is_marked(
     }
 }
 
-/// Marks the maintenance database. A cluster has one mark: the last one counts.
+/// Makes sure that the maintenance database has this mark. Replaces another one, since a cluster has one mark.
 pub(crate) async fn ensure_marked(
     session: &mut PgConnection, installation: Uuid, server: &ServerName,
 ) -> Result<(), ClusterError> {
@@ -29,14 +31,14 @@ pub(crate) async fn ensure_marked(
     ddl::mark_server(installation, server).run(session, "marking the maintenance database").await
 }
 
-/// Whether the cluster is a standby.
+/// Whether the cluster is in recovery, that is, a standby.
 pub(crate) async fn is_in_recovery(session: &mut PgConnection) -> Result<bool, ClusterError> {
-    let recovers = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(session).await;
-    recovers.map_err(ClusterError::sql("asking whether the cluster is in recovery"))
+    let in_recovery = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(session).await;
+    in_recovery.map_err(ClusterError::sql("asking whether the cluster is in recovery"))
 }
 
-/// The system identifier; `None` where this role may not read it. PUBLIC may by default (15 to 18); a managed service may
-/// have revoked that.
+/// The system identifier of the cluster; `None` if this role may not read it. PUBLIC may by default (PostgreSQL 15 to
+/// 18), but a managed service may have revoked that.
 pub(crate) async fn system_identifier(session: &mut PgConnection) -> Result<Option<i64>, ClusterError> {
     const IDENTIFIER: &str = "SELECT system_identifier FROM pg_control_system()";
     match sqlx::query_scalar(IDENTIFIER).fetch_one(session).await {

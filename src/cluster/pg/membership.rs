@@ -1,10 +1,11 @@
-//! Memberships of the admin role in a tenant's roles, which allow it to end their sessions and to act as their owner.
+//! Memberships of the admin role in a tenant's roles, which allow it to terminate their sessions and to act as their
+//! owner.
 //!
-//! Used by `refuse` (logins that are shut out) and by `LockedSession` (`worker::LockedSession`) for clean-ups. A worker takes a
-//! membership and may die before it gives it back; then recovery does, without taking it from a worker that needs it.
-//! Each worker that needs one therefore holds a shared advisory lock on the role's name, which ends with its session.
-//! A tenant that can enter the maintenance database can hold such a lock too. So nothing waits for it: without the lock
-//! a worker goes on, and recovery leaves the membership in place.
+//! `refuse` uses them for logins that it refuses, and `LockedSession` for clean-ups. A worker that dies leaves its
+//! membership behind, and recovery revokes it. So that recovery does not revoke it from a running worker, each worker
+//! that needs a membership takes a shared advisory lock on the role's name, which is released when its session ends.
+//! The lock is only a hint: nothing waits long for it. A worker continues without it, and recovery leaves a locked
+//! membership in place.
 use super::{ddl, retry};
 use crate::error::ClusterError;
 use crate::names::RoleName;
@@ -13,11 +14,12 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Tries of a lock that recovery holds for the moment of one REVOKE.
+/// Attempts to take the shared lock. Recovery has it exclusively only while it runs one REVOKE.
 const TRIES: u32 = 20;
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Makes the admin role a member of this role until [`give_back`], or until the role is admitted or dropped.
+/// Makes the admin role a member of this role. [`give_back`] reverts it, and so does admitting or dropping the role.
 ///
 /// # Errors
 /// 42501 if the admin role has no ADMIN option on the role.
@@ -30,10 +32,10 @@ pub(crate) async fn take(session: &mut PgConnection, role: &RoleName, admin: &Ro
         }
         sleep(PAUSE).await;
     }
-    retry::retry_contended(session, || ddl::grant_to_admin(role, admin), "joining a role").await
+    retry::retry_contended(session, || ddl::grant_to_admin(role, admin), "granting a membership").await
 }
 
-/// Ends the membership, unless another worker needs it.
+/// Revokes the membership, unless another worker needs it.
 pub(crate) async fn give_back(
     session: &mut PgConnection, role: &RoleName, admin: &RoleName,
 ) -> Result<(), ClusterError> {
@@ -50,15 +52,15 @@ pub(crate) async fn give_back(
         .await
         .map_err(ClusterError::sql("unlocking a membership"))?;
     match revoked {
-        // Another worker was faster, or has dropped the role.
+        // Another worker has revoked it or dropped the role in the meantime.
         Err(e) if sqlstate::is_contended(&e) || sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => Ok(()),
-        revoked => revoked.map_err(ClusterError::sql("giving a membership back")),
+        revoked => revoked.map_err(ClusterError::sql("revoking a membership")),
     }
 }
 
-/// Gives the memberships back that a worker has taken before it died: in the group roles, logins and migrators of this
-/// admin role's databases.
-pub(crate) async fn give_back_left(session: &mut PgConnection, admin: &RoleName) -> Result<(), ClusterError> {
+/// Revokes the memberships that dead workers have left, in the group roles, logins and migrators of this admin role's
+/// databases.
+pub(crate) async fn give_back_abandoned(session: &mut PgConnection, admin: &RoleName) -> Result<(), ClusterError> {
     const LEFT: &str = "WITH groups AS (SELECT g.oid FROM pg_database d JOIN pg_roles a ON a.oid = d.datdba \
             JOIN pg_roles g ON g.rolname IN (d.datname || '_app', d.datname || '_owner') WHERE a.rolname = $1) \
         SELECT DISTINCT r.rolname::text FROM pg_roles a JOIN pg_auth_members m ON m.member = a.oid \
@@ -70,7 +72,7 @@ pub(crate) async fn give_back_left(session: &mut PgConnection, admin: &RoleName)
         .bind(admin.as_str())
         .fetch_all(&mut *session)
         .await
-        .map_err(ClusterError::sql("looking for memberships that were left"))?;
+        .map_err(ClusterError::sql("looking for memberships that dead workers left"))?;
     for role in left.iter().filter_map(|role| role.parse::<RoleName>().ok()) {
         give_back(session, &role, admin).await?;
     }

@@ -1,8 +1,13 @@
-//! The cluster: every statement that a worker runs on a PostgreSQL server, and what it looks at before.
+//! The SQL that workers run on PostgreSQL servers, one module per task.
+//!
+//! `LockedSession` and the server operations call these functions with a session that they opened. All DDL is built in
+//! [`ddl`], which quotes every name; all other statements are constants with bind parameters. Functions that change
+//! something look at the catalogs first or accept an object that already exists or does not exist any more, so they may
+//! be repeated.
 
-/// What keeps a session's statements out of the server's log, where it may. An expression. Where none are logged anyway the
-/// right is not looked up: that takes a new session the better part of a millisecond.
-macro_rules! quiet {
+/// SQL expression that turns off statement logging for the session, if the role has the right to. If the server logs no
+/// statements anyway, the right is not looked up, because that takes a new session almost a millisecond.
+macro_rules! silence_statement_log {
     () => {
         "CASE WHEN pg_catalog.current_setting('log_statement') OPERATOR(pg_catalog.<>) 'none'
               AND pg_catalog.has_parameter_privilege('log_statement', 'SET')

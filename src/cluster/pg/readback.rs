@@ -1,5 +1,7 @@
-//! Reads back who can enter a tenant's database, after the tenant was shut out. What this finds decides, never what the
-//! statements before it answered.
+//! Reading back which roles can connect to a tenant's database, after its logins were refused.
+//!
+//! A suspension succeeds only by what these queries find, not by the success of the statements before. REVOKE and ALTER
+//! can succeed and leave another way to connect, for example a grant to PUBLIC.
 use super::catalog;
 use crate::error::ClusterError;
 use crate::names::TenantNames;
@@ -7,11 +9,12 @@ use crate::names::{DatabaseName, RoleName};
 use crate::server::DatabaseServer;
 use sqlx::{FromRow, PgConnection};
 
-/// The roles that may enter although the tenant is shut out.
+/// Roles that may connect although the tenant is closed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exempt<'a> {
+    /// Its provisioner logins and allowed roles are exempt.
     pub(crate) server: &'a DatabaseServer,
-    /// Logins of operations of ours that are open now.
+    /// Logins of other open operations of this crate.
     pub(crate) logins: &'a [RoleName],
 }
 
@@ -20,20 +23,20 @@ pub(crate) struct Exempt<'a> {
 struct Entrant {
     name: String,
     is_superuser: bool,
-    /// Whether it acts as our admin role.
+    /// Whether it is a member of the admin role.
     is_provisioner: bool,
 }
 
-/// Verifies that only superusers and exempt roles can enter the tenant's database; returns the superusers that can.
+/// Verifies that only superusers and exempt roles can connect to the tenant's database; returns those superusers.
 ///
 /// # Errors
-/// `StillOpen` names each other role that may connect; `Privileged` a role of the tenant that is superuser or may create
-/// roles, whether or not it may log in.
+/// `StillOpen` names every other role that can connect, or PUBLIC. `Privileged` names a role of the tenant that is
+/// superuser or has CREATEROLE, whether or not it can log in.
 pub(crate) async fn verify_closed(
     session: &mut PgConnection, names: &TenantNames, logins: &[&RoleName], exempt: Exempt<'_>,
 ) -> Result<Vec<String>, ClusterError> {
     verify_unprivileged(session, names, logins, exempt.server).await?;
-    let (entrants, is_public) = entrants(session, &names.database, &exempt.server.names.admin).await?;
+    let (entrants, is_public) = find_entrants(session, &names.database, &exempt.server.names.admin).await?;
     let server = exempt.server;
     let own = [&server.names.blue, &server.names.green];
     let is_exempt = |entrant: &Entrant| {
@@ -52,8 +55,9 @@ pub(crate) async fn verify_closed(
     }
 }
 
-/// The roles that can log in and may connect, and whether PUBLIC may. None for a database that is closed or absent.
-async fn entrants(
+/// The roles that can log in and connect, and whether PUBLIC can connect. No role and `false` for a closed or absent
+/// database.
+async fn find_entrants(
     session: &mut PgConnection, database: &DatabaseName, admin: &RoleName,
 ) -> Result<(Vec<Entrant>, bool), ClusterError> {
     const ENTRANTS: &str = "SELECT r.rolname::text AS name, r.rolsuper AS is_superuser, \
@@ -66,16 +70,16 @@ async fn entrants(
     let public = sqlx::query_scalar(PUBLIC).bind(database.as_str()).fetch_one(&mut *session).await;
     let public = public.map_err(ClusterError::sql("reading back whether PUBLIC may connect"))?;
     let found = sqlx::query_as(ENTRANTS).bind(database.as_str()).bind(admin.as_str()).fetch_all(session).await;
-    Ok((found.map_err(ClusterError::sql("reading back who may connect"))?, public))
+    Ok((found.map_err(ClusterError::sql("reading back which roles may connect"))?, public))
 }
 
-/// No role of the tenant is superuser or may create roles: it could admit itself again.
+/// Verifies that no role of the tenant is superuser or has CREATEROLE. Such a role could undo the refusal.
 async fn verify_unprivileged(
     session: &mut PgConnection, names: &TenantNames, logins: &[&RoleName], server: &DatabaseServer,
 ) -> Result<(), ClusterError> {
     let mut all = logins.to_vec();
     all.extend([&names.roles.owner, &names.roles.app, &names.migrator]);
-    let found = catalog::roles(session, &all, &server.names.admin).await?;
+    let found = catalog::find_roles(session, &all, &server.names.admin).await?;
     match found.into_iter().find(|r| r.is_privileged) {
         Some(role) => Err(ClusterError::Privileged { role: role.name }),
         None => Ok(()),

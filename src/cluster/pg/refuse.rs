@@ -1,8 +1,10 @@
-//! Shuts logins out of a server: no new session, every session told to end. Layers above read back what this has reached.
+//! Refusing logins: NOLOGIN, so that no new session is accepted, and a signal to every existing session.
 //!
-//! A tenant's login is hostile. It can hold its own row of `pg_authid` locked, so that NOLOGIN waits for it; it cannot
-//! hold a row of `pg_auth_members` locked. So the membership that allows ending its sessions is granted first and alone,
-//! then its sessions are ended, then it gets NOLOGIN, the last two in a loop.
+//! `ensure` and `LockedSession` call [`take_logins`] and then [`forbid_logins`], and read back the result afterwards.
+//!
+//! The module treats a tenant's login as hostile. It can keep its own row in `pg_authid` locked, which makes NOLOGIN
+//! wait, but it cannot lock a row in `pg_auth_members`. So the membership that allows terminating its sessions is
+//! granted first, in a statement of its own. Then its sessions are terminated and NOLOGIN is set, in a loop.
 use super::ownership::Ownership;
 use super::retry::{retry_contended, try_once};
 use super::{catalog, ddl, membership, terminate};
@@ -13,33 +15,33 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long NOLOGIN may wait for a row that a tenant holds locked, before its group roles are revoked instead.
+/// How long to try NOLOGIN on a login whose row the tenant keeps locked. Then its group roles are revoked instead.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// Between two tries: a session that was told to end needs a moment.
+/// Pause between two attempts, so that a signalled session can end.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Logins that are being shut out.
+/// Logins that are being refused.
 #[derive(Debug)]
 pub(crate) struct RefusedLogins<'a> {
-    /// Those that exist.
+    /// The logins that exist.
     pub(crate) logins: Vec<&'a RoleName>,
-    /// Roles whose comment was not ours; it was written again.
+    /// Roles whose comment had been changed and was restored.
     pub(crate) restored: Vec<String>,
-    /// Logins that may still log in because a session of the tenant holds their row locked. Their rights on the database
-    /// are gone.
+    /// Logins that may still log in, because a session of the tenant keeps their row locked. Their rights on the
+    /// database were revoked.
     pub(crate) locked: Vec<&'a RoleName>,
 }
 
-/// Makes the admin role a member of those of `logins` that exist, so that it may end their sessions, and restores comments
-/// that are not ours.
+/// Makes the admin role a member of those of `logins` that exist, so that it may terminate their sessions, and restores
+/// changed comments.
 ///
 /// # Errors
-/// `Unmanaged` for a login that exists and on which the admin role has no ADMIN option; `Privileged` for one that could undo whatever
-/// is refused to it.
+/// `Unmanaged` if the admin role has no ADMIN option on a login; `Privileged` if a login could undo the refusal. The
+/// other logins are refused before the error is returned.
 pub(crate) async fn take_logins<'a>(
     session: &mut PgConnection, logins: &[&'a RoleName], by: &Ownership,
 ) -> Result<RefusedLogins<'a>, ClusterError> {
-    let found = catalog::roles(session, logins, &by.admin).await?;
+    let found = catalog::find_roles(session, logins, &by.admin).await?;
     let mut refused = RefusedLogins { logins: vec![], restored: vec![], locked: vec![] };
     let mut obstacle = None;
     for login in logins {
@@ -53,13 +55,13 @@ pub(crate) async fn take_logins<'a>(
             membership::take(session, login, &by.admin).await?;
             if facts.comment.as_deref() != Some(&by.marker) {
                 retry_contended(session, || ddl::restore_comment(login, &by.marker), "restoring a comment").await?;
-                tracing::warn!(role = %login, found = facts.comment, "the comment of a role was changed; it is restored");
+                tracing::warn!(role = %login, found = facts.comment, "restored the changed comment of a role");
                 refused.restored.push(login.to_string());
             }
             refused.logins.push(login);
         }
     }
-    // What can be shut out is shut out before the caller learns what cannot.
+    // Refuse the other logins before the error is returned, so that one obstacle does not leave them all open.
     match obstacle {
         Some(obstacle) => {
             forbid_logins(session, &mut refused, None).await?;
@@ -69,26 +71,27 @@ pub(crate) async fn take_logins<'a>(
     }
 }
 
-/// Sets NOLOGIN on all of them and signals their sessions, without waiting for the sessions to end. Where the tenant holds
-/// a row locked for longer than [`PATIENCE`], `groups` are revoked from the login: then it has no right on its database.
+/// Sets NOLOGIN on all of them and signals their sessions, without waiting for the sessions to end. If the tenant keeps
+/// a login's row locked for longer than [`PATIENCE`], it revokes `groups` from the login, which then has no right on
+/// its database.
 ///
 /// # Errors
-/// `LockedLogin` where there are no groups to revoke.
+/// `LockedLogin` if a row stays locked and `groups` is `None`.
 pub(crate) async fn forbid_logins(
     session: &mut PgConnection, refused: &mut RefusedLogins<'_>, groups: Option<&GroupRoles>,
 ) -> Result<(), ClusterError> {
-    let until = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     let mut open = refused.logins.clone();
     loop {
         terminate::signal_role_sessions(session, &refused.logins).await?;
-        let mut still = vec![];
+        let mut still_open = vec![];
         for login in open {
             if !try_once(session, ddl::forbid_login(login), "refusing a login").await? {
-                still.push(login);
+                still_open.push(login);
             }
         }
-        open = still;
-        if open.is_empty() || Instant::now() >= until {
+        open = still_open;
+        if open.is_empty() || Instant::now() >= deadline {
             break;
         }
         sleep(PAUSE).await;
@@ -98,11 +101,11 @@ pub(crate) async fn forbid_logins(
         retry_contended(session, || ddl::revoke_groups(login, groups), "revoking the rights of a login").await?;
     }
     refused.locked = open;
-    // Sessions that came in between the last signal and NOLOGIN.
+    // Sessions can have connected between the last signal and NOLOGIN.
     terminate::signal_role_sessions(session, &refused.logins).await
 }
 
-/// Refuses new sessions of a login and leaves those that it has; `false` if it does not exist.
+/// Refuses new sessions of a login and leaves its existing sessions alone; `false` if the login does not exist.
 pub(crate) async fn forbid_new_sessions(
     session: &mut PgConnection, login: &RoleName, by: &Ownership,
 ) -> Result<bool, ClusterError> {

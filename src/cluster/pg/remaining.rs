@@ -1,4 +1,7 @@
-//! The sessions of a tenant that is shut out: this module signals them and counts them until none is left.
+//! Signalling and counting the sessions of a closed tenant until none is left.
+//!
+//! Closing a tenant uses it; the caller sets how long to wait and reports the sessions that are left. A session that is
+//! still connecting counts as a session.
 use super::terminate;
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
@@ -7,58 +10,65 @@ use sqlx::{FromRow, PgConnection};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-const LOOK: Duration = Duration::from_millis(5);
-const LONGEST_LOOK: Duration = Duration::from_millis(50);
+/// First interval between two polls; it doubles up to [`MAX_POLL`].
+const POLL: Duration = Duration::from_millis(5);
+const MAX_POLL: Duration = Duration::from_millis(50);
+/// Interval after which sessions that are still there are signalled again.
 const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
 
-/// Whose sessions count.
+/// Which sessions count as the tenant's.
 #[derive(Clone, Copy)]
 pub(crate) struct Tenant<'a> {
+    /// All sessions in this database count, except those of superusers and exempt roles.
     pub(crate) database: &'a DatabaseName,
-    /// Its roles: their sessions count in every database.
+    /// The tenant's roles. Their sessions count in every database.
     pub(crate) roles: &'a [&'a RoleName],
-    /// Sessions of its blue and green login and of its allowed roles do not count.
+    /// Sessions of its provisioner logins and of its allowed roles do not count.
     pub(crate) server: &'a DatabaseServer,
-    /// Nor do those of logins of operations of ours that are open now.
+    /// Logins of other open operations of this crate. Their sessions do not count.
     pub(crate) exempt: &'a [RoleName],
 }
 
-/// A session that is left.
+/// A session that has not ended yet.
 #[derive(Debug, FromRow)]
 pub(crate) struct Session {
     pid: i32,
+    /// `None` while the session is still connecting.
     login: Option<String>,
 }
 
-/// Tells the tenant's sessions to end until none is left, for at most `limit`. Returns those that are left.
-pub(crate) async fn end_sessions(
+/// Signals the tenant's sessions, every second, until none is left or `limit` is over. Returns the sessions that are
+/// left.
+pub(crate) async fn terminate_sessions(
     session: &mut PgConnection, tenant: Tenant<'_>, limit: Duration,
 ) -> Result<Vec<Session>, ClusterError> {
-    let (begun, mut signalled, mut look) = (Instant::now(), None::<Instant>, LOOK);
+    let (started, mut signalled, mut poll) = (Instant::now(), None::<Instant>, POLL);
     loop {
         let signal = signalled.is_none_or(|at| at.elapsed() >= SIGNAL_AGAIN);
         if signal {
             signalled = Some(Instant::now());
-            terminate::end_connecting(session, tenant.database).await?;
+            terminate::terminate_connecting_sessions(session, tenant.database).await?;
         }
-        let left = left(session, tenant, signal).await?;
-        if left.is_empty() || begun.elapsed() >= limit {
+        let left = list_and_signal(session, tenant, signal).await?;
+        if left.is_empty() || started.elapsed() >= limit {
             return Ok(left);
         }
-        sleep(look).await;
-        look = (look * 2).min(LONGEST_LOOK);
+        sleep(poll).await;
+        poll = (poll * 2).min(MAX_POLL);
     }
 }
 
-/// Who is in, for people.
-pub(crate) fn list(sessions: &[Session]) -> String {
+/// Lists the sessions for an error message.
+pub(crate) fn describe(sessions: &[Session]) -> String {
     let one = |s: &Session| format!("process {} ({})", s.pid, s.login.as_deref().unwrap_or("connecting"));
     sessions.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// The tenant's sessions, and in its database those of everybody but superusers and the exempt. A session that is still
-/// connecting to the database shows no login; it counts.
-async fn left(session: &mut PgConnection, tenant: Tenant<'_>, signal: bool) -> Result<Vec<Session>, ClusterError> {
+/// Lists the sessions that count (see [`Tenant`]) and, if `signal` is set, terminates those that the provisioner may
+/// terminate. A session that is still connecting to the database has no login yet; it counts.
+async fn list_and_signal(
+    session: &mut PgConnection, tenant: Tenant<'_>, signal: bool,
+) -> Result<Vec<Session>, ClusterError> {
     const LEFT: &str = "WITH theirs AS (SELECT a.pid, a.usename::text AS login, a.usesysid \
             FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid \
             WHERE a.usesysid = ANY(ARRAY(SELECT oid FROM pg_roles WHERE rolname = ANY($2))) \

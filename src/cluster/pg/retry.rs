@@ -1,4 +1,7 @@
-//! Statements that fail because another session holds or has just changed the same row.
+//! Retrying statements that fail because another session has locked or has just changed the same row.
+//!
+//! Concurrent operations change shared catalogs such as `pg_authid`, where PostgreSQL raises an error and does not
+//! wait. Both functions leave the session usable after such an error.
 use super::ddl;
 use crate::error::ClusterError;
 use crate::sqlstate;
@@ -6,12 +9,12 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Between two tries: a session that was told to end needs a moment.
+/// Pause between two attempts, so that the other session can finish.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Tries of a statement that another session's change of the same row has made fail.
+/// Attempts of a statement.
 const TRIES: u32 = 20;
 
-/// Whether it was done; `false` if another session holds what it needs. The session is usable again then.
+/// Runs a statement once. `false` if another session has locked or just changed the row; the session is usable then.
 pub(crate) async fn try_once(
     session: &mut PgConnection, statement: ddl::Ddl, phase: &'static str,
 ) -> Result<bool, ClusterError> {
@@ -25,7 +28,10 @@ pub(crate) async fn try_once(
     }
 }
 
-/// Repeats a statement that fails because another session has just changed the same row.
+/// Runs a statement, up to 20 times while another session has locked or just changed the row.
+///
+/// # Errors
+/// The error of the last attempt.
 pub(crate) async fn retry_contended(
     session: &mut PgConnection, statement: impl Fn() -> ddl::Ddl, phase: &'static str,
 ) -> Result<(), ClusterError> {

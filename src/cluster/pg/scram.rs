@@ -1,4 +1,7 @@
-//! SCRAM-SHA-256 (RFC 5802, RFC 7677): the server gets a verifier, so no password reaches its log or its disk.
+//! Generating passwords and deriving their SCRAM-SHA-256 verifiers (RFC 5802, RFC 7677).
+//!
+//! Every login is created with a verifier from this module, so PostgreSQL never receives a password and cannot log or
+//! store one.
 use data_encoding::BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use pbkdf2::pbkdf2_hmac;
@@ -9,11 +12,11 @@ use std::borrow::Cow;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-/// PostgreSQL's own default, `scram_iterations`.
+/// Number of PBKDF2 iterations, PostgreSQL's default for `scram_iterations`.
 const ITERATIONS: u32 = 4096;
 
-/// What `ALTER ROLE … PASSWORD` takes in place of a password. By its type it has the shape that PostgreSQL knows: a
-/// malformed one would be hashed as if it were the password.
+/// A SCRAM verifier, which `ALTER ROLE … PASSWORD` accepts in place of a password. The type guarantees PostgreSQL's
+/// format; a malformed verifier would be hashed as if it were the password.
 pub(crate) struct Verifier(String);
 impl Verifier {
     pub(super) fn as_str(&self) -> &str {
@@ -21,7 +24,7 @@ impl Verifier {
     }
 }
 
-/// A password of 190 bits in letters and digits.
+/// Generates a random password of 32 letters and digits (190 bits).
 pub(crate) fn password() -> SecretString {
     let mut rng = rand::rng();
     let mut text = Zeroizing::new(String::with_capacity(32));
@@ -31,17 +34,19 @@ pub(crate) fn password() -> SecretString {
     SecretString::from(text.as_str())
 }
 
-/// A verifier that is being made: milliseconds of work, so it runs beside the executor.
-pub(crate) struct Making(JoinHandle<Verifier>);
+/// A verifier that is being derived on a blocking thread, because the derivation takes milliseconds of CPU time.
+pub(crate) struct PendingVerifier(JoinHandle<Verifier>);
 
-/// Begins at once.
-pub(crate) fn make(password: &SecretString) -> Making {
+/// Starts deriving the verifier of this password, with a random salt. The thread runs to its end even if the result is
+/// dropped.
+pub(crate) fn start_deriving(password: &SecretString) -> PendingVerifier {
     let (password, salt) = (password.clone(), rand::rng().random::<[u8; 16]>());
-    Making(tokio::task::spawn_blocking(move || derive(password.expose_secret(), &salt, ITERATIONS)))
+    PendingVerifier(tokio::task::spawn_blocking(move || derive(password.expose_secret(), &salt, ITERATIONS)))
 }
 
-impl Making {
-    pub(crate) async fn made(self) -> Verifier {
+impl PendingVerifier {
+    /// Waits for the verifier. Resumes a panic of the blocking thread.
+    pub(crate) async fn wait(self) -> Verifier {
         match self.0.await {
             Ok(verifier) => verifier,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -49,12 +54,15 @@ impl Making {
     }
 }
 
+/// Derives the verifier of this password, with a random salt.
 pub(crate) async fn verifier(password: &SecretString) -> Verifier {
-    make(password).made().await
+    start_deriving(password).wait().await
 }
 
+/// Derives a verifier with a given salt and number of iterations. Blocks the thread for milliseconds.
 pub(super) fn derive(password: &str, salt: &[u8], iterations: u32) -> Verifier {
-    // PostgreSQL takes what SASLprep (RFC 4013) refuses as it is.
+    // PostgreSQL uses a password as it is if SASLprep (RFC 4013) rejects it. A different rule here would derive another
+    // key.
     let prepared = stringprep::saslprep(password).unwrap_or(Cow::Borrowed(password));
     let mut salted = Zeroizing::new([0u8; 32]);
     pbkdf2_hmac::<Sha256>(prepared.as_bytes(), salt, iterations, &mut *salted);
@@ -65,7 +73,8 @@ pub(super) fn derive(password: &str, salt: &[u8], iterations: u32) -> Verifier {
 }
 
 fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
-    // HMAC fills a short key up to its block with zeros (RFC 2104), which here makes the length a matter of types.
+    // HMAC pads a short key with zeros to its block size (RFC 2104). Padding it here gives a key of fixed length, so
+    // that creating the HMAC cannot fail.
     let mut block = Zeroizing::new([0u8; 64]);
     block[..32].copy_from_slice(key);
     let mut mac = Hmac::<Sha256>::new((&*block).into());
@@ -79,7 +88,7 @@ mod tests {
 
     /// RFC 7677, section 3: user `user`, password `pencil`; the keys follow from the exchange printed there.
     #[test]
-    fn the_vector_of_the_rfc() {
+    fn derive_matches_the_rfc_7677_test_vector() {
         let salt = BASE64.decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let expected = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$\
             WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
@@ -87,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_long_and_differ() {
+    fn password_has_32_characters_and_is_random() {
         let (a, b) = (password(), password());
         assert_eq!(a.expose_secret().len(), 32);
         assert_ne!(a.expose_secret(), b.expose_secret());

@@ -1,4 +1,7 @@
-//! Block (a) as a script for psql, which a DBA runs in place of the set-up. It may be repeated.
+//! The set-up of a server as a script for psql.
+//!
+//! A DBA runs it if the application may not have a superuser's or admin's password. It contains the same statements as
+//! `bootstrap`, and verifiers in place of passwords. It may be repeated.
 use super::bootstrap::CLUSTER;
 use super::ddl::{self, Ddl};
 use super::ownership::MARK;
@@ -6,12 +9,12 @@ use super::scram::Verifier;
 use crate::names::RoleName;
 use crate::server::ServerNames;
 
-/// The host's own database, which may be on the same cluster.
+/// The landlord database, which may be on the same cluster. The script then closes it to PUBLIC.
 pub(crate) struct Landlord {
     pub(crate) database: String,
-    /// The login of the host's pool.
+    /// The login of the application's pool, which keeps its right to connect.
     pub(crate) role: String,
-    /// What [`cluster_of`](super::bootstrap::cluster_of) says there.
+    /// The result of [`cluster_of`](super::bootstrap::cluster_of) on the landlord.
     pub(crate) cluster: String,
 }
 
@@ -27,24 +30,24 @@ const OPTIONAL: &str = "\
 ";
 const ELSEWHERE: &str = "\\else\n\\echo The landlord is not on this server: nothing to close.\n";
 
-/// The script. The rest, in the maintenance database, is done by the provisioner afterwards.
+/// Builds the script. `set_up` does the rest afterwards, as the provisioner, in the maintenance database.
 pub(crate) fn script(
     names: &ServerNames, verifiers: [&Verifier; 2], marker: &str, landlord: Option<&Landlord>, close_shared: bool,
 ) -> String {
     let mut script = Script(String::from(HEAD));
-    script.role(&names.admin, &ddl::create_admin(&names.admin, marker));
+    script.push_role(&names.admin, &ddl::create_admin(&names.admin, marker));
     for (login, verifier) in [&names.blue, &names.green].into_iter().zip(verifiers) {
-        script.role(login, &ddl::create_provisioner(login, &names.admin, verifier, marker));
+        script.push_role(login, &ddl::create_provisioner(login, &names.admin, verifier, marker));
     }
-    script.maintenance(names);
+    script.push_maintenance(names);
     if let Some(landlord) = landlord {
-        script.when(&ddl::is_answered(CLUSTER, &landlord.cluster));
-        script.close(&landlord.database, std::slice::from_ref(&landlord.role));
+        script.begin_if(&ddl::is_answered(CLUSTER, &landlord.cluster));
+        script.push_close_to_public(&landlord.database, std::slice::from_ref(&landlord.role));
         script.0.push_str(ELSEWHERE);
-        script.end();
+        script.end_if();
     }
     if close_shared {
-        ["postgres", "template1"].into_iter().for_each(|database| script.close(database, &[]));
+        ["postgres", "template1"].into_iter().for_each(|database| script.push_close_to_public(database, &[]));
     }
     script.0.push_str(OPTIONAL);
     for group in super::bootstrap::OPTIONAL {
@@ -52,7 +55,7 @@ pub(crate) fn script(
             script.0.push_str(ddl::grant_if_present(group.0, &names.admin).text());
             script.0.push_str("\n\\gexec\n");
         } else {
-            script.run(&ddl::grant_predefined(group.0, &names.admin));
+            script.push_statement(&ddl::grant_predefined(group.0, &names.admin));
         }
     }
     script.0
@@ -61,35 +64,36 @@ pub(crate) fn script(
 struct Script(String);
 
 impl Script {
-    fn run(&mut self, statement: &Ddl) {
+    fn push_statement(&mut self, statement: &Ddl) {
         self.0.push_str(statement.text());
         self.0.push_str(";\n");
     }
-    /// psql's own commands stand on lines of their own.
-    fn when(&mut self, question: &Ddl) {
+    /// Begins a block that psql runs if the query answers true. psql's meta-commands need lines of their own.
+    fn begin_if(&mut self, question: &Ddl) {
         self.0.push_str(question.text());
         self.0.push_str("\n\\gset\n\\if :yes\n");
     }
-    fn end(&mut self) {
+    fn end_if(&mut self) {
         self.0.push_str("\\endif\n");
     }
-    fn role(&mut self, role: &RoleName, create: &Ddl) {
-        self.when(&ddl::is_role_missing(role));
-        self.run(create);
-        self.end();
+    fn push_role(&mut self, role: &RoleName, create: &Ddl) {
+        self.begin_if(&ddl::is_role_missing(role));
+        self.push_statement(create);
+        self.end_if();
     }
-    /// Closed before the admin role is given back: an admin that is no superuser could not close it later.
-    fn maintenance(&mut self, names: &ServerNames) {
-        self.when(&ddl::is_database_missing(&names.maintenance));
-        self.run(&ddl::lend_admin(&names.admin, true));
-        self.run(&ddl::create_maintenance(&names.maintenance, &names.admin));
-        self.run(&ddl::close_to_public(names.maintenance.as_str(), &[]));
-        self.run(&ddl::lend_admin(&names.admin, false));
-        self.end();
+    /// Creates the maintenance database and closes it to PUBLIC before the admin role is revoked from the current user.
+    /// Later an admin that is not a superuser could not close it.
+    fn push_maintenance(&mut self, names: &ServerNames) {
+        self.begin_if(&ddl::is_database_missing(&names.maintenance));
+        self.push_statement(&ddl::lend_admin(&names.admin, true));
+        self.push_statement(&ddl::create_maintenance(&names.maintenance, &names.admin));
+        self.push_statement(&ddl::close_to_public(names.maintenance.as_str(), &[]));
+        self.push_statement(&ddl::lend_admin(&names.admin, false));
+        self.end_if();
     }
-    fn close(&mut self, database: &str, keep: &[String]) {
+    fn push_close_to_public(&mut self, database: &str, keep: &[String]) {
         self.0.push_str(ddl::grants_for_sessions(database, MARK).text());
         self.0.push_str("\n\\gexec\n");
-        self.run(&ddl::close_to_public(database, keep));
+        self.push_statement(&ddl::close_to_public(database, keep));
     }
 }

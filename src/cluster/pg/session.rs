@@ -1,4 +1,7 @@
-//! One dedicated connection: never from a pool, never silently made again.
+//! Opening the dedicated connections of workers.
+//!
+//! The workers' sessions are opened here, with server-side timeouts and a pinned search path. They never come from a
+//! pool and are never reconnected silently: locks, roles and settings belong to exactly one connection.
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
 use crate::rt;
@@ -8,29 +11,31 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::time::Duration;
 
-/// For a server that does not answer; a local one does within a few milliseconds.
+/// Time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// What a session is for, and so how it is set up.
+/// What a session is used for. Selects its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Cluster statements. Its search path is pinned, so no object of a tenant can stand for one of the system's.
+    /// Cluster statements. The search path is `pg_catalog`, so that no object of a tenant can take the place of a
+    /// catalog object.
     Cluster,
-    /// The same behind a lock: asking for that makes it [`quiet`], too.
+    /// As `Cluster`, for a session that takes the tenant's lock. The lock query also turns off statement logging.
     Locked,
     /// Migrations and seeds, with the tenant's own search path.
     Content,
-    /// Whether a login works, and as whom.
+    /// Checks whether a login works and as which role its sessions run.
     Probe,
 }
 
 impl Purpose {
-    /// A stopped client keeps its advisory lock as long as its session lives: so the server looks after it.
+    /// Settings for the session. A stopped client would keep its advisory lock as long as its session exists, so
+    /// timeouts and keepalives make the server end the session.
     fn options(self) -> Vec<(&'static str, &'static str)> {
         let mut options = vec![
             ("standard_conforming_strings", "on"),
             ("lock_timeout", "10s"),
-            // A managed service sets it on a full disk: a suspension and a purge must work then, too.
+            // A managed service turns this on when the disk is full. A suspension and a purge must still work then.
             ("default_transaction_read_only", "off"),
             ("idle_session_timeout", "1h"),
             ("idle_in_transaction_session_timeout", "5min"),
@@ -52,7 +57,7 @@ impl Purpose {
     }
 }
 
-/// Who connects, and where to.
+/// Server, database, role and purpose of a session to open.
 pub(crate) struct Target<'a> {
     pub(crate) server: &'a DatabaseServer,
     pub(crate) database: &'a DatabaseName,
@@ -63,16 +68,16 @@ pub(crate) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Opens it, within ten seconds. Built by setters: a password never stands in a URL.
+    /// Opens the session within ten seconds. The options are built by setters, so the password is never part of a URL.
     pub(crate) async fn open(&self) -> Result<PgConnection, ClusterError> {
         let options = tls(self.server, self.options());
         let mut session = match tokio::time::timeout(CONNECT, rt::poll_batched(options.connect())).await {
             Ok(Ok(session)) => session,
-            Ok(Err(source)) => return Err(self.failed(source)),
+            Ok(Err(source)) => return Err(self.connect_error(source)),
             Err(_) => return Err(ClusterError::Deadline { phase: "connecting", limit: CONNECT }),
         };
         if matches!(self.purpose, Purpose::Cluster | Purpose::Content) {
-            quiet(&mut session).await.map_err(|e| self.failed(e))?;
+            silence_statement_log(&mut session).await.map_err(|e| self.connect_error(e))?;
         }
         Ok(session)
     }
@@ -89,13 +94,13 @@ impl Target<'_> {
             .disable_statement_logging()
     }
 
-    fn failed(&self, source: sqlx::Error) -> ClusterError {
+    fn connect_error(&self, source: sqlx::Error) -> ClusterError {
         let (role, database) = (self.role.to_string(), self.database.to_string());
         ClusterError::Connect { role, host: self.server.host.clone(), port: self.server.port, database, source }
     }
 }
 
-/// How a connection to this server is encrypted.
+/// Adds the TLS mode and root certificate of this server to the options.
 pub(crate) fn tls(server: &DatabaseServer, options: PgConnectOptions) -> PgConnectOptions {
     let options = options.ssl_mode(ssl_mode(server.tls));
     match &server.root_certificate {
@@ -114,19 +119,21 @@ fn ssl_mode(mode: TlsMode) -> PgSslMode {
     }
 }
 
-/// Keeps the statements out of the server's log where the session may; they hold verifiers, never passwords.
-pub(crate) async fn quiet(session: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // The simple protocol: one message there, one back.
-    sqlx::raw_sql(concat!("SELECT ", quiet!())).execute(session).await.map(drop)
+/// Turns off statement logging for the session, if its role has the right to. The statements contain verifiers, never
+/// passwords.
+pub(crate) async fn silence_statement_log(session: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // The simple query protocol needs one round trip; a prepared statement needs two.
+    sqlx::raw_sql(concat!("SELECT ", silence_statement_log!())).execute(session).await.map(drop)
 }
 
-/// Back to the settings and the role that the login gave it.
-pub(crate) async fn forget_settings(session: &mut PgConnection) -> Result<(), ClusterError> {
+/// Resets all settings and the role to those after login.
+pub(crate) async fn reset_settings(session: &mut PgConnection) -> Result<(), ClusterError> {
     let reset = sqlx::raw_sql("RESET ALL; RESET ROLE").execute(session).await;
     reset.map(drop).map_err(ClusterError::sql("resetting the session"))
 }
 
-/// Ends a session in an orderly way; a server that does not answer ends it by itself.
+/// Closes a session and waits up to a second for it. If the server does not answer, its keepalives end the session
+/// later.
 pub(crate) async fn close(session: PgConnection) {
     let _ = tokio::time::timeout(Duration::from_secs(1), session.close()).await;
 }

@@ -1,57 +1,69 @@
-//! A physical standby: what was done on the primary holds there as soon as it is replayed.
+//! Waiting until a physical standby has replayed what the primary has committed.
+//!
+//! `LockedSession` reads the WAL position on the primary after it has refused a tenant's logins, and waits for it on
+//! each standby. From then on the standby refuses the logins too.
 use crate::error::ClusterError;
 use crate::names::RoleName;
 use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+/// How long to wait for the replay.
 const LIMIT: Duration = Duration::from_secs(10);
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LONGEST_LOOK: Duration = Duration::from_millis(20);
+const FIRST_POLL: Duration = Duration::from_millis(1);
+const MAX_POLL: Duration = Duration::from_millis(20);
+/// Interval after which sessions that are still there are signalled again.
 const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
 
-/// On the primary: whoever has replayed so far has everything that was committed before. What is flushed, since nothing
-/// else is sent.
-pub(crate) async fn position(session: &mut PgConnection) -> Result<String, ClusterError> {
+/// Reads, on the primary, up to which position the WAL is flushed. A standby that has replayed up to it has every
+/// commit that was flushed before. The flushed position, because the primary sends only flushed WAL.
+pub(crate) async fn read_flush_position(session: &mut PgConnection) -> Result<String, ClusterError> {
     let position = sqlx::query_scalar("SELECT pg_current_wal_flush_lsn()::text").fetch_one(session).await;
-    position.map_err(ClusterError::sql("asking how far the primary's log goes"))
+    position.map_err(ClusterError::sql("reading the WAL position of the primary"))
 }
 
-/// On a standby: waits until it has replayed so far and no login of these may come in. Meanwhile, if told to, it ends
-/// their sessions where it may: a query of theirs can hold up the replay. Others come in until that has ended.
+/// Waits, on a standby, up to 10 seconds until it has replayed the WAL up to `position` and none of these logins is
+/// LOGIN. With `signal` it terminates their sessions meanwhile, where it may, because a query of theirs can delay the
+/// replay. New sessions can connect until the refusal is replayed.
 ///
-/// The position says that nothing older is looked at; the roles, that the commit was part of it, also where the server
-/// does not wait for its log (`synchronous_commit = off`).
-pub(crate) async fn awaited(
+/// Both conditions are needed. The position excludes an older state in which the logins were refused too. The roles
+/// prove that the refusal is replayed: with `synchronous_commit = off` its commit may lie behind the flushed position.
+///
+/// # Errors
+/// `Deadline` when the standby is too far behind.
+pub(crate) async fn wait_for_refusal(
     session: &mut PgConnection, position: &str, logins: &[&RoleName], signal: bool,
 ) -> Result<(), ClusterError> {
     const REFUSED: &str = "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false) \
         AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = ANY($2) AND rolcanlogin)";
     let names: Vec<&str> = logins.iter().map(|l| l.as_str()).collect();
-    let (begun, mut signalled, mut look) = (Instant::now(), None::<Instant>, FIRST_LOOK);
+    let (started, mut signalled, mut poll) = (Instant::now(), None::<Instant>, FIRST_POLL);
     loop {
         let refused = sqlx::query_scalar(REFUSED).bind(position).bind(&names).fetch_one(&mut *session).await;
-        if refused.map_err(ClusterError::sql("asking how far a standby is"))? {
+        if refused.map_err(ClusterError::sql("reading the replay position of a standby"))? {
             return Ok(());
         }
-        if begun.elapsed() >= LIMIT {
-            return Err(ClusterError::Deadline { phase: "replaying what the primary has done", limit: LIMIT });
+        if started.elapsed() >= LIMIT {
+            return Err(ClusterError::Deadline {
+                phase: "replaying the WAL of the primary on a standby",
+                limit: LIMIT,
+            });
         }
         if signal && signalled.is_none_or(|at| at.elapsed() >= SIGNAL_AGAIN) {
             signalled = Some(Instant::now());
             signal_where_allowed(session, &names).await?;
         }
-        sleep(look).await;
-        look = (look * 2).min(LONGEST_LOOK);
+        sleep(poll).await;
+        poll = (poll * 2).min(MAX_POLL);
     }
 }
 
-/// Before c1 is replayed the admin role is no member of these logins, and may end their sessions by `pg_signal_backend`
-/// alone, if it has that.
+/// Terminates the sessions of these logins that the provisioner may terminate. Until the GRANT of the membership is
+/// replayed, that needs `pg_signal_backend`.
 async fn signal_where_allowed(session: &mut PgConnection, names: &[&str]) -> Result<(), ClusterError> {
     const SIGNAL: &str = "SELECT count(CASE WHEN pg_has_role(usesysid, 'USAGE') \
             OR pg_has_role('pg_signal_backend', 'USAGE') THEN pg_terminate_backend(pid) END) \
         FROM pg_stat_activity WHERE usesysid = ANY(SELECT oid FROM pg_roles WHERE rolname = ANY($1))";
     let signalled = sqlx::query(SIGNAL).bind(names).execute(session).await;
-    signalled.map(drop).map_err(ClusterError::sql("ending sessions on a standby"))
+    signalled.map(drop).map_err(ClusterError::sql("terminating sessions on a standby"))
 }

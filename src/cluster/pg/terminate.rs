@@ -1,4 +1,7 @@
-//! Ending sessions: all are signalled at once, then looked for until they are gone.
+//! Terminating sessions: signal all of them at once, then poll `pg_stat_activity` until they are gone.
+//!
+//! Refusing logins, dropping a database and taking over from an earlier worker use it. Sessions that the provisioner
+//! has no right to terminate are named in an error or left out of the wait, never waited for without limit.
 use crate::cluster::pg::ddl;
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
@@ -7,130 +10,153 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+/// How long to wait for signalled sessions.
 const LIMIT: Duration = Duration::from_secs(30);
-const LOOK: Duration = Duration::from_millis(5);
-/// The first look comes sooner: most sessions are gone within a millisecond.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
+/// Interval between two polls.
+const POLL: Duration = Duration::from_millis(5);
+/// Delay before the first poll, shorter because most sessions end within a millisecond.
+const FIRST_POLL: Duration = Duration::from_millis(1);
+/// Interval after which a session that is still there is signalled again.
 const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
-/// For sessions that are connecting to a database which is not ours.
-const STRANGERS: Duration = Duration::from_secs(5);
-/// For sessions in our database that we may not end: one may just be going.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for sessions that are connecting to another database than the tenant's.
+const FOREIGN_CONNECTING_LIMIT: Duration = Duration::from_secs(5);
+/// How long to wait for sessions in the tenant's database that the provisioner may not terminate. One may be ending
+/// already.
+const FOREIGN_SESSION_LIMIT: Duration = Duration::from_secs(2);
 
-/// A row for each session that is left; `signalled` is NULL for one that we may not end, or that was only looked at.
+/// A session that is left: process id, login, and the result of the signal. The result is NULL if the provisioner may
+/// not terminate the session or the query did not signal.
 type Row = (i32, Option<String>, Option<bool>);
 
-/// Tells every session of these logins to end, in whichever database, and waits for none.
+/// Signals every session of these logins, in all databases, and does not wait for them to end.
 pub(crate) async fn signal_role_sessions(session: &mut PgConnection, logins: &[&RoleName]) -> Result<(), ClusterError> {
-    by_roles(session, logins, true).await.map(drop)
+    list_role_sessions(session, logins, true).await.map(drop)
 }
 
-async fn by_roles(session: &mut PgConnection, logins: &[&RoleName], signal: bool) -> Result<Vec<Row>, ClusterError> {
+/// Lists the sessions of these logins in all databases and, if `signal` is set, terminates them.
+async fn list_role_sessions(
+    session: &mut PgConnection, logins: &[&RoleName], signal: bool,
+) -> Result<Vec<Row>, ClusterError> {
     const BY_ROLE: &str = "SELECT pid, usename::text, CASE WHEN $2 THEN pg_terminate_backend(pid) END \
         FROM pg_stat_activity WHERE usesysid = ANY(SELECT oid FROM pg_roles WHERE rolname = ANY($1))";
     let names: Vec<&str> = logins.iter().map(|l| l.as_str()).collect();
     let left = sqlx::query_as(BY_ROLE).bind(names).bind(signal).fetch_all(session).await;
-    left.map_err(ClusterError::sql("ending sessions"))
+    left.map_err(ClusterError::sql("terminating sessions"))
 }
 
-/// Waits until this login has no session, in whichever database; `false` if it still has one after `limit`.
+/// Waits until this login has no session in any database; `false` if it still has one after `limit`.
 pub(crate) async fn wait_until_idle(
     session: &mut PgConnection, login: &RoleName, limit: Duration,
 ) -> Result<bool, ClusterError> {
     const SESSIONS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)";
-    let until = Instant::now() + limit;
-    let mut look = FIRST_LOOK;
+    let deadline = Instant::now() + limit;
+    let mut poll = FIRST_POLL;
     loop {
         let left = sqlx::query_scalar(SESSIONS).bind(login.as_str()).fetch_one(&mut *session).await;
         if !left.map_err(ClusterError::sql("looking for sessions of a login"))? {
             return Ok(true);
         }
-        if Instant::now() >= until {
+        if Instant::now() >= deadline {
             return Ok(false);
         }
-        sleep(look.min(until.saturating_duration_since(Instant::now()))).await;
-        look = (look * 2).min(Duration::from_millis(100));
+        sleep(poll.min(deadline.saturating_duration_since(Instant::now()))).await;
+        poll = (poll * 2).min(Duration::from_millis(100));
     }
 }
 
-/// c2_end: every session of these logins, in whichever database. c1 must have run.
+/// Terminates every session of these logins, in all databases, and waits up to 30 s until they have ended. The admin
+/// role must be a member of the logins, and the logins must be NOLOGIN.
+///
+/// # Errors
+/// `InUse` names the sessions that are left.
 pub(crate) async fn terminate_role_sessions(
     session: &mut PgConnection, logins: &[&RoleName],
 ) -> Result<(), ClusterError> {
     let mut pace = Pace::new();
     loop {
-        let signal = pace.signal();
-        let left = by_roles(session, logins, signal).await?;
+        let signal = pace.is_signal_due();
+        let left = list_role_sessions(session, logins, signal).await?;
         if left.is_empty() {
             return Ok(());
         }
-        pace.wait("the server", || listed(&left)).await?;
+        pace.wait("the server", || describe(&left)).await?;
     }
 }
 
-/// Signals at once and again each second, looks every few milliseconds in between, and gives up after [`LIMIT`].
+/// Timing of a wait for sessions: signal at once and again every second, poll every 5 ms, and give up after [`LIMIT`].
 struct Pace {
-    begun: Instant,
+    started: Instant,
     signalled: Option<Instant>,
-    looks: u32,
+    polls: u32,
 }
 
 impl Pace {
     fn new() -> Self {
-        Self { begun: Instant::now(), signalled: None, looks: 0 }
+        Self { started: Instant::now(), signalled: None, polls: 0 }
     }
-    fn signal(&mut self) -> bool {
+    /// Whether to signal the sessions with this poll. If so, records that they were signalled.
+    fn is_signal_due(&mut self) -> bool {
         let due = self.signalled.is_none_or(|at| at.elapsed() >= SIGNAL_AGAIN);
         if due {
             self.signalled = Some(Instant::now());
         }
         due
     }
+    /// Sleeps until the next poll; fails with `InUse` when the time is over.
     async fn wait(&mut self, database: &str, by: impl FnOnce() -> String) -> Result<(), ClusterError> {
-        if self.begun.elapsed() >= LIMIT {
+        if self.started.elapsed() >= LIMIT {
             return Err(ClusterError::InUse { database: database.into(), by: by() });
         }
-        sleep(if self.looks == 0 { FIRST_LOOK } else { LOOK }).await;
-        self.looks += 1;
+        sleep(if self.polls == 0 { FIRST_POLL } else { POLL }).await;
+        self.polls += 1;
         Ok(())
     }
 }
 
-fn listed(rows: &[Row]) -> String {
+fn describe(rows: &[Row]) -> String {
     let one = |(pid, user, _): &Row| format!("process {pid} ({})", user.as_deref().unwrap_or("unknown"));
     rows.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// c2_connecting: sessions that have passed authentication and show no user yet. If the role went first, they would go
-/// on living under a dropped role, and nobody could end them. Those in our database are ended, after `patience`: one
-/// may use a login that stays. Others are waited for at most 5 s, since any tenant's login can stretch this moment.
+/// Waits for sessions that have passed authentication and show no login in `pg_stat_activity` yet. Call it before a
+/// role is dropped: otherwise such a session could continue under a dropped role, and no query would find it.
+///
+/// Those in the tenant's database are terminated after `patience`; before that, one may turn out to use a login that
+/// stays. Those in other databases are waited for at most 5 seconds, because any tenant's login can prolong this phase.
 pub(crate) async fn wait_for_connecting_sessions(
     session: &mut PgConnection, database: &DatabaseName, patience: Duration,
 ) -> Result<(), ClusterError> {
-    let found = connecting_now(session, database).await?;
-    let (mut pace, mut now, mut ended) = (Pace::new(), found.clone(), false);
+    let found = list_connecting_sessions(session, database).await?;
+    let (mut pace, mut now, mut is_terminated) = (Pace::new(), found.clone(), false);
     loop {
         let left: Vec<_> = found.iter().filter(|f| now.iter().any(|n| n.0 == f.0)).collect();
         if left.is_empty() {
             return Ok(());
         }
-        if !ended && pace.begun.elapsed() >= patience {
+        if !is_terminated && pace.started.elapsed() >= patience {
             for (pid, _) in left.iter().filter(|(_, own)| *own) {
                 terminate(session, *pid).await?;
             }
-            ended = true;
+            is_terminated = true;
         }
         let pids = || left.iter().map(|(pid, _)| format!("process {pid} (connecting)")).collect::<Vec<_>>().join(", ");
-        if left.iter().all(|(_, own)| !own) && pace.begun.elapsed() >= STRANGERS {
-            tracing::warn!(sessions = pids(), "stay in the middle of connecting to other databases; going on");
+        if left.iter().all(|(_, own)| !own) && pace.started.elapsed() >= FOREIGN_CONNECTING_LIMIT {
+            tracing::warn!(
+                sessions = pids(),
+                "sessions are still connecting to other databases; not waiting any longer"
+            );
             return Ok(());
         }
         pace.wait(database.as_str(), pids).await?;
-        now = connecting_now(session, database).await?;
+        now = list_connecting_sessions(session, database).await?;
     }
 }
 
-async fn connecting_now(session: &mut PgConnection, database: &DatabaseName) -> Result<Vec<(i32, bool)>, ClusterError> {
+/// Lists sessions that lock a database's object and show no login yet, with whether that is the given database. Others
+/// count only in databases to which PUBLIC may connect.
+async fn list_connecting_sessions(
+    session: &mut PgConnection, database: &DatabaseName,
+) -> Result<Vec<(i32, bool)>, ClusterError> {
     const CONNECTING: &str = "SELECT DISTINCT l.pid, d.datname = $1 AS own
       FROM pg_locks l
       JOIN pg_database d ON d.oid = l.objid
@@ -143,18 +169,20 @@ async fn connecting_now(session: &mut PgConnection, database: &DatabaseName) -> 
     found.map_err(ClusterError::sql("looking for sessions that are connecting"))
 }
 
-/// Asks once what ending the sessions of a login will ask: the first time costs milliseconds, since the session has not
-/// met these catalogs yet. It changes nothing.
+/// Runs the queries for terminating a login's sessions once, without signalling. The first run takes milliseconds,
+/// because the session has to load these catalogs into its cache.
 pub(crate) async fn prefetch_catalog(
     session: &mut PgConnection, database: &DatabaseName, login: &RoleName,
 ) -> Result<(), ClusterError> {
-    connecting_now(session, database).await?;
-    by_roles(session, &[login], false).await.map(drop)
+    list_connecting_sessions(session, database).await?;
+    list_role_sessions(session, &[login], false).await.map(drop)
 }
 
-/// Ends sessions that are still connecting to this database, and waits for none.
-pub(crate) async fn end_connecting(session: &mut PgConnection, database: &DatabaseName) -> Result<(), ClusterError> {
-    for (pid, own) in connecting_now(session, database).await? {
+/// Terminates sessions that are still connecting to this database, and does not wait for them to end.
+pub(crate) async fn terminate_connecting_sessions(
+    session: &mut PgConnection, database: &DatabaseName,
+) -> Result<(), ClusterError> {
+    for (pid, own) in list_connecting_sessions(session, database).await? {
         if own {
             terminate(session, pid).await?;
         }
@@ -162,15 +190,20 @@ pub(crate) async fn end_connecting(session: &mut PgConnection, database: &Databa
     Ok(())
 }
 
-/// One call each: a session that we may not end (42501) is not ours, and must not keep us from the others.
+/// Terminates one session. 42501 is ignored, so that a session which the provisioner may not terminate does not keep
+/// the caller from terminating the others.
 async fn terminate(session: &mut PgConnection, pid: i32) -> Result<(), ClusterError> {
     match sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(session).await {
         Err(e) if sqlstate::is(&e, sqlstate::INSUFFICIENT_PRIVILEGE) => Ok(()),
-        ended => ended.map(drop).map_err(ClusterError::sql("ending a session")),
+        done => done.map(drop).map_err(ClusterError::sql("terminating a session")),
     }
 }
 
-/// d2: every session in this database; d1 must have run. Somebody else's (a superuser's psql, a backup) is named.
+/// Terminates every session in this database and waits until they have ended. The database must have been closed
+/// before.
+///
+/// # Errors
+/// `InUse` names sessions that the provisioner may not terminate, such as a superuser's psql or a backup.
 pub(crate) async fn terminate_database_sessions(
     session: &mut PgConnection, database: &DatabaseName,
 ) -> Result<(), ClusterError> {
@@ -179,44 +212,47 @@ pub(crate) async fn terminate_database_sessions(
       FROM pg_stat_activity a WHERE a.datname = $1 AND a.usesysid IS NOT NULL";
     let mut pace = Pace::new();
     loop {
-        let signal = pace.signal();
+        let signal = pace.is_signal_due();
         let left = sqlx::query_as(END).bind(database.as_str()).bind(signal).fetch_all(&mut *session).await;
-        let left: Vec<Row> = left.map_err(ClusterError::sql("ending the sessions of a database"))?;
+        let left: Vec<Row> = left.map_err(ClusterError::sql("terminating the sessions of a database"))?;
         if left.is_empty() {
             return Ok(());
         }
         let foreign: Vec<Row> = left.iter().filter(|r| r.2.is_none()).cloned().collect();
-        if !foreign.is_empty() && pace.begun.elapsed() >= PATIENCE {
-            return Err(ClusterError::InUse { database: database.to_string(), by: listed(&foreign) });
+        if !foreign.is_empty() && pace.started.elapsed() >= FOREIGN_SESSION_LIMIT {
+            return Err(ClusterError::InUse { database: database.to_string(), by: describe(&foreign) });
         }
-        pace.wait(database.as_str(), || listed(&left)).await?;
+        pace.wait(database.as_str(), || describe(&left)).await?;
     }
 }
 
-/// Sessions of earlier workers of an operation, in every database, by their name: `tenantry/<operation>/<epoch>`. Ended
-/// as the login itself: as the admin role it would be 42501. The migrator's too, if c1 has made the admin role its
-/// member; those of the other provisioner login, if the admin role has `pg_signal_backend`, or else nobody can end them
-/// but that login. Anybody else may call his sessions so, and is not waited for.
+/// Terminates the sessions of earlier workers of an operation, in all databases, and waits until they have ended.
+/// `prefix` is the beginning of their `application_name`, `tenantry/<operation>/`.
+///
+/// Runs as the login itself, because as the admin role it would fail with 42501. It covers sessions of the migrator if
+/// the admin role is its member, and sessions of the other provisioner login if the admin role has `pg_signal_backend`.
+/// Any other role may use such an `application_name`; its sessions are neither terminated nor waited for.
 pub(crate) async fn terminate_worker_sessions(session: &mut PgConnection, prefix: &str) -> Result<(), ClusterError> {
     const WORKERS: &str = "SELECT a.pid, a.usename::text, CASE WHEN $2 THEN pg_terminate_backend(a.pid) END \
         FROM pg_stat_activity a WHERE starts_with(a.application_name, $1) AND a.pid <> pg_backend_pid() \
           AND (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE') AND a.usesysid IN ( \
               SELECT other.member FROM pg_auth_members other JOIN pg_auth_members mine USING (roleid) \
               WHERE mine.member = (SELECT oid FROM pg_roles WHERE rolname = session_user)))";
-    as_login(session).await?;
+    become_login(session).await?;
     let mut pace = Pace::new();
     loop {
-        let signal = pace.signal();
+        let signal = pace.is_signal_due();
         let left = sqlx::query_as(WORKERS).bind(prefix).bind(signal).fetch_all(&mut *session).await;
-        let left: Vec<Row> = left.map_err(ClusterError::sql("ending earlier workers"))?;
+        let left: Vec<Row> = left.map_err(ClusterError::sql("terminating earlier workers"))?;
         if left.is_empty() {
-            return as_admin(session).await;
+            return become_admin(session).await;
         }
-        pace.wait("the server", || listed(&left)).await?;
+        pace.wait("the server", || describe(&left)).await?;
     }
 }
 
-/// Whoever holds this lock, by the same rights: nobody but the provisioner's logins enters the maintenance database.
+/// Signals the session that has this advisory lock, with the same rights as [`terminate_worker_sessions`]. Only the
+/// provisioner's logins can connect to the maintenance database, so only their sessions count.
 pub(crate) async fn terminate_lock_holders(session: &mut PgConnection, key: i64) -> Result<(), ClusterError> {
     const HOLDERS: &str = "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l \
         JOIN pg_stat_activity a ON a.pid = l.pid \
@@ -226,17 +262,17 @@ pub(crate) async fn terminate_lock_holders(session: &mut PgConnection, key: i64)
               WHERE mine.member = (SELECT oid FROM pg_roles WHERE rolname = session_user))) \
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
           AND l.classid::bigint = (($1 >> 32) & 4294967295) AND l.objid::bigint = ($1 & 4294967295)";
-    as_login(session).await?;
-    let ended = sqlx::query(HOLDERS).bind(key).execute(&mut *session).await;
-    ended.map_err(ClusterError::sql("ending the holder of the lock"))?;
-    as_admin(session).await
+    become_login(session).await?;
+    let signalled = sqlx::query(HOLDERS).bind(key).execute(&mut *session).await;
+    signalled.map_err(ClusterError::sql("terminating the holder of the lock"))?;
+    become_admin(session).await
 }
 
-/// Rolls a prepared transaction back, from a session in its database. Only the role that prepared it may; the membership
-/// that the caller has granted allows acting as it.
+/// Rolls back a prepared transaction, in a session in its database. Only the role that prepared it may do so; the
+/// caller has granted the admin role a membership in that role.
 ///
 /// # Errors
-/// `InUse` names a transaction whose owner we may not act as.
+/// `InUse` names the transaction if the session may not act as its owner.
 pub(crate) async fn roll_back_prepared(
     session: &mut PgConnection, database: &str, gid: &str, owner: &str,
 ) -> Result<(), ClusterError> {
@@ -246,7 +282,7 @@ pub(crate) async fn roll_back_prepared(
                 let by = format!("the prepared transaction {gid:?} of {owner}");
                 return Err(ClusterError::InUse { database: database.into(), by });
             }
-            // It was ended in between.
+            // Another session has ended it in the meantime.
             Err(e) if sqlstate::is(&e, sqlstate::UNDEFINED_OBJECT) => {}
             done => done.map_err(ClusterError::sql("rolling back a prepared transaction"))?,
         }
@@ -254,13 +290,14 @@ pub(crate) async fn roll_back_prepared(
     Ok(())
 }
 
-async fn as_login(session: &mut PgConnection) -> Result<(), ClusterError> {
+/// SET ROLE NONE: act as the login, not as the admin role.
+async fn become_login(session: &mut PgConnection) -> Result<(), ClusterError> {
     let set = sqlx::query("SET ROLE NONE").execute(session).await;
     set.map(drop).map_err(ClusterError::sql("acting as the login"))
 }
 
-/// Back to the role that `ALTER ROLE … SET role` gives each session.
-async fn as_admin(session: &mut PgConnection) -> Result<(), ClusterError> {
+/// RESET ROLE: act as the admin role again, which `ALTER ROLE … SET role` gives each session.
+async fn become_admin(session: &mut PgConnection) -> Result<(), ClusterError> {
     let reset = sqlx::query("RESET ROLE").execute(session).await;
     reset.map(drop).map_err(ClusterError::sql("acting as the admin role"))
 }

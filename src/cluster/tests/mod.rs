@@ -1,4 +1,5 @@
-//! A worker at a real server: the statements of a tenant's life, in the order of the sagas, without their journal.
+//! Tests of [`LockedSession`] on a real server: the steps of provisioning, rotation and removal in the order of the
+//! sagas, without a journal.
 use super::LockedSession;
 use super::locked_session::{close_ledger, set_defaults};
 use crate::cluster::pg::session::{Purpose, Target, close};
@@ -11,10 +12,10 @@ use sqlx::PgConnection;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-mod again;
 mod foreign;
 mod names;
 mod obstacles;
+mod repeat;
 mod rights;
 mod rules;
 
@@ -29,7 +30,7 @@ struct Tenant<'a> {
     migrator_password: SecretString,
 }
 
-/// The cluster steps of a provisioning, in their order.
+/// The steps of a provisioning that change the server, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Roles,
@@ -76,7 +77,7 @@ impl<'a> Tenant<'a> {
         })
     }
 
-    /// Provisioned, with a table.
+    /// Provisions a tenant, with a table `notes`.
     async fn provisioned(it: &'a Installation, name: &str, access: AppAccess) -> Outcome<Self> {
         let tenant = Self::new(it, name, access)?;
         tenant.run(&mut tenant.locked_session().await?, &Step::ALL).await?;
@@ -84,9 +85,9 @@ impl<'a> Tenant<'a> {
     }
 
     async fn locked_session(&self) -> Outcome<LockedSession> {
-        let place = Arc::new(Semaphore::new(1)).acquire_owned().await?;
+        let permit = Arc::new(Semaphore::new(1)).acquire_owned().await?;
         let (server, password, ownership) = (self.it.server.clone(), self.it.blue.clone(), self.it.ownership());
-        Ok(LockedSession::open(server, password, ownership, "tenantry/test".into(), place).await?)
+        Ok(LockedSession::open(server, password, ownership, "tenantry/test".into(), permit).await?)
     }
 
     async fn run(&self, locked: &mut LockedSession, steps: &[Step]) -> Outcome {
@@ -121,8 +122,8 @@ impl<'a> Tenant<'a> {
         Ok(())
     }
 
-    /// A login of another generation.
-    async fn rotated(&self, locked: &mut LockedSession, generation: i64) -> Outcome<RoleName> {
+    /// Creates a login of another generation.
+    async fn create_login(&self, locked: &mut LockedSession, generation: i64) -> Outcome<RoleName> {
         let login = self.names.login(crate::directory::Generation(generation))?;
         locked.ensure_login(&self.names, &login, self.access, 5, &self.password).await?;
         Ok(login)
@@ -133,7 +134,7 @@ impl<'a> Tenant<'a> {
         let (password, purpose) = (&self.migrator_password, Purpose::Content);
         Ok(Target { server, database, role, password, application_name: "tenantry/test", purpose }.open().await?)
     }
-    /// The application.
+    /// Opens a session of the application.
     async fn app(&self) -> Outcome<PgConnection> {
         self.app_as(&self.login).await
     }
@@ -141,7 +142,8 @@ impl<'a> Tenant<'a> {
         Ok(self.it.login(login, &self.password, &self.names.database).await?)
     }
 
-    /// What of it is on the server, by name: roles, the database, and what hangs on them.
+    /// Lists what is left of the tenant on the server: roles, the database, and orphaned memberships, settings and
+    /// comments.
     async fn left(&self) -> Outcome<Vec<String>> {
         const LEFT: &str = "SELECT 'role ' || rolname FROM pg_roles WHERE starts_with(rolname, $1)
             UNION ALL SELECT 'database ' || datname FROM pg_database WHERE starts_with(datname, $1)
@@ -156,8 +158,8 @@ impl<'a> Tenant<'a> {
         Ok(sqlx::query_scalar(LEFT).bind(self.names.database.as_str()).fetch_all(&mut superuser).await?)
     }
 
-    /// Roles of this tenant in which the admin role is a member for more than their administration. From 16 on the
-    /// creator of a role has that by itself, without SET and INHERIT.
+    /// Lists the tenant's roles as which the admin role can act. From 16 on the creator of a role is a member of it
+    /// without SET and INHERIT; such memberships are left out.
     async fn memberships(&self) -> Outcome<Vec<String>> {
         const MEMBERSHIPS: &str = "SELECT r.rolname::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
             WHERE m.member = (SELECT oid FROM pg_roles WHERE rolname = $2) AND starts_with(r.rolname, $1)
@@ -170,7 +172,7 @@ impl<'a> Tenant<'a> {
     }
 }
 
-/// Runs it, expects a refusal, and says which.
-async fn refusal(session: &mut PgConnection, text: &str) -> String {
+/// Runs SQL and returns the SQLSTATE of its error, `00000` for success.
+async fn sqlstate_of(session: &mut PgConnection, text: &str) -> String {
     code(sql(session, text).await)
 }

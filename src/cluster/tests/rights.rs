@@ -1,5 +1,5 @@
-//! What the application's login gets, and what is refused to it.
-use super::{Tenant, ask, refusal, sql};
+//! Which rights the application's login has, and which statements PostgreSQL refuses it.
+use super::{Tenant, ask, sql, sqlstate_of};
 use crate::cluster::pg::bootstrap;
 use crate::cluster::pg::tests::{By, Installation, Outcome, code};
 use crate::directory::AppAccess;
@@ -7,7 +7,7 @@ use crate::testing::TestServer;
 use sqlx::ConnectOptions;
 
 #[tokio::test]
-async fn the_application_reads_and_writes_rows_and_nothing_else() -> Outcome {
+async fn application_login_may_only_read_and_write_rows() -> Outcome {
     for by in [By::Superuser, By::Managed] {
         let it = Installation::new(by).await?;
         let tenant = Tenant::provisioned(&it, "_one", AppAccess::App).await?;
@@ -15,9 +15,9 @@ async fn the_application_reads_and_writes_rows_and_nothing_else() -> Outcome {
         sql(&mut app, "INSERT INTO notes (note) VALUES ('a'); UPDATE notes SET note = 'b'; DELETE FROM notes").await?;
         sql(&mut app, "SELECT * FROM _sqlx_migrations").await?;
         let (db, login) = (&tenant.names.database, &tenant.login);
-        // Every server has this one extension, and whoever may create something in the database may install it.
+        // Every server has this extension. It is trusted, so any role with CREATE on the database may install it.
         sql(&mut it.superuser(db.as_str()).await?, "DROP EXTENSION plpgsql").await?;
-        for refused in [
+        for statement in [
             "CREATE TABLE x (id int)",
             "CREATE TEMP TABLE x (id int)",
             "CREATE SCHEMA x",
@@ -44,14 +44,14 @@ async fn the_application_reads_and_writes_rows_and_nothing_else() -> Outcome {
             &format!("ALTER ROLE \"{login}\" CREATEDB"),
             &format!("COMMENT ON ROLE \"{login}\" IS 'mine'"),
         ] {
-            assert_eq!(refusal(&mut app, refused).await, "42501", "{by:?}: {refused}");
+            assert_eq!(sqlstate_of(&mut app, statement).await, "42501", "{by:?}: {statement}");
         }
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn what_migrations_make_later_is_the_application_s_to_use() -> Outcome {
+async fn application_may_use_objects_of_later_migrations() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let tenant = Tenant::provisioned(&it, "_one", AppAccess::App).await?;
     tenant.step(&mut tenant.locked_session().await?, super::Step::Migrator).await?;
@@ -60,12 +60,12 @@ async fn what_migrations_make_later_is_the_application_s_to_use() -> Outcome {
         CREATE TABLE \"_Other Ledger\" (id int)";
     let mut migrator = tenant.migrator().await?;
     sql(&mut migrator, made).await?;
-    // As sqlx takes it: with its quotes, perhaps with its schema.
+    // sqlx takes the table name as SQL, with quotes and perhaps a schema.
     super::close_ledger(&mut migrator, "public.\"_Other Ledger\"", &tenant.names.roles.app).await?;
     let mut app = tenant.app().await?;
     sql(&mut app, "INSERT INTO s.t (mood) VALUES ('ok'); SELECT * FROM s.v").await?;
     assert_eq!(ask::<i32>(&mut app, "SELECT s.f()").await?, 7);
-    assert_eq!(refusal(&mut app, "INSERT INTO \"_Other Ledger\" VALUES (1)").await, "42501");
+    assert_eq!(sqlstate_of(&mut app, "INSERT INTO \"_Other Ledger\" VALUES (1)").await, "42501");
     let public = "SELECT has_function_privilege('public', 's.f()', 'EXECUTE') \
         OR has_type_privilege('public', 's.mood', 'USAGE') OR has_schema_privilege('public', 's', 'USAGE')";
     assert!(!ask::<bool>(&mut app, public).await?);
@@ -73,7 +73,7 @@ async fn what_migrations_make_later_is_the_application_s_to_use() -> Outcome {
 }
 
 #[tokio::test]
-async fn temporary_tables_are_the_host_s_choice() -> Outcome {
+async fn temp_tables_option_grants_temporary() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let tenant = Tenant { temp_tables: true, ..Tenant::new(&it, "_one", AppAccess::App)? };
     tenant.run(&mut tenant.locked_session().await?, &super::Step::ALL).await?;
@@ -82,7 +82,7 @@ async fn temporary_tables_are_the_host_s_choice() -> Outcome {
 }
 
 #[tokio::test]
-async fn public_has_nothing_and_nobody_else_comes_in() -> Outcome {
+async fn public_has_no_rights_and_tenants_cannot_enter_other_databases() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let (one, other) = (
         Tenant::provisioned(&it, "_one", AppAccess::App).await?,
@@ -108,7 +108,7 @@ async fn public_has_nothing_and_nobody_else_comes_in() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_login_has_as_many_sessions_as_it_was_given() -> Outcome {
+async fn connection_limit_of_a_login_is_enforced() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let tenant = Tenant::provisioned(&it, "_one", AppAccess::App).await?;
     let mut sessions = vec![];
@@ -116,6 +116,6 @@ async fn a_login_has_as_many_sessions_as_it_was_given() -> Outcome {
         sessions.push(tenant.app().await?);
     }
     let options = it.options(&tenant.login, &tenant.password).database(tenant.names.database.as_str());
-    assert_eq!(code(options.connect().await), "53300");
+    assert_eq!(code(options.connect().await), "53300", "the sixth session must be refused");
     Ok(())
 }

@@ -1,15 +1,18 @@
-//! What keeps a suspension, an archive or a purge from beginning: a database that no operation can close.
+//! Checks that every database in a tenant's directory can be closed by an operation.
+//!
+//! A suspension, an archive or a purge runs this check before it begins and again as its first step. Otherwise a tenant
+//! would count as closed while it can still use a database that tenantry does not manage.
 use crate::cluster::OperationContext;
 use crate::directory::{DatabaseKind, DatabaseStatus, Driver, TenantDatabase};
 use crate::error::ChangeError;
 use crate::store::registry::Placement;
 use crate::tenant::TenantId;
 
-/// Every database that the tenant's directory names is one that an operation can close: the database of its placement, or a
-/// standby of that.
+/// Verifies that every database in the tenant's directory is one that an operation can close: the database of its
+/// placement, or a standby of that database.
 ///
 /// # Errors
-/// [`ChangeError::UnmanagedEntry`] names the first one that is not.
+/// [`ChangeError::UnmanagedEntry`] names the first entry for which this is not so.
 pub(super) async fn verify_entries(stores: &OperationContext, tenant: TenantId) -> Result<(), ChangeError> {
     let placement = stores.servers.placement(tenant).await?;
     for entry in stores.registry.databases(tenant).await? {

@@ -1,5 +1,9 @@
-//! Suspend, activate, archive, restore, purge: sagas of the `fence` lane over the same "ensure absent" statements as the undo of a
-//! provisioning. Each begins with the fence on the server, so that it holds on nodes that know nothing of it.
+//! Suspend, activate, archive, restore and purge of existing tenants.
+//!
+//! Each verb is a saga of the preempt lane, so it does not wait for an open change of the tenant, such as a rotation or
+//! a migration. Suspend, archive and purge park that change; activate and restore resume it; purge ends it. The facade
+//! drives the sagas through [`Lifecycle`]. A verb that closes a tenant refuses its logins on the PostgreSQL server
+//! before it changes the stored status, so it also takes effect on nodes that have not yet learned of the new status.
 use crate::cluster::{OperationContext, ended};
 use crate::directory::AppAccess;
 use crate::error::{ChangeError, StoreError};
@@ -25,24 +29,26 @@ use saga::LifecycleSaga;
 pub use shut_out::ShutOut;
 pub use verb::Verb;
 
-/// What is stored of a call.
+/// The request as the journal stores it.
 #[derive(Serialize, Deserialize)]
 struct Request {
     tenant: TenantId,
     verb: Verb,
 }
 
-/// What a purge did with keys.
+/// Result of a purge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Purged {
-    /// The tenant that was, status `deleted`.
+    /// The purged tenant, whose status is `deleted`.
     pub tenant: Tenant,
-    /// Whether records in old backups of the landlord still open.
+    /// What became of the key of the tenant's secrets, which decides whether secrets in old backups of the landlord can
+    /// still be opened.
     pub keys: KeyDisposal,
 }
 
-/// Changes tenants. It spawns nothing: dropping one of its futures is like the death of the process.
+/// Begins and drives lifecycle operations. It spawns no task: if one of its futures is dropped, the work stops there,
+/// and recovery continues it after the lease.
 #[derive(Clone)]
 pub struct Lifecycle {
     stores: OperationContext,
@@ -51,25 +57,26 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Over these stores. `access`: what an application's login may do; one that is let in again gets it.
+    /// Works on these stores. `access` is what an application's login may do; a login that is admitted again gets it.
     pub fn new(stores: OperationContext, engine: Engine, access: AppAccess) -> Self {
         let sagas = Verb::KINDS.map(|verb| Arc::new(LifecycleSaga::new(stores.clone(), verb, access)));
         Self { stores, engine, sagas }
     }
-    /// The sagas, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The saga of each verb, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn sagas(&self) -> Vec<Arc<dyn AnySaga>> {
         self.sagas.iter().map(|s| s.clone() as Arc<dyn AnySaga>).collect()
     }
 
-    /// Begins and drives it to its end. With a key that is known, waits for that operation instead.
+    /// Begins a lifecycle operation and drives it to its end.
     ///
     /// # Cancel safety
-    /// Before the intent's commit nothing has happened; after it recovery goes on.
+    /// A future dropped before the intent is committed leaves nothing. After the commit recovery continues the
+    /// operation.
     pub async fn apply(&self, verb: Verb, tenant: TenantRef<'_>, observer: &Observer) -> Result<Tenant, ChangeError> {
         match self.begin(verb, tenant, None, None).await? {
             Begun::New(record) => {
                 let saga = self.sagas.iter().find(|s| s.verb().kind() == verb.kind());
-                let saga = saga.ok_or_else(|| StoreError::conflict("no such saga"))?;
+                let saga = saga.ok_or_else(|| StoreError::conflict("no saga is registered for this verb"))?;
                 let outcome = self.engine.drive(&**saga, *record, true, observer).await?;
                 self.tenant_after(outcome).await
             }
@@ -79,13 +86,14 @@ impl Lifecycle {
         }
     }
 
-    /// Commits the intent, under which the caller then holds the operation, or finds the one that has its key.
+    /// Commits the intent of a new operation, which the caller must then drive, or finds the operation that already has
+    /// `key`.
     pub async fn begin(
         &self, verb: Verb, tenant: TenantRef<'_>, key: Option<String>, reason: Option<String>,
     ) -> Result<Begun, ChangeError> {
         let found = self.stores.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
         let saga = self.sagas.iter().find(|s| s.verb().kind() == verb.kind());
-        let saga = saga.ok_or_else(|| StoreError::conflict("no such saga"))?;
+        let saga = saga.ok_or_else(|| StoreError::conflict("no saga is registered for this verb"))?;
         let intent = Intent {
             key,
             reason,
@@ -99,25 +107,25 @@ impl Lifecycle {
         if let Some(begun) = self.stores.known(&intent).await? {
             return Ok(begun);
         }
-        let now = match verb.asks_the_time() {
+        let now = match verb.is_bound_by_deadline() {
             true => Some(self.engine.journal().now().await?),
             false => None,
         };
         verb.check(&found, now)?;
-        if verb.shuts_out() {
+        if verb.is_closing() {
             entries::verify_entries(&self.stores, found.id()).await?;
         }
         self.stores.begin(&intent).await
     }
 
-    /// The tenant after an operation ended, or why it did not end well.
+    /// Converts the outcome of an operation to the changed tenant, or to the caller's error.
     pub async fn tenant_after(&self, outcome: Outcome) -> Result<Tenant, ChangeError> {
         let record = ended(outcome)?;
         let id = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)
     }
 
-    /// The same for a purge.
+    /// Converts the outcome of a purge to the result that the caller gets.
     pub async fn purged(&self, outcome: Outcome) -> Result<Purged, ChangeError> {
         let record = ended(outcome)?;
         let keys = record.outputs.get(answers::FORGET).and_then(|v| serde_json::from_value(v.clone()).ok());

@@ -1,14 +1,21 @@
+//! The saga of each lifecycle verb: its ordered steps and its pivot step.
+//!
+//! [`Lifecycle`](super::Lifecycle) drives them, and recovery continues them. Each begins with a check that can still
+//! refuse the operation. From the pivot step on failures no longer undo: the engine retries until the verb has
+//! completed.
 use super::Verb;
 use super::context::LifecycleContext;
-use super::server::{Admit, Close, EndSessions, Open, Refuse, Remove, Standbys, VerifyEmpty};
-use super::steps::{Abandon, Become, Check, Forget, Park, Release, Resume};
+use super::server::{
+    AdmitLogin, CloseDatabase, EndSessions, OpenDatabase, RefuseLogins, RefuseOnStandbys, RemoveFromServer, VerifyEmpty,
+};
+use super::steps::{AbandonChange, CheckStatus, ForgetSecrets, ParkChange, ReleasePlacement, ResumeChange, SetStatus};
 use crate::cluster::OperationContext;
 use crate::directory::AppAccess;
 use crate::error::StepError;
 use crate::saga::{Execution, Saga, SagaStep};
 use crate::tenant::TenantStatus::*;
 
-/// The plain list of a verb's steps.
+/// The ordered steps of one verb.
 pub(crate) struct LifecycleSaga {
     stores: OperationContext,
     verb: Verb,
@@ -19,48 +26,59 @@ pub(crate) struct LifecycleSaga {
 
 impl LifecycleSaga {
     pub(super) fn new(stores: OperationContext, verb: Verb, access: AppAccess) -> Self {
-        // A fence that began only goes forward: half a fence is no state that anybody asked for. Before it, under the
-        // lane, it is looked at once more whether it may begin.
+        // A verb that has begun to act is never undone, because a half-closed tenant is no state that a caller asked
+        // for. So the pivot step comes right after the check, which runs when the operation already has its lane.
         let (steps, pivot_index): (Vec<Box<dyn SagaStep<LifecycleContext>>>, _) = match verb {
             Verb::Suspend => (
                 vec![
-                    Box::new(Check),
-                    Box::new(Park),
-                    Box::new(Refuse),
-                    Box::new(Become(Suspended)),
+                    Box::new(CheckStatus),
+                    Box::new(ParkChange),
+                    Box::new(RefuseLogins),
+                    Box::new(SetStatus(Suspended)),
                     Box::new(EndSessions),
-                    Box::new(Standbys),
+                    Box::new(RefuseOnStandbys),
                     Box::new(VerifyEmpty),
                 ],
                 1,
             ),
-            Verb::Activate => (vec![Box::new(Check), Box::new(Admit), Box::new(Become(Active)), Box::new(Resume)], 1),
+            Verb::Activate => (
+                vec![Box::new(CheckStatus), Box::new(AdmitLogin), Box::new(SetStatus(Active)), Box::new(ResumeChange)],
+                1,
+            ),
             Verb::Archive { .. } => (
                 vec![
-                    Box::new(Check),
-                    Box::new(Park),
-                    Box::new(Close),
-                    Box::new(Become(Archived)),
+                    Box::new(CheckStatus),
+                    Box::new(ParkChange),
+                    Box::new(CloseDatabase),
+                    Box::new(SetStatus(Archived)),
                     Box::new(EndSessions),
-                    Box::new(Standbys),
+                    Box::new(RefuseOnStandbys),
                     Box::new(VerifyEmpty),
                 ],
                 1,
             ),
-            Verb::Restore => (vec![Box::new(Check), Box::new(Open), Box::new(Become(Active)), Box::new(Resume)], 1),
-            // Refused first, which can be taken back; from the status `purging` on it only goes forward.
+            Verb::Restore => (
+                vec![
+                    Box::new(CheckStatus),
+                    Box::new(OpenDatabase),
+                    Box::new(SetStatus(Active)),
+                    Box::new(ResumeChange),
+                ],
+                1,
+            ),
+            // Refusing the logins can still be undone. From the status `purging` on failures no longer undo.
             Verb::Purge { .. } => (
                 vec![
-                    Box::new(Check),
-                    Box::new(Park),
-                    Box::new(Refuse),
-                    Box::new(Become(Purging)),
-                    Box::new(Standbys),
-                    Box::new(Remove),
-                    Box::new(Forget),
-                    Box::new(Release),
-                    Box::new(Abandon),
-                    Box::new(Become(Deleted)),
+                    Box::new(CheckStatus),
+                    Box::new(ParkChange),
+                    Box::new(RefuseLogins),
+                    Box::new(SetStatus(Purging)),
+                    Box::new(RefuseOnStandbys),
+                    Box::new(RemoveFromServer),
+                    Box::new(ForgetSecrets),
+                    Box::new(ReleasePlacement),
+                    Box::new(AbandonChange),
+                    Box::new(SetStatus(Deleted)),
                 ],
                 3,
             ),

@@ -1,4 +1,8 @@
-//! The steps on the server.
+//! The steps of the lifecycle verbs that act on the tenant's PostgreSQL server and its standbys.
+//!
+//! The sagas in `saga.rs` list them. Each step reads the tenant's logins again and repeats all its statements, so that
+//! a retry or a new worker also covers what has changed since. A tenant without a placement has nothing on a server, so
+//! the steps do nothing.
 use super::answers::{CLOSE, END_SESSIONS, REFUSE, SessionsLeft, VERIFY_EMPTY};
 use super::context::LifecycleContext;
 use crate::error::StepError;
@@ -8,16 +12,17 @@ use async_trait::async_trait;
 use serde_json::Value;
 use std::time::Duration;
 
-/// How long a call waits for sessions before it answers that they are still ending. README promises a second in all.
-const SECOND: Duration = Duration::from_millis(900);
-/// How long one try of the last step waits for them. Short, so that a tenant which draws this out keeps no worker busy.
-const TRY: Duration = Duration::from_secs(2);
+/// How long [`EndSessions`] waits for sessions to end. The documented limit for the whole call is one second.
+const END_LIMIT: Duration = Duration::from_millis(900);
+/// How long one try of [`VerifyEmpty`] waits for sessions to end. It is short, so that a tenant whose sessions do not
+/// end does not keep a worker busy.
+const VERIFY_LIMIT: Duration = Duration::from_secs(2);
 
-/// Closes the tenant: NOLOGIN for every login that it has or may have, and the signal to each of its sessions; then reads
-/// back that no role can enter its database.
-pub(super) struct Refuse;
+/// Closes the tenant: sets NOLOGIN on every login that it has or may have, signals each of its sessions to terminate,
+/// and reads back that no role can enter its database.
+pub(super) struct RefuseLogins;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Refuse {
+impl SagaStep<LifecycleContext> for RefuseLogins {
     fn name(&self) -> &'static str {
         REFUSE
     }
@@ -26,15 +31,16 @@ impl SagaStep<LifecycleContext> for Refuse {
     }
     async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
         let Some(names) = context.names().await? else { return Ok(Value::Null) };
-        let (logins, exempt) = (context.logins().await?, context.exempt(run).await?);
-        let shut = context.locked_session(run).await?.close_logins(&names, &logins, &exempt).await?;
-        serde_json::to_value(shut).map_err(StepError::fail)
+        let (logins, exempt) = (context.logins().await?, context.exempt_logins(run).await?);
+        let closed = context.locked_session(run).await?.close_logins(&names, &logins, &exempt).await?;
+        serde_json::to_value(closed).map_err(StepError::fail)
     }
-    /// Only a purge that did not begin to destroy comes here: what was active is let in again, and so is what was
-    /// being made, because a provisioning that goes on does not make its login twice.
+    /// Runs only for a purge that has not begun to destroy. It admits the login of a tenant that was active. It also
+    /// admits the logins of a tenant that was being provisioned, because the resumed provisioning does not create its
+    /// login again.
     async fn undo(&self, run: &Execution, context: &mut LifecycleContext) -> Result<(), StepError> {
         match context.tenant().await?.status() {
-            TenantStatus::Active => Admit.run(run, context).await.map(drop),
+            TenantStatus::Active => AdmitLogin.run(run, context).await.map(drop),
             TenantStatus::Provisioning => match context.names().await? {
                 Some(names) => {
                     let (logins, acts_as) = (context.logins().await?, context.acts_as(&names));
@@ -47,12 +53,12 @@ impl SagaStep<LifecycleContext> for Refuse {
     }
 }
 
-/// The same on the tenant's standbys, where only sessions have to be ended. Behind the point of no return, and after the
-/// status: a standby that does not answer delays no fence and takes none back. It is named, and tried until it answers or
-/// its entry is gone.
-pub(super) struct Standbys;
+/// Ends the tenant's sessions on its standbys. NOLOGIN arrives there by replication. The step comes after the pivot
+/// step and after the change of status, so that a standby that does not answer neither delays nor undoes the verb. The
+/// error names that standby, and the step is retried until the standby answers or its directory entry is removed.
+pub(super) struct RefuseOnStandbys;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Standbys {
+impl SagaStep<LifecycleContext> for RefuseOnStandbys {
     fn name(&self) -> &'static str {
         "standbys.refuse"
     }
@@ -71,8 +77,8 @@ impl SagaStep<LifecycleContext> for Standbys {
     }
 }
 
-/// Ends the tenant's sessions for at most a second. What is left then is the business of [`VerifyEmpty`]: a caller learns
-/// of it at once.
+/// Ends the tenant's sessions for at most [`END_LIMIT`] and stores how many are left, so that the call can return. The
+/// remaining ones are left to [`VerifyEmpty`].
 pub(super) struct EndSessions;
 #[async_trait]
 impl SagaStep<LifecycleContext> for EndSessions {
@@ -84,8 +90,8 @@ impl SagaStep<LifecycleContext> for EndSessions {
     }
     async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
         let Some(names) = context.names().await? else { return Ok(Value::Null) };
-        let (logins, exempt) = (context.logins().await?, context.exempt(run).await?);
-        let left = context.locked_session(run).await?.end_sessions(&names, &logins, &exempt, SECOND).await?;
+        let (logins, exempt) = (context.logins().await?, context.exempt_logins(run).await?);
+        let left = context.locked_session(run).await?.end_sessions(&names, &logins, &exempt, END_LIMIT).await?;
         serde_json::to_value(SessionsLeft { left }).map_err(StepError::fail)
     }
 }
@@ -102,16 +108,16 @@ impl SagaStep<LifecycleContext> for VerifyEmpty {
     }
     async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
         let Some(names) = context.names().await? else { return Ok(Value::Null) };
-        let (logins, exempt) = (context.logins().await?, context.exempt(run).await?);
-        let shut = context.locked_session(run).await?.verify_empty(&names, &logins, &exempt, TRY).await?;
-        serde_json::to_value(shut).map_err(StepError::fail)
+        let (logins, exempt) = (context.logins().await?, context.exempt_logins(run).await?);
+        let closed = context.locked_session(run).await?.verify_empty(&names, &logins, &exempt, VERIFY_LIMIT).await?;
+        serde_json::to_value(closed).map_err(StepError::fail)
     }
 }
 
-/// LOGIN for the login of the current generation, and for no other.
-pub(super) struct Admit;
+/// Sets LOGIN on the login of the current generation, and on no other.
+pub(super) struct AdmitLogin;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Admit {
+impl SagaStep<LifecycleContext> for AdmitLogin {
     fn name(&self) -> &'static str {
         "server.admit"
     }
@@ -119,7 +125,7 @@ impl SagaStep<LifecycleContext> for Admit {
         false
     }
     async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
-        if let (Some(names), Some(login)) = (context.names().await?, context.current().await?) {
+        if let (Some(names), Some(login)) = (context.names().await?, context.current_login().await?) {
             let acts_as = context.acts_as(&names);
             context.locked_session(run).await?.admit(&login, &acts_as).await?;
         }
@@ -127,10 +133,10 @@ impl SagaStep<LifecycleContext> for Admit {
     }
 }
 
-/// As [`Refuse`], and closes the database to every role.
-pub(super) struct Close;
+/// Does what [`RefuseLogins`] does, and closes the database to every role.
+pub(super) struct CloseDatabase;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Close {
+impl SagaStep<LifecycleContext> for CloseDatabase {
     fn name(&self) -> &'static str {
         CLOSE
     }
@@ -139,16 +145,16 @@ impl SagaStep<LifecycleContext> for Close {
     }
     async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
         let Some(names) = context.names().await? else { return Ok(Value::Null) };
-        let (logins, exempt) = (context.logins().await?, context.exempt(run).await?);
-        let shut = context.locked_session(run).await?.close_database(&names, &logins, &exempt).await?;
-        serde_json::to_value(shut).map_err(StepError::fail)
+        let (logins, exempt) = (context.logins().await?, context.exempt_logins(run).await?);
+        let closed = context.locked_session(run).await?.close_database(&names, &logins, &exempt).await?;
+        serde_json::to_value(closed).map_err(StepError::fail)
     }
 }
 
-/// The way back: the database opens, and the login of the current generation comes in.
-pub(super) struct Open;
+/// Reverses [`CloseDatabase`]: opens the database and admits the login of the current generation.
+pub(super) struct OpenDatabase;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Open {
+impl SagaStep<LifecycleContext> for OpenDatabase {
     fn name(&self) -> &'static str {
         "server.open"
     }
@@ -156,7 +162,7 @@ impl SagaStep<LifecycleContext> for Open {
         false
     }
     async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
-        if let (Some(names), Some(login)) = (context.names().await?, context.current().await?) {
+        if let (Some(names), Some(login)) = (context.names().await?, context.current_login().await?) {
             let acts_as = context.acts_as(&names);
             context.locked_session(run).await?.reopen(&names, &login, &acts_as).await?;
         }
@@ -164,10 +170,10 @@ impl SagaStep<LifecycleContext> for Open {
     }
 }
 
-/// Database, logins and roles: ensured absent.
-pub(super) struct Remove;
+/// Makes sure that the tenant's database, logins and roles do not exist.
+pub(super) struct RemoveFromServer;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Remove {
+impl SagaStep<LifecycleContext> for RemoveFromServer {
     fn name(&self) -> &'static str {
         "cluster.remove"
     }

@@ -1,4 +1,7 @@
-//! The steps that write to the landlord.
+//! The steps of the lifecycle verbs that write to the landlord.
+//!
+//! The sagas in `saga.rs` list them. Each write carries the worker's fencing token, so a worker that was replaced
+//! cannot write any more, and each step finds its work done if it runs again.
 use super::answers::FORGET;
 use super::context::LifecycleContext;
 use super::{Request, Verb};
@@ -11,15 +14,16 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-/// The latest deadline.
-const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
+/// The deadline of an archive whose `keep_for` exceeds the range of timestamps.
+const LATEST_DEADLINE: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
 
-/// Whether the tenant's status and deadline still allow it: they were looked at before the lane was taken, and another
-/// fence may have ended in between. From here on no other one begins. The moment that counts is the operation's begin,
-/// the same for each of its workers; and what it has itself done already is no reason to refuse.
-pub(super) struct Check;
+/// Checks again that the tenant's status and deadline allow the verb. The call checked them before the operation had
+/// its lane, and another preempting operation may have ended in between; now that the operation has the lane, no other
+/// one can begin. The deadline is compared with the begin of the operation, so that all its workers decide alike. A
+/// status that an earlier worker of this operation has already set passes the check.
+pub(super) struct CheckStatus;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Check {
+impl SagaStep<LifecycleContext> for CheckStatus {
     fn name(&self) -> &'static str {
         "status.check"
     }
@@ -32,7 +36,7 @@ impl SagaStep<LifecycleContext> for Check {
             return Ok(Value::Null);
         }
         verb.check(&tenant, Some(run.record().begun_at)).map_err(StepError::fail)?;
-        if verb.shuts_out() {
+        if verb.is_closing() {
             match super::entries::verify_entries(&context.stores, context.tenant).await {
                 Err(ChangeError::Landlord(error)) => return Err(error.into()),
                 verified => verified.map_err(StepError::fail)?,
@@ -45,10 +49,11 @@ impl SagaStep<LifecycleContext> for Check {
     }
 }
 
-/// Stops what the change lane is doing: its worker can write nothing any more.
-pub(super) struct Park;
+/// Parks the tenant's open operation in the change lane, and raises the epoch in all stores so that its worker can no
+/// longer write.
+pub(super) struct ParkChange;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Park {
+impl SagaStep<LifecycleContext> for ParkChange {
     fn name(&self) -> &'static str {
         "change.park"
     }
@@ -63,14 +68,14 @@ impl SagaStep<LifecycleContext> for Park {
         serde_json::to_value(parked.map(|p| p.id)).map_err(StepError::fail)
     }
     async fn undo(&self, run: &Execution, context: &mut LifecycleContext) -> Result<(), StepError> {
-        Resume.run(run, context).await.map(drop)
+        ResumeChange.run(run, context).await.map(drop)
     }
 }
 
-/// The tenant's status, by compare-and-set.
-pub(super) struct Become(pub(super) TenantStatus);
+/// Sets the tenant's status by compare-and-set.
+pub(super) struct SetStatus(pub(super) TenantStatus);
 #[async_trait]
-impl SagaStep<LifecycleContext> for Become {
+impl SagaStep<LifecycleContext> for SetStatus {
     fn name(&self) -> &'static str {
         match self.0 {
             TenantStatus::Purging => "tenant.purging",
@@ -88,7 +93,7 @@ impl SagaStep<LifecycleContext> for Become {
         if tenant.status() != self.0 {
             let next = tenant.clone().with_status(self.0).with_kept_until(self.deadline(run, &tenant)?);
             let updated = context.stores.registry.update(&tenant, &next, Some(run.fencing_token())).await;
-            // Somebody renamed it in between: read it again.
+            // Another writer has changed the row, by a rename for example. A retry reads it again.
             updated.map_err(|e| match e {
                 StoreError::Conflict(_) => StepError::retry(e),
                 e => e.into(),
@@ -98,15 +103,16 @@ impl SagaStep<LifecycleContext> for Become {
     }
 }
 
-impl Become {
-    /// The same for every worker of the operation.
+impl SetStatus {
+    /// The deadline to store with the new status. It counts from the begin of the operation, so that every worker
+    /// computes the same one.
     fn deadline(&self, run: &Execution, tenant: &Tenant) -> Result<Option<OffsetDateTime>, StepError> {
         Ok(match self.0 {
             TenantStatus::Archived => match run.request::<Request>()?.verb {
                 Verb::Archive { keep_for } => {
-                    // Further than any calendar: for ever, as far as anybody can tell.
-                    let kept = i64::try_from(keep_for).map_or(time::Duration::MAX, time::Duration::seconds);
-                    Some(run.record().begun_at.checked_add(kept).unwrap_or(LAST))
+                    // A `keep_for` beyond the range of timestamps becomes the latest possible deadline.
+                    let duration = i64::try_from(keep_for).map_or(time::Duration::MAX, time::Duration::seconds);
+                    Some(run.record().begun_at.checked_add(duration).unwrap_or(LATEST_DEADLINE))
                 }
                 _ => None,
             },
@@ -116,10 +122,10 @@ impl Become {
     }
 }
 
-/// Lets an operation that a fence stopped go on: forward, or backward if it was being undone.
-pub(super) struct Resume;
+/// Resumes the operation that [`ParkChange`] has parked: forward, or backward if it was being undone.
+pub(super) struct ResumeChange;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Resume {
+impl SagaStep<LifecycleContext> for ResumeChange {
     fn name(&self) -> &'static str {
         "change.resume"
     }
@@ -136,10 +142,10 @@ impl SagaStep<LifecycleContext> for Resume {
     }
 }
 
-/// Every secret and every token of the tenant.
-pub(super) struct Forget;
+/// Deletes every secret and every token of the tenant.
+pub(super) struct ForgetSecrets;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Forget {
+impl SagaStep<LifecycleContext> for ForgetSecrets {
     fn name(&self) -> &'static str {
         FORGET
     }
@@ -153,10 +159,10 @@ impl SagaStep<LifecycleContext> for Forget {
     }
 }
 
-/// The tenant's place on the server: its names are free again.
-pub(super) struct Release;
+/// Releases the tenant's placement on its server, which frees its database name and its capacity there.
+pub(super) struct ReleasePlacement;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Release {
+impl SagaStep<LifecycleContext> for ReleasePlacement {
     fn name(&self) -> &'static str {
         "server.release"
     }
@@ -169,10 +175,10 @@ impl SagaStep<LifecycleContext> for Release {
     }
 }
 
-/// What the change lane was doing has nothing left to go on with.
-pub(super) struct Abandon;
+/// Ends the parked operation of the change lane for good: a purged tenant has nothing that it could continue with.
+pub(super) struct AbandonChange;
 #[async_trait]
-impl SagaStep<LifecycleContext> for Abandon {
+impl SagaStep<LifecycleContext> for AbandonChange {
     fn name(&self) -> &'static str {
         "change.abandon"
     }

@@ -1,37 +1,41 @@
+//! The lifecycle verbs, and the rules for which tenant each may run on.
+//!
+//! [`Lifecycle`](super::Lifecycle) checks these rules before an operation begins, and the operation's first step checks
+//! them again. The rules are pure functions of the tenant's status, its deadline and the time.
 use crate::error::ChangeError;
 use crate::tenant::{Tenant, TenantStatus};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// What is to be done with a tenant.
+/// A lifecycle operation on an existing tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verb {
-    /// Refuse it on the server, keep everything.
+    /// Refuse the tenant's logins on the server; keep all data.
     Suspend,
-    /// Let a suspended one in again, with the login of its current generation alone.
+    /// Admit a suspended tenant again, with the login of its current generation only.
     Activate,
-    /// Refuse it and close its database; keep everything until a deadline.
+    /// Refuse the tenant's logins and close its database; keep all data until a deadline.
     Archive {
-        /// Seconds from the operation's begin to the deadline, by the landlord's clock.
+        /// Seconds from the begin of the operation to the deadline, by the landlord's clock.
         keep_for: u64,
     },
-    /// Let an archived one in again, before its deadline.
+    /// Open the database of an archived tenant and admit it again, before its deadline.
     Restore,
-    /// Destroy it.
+    /// Destroy the tenant's database, roles and secrets.
     Purge {
-        /// Its data may go now; without it the deadline of an archive must be over.
+        /// Destroy the data now. If `false`, the tenant must be archived and its deadline over.
         force: bool,
     },
 }
 
 impl Verb {
-    /// One of each kind.
+    /// One verb of each kind, with placeholder values.
     pub(super) const KINDS: [Self; 5] =
         [Self::Suspend, Self::Activate, Self::Archive { keep_for: 0 }, Self::Restore, Self::Purge { force: true }];
 
-    /// The stored name of its saga.
+    /// The stored name of the verb's saga.
     pub(crate) fn kind(self) -> &'static str {
         match self {
             Self::Suspend => "suspend",
@@ -42,7 +46,7 @@ impl Verb {
         }
     }
 
-    /// Whether an operation of this verb may have brought the tenant here.
+    /// Whether an operation of this verb sets this status.
     pub(super) fn has_reached(self, status: TenantStatus) -> bool {
         use TenantStatus::*;
         match self {
@@ -53,17 +57,17 @@ impl Verb {
         }
     }
 
-    /// Whether it refuses a tenant that may be in.
-    pub(super) fn shuts_out(self) -> bool {
+    /// Whether the verb closes a tenant that may have sessions.
+    pub(super) fn is_closing(self) -> bool {
         matches!(self, Self::Suspend | Self::Archive { .. } | Self::Purge { .. })
     }
 
-    /// Whether [`check`](Self::check) looks at a deadline.
-    pub(super) fn asks_the_time(self) -> bool {
+    /// Whether [`check`](Self::check) compares the tenant's deadline with the time.
+    pub(super) fn is_bound_by_deadline(self) -> bool {
         matches!(self, Self::Restore | Self::Purge { force: false })
     }
 
-    /// Whether the tenant's status and deadline allow it. Without `now` no deadline is over.
+    /// Fails unless the tenant's status and deadline allow the verb. Without `now` no deadline counts as over.
     pub(super) fn check(self, tenant: &Tenant, now: Option<OffsetDateTime>) -> Result<(), ChangeError> {
         use TenantStatus::*;
         let (found, until) = (tenant.status(), tenant.kept_until());
@@ -94,23 +98,26 @@ mod tests {
     const AFTER: OffsetDateTime = datetime!(2026-01-03 00:00 UTC);
 
     fn tenant(status: TenantStatus) -> Tenant {
-        let kept = (status == TenantStatus::Archived).then_some(datetime!(2026-01-02 00:00 UTC));
-        Tenant::new(TenantId::new(), "acme".parse().unwrap(), status).with_kept_until(kept)
+        let kept_until = (status == TenantStatus::Archived).then_some(datetime!(2026-01-02 00:00 UTC));
+        Tenant::new(TenantId::new(), "acme".parse().unwrap(), status).with_kept_until(kept_until)
     }
 
     #[test]
-    fn nothing_is_destroyed_before_its_time_unless_forced() {
+    fn purge_requires_an_expired_archive_unless_forced() {
         let purge = Verb::Purge { force: false };
         for status in TenantStatus::ALL.into_iter().filter(|s| *s != TenantStatus::Deleted) {
-            assert!(matches!(purge.check(&tenant(status), Some(BEFORE)), Err(ChangeError::Kept { .. })), "{status}");
-            let kept = purge.check(&tenant(status), Some(AFTER)).is_err();
-            assert_eq!(kept, status != TenantStatus::Archived, "{status}");
-            assert!(Verb::Purge { force: true }.check(&tenant(status), None).is_ok(), "{status}");
+            assert!(
+                matches!(purge.check(&tenant(status), Some(BEFORE)), Err(ChangeError::Kept { .. })),
+                "before a deadline: {status}"
+            );
+            let is_kept = purge.check(&tenant(status), Some(AFTER)).is_err();
+            assert_eq!(is_kept, status != TenantStatus::Archived, "after the deadline: {status}");
+            assert!(Verb::Purge { force: true }.check(&tenant(status), None).is_ok(), "a forced purge: {status}");
         }
     }
 
     #[test]
-    fn a_restore_comes_before_the_deadline_or_not_at_all() {
+    fn restore_is_refused_after_the_deadline_or_from_another_status() {
         let archived = tenant(TenantStatus::Archived);
         assert!(Verb::Restore.check(&archived, Some(BEFORE)).is_ok());
         assert!(matches!(Verb::Restore.check(&archived, Some(AFTER)), Err(ChangeError::Expired { .. })));

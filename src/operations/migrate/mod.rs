@@ -1,5 +1,8 @@
-//! Migrations of tenants that exist: a saga of the `change` lane (migrator → migrations → ledger → migrator gone), and
-//! what each tenant's ledger says.
+//! Migrates the databases of existing tenants, and compares each tenant's ledger with this program's migrations.
+//!
+//! A migration is a saga of the change lane: create the migrator login, run the migrations, close the ledger (sqlx's
+//! table of applied migrations) to the application, drop the migrator. The facade drives it through [`Migration`].
+//! Applied migrations are never reverted, and the migrator login exists only during the operation.
 use crate::cluster::{OperationContext, ended};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
@@ -22,22 +25,23 @@ pub use status::{MigrationState, MigrationStatus};
 
 /// The stored name of the saga.
 const KIND: &str = "migrate";
-/// For reading a ledger.
-const READ: Duration = Duration::from_secs(30);
+/// Time limit for connecting to a tenant's database and reading its ledger.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a migration did.
+/// Result of a migration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Migrated {
-    /// The tenant.
+    /// The tenant, after the migration.
     pub tenant: Tenant,
-    /// The newest version before; `None`: no migration had run.
+    /// Newest version before the operation; `None` if no migration had run.
     pub from: Option<i64>,
-    /// The newest version now.
+    /// Newest version after the operation.
     pub to: Option<i64>,
 }
 
-/// Migrates tenants that exist. It spawns nothing: dropping one of its futures is like the death of the process.
+/// Begins and drives migrations of tenants. It spawns no task: if one of its futures is dropped, the work stops there,
+/// and recovery continues it after the lease.
 #[derive(Clone)]
 pub struct Migration {
     stores: OperationContext,
@@ -47,23 +51,26 @@ pub struct Migration {
 }
 
 impl Migration {
-    /// Over these stores, with the host's migrations; without them every call is [`ChangeError::NoMigrations`].
+    /// Works on these stores with the host's migrations. Without migrations every call fails with
+    /// [`ChangeError::NoMigrations`].
     pub fn new(stores: OperationContext, engine: Engine, migrations: Option<&'static Migrator>) -> Self {
         let saga = Arc::new(MigrateSaga::new(stores.clone(), migrations));
         Self { stores, engine, migrations, saga }
     }
-    /// The saga, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The migration saga, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn saga(&self) -> Arc<dyn AnySaga> {
         self.saga.clone()
     }
 
-    /// Begins and drives it to its end. With a key that is known, waits for that operation instead.
+    /// Begins a migration of one tenant and drives it to its end.
     ///
     /// # Errors
-    /// A migration that fails leaves those before it applied, in their own transactions: [`status`](Self::status) tells.
+    /// If one migration fails, those before it stay applied, because each is committed separately.
+    /// [`status`](Self::status) shows which have run.
     ///
     /// # Cancel safety
-    /// Before the intent's commit nothing has happened; after it recovery goes on.
+    /// A future dropped before the intent is committed leaves nothing. After the commit recovery continues the
+    /// operation.
     pub async fn migrate(&self, tenant: TenantRef<'_>, observer: &Observer) -> Result<Migrated, ChangeError> {
         match self.begin(tenant, None, None).await? {
             Begun::New(record) => self.migrated(self.engine.drive(&*self.saga, *record, true, observer).await?).await,
@@ -73,7 +80,8 @@ impl Migration {
         }
     }
 
-    /// Commits the intent, under which the caller then holds the operation, or finds the one that has its key.
+    /// Commits the intent of a new migration, which the caller must then drive, or finds the operation that already has
+    /// `key`.
     pub async fn begin(
         &self, tenant: TenantRef<'_>, key: Option<String>, reason: Option<String>,
     ) -> Result<Begun, ChangeError> {
@@ -98,19 +106,20 @@ impl Migration {
         }
     }
 
-    /// What an operation's end means to its caller.
+    /// Converts the outcome of an operation to the result that the caller gets.
     pub async fn migrated(&self, outcome: Outcome) -> Result<Migrated, ChangeError> {
         let record = ended(outcome)?;
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
-        Ok(Migrated { tenant, from: version(&record, saga::CREATE), to: version(&record, saga::RUN) })
+        Ok(Migrated { tenant, from: stored_version(&record, saga::CREATE), to: stored_version(&record, saga::RUN) })
     }
 
-    /// What the tenant's ledger says, against the migrations of this program. Reads with the application's login, so
-    /// only of an active tenant.
+    /// Compares the tenant's ledger with the migrations of this program. It connects as the application's login, so the
+    /// tenant must be active. Connecting and reading may take at most 30 seconds.
     ///
     /// # Errors
-    /// A tenant that is refused is [`ChangeError::Status`]; one that cannot be reached is [`ChangeError::Unreadable`].
+    /// [`ChangeError::Status`] if the tenant is not active, [`ChangeError::Unreadable`] if its database does not
+    /// answer.
     pub async fn status(&self, tenant: TenantRef<'_>) -> Result<MigrationStatus, ChangeError> {
         let found = self.stores.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
         let migrations = self.migrations.ok_or(ChangeError::NoMigrations)?;
@@ -118,22 +127,24 @@ impl Migration {
             return Err(ChangeError::Status { found: found.status() });
         }
         let entry = self.stores.registry.primary(found.id()).await?;
-        let entry = entry.ok_or_else(|| StoreError::conflict("the tenant has no directory entry"))?;
+        let entry = entry.ok_or_else(|| StoreError::conflict("the tenant has no primary entry in the directory"))?;
         let located = self.stores.locate(entry).await?;
         let entry = located.map_err(|error| ChangeError::UnknownServer { server: error.server.to_string() })?;
         let password = self.stores.vault.open(&entry.credential).await.map_err(StoreError::unavailable)?;
         let read = async {
             let mut session = crate::rt::poll_batched(connect::options(&entry, &password).connect()).await?;
-            let ledger = status::ledger(migrations, &mut session).await;
+            let ledger = status::read_ledger(migrations, &mut session).await;
             let _ = session.close().await;
             ledger
         };
-        let late = |_| ChangeError::Unreadable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
-        let ledger = tokio::time::timeout(READ, read).await.map_err(late)?.map_err(ChangeError::Unreadable)?;
+        let timed_out = |_| ChangeError::Unreadable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+        let ledger =
+            tokio::time::timeout(READ_TIMEOUT, read).await.map_err(timed_out)?.map_err(ChangeError::Unreadable)?;
         Ok(MigrationStatus::compare(migrations, &ledger))
     }
 }
 
-fn version(record: &Record, step: &str) -> Option<i64> {
+/// The version that a step of the saga has stored as its output.
+fn stored_version(record: &Record, step: &str) -> Option<i64> {
     record.outputs.get(step)?.get("version")?.as_i64()
 }

@@ -1,5 +1,9 @@
+//! The saga of a migration and its steps.
+//!
+//! [`Migration`](super::Migration) drives it, and recovery continues it. A failed migration is undone only by dropping
+//! the migrator: applied versions stay. From closing the ledger on, the pivot step, failures no longer undo.
 use super::KIND;
-use super::status::ledger;
+use super::status::read_ledger;
 use crate::cluster::{OperationContext, TenantSessions, close_ledger, run_migrations};
 use crate::error::{ChangeError, StepError};
 use crate::saga::{Execution, Saga, SagaStep};
@@ -9,17 +13,18 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use sqlx::migrate::Migrator;
 
-/// The stored names of the steps that answer with a version.
+/// The stored names of the steps whose output holds a version.
 pub(super) const CREATE: &str = "migrator.create";
 pub(super) const RUN: &str = "migrations.run";
 
-/// The plain list of a migration's steps.
+/// The ordered steps of a migration.
 pub(crate) struct MigrateSaga {
     stores: OperationContext,
     migrations: Option<&'static Migrator>,
     steps: Vec<Box<dyn SagaStep<MigrateContext>>>,
 }
 
+/// State of one worker of a migration.
 pub(crate) struct MigrateContext {
     stores: OperationContext,
     sessions: TenantSessions,
@@ -28,7 +33,7 @@ pub(crate) struct MigrateContext {
 
 impl MigrateSaga {
     pub(super) fn new(stores: OperationContext, migrations: Option<&'static Migrator>) -> Self {
-        let steps = [Migrate::Create, Migrate::Execution, Migrate::CloseLedger, Migrate::Drop];
+        let steps = [Migrate::Create, Migrate::RunMigrations, Migrate::CloseLedger, Migrate::Drop];
         Self { stores, migrations, steps: steps.map(|s| Box::new(s) as Box<dyn SagaStep<MigrateContext>>).into() }
     }
     pub(super) fn len(&self) -> u32 {
@@ -44,12 +49,12 @@ impl Saga for MigrateSaga {
     fn steps(&self) -> &[Box<dyn SagaStep<MigrateContext>>] {
         &self.steps
     }
-    /// What has migrated is not taken back: from the ledger on it only goes forward.
+    /// Closing the ledger. Applied migrations are not reverted, so from there on failures no longer undo.
     fn pivot_index(&self) -> usize {
         2
     }
     fn context(&self, run: &Execution) -> Result<MigrateContext, StepError> {
-        let none = || StepError::park("this program has no tenant migrations; a newer one goes on with it");
+        let none = || StepError::park("this program has no tenant migrations; resume from one that has them");
         Ok(MigrateContext {
             stores: self.stores.clone(),
             sessions: TenantSessions::new(self.stores.clone(), run)?,
@@ -60,14 +65,14 @@ impl Saga for MigrateSaga {
 
 #[derive(Clone, Copy)]
 enum Migrate {
-    /// The login that runs migrations; the answer is the version that it finds.
+    /// Creates the migrator login. The output holds the newest version in the ledger.
     Create,
-    /// The host's migrations. One that runs in a transaction is there or not, so it may be asked for again; of the others
-    /// the ledger tells.
-    Execution,
-    /// The application may read the ledger and not write it.
+    /// Runs the host's migrations. Repeating it is safe: a migration in a transaction has either run or not, and for
+    /// one outside a transaction the ledger shows whether it was begun.
+    RunMigrations,
+    /// Lets the application read the ledger but not write it.
     CloseLedger,
-    /// The migrator lives for one operation.
+    /// Drops the migrator login.
     Drop,
 }
 
@@ -76,7 +81,7 @@ impl SagaStep<MigrateContext> for Migrate {
     fn name(&self) -> &'static str {
         match self {
             Self::Create => CREATE,
-            Self::Execution => RUN,
+            Self::RunMigrations => RUN,
             Self::CloseLedger => "ledger.close",
             Self::Drop => "migrator.drop",
         }
@@ -88,15 +93,15 @@ impl SagaStep<MigrateContext> for Migrate {
         let migrations = context.migrations;
         match self {
             Self::Create => {
-                only_active(context).await?;
+                require_active(context).await?;
                 let session = context.sessions.migrator(run).await?;
-                let newest = ledger(migrations, session).await?.last().map(|row| row.0);
+                let newest = read_ledger(migrations, session).await?.last().map(|row| row.0);
                 Ok(json!({ "version": newest, LOGINS: [&context.sessions.location().await?.names.migrator] }))
             }
-            Self::Execution => {
+            Self::RunMigrations => {
                 let session = context.sessions.migrator(run).await?;
                 let ran = run_migrations(session, migrations, false).await;
-                Ok(json!({ "version": shut_if_parked(run, context, ran).await? }))
+                Ok(json!({ "version": refuse_migrator_if_parked(run, context, ran).await? }))
             }
             Self::CloseLedger => {
                 let app = context.sessions.location().await?.names.roles.app.clone();
@@ -107,7 +112,7 @@ impl SagaStep<MigrateContext> for Migrate {
             Self::Drop => context.sessions.drop_migrator(run).await.map(|()| Value::Null),
         }
     }
-    /// What has been applied stays, in transactions of its own; the migrator goes.
+    /// Drops the migrator. Applied migrations stay.
     async fn undo(&self, run: &Execution, context: &mut MigrateContext) -> Result<(), StepError> {
         match self {
             Self::Create => context.sessions.drop_migrator(run).await,
@@ -116,8 +121,9 @@ impl SagaStep<MigrateContext> for Migrate {
     }
 }
 
-/// It was active before the lane was taken, and a fence may have ended in between.
-async fn only_active(context: &MigrateContext) -> Result<(), StepError> {
+/// Fails unless the tenant is active. The call checked this before the operation had its lane, but a preempting
+/// operation may have suspended or archived the tenant in between.
+async fn require_active(context: &MigrateContext) -> Result<(), StepError> {
     match context.stores.registry.find(context.sessions.tenant().into()).await? {
         Some(tenant) if tenant.status() == TenantStatus::Active => Ok(()),
         Some(tenant) => Err(StepError::fail(ChangeError::Status { found: tenant.status() })),
@@ -125,8 +131,9 @@ async fn only_active(context: &MigrateContext) -> Result<(), StepError> {
     }
 }
 
-/// A parked operation may wait for days: nobody comes in by its migrator meanwhile.
-async fn shut_if_parked<T>(
+/// A parked operation may wait for days. Refuse the migrator login meanwhile, because it has the rights of the
+/// database's owner.
+async fn refuse_migrator_if_parked<T>(
     run: &Execution, context: &mut MigrateContext, ran: Result<T, StepError>,
 ) -> Result<T, StepError> {
     if ran.as_ref().is_err_and(StepError::is_park) {

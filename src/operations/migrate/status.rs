@@ -1,3 +1,7 @@
+//! Compares a tenant's ledger of migrations with the migrations of this program.
+//!
+//! [`Migration::status`](super::Migration::status) reads the ledger and returns a [`MigrationStatus`]. The comparison
+//! is pure: it changes nothing, and it names the first problem that a migration would meet.
 use crate::cluster::pg::ddl;
 use crate::sqlstate;
 use serde::{Deserialize, Serialize};
@@ -5,44 +9,45 @@ use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 use std::fmt;
 
-/// Where a tenant stands against the migrations of this program.
+/// How a tenant's ledger compares with the migrations of this program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MigrationStatus {
-    /// The newest version in the tenant's ledger; `None`: no migration has run.
+    /// Newest version in the tenant's ledger; `None` if no migration has run.
     pub applied: Option<i64>,
-    /// The newest version of this program.
+    /// Newest version among this program's migrations; `None` if it has none.
     pub newest: Option<i64>,
-    /// What that means.
+    /// Result of the comparison.
     pub state: MigrationState,
 }
 
-/// What a ledger says. Of several troubles it is the one that a migration meets first.
+/// State of a ledger. If several problems apply, this is the one that a migration would meet first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 #[non_exhaustive]
 pub enum MigrationState {
-    /// Everything has run.
+    /// Every migration of this program has run.
     AtHead,
-    /// These versions have not run yet: `migrate` runs them.
+    /// Some versions have not run yet; `migrate` runs them.
     Behind {
-        /// Oldest first.
+        /// Versions that have not run, oldest first.
         pending: Vec<i64>,
     },
-    /// A newer program has run a version that this one does not know.
+    /// The ledger has a version that this program does not have: probably a newer program has run it.
     Ahead {
-        /// Which.
+        /// The version that this program does not have.
         version: i64,
     },
-    /// A version has run with another text than this program has.
+    /// A version has run with another text than this program has, as their checksums show.
     Changed {
-        /// Which.
+        /// The version whose text differs.
         version: i64,
     },
-    /// A migration outside a transaction was begun, and nobody saw its end. Look at what it did; then delete its row
-    /// from the ledger (it runs again) or set `success` (it counts as run), and resume the parked operation.
+    /// A migration outside a transaction was begun, and its end was not recorded. Check what it did. Then delete its
+    /// row from the ledger, so that it runs again, or set `success` in that row, so that it counts as run. Finally
+    /// resume the parked operation.
     Unfinished {
-        /// Which.
+        /// The version that was begun.
         version: i64,
     },
 }
@@ -55,18 +60,20 @@ impl fmt::Display for MigrationState {
                 let next = pending.first().map(|v| format!(": next is {v}")).unwrap_or_default();
                 write!(f, "behind by {}{next}", pending.len())
             }
-            Self::Ahead { version } => write!(f, "ahead: version {version} is not known to this program"),
-            Self::Changed { version } => write!(f, "version {version} has run with another text"),
-            Self::Unfinished { version } => write!(f, "version {version} was begun outside a transaction; look at it"),
+            Self::Ahead { version } => write!(f, "ahead: this program does not have version {version}"),
+            Self::Changed { version } => write!(f, "version {version} has run with another text than this program has"),
+            Self::Unfinished { version } => {
+                write!(f, "version {version} was begun outside a transaction and may be incomplete; check what it did")
+            }
         }
     }
 }
 
-/// A row of the ledger: version, checksum, success.
+/// A row of the ledger: version, checksum, and whether the migration succeeded.
 type Row = (i64, Vec<u8>, bool);
 
-/// The ledger, oldest version first; empty if there is none yet.
-pub(super) async fn ledger(migrator: &Migrator, session: &mut PgConnection) -> Result<Vec<Row>, sqlx::Error> {
+/// Reads the ledger, oldest version first. Without a ledger table the result is empty.
+pub(super) async fn read_ledger(migrator: &Migrator, session: &mut PgConnection) -> Result<Vec<Row>, sqlx::Error> {
     match ddl::ledger(&migrator.table_name, session).await {
         Err(e) if sqlstate::is(&e, sqlstate::UNDEFINED_TABLE) => Ok(vec![]),
         rows => rows,
@@ -74,14 +81,15 @@ pub(super) async fn ledger(migrator: &Migrator, session: &mut PgConnection) -> R
 }
 
 impl MigrationStatus {
+    /// Compares a ledger, oldest version first, with the program's migrations.
     pub(super) fn compare(migrator: &Migrator, ledger: &[Row]) -> Self {
-        let known: Vec<_> = migrator.iter().filter(|m| m.migration_type.is_up_migration()).collect();
-        let of = |version: i64| known.iter().find(|m| m.version == version);
+        let own: Vec<_> = migrator.iter().filter(|m| m.migration_type.is_up_migration()).collect();
+        let find_own = |version: i64| own.iter().find(|m| m.version == version);
         let pending: Vec<i64> =
-            known.iter().map(|m| m.version).filter(|v| !ledger.iter().any(|row| row.0 == *v)).collect();
+            own.iter().map(|m| m.version).filter(|v| !ledger.iter().any(|row| row.0 == *v)).collect();
         let unfinished = ledger.iter().find(|row| !row.2);
-        let ahead = ledger.iter().find(|row| of(row.0).is_none() && !migrator.ignore_missing);
-        let changed = ledger.iter().find(|row| of(row.0).is_some_and(|m| *m.checksum != *row.1));
+        let ahead = ledger.iter().find(|row| find_own(row.0).is_none() && !migrator.ignore_missing);
+        let changed = ledger.iter().find(|row| find_own(row.0).is_some_and(|m| *m.checksum != *row.1));
         let state = match (unfinished, ahead, changed) {
             (Some(row), ..) => MigrationState::Unfinished { version: row.0 },
             (None, Some(row), _) => MigrationState::Ahead { version: row.0 },
@@ -89,7 +97,7 @@ impl MigrationStatus {
             (None, None, None) if pending.is_empty() => MigrationState::AtHead,
             (None, None, None) => MigrationState::Behind { pending },
         };
-        let newest = known.iter().map(|m| m.version).max();
+        let newest = own.iter().map(|m| m.version).max();
         Self { applied: ledger.last().map(|row| row.0), newest, state }
     }
 }
@@ -100,7 +108,7 @@ mod tests {
 
     static MIGRATIONS: Migrator = sqlx::migrate!("tests/suite/broken_migrations");
 
-    fn ledger() -> Vec<Row> {
+    fn full_ledger() -> Vec<Row> {
         MIGRATIONS.iter().map(|m| (m.version, m.checksum.to_vec(), true)).collect()
     }
     fn state(ledger: &[Row]) -> MigrationState {
@@ -108,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn each_trouble_is_named() {
-        let (all, first) = (ledger(), ledger()[0].0);
+    fn compare_reports_the_state_of_each_ledger() {
+        let (all, first) = (full_ledger(), full_ledger()[0].0);
         assert_eq!(state(&all), MigrationState::AtHead);
         let behind = MigrationStatus::compare(&MIGRATIONS, &all[..1]);
         assert_eq!(behind.applied, Some(first));
         assert_eq!(behind.newest, all.last().map(|row| row.0));
         assert_eq!(behind.state, MigrationState::Behind { pending: all[1..].iter().map(|row| row.0).collect() });
-        assert_eq!(MigrationStatus::compare(&MIGRATIONS, &[]).applied, None);
+        assert_eq!(MigrationStatus::compare(&MIGRATIONS, &[]).applied, None, "an empty ledger has no applied version");
 
         let mut changed = all.clone();
         changed[0].1[0] ^= 1;

@@ -1,5 +1,8 @@
-//! The steps on the server: blocks of statements that find what is there and make what is missing.
-use super::context::{ProvisionContext, opened};
+//! The steps of a provisioning that create the tenant's roles, database and logins on the PostgreSQL server.
+//!
+//! The saga runs them in the order of [`ClusterStep::BEFORE_MIGRATIONS`]. Each looks for what exists and creates what
+//! is missing, so it can be repeated. One undo removes everything that they have created.
+use super::context::{ProvisionContext, open_password};
 use crate::cluster::pg::ddl::{Login, acts_as};
 use crate::cluster::{Fresh, TenantLocation, set_defaults};
 use crate::error::StepError;
@@ -9,33 +12,34 @@ use async_trait::async_trait;
 use futures_util::future::try_join;
 use serde_json::{Value, json};
 
-/// In the order of their run. One intent covers them all: they are idempotent, and what is theirs is known by name.
+/// The steps on the server, in the order in which they run. From [`Self::Roles`] on one intent covers them all, because
+/// they are idempotent and an undo finds what they have created by its name.
 #[derive(Clone, Copy)]
-pub(super) enum Cluster {
-    /// Nothing of these names may be there yet. Its record precedes the first statement that makes something, so what
-    /// is found later under these names is ours.
-    Survey,
-    /// The two NOLOGIN roles.
+pub(super) enum ClusterStep {
+    /// Fails if a role or a database with one of the tenant's names exists. The journal records this step before the
+    /// first statement that creates something, so whatever has these names later was created by this operation.
+    Precheck,
+    /// Creates the two NOLOGIN group roles.
     Roles,
-    /// The database, closed to everybody.
+    /// Creates the database, to which no role may connect yet.
     Database,
-    /// Who may connect; then it opens.
+    /// Grants CONNECT to the tenant's roles and opens the database.
     Access,
-    /// Schema `public` goes to the owner.
+    /// Makes the tenant's owner role the owner of schema `public`.
     Schema,
-    /// The login that runs migrations.
+    /// Creates the migrator login, which runs the migrations.
     Migrator,
-    /// What the application may do with whatever the owner makes.
+    /// Sets the default privileges that give the application its rights on objects that the owner creates later.
     Defaults,
-    /// The application's login.
+    /// Creates the application's login.
     Login,
-    /// Whether that login works, and as whom.
+    /// Logs in as the application's login and checks that it acts as the expected role.
     Probe,
 }
 
-impl Cluster {
+impl ClusterStep {
     pub(super) const BEFORE_MIGRATIONS: [Self; 9] = [
-        Self::Survey,
+        Self::Precheck,
         Self::Roles,
         Self::Database,
         Self::Access,
@@ -48,10 +52,10 @@ impl Cluster {
 }
 
 #[async_trait]
-impl SagaStep<ProvisionContext> for Cluster {
+impl SagaStep<ProvisionContext> for ClusterStep {
     fn name(&self) -> &'static str {
         match self {
-            Self::Survey => "cluster.survey",
+            Self::Precheck => "cluster.survey",
             Self::Roles => "roles.create",
             Self::Database => "database.create",
             Self::Access => "database.open",
@@ -71,14 +75,14 @@ impl SagaStep<ProvisionContext> for Cluster {
         let (TenantLocation { names, .. }, login) =
             (context.sessions.location().await?.clone(), context.login().await?);
         match self {
-            Self::Survey => context.sessions.locked_session(run).await?.precheck(&names, &login).await?,
+            Self::Precheck => context.sessions.locked_session(run).await?.precheck(&names, &login).await?,
             Self::Roles => context.sessions.locked_session(run).await?.ensure_roles(&names).await?,
-            Self::Database => database(run, context).await?,
+            Self::Database => create_database(run, context).await?,
             Self::Access => {
                 let temp = context.config.temp_tables;
                 context.sessions.locked_session(run).await?.ensure_access(&names, temp).await?;
             }
-            Self::Schema => schema(run, context).await?,
+            Self::Schema => own_schema_and_create_login(run, context).await?,
             Self::Migrator => {
                 drop(context.sessions.migrator_door(run).await?);
                 return Ok(json!({ LOGINS: [&names.migrator] }));
@@ -87,7 +91,7 @@ impl SagaStep<ProvisionContext> for Cluster {
                 let session = context.sessions.migrator(run).await?;
                 set_defaults(session, &names.roles).await?;
             }
-            // This worker has made it already, beside the schema.
+            // This worker has already created it, concurrently with the schema.
             Self::Login if context.has_login => {}
             Self::Login => {
                 let (access, limit) = (context.config.access, context.config.connection_limit);
@@ -96,13 +100,14 @@ impl SagaStep<ProvisionContext> for Cluster {
             }
             Self::Probe => {
                 let access = context.config.access;
-                context.app_door().await?.probe(run, &names.roles, access).await?;
+                context.app_login_target().await?.probe(run, &names.roles, access).await?;
             }
         }
         Ok(Value::Null)
     }
 
-    /// All of them are removed in one go, in the order that a drop needs; the other steps have nothing of their own.
+    /// The undo of [`Self::Roles`] removes everything at once, in the order that dropping requires. The undo of the
+    /// other steps does nothing.
     async fn undo(&self, run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
         if !matches!(self, Self::Roles) || context.sessions.try_location().await?.is_none() {
             return Ok(());
@@ -113,19 +118,22 @@ impl SagaStep<ProvisionContext> for Cluster {
     }
 }
 
-/// The server copies files meanwhile: time for the verifiers of both logins, each of which takes milliseconds.
-async fn database(run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
+/// Creates the database. While PostgreSQL copies the template's files, this process computes the SCRAM verifiers of
+/// both logins, each of which takes milliseconds.
+async fn create_database(run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
     let (names, stores, id) =
         (context.sessions.location().await?.names.clone(), context.stores.clone(), context.credential().await?);
-    let passwords = async { try_join(async { Ok(Fresh::new().made().await) }, opened(&stores, &id)).await };
-    let made = context.sessions.locked_session(run).await?.ensure_database(&names);
-    let ((), (migrator, app)) = try_join(made, passwords).await?;
+    let passwords = async { try_join(async { Ok(Fresh::new().made().await) }, open_password(&stores, &id)).await };
+    let created = context.sessions.locked_session(run).await?.ensure_database(&names);
+    let ((), (migrator, app)) = try_join(created, passwords).await?;
     context.sessions.make_ready(migrator);
-    context.kept = Some(app);
+    context.app_password = Some(app);
     Ok(())
 }
 
-async fn schema(run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
+/// Gives schema `public` to its owner and, concurrently, creates the application's login. The session in the new
+/// database takes long to open, and neither statement depends on the other.
+async fn own_schema_and_create_login(run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
     let (names, name) = (context.sessions.location().await?.names.clone(), context.login().await?);
     let (acts_as, limit) = (acts_as(&names.roles, context.config.access), context.config.connection_limit);
     let (sessions, verifier) = context.verifier().await?;

@@ -1,4 +1,8 @@
-//! The steps inside the tenant's database: the host's migrations, its first admin, its own steps.
+//! The steps of a provisioning inside the tenant's database: migrations, the first admin, the host's own steps, and the
+//! drop of the migrator login.
+//!
+//! The saga runs them after the steps of `cluster.rs`. Their undo does nothing, because the undo of `roles.create`
+//! drops the whole database; only the host's steps have a compensation of their own.
 use super::context::ProvisionContext;
 use crate::cluster::{close_ledger, prefetch, run_migrations, set_defaults};
 use crate::error::StepError;
@@ -9,7 +13,7 @@ use futures_util::future::try_join;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The host's migrations, as the migrator.
+/// Runs the host's migrations as the migrator.
 pub(super) struct Migrations;
 #[async_trait]
 impl SagaStep<ProvisionContext> for Migrations {
@@ -21,24 +25,25 @@ impl SagaStep<ProvisionContext> for Migrations {
     }
     async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
         let Some(migrator) = context.config.migrations else { return Ok(Value::Null) };
-        // A migration outside a transaction and its ledger row are two commits: a worker may have died between them.
-        // The database is new, so it is made anew rather than guessed about.
+        // A migration outside a transaction and its ledger row are two commits, and an earlier worker may have died
+        // between them. The database is new and holds no data yet, so drop it and create it again.
         if !run.is_first() && migrator.iter().any(|m| m.no_tx) {
-            rebuild(run, context).await?;
+            recreate_database(run, context).await?;
         }
         let names = context.sessions.location().await?.names.clone();
         let (session, locked) = context.sessions.migrator_and_hold(run).await?;
-        let end = prefetch(locked.prefetch_catalog(&names, &names.migrator));
-        let (version, ()) = try_join(run_migrations(session, migrator, true), end).await?;
+        let catalog = prefetch(locked.prefetch_catalog(&names, &names.migrator));
+        let (version, ()) = try_join(run_migrations(session, migrator, true), catalog).await?;
         Ok(json!({ "version": version }))
     }
-    /// The database goes as a whole.
+    /// Nothing to do: the undo of `roles.create` drops the database.
     async fn undo(&self, _: &Execution, _: &mut ProvisionContext) -> Result<(), StepError> {
         Ok(())
     }
 }
 
-async fn rebuild(run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
+/// Drops the tenant's database and repeats all steps up to the migrations.
+async fn recreate_database(run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
     let (names, login) = (context.sessions.location().await?.names.clone(), context.login().await?);
     let temp = context.config.temp_tables;
     let locked = context.sessions.locked_session(run).await?;
@@ -54,7 +59,7 @@ async fn rebuild(run: &Execution, context: &mut ProvisionContext) -> Result<(), 
     set_defaults(session, &names.roles).await
 }
 
-/// The first admin, without a password: the setup link is for that.
+/// Adds the first admin to the tenant's users, without a password. The setup link lets the admin set one.
 pub(super) struct FirstAdmin;
 #[async_trait]
 impl SagaStep<ProvisionContext> for FirstAdmin {
@@ -73,13 +78,13 @@ impl SagaStep<ProvisionContext> for FirstAdmin {
         admins.ensure_admin(session, &email).await?;
         Ok(Value::Null)
     }
-    /// The database goes as a whole.
+    /// Nothing to do: the undo of `roles.create` drops the database.
     async fn undo(&self, _: &Execution, _: &mut ProvisionContext) -> Result<(), StepError> {
         Ok(())
     }
 }
 
-/// The application may read the ledger and not write it.
+/// Lets the application read the ledger but not write it.
 pub(super) struct CloseLedger;
 #[async_trait]
 impl SagaStep<ProvisionContext> for CloseLedger {
@@ -101,7 +106,7 @@ impl SagaStep<ProvisionContext> for CloseLedger {
     }
 }
 
-/// The migrator lives for one operation.
+/// Drops the migrator login, which has the rights of the database's owner, before the tenant is published.
 pub(super) struct DropMigrator;
 #[async_trait]
 impl SagaStep<ProvisionContext> for DropMigrator {
@@ -120,10 +125,11 @@ impl SagaStep<ProvisionContext> for DropMigrator {
     }
 }
 
-/// A step of the host's. Recorded before and after: the journal commits around it.
+/// A step of the host's. It has an intent of its own, because its effects may be outside the database: the journal
+/// commits before the step runs.
 pub(super) struct HostStep {
     pub(super) step: Arc<dyn AnyStep>,
-    /// Before the point of no return it has the migrator and can be undone.
+    /// Whether the step runs before the pivot step. It can then connect as the migrator and can be undone.
     pub(super) before_activation: bool,
 }
 #[async_trait]
@@ -135,12 +141,12 @@ impl SagaStep<ProvisionContext> for HostStep {
         false
     }
     async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
-        let cx = context.context(run, self.step.name(), self.before_activation).await?;
+        let cx = context.step_context(run, self.step.name(), self.before_activation).await?;
         self.step.run(&cx).await
     }
     async fn undo(&self, run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
         let output = run.record().outputs.get(self.step.name()).cloned();
-        let cx = context.context(run, self.step.name(), self.before_activation).await?;
+        let cx = context.step_context(run, self.step.name(), self.before_activation).await?;
         self.step.compensate(&cx, output).await
     }
 }

@@ -1,4 +1,7 @@
-//! What one worker of a provisioning holds, and what it works out once.
+//! State of one worker of a provisioning: its sessions and the values that it computes once.
+//!
+//! The engine makes a new [`ProvisionContext`] for each worker and after each error. Nothing here is the only copy of a
+//! value: passwords come from the vault and names from the stored placement.
 use super::ProvisionConfig;
 use super::request::Request;
 use crate::cluster::pg::scram::Verifier;
@@ -15,17 +18,19 @@ use secrecy::SecretString;
 use sqlx::PgConnection;
 use std::sync::Arc;
 
-/// A provisioning makes the first login.
-const FIRST: Generation = Generation(1);
+/// Generation of the login that a provisioning creates.
+const FIRST_GENERATION: Generation = Generation(1);
 
+/// Stores, sessions and cached values of one worker of a provisioning.
 pub(crate) struct ProvisionContext {
     pub(super) stores: OperationContext,
     pub(super) config: Arc<ProvisionConfig>,
     pub(super) request: Request,
     pub(super) tenant: TenantId,
     pub(super) sessions: TenantSessions,
-    pub(super) kept: Option<Kept>,
-    /// Whether this worker has made the application's login.
+    /// Verifier and password of the application's login, once this worker has opened the password.
+    pub(super) app_password: Option<Kept>,
+    /// Whether this worker has created the application's login.
     pub(super) has_login: bool,
 }
 
@@ -40,37 +45,40 @@ impl ProvisionContext {
             request: run.request()?,
             tenant: sessions.tenant(),
             sessions,
-            kept: None,
+            app_password: None,
             has_login: false,
         })
     }
 
+    /// Name of the application's login.
     pub(super) async fn login(&mut self) -> Result<RoleName, StepError> {
-        self.sessions.location().await?.names.login(FIRST).map_err(StepError::fail)
+        self.sessions.location().await?.names.login(FIRST_GENERATION).map_err(StepError::fail)
     }
 
+    /// Id of the application's password in the vault.
     pub(super) async fn credential(&mut self) -> Result<CredentialId, StepError> {
         let (login, tenant) = (self.login().await?, self.tenant);
-        Ok(CredentialId::login(tenant, &self.sessions.location().await?.names.database, &login, FIRST.0))
+        Ok(CredentialId::login(tenant, &self.sessions.location().await?.names.database, &login, FIRST_GENERATION.0))
     }
 
-    /// The application's password as whoever comes later will find it.
+    /// The application's password, as the vault stores it. Every worker of the operation reads the same one.
     pub(super) async fn password(&mut self) -> Result<SecretString, StepError> {
         let id = self.credential().await?;
         Ok(self.stores.vault.open(&id).await?)
     }
 
-    /// What the server gets of it, which is opened once; and where the server is.
+    /// The SCRAM verifier of the application's password, computed once per worker, together with the worker's sessions.
     pub(super) async fn verifier(&mut self) -> Result<(&mut TenantSessions, &Verifier), StepError> {
-        if self.kept.is_none() {
+        if self.app_password.is_none() {
             let id = self.credential().await?;
-            self.kept = Some(opened(&self.stores, &id).await?);
+            self.app_password = Some(open_password(&self.stores, &id).await?);
         }
-        let (verifier, _) = self.kept.as_ref().ok_or_else(|| StepError::retry("no password"))?;
+        let unread = || StepError::retry("the password of the application's login was not read");
+        let (verifier, _) = self.app_password.as_ref().ok_or_else(unread)?;
         Ok((&mut self.sessions, verifier))
     }
 
-    /// The entry that will be published.
+    /// The directory entry to publish.
     pub(super) async fn entry(&mut self) -> Result<TenantDatabase, StepError> {
         let (login, credential) = (self.login().await?, self.credential().await?);
         let (tenant, settings) = (self.tenant, self.config.settings.clone());
@@ -79,48 +87,52 @@ impl ProvisionContext {
         let mut entry = TenantDatabase::primary(tenant, host, server.port, database, login, credential);
         entry.server = Some(server.name.clone());
         entry.roles = Some(names.roles.clone());
-        // Without the server's TLS mode and certificate: a copy would outlive a change of its row.
+        // The entry does not copy the server's TLS mode and certificate: the copy would be stale when the server's row
+        // changes.
         entry.settings = settings;
         Ok(entry)
     }
 
-    pub(super) async fn app_door(&mut self) -> Result<LoginTarget, StepError> {
+    /// Where and as which role to connect for a session of the application's login.
+    pub(super) async fn app_login_target(&mut self) -> Result<LoginTarget, StepError> {
         let (login, password) = (self.login().await?, self.password().await?);
         let TenantLocation { server, names } = self.sessions.location().await?;
         Ok(server.login_target(&names.database, &login, password))
     }
 
-    /// What a host's step sees. `migrator`: before activation.
-    pub(super) async fn context(
-        &mut self, run: &Execution, step: &'static str, migrator: bool,
+    /// The context for a host's step. With `has_migrator` the step may connect as the migrator, which exists only
+    /// before activation.
+    pub(super) async fn step_context(
+        &mut self, run: &Execution, step: &'static str, has_migrator: bool,
     ) -> Result<StepContext, StepError> {
-        let unknown = || StepError::fail("the tenant is gone");
-        let tenant = self.stores.registry.find(self.tenant.into()).await?.ok_or_else(unknown)?;
-        let migrator = if migrator { Some(self.sessions.migrator_door(run).await?) } else { None };
-        let doors = Doors { run: run.clone(), migrator, app: self.app_door().await? };
+        let id = self.tenant;
+        let unknown = || StepError::fail(format!("tenant {id} is not in the registry"));
+        let tenant = self.stores.registry.find(id.into()).await?.ok_or_else(unknown)?;
+        let migrator = if has_migrator { Some(self.sessions.migrator_door(run).await?) } else { None };
+        let targets = LoginTargets { run: run.clone(), migrator, app: self.app_login_target().await? };
         let (input, outputs) = (self.request.input.clone(), run.record().outputs.clone());
-        Ok(StepContext::new(tenant, run.operation(), step, input, outputs, Some(Arc::new(doors))))
+        Ok(StepContext::new(tenant, run.operation(), step, input, outputs, Some(Arc::new(targets))))
     }
 }
 
-/// The two ways into the tenant's database that a host's step may take.
-struct Doors {
+/// The two logins by which a host's step may connect to the tenant's database.
+struct LoginTargets {
     run: Execution,
     migrator: Option<LoginTarget>,
     app: LoginTarget,
 }
 #[async_trait]
-impl Connect for Doors {
+impl Connect for LoginTargets {
     async fn as_migrator(&self) -> Result<PgConnection, StepError> {
-        let late = || StepError::fail("the migrator's login is gone after activation; use connect()");
-        self.migrator.as_ref().ok_or_else(late)?.open(&self.run).await
+        let dropped = || StepError::fail("the migrator login does not exist after activation; use connect()");
+        self.migrator.as_ref().ok_or_else(dropped)?.open(&self.run).await
     }
     async fn as_app(&self) -> Result<PgConnection, StepError> {
         self.app.open(&self.run).await
     }
 }
 
-/// A password that was sealed, and what the server gets of it.
-pub(super) async fn opened(stores: &OperationContext, id: &CredentialId) -> Result<Kept, StepError> {
+/// Opens a stored password and computes its SCRAM verifier.
+pub(super) async fn open_password(stores: &OperationContext, id: &CredentialId) -> Result<Kept, StepError> {
     Ok(verified(stores.vault.open(id).await?).await)
 }

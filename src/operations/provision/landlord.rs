@@ -1,4 +1,7 @@
-//! The steps that write to the landlord.
+//! The steps of a provisioning that write to the landlord: the tenant's row, its placement, its secrets, its entry.
+//!
+//! The saga runs the first three before anything is created on a server, and [`Publish`] as the pivot step. Each write
+//! carries the worker's fencing token, so a worker that was replaced cannot write any more.
 use super::context::ProvisionContext;
 use crate::cluster;
 use crate::directory::{DatabaseUser, Generation};
@@ -14,10 +17,10 @@ use crate::tenant::TenantStatus;
 use async_trait::async_trait;
 use serde_json::Value;
 
-/// The tenant's row, which takes its slug and its domains.
-pub(super) struct Create;
+/// Creates the tenant's row, which reserves its slug and its domains.
+pub(super) struct CreateTenant;
 #[async_trait]
-impl SagaStep<ProvisionContext> for Create {
+impl SagaStep<ProvisionContext> for CreateTenant {
     fn name(&self) -> &'static str {
         "tenant.create"
     }
@@ -34,7 +37,8 @@ impl SagaStep<ProvisionContext> for Create {
     }
 }
 
-/// The tenant's place: from here on its names are a committed intent.
+/// Chooses a server and stores the tenant's placement. It also stores the name of the tenant's database, before
+/// anything of that name is created.
 pub(super) struct PlaceTenant;
 #[async_trait]
 impl SagaStep<ProvisionContext> for PlaceTenant {
@@ -46,8 +50,8 @@ impl SagaStep<ProvisionContext> for PlaceTenant {
     }
     async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
         if run.is_first() || context.stores.servers.placement(context.tenant).await?.is_none() {
-            let place = place(run, context).await?;
-            context.sessions.is_at(place);
+            let location = reserve_placement(run, context).await?;
+            context.sessions.is_at(location);
         }
         Ok(Value::Null)
     }
@@ -56,13 +60,14 @@ impl SagaStep<ProvisionContext> for PlaceTenant {
     }
 }
 
-/// A server may fill up between the look and the reservation: then the next best one is asked, until none is left.
-async fn place(run: &Execution, context: &ProvisionContext) -> Result<cluster::TenantLocation, StepError> {
-    let newcomer = PlacementRequest::new(context.request.slug.clone(), context.request.metadata.clone());
-    let database = name(context, &newcomer)?;
+/// Reserves a placement on the server that the placement function chooses. If that server was filled since its load was
+/// read, the function chooses again among the others, until none is left.
+async fn reserve_placement(run: &Execution, context: &ProvisionContext) -> Result<cluster::TenantLocation, StepError> {
+    let request = PlacementRequest::new(context.request.slug.clone(), context.request.metadata.clone());
+    let database = choose_database_name(context, &request)?;
     let servers = context.stores.servers.servers().await?;
-    let mut candidates = candidates(context, &servers)?;
-    while let Some(server) = (context.config.place)(&newcomer, &candidates) {
+    let mut candidates = list_candidates(context, &servers)?;
+    while let Some(server) = (context.config.place)(&request, &candidates) {
         let placement = Placement::new(context.tenant, server.clone(), database.clone());
         match context.stores.servers.reserve(&placement, run.fencing_token()).await {
             Err(StoreError::Taken(NameConflict::ServerFull(_))) if candidates.iter().any(|c| c.server == server) => {
@@ -71,28 +76,31 @@ async fn place(run: &Execution, context: &ProvisionContext) -> Result<cluster::T
             }
             reserved => reserved?,
         }
-        // The row is read again: before the place was reserved, a relocation of the server stopped no worker of it.
-        let gone = || StepError::retry("the place that was reserved is gone");
-        return context.stores.place(context.tenant).await?.ok_or_else(gone);
+        // Read the server's row again. A relocation raises the epochs only of workers whose tenant has a placement, so
+        // one that ended before the reservation did not stop this worker, which may have read the old address.
+        let missing = || StepError::retry("the placement of the tenant was reserved but is no longer stored");
+        return context.stores.place(context.tenant).await?.ok_or_else(missing);
     }
-    Err(StepError::fail(no_room(&servers)))
+    Err(StepError::fail(no_room_error(&servers)))
 }
 
-fn name(context: &ProvisionContext, newcomer: &PlacementRequest) -> Result<DatabaseName, StepError> {
-    let value = (context.config.database_name)(newcomer, context.tenant);
+/// The name of the tenant's database. It fails if the host's function returns one that is not usable.
+fn choose_database_name(context: &ProvisionContext, request: &PlacementRequest) -> Result<DatabaseName, StepError> {
+    let value = (context.config.database_name)(request, context.tenant);
     let parsed = value.parse::<DatabaseName>().and_then(|n| TenantNames::of(&n).map(|_| n));
     parsed.map_err(|source| StepError::fail(ProvisionError::Invalid { field: "database name", value, source }))
 }
 
-fn candidates(context: &ProvisionContext, servers: &[ServerLoad]) -> Result<Vec<Candidate>, StepError> {
-    let asked = context.request.server.as_ref();
-    if let Some(server) = asked
+/// The servers that may take the tenant. If the request names a server, at most that one.
+fn list_candidates(context: &ProvisionContext, servers: &[ServerLoad]) -> Result<Vec<Candidate>, StepError> {
+    let required = context.request.server.as_ref();
+    if let Some(server) = required
         && !servers.iter().any(|s| s.server.name == *server)
     {
         return Err(StepError::fail(ProvisionError::UnknownServer { server: server.clone() }));
     }
     let fits =
-        |s: &&ServerLoad| asked.is_none_or(|a| s.server.name == *a) && is_open(s) && s.tenants < s.server.capacity;
+        |s: &&ServerLoad| required.is_none_or(|a| s.server.name == *a) && is_open(s) && s.tenants < s.server.capacity;
     let candidate = |s: &ServerLoad| {
         let labels = s.server.labels.clone();
         Candidate::new(s.server.name.clone(), s.tenants, s.server.capacity, s.server.weight, labels)
@@ -100,21 +108,23 @@ fn candidates(context: &ProvisionContext, servers: &[ServerLoad]) -> Result<Vec<
     Ok(servers.iter().filter(fits).map(candidate).collect())
 }
 
+/// Whether the server takes new tenants, its capacity aside.
 fn is_open(load: &ServerLoad) -> bool {
     load.server.status == ServerStatus::Ready && !load.server.draining
 }
 
-fn no_room(servers: &[ServerLoad]) -> ProvisionError {
+/// The error that says how many servers there are, and why none of them takes the tenant.
+fn no_room_error(servers: &[ServerLoad]) -> ProvisionError {
     let draining = servers.iter().filter(|s| !is_open(s)).count();
     let full = servers.iter().filter(|s| is_open(s) && s.tenants >= s.server.capacity).count();
     ProvisionError::NoRoom { servers: servers.len(), full, draining }
 }
 
-/// Everything secret that this operation will need, sealed before anything uses it: whoever takes over goes on with the
-/// same password and the same link.
-pub(super) struct Seal;
+/// Generates and stores every secret that the operation will need, before its first use. A worker that takes over
+/// therefore continues with the same password and the same setup link.
+pub(super) struct SealSecrets;
 #[async_trait]
-impl SagaStep<ProvisionContext> for Seal {
+impl SagaStep<ProvisionContext> for SealSecrets {
     fn name(&self) -> &'static str {
         "secrets.seal"
     }
@@ -122,20 +132,21 @@ impl SagaStep<ProvisionContext> for Seal {
         true
     }
     async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
-        let (place, credential) = (context.sessions.location().await?.clone(), context.credential().await?);
+        let (location, credential) = (context.sessions.location().await?.clone(), context.credential().await?);
         let CredentialId { role, version, .. } = &credential;
         let login = role.parse().map_err(StepError::fail)?;
-        let (server, database) = (place.server.name.clone(), place.names.database.clone());
+        let (server, database) = (location.server.name.clone(), location.names.database.clone());
         let user = DatabaseUser::pending(context.tenant, server, database, login, Generation(*version));
-        let (stores, linked) = (context.stores.clone(), context.request.admin.is_some());
-        let keep = async {
+        let (stores, has_link) = (context.stores.clone(), context.request.admin.is_some());
+        let store = async {
             stores.registry.put_user(None, &user, run.fencing_token()).await?;
             stores.vault.put(&credential, &crate::cluster::pg::scram::password(), run.fencing_token()).await?;
-            if linked { super::link::seal(&stores, run, context.tenant).await } else { Ok(()) }
+            if has_link { super::link::seal(&stores, run, context.tenant).await } else { Ok(()) }
         };
-        // The session of the next step is opened meanwhile: it does nothing yet.
+        // The next step needs a session on the server. Opening it now saves a round trip; it runs no statement before
+        // then.
         let locked = cluster::prefetch(context.sessions.locked_session(run));
-        futures_util::future::try_join(keep, locked).await.map(|_| Value::Null)
+        futures_util::future::try_join(store, locked).await.map(|_| Value::Null)
     }
     async fn undo(&self, run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
         context.stores.vault.forget_tenant(context.tenant, run.fencing_token()).await?;
@@ -143,8 +154,8 @@ impl SagaStep<ProvisionContext> for Seal {
     }
 }
 
-/// Directory entry and status in one statement. From the intent of this step on nothing is undone: its outcome may be
-/// unknown, and a tenant that works must not be taken away.
+/// Stores the directory entry and the status `active` in one statement. This is the pivot step: once its intent is
+/// committed its outcome may be unknown, and a tenant that is in use must not be removed.
 pub(super) struct Publish;
 #[async_trait]
 impl SagaStep<ProvisionContext> for Publish {
@@ -160,7 +171,8 @@ impl SagaStep<ProvisionContext> for Publish {
     async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
         let mut entry = context.entry().await?;
         if !run.is_first() {
-            // Host and port are part of the entry's key: what an earlier worker published must be found after a relocation.
+            // Host and port are part of the entry's key. If the server was relocated since an earlier worker published
+            // the entry, use the address of that entry, so that the statement finds it.
             let published = context.stores.registry.primary(context.tenant).await?.filter(|p| p.server == entry.server);
             (entry.host, entry.port) = published.map_or((entry.host, entry.port), |p| (p.host, p.port));
         }

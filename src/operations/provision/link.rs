@@ -1,4 +1,8 @@
-//! The setup link: its bytes are sealed with the intent, so that whoever joins or takes over has the same one.
+//! The setup link of a provisioning: generating, issuing and delivering it.
+//!
+//! The bytes of the link are stored in the vault under the operation's id before the link is issued, so that every
+//! worker and every caller that joins the operation gets the same link. They are deleted when the delivery is
+//! confirmed. The credentials link issues its password link through [`issue`] as well.
 use super::context::ProvisionContext;
 use crate::cluster::OperationContext;
 use crate::error::{StepError, VaultError};
@@ -11,7 +15,7 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-/// Seals the bytes of the link that will be issued.
+/// Generates the token of the link and stores it in the vault. A repetition keeps the stored token.
 pub(super) async fn seal(stores: &OperationContext, run: &Execution, tenant: TenantId) -> Result<(), StepError> {
     let token = Token::random(TokenPurpose::credentials());
     let id = CredentialId::setup_link(tenant, run.operation());
@@ -19,28 +23,28 @@ pub(super) async fn seal(stores: &OperationContext, run: &Execution, tenant: Ten
     Ok(())
 }
 
-/// The stored name of the step whose answer names the link, if there is one.
+/// The stored name of the step whose output holds the link's id, if a link was issued.
 pub(super) const ISSUE: &str = "link.issue";
 
-/// The operation's own id is the link's: issuing it twice issues one.
+/// The link has the id of its operation, so that issuing it twice issues one link.
 fn link_id(operation: OperationId) -> LinkId {
     LinkId::from_uuid(operation.as_uuid())
 }
 
-fn opened(secret: &SecretString) -> Result<Token, StepError> {
+fn parse_token(secret: &SecretString) -> Result<Token, StepError> {
     Token::parse(secret.expose_secret()).map_err(StepError::fail)
 }
 
-/// The link of this operation that nobody has confirmed yet.
-pub(crate) async fn undelivered(
+/// The link of this operation, if its delivery is not confirmed yet.
+pub(crate) async fn find_undelivered(
     stores: &OperationContext, tenant: TenantId, operation: OperationId,
 ) -> Result<Option<SetupLink>, crate::error::StoreError> {
-    let good = stores.tokens.of_tenant(tenant).await?;
-    let Some(issued) = good.into_iter().find(|t| t.id == link_id(operation) && !t.delivered) else { return Ok(None) };
+    let valid = stores.tokens.of_tenant(tenant).await?;
+    let Some(issued) = valid.into_iter().find(|t| t.id == link_id(operation) && !t.delivered) else { return Ok(None) };
     link(stores, issued).await
 }
 
-/// An issued token with its bytes, as long as they are sealed.
+/// The link for an issued token. `None` if its bytes are no longer in the vault.
 pub(crate) async fn link(
     stores: &OperationContext, issued: IssuedToken,
 ) -> Result<Option<SetupLink>, crate::error::StoreError> {
@@ -55,21 +59,21 @@ pub(crate) async fn link(
     Ok(Some(SetupLink::new(issued.id, issued.email, issued.expires_at, token)))
 }
 
-/// Seals a further token under the operation that issues it, and issues it: whoever comes later issues the same one.
+/// Generates, stores and issues a token under the operation `run`. A worker that takes over issues the same token.
 pub(crate) async fn issue(
     stores: &OperationContext, run: &Execution, to: (TenantId, &str), purpose: TokenPurpose,
     lifetime: std::time::Duration,
 ) -> Result<IssuedToken, StepError> {
     let id = CredentialId::setup_link(to.0, run.operation());
-    let kept = stores.vault.put(&id, Token::random(purpose).expose(), run.fencing_token()).await?;
-    let new = NewToken::new(link_id(run.operation()), to.0, to.1, &opened(&kept)?, lifetime);
+    let stored = stores.vault.put(&id, Token::random(purpose).expose(), run.fencing_token()).await?;
+    let new = NewToken::new(link_id(run.operation()), to.0, to.1, &parse_token(&stored)?, lifetime);
     Ok(stores.tokens.issue(&new, Some(run.fencing_token())).await?)
 }
 
-/// From here on the token is good. Its lifetime begins now.
-pub(super) struct Issue;
+/// Issues the link's token: from then on it is valid, and its lifetime begins.
+pub(super) struct IssueLink;
 #[async_trait]
-impl SagaStep<ProvisionContext> for Issue {
+impl SagaStep<ProvisionContext> for IssueLink {
     fn name(&self) -> &'static str {
         ISSUE
     }
@@ -82,7 +86,7 @@ impl SagaStep<ProvisionContext> for Issue {
     async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
         let Some(email) = &context.request.admin else { return Ok(Value::Null) };
         let id = CredentialId::setup_link(context.tenant, run.operation());
-        let token = opened(&context.stores.vault.open(&id).await?)?;
+        let token = parse_token(&context.stores.vault.open(&id).await?)?;
         let (link, lifetime) = (link_id(run.operation()), context.config.link_lifetime);
         let new = NewToken::new(link, context.tenant, email.as_str(), &token, lifetime);
         let issued = context.stores.tokens.issue(&new, Some(run.fencing_token())).await?;
@@ -90,30 +94,30 @@ impl SagaStep<ProvisionContext> for Issue {
     }
 }
 
-/// Hands the link to its only receiver, if the host named one. `Ok` confirms it, and the bytes are forgotten; a crash in
-/// between delivers the same link again.
-pub(super) struct Deliver {
-    /// Whether there is somebody to hand it to: what happens elsewhere has an intent of its own.
-    pub(super) outside: bool,
+/// Passes the link to the host's `LinkDelivery`, if there is one. If that returns `Ok`, the delivery is confirmed and
+/// the bytes of the link are deleted. After a crash in between, the same link is delivered again.
+pub(super) struct DeliverLink {
+    /// Whether the host has given a receiver. The step then acts outside the landlord and needs an intent of its own.
+    pub(super) has_receiver: bool,
 }
 #[async_trait]
-impl SagaStep<ProvisionContext> for Deliver {
+impl SagaStep<ProvisionContext> for DeliverLink {
     fn name(&self) -> &'static str {
         "link.deliver"
     }
     fn shares_intent_with_previous(&self) -> bool {
-        !self.outside
+        !self.has_receiver
     }
     fn landlord_only(&self) -> bool {
-        !self.outside
+        !self.has_receiver
     }
     async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
         let Some(delivery) = context.config.delivery.clone() else { return Ok(Value::Null) };
-        let Some(link) = undelivered(&context.stores, context.tenant, run.operation()).await? else {
+        let Some(link) = find_undelivered(&context.stores, context.tenant, run.operation()).await? else {
             return Ok(Value::Null);
         };
-        let gone = || StepError::fail("the tenant is gone");
-        let tenant = context.stores.registry.find(context.tenant.into()).await?.ok_or_else(gone)?;
+        let unknown = || StepError::fail(format!("tenant {} is not in the registry", context.tenant));
+        let tenant = context.stores.registry.find(context.tenant.into()).await?.ok_or_else(unknown)?;
         delivery.deliver(&tenant, &link).await?;
         context.stores.tokens.delivered(link.id).await?;
         context

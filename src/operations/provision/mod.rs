@@ -1,4 +1,8 @@
-//! From a name to a working database: one saga.
+//! Provisioning: creates a tenant with its database, roles, login, migrations, first admin and setup link.
+//!
+//! The facade begins and drives the saga through [`Provisioner`]. A failure before the pivot step, which publishes the
+//! tenant, undoes everything that the operation has made. After it the engine retries until the saga is done. No secret
+//! is generated twice: it is stored before its first use, so a worker that takes over uses the same one.
 use crate::cluster::OperationContext;
 use crate::directory::{AppAccess, ConnectionSettings};
 use crate::error::{Failure, FailureState, NameConflict, ProvisionError, StoreError};
@@ -30,50 +34,55 @@ pub(crate) use saga::ProvisionSaga;
 /// The stored name of the saga.
 pub(crate) const KIND: &str = "provision";
 
-/// A tenant that works.
+/// Result of a provisioning: a tenant that is ready for use.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Provisioned {
-    /// The tenant, active.
+    /// The tenant, with status active.
     pub tenant: Tenant,
-    /// The operation that made it.
+    /// The operation that created the tenant.
     pub operation: OperationId,
-    /// If an admin was named and nobody has confirmed the delivery of the link yet.
+    /// The setup link for the first admin. `None` if the request named no admin, or if the link's delivery was
+    /// confirmed.
     pub link: Option<SetupLink>,
 }
 
-type Choose = Arc<dyn Fn(&PlacementRequest, &[Candidate]) -> Option<ServerName> + Send + Sync>;
-type Name = Arc<dyn Fn(&PlacementRequest, TenantId) -> String + Send + Sync>;
+/// Chooses the server of a new tenant; `None` refuses the request for lack of room.
+type ChooseServer = Arc<dyn Fn(&PlacementRequest, &[Candidate]) -> Option<ServerName> + Send + Sync>;
+/// Chooses the name of a new tenant's database.
+type NameDatabase = Arc<dyn Fn(&PlacementRequest, TenantId) -> String + Send + Sync>;
 
-/// How tenants are made. Plain data; the defaults suit a host that names nothing.
+/// How tenants are provisioned. The defaults suit a host without migrations, steps or an admin store of its own.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ProvisionConfig {
-    /// The host's migrations, and the name of its ledger; none by default.
+    /// The host's migrations, which also name the ledger table. Default: none.
     pub migrations: Option<&'static Migrator>,
-    /// What the application's login may do.
+    /// Rights of the application's login. Default: [`AppAccess::App`].
     pub access: AppAccess,
-    /// Whether the application's login may make temp tables; they let a tenant fill the disk.
+    /// Whether the application's login may create temporary tables. Default: `false`, because they let a tenant fill
+    /// the server's disk.
     pub temp_tables: bool,
-    /// Sessions that one login may have, of all nodes together; -1: no limit. 53300 beyond it. 43 by default: five
-    /// connections on each of eight nodes, and three more. Without a limit one tenant can use up its server.
+    /// CONNECTION LIMIT of the application's login: most sessions over all nodes; -1 for no limit. PostgreSQL refuses a
+    /// session beyond it with SQLSTATE 53300. Default: 43, for five connections on each of eight nodes and three more.
+    /// Without a limit one tenant can take every connection of its server.
     pub connection_limit: i32,
-    /// How sessions of the application are set up.
+    /// Settings of the application's sessions, stored in the tenant's directory entry.
     pub settings: ConnectionSettings,
-    /// For how long a setup link is good.
+    /// Lifetime of a setup link. Default: 72 hours.
     pub link_lifetime: Duration,
-    /// Who keeps the tenant's users.
+    /// Store of the tenant's users, to which the first admin is added. Default: [`PgAdminStore`].
     pub admins: Arc<dyn AdminStore>,
-    /// Who takes setup links; without one they are in [`Provisioned::link`].
+    /// Receiver of setup links. Default: none, and the link is in [`Provisioned::link`].
     pub delivery: Option<Arc<dyn LinkDelivery>>,
     pub(crate) before: Vec<Arc<dyn AnyStep>>,
     pub(crate) after: Vec<Arc<dyn AnyStep>>,
-    pub(crate) place: Choose,
-    pub(crate) database_name: Name,
+    pub(crate) place: ChooseServer,
+    pub(crate) database_name: NameDatabase,
 }
 
 impl Default for ProvisionConfig {
-    /// No migrations, no steps, rows only, the least loaded server.
+    /// No migrations, no host steps, no right to change the schema, and the least loaded server.
     fn default() -> Self {
         Self {
             migrations: None,
@@ -92,12 +101,14 @@ impl Default for ProvisionConfig {
     }
 }
 
-/// The pools of all nodes, and three more: a person with psql, and sessions that are about to end.
+/// CONNECTION LIMIT for a login: enough for the pools of all nodes and three more sessions, for a person with psql and
+/// for connections that are about to close.
 pub(crate) fn connection_limit(per_tenant: u32, nodes: u32) -> i32 {
     i32::try_from(per_tenant.saturating_mul(nodes).saturating_add(3)).unwrap_or(i32::MAX)
 }
 
-/// Makes tenants. It spawns nothing: dropping one of its futures is like the death of the process, and recovery goes on.
+/// Begins and drives provisionings. It spawns no task: if one of its futures is dropped, the work stops there, and
+/// recovery continues it after the lease.
 #[derive(Clone)]
 pub struct Provisioner {
     stores: OperationContext,
@@ -106,23 +117,26 @@ pub struct Provisioner {
 }
 
 impl Provisioner {
-    /// Over these stores.
+    /// Works on these stores and provisions tenants as `config` says.
     pub fn new(stores: OperationContext, engine: Engine, config: ProvisionConfig) -> Self {
         let saga = Arc::new(ProvisionSaga::new(stores.clone(), config));
         Self { stores, engine, saga }
     }
-    /// The saga, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The provisioning saga, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn saga(&self) -> Arc<dyn AnySaga> {
         self.saga.clone()
     }
 
-    /// Begins and drives it to its end. With a key that is known, waits for that operation instead.
+    /// Begins a provisioning and drives it to its end. If an operation with the request's key exists already, waits for
+    /// that one instead.
     ///
     /// # Errors
-    /// Typed by what the caller can do; what began and failed is [`ProvisionError::Failed`], which says what is left.
+    /// The variants differ by what the caller can do about them. [`ProvisionError::Failed`] is an operation that began
+    /// and failed; it says whether the operation was undone.
     ///
     /// # Cancel safety
-    /// Before the intent's commit nothing has happened; after it recovery goes on.
+    /// A future dropped before the intent is committed leaves nothing. After the commit recovery continues the
+    /// operation.
     pub async fn provision(&self, request: Provision, observer: &Observer) -> Result<Provisioned, ProvisionError> {
         match self.begin(request).await? {
             Begun::New(record) => {
@@ -134,16 +148,17 @@ impl Provisioner {
         }
     }
 
-    /// Commits the intent, under which the caller then holds the operation, or finds the one that has its key.
+    /// Commits the intent of a new provisioning, which the caller must then drive, or finds the operation that already
+    /// has the request's key.
     pub async fn begin(&self, request: Provision) -> Result<Begun, ProvisionError> {
-        let asked = request.parse()?;
-        if asked.key.is_none() {
-            self.refuse_early(&asked.request).await?;
+        let parsed = request.parse()?;
+        if parsed.key.is_none() {
+            self.check_early(&parsed.request).await?;
         }
-        let stored = serde_json::to_value(&asked.request).map_err(ProvisionError::Input)?;
+        let stored = serde_json::to_value(&parsed.request).map_err(ProvisionError::Input)?;
         let intent = Intent {
-            key: asked.key,
-            reason: asked.reason,
+            key: parsed.key,
+            reason: parsed.reason,
             request: stored,
             intended: Engine::first_intent(&*self.saga),
             total: self.saga.len(),
@@ -157,9 +172,10 @@ impl Provisioner {
         }
     }
 
-    /// What cannot succeed is refused before anything is written. With a key the key decides first: the slug may be
-    /// taken by this very request. A race is decided later, by the registry itself.
-    async fn refuse_early(&self, request: &request::Request) -> Result<(), ProvisionError> {
+    /// Fails early for a request that cannot succeed, before anything is written. It does not run for a request with a
+    /// key: there an earlier call of the same request may have taken the slug. Between concurrent requests the registry
+    /// decides later.
+    async fn check_early(&self, request: &request::Request) -> Result<(), ProvisionError> {
         let taken = self.stores.registry.find((&request.slug).into()).await?;
         if taken.is_some() {
             return Err(ProvisionError::SlugTaken { slug: request.slug.clone(), operation: None });
@@ -172,44 +188,46 @@ impl Provisioner {
         Ok(())
     }
 
-    /// Waits until the operation has ended or waits itself, whoever drives it.
+    /// Waits until the operation has ended, is parked or waits for a retry, whichever worker drives it. It polls the
+    /// journal.
     pub async fn watch(&self, id: OperationId) -> Result<Provisioned, ProvisionError> {
         let record = self.stores.wait(id).await?;
         self.answer(Outcome::of(record)).await
     }
 
-    /// What an operation's end means to its caller.
+    /// Converts the outcome of an operation to the result that the caller gets.
     pub async fn answer(&self, outcome: Outcome) -> Result<Provisioned, ProvisionError> {
         let record = outcome.record;
         if let Some(failure) = outcome.failure {
-            return Err(typed(failure));
+            return Err(error_of_failure(failure));
         }
         match record.status {
-            OperationStatus::Done => self.done(&record).await,
-            OperationStatus::Undone => Err(told(&record, FailureState::Undone)),
-            OperationStatus::Undoing => Err(told(&record, FailureState::Undoing)),
-            OperationStatus::Parked => Err(told(&record, FailureState::Parked)),
-            OperationStatus::Running => Err(told(&record, FailureState::Continuing)),
+            OperationStatus::Done => self.read_result(&record).await,
+            OperationStatus::Undone => Err(error_of_record(&record, FailureState::Undone)),
+            OperationStatus::Undoing => Err(error_of_record(&record, FailureState::Undoing)),
+            OperationStatus::Parked => Err(error_of_record(&record, FailureState::Parked)),
+            OperationStatus::Running => Err(error_of_record(&record, FailureState::Continuing)),
         }
     }
 
-    async fn done(&self, record: &Record) -> Result<Provisioned, ProvisionError> {
-        let gone = || StoreError::conflict("the tenant was made and is gone again");
-        let id = record.subject.tenant().ok_or_else(gone)?;
+    /// The result of an operation that is done.
+    async fn read_result(&self, record: &Record) -> Result<Provisioned, ProvisionError> {
+        let missing = || StoreError::conflict("the tenant was provisioned but is no longer in the registry");
+        let id = record.subject.tenant().ok_or_else(missing)?;
         let issued = record.outputs.get(link::ISSUE).is_some_and(|issued| !issued.is_null());
-        let link = async { if issued { link::undelivered(&self.stores, id, record.id).await } else { Ok(None) } };
+        let link = async { if issued { link::find_undelivered(&self.stores, id, record.id).await } else { Ok(None) } };
         let (tenant, link) = try_join(self.stores.registry.find(id.into()), link).await?;
-        Ok(Provisioned { tenant: tenant.ok_or_else(gone)?, operation: record.id, link })
+        Ok(Provisioned { tenant: tenant.ok_or_else(missing)?, operation: record.id, link })
     }
 }
 
-/// A failure of this process: its cause is at hand.
-fn typed(mut failure: Failure) -> ProvisionError {
+/// The caller's error for a failure of this process's worker, whose cause is still a typed error.
+fn error_of_failure(mut failure: Failure) -> ProvisionError {
     if failure.state != FailureState::Undone {
         return ProvisionError::Failed(failure);
     }
     if let Some(StoreError::Taken(taken)) = failure.cause.downcast_ref::<StoreError>()
-        && let Some(error) = name_taken(taken.clone(), Some(failure.operation))
+        && let Some(error) = name_taken_error(taken.clone(), Some(failure.operation))
     {
         return error;
     }
@@ -222,18 +240,19 @@ fn typed(mut failure: Failure) -> ProvisionError {
     }
 }
 
-/// A failure of another worker: its cause is what the journal kept.
-fn told(record: &Record, after: FailureState) -> ProvisionError {
+/// The caller's error for a failure of another worker, whose cause is only known from the journal.
+fn error_of_record(record: &Record, state: FailureState) -> ProvisionError {
     let taken = record.failure().and_then(|f| f.taken);
-    if let (Some(taken), FailureState::Undone) = (taken, after)
-        && let Some(error) = name_taken(taken, Some(record.id))
+    if let (Some(taken), FailureState::Undone) = (taken, state)
+        && let Some(error) = name_taken_error(taken, Some(record.id))
     {
         return error;
     }
-    ProvisionError::Failed(record.told(after))
+    ProvisionError::Failed(record.told(state))
 }
 
-fn name_taken(taken: NameConflict, operation: Option<OperationId>) -> Option<ProvisionError> {
+/// The caller's error for a slug or a domain that another tenant has; `None` for other conflicts.
+fn name_taken_error(taken: NameConflict, operation: Option<OperationId>) -> Option<ProvisionError> {
     match taken {
         NameConflict::Slug(slug) => Some(ProvisionError::SlugTaken { slug, operation }),
         NameConflict::Domain(domain) => Some(ProvisionError::DomainTaken { domain, operation }),

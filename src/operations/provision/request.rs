@@ -1,3 +1,7 @@
+//! The request of a provisioning: the builder that the caller fills, and the parsed form that the journal stores.
+//!
+//! The facade turns calls of its own builder into a [`Provision`]. [`Provisioner::begin`](super::Provisioner::begin)
+//! parses it before it writes anything, so that a stored request is always valid. The stored form holds no secret.
 use crate::error::ProvisionError;
 use crate::names::{Domain, Email, InvalidName, ServerName, Slug};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
@@ -5,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::str::FromStr;
 
-/// What a caller asks for: plain data, parsed when the call is made.
+/// A request for a new tenant. Its values are parsed when the provisioning begins.
 #[derive(Debug, Default)]
 pub struct Provision {
     pub(crate) slug: String,
@@ -20,61 +24,63 @@ pub struct Provision {
 }
 
 impl Provision {
-    /// A tenant of this slug, with no admin and no domain, wherever there is room.
+    /// A request for a tenant with this slug, without an admin or a domain, on a server that the placement function
+    /// chooses.
     pub fn new(slug: impl Into<String>) -> Self {
         Self { slug: slug.into(), ..Self::default() }
     }
-    /// Its display name; the slug if none is given.
+    /// Sets the display name, 1 to 200 bytes without control characters. Default: the slug.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
-    /// Its first admin, who gets a setup link.
+    /// Sets the email address of the first admin, who gets a setup link. Default: no admin.
     pub fn admin(mut self, email: impl Into<String>) -> Self {
         self.admin = Some(email.into());
         self
     }
-    /// A domain of its own.
+    /// Adds a domain of the tenant.
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domains.push(domain.into());
         self
     }
-    /// What the host keeps with the tenant; no secret.
+    /// Sets JSON that the registry stores with the tenant. It must not hold a secret. Default: `null`.
     pub fn metadata(mut self, metadata: Value) -> Self {
         self.metadata = metadata;
         self
     }
-    /// For the host's steps of this operation; stored, so no secret.
+    /// Sets the value that the host's steps of this operation read by
+    /// [`StepContext::input`](crate::step::StepContext::input). The journal stores it, so it must not hold a secret.
     pub fn input<T: Serialize>(mut self, input: &T) -> Self {
         self.input = Some(serde_json::to_value(input));
         self
     }
-    /// Overrides placement.
+    /// Requires this server. The placement function may then only accept or refuse it.
     pub fn server(mut self, name: impl Into<String>) -> Self {
         self.server = Some(name.into());
         self
     }
-    /// The caller's idempotency key.
+    /// Sets an idempotency key: a second call with the same key and request joins the operation of the first one.
     pub fn key(mut self, key: impl std::fmt::Display) -> Self {
         self.key = Some(key.to_string());
         self
     }
-    /// Who and why, for the history.
+    /// Sets a text for the tenant's history, such as who asked for the tenant and why.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    pub(super) fn parse(self) -> Result<Asked, ProvisionError> {
+    pub(super) fn parse(self) -> Result<ParsedProvision, ProvisionError> {
         let mut domains: Vec<Domain> = self.domains.iter().map(|d| parse("domain", d)).collect::<Result<_, _>>()?;
         domains.sort();
         domains.dedup();
         let slug: Slug = parse("slug", &self.slug)?;
         let input = self.input.transpose().map_err(ProvisionError::Input)?.unwrap_or_default();
-        storable("metadata", &self.metadata)?;
-        storable("input", &input)?;
+        require_storable("metadata", &self.metadata)?;
+        require_storable("input", &input)?;
         let request = Request {
-            name: display_name(self.name, &slug)?,
+            name: parse_display_name(self.name, &slug)?,
             slug,
             admin: self.admin.map(|a| parse("admin", &a)).transpose()?,
             domains,
@@ -82,18 +88,19 @@ impl Provision {
             input,
             server: self.server.map(|s| parse("server", &s)).transpose()?,
         };
-        Ok(Asked { request, key: self.key, reason: self.reason })
+        Ok(ParsedProvision { request, key: self.key, reason: self.reason })
     }
 }
 
-/// A call that broke no rule.
-pub(super) struct Asked {
+/// A request whose values are valid.
+pub(super) struct ParsedProvision {
     pub(super) request: Request,
     pub(super) key: Option<String>,
     pub(super) reason: Option<String>,
 }
 
-/// The stored request: one key stands for one of these. No secret in it.
+/// The request as the journal stores it. A call whose key belongs to a different request is refused. It holds no
+/// secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) slug: Slug,
@@ -106,6 +113,7 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// The tenant to create from this request.
     pub(super) fn tenant(&self, id: TenantId) -> Tenant {
         Tenant::new(id, self.slug.clone(), TenantStatus::Provisioning)
             .with_name(&self.name)
@@ -117,8 +125,9 @@ fn parse<T: FromStr<Err = InvalidName>>(field: &'static str, value: &str) -> Res
     value.parse().map_err(|source| ProvisionError::Invalid { field, value: value.into(), source })
 }
 
-/// PostgreSQL's text holds everything but NUL; a name that breaks lines breaks every list that shows it.
-fn display_name(name: Option<String>, slug: &Slug) -> Result<String, ProvisionError> {
+/// Refuses control characters: PostgreSQL's `text` cannot hold NUL, and a line break would garble every list of
+/// tenants.
+fn parse_display_name(name: Option<String>, slug: &Slug) -> Result<String, ProvisionError> {
     let Some(value) = name else { return Ok(slug.to_string()) };
     let source = match value.char_indices().find(|(_, c)| c.is_control()) {
         Some((at, found)) => InvalidName::Character { found, at, allowed: "no control character" },
@@ -128,15 +137,15 @@ fn display_name(name: Option<String>, slug: &Slug) -> Result<String, ProvisionEr
     Err(ProvisionError::Invalid { field: "name", value, source })
 }
 
-/// `jsonb` holds every JSON text but one with a NUL in it (22P05).
-fn storable(field: &'static str, value: &Value) -> Result<(), ProvisionError> {
-    let nul = |text: &str| text.contains('\0');
+/// Fails if the value has a NUL character in a string or a key, which PostgreSQL's `jsonb` refuses (SQLSTATE 22P05).
+fn require_storable(field: &'static str, value: &Value) -> Result<(), ProvisionError> {
+    let has_nul = |text: &str| text.contains('\0');
     let found = match value {
-        Value::String(text) => nul(text),
-        Value::Array(items) => return items.iter().try_for_each(|v| storable(field, v)),
+        Value::String(text) => has_nul(text),
+        Value::Array(items) => return items.iter().try_for_each(|v| require_storable(field, v)),
         Value::Object(map) => {
-            map.values().try_for_each(|v| storable(field, v))?;
-            map.keys().any(|k| nul(k))
+            map.values().try_for_each(|v| require_storable(field, v))?;
+            map.keys().any(|k| has_nul(k))
         }
         _ => false,
     };

@@ -1,4 +1,8 @@
-use super::login_change::{LoginChange, SEAL, ours, primary};
+//! State of one worker of a rotation: its sessions and what it has read or generated once.
+//!
+//! The engine makes a new [`RotateContext`] for each worker and after each error. The steps of a rotation and of a
+//! credentials link share it. Every cached value here can be read again from the stores.
+use super::login_change::{LoginChange, SEAL, find_primary, require_managed};
 use super::{AppLogin, Request};
 use crate::cluster::pg::ddl;
 use crate::cluster::{Kept, OperationContext, Standby, TenantSessions, verified};
@@ -11,83 +15,91 @@ use crate::tenant::TenantId;
 use secrecy::SecretString;
 use std::time::Duration;
 
-/// What one worker of a rotation holds.
+/// Sessions and cached values of one worker of a rotation.
 pub(crate) struct RotateContext {
     pub(crate) stores: OperationContext,
     pub(super) login: AppLogin,
     pub(crate) tenant: TenantId,
     pub(super) sessions: TenantSessions,
-    /// The new login's, once this worker has sealed or opened it.
-    pub(super) kept: Option<Kept>,
-    /// The tenant's directory entries, as of the seal.
+    /// Verifier and password of the new login, once this worker has stored or opened the password.
+    pub(super) new_password: Option<Kept>,
+    /// The tenant's directory entries, as this worker last read them; `None` reads them again.
     pub(super) entries: Option<Vec<TenantDatabase>>,
 }
 
 impl RotateContext {
     pub(crate) fn new(stores: OperationContext, login: AppLogin, run: &Execution) -> Result<Self, StepError> {
         let sessions = TenantSessions::new(stores.clone(), run)?;
-        Ok(Self { stores, login, tenant: sessions.tenant(), sessions, kept: None, entries: None })
+        Ok(Self { stores, login, tenant: sessions.tenant(), sessions, new_password: None, entries: None })
     }
 
-    async fn entries(&mut self) -> Result<&[TenantDatabase], StepError> {
+    async fn read_entries(&mut self) -> Result<&[TenantDatabase], StepError> {
         let entries = match self.entries.take() {
             Some(entries) => entries,
             None => self.stores.registry.databases(self.tenant).await?,
         };
         Ok(self.entries.insert(entries))
     }
-    /// The entry that is in use.
-    pub(super) async fn entry(&mut self) -> Result<TenantDatabase, StepError> {
-        let primary = primary(self.entries().await?).cloned();
-        ours(primary, self.sessions.location().await?)
+    /// The tenant's primary entry. It fails if tenantry did not create the login of that entry.
+    pub(super) async fn primary_entry(&mut self) -> Result<TenantDatabase, StepError> {
+        let primary = find_primary(self.read_entries().await?).cloned();
+        require_managed(primary, self.sessions.location().await?)
     }
-    /// The tenant's standbys.
+    /// The tenant's standbys, from its directory entries.
     pub(super) async fn standbys(&mut self) -> Result<Vec<Standby>, StepError> {
         let database = self.sessions.location().await?.names.database.clone();
-        Ok(Standby::among(self.entries().await?, &database))
+        Ok(Standby::among(self.read_entries().await?, &database))
     }
 
-    /// The logins that this rotation has made or is about to make. The lane is its own, so nobody else's are pending.
-    pub(super) async fn pending(&self) -> Result<Vec<DatabaseUser>, StepError> {
+    /// The logins that this rotation has created or is about to create. Only the operation that holds the tenant's
+    /// change lane stores pending logins, so all of them belong to this rotation.
+    pub(super) async fn pending_logins(&self) -> Result<Vec<DatabaseUser>, StepError> {
         let users = self.stores.registry.users(self.tenant).await?;
         Ok(users.into_iter().filter(|u| u.status == UserStatus::Pending).collect())
     }
 
+    /// Id of the new login's password in the vault.
     pub(super) async fn credential(&mut self, change: &LoginChange) -> Result<CredentialId, StepError> {
         let database = &self.sessions.location().await?.names.database;
         Ok(CredentialId::login(self.tenant, database, &change.login, change.generation.0))
     }
+    /// The new login's password, opened from the vault once per worker.
     pub(super) async fn password(&mut self, change: &LoginChange) -> Result<SecretString, StepError> {
-        if let Some((_, password)) = &self.kept {
+        if let Some((_, password)) = &self.new_password {
             return Ok(password.clone());
         }
         let id = self.credential(change).await?;
         let password = self.stores.vault.open(&id).await?;
-        self.kept = Some(verified(password.clone()).await);
+        self.new_password = Some(verified(password.clone()).await);
         Ok(password)
     }
 
-    /// The new login is there, as described, and may come in: also after a fence has shut it.
+    /// Makes sure that the new login exists with its password, rights and limit, and may log in. This also restores a
+    /// login that a preempting operation has refused.
     pub(super) async fn ensure_login(&mut self, run: &Execution, change: &LoginChange) -> Result<(), StepError> {
         self.password(change).await?;
-        let none = || StepError::retry("no password");
-        let ((verifier, _), rules) = (self.kept.as_ref().ok_or_else(none)?, self.login);
+        let none = || StepError::retry("the password of the new login was not read");
+        let ((verifier, _), rules) = (self.new_password.as_ref().ok_or_else(none)?, self.login);
         let names = self.sessions.location().await?.names.clone();
         let locked = self.sessions.locked_session(run).await?;
         locked.ensure_sealed(&names, &change.login, rules.access, rules.connection_limit, verifier).await?;
-        // Also the old login, which may serve for as long as the grace. One that cannot be altered is about to go anyway.
+        // The old login may have sessions until the grace period is over, so it needs the limit too. If it cannot be
+        // altered the failure is ignored, because the old login is dropped soon.
         locked.limit_logins(std::slice::from_ref(&change.old), rules.connection_limit).await.map(drop)
     }
 
-    /// Whoever inherits what a login made by accident.
+    /// The role that becomes owner of objects that a dropped login owned: the group role that the login acts as.
     pub(super) async fn new_owner(&mut self) -> Result<RoleName, StepError> {
         let access = self.login.access;
         Ok(ddl::acts_as(&self.sessions.location().await?.names.roles, access).clone())
     }
 
-    pub(super) fn change(run: &Execution) -> Result<LoginChange, StepError> {
-        run.output(SEAL)?.ok_or_else(|| StepError::fail("the step before has not said which login"))
+    /// The change of logins that step `secrets.seal` has stored.
+    pub(super) fn login_change(run: &Execution) -> Result<LoginChange, StepError> {
+        run.output(SEAL)?
+            .ok_or_else(|| StepError::fail("step secrets.seal has stored no output, so the new login is unknown"))
     }
+    /// Grace period for the sessions of the old login.
     pub(super) fn grace(run: &Execution) -> Result<Duration, StepError> {
         Ok(Duration::from_millis(run.request::<Request>()?.grace_ms))
     }

@@ -1,4 +1,7 @@
-//! Which login a rotation replaces, and by which one.
+//! Chooses the new login of a rotation, and defines what the journal stores about the change.
+//!
+//! The step `secrets.seal` stores a [`LoginChange`]; all later steps, on any node, read it from there. A generation is
+//! never used twice for a tenant.
 use crate::cluster::{OperationContext, TenantLocation};
 use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{ChangeError, StepError};
@@ -7,40 +10,47 @@ use crate::tenant::{Tenant, TenantId, TenantStatus};
 use futures_util::future::try_join3;
 use serde::{Deserialize, Serialize};
 
-/// The stored names of the steps whose answers count later.
+/// The stored name of the step whose output is the [`LoginChange`].
 pub(super) const SEAL: &str = "secrets.seal";
-/// From which login to which.
+/// The new login and the old one that it replaces, as the journal stores them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct LoginChange {
+    /// The new login.
     pub(super) login: RoleName,
+    /// Generation of the new login.
     pub(super) generation: Generation,
+    /// Generation of the old login.
     pub(super) from: Generation,
+    /// The old login.
     pub(super) old: RoleName,
 }
 
-/// The tenant's entries, the one that is in use, and the new login: the one that is pending, or else the next one.
-pub(super) async fn next(
-    stores: &OperationContext, id: TenantId, place: Option<TenantLocation>,
+/// Reads the tenant's directory entries and its primary entry, and chooses the new login: a pending one that an earlier
+/// worker has stored, or else one of the next generation.
+pub(super) async fn choose_login(
+    stores: &OperationContext, id: TenantId, location: Option<TenantLocation>,
 ) -> Result<(Vec<TenantDatabase>, TenantDatabase, DatabaseUser), StepError> {
     let registry = &stores.registry;
-    let known = try_join3(registry.find(id.into()), registry.databases(id), registry.users(id));
-    let (tenant, entries, users) = known.await?;
-    only_active(tenant)?;
-    let place = place.ok_or_else(|| StepError::fail("the tenant has no place"))?;
-    let entry = ours(primary(&entries).cloned(), &place)?;
+    let reads = try_join3(registry.find(id.into()), registry.databases(id), registry.users(id));
+    let (tenant, entries, users) = reads.await?;
+    require_active(tenant)?;
+    let location = location.ok_or_else(|| StepError::fail("the tenant has no placement on a server"))?;
+    let entry = require_managed(find_primary(&entries).cloned(), &location)?;
     if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending) {
         return Ok((entries, entry, pending.clone()));
     }
-    // No name comes back: a retirer of long ago may still drop it.
-    let last = users.iter().map(|u| u.generation).max().unwrap_or(entry.generation).max(entry.generation);
-    let generation = Generation(last.0 + 1);
-    let role = place.names.login(generation).map_err(StepError::fail)?;
-    let user = DatabaseUser::pending(id, place.server.name, place.names.database, role, generation);
+    // Never use a login name twice: a retirement of an earlier login with this name may still be in flight on some
+    // node, and would drop the new login.
+    let newest = users.iter().map(|u| u.generation).max().unwrap_or(entry.generation).max(entry.generation);
+    let generation = Generation(newest.0 + 1);
+    let role = location.names.login(generation).map_err(StepError::fail)?;
+    let user = DatabaseUser::pending(id, location.server.name, location.names.database, role, generation);
     Ok((entries, entry, user))
 }
 
-/// It was active before the lane was taken, and a fence may have ended in between.
-fn only_active(tenant: Option<Tenant>) -> Result<(), StepError> {
+/// Fails unless the tenant is active. The call checked this before the operation had its lane, but a preempting
+/// operation may have suspended or archived the tenant in between.
+fn require_active(tenant: Option<Tenant>) -> Result<(), StepError> {
     match tenant.map(|tenant| tenant.status()) {
         Some(TenantStatus::Active) => Ok(()),
         Some(found) => Err(StepError::fail(ChangeError::Status { found })),
@@ -48,16 +58,22 @@ fn only_active(tenant: Option<Tenant>) -> Result<(), StepError> {
     }
 }
 
-pub(super) fn primary(entries: &[TenantDatabase]) -> Option<&TenantDatabase> {
+/// The tenant's primary entry.
+pub(super) fn find_primary(entries: &[TenantDatabase]) -> Option<&TenantDatabase> {
     entries.iter().find(|e| e.kind == DatabaseKind::Primary)
 }
 
-/// An entry on a shared login, or on a server that is not ours, has nothing to rotate.
-pub(super) fn ours(entry: Option<TenantDatabase>, place: &TenantLocation) -> Result<TenantDatabase, StepError> {
-    let entry = entry.ok_or_else(|| StepError::fail("the tenant has no directory entry"))?;
-    let ours = entry.server.as_ref() == Some(&place.server.name) && entry.database == place.names.database;
+/// Fails unless the entry is active and names the database of the tenant's placement. tenantry did not create the login
+/// of any other entry, so a rotation must not replace it.
+pub(super) fn require_managed(
+    entry: Option<TenantDatabase>, location: &TenantLocation,
+) -> Result<TenantDatabase, StepError> {
+    let entry = entry.ok_or_else(|| StepError::fail("the tenant has no primary entry in the directory"))?;
+    let is_placed = entry.server.as_ref() == Some(&location.server.name) && entry.database == location.names.database;
     match entry.status {
-        DatabaseStatus::Active if ours => Ok(entry),
-        _ => Err(StepError::fail("the tenant's login was not made by tenantry; adopt its database first")),
+        DatabaseStatus::Active if is_placed => Ok(entry),
+        _ => Err(StepError::fail(
+            "tenantry did not create the tenant's login and cannot rotate it; change its password yourself",
+        )),
     }
 }

@@ -1,11 +1,13 @@
-//! Rotation: a tenant gets a new login, all nodes go over to it, and the old one is dropped.
+//! Rotation: gives a tenant a new login, moves all nodes to it and drops the old one.
 //!
-//! Pending secret → new login → probe → flip, by one compare-and-set → the old login drains → NOLOGIN → drop. The flip is
-//! the point of no return. A login that cannot be dropped does not fail a rotation: it waits as `Retiring`, with the
-//! reason, and is tried again until it is gone.
+//! The steps are: store the new password, create the new login, probe it, flip the directory entry by one
+//! compare-and-set, then let the old login drain, set NOLOGIN and drop it. The flip is the pivot step. An old login
+//! that cannot be dropped does not fail the rotation: it stays in the registry as `Retiring`, with the reason, and
+//! [`Rotation::retire_due`] retries until it is dropped.
 //!
-//! Nobody has to tell that his node has gone over: the server knows. As long as the old login has sessions, it stays good,
-//! until the grace is over; whoever comes later with it is refused with 28000, and fetches the new one.
+//! Nodes do not report that they use the new login. The worker asks PostgreSQL whether the old login still has
+//! sessions, and lets it stay valid until they have ended or the grace period is over. After that PostgreSQL refuses
+//! the old login (SQLSTATE 28000), and the resolver of the refused node reads the new one.
 use crate::cluster::{OperationContext, ended};
 use crate::directory::{AppAccess, Generation};
 use crate::error::{ChangeError, StoreError};
@@ -30,45 +32,48 @@ pub(crate) use steps::{FLIP, Rotate};
 
 /// The stored name of the saga.
 const KIND: &str = "rotate";
-/// For how long the old login stays good for whoever still uses it, if nobody says otherwise.
+/// How long the old login stays valid while it has sessions, if the caller sets no grace period.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
 
-/// What the application's logins are: the same for all of them.
+/// Properties that every application login of this installation has.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct AppLogin {
-    /// What they may do.
+    /// Rights of the application's logins in their tenant's database.
     pub access: AppAccess,
-    /// Most sessions of each, of all nodes together; -1: any number. A rotation gives it to the old login too.
+    /// CONNECTION LIMIT of each login: most sessions over all nodes; -1 for no limit. A rotation also sets it on the
+    /// old login.
     pub connection_limit: i32,
 }
 impl AppLogin {
-    /// As these say.
+    /// Logins with these rights and this CONNECTION LIMIT.
     pub fn new(access: AppAccess, connection_limit: i32) -> Self {
         Self { access, connection_limit }
     }
 }
 
-/// What is stored of a call.
+/// The request as the journal stores it.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) tenant: TenantId,
     pub(crate) grace_ms: u64,
 }
 
-/// What a rotation did.
+/// Result of a rotation.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Rotated {
-    /// The tenant.
+    /// The tenant, after the rotation.
     pub tenant: Tenant,
-    /// Which login it has now.
+    /// Generation of the login that the tenant has now.
     pub generation: Generation,
-    /// Why the old login is still there, if it is: it is retried until it is gone, and harms nobody meanwhile.
+    /// Why the old login could not be dropped; `None` if it was dropped. The drop is retried until it succeeds. After a
+    /// rotation with a zero grace period the old login can no longer enter the tenant's database in the meantime.
     pub retiring: Option<String>,
 }
 
-/// Rotates the logins of tenants. Dropping one of its futures is like the death of the process: nothing of it runs on.
+/// Begins and drives rotations of tenants' logins. If one of its futures is dropped, the work stops there, and recovery
+/// continues it after the lease.
 #[derive(Clone)]
 pub struct Rotation {
     stores: OperationContext,
@@ -78,21 +83,22 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Over these stores.
+    /// Works on these stores and gives `login`'s properties to every new login.
     pub fn new(stores: OperationContext, engine: Engine, login: AppLogin) -> Self {
         let saga = Arc::new(RotateSaga::new(stores.clone(), login));
         Self { stores, engine, login, saga }
     }
-    /// The saga, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The rotation saga, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn saga(&self) -> Arc<dyn AnySaga> {
         self.saga.clone()
     }
 
-    /// Begins and drives it to its end. A zero `grace` ends at once whatever uses the old login: for one that is known to
-    /// others.
+    /// Begins a rotation and drives it to its end. With a zero `grace` the sessions of the old login are terminated at
+    /// once; use it if the password of the old login has leaked.
     ///
     /// # Cancel safety
-    /// Before the intent's commit nothing has happened; after it recovery goes on.
+    /// A future dropped before the intent is committed leaves nothing. After the commit recovery continues the
+    /// operation.
     pub async fn rotate(
         &self, tenant: TenantRef<'_>, grace: Duration, observer: &Observer,
     ) -> Result<Rotated, ChangeError> {
@@ -104,7 +110,8 @@ impl Rotation {
         }
     }
 
-    /// Commits the intent, under which the caller then holds the operation, or finds the one that has its key.
+    /// Commits the intent of a new rotation, which the caller must then drive, or finds the operation that already has
+    /// `key`.
     pub async fn begin(
         &self, tenant: TenantRef<'_>, grace: Duration, key: Option<String>, reason: Option<String>,
     ) -> Result<Begun, ChangeError> {
@@ -114,7 +121,8 @@ impl Rotation {
         }
     }
 
-    /// The same for a caller who drives it at once.
+    /// As [`begin`](Self::begin), and opens the worker's session while the intent is committed. For a caller that
+    /// drives the operation at once.
     pub(crate) async fn begin_and_preconnect(
         &self, tenant: TenantRef<'_>, grace: Duration, key: Option<String>, reason: Option<String>,
     ) -> Result<Begun, ChangeError> {
@@ -124,7 +132,7 @@ impl Rotation {
         }
     }
 
-    /// What is to be begun, or the operation that has its key.
+    /// The intent to commit, and the operation that already has its key, if there is one.
     async fn intent(
         &self, tenant: TenantRef<'_>, grace: Duration, key: Option<String>, reason: Option<String>,
     ) -> Result<(Intent, Option<Begun>), ChangeError> {
@@ -147,31 +155,32 @@ impl Rotation {
         }
     }
 
-    /// Closes what was opened for operations that nobody drives.
+    /// Closes the sessions that [`begin_and_preconnect`](Self::begin_and_preconnect) opened for operations that were
+    /// not driven.
     pub(crate) fn close(&self) {
         self.stores.drop_preconnected();
     }
 
-    /// What an operation's end means to its caller.
+    /// Converts the outcome of an operation to the result that the caller gets.
     pub async fn rotated(&self, outcome: Outcome) -> Result<Rotated, ChangeError> {
         let record = ended(outcome)?;
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
-        let change: login_change::LoginChange = output(&record, login_change::SEAL)?;
-        let retired: Option<steps::Retired> = output(&record, steps::RETIRE)?;
+        let change: login_change::LoginChange = read_output(&record, login_change::SEAL)?;
+        let retired: Option<steps::RetireOutput> = read_output(&record, steps::RETIRE)?;
         Ok(Rotated { tenant, generation: change.generation, retiring: retired.and_then(|r| r.left) })
     }
 
-    /// Since when the tenant has its login: the end of its last rotation, or of its provisioning, by the landlord's clock.
-    /// `None` for one that came by another way.
+    /// When the operation began that gave the tenant its current login (its last rotation, or its provisioning), by the
+    /// landlord's clock. `None` if the login was made in another way.
     pub async fn since(&self, tenant: TenantId) -> Result<Option<OffsetDateTime>, StoreError> {
         let history = self.stores.journal.history(&Subject::Tenant(tenant)).await?;
-        let made = |r: &&Record| r.outputs.contains_key(FLIP) || r.outputs.contains_key("tenant.publish");
-        Ok(history.iter().rev().find(made).map(|r| r.begun_at))
+        let has_set_login = |r: &&Record| r.outputs.contains_key(FLIP) || r.outputs.contains_key("tenant.publish");
+        Ok(history.iter().rev().find(has_set_login).map(|r| r.begun_at))
     }
 }
 
-fn output<T: serde::de::DeserializeOwned>(record: &Record, step: &str) -> Result<T, StoreError> {
+fn read_output<T: serde::de::DeserializeOwned>(record: &Record, step: &str) -> Result<T, StoreError> {
     let value = record.outputs.get(step).cloned().unwrap_or_default();
     serde_json::from_value(value).map_err(StoreError::corrupt)
 }

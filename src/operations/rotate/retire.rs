@@ -1,6 +1,10 @@
-//! Logins that wait to be dropped: a queue in the landlord, in which nobody waits for anybody.
+//! The queue of replaced logins that could not be dropped yet. It is stored in the landlord.
+//!
+//! Every node calls [`Rotation::retire_due`] from time to time. A node claims due entries for three minutes, tries each
+//! drop once, and stores the reason and the next time after a failure. No entry waits for another one. A login leaves
+//! the queue only when it was dropped at the address that its server still has afterwards.
 use super::Rotation;
-use super::steps::said;
+use super::steps::format_cause;
 use crate::cluster::RetiredLogin;
 use crate::cluster::pg::ddl;
 use crate::directory::DatabaseUser;
@@ -11,39 +15,39 @@ use futures_util::{StreamExt, stream};
 use rand::RngExt;
 use std::time::Duration;
 
-/// At once, on this node.
-const AT_ONCE: usize = 4;
-/// A node that dies at it keeps others from it for so long.
-const HOLD: Duration = Duration::from_secs(180);
-/// The first wait doubles up to the longest one.
-const FIRST: Duration = Duration::from_secs(2);
-const LONGEST: Duration = Duration::from_secs(3600);
+/// Drops that one call tries concurrently.
+const CONCURRENCY: usize = 4;
+/// How long a claimed login is withheld from other nodes, in case the claiming node dies.
+const CLAIM: Duration = Duration::from_secs(180);
+/// Wait after the first failed drop. It doubles with each failure, up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// What one pass over the queue did.
+/// Result of one pass over the queue of replaced logins.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RetireReport {
-    /// Logins that are gone now.
+    /// Logins that were dropped.
     pub dropped: u32,
-    /// Logins that are still there: why stands in their rows.
+    /// Logins that could not be dropped. [`Rotation::retiring`] lists them with the reason.
     pub left: u32,
 }
 
 impl Rotation {
-    /// Tries each login whose time has come, once. Any number of nodes may do this.
+    /// Tries to drop each replaced login that is due, once. Any number of nodes may call this concurrently.
     ///
     /// # Cancel safety
-    /// What was taken is due again after three minutes.
+    /// If the future is dropped, the logins that it had claimed are due again after three minutes.
     pub async fn retire_due(&self) -> Result<RetireReport, StoreError> {
         let mut report = RetireReport::default();
         loop {
-            let due = self.stores.registry.take_retirements(AT_ONCE as u32, HOLD).await?;
+            let due = self.stores.registry.take_retirements(CONCURRENCY as u32, CLAIM).await?;
             if due.is_empty() {
                 return Ok(report);
             }
-            let mut tried = stream::iter(due).map(|due| self.try_retire(due)).buffer_unordered(AT_ONCE);
-            while let Some(gone) = tried.next().await {
-                match gone? {
+            let mut tried = stream::iter(due).map(|due| self.try_retire(due)).buffer_unordered(CONCURRENCY);
+            while let Some(dropped) = tried.next().await {
+                match dropped? {
                     true => report.dropped += 1,
                     false => report.left += 1,
                 }
@@ -51,24 +55,27 @@ impl Rotation {
         }
     }
 
-    /// Every login that waits to be dropped, with the reason: longest waiting first, at most `limit`.
+    /// Replaced logins that could not be dropped yet, each with the reason. The one that has waited longest comes
+    /// first; at most `limit` are returned.
     pub async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
         self.stores.registry.retiring(limit).await
     }
 
+    /// Tries to drop one login and stores the result. Returns whether the login was dropped.
     async fn try_retire(&self, due: Retirement) -> Result<bool, StoreError> {
         let dropped = self.drop_login(&due.user).await;
-        let reason = dropped.as_ref().err().map(said);
+        let reason = dropped.as_ref().err().map(format_cause);
         if let Some(reason) = &reason {
-            tracing::warn!(login = %due.user.role, attempts = due.attempts + 1, reason, "a replaced login is still there");
+            let (login, attempts) = (&due.user.role, due.attempts + 1);
+            tracing::warn!(%login, attempts, reason, "a replaced login could not be dropped");
         }
-        let left = reason.as_deref().map(|reason| (reason, wait(due.attempts)));
+        let left = reason.as_deref().map(|reason| (reason, backoff(due.attempts)));
         self.stores.registry.settle_retirement(&due.user, left, None).await?;
         Ok(reason.is_none())
     }
 
     async fn drop_login(&self, user: &DatabaseUser) -> Result<(), StepError> {
-        let unknown = || StepError::retry(format!("server {} is not registered any more", user.server));
+        let unknown = || StepError::retry(format!("server {} is no longer registered", user.server));
         let load = self.stores.servers.server(&user.server).await?.ok_or_else(unknown)?;
         let names = TenantNames::of(&user.database).map_err(StepError::fail)?;
         let new_owner = ddl::acts_as(&names.roles, self.login.access).clone();
@@ -78,16 +85,18 @@ impl Rotation {
             RetiredLogin::Dropped => {}
             RetiredLogin::Left(error) => return Err(error),
         }
-        // No epoch stops this worker: if the server has moved, the login was dropped at the old address, perhaps only there.
-        let now = self.stores.servers.server(&user.server).await?.ok_or_else(unknown)?.server;
-        match now.is_at(&load.server.host, load.server.port) {
+        // This worker writes without an epoch, so a relocation does not stop it. If the server's address has changed
+        // meanwhile, the login may have been dropped only on the old server: keep it in the queue.
+        let current = self.stores.servers.server(&user.server).await?.ok_or_else(unknown)?.server;
+        match current.is_at(&load.server.host, load.server.port) {
             true => Ok(()),
-            false => Err(StepError::retry(format!("server {} has moved meanwhile", user.server))),
+            false => Err(StepError::retry(format!("server {} was relocated during the drop", user.server))),
         }
     }
 }
 
-fn wait(attempts: u32) -> Duration {
-    let doubled = FIRST.saturating_mul(1 << attempts.min(11)).min(LONGEST);
+/// Exponential backoff with 20 % jitter.
+fn backoff(attempts: u32) -> Duration {
+    let doubled = FIRST_WAIT.saturating_mul(1 << attempts.min(11)).min(LONGEST_WAIT);
     doubled.mul_f64(rand::rng().random_range(0.8..1.2))
 }

@@ -1,3 +1,7 @@
+//! The saga of a rotation: its ordered steps and its pivot step, the flip.
+//!
+//! [`Rotation`](super::Rotation) drives it, and recovery continues it. No worker undoes a step once the intent of the
+//! flip is committed, because other nodes may use the new login from then on.
 use super::context::RotateContext;
 use super::steps::Rotate;
 use super::{AppLogin, KIND};
@@ -5,7 +9,7 @@ use crate::cluster::OperationContext;
 use crate::error::StepError;
 use crate::saga::{Execution, Saga, SagaStep};
 
-/// The plain list of a rotation's steps.
+/// The ordered steps of a rotation.
 pub(crate) struct RotateSaga {
     stores: OperationContext,
     login: AppLogin,
@@ -30,11 +34,11 @@ impl Saga for RotateSaga {
     fn steps(&self) -> &[Box<dyn SagaStep<RotateContext>>] {
         &self.steps
     }
-    /// From the flip's intent on its outcome may be unknown, and nodes may use the new login.
+    /// The flip. Once its intent is committed its outcome may be unknown, and nodes may use the new login.
     fn pivot_index(&self) -> usize {
         Rotate::ALL.iter().position(|s| matches!(s, Rotate::Flip)).unwrap_or_default()
     }
-    /// The flip is known to be stored when the old login goes, and a login that is gone is found gone.
+    /// The flip is durable before the old login is dropped, and dropping a login that no longer exists succeeds.
     fn final_record_is_repeatable(&self) -> bool {
         true
     }

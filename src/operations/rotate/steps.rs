@@ -1,5 +1,10 @@
+//! The steps of a rotation.
+//!
+//! The saga runs them in the order of [`Rotate::ALL`]; a credentials link runs the same steps between its own. Each
+//! step first looks for what an earlier worker has done. Everything before [`Rotate::Flip`] can be undone; after it the
+//! old login is dropped, now or by the retirement queue.
 use super::context::RotateContext;
-use super::login_change::{LoginChange, SEAL, next};
+use super::login_change::{LoginChange, SEAL, choose_login};
 use crate::cluster::{Fresh, Kept, OperationContext, RetiredLogin, TenantLocation, prefetch, verified};
 use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
 use crate::error::{StepError, chain};
@@ -16,27 +21,28 @@ use std::time::Duration;
 pub(crate) const FLIP: &str = "entry.flip";
 pub(super) const RETIRE: &str = "login.retire";
 
-/// When a login that could not be dropped is tried again.
-const SOON: Duration = Duration::from_secs(1);
+/// Wait before the retirement queue first retries a drop that failed in the rotation itself.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why the old login is still there, if it is.
+/// The stored output of step `login.retire`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Retired {
+pub(super) struct RetireOutput {
+    /// Why the old login could not be dropped; `None` if it was dropped.
     pub(super) left: Option<String>,
 }
 
-/// In the order of their run.
+/// The steps of a rotation, in the order in which they run.
 #[derive(Clone, Copy)]
 pub(crate) enum Rotate {
-    /// The new login's name and its password, before a role has them.
+    /// Stores name and password of the new login, before the role exists.
     Seal,
-    /// The new login.
+    /// Creates the new login.
     Create,
-    /// Whether it works, and as whom.
+    /// Logs in as the new login and checks that it acts as the expected role.
     Probe,
-    /// The directory names the new login: the point of no return.
+    /// Changes the directory entry to the new login. This is the pivot step.
     Flip,
-    /// The old login drains and goes. What keeps it does not fail the rotation.
+    /// Lets the old login drain and drops it. A failed drop does not fail the rotation.
     Retire,
 }
 
@@ -55,8 +61,9 @@ impl SagaStep<RotateContext> for Rotate {
             Self::Retire => RETIRE,
         }
     }
-    /// The flip has an intent of its own: from there on there is no way back. So has the end of the old login: a landlord
-    /// that crashes must not forget the flip when the old login is gone.
+    /// The flip has an intent of its own, because it is the pivot step. So has the drop of the old login: otherwise a
+    /// landlord that crashes could lose the flip after the old login was dropped, and the directory would name that
+    /// login.
     fn shares_intent_with_previous(&self) -> bool {
         !matches!(self, Self::Flip | Self::Retire)
     }
@@ -66,7 +73,7 @@ impl SagaStep<RotateContext> for Rotate {
     async fn run(&self, run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
         match self {
             Self::Seal => seal(run, context).await,
-            Self::Create => context.ensure_login(run, &RotateContext::change(run)?).await.map(|()| Value::Null),
+            Self::Create => context.ensure_login(run, &RotateContext::login_change(run)?).await.map(|()| Value::Null),
             Self::Probe => probe(run, context).await.map(|()| Value::Null),
             Self::Flip => flip(run, context).await,
             Self::Retire => retire(run, context).await,
@@ -74,8 +81,8 @@ impl SagaStep<RotateContext> for Rotate {
     }
     async fn undo(&self, run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
         match self {
-            Self::Seal => forget(run, context).await,
-            Self::Create => remove(run, context).await,
+            Self::Seal => forget_pending_passwords(run, context).await,
+            Self::Create => remove_pending_logins(run, context).await,
             _ => Ok(()),
         }
     }
@@ -83,50 +90,55 @@ impl SagaStep<RotateContext> for Rotate {
 
 async fn seal(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
     let (stores, tenant, fresh) = (context.stores.clone(), context.tenant, context.sessions.fresh());
-    let place = context.sessions.try_location().await?.cloned();
-    // The session of the next step is opened meanwhile: it does nothing yet.
+    let location = context.sessions.try_location().await?.cloned();
+    // The next step needs a session on the server. Opening it now saves a round trip; it runs no statement before then.
     let locked = prefetch(context.sessions.locked_session(run));
-    let ((change, kept, entries), ()) = try_join(keep(run, &stores, tenant, place, fresh), locked).await?;
-    (context.kept, context.entries) = (Some(kept), Some(entries));
+    let stored = store_new_login(run, &stores, tenant, location, fresh);
+    let ((change, password, entries), ()) = try_join(stored, locked).await?;
+    (context.new_password, context.entries) = (Some(password), Some(entries));
     serde_json::to_value(change).map_err(StepError::fail)
 }
 
-async fn keep(
-    run: &Execution, stores: &OperationContext, tenant: TenantId, place: Option<TenantLocation>, fresh: Fresh,
+/// Stores the new login and its password. If an earlier worker has stored a password, that one stays.
+async fn store_new_login(
+    run: &Execution, stores: &OperationContext, tenant: TenantId, location: Option<TenantLocation>, fresh: Fresh,
 ) -> Result<(LoginChange, Kept, Vec<TenantDatabase>), StepError> {
-    let (entries, entry, user) = next(stores, tenant, place).await?;
+    let (entries, entry, user) = choose_login(stores, tenant, location).await?;
     stores.registry.put_user(None, &user, run.fencing_token()).await?;
     let (login, generation) = (user.role, user.generation);
     let id = CredentialId::login(tenant, &user.database, &login, generation.0);
-    let kept = stores.vault.put(&id, &fresh.password, run.fencing_token()).await?;
+    let stored = stores.vault.put(&id, &fresh.password, run.fencing_token()).await?;
     let change = LoginChange { login, generation, from: entry.generation, old: entry.login };
-    // An earlier worker's, if there was one.
-    let is_fresh = kept.expose_secret() == fresh.password.expose_secret();
-    let kept = if is_fresh { fresh.made().await } else { verified(kept).await };
-    Ok((change, kept, entries))
+    // The vault returns the password of an earlier worker, if there was one. It needs a verifier of its own.
+    let is_fresh = stored.expose_secret() == fresh.password.expose_secret();
+    let password = if is_fresh { fresh.made().await } else { verified(stored).await };
+    Ok((change, password, entries))
 }
 
-/// A worker that comes later finds the login as a fence has left it.
-async fn reopen(run: &Execution, context: &mut RotateContext, change: &LoginChange) -> Result<(), StepError> {
+/// For a worker that takes over: a preempting operation may have refused the new login meanwhile, so make sure that it
+/// can log in again.
+async fn restore_after_takeover(
+    run: &Execution, context: &mut RotateContext, change: &LoginChange,
+) -> Result<(), StepError> {
     if run.is_first() { Ok(()) } else { context.ensure_login(run, change).await }
 }
 
 async fn probe(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
-    let change = RotateContext::change(run)?;
-    reopen(run, context, &change).await?;
+    let change = RotateContext::login_change(run)?;
+    restore_after_takeover(run, context, &change).await?;
     let (password, access) = (context.password(&change).await?, context.login.access);
     let TenantLocation { server, names } = context.sessions.location().await?.clone();
     let login = server.login_target(&names.database, &change.login, password);
     let probe = login.probe(run, &names.roles, access);
-    let end = prefetch(context.sessions.locked_session(run).await?.prefetch_catalog(&names, &change.old));
-    try_join(probe, end).await.map(drop)
+    let catalog = prefetch(context.sessions.locked_session(run).await?.prefetch_catalog(&names, &change.old));
+    try_join(probe, catalog).await.map(drop)
 }
 
 async fn flip(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
-    let change = RotateContext::change(run)?;
-    reopen(run, context, &change).await?;
+    let change = RotateContext::login_change(run)?;
+    restore_after_takeover(run, context, &change).await?;
     let credential = context.credential(&change).await?;
-    let entry = context.entry().await?;
+    let entry = context.primary_entry().await?;
     if entry.generation != change.generation {
         let LoginChange { login, generation, .. } = change.clone();
         let next = TenantDatabase { login, generation, credential, ..entry };
@@ -136,27 +148,28 @@ async fn flip(run: &Execution, context: &mut RotateContext) -> Result<Value, Ste
 }
 
 async fn retire(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
-    let change = RotateContext::change(run)?;
+    let change = RotateContext::login_change(run)?;
     let TenantLocation { server, names } = context.sessions.location().await?;
     let (server, database) = (server.name.clone(), names.database.clone());
     let secret = CredentialId::login(context.tenant, &database, &change.old, change.from.0);
     let old = DatabaseUser::pending(context.tenant, server, database, change.old.clone(), change.from);
     let old = old.with_status(UserStatus::Retiring);
     let mut left = None;
-    if still_retiring(run, context, &old).await? {
-        left = drop_or_say(run, context, &old).await?;
+    if is_still_retiring(run, context, &old).await? {
+        left = try_drop_login(run, context, &old).await?;
     }
-    let again = left.as_deref().map(|reason| (reason, SOON));
-    // Nobody needs its secret any more: whoever is refused asks for the new one.
-    let settled = context.stores.registry.settle_retirement(&old, again, Some(run.fencing_token()));
+    let retry = left.as_deref().map(|reason| (reason, RETRY_AFTER));
+    // The old password is not needed any more: a resolver whose login is refused reads the new one.
+    let settled = context.stores.registry.settle_retirement(&old, retry, Some(run.fencing_token()));
     let (settled, forgotten) = join(settled, context.stores.vault.forget(&secret, run.fencing_token())).await;
     settled?;
     forgotten?;
-    serde_json::to_value(Retired { left }).map_err(StepError::fail)
+    serde_json::to_value(RetireOutput { left }).map_err(StepError::fail)
 }
 
-/// Whoever has flipped knows it. Another worker may come when the login is gone, or in use again.
-async fn still_retiring(run: &Execution, context: &RotateContext, old: &DatabaseUser) -> Result<bool, StepError> {
+/// Whether the registry still has the old login as retiring. The worker that ran the flip knows this. A worker that
+/// takes over must read it: the retirement queue may have dropped the login meanwhile.
+async fn is_still_retiring(run: &Execution, context: &RotateContext, old: &DatabaseUser) -> Result<bool, StepError> {
     if run.is_first() {
         return Ok(true);
     }
@@ -164,14 +177,15 @@ async fn still_retiring(run: &Execution, context: &RotateContext, old: &Database
     Ok(users.iter().any(|u| u.role == old.role && u.status == UserStatus::Retiring))
 }
 
-/// Why it is still there, if it is. Nobody uses it: whatever stands in the way is for the queue.
-async fn drop_or_say(
+/// Tries to drop the login. Returns why it could not be dropped; the retirement queue then retries. `None`: it was
+/// dropped.
+async fn try_drop_login(
     run: &Execution, context: &mut RotateContext, old: &DatabaseUser,
 ) -> Result<Option<String>, StepError> {
     let (new_owner, grace) = (context.new_owner().await?, RotateContext::grace(run)?);
     let names = context.sessions.location().await?.names.clone();
     if !grace.is_zero() {
-        // There is time to ask once more which standbys there are.
+        // The grace period hides the cost of another read, and standbys may have been added since the first one.
         context.entries = None;
     }
     let standbys = context.standbys().await?;
@@ -181,28 +195,30 @@ async fn drop_or_say(
     };
     match retired {
         Ok(RetiredLogin::Dropped) => Ok(None),
-        Ok(RetiredLogin::Left(error)) => Ok(Some(said(&error))),
+        Ok(RetiredLogin::Left(error)) => Ok(Some(format_cause(&error))),
         Err(error) if error.is_fenced() || error.is_lost_writes() => Err(error),
-        // A login without a grace is known to others: the rotation has not ended while it can enter.
+        // A zero grace period means that the old password may have leaked, so the rotation must not end while the old
+        // login can still enter.
         Err(error) if grace.is_zero() && old.status == UserStatus::Retiring => {
             Err(StepError::retry(error.into_cause()))
         }
-        Err(error) => Ok(Some(said(&error))),
+        Err(error) => Ok(Some(format_cause(&error))),
     }
 }
 
-/// The error with its causes, without "try again".
-pub(super) fn said(error: &StepError) -> String {
+/// The text of the error's causes, without the outer "it may succeed later".
+pub(super) fn format_cause(error: &StepError) -> String {
     std::error::Error::source(error).map(chain).unwrap_or_default()
 }
 
-/// An unused login is nothing that an undo would have to wait for: if it cannot go now, it retires.
-async fn remove(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
-    for user in context.pending().await? {
+/// Undo of [`Rotate::Create`]. No node uses the new login yet. If it cannot be dropped now the undo does not wait: the
+/// login becomes `Retiring`, and the retirement queue drops it later.
+async fn remove_pending_logins(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
+    for user in context.pending_logins().await? {
         if !context.sessions.locked_session(run).await?.is_made(&user.role).await? {
             continue;
         }
-        if let Some(reason) = drop_or_say(run, context, &user).await? {
+        if let Some(reason) = try_drop_login(run, context, &user).await? {
             let retiring = DatabaseUser { reason: Some(reason), ..user.with_status(UserStatus::Retiring) };
             context.stores.registry.put_user(Some(UserStatus::Pending), &retiring, run.fencing_token()).await?;
         }
@@ -210,8 +226,9 @@ async fn remove(run: &Execution, context: &mut RotateContext) -> Result<(), Step
     Ok(())
 }
 
-async fn forget(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
-    for user in context.pending().await? {
+/// Undo of [`Rotate::Seal`]: removes the pending logins' passwords and marks the logins as dropped.
+async fn forget_pending_passwords(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
+    for user in context.pending_logins().await? {
         let secret = CredentialId::login(context.tenant, &user.database, &user.role, user.generation.0);
         context.stores.vault.forget(&secret, run.fencing_token()).await?;
         let dropped = user.with_status(UserStatus::Dropped);

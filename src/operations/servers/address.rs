@@ -1,8 +1,11 @@
+//! The address of a server: the part of its row that a relocation changes.
+//!
+//! A set-up uses [`check_address`] so that only a relocation changes the address of a ready server.
 use crate::error::ServerSetupError;
 use crate::server::{DatabaseServer, ServerStatus, TlsMode};
 use serde::{Deserialize, Serialize};
 
-/// Where a server is and how it is reached: what a relocation changes of its row.
+/// Host, port and TLS settings of a server, as the journal stores them in the request of a relocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Address {
     pub(super) host: String,
@@ -12,21 +15,22 @@ pub(super) struct Address {
 }
 
 impl Address {
+    /// The address of this server.
     pub(super) fn of(server: &DatabaseServer) -> Self {
         let DatabaseServer { host, port, tls, root_certificate, .. } = server.clone();
         Self { host, port, tls, root_certificate }
     }
 
-    /// The server at this address, otherwise as it is.
+    /// The server with this address and otherwise unchanged.
     pub(super) fn assign_to(&self, server: &DatabaseServer) -> DatabaseServer {
         let Self { host, port, tls, root_certificate } = self.clone();
         DatabaseServer { host, port, tls, root_certificate, ..server.clone() }
     }
 }
 
-/// Refuses another address for a server that is ready: its tenants are reached at the stored one, and only a relocation
-/// examines both.
-pub(super) fn check_stored(stored: &DatabaseServer, host: &str, port: u16) -> Result<(), ServerSetupError> {
+/// Fails if a ready server would get another address. Its tenants are reached at the stored address, and only a
+/// relocation examines both addresses before it changes the row.
+pub(super) fn check_address(stored: &DatabaseServer, host: &str, port: u16) -> Result<(), ServerSetupError> {
     if stored.status != ServerStatus::Ready || stored.is_at(host, port) {
         return Ok(());
     }

@@ -1,20 +1,24 @@
-//! Roles that may enter the databases of suspended tenants.
+//! Roles of the host that may connect to the databases of suspended and archived tenants.
+//!
+//! The list is part of the server's row. A suspension or an archive reads it when it verifies that no other role can
+//! connect. Changing the list changes no rights on the server.
 use super::Servers;
 use crate::error::ServerSetupError;
 use crate::names::RoleName;
 
 impl Servers {
-    /// Lets a role of the host's own (a support login, a monitoring agent) connect to the databases of suspended and
-    /// archived tenants of this server. Without it, a suspension that finds a role which may still connect fails and names
-    /// the role. It grants nothing on the server.
+    /// Permits that a role of the host's (a support login, a monitoring agent) can connect to the databases of
+    /// suspended and archived tenants of this server. A suspension fails if it finds a role outside this list that can
+    /// still connect, and names the role. The call grants nothing on the server.
     ///
     /// # Errors
-    /// `Unknown` server, `Invalid` name.
+    /// [`ServerSetupError::Unknown`] if no server has this name, [`ServerSetupError::Invalid`] for an unusable role
+    /// name.
     ///
     /// # Cancel safety
-    /// One write: it is allowed, or it is not.
+    /// The call is one write. After a dropped future the role is either allowed or not.
     pub async fn allow_role(&self, server: &str, role: &str) -> Result<(), ServerSetupError> {
-        let role = parse(role)?;
+        let role = parse_role(role)?;
         self.change(server, |server| {
             if !server.allowed_roles.contains(&role) {
                 server.allowed_roles.push(role.clone());
@@ -23,20 +27,21 @@ impl Servers {
         .await
     }
 
-    /// The way back from [`allow_role`](Self::allow_role). It holds for suspensions that begin later; what the role may do
-    /// on the server stays as it is.
+    /// Reverses [`allow_role`](Self::allow_role). It affects suspensions that begin later. The role's rights on the
+    /// server do not change.
     ///
     /// # Errors
-    /// `Unknown` server, `Invalid` name.
+    /// [`ServerSetupError::Unknown`] if no server has this name, [`ServerSetupError::Invalid`] for an unusable role
+    /// name.
     ///
     /// # Cancel safety
-    /// One write: it is allowed, or it is not.
+    /// The call is one write. After a dropped future the role is either allowed or not.
     pub async fn disallow_role(&self, server: &str, role: &str) -> Result<(), ServerSetupError> {
-        let role = parse(role)?;
+        let role = parse_role(role)?;
         self.change(server, |server| server.allowed_roles.retain(|allowed| *allowed != role)).await
     }
 }
 
-fn parse(role: &str) -> Result<RoleName, ServerSetupError> {
+fn parse_role(role: &str) -> Result<RoleName, ServerSetupError> {
     role.parse().map_err(|source| ServerSetupError::Invalid { field: "role", value: role.into(), source })
 }

@@ -1,4 +1,7 @@
-//! What a set-up works on, and what one worker of it holds.
+//! State of a server's set-up: the input of one call, and the sessions of its worker.
+//!
+//! The admin's connection options are only in memory, so recovery cannot continue a set-up; the same call must be made
+//! again. Both types are private to the set-up saga.
 use crate::cluster::pg::ownership::MARK;
 use crate::cluster::pg::session::{Purpose, Target};
 use crate::cluster::{OperationContext, application_name};
@@ -12,11 +15,13 @@ use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection, PgPool};
 
-/// The comment on the roles of block (a): whose they are.
+/// Comment on the admin role and the provisioner's logins, by which a later set-up recognises that this installation
+/// created them.
 pub(super) fn marker(installation: uuid::Uuid) -> String {
     format!("{}{installation}", MARK)
 }
-/// What one call of a set-up works on. It lives with the call: the admin's password is stored nowhere.
+
+/// Input of one set-up call. It lives only as long as the call, because the admin's password is never stored.
 #[derive(Clone)]
 pub(super) struct Work {
     pub(super) stores: OperationContext,
@@ -26,14 +31,16 @@ pub(super) struct Work {
     pub(super) close_shared: bool,
 }
 impl Work {
+    /// The stored password of one of the provisioner's logins.
     pub(super) async fn password(&self, role: &RoleName) -> Result<SecretString, StepError> {
         Ok(self.stores.vault.open(&self.credential(role)).await?)
     }
+    /// Id of that password in the vault.
     pub(super) fn credential(&self, role: &RoleName) -> CredentialId {
         CredentialId::provisioner(&self.server.name, role, self.server.secret_version)
     }
-    /// A session of one of the two logins, in the maintenance database.
-    pub(super) async fn provisioner(&self, run: &Execution, role: &RoleName) -> Result<PgConnection, StepError> {
+    /// Opens a session of one of the provisioner's logins in the maintenance database.
+    pub(super) async fn open_provisioner(&self, run: &Execution, role: &RoleName) -> Result<PgConnection, StepError> {
         let (server, password) = (&self.server, self.password(role).await?);
         let (database, name): (&DatabaseName, _) = (&server.names.maintenance, application_name(run));
         let purpose = Purpose::Cluster;
@@ -41,7 +48,8 @@ impl Work {
         Ok(target.open().await?)
     }
 }
-/// The admin's session, opened when the first step needs it.
+
+/// State of one worker of a set-up. The admin's session is opened when the first step needs it.
 pub(super) struct ServerSetupContext {
     pub(super) work: Work,
     admin: Option<PgConnection>,
@@ -50,14 +58,15 @@ impl ServerSetupContext {
     pub(super) fn new(work: Work) -> Self {
         Self { work, admin: None }
     }
-    pub(super) async fn admin(&mut self, run: &Execution) -> Result<&mut PgConnection, StepError> {
+    /// The admin's session. It fails for a set-up by script, which has no admin.
+    pub(super) async fn admin_session(&mut self, run: &Execution) -> Result<&mut PgConnection, StepError> {
         if self.admin.is_none() {
-            let none = || StepError::fail("this set-up has no admin: it was begun as a script");
+            let none = || StepError::fail("this set-up has no admin connection, because it was begun by script()");
             let options = self.work.admin.as_ref().ok_or_else(none)?;
             let options = options.clone().application_name(&application_name(run));
             self.admin = Some(rt::poll_batched(options.connect()).await?);
             run.check().await?;
         }
-        self.admin.as_mut().ok_or_else(|| StepError::retry("no session"))
+        self.admin.as_mut().ok_or_else(|| StepError::retry("the admin's session was not opened"))
     }
 }

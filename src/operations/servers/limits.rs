@@ -1,7 +1,7 @@
-//! Reconciles the CONNECTION LIMIT of every login with what this installation says.
+//! Sets the CONNECTION LIMIT of every application login to the value that this installation is configured with.
 //!
-//! `set_up` runs it for its server, [`Tenantry::run`](crate::Tenantry::run) once a day for all. A login without a limit
-//! lets one tenant take every connection of its server, and then it cannot be suspended.
+//! `set_up` does this for its server, and [`Tenantry::run`](crate::Tenantry::run) once a day for all servers. With a
+//! login without a limit one tenant can take every connection of its server; then no worker can connect to suspend it.
 use super::Servers;
 use crate::cluster::OperationContext;
 use crate::directory::{DatabaseUser, UserStatus};
@@ -15,39 +15,41 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use std::collections::HashMap;
 
-/// Tenants that are looked at together.
-const PAGE: u32 = 200;
-/// Reads of the registry at once.
-const AT_ONCE: usize = 4;
+/// Tenants that one read of the registry returns.
+const PAGE_SIZE: u32 = 200;
+/// Concurrent reads of tenants' logins from the registry.
+const CONCURRENCY: usize = 4;
 
-/// What one pass over the logins did.
+/// Result of one pass over the logins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LimitReport {
-    /// Logins that were looked at.
+    /// Logins that the pass covered.
     pub seen: u32,
-    /// Logins that had another limit, and have the right one now.
+    /// Logins whose limit was different and was changed.
     pub changed: u32,
-    /// Logins that may still have another limit: they could not be altered, or their server did not answer. The log says
-    /// why; the next pass tries again.
+    /// Logins that may still have another limit, because they could not be altered or their server did not answer. The
+    /// log has the reason, and the next pass tries again.
     pub left: u32,
 }
 
 impl Servers {
-    /// The same with this CONNECTION LIMIT for every login of an application; -1 takes limits away. Without it limits are
-    /// left as they are.
+    /// Sets the CONNECTION LIMIT that [`limit_logins`](Self::limit_logins) gives to every application login; -1 removes
+    /// the limits. Default: limits are left unchanged.
     pub fn with_connection_limit(self, limit: i32) -> Self {
         Self { connection_limit: Some(limit), ..self }
     }
 
-    /// Gives every login of every tenant (pending, active or retiring, of suspended and archived tenants too) the
-    /// CONNECTION LIMIT of this installation. A login that may not log in stays so. Only what differs is altered.
+    /// Gives every login of every tenant the CONNECTION LIMIT of this installation. This covers pending, active and
+    /// retiring logins, also of suspended and archived tenants. Only logins with another limit are altered, and NOLOGIN
+    /// stays set.
     ///
     /// # Errors
-    /// The landlord did not answer. A server that does not answer is logged and counted in [`LimitReport::left`].
+    /// If the landlord does not answer. A server that does not answer is logged, and its logins count in
+    /// [`LimitReport::left`].
     ///
     /// # Cancel safety
-    /// Dropping the future leaves some logins as they were. Any number of nodes may do this at once.
+    /// A dropped future leaves some logins unchanged. Any number of nodes may call this concurrently.
     pub async fn limit_logins(&self) -> Result<LimitReport, StoreError> {
         self.limit_logins_of(None).await
     }
@@ -55,32 +57,35 @@ impl Servers {
     pub(super) async fn limit_logins_of(&self, only: Option<&ServerName>) -> Result<LimitReport, StoreError> {
         let mut report = LimitReport::default();
         let Some(limit) = self.connection_limit else { return Ok(report) };
-        let servers = self.inhabited(only).await?;
+        let servers = self.read_occupied_servers(only).await?;
         if servers.is_empty() {
             return Ok(report);
         }
         let registry = &self.stores.registry;
         let mut after = None;
         loop {
-            let page = registry.page(after, PAGE).await?;
+            let page = registry.page(after, PAGE_SIZE).await?;
             let Some(last) = page.last() else { return Ok(report) };
             after = Some(last.id());
             let users = stream::iter(page).map(|tenant| async move { registry.users(tenant.id()).await });
-            let users: Vec<Vec<DatabaseUser>> = users.buffer_unordered(AT_ONCE).try_collect().await?;
-            for (server, logins) in by_server(users.into_iter().flatten(), &servers) {
+            let users: Vec<Vec<DatabaseUser>> = users.buffer_unordered(CONCURRENCY).try_collect().await?;
+            for (server, logins) in group_by_server(users.into_iter().flatten(), &servers) {
                 report.add(logins.len(), self.limit_on(server, &logins, limit).await);
             }
         }
     }
 
-    async fn inhabited(&self, only: Option<&ServerName>) -> Result<HashMap<ServerName, DatabaseServer>, StoreError> {
+    /// The ready servers that have tenants; with `only`, at most that one.
+    async fn read_occupied_servers(
+        &self, only: Option<&ServerName>,
+    ) -> Result<HashMap<ServerName, DatabaseServer>, StoreError> {
         let all = self.stores.servers.servers().await?.into_iter();
         let all = all.filter(|load| load.tenants > 0 && load.server.status == ServerStatus::Ready);
-        let these = all.filter(|load| only.is_none_or(|name| *name == load.server.name));
-        Ok(these.map(|load| (load.server.name.clone(), load.server)).collect())
+        let selected = all.filter(|load| only.is_none_or(|name| *name == load.server.name));
+        Ok(selected.map(|load| (load.server.name.clone(), load.server)).collect())
     }
 
-    /// How many were changed and left, on one session.
+    /// Alters the logins of one server in one session. Returns how many were changed and how many could not be.
     async fn limit_on(
         &self, server: &DatabaseServer, logins: &[DatabaseUser], limit: i32,
     ) -> Result<(u32, u32), StepError> {
@@ -96,7 +101,7 @@ impl LimitReport {
     fn add(&mut self, seen: usize, limited: Result<(u32, u32), StepError>) {
         let seen = u32::try_from(seen).unwrap_or(u32::MAX);
         let (changed, left) = limited.unwrap_or_else(|error| {
-            tracing::warn!(%error, logins = seen, "connection limits are not looked at on a server; the next pass tries again");
+            tracing::warn!(%error, logins = seen, "connection limits on a server were not checked; the next pass retries");
             (0, seen)
         });
         self.seen += seen;
@@ -105,7 +110,8 @@ impl LimitReport {
     }
 }
 
-fn by_server(
+/// Groups logins by their server. Dropped logins, and logins on other servers than these, are left out.
+fn group_by_server(
     users: impl Iterator<Item = DatabaseUser>, servers: &HashMap<ServerName, DatabaseServer>,
 ) -> Vec<(&DatabaseServer, Vec<DatabaseUser>)> {
     let mut logins: HashMap<ServerName, Vec<DatabaseUser>> = HashMap::new();
@@ -119,14 +125,14 @@ fn by_server(
 impl CountSessions for OperationContext {
     async fn login_sessions(&self, tenant: TenantId, login: &str) -> Option<LoginSessions> {
         let counted = async {
-            let Some(place) = self.place(tenant).await? else { return Ok(None) };
-            let mut locked = self.retirer(tenant, place.server).await?;
+            let Some(location) = self.place(tenant).await? else { return Ok(None) };
+            let mut locked = self.retirer(tenant, location.server).await?;
             locked.login_sessions(login).await
         };
         match counted.await {
             Ok(found) => found,
             Err(error) => {
-                tracing::debug!(%tenant, login, %error, "the sessions of a login cannot be counted");
+                tracing::debug!(%tenant, login, %error, "the sessions of a login could not be counted");
                 None
             }
         }

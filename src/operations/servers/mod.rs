@@ -1,4 +1,8 @@
-//! The PostgreSQL servers that tenants live on: set up, listed, drained, removed.
+//! The PostgreSQL servers that hold tenants: set up, listed, drained, relocated, removed.
+//!
+//! [`Servers`] is what the facade's `servers()` returns. Set-up, relocation and the rotation of the provisioner's
+//! passwords are operations in the journal. Drain and the list of allowed roles are single writes to the server's row, by
+//! compare-and-set. Every connection to a server uses the address in its row.
 use crate::cluster::OperationContext;
 use crate::error::{ServerSetupError, StoreError};
 use crate::names::ServerName;
@@ -27,23 +31,23 @@ pub use limits::LimitReport;
 pub use relocate::{Relocate, Relocated};
 pub use set_up::ServerSetup;
 
-/// A server as a list shows it.
+/// A registered server, as [`Servers::list`] shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Server {
-    /// The host's name for it.
+    /// Name that the host has given to the server.
     pub name: ServerName,
-    /// Host name or address.
+    /// Host name or IP address.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Tenants that have a place there, half-made ones included.
+    /// Tenants placed on the server, including those that are being provisioned.
     pub tenants: u32,
-    /// Most tenants.
+    /// Maximum number of tenants.
     pub capacity: u32,
-    /// Whether its set-up has ended.
+    /// Whether the server's set-up is complete. Only a ready server gets tenants.
     pub ready: bool,
-    /// Whether it takes no new tenants.
+    /// Whether the server takes no new tenants, because of [`Servers::drain`].
     pub draining: bool,
 }
 impl From<ServerLoad> for Server {
@@ -61,17 +65,17 @@ impl From<ServerLoad> for Server {
     }
 }
 
-/// What a set-up did.
+/// Result of a set-up.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ServerSetupReport {
-    /// The server.
+    /// The server, which is ready.
     pub server: Server,
-    /// What could not be closed or granted, each with the reason and what follows from it.
+    /// What could not be closed, granted or limited. Each line names the reason and the consequence.
     pub left_open: Vec<String>,
 }
 
-/// The servers of one landlord.
+/// Manages the servers that are registered in one landlord. Cheap to clone.
 #[derive(Clone)]
 pub struct Servers {
     stores: OperationContext,
@@ -83,55 +87,60 @@ pub struct Servers {
     on_move: Option<OnMove>,
 }
 
-/// What this process does when it has relocated a server.
+/// Callback that this process runs after it has relocated a server.
 type OnMove = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl Servers {
-    /// Over these stores; `landlord` is the pool whose database must not be locked to its host by a set-up.
+    /// Works on these stores. `landlord` is the pool of the landlord's database. If that database is on a server that
+    /// is set up, the set-up closes it to PUBLIC but not to this pool's role.
     pub fn new(stores: OperationContext, engine: Engine, landlord: PgPool) -> Self {
         let rotation = Arc::new(rotate::RotateServer::new(stores.clone()));
         let relocation = Arc::new(probe::RelocateSaga::new(stores.clone()));
         Self { stores, engine, landlord, rotation, relocation, on_move: None, connection_limit: None }
     }
-    /// This process need not be told of its own relocations by the landlord.
+    /// Runs `moved` after each relocation by this process, so that its resolver need not wait for the landlord's
+    /// notification.
     pub(crate) fn on_move(self, moved: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
         Self { on_move: Some(Arc::new(moved)), ..self }
     }
 
-    /// Makes the admin role, the provisioner's two logins and the maintenance database on a server, as its admin (a
-    /// superuser, or a managed service's admin with CREATEDB and CREATEROLE). May be repeated, also after a crash; a
-    /// repetition changes the settings that it names, but not the address: that is [`relocate`](Self::relocate)'s. `admin` is used here and stored nowhere; its host and port are
-    /// the server's, unless [`ServerSetup::address`] says otherwise.
+    /// Creates the admin role, the provisioner's two logins and the maintenance database on a server. `admin` connects
+    /// as a superuser, or as a managed service's admin with CREATEDB and CREATEROLE. It is not stored. Its host and
+    /// port become the server's address unless [`ServerSetup::address`] sets another one.
+    ///
+    /// The call may be repeated, also after a crash. A repetition changes the settings that it names. It does not
+    /// change the address of a server that is ready; use [`relocate`](Self::relocate) for that.
     pub fn set_up(&self, name: impl Into<String>, admin: PgConnectOptions) -> ServerSetup {
         ServerSetup::new(self.clone(), name.into(), admin)
     }
-    /// The saga that gives the provisioner's logins new passwords, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The saga that rotates the provisioner's passwords, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn saga(&self) -> Arc<dyn AnySaga> {
         self.rotation.clone()
     }
-    /// All servers, by name.
+    /// All servers, ordered by name.
     pub async fn list(&self) -> Result<Vec<Server>, StoreError> {
         Ok(self.stores.servers.servers().await?.into_iter().map(Server::from).collect())
     }
-    /// From now on it takes no new tenants; the ones it has stay.
+    /// Stops placing new tenants on the server. Its tenants stay.
     ///
     /// # Errors
-    /// `Unknown`.
+    /// [`ServerSetupError::Unknown`] if no server has this name.
     pub async fn drain(&self, name: &str) -> Result<(), ServerSetupError> {
         self.change(name, |server| server.draining = true).await
     }
-    /// The way back from [`drain`](Self::drain).
+    /// Reverses [`drain`](Self::drain): the server takes new tenants again.
     ///
     /// # Errors
-    /// `Unknown`.
+    /// [`ServerSetupError::Unknown`] if no server has this name.
     pub async fn undrain(&self, name: &str) -> Result<(), ServerSetupError> {
         self.change(name, |server| server.draining = false).await
     }
-    /// Forgets a server that has no tenants, and the secrets of its logins. What `set_up` made there stays: its admin
-    /// drops it, if he likes.
+    /// Removes the row of a server that has no tenants, and the stored passwords of the provisioner's logins. The roles
+    /// and the database that `set_up` created on the server stay; its admin may drop them.
     ///
     /// # Errors
-    /// `Unknown`, or `InUse` while somebody has a place there.
+    /// [`ServerSetupError::Unknown`] if no server has this name, [`ServerSetupError::InUse`] while tenants are placed
+    /// on it.
     pub async fn remove(&self, name: &str) -> Result<(), ServerSetupError> {
         let load = self.find(name).await?;
         if load.tenants > 0 {
@@ -146,7 +155,8 @@ impl Servers {
         }
     }
 
-    /// By a writer that nobody else is.
+    /// Deletes the passwords of the provisioner's logins. The vault requires a fencing token, so this call uses the id
+    /// of a new operation, which no other writer has.
     async fn forget_secrets(&self, server: &DatabaseServer) -> Result<(), ServerSetupError> {
         let unavailable = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
         let (vault, by) = (&self.stores.vault, FencingToken { operation: OperationId::new(), epoch: 1 });
@@ -163,7 +173,8 @@ impl Servers {
         self.stores.servers.server(&server).await?.ok_or(ServerSetupError::Unknown { server })
     }
 
-    /// By compare-and-set; a change that somebody made in between is looked at and kept.
+    /// Changes the server's row by compare-and-set. After a conflict it reads the row again, so that a concurrent
+    /// change is kept. It fails after five conflicts.
     async fn change(&self, name: &str, set: impl Fn(&mut DatabaseServer)) -> Result<(), ServerSetupError> {
         for _ in 0..5 {
             let load = self.find(name).await?;
@@ -174,7 +185,7 @@ impl Servers {
                 changed => return Ok(changed?),
             }
         }
-        Err(StoreError::conflict("the server's row changes all the time").into())
+        Err(StoreError::conflict("the server's row was changed concurrently five times; call again").into())
     }
 }
 
@@ -182,8 +193,8 @@ fn server_name(name: &str) -> Result<ServerName, ServerSetupError> {
     name.parse().map_err(|source| ServerSetupError::Invalid { field: "server", value: name.into(), source })
 }
 
-/// A server as a call describes it, with the defaults of everything that it does not name.
-fn described(name: &ServerName, host: &str, port: u16, names: ServerNames, tls: Option<TlsMode>) -> DatabaseServer {
+/// A server with these values, and defaults for all others.
+fn new_server(name: &ServerName, host: &str, port: u16, names: ServerNames, tls: Option<TlsMode>) -> DatabaseServer {
     let mut server = DatabaseServer::new(name.clone(), host, port, names);
     server.tls = tls.unwrap_or(server.tls);
     server

@@ -1,4 +1,7 @@
-//! The steps of a relocation, and what they ask both addresses.
+//! The saga of a relocation: its steps, and the checks that they run against the old and the new address.
+//!
+//! `relocate.rs` drives it, and recovery continues it. The row gets the new address only after both addresses were
+//! checked in the same step, so a worker never relies on a check that another worker has made.
 use super::address::Address;
 use super::relocate::{KIND, MOVE, Request};
 use crate::cluster::pg::mark;
@@ -16,10 +19,10 @@ use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// For all questions to one address after the login; a login has ten seconds of its own.
-const ANSWERS: Duration = Duration::from_secs(10);
+/// Time limit for all queries to one address, after the login. The login itself may take another ten seconds.
+const QUERY_LIMIT: Duration = Duration::from_secs(10);
 
-/// The plain list of its steps.
+/// The ordered steps of a relocation.
 pub(super) struct RelocateSaga {
     stores: OperationContext,
     steps: Vec<Box<dyn SagaStep<RelocateContext>>>,
@@ -40,7 +43,7 @@ impl Saga for RelocateSaga {
     fn steps(&self) -> &[Box<dyn SagaStep<RelocateContext>>] {
         &self.steps
     }
-    /// The address has changed.
+    /// The step after the change of the row. Until its intent is committed a failure undoes the relocation.
     fn pivot_index(&self) -> usize {
         2
     }
@@ -49,6 +52,7 @@ impl Saga for RelocateSaga {
     }
 }
 
+/// State of one worker of a relocation. Each check opens a session of its own.
 pub(super) struct RelocateContext {
     stores: OperationContext,
     request: Request,
@@ -56,12 +60,12 @@ pub(super) struct RelocateContext {
 
 #[derive(Clone, Copy)]
 enum Step {
-    /// An open change of the server stops: its worker can write nothing any more.
+    /// Parks an open change of the server and raises the epoch in all stores, so that its worker can no longer write.
     Park,
-    /// Both addresses are examined, and the row gets the new one, in one step: an examination is never older than the
-    /// worker that relies on it.
+    /// Checks both addresses and changes the row to the new one. Both are one step, so that a worker never relies on a
+    /// check that an earlier worker made.
     Move,
-    /// The parked change continues, at the new address.
+    /// Resumes the parked change, which continues at the new address.
     Resume,
 }
 
@@ -88,12 +92,13 @@ impl SagaStep<RelocateContext> for Step {
     async fn undo(&self, run: &Execution, context: &mut RelocateContext) -> Result<(), StepError> {
         match self {
             Self::Park => resume(run).await,
-            Self::Move => context.put_back(run).await,
+            Self::Move => context.restore_row(run).await,
             Self::Resume => Ok(()),
         }
     }
 }
 
+/// Resumes the parked operation in the server's change lane, if there is one.
 async fn resume(run: &Execution) -> Result<(), StepError> {
     let history = run.journal().history(run.subject()).await?;
     let parked = history.iter().find(|r| r.lane == Lane::Change && r.status == OperationStatus::Parked);
@@ -112,65 +117,70 @@ impl RelocateContext {
     }
 
     async fn read_row(&self) -> Result<DatabaseServer, StepError> {
-        let unknown = || refuse(RelocateError::Unknown { server: self.request.server.clone() });
+        let unknown = || to_step_error(RelocateError::Unknown { server: self.request.server.clone() });
         Ok(self.stores.servers.server(&self.request.server).await?.ok_or_else(unknown)?.server)
     }
 
-    /// Answers whether the system identifiers were compared.
+    /// Checks both addresses and changes the row. Returns whether the system identifiers were compared and are equal.
     async fn relocate(&self, run: &Execution) -> Result<bool, StepError> {
         let row = self.read_row().await?;
         let mut moved = self.request.to.assign_to(&row);
         moved.system_identifier = self.examine_new(run, &moved).await?;
         let compared = row.system_identifier.is_some() && row.system_identifier == moved.system_identifier;
-        // The worker before this one may have changed the row and died.
+        // An earlier worker may have changed the row and died. The row then has the new address already, and the old
+        // server was checked before that.
         if !self.request.old_is_fenced && !row.is_at(&moved.host, moved.port) {
             self.examine_old(run, &row).await?;
         }
-        self.put(run, &row, &moved).await?;
+        self.put_row(run, &row, &moved).await?;
         Ok(compared)
     }
 
-    async fn put(&self, run: &Execution, row: &DatabaseServer, moved: &DatabaseServer) -> Result<(), StepError> {
+    async fn put_row(&self, run: &Execution, row: &DatabaseServer, moved: &DatabaseServer) -> Result<(), StepError> {
         let put = self.stores.servers.put_server(Some(row), moved, Some(run.fencing_token())).await;
-        // A setting was changed in between: everything is examined again.
+        // The row was changed concurrently, by a new setting for example. A retry checks both addresses again.
         put.map_err(|e| if matches!(e, StoreError::Conflict(_)) { StepError::retry(e) } else { e.into() })
     }
 
-    /// Only where the outcome of the write is unknown does the row have the new address here.
-    async fn put_back(&self, run: &Execution) -> Result<(), StepError> {
+    /// Undo of [`Step::Move`]: restores the old address. The row has the new address here only if the outcome of the
+    /// write was unknown.
+    async fn restore_row(&self, run: &Execution) -> Result<(), StepError> {
         let Some(load) = self.stores.servers.server(&self.request.server).await? else { return Ok(()) };
         match Address::of(&load.server) == self.request.to && self.request.to != self.request.from {
-            true => self.put(run, &load.server, &self.request.from.assign_to(&load.server)).await,
+            true => self.put_row(run, &load.server, &self.request.from.assign_to(&load.server)).await,
             false => Ok(()),
         }
     }
 
-    /// The system identifier at the new address, after everything that speaks against it was looked for.
+    /// Checks the new address: it must answer, have this installation's mark for the server, not be a standby, and have
+    /// the expected system identifier. Returns that identifier.
     async fn examine_new(&self, run: &Execution, moved: &DatabaseServer) -> Result<Option<i64>, StepError> {
         let (host, port) = (moved.host.clone(), moved.port);
         let opened = self.open(run, moved).await?;
-        let mut session =
-            opened.map_err(|e| refuse(RelocateError::Unreachable { host: host.clone(), port, source: Box::new(e) }))?;
+        let unreachable =
+            |e| to_step_error(RelocateError::Unreachable { host: host.clone(), port, source: Box::new(e) });
+        let mut session = opened.map_err(unreachable)?;
         let installation = self.stores.servers.installation().await?;
-        let asked = limit_time(async {
+        let answers = limit_time(async {
             let marked = mark::is_marked(&mut session, installation, &moved.name).await?;
-            let recovers = mark::is_in_recovery(&mut session).await?;
-            Ok((marked, recovers, mark::system_identifier(&mut session).await?))
+            let is_standby = mark::is_in_recovery(&mut session).await?;
+            Ok((marked, is_standby, mark::system_identifier(&mut session).await?))
         });
-        let unexamined = |e| refuse(RelocateError::Unexamined { host: host.clone(), port, source: Box::new(e) });
-        let (marked, recovers, identifier) = asked.await.map_err(unexamined)?;
+        let unexamined = |e| to_step_error(RelocateError::Unexamined { host: host.clone(), port, source: Box::new(e) });
+        let (marked, is_standby, identifier) = answers.await.map_err(unexamined)?;
         session::close(session).await;
-        match (marked, recovers) {
+        match (marked, is_standby) {
             (false, _) => {
                 let (server, database) = (moved.name.clone(), moved.names.maintenance.clone());
-                Err(refuse(RelocateError::NoMark { server, host, port, database }))
+                Err(to_step_error(RelocateError::NoMark { server, host, port, database }))
             }
-            (true, true) => Err(refuse(RelocateError::Standby { host, port })),
-            (true, false) => self.compare(moved, identifier).map_err(refuse),
+            (true, true) => Err(to_step_error(RelocateError::Standby { host, port })),
+            (true, false) => self.compare(moved, identifier).map_err(to_step_error),
         }
     }
 
-    /// Equal identifiers prove nothing: a promoted standby has its primary's. Different ones are a reason to stop.
+    /// Fails if the stored and the found system identifier differ. Equal identifiers do not prove that this is the
+    /// right server, because a standby has the identifier of its primary.
     fn compare(&self, moved: &DatabaseServer, found: Option<i64>) -> Result<Option<i64>, RelocateError> {
         match (moved.system_identifier, found) {
             _ if self.request.replaced => Ok(found),
@@ -180,25 +190,26 @@ impl RelocateContext {
         }
     }
 
-    /// Nothing must answer at the old address that takes writes. What cannot be reached does not answer; what answers and
-    /// cannot be judged counts as writable.
+    /// Fails if a server that takes writes still answers at the old address. A server that cannot be reached passes. A
+    /// server that answers but cannot be checked counts as writable.
     async fn examine_old(&self, run: &Execution, row: &DatabaseServer) -> Result<(), StepError> {
         let (host, port) = (row.host.clone(), row.port);
-        let unseen = |e| refuse(RelocateError::OldUnseen { host: host.clone(), port, source: Box::new(e) });
+        let unseen = |e| to_step_error(RelocateError::OldUnseen { host: host.clone(), port, source: Box::new(e) });
         let mut session = match self.open(run, row).await? {
             Ok(session) => session,
             Err(error) if is_silence(&error) => return Ok(()),
             Err(error) => return Err(unseen(error)),
         };
-        let recovers = limit_time(mark::is_in_recovery(&mut session)).await;
+        let is_standby = limit_time(mark::is_in_recovery(&mut session)).await;
         session::close(session).await;
-        match recovers.map_err(unseen)? {
+        match is_standby.map_err(unseen)? {
             true => Ok(()),
-            false => Err(refuse(RelocateError::OldAnswers { host, port })),
+            false => Err(to_step_error(RelocateError::OldAnswers { host, port })),
         }
     }
 
-    /// As the provisioner, in the maintenance database. The epoch is asked for afterwards.
+    /// Opens a session of the provisioner in the maintenance database, and then checks that this worker's epoch is the
+    /// newest. The outer error is the epoch's, the inner one the server's.
     async fn open(
         &self, run: &Execution, server: &DatabaseServer,
     ) -> Result<Result<PgConnection, ClusterError>, StepError> {
@@ -214,17 +225,17 @@ impl RelocateContext {
     }
 }
 
-fn refuse(error: RelocateError) -> StepError {
+fn to_step_error(error: RelocateError) -> StepError {
     StepError::fail(error)
 }
 
-async fn limit_time<T>(asked: impl Future<Output = Result<T, ClusterError>>) -> Result<T, ClusterError> {
-    let late = |_| ClusterError::Deadline { phase: "asking a cluster", limit: ANSWERS };
-    timeout(ANSWERS, asked).await.map_err(late)?
+async fn limit_time<T>(queries: impl Future<Output = Result<T, ClusterError>>) -> Result<T, ClusterError> {
+    let timed_out = |_| ClusterError::Deadline { phase: "querying a cluster", limit: QUERY_LIMIT };
+    timeout(QUERY_LIMIT, queries).await.map_err(timed_out)?
 }
 
-/// Whether nothing answered: the port is closed, the host is not there, or no answer came in time. A session that was cut
-/// while it began is an answer.
+/// Whether no server answered: the port is closed, the host does not exist, or there was no answer in time. A
+/// connection that a server or a firewall cut while it was being opened counts as an answer.
 fn is_silence(error: &ClusterError) -> bool {
     match error {
         ClusterError::Deadline { .. } => true,

@@ -1,16 +1,16 @@
-//! A server gets another address: a standby was promoted, the cluster moved, or it was replaced by its successor.
+//! Changes the address of a server: after a standby was promoted, the cluster was moved, or a successor replaced it.
 //!
-//! The server's row is the only place where the address is kept, so a relocation is one compare-and-set of that row. Before
-//! it the new address is examined and the old one must not answer as a writable server.
+//! Only the server's row holds the address, so a relocation is one compare-and-set of that row. Before it the worker
+//! checks the new address, and that no writable server answers at the old one.
 //!
-//! A relocation is an operation in the preempting lane of the server. It parks an open change of the server (set-up,
-//! rotation of the provisioner's passwords) and resumes it at the end, so a change that waits for a server that is gone
-//! does not keep the server from being relocated. In the transaction that changes the address the landlord raises the
-//! epoch of every open operation about a tenant of the server: a worker that still has a session on the old server can
-//! report nothing any more, and the next worker reads the new address.
+//! A relocation is an operation in the preempt lane of the server. It parks an open change of the server (set-up,
+//! rotation of the provisioner's passwords) and resumes it at the end, so a change that waits for a lost server does
+//! not block the relocation. In the transaction that changes the address the landlord raises the epoch of every open
+//! operation on a tenant of the server. A worker that still has a session on the old server can then no longer write to
+//! the landlord, and the next worker reads the new address.
 //!
-//! If the process dies before that write, the address is the old one; recovery examines both addresses again. If it dies
-//! after it, recovery finds the address changed, examines it once more and resumes the parked change.
+//! If the process dies before that write, recovery finds the old address in the row and checks both addresses again. If
+//! it dies after the write, recovery finds the new address, checks it once more and resumes the parked change.
 use super::address::Address;
 use super::{Server, Servers, server_name};
 use crate::error::{FailureState, RelocateError, ServerSetupError, StoreError};
@@ -32,7 +32,7 @@ pub(super) const KIND: &str = "relocate_server";
 /// The stored name of the step that changes the row.
 pub(super) const MOVE: &str = "server.move";
 
-/// What is stored of a call. It holds no secret.
+/// The request as the journal stores it. It holds no secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) server: ServerName,
@@ -42,21 +42,22 @@ pub(super) struct Request {
     pub(super) replaced: bool,
 }
 
-/// What a relocation did.
+/// Result of a relocation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Relocated {
     /// The server at its new address.
     pub server: Server,
-    /// Whether the system identifier was read and compared. `false`: the provisioner may not read it, or none was stored.
+    /// Whether the system identifier at the new address was read and equals the stored one. `false` if the provisioner
+    /// may not read it, if none was stored, or if [`Relocate::replaced`] was set and the identifiers differ.
     pub is_same_cluster_seen: bool,
 }
 
-/// The relocation of a server: setters, then `.await`.
+/// A relocation of a server to configure and then `.await`. See [`Servers::relocate`].
 ///
 /// # Cancel safety
-/// Dropping the future is like the death of the process: recovery brings the operation to its end after its lease.
-#[must_use = "it does nothing until it is awaited"]
+/// If the future is dropped after the operation has begun, recovery completes the operation after its lease.
+#[must_use = "a relocation does nothing until it is awaited"]
 pub struct Relocate {
     servers: Servers,
     name: String,
@@ -69,20 +70,21 @@ pub struct Relocate {
 }
 
 impl Servers {
-    /// Changes the address of a server for every tenant on it: resolvers on all nodes, operations and links go to the new
-    /// one. Call it after a failover, once the standby is promoted.
+    /// Changes the address of a server for every tenant on it. Resolvers on all nodes, operations and setup links then
+    /// use the new address. Call it after a failover, once the standby is promoted.
     ///
-    /// It logs in at the new address as the provisioner, with the stored secret, and looks for the mark that
-    /// [`set_up`](Self::set_up) left in the maintenance database. A server that was last set up by a version without marks
-    /// has none: call `set_up` once while it answers. If it does not any more, a DBA writes the mark into the maintenance
-    /// database at the new address, as the admin role: `CREATE TABLE public.tenantry_mark (installation uuid, server
-    /// text)` with one row, the id in `tenantry.installation` and the server's name.
+    /// The worker logs in at the new address as the provisioner, with the stored password, and looks for the mark that
+    /// [`set_up`](Self::set_up) left in the maintenance database. A server that was last set up by a version without
+    /// marks has none: call `set_up` once while it answers. If it no longer answers, a DBA writes the mark into the
+    /// maintenance database at the new address, as the admin role: `CREATE TABLE public.tenantry_mark (installation
+    /// uuid, server text)` with one row, the id in `tenantry.installation` and the server's name.
     ///
-    /// What the old server committed last is missing at the new address if the standby replicated asynchronously. Suspend or
-    /// archive again what was suspended or archived in its last moments.
+    /// If the standby replicated asynchronously, the last commits of the old server are missing at the new address.
+    /// Suspend or archive again the tenants that were suspended or archived shortly before the failover.
     ///
     /// # Errors
-    /// See [`RelocateError`]; each names what to do next. The old address is asked for at most ten seconds.
+    /// See [`RelocateError`]; each variant names what to do next. Connecting to an address may take ten seconds, and
+    /// the checks there another ten.
     ///
     /// ```no_run
     /// # async fn example(tenantry: tenantry::Tenantry) -> Result<(), tenantry::error::RelocateError> {
@@ -109,25 +111,25 @@ impl Servers {
 }
 
 impl Relocate {
-    /// The caller vouches that no client can write to the old server any more, so the old address is not asked. Needed
-    /// where something answers there that cannot be judged, and where both addresses lead to one server.
+    /// Declares that no client can write to the old server any more, so that the old address is not checked. Needed if
+    /// something answers there that cannot be checked, or if both addresses lead to the same server.
     pub fn old_is_fenced(mut self) -> Self {
         self.old_is_fenced = true;
         self
     }
-    /// The cluster at the new address is the old one's successor with another system identifier: pg_upgrade, or a restore
-    /// from a dump.
+    /// Declares that the cluster at the new address replaces the old one and has another system identifier, as after
+    /// pg_upgrade or a restore from a dump. Default: a different identifier fails the relocation.
     pub fn replaced(mut self) -> Self {
         self.replaced = true;
         self
     }
-    /// How connections to the new address are encrypted. By default as before if the host stays the same, else
-    /// `verify-full`, and `prefer` on loopback.
+    /// Sets how connections to the new address are encrypted. Default: unchanged if the host stays the same; otherwise
+    /// `verify-full`, or `prefer` on loopback.
     pub fn tls(mut self, mode: TlsMode) -> Self {
         self.tls = Some(mode);
         self
     }
-    /// The authorities to trust at the new address, PEM; those of the old one by default.
+    /// Sets the certificate authorities to trust at the new address, as PEM. Default: those of the old address.
     pub fn root_certificate(mut self, pem: impl Into<String>) -> Self {
         self.root_certificate = Some(pem.into());
         self
@@ -143,14 +145,14 @@ impl Relocate {
             moved().await;
         }
         let server = self.servers.load(&request.server).await?.into();
-        let seen = record.outputs.get(MOVE).and_then(|output| output.as_bool());
-        Ok(Relocated { server, is_same_cluster_seen: seen.unwrap_or_default() })
+        let is_compared = record.outputs.get(MOVE).and_then(|output| output.as_bool());
+        Ok(Relocated { server, is_same_cluster_seen: is_compared.unwrap_or_default() })
     }
 
     async fn request(&self) -> Result<Request, RelocateError> {
         let server = server_name(&self.name).map_err(|error| match error {
             ServerSetupError::Invalid { value, source, .. } => RelocateError::Invalid { value, source },
-            _ => StoreError::conflict("the server's name was not read").into(),
+            _ => StoreError::conflict("the server's name could not be parsed").into(),
         })?;
         let row = self.servers.load(&server).await?.server;
         if row.status != crate::server::ServerStatus::Ready {
@@ -192,7 +194,8 @@ impl Servers {
     }
 }
 
-/// A refusal was decided inside the operation, before anything was written; it is the call's own error.
+/// Converts the outcome to the caller's result. A check that failed inside the operation, which was then undone,
+/// becomes the error of the call.
 fn to_result(outcome: Outcome) -> Result<Record, RelocateError> {
     let record = outcome.record;
     let Some(mut failure) = outcome.failure else {
@@ -206,7 +209,7 @@ fn to_result(outcome: Outcome) -> Result<Record, RelocateError> {
         return Err(RelocateError::Failed(failure));
     }
     match failure.cause.downcast::<RelocateError>() {
-        Ok(refused) => Err(*refused),
+        Ok(error) => Err(*error),
         Err(cause) => {
             failure.cause = cause;
             Err(RelocateError::Failed(failure))

@@ -1,8 +1,9 @@
-//! New passwords for the provisioner's two logins of a server.
+//! Rotates the passwords of the provisioner's two logins on a server.
 //!
 //! The admin role cannot manage its own members, but a login may change its own password. So the idle login changes its
-//! own first, all nodes go over to it, and then the other one does the same. A crash in between leaves each login with
-//! the password of one of two versions, both sealed: whoever comes later tries both.
+//! password first. Then the server's row names that login, all nodes switch to it, and the other login changes its
+//! password. After a crash each login has the password of one of two versions. Both are stored, and the next worker
+//! tries both. The facade begins the operation through [`Servers::begin_rotation`].
 use super::Servers;
 use crate::cluster::pg::session::{Purpose, Target};
 use crate::cluster::pg::{catalog, ddl, scram, session, terminate};
@@ -26,25 +27,31 @@ use uuid::Uuid;
 /// The stored name of the saga.
 const KIND: &str = "rotate_server";
 
-/// What is stored of a call: the versions and the logins as they were when it began.
+/// The request as the journal stores it: versions and logins at the time of the call.
 #[derive(Clone, Serialize, Deserialize)]
 struct Request {
     server: ServerName,
+    /// Version of the old passwords.
     from: i64,
+    /// Login that no node used when the operation began. It changes its password first.
     idle: RoleName,
+    /// Login that the nodes used when the operation began.
     other: RoleName,
 }
 impl Request {
+    /// Version of the new passwords.
     fn to(&self) -> i64 {
         self.from + 1
     }
+    /// Id of a password in the vault.
     fn secret(&self, role: &RoleName, version: i64) -> CredentialId {
         CredentialId::provisioner(&self.server, role, version)
     }
 }
 
 impl Servers {
-    /// Commits the intent of new passwords for both logins of a server, or finds the operation that has the key.
+    /// Commits the intent of a new rotation, which the caller must then drive, or finds the operation that already has
+    /// `key`.
     pub(crate) async fn begin_rotation(
         &self, name: &str, key: Option<String>, reason: Option<String>,
     ) -> Result<Begun, ChangeError> {
@@ -66,20 +73,21 @@ impl Servers {
         };
         match self.stores.known(&intent).await {
             Ok(Some(begun)) => Ok(begun),
-            // The versions have gone on since: the key is this call's all the same.
-            Err(ChangeError::KeyReused { operation }) => self.same_server(operation, &intent.subject).await,
+            // A repetition of the call builds another request than the first one if the versions have changed
+            // meanwhile. It is still the same call if the stored operation rotates the same server.
+            Err(ChangeError::KeyReused { operation }) => self.join_same_server(operation, &intent.subject).await,
             _ => self.stores.begin(&intent).await,
         }
     }
 
-    async fn same_server(&self, operation: OperationId, subject: &Subject) -> Result<Begun, ChangeError> {
+    async fn join_same_server(&self, operation: OperationId, subject: &Subject) -> Result<Begun, ChangeError> {
         match self.stores.journal.read(operation).await? {
             Some(record) if record.kind == KIND && record.subject == *subject => Ok(Begun::Joined(Box::new(record))),
             _ => Err(ChangeError::KeyReused { operation }),
         }
     }
 
-    /// The server after its logins have new passwords, or why they have not.
+    /// Converts the outcome of an operation to the changed server, or to the caller's error.
     pub(crate) async fn rotated(&self, outcome: Outcome) -> Result<super::Server, ChangeError> {
         let record = ended(outcome)?;
         let Subject::Server(name) = &record.subject else { return Err(ChangeError::Unknown) };
@@ -88,7 +96,7 @@ impl Servers {
     }
 }
 
-/// The plain list of its steps.
+/// The saga and its ordered steps.
 pub(super) struct RotateServer {
     stores: OperationContext,
     steps: Vec<Box<dyn SagaStep<RotateServerContext>>>,
@@ -109,7 +117,7 @@ impl Saga for RotateServer {
     fn steps(&self) -> &[Box<dyn SagaStep<RotateServerContext>>] {
         &self.steps
     }
-    /// From the flip's intent on other nodes may use the new password.
+    /// The flip. Once its intent is committed, other nodes may use the new password.
     fn pivot_index(&self) -> usize {
         2
     }
@@ -118,6 +126,7 @@ impl Saga for RotateServer {
     }
 }
 
+/// State of one worker of the rotation. Each step opens sessions of its own.
 pub(super) struct RotateServerContext {
     stores: OperationContext,
     request: Request,
@@ -125,15 +134,16 @@ pub(super) struct RotateServerContext {
 
 #[derive(Clone, Copy)]
 enum Step {
-    /// The new secrets of both, before a role has them.
+    /// Stores the new passwords of both logins, before a role has them.
     Seal,
-    /// The idle login gives itself its new password.
+    /// The idle login changes its own password.
     Idle,
-    /// The server's row names the idle login and the new version: all nodes go over to it.
+    /// Changes the server's row to the idle login and the new version, so that all nodes switch to it. This is the
+    /// pivot step.
     Flip,
-    /// The other login gives itself its new password.
+    /// The other login changes its own password.
     Other,
-    /// The old secrets open nothing any more.
+    /// Deletes the old passwords, which no login has any more.
     Forget,
 }
 
@@ -148,7 +158,8 @@ impl SagaStep<RotateServerContext> for Step {
             Self::Forget => "secrets.forget",
         }
     }
-    /// Each password rests on a secret that must be known to be stored, and so has an intent of its own.
+    /// Each change of a password has an intent of its own: the password must be durable in the vault before a login has
+    /// it.
     fn shares_intent_with_previous(&self) -> bool {
         matches!(self, Self::Forget)
     }
@@ -161,9 +172,9 @@ impl SagaStep<RotateServerContext> for Step {
                     context.stores.vault.put(&id, &scram::password(), run.fencing_token()).await?;
                 }
             }
-            Self::Idle => context.change(run, &request.idle, request.from, request.to()).await?,
+            Self::Idle => context.change_password(run, &request.idle, request.from, request.to()).await?,
             Self::Flip => context.flip(run).await?,
-            Self::Other => context.change(run, &request.other, request.from, request.to()).await?,
+            Self::Other => context.change_password(run, &request.other, request.from, request.to()).await?,
             Self::Forget => context.forget(run, request.from).await?,
         }
         Ok(Value::Null)
@@ -172,25 +183,26 @@ impl SagaStep<RotateServerContext> for Step {
         let request = context.request.clone();
         match self {
             Self::Seal => context.forget(run, request.to()).await,
-            Self::Idle => context.change(run, &request.idle, request.to(), request.from).await,
+            Self::Idle => context.change_password(run, &request.idle, request.to(), request.from).await,
             _ => Ok(()),
         }
     }
 }
 
 impl RotateServerContext {
-    async fn server(&self) -> Result<DatabaseServer, StepError> {
-        let unknown = || StepError::fail("the server is not registered any more");
+    async fn read_server(&self) -> Result<DatabaseServer, StepError> {
+        let unknown = || StepError::fail("the server is no longer registered");
         Ok(self.stores.servers.server(&self.request.server).await?.ok_or_else(unknown)?.server)
     }
 
-    /// From the password of one version to that of another, whichever of the two the login has.
-    async fn change(&self, run: &Execution, role: &RoleName, from: i64, to: i64) -> Result<(), StepError> {
-        let server = self.server().await?;
-        let none = || StepError::fail("the new secret of a login is missing");
-        let new = self.secret(role, to).await?.ok_or_else(none)?;
-        // The old one is forgotten when both logins have new passwords: then there is nothing to change.
-        if let Some(old) = self.secret(role, from).await? {
+    /// Changes a login's password from one version to another. The login may already have the new one.
+    async fn change_password(&self, run: &Execution, role: &RoleName, from: i64, to: i64) -> Result<(), StepError> {
+        let server = self.read_server().await?;
+        let none = || StepError::fail("the new password of a provisioner login is missing from the vault");
+        let new = self.open_secret(role, to).await?.ok_or_else(none)?;
+        // The old passwords are deleted only when both logins have new ones. Without an old password there is nothing
+        // to change.
+        if let Some(old) = self.open_secret(role, from).await? {
             match open(run, &server, role, &old).await {
                 Ok(mut session) => {
                     let verifier = scram::verifier(&new).await;
@@ -204,13 +216,15 @@ impl RotateServerContext {
         self.probe(run, &server, role, &new).await
     }
 
-    async fn secret(&self, role: &RoleName, version: i64) -> Result<Option<SecretString>, StepError> {
+    /// Opens a stored password; `None` if the vault does not have it.
+    async fn open_secret(&self, role: &RoleName, version: i64) -> Result<Option<SecretString>, StepError> {
         match self.stores.vault.open(&self.request.secret(role, version)).await {
             Err(VaultError::Missing(_)) => Ok(None),
             opened => Ok(Some(opened?)),
         }
     }
 
+    /// Checks that the login can connect with this password and acts as the admin role.
     async fn probe(
         &self, run: &Execution, server: &DatabaseServer, role: &RoleName, password: &SecretString,
     ) -> Result<(), StepError> {
@@ -225,13 +239,13 @@ impl RotateServerContext {
     }
 
     async fn flip(&self, run: &Execution) -> Result<(), StepError> {
-        let (server, to) = (self.server().await?, self.request.to());
+        let (server, to) = (self.read_server().await?, self.request.to());
         if server.secret_version == to {
             return Ok(());
         }
         let flipped = DatabaseServer { login: self.request.idle.clone(), secret_version: to, ..server.clone() };
         let put = self.stores.servers.put_server(Some(&server), &flipped, Some(run.fencing_token())).await;
-        // A setting was changed in between: read it again.
+        // The row was changed concurrently, by a new setting for example. A retry reads it again.
         put.map_err(|e| if matches!(e, StoreError::Conflict(_)) { StepError::retry(e) } else { e.into() })
     }
 
@@ -243,35 +257,38 @@ impl RotateServerContext {
     }
 }
 
-/// Opens the session, *then* asks whether the epoch is the newest, *then* ends those of earlier workers: none of them
-/// sets a password behind this one's back.
+/// Opens a session of a provisioner login, then checks that this worker's epoch is the newest, then terminates the
+/// sessions of earlier workers. In this order no earlier worker can change a password after this one has begun: either
+/// its session is found and terminated, or it is opened later and fails the check of its epoch.
 async fn open(
     run: &Execution, server: &DatabaseServer, role: &RoleName, password: &SecretString,
-) -> Result<PgConnection, Refused> {
+) -> Result<PgConnection, OpenError> {
     let (database, name) = (&server.names.maintenance, application_name(run));
     let purpose = Purpose::Cluster;
     let target = Target { server, database, role, password, application_name: &name, purpose };
     let mut session = target.open().await?;
-    run.check().await.map_err(|e| Refused(e.into()))?;
+    run.check().await.map_err(|e| OpenError(e.into()))?;
     if !run.is_first() {
         terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{}/", run.operation())).await?;
     }
     Ok(session)
 }
 
-struct Refused(StepError);
-impl From<ClusterError> for Refused {
+/// Why a session could not be opened. [`is_refused`] tells a refused login from other failures.
+struct OpenError(StepError);
+impl From<ClusterError> for OpenError {
     fn from(error: ClusterError) -> Self {
         Self(error.into())
     }
 }
-impl From<Refused> for StepError {
-    fn from(Refused(error): Refused) -> Self {
+impl From<OpenError> for StepError {
+    fn from(OpenError(error): OpenError) -> Self {
         error
     }
 }
 
-fn is_refused(Refused(error): &Refused) -> bool {
+/// Whether PostgreSQL refused the login, so that it probably has another password.
+fn is_refused(OpenError(error): &OpenError) -> bool {
     let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<ClusterError>());
     matches!(cause, Some(ClusterError::Connect { source, .. }) if sqlstate::is_refused_login(source))
 }

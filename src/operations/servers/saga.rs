@@ -1,4 +1,7 @@
 //! The saga of a server's set-up.
+//!
+//! [`ServerSetup`](super::ServerSetup) drives it. There is one saga value per call, because it holds the admin's
+//! connection options; recovery therefore never runs it. A failed set-up is undone in the landlord only.
 use super::context::{ServerSetupContext, Work};
 use super::steps::ServerSetupStep;
 use crate::error::StepError;
@@ -9,7 +12,7 @@ use sqlx::postgres::PgConnectOptions;
 /// The stored name of the saga.
 pub(super) const KIND: &str = "set_up_server";
 
-/// The plain list of a set-up's steps.
+/// The ordered steps of one set-up call.
 pub(super) struct ServerSetupSaga {
     work: Work,
     steps: Vec<Box<dyn SagaStep<ServerSetupContext>>>,
@@ -37,7 +40,8 @@ impl Saga for ServerSetupSaga {
     fn steps(&self) -> &[Box<dyn SagaStep<ServerSetupContext>>] {
         &self.steps
     }
-    /// A set-up that fails leaves nothing in the landlord; what it made on the server is found by the next one.
+    /// No step is a pivot: a failed set-up is undone. That removes its rows from the landlord. What it has created on
+    /// the server stays, and the next set-up finds and uses it.
     fn pivot_index(&self) -> usize {
         self.steps.len()
     }

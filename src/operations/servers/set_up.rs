@@ -1,8 +1,13 @@
-use super::address::check_stored;
+//! Setting up a server: the builder that the caller awaits, and the script for a DBA as an alternative.
+//!
+//! [`Servers::set_up`](super::Servers::set_up) returns a [`ServerSetup`]. It checks the admin's rights before it writes
+//! anything, then begins and drives the set-up saga, which needs the admin's password. The password is never stored, so
+//! recovery skips a set-up, and the same call undoes what a dead process left and begins again.
+use super::address::check_address;
 use super::context::{Work, marker};
 use super::saga::ServerSetupSaga;
 use super::steps::{REPORTED, ServerSetupStep};
-use super::{Server, ServerSetupReport, Servers, described, server_name};
+use super::{Server, ServerSetupReport, Servers, new_server, server_name};
 use crate::cluster::pg::bootstrap::{self, Admin};
 use crate::cluster::pg::script::{self, Landlord};
 use crate::cluster::pg::{catalog, scram, session, terminate};
@@ -21,11 +26,11 @@ use sqlx::{ConnectOptions, PgConnection};
 use std::future::IntoFuture;
 use uuid::Uuid;
 
-/// Setting a server up: setters, then `.await`, or [`script`](Self::script) for a DBA.
+/// A set-up of a server to configure and then `.await`, or to turn into a [`script`](Self::script) for a DBA.
 ///
 /// # Cancel safety
-/// Dropping the future is like the death of the process: the same call, made again, goes on.
-#[must_use = "it does nothing until it is awaited"]
+/// If the future is dropped, the set-up stops there. Make the same call again to complete it.
+#[must_use = "a set-up does nothing until it is awaited"]
 pub struct ServerSetup {
     servers: Servers,
     name: String,
@@ -58,70 +63,74 @@ impl ServerSetup {
             close_shared: false,
         }
     }
-    /// Where the application reaches it, if that is not where its admin does.
+    /// Sets the address under which the application reaches the server. Default: host and port of the admin's
+    /// connection.
     pub fn address(mut self, host: impl Into<String>, port: u16) -> Self {
         self.address = Some((host.into(), port));
         self
     }
-    /// What the names of the roles and of the maintenance database begin with: `tenantry` by default. A second
-    /// installation on one server needs another. A server that is ready keeps the one it has.
+    /// Sets the prefix of the names of the roles and of the maintenance database. Default: `tenantry`. A second
+    /// installation on the same server needs another prefix. The prefix of a ready server cannot be changed.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = Some(prefix.into());
         self
     }
-    /// How connections are encrypted: `verify-full` by default, `prefer` on loopback.
+    /// Sets how connections are encrypted. Default: `verify-full`, or `prefer` on loopback.
     pub fn tls(mut self, mode: TlsMode) -> Self {
         self.tls = Some(mode);
         self
     }
-    /// The authorities to trust, PEM; the system's by default.
+    /// Sets the certificate authorities to trust, as PEM. Default: the system's.
     pub fn root_certificate(mut self, pem: impl Into<String>) -> Self {
         self.root_certificate = Some(pem.into());
         self
     }
-    /// Most tenants; 1000 by default. On 16 and later at most 3000 under one prefix.
+    /// Sets the maximum number of tenants. Default: 1000. On PostgreSQL 16 and later at most 3000 under one prefix.
     pub fn capacity(mut self, tenants: u32) -> Self {
         self.capacity = Some(tenants);
         self
     }
-    /// A server of weight 2 gets twice the tenants of one of weight 1.
+    /// Sets the weight for placement, at least 1. A server of weight 2 gets twice as many tenants as one of weight 1.
     pub fn weight(mut self, weight: u32) -> Self {
         self.weight = Some(weight.max(1));
         self
     }
-    /// Connections that this installation may hold there in all; 90 by default.
+    /// Sets how many connections this installation may have to the server, over all nodes. Default: 90.
     pub fn max_connections(mut self, n: u32) -> Self {
         self.max_connections = Some(n.max(1));
         self
     }
-    /// The host's own words, for placement.
+    /// Sets labels, any JSON, which the host's placement function reads.
     pub fn labels(mut self, labels: serde_json::Value) -> Self {
         self.labels = Some(labels);
         self
     }
-    /// Whether `postgres` and `template1` are closed to PUBLIC too. Other applications of the server may live on that
-    /// right; left open, every tenant's login can enter them.
+    /// Sets whether the set-up also revokes CONNECT on `postgres` and `template1` from PUBLIC. Default: `false`,
+    /// because other applications on the server may rely on it; but then every tenant's login can enter these
+    /// databases.
     pub fn close_shared(mut self, yes: bool) -> Self {
         self.close_shared = yes;
         self
     }
 
-    /// Instead of doing it: the SQL for a DBA, who runs it with psql. Seals the two secrets and registers the server
-    /// first, so the script holds nothing but their verifiers; [`confirm`](Self::confirm) then looks whether it ran.
+    /// Returns the SQL of the set-up, for a DBA to run with psql, instead of running it. It first registers the server
+    /// and stores the passwords of the provisioner's logins, so that the script holds only their SCRAM verifiers. Call
+    /// [`confirm`](Self::confirm) after the DBA has run the script.
     pub async fn script(self) -> Result<String, ServerSetupError> {
-        let server = self.described().await?;
+        let server = self.describe_server().await?;
         let work = self.work(server.clone(), None);
         let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::BEFORE_SCRIPT)).await?;
-        self.ended(outcome)?;
-        let (blue, green) = self.passwords(&server).await?;
+        self.to_record(outcome)?;
+        let (blue, green) = self.open_passwords(&server).await?;
         let verifiers = (scram::verifier(&blue).await, scram::verifier(&green).await);
         let marker = marker(self.servers.stores.servers.installation().await?);
-        let landlord = self.landlord().await?;
+        let landlord = self.identify_landlord().await?;
         let verifiers = [&verifiers.0, &verifiers.1];
         Ok(script::script(&server.names, verifiers, &marker, Some(&landlord), self.close_shared))
     }
 
-    async fn landlord(&self) -> Result<Landlord, ServerSetupError> {
+    /// The landlord's database, the role of its pool, and the cluster that it is on.
+    async fn identify_landlord(&self) -> Result<Landlord, ServerSetupError> {
         let unavailable = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
         let mut session = self.servers.landlord.acquire().await.map_err(unavailable)?;
         let cluster = bootstrap::cluster_of(&mut session).await.map_err(unavailable)?;
@@ -131,18 +140,19 @@ impl ServerSetup {
         Ok(Landlord { database, role, cluster })
     }
 
-    /// After a DBA has run the [`script`](Self::script): probes both logins and makes the server ready.
+    /// Completes the set-up after a DBA has run the [`script`](Self::script): checks both logins and makes the server
+    /// ready.
     pub async fn confirm(self) -> Result<ServerSetupReport, ServerSetupError> {
-        let server = self.described().await?;
+        let server = self.describe_server().await?;
         let work = self.work(server.clone(), None);
         let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::AFTER_SCRIPT)).await?;
         self.report_and_limit_logins(&server.name, outcome).await
     }
 
     async fn run(self) -> Result<ServerSetupReport, ServerSetupError> {
-        let server = self.described().await?;
-        // Before anything is written: what the admin lacks will not come by trying.
-        let admin = self.check(&server).await?;
+        let server = self.describe_server().await?;
+        // Check the admin's rights before anything is written: a retry cannot provide a missing right.
+        let admin = self.check_admin(&server).await?;
         let work = self.work(server.clone(), Some(admin));
         let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::WHOLE)).await?;
         self.report_and_limit_logins(&server.name, outcome).await
@@ -153,24 +163,24 @@ impl ServerSetup {
         Work { stores, landlord, server, admin, close_shared: self.close_shared }
     }
 
-    /// What is stored already, with what this call names changed.
-    async fn described(&self) -> Result<DatabaseServer, ServerSetupError> {
+    /// The stored row with the settings of this call, or a new row.
+    async fn describe_server(&self) -> Result<DatabaseServer, ServerSetupError> {
         let name = server_name(&self.name)?;
         let stored = self.servers.stores.servers.server(&name).await?.map(|l| l.server);
-        let names = self.names(stored.as_ref())?;
-        let own = || (self.admin.get_host().to_owned(), self.admin.get_port());
-        let (host, port) = self.address.clone().unwrap_or_else(own);
+        let names = self.choose_names(stored.as_ref())?;
+        let admin_address = || (self.admin.get_host().to_owned(), self.admin.get_port());
+        let (host, port) = self.address.clone().unwrap_or_else(admin_address);
         if let Some(stored) = &stored {
-            check_stored(stored, &host, port)?;
+            check_address(stored, &host, port)?;
         }
         let mut server = match stored {
             Some(stored) if stored.names == names => {
-                // Only a server that was never ready gets another address here. A TLS mode that was good enough for the old
-                // one may be too weak for the new one.
+                // Only a server that was never ready gets another address here. A TLS mode that was strong enough for
+                // the old address may be too weak for the new one.
                 let tls = if stored.host == host { stored.tls } else { TlsMode::default_for(&host) };
                 DatabaseServer { host, port, tls, ..stored }
             }
-            _ => described(&name, &host, port, names, None),
+            _ => new_server(&name, &host, port, names, None),
         };
         server.tls = self.tls.unwrap_or(server.tls);
         server.root_certificate = self.root_certificate.clone().or(server.root_certificate);
@@ -181,22 +191,24 @@ impl ServerSetup {
         Ok(server)
     }
 
-    /// Under other names its tenants would be nobody's.
-    fn names(&self, stored: Option<&DatabaseServer>) -> Result<ServerNames, ServerSetupError> {
-        let kept = stored.filter(|s| s.status == ServerStatus::Ready).map(|s| &s.names);
-        let prefix = match (&self.prefix, kept) {
-            (None, Some(kept)) => return Ok(kept.clone()),
+    /// The names of the roles and of the maintenance database. A ready server keeps its names, because the databases of
+    /// its tenants belong to roles with these names.
+    fn choose_names(&self, stored: Option<&DatabaseServer>) -> Result<ServerNames, ServerSetupError> {
+        let fixed = stored.filter(|s| s.status == ServerStatus::Ready).map(|s| &s.names);
+        let prefix = match (&self.prefix, fixed) {
+            (None, Some(fixed)) => return Ok(fixed.clone()),
             (prefix, _) => prefix.as_deref().unwrap_or("tenantry"),
         };
         let invalid = |source| ServerSetupError::Invalid { field: "prefix", value: prefix.into(), source };
         let names = ServerNames::with_prefix(prefix).map_err(invalid)?;
-        match kept {
-            Some(kept) if *kept != names => Err(invalid(InvalidName::Shape(OTHER_PREFIX))),
+        match fixed {
+            Some(fixed) if *fixed != names => Err(invalid(InvalidName::Shape(OTHER_PREFIX))),
             _ => Ok(names),
         }
     }
 
-    async fn check(&self, server: &DatabaseServer) -> Result<PgConnectOptions, ServerSetupError> {
+    /// Connects as the admin and checks its rights. Returns the options with which the saga connects.
+    async fn check_admin(&self, server: &DatabaseServer) -> Result<PgConnectOptions, ServerSetupError> {
         let options = session::tls(server, self.admin.clone());
         let options = options.application_name("tenantry set-up").options([("search_path", "pg_catalog")]);
         let options = options.disable_statement_logging();
@@ -205,7 +217,7 @@ impl ServerSetup {
         let admin =
             bootstrap::admin(&mut session).await.map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))?;
         session::close(session).await;
-        rights(admin)?;
+        check_rights(admin)?;
         Ok(options)
     }
 
@@ -219,6 +231,7 @@ impl ServerSetup {
         }))
     }
 
+    /// Begins the set-up and drives it to its end. If a set-up of a dead process is open, undoes that one first.
     async fn drive(&self, saga: ServerSetupSaga) -> Result<Outcome, ServerSetupError> {
         let engine = &self.servers.engine;
         let subject = Subject::Server(saga.server().name.clone());
@@ -228,30 +241,31 @@ impl ServerSetup {
                 total: saga.len(),
                 worker: Uuid::now_v7().to_string(),
                 lease: engine.settings().lease,
-                // It needs the admin's password, which is stored nowhere: only the same call goes on with it.
+                // The saga needs the admin's password, which is not stored, so recovery cannot continue it.
                 recoverable: false,
                 ..Intent::new(OperationId::new(), super::saga::KIND, Lane::Change, subject.clone())
             };
             match engine.journal().begin(&intent).await? {
                 Begun::New(record) => return Ok(engine.drive(&saga, *record, true, &Observer::none()).await?),
                 Begun::Joined(record) => return Err(ServerSetupError::Busy { operation: record.id }),
-                Begun::KeyReused(id) | Begun::Busy(id) => self.clear(&saga, id).await?,
+                Begun::KeyReused(id) | Begun::Busy(id) => self.undo_abandoned(&saga, id).await?,
             }
         }
-        Err(StoreError::unavailable("another set-up of this server keeps beginning").into())
+        Err(StoreError::unavailable("other set-ups of this server began concurrently; call again").into())
     }
 
-    /// Ends what a dead call left open: its steps are found done by the new one.
-    async fn clear(&self, saga: &ServerSetupSaga, id: OperationId) -> Result<(), ServerSetupError> {
+    /// Undoes a set-up that a dead process left open. What that one created on the server stays, and the new set-up
+    /// uses it.
+    async fn undo_abandoned(&self, saga: &ServerSetupSaga, id: OperationId) -> Result<(), ServerSetupError> {
         let engine = &self.servers.engine;
-        // Another kind of change is for recovery, or for its own caller.
+        // Leave an operation of another kind alone: recovery or its own caller drives it.
         if engine.journal().read(id).await?.is_some_and(|r| r.kind != super::saga::KIND && !r.status.is_over()) {
             return Err(ServerSetupError::Busy { operation: id });
         }
         let worker = Uuid::now_v7().to_string();
         match engine.journal().claim(id, &worker, engine.settings().lease).await? {
             Claim::Taken(record) => {
-                self.end_sessions(saga, id).await?;
+                self.terminate_sessions(saga, id).await?;
                 let undoing = Progress::turn(&record, engine.settings().lease);
                 engine.journal().record(record.fencing_token(), &undoing).await?;
                 let record = Record { status: OperationStatus::Undoing, ..*record };
@@ -263,32 +277,36 @@ impl ServerSetup {
         }
     }
 
-    /// A worker that only stopped must not wake up behind the next one.
-    async fn end_sessions(&self, saga: &ServerSetupSaga, id: OperationId) -> Result<(), ServerSetupError> {
+    /// Terminates the sessions of the abandoned set-up, so that a worker that was only suspended cannot continue behind
+    /// this one.
+    async fn terminate_sessions(&self, saga: &ServerSetupSaga, id: OperationId) -> Result<(), ServerSetupError> {
         let Some(admin) = saga.admin() else { return Ok(()) };
         let mut session =
             rt::poll_batched(admin.connect()).await.map_err(|source| self.unreachable(saga.server(), source))?;
-        let ended = terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{id}/")).await;
+        let terminated = terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{id}/")).await;
         session::close(session).await;
-        ended.map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))
+        terminated.map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))
     }
 
-    /// Logins that an earlier version made have no limit, and other settings may count now.
+    /// Builds the report, and sets the CONNECTION LIMIT of all logins on the server: logins that an earlier version of
+    /// this crate created have none, and the configured limit may have changed.
     async fn report_and_limit_logins(
         &self, name: &ServerName, outcome: Outcome,
     ) -> Result<ServerSetupReport, ServerSetupError> {
         let mut report = self.report(name, outcome).await?;
         let limited = self.servers.limit_logins_of(Some(name)).await?;
         if limited.left > 0 {
-            let kept =
-                format!("{} logins keep another CONNECTION LIMIT: see the log; it is tried again daily", limited.left);
-            report.left_open.push(kept);
+            let note = format!(
+                "{} logins keep another CONNECTION LIMIT; the log has the reason; run() retries daily",
+                limited.left
+            );
+            report.left_open.push(note);
         }
         Ok(report)
     }
 
     async fn report(&self, name: &ServerName, outcome: Outcome) -> Result<ServerSetupReport, ServerSetupError> {
-        let record = self.ended(outcome)?;
+        let record = self.to_record(outcome)?;
         let unknown = || ServerSetupError::Unknown { server: name.clone() };
         let load = self.servers.stores.servers.server(name).await?.ok_or_else(unknown)?;
         let notes = REPORTED.iter().filter_map(|s| record.outputs.get(*s));
@@ -296,26 +314,30 @@ impl ServerSetup {
         Ok(ServerSetupReport { server: Server::from(load), left_open })
     }
 
-    fn ended(&self, outcome: Outcome) -> Result<Record, ServerSetupError> {
+    /// The record of an operation that is done, or the caller's error.
+    fn to_record(&self, outcome: Outcome) -> Result<Record, ServerSetupError> {
         match (outcome.failure, outcome.record.status) {
-            (Some(failure), _) => Err(typed(failure)),
+            (Some(failure), _) => Err(error_of_failure(failure)),
             (None, OperationStatus::Done) => Ok(outcome.record),
             (None, _) => Err(ServerSetupError::Failed(outcome.record.told(FailureState::Undone))),
         }
     }
 
-    async fn passwords(&self, server: &DatabaseServer) -> Result<(SecretString, SecretString), ServerSetupError> {
+    /// The stored passwords of the provisioner's two logins.
+    async fn open_passwords(&self, server: &DatabaseServer) -> Result<(SecretString, SecretString), ServerSetupError> {
         let vault = &self.servers.stores.vault;
         let id = |role| CredentialId::provisioner(&server.name, role, server.secret_version);
-        let closed = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
-        let blue = vault.open(&id(&server.names.blue)).await.map_err(closed)?;
-        Ok((blue, vault.open(&id(&server.names.green)).await.map_err(closed)?))
+        let unavailable = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
+        let blue = vault.open(&id(&server.names.blue)).await.map_err(unavailable)?;
+        Ok((blue, vault.open(&id(&server.names.green)).await.map_err(unavailable)?))
     }
 }
 
-const OTHER_PREFIX: &str = "the prefix that the server was set up with; remove() the server to give it another";
+/// The rule that a call with another prefix for a ready server breaks.
+const OTHER_PREFIX: &str =
+    "the prefix that the server was set up with; to change it, remove() the server and set it up again";
 
-fn rights(admin: Admin) -> Result<(), ServerSetupError> {
+fn check_rights(admin: Admin) -> Result<(), ServerSetupError> {
     if admin.version < 150_000 {
         return Err(ServerSetupError::Version { found: (admin.version / 10_000).to_string() });
     }
@@ -328,8 +350,9 @@ fn rights(admin: Admin) -> Result<(), ServerSetupError> {
     }
 }
 
-/// A name that is somebody else's is no failure of the operation's, but of the call's.
-fn typed(failure: Failure) -> ServerSetupError {
+/// The caller's error for a failed set-up. A name that another owner has is reported as [`ServerSetupError::Foreign`],
+/// since the caller can choose another prefix.
+fn error_of_failure(failure: Failure) -> ServerSetupError {
     if failure.state == FailureState::Undone && failure.cause.is::<ServerSetupError>() {
         return match failure.cause.downcast() {
             Ok(error) => *error,

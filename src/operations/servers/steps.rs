@@ -1,5 +1,8 @@
-//! The steps of a set-up. All find what is there and make what is missing.
-use super::address::check_stored;
+//! The steps of a server's set-up.
+//!
+//! The saga runs one of three lists: the whole set-up, or the parts before and after a script that a DBA runs. Each
+//! step looks for what exists and creates what is missing, so it can be repeated. Undo acts on the landlord only.
+use super::address::check_address;
 use super::context::{ServerSetupContext, marker};
 use crate::cluster::pg::{bootstrap, catalog, mark, scram};
 use crate::error::{ClusterError, StepError};
@@ -9,35 +12,37 @@ use crate::server::ServerStatus;
 use async_trait::async_trait;
 use serde_json::Value;
 
-/// The stored name of the step that answers with the system identifier.
+/// The stored name of the step whose output is the system identifier.
 const PROBE: &str = "logins.probe";
-/// The stored names of the steps whose answer goes into the report.
+/// The stored names of the steps whose output goes into the report.
 pub(super) const REPORTED: [&str; 2] = ["rights.grant", "public.close"];
 
-/// In the order of their run.
+/// The steps of a set-up, in the order in which they run.
 #[derive(Clone, Copy)]
 pub(super) enum ServerSetupStep {
-    /// The server's row, so that its secrets have an owner. Tenants go there when it is ready.
+    /// Stores the server's row, to which its secrets belong. The server gets tenants only when it is ready.
     Register,
-    /// The secrets of both logins, before a role has them. A repetition finds the ones that are in use.
+    /// Stores the passwords of both logins, before a role has them. A repetition keeps the stored ones.
     Seal,
-    /// The admin role and the two logins.
+    /// Creates the admin role and the provisioner's two logins.
     Roles,
-    /// The database of all cluster statements and all locks.
+    /// Creates the maintenance database, in which the provisioner runs its cluster statements and takes its locks.
     Maintenance,
-    /// Rights that make more things visible; a managed service may refuse them.
+    /// Grants predefined roles that let the provisioner see and do more. A managed service may refuse them.
     Rights,
-    /// Nobody but the provisioner enters the maintenance database.
+    /// Closes the maintenance database to every role except the provisioner's, and marks it with the installation's id.
     CloseMaintenance,
-    /// Both logins work, and act as the admin role.
+    /// Checks that both logins can connect and act as the admin role.
     Probe,
-    /// PUBLIC leaves the landlord, if it is on this server, and the shared databases, if the host says so.
+    /// Revokes CONNECT from PUBLIC: on the landlord's database if it is on this server, and on the shared databases if
+    /// the caller asked for it.
     Close,
-    /// From now on tenants go there.
+    /// Marks the server as ready, so that it gets tenants.
     Ready,
 }
 
 impl ServerSetupStep {
+    /// The whole set-up, with an admin's session.
     pub(super) const WHOLE: &[Self] = &[
         Self::Register,
         Self::Seal,
@@ -49,9 +54,9 @@ impl ServerSetupStep {
         Self::Close,
         Self::Ready,
     ];
-    /// What must be stored before a DBA runs the script.
+    /// The steps before a DBA runs the script.
     pub(super) const BEFORE_SCRIPT: &[Self] = &[Self::Register, Self::Seal];
-    /// What is left after that.
+    /// The steps after a DBA has run the script.
     pub(super) const AFTER_SCRIPT: &[Self] = &[Self::CloseMaintenance, Self::Probe, Self::Ready];
 }
 
@@ -77,34 +82,34 @@ impl SagaStep<ServerSetupContext> for ServerSetupStep {
 
     async fn run(&self, run: &Execution, context: &mut ServerSetupContext) -> Result<Value, StepError> {
         match self {
-            Self::Register => store(run, context, None).await?,
-            Self::Seal => seal(run, context).await?,
-            Self::Roles => roles(run, context).await?,
+            Self::Register => store_server(run, context, None).await?,
+            Self::Seal => seal_passwords(run, context).await?,
+            Self::Roles => create_roles(run, context).await?,
             Self::Maintenance => {
                 let names = context.work.server.names.clone();
-                bootstrap::maintenance(context.admin(run).await?, &names).await?;
+                bootstrap::maintenance(context.admin_session(run).await?, &names).await?;
             }
             Self::Rights => {
                 let admin = context.work.server.names.admin.clone();
-                let refused = bootstrap::optional(context.admin(run).await?, &admin).await?;
+                let refused = bootstrap::optional(context.admin_session(run).await?, &admin).await?;
                 return serde_json::to_value(refused).map_err(StepError::fail);
             }
             Self::CloseMaintenance => {
                 let server = &context.work.server;
-                let mut session = context.work.provisioner(run, &server.names.blue).await?;
+                let mut session = context.work.open_provisioner(run, &server.names.blue).await?;
                 bootstrap::close_maintenance(&mut session, &server.names.maintenance).await?;
                 let installation = context.work.stores.servers.installation().await?;
                 mark::ensure_marked(&mut session, installation, &server.name).await?;
             }
-            Self::Probe => return Ok(probe(run, context).await?.into()),
-            Self::Close => return serde_json::to_value(close(run, context).await?).map_err(StepError::fail),
-            Self::Ready => store(run, context, Some(ServerStatus::Ready)).await?,
+            Self::Probe => return Ok(probe_logins(run, context).await?.into()),
+            Self::Close => return serde_json::to_value(close_databases(run, context).await?).map_err(StepError::fail),
+            Self::Ready => store_server(run, context, Some(ServerStatus::Ready)).await?,
         }
         Ok(Value::Null)
     }
 
-    /// Nobody can rely on a server that was never ready: its row and its secrets go. What stands on the server is found
-    /// by the next set-up.
+    /// Removes the row and the secrets of a server that was never ready, since no tenant can be on it. What was created
+    /// on the server stays for the next set-up.
     async fn undo(&self, run: &Execution, context: &mut ServerSetupContext) -> Result<(), StepError> {
         let work = &context.work;
         let stored = work.stores.servers.server(&work.server.name).await?;
@@ -124,44 +129,47 @@ impl SagaStep<ServerSetupContext> for ServerSetupStep {
     }
 }
 
+/// The provisioner's two logins.
 fn logins(context: &ServerSetupContext) -> [&RoleName; 2] {
     [&context.work.server.names.blue, &context.work.server.names.green]
 }
 
-/// The row as this call describes it.
-async fn store(run: &Execution, context: &ServerSetupContext, status: Option<ServerStatus>) -> Result<(), StepError> {
+/// Stores the row as this call describes the server.
+async fn store_server(
+    run: &Execution, context: &ServerSetupContext, status: Option<ServerStatus>,
+) -> Result<(), StepError> {
     let mut server = context.work.server.clone();
     let stored = context.work.stores.servers.server(&server.name).await?.map(|l| l.server);
     if let Some(stored) = stored.as_ref() {
-        // A relocation may have ended before this operation began.
-        check_stored(stored, &server.host, server.port).map_err(StepError::fail)?;
+        // The call checked the address before the operation had its lane. A relocation may have changed it in between.
+        check_address(stored, &server.host, server.port).map_err(StepError::fail)?;
     }
     server.status = status.unwrap_or(server.status);
     server.system_identifier = run.output::<Option<i64>>(PROBE)?.flatten().or(server.system_identifier);
     Ok(context.work.stores.servers.put_server(stored.as_ref(), &server, Some(run.fencing_token())).await?)
 }
 
-async fn seal(run: &Execution, context: &ServerSetupContext) -> Result<(), StepError> {
+async fn seal_passwords(run: &Execution, context: &ServerSetupContext) -> Result<(), StepError> {
     for role in logins(context) {
         context.work.stores.vault.put(&context.work.credential(role), &scram::password(), run.fencing_token()).await?;
     }
     Ok(())
 }
 
-async fn roles(run: &Execution, context: &mut ServerSetupContext) -> Result<(), StepError> {
+async fn create_roles(run: &Execution, context: &mut ServerSetupContext) -> Result<(), StepError> {
     let work = context.work.clone();
     let names = &work.server.names;
     let (blue, green) = (work.password(&names.blue).await?, work.password(&names.green).await?);
     let verifiers = (scram::verifier(&blue).await, scram::verifier(&green).await);
     let marker = marker(work.stores.servers.installation().await?);
-    Ok(bootstrap::roles(context.admin(run).await?, names, [&verifiers.0, &verifiers.1], &marker).await?)
+    Ok(bootstrap::roles(context.admin_session(run).await?, names, [&verifiers.0, &verifiers.1], &marker).await?)
 }
 
-/// Answers with the system identifier, if it can be read.
-async fn probe(run: &Execution, context: &ServerSetupContext) -> Result<Option<i64>, StepError> {
+/// Checks both logins. Returns the system identifier, or `None` if the provisioner may not read it.
+async fn probe_logins(run: &Execution, context: &ServerSetupContext) -> Result<Option<i64>, StepError> {
     let mut identifier = None;
     for login in logins(context) {
-        let mut session = context.work.provisioner(run, login).await?;
+        let mut session = context.work.open_provisioner(run, login).await?;
         let (_, found, database) = catalog::identity(&mut session).await?;
         let expected = context.work.server.names.admin.to_string();
         if found != expected {
@@ -172,11 +180,12 @@ async fn probe(run: &Execution, context: &ServerSetupContext) -> Result<Option<i
     Ok(identifier)
 }
 
-/// The host's own roles keep their way in. Answers what stays open, and why.
-async fn close(run: &Execution, context: &mut ServerSetupContext) -> Result<Vec<String>, StepError> {
-    let landlord = landlord_here(run, context).await?;
+/// Closes databases to PUBLIC; `bootstrap::close_to_public` keeps access for the roles that need it. Returns what stays
+/// open, and why.
+async fn close_databases(run: &Execution, context: &mut ServerSetupContext) -> Result<Vec<String>, StepError> {
+    let landlord = find_landlord_on_server(run, context).await?;
     let close_shared = context.work.close_shared;
-    let session = context.admin(run).await?;
+    let session = context.admin_session(run).await?;
     let mut left = vec![];
     if let Some((database, role)) = landlord {
         left.extend(bootstrap::close_to_public(session, &database, &[role]).await?);
@@ -192,14 +201,14 @@ async fn close(run: &Execution, context: &mut ServerSetupContext) -> Result<Vec<
     Ok(left)
 }
 
-/// The landlord's database and the role of its pool, if it lives on this cluster.
-async fn landlord_here(
+/// The landlord's database and the role of its pool, if that database is on the server that is set up.
+async fn find_landlord_on_server(
     run: &Execution, context: &mut ServerSetupContext,
 ) -> Result<Option<(String, String)>, StepError> {
     let mut landlord = context.work.landlord.acquire().await?;
-    let theirs = bootstrap::cluster_of(&mut landlord).await?;
+    let landlord_cluster = bootstrap::cluster_of(&mut landlord).await?;
     let (role, _, database) = catalog::identity(&mut landlord).await?;
     drop(landlord);
-    let ours = bootstrap::cluster_of(context.admin(run).await?).await?;
-    Ok((theirs == ours).then_some((database, role)))
+    let this_cluster = bootstrap::cluster_of(context.admin_session(run).await?).await?;
+    Ok((landlord_cluster == this_cluster).then_some((database, role)))
 }

@@ -1,34 +1,41 @@
+//! A circuit breaker for something that has a substitute: a standby, or a login on a standby.
+//!
+//! `Replica` asks it before each attempt and reports the result. After a failure it rejects every attempt for one
+//! second. Then it allows one attempt per second until one succeeds.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// After a failure it is left alone for so long, by all but one who tries.
-const AWAY: Duration = Duration::from_secs(1);
+/// Time between two attempts while the breaker is open.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Something that there is a substitute for: when it has failed, and so when it is tried again.
+/// Holds the time of the next attempt after a failure; `None` while the breaker is closed.
 #[derive(Default)]
 pub(crate) struct CircuitBreaker(Mutex<Option<Instant>>);
 
 impl CircuitBreaker {
-    /// Whether to try: always if it is there, and else one caller each second.
-    pub(crate) fn is_tried(&self, now: Instant) -> bool {
-        let mut until = self.until();
-        match *until {
+    /// Whether the caller may make an attempt now. While the breaker is open, `true` also claims the attempt: the next
+    /// callers get `false` for another second.
+    pub(crate) fn claim_attempt(&self, now: Instant) -> bool {
+        let mut retry_at = self.lock_retry_at();
+        match *retry_at {
             None => true,
             Some(at) if now < at => false,
             Some(_) => {
-                *until = Some(now + AWAY);
+                *retry_at = Some(now + RETRY_INTERVAL);
                 true
             }
         }
     }
-    pub(crate) fn failed(&self, now: Instant) {
-        *self.until() = Some(now + AWAY);
+    /// Opens the breaker: no attempts until a second after `now`.
+    pub(crate) fn record_failure(&self, now: Instant) {
+        *self.lock_retry_at() = Some(now + RETRY_INTERVAL);
     }
-    pub(crate) fn is_back(&self) {
-        *self.until() = None;
+    /// Closes the breaker: every attempt is allowed again.
+    pub(crate) fn record_success(&self) {
+        *self.lock_retry_at() = None;
     }
-    fn until(&self) -> MutexGuard<'_, Option<Instant>> {
-        // Nothing under this lock panics.
+    fn lock_retry_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        // A poisoned lock is safe to use: no code panics while it holds this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -38,14 +45,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_failed_is_tried_by_one_each_second_until_it_is_back() {
-        let (circuit_breaker, start) = (CircuitBreaker::default(), Instant::now());
-        assert!(circuit_breaker.is_tried(start) && circuit_breaker.is_tried(start));
-        circuit_breaker.failed(start);
-        assert!(!circuit_breaker.is_tried(start + AWAY / 2));
-        let later = start + AWAY;
-        assert!(circuit_breaker.is_tried(later) && !circuit_breaker.is_tried(later), "one alone");
-        circuit_breaker.is_back();
-        assert!(circuit_breaker.is_tried(later) && circuit_breaker.is_tried(later));
+    fn open_breaker_allows_one_attempt_per_second_until_success() {
+        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        assert!(breaker.claim_attempt(start) && breaker.claim_attempt(start), "a closed breaker allows every attempt");
+        breaker.record_failure(start);
+        assert!(!breaker.claim_attempt(start + RETRY_INTERVAL / 2), "an attempt was allowed too soon after a failure");
+        let later = start + RETRY_INTERVAL;
+        assert!(breaker.claim_attempt(later) && !breaker.claim_attempt(later), "exactly one attempt is allowed");
+        breaker.record_success();
+        assert!(breaker.claim_attempt(later) && breaker.claim_attempt(later), "a success must close the breaker");
     }
 }

@@ -1,6 +1,12 @@
-//! One server's budget at work: waiting with a deadline, opening, closing. Whatever future is dropped gives back what it
-//! had: each holds it in a guard.
-use super::scheduler::{Grant, Key, SlotId, SlotScheduler, Turn, WaiterId};
+//! The connection pool of one server: it waits with a deadline, and opens and closes connections.
+//!
+//! [`SlotScheduler`] decides which caller gets which slot; [`ServerPool`] does the waiting and the I/O. The real opener
+//! is `PgOpener`; tests use a fake one through [`Opener`].
+//!
+//! Invariants: every slot, queue entry and connect permit is owned by a guard ([`Lease`], [`Waiting`], [`Closing`],
+//! `OwnedSemaphorePermit`), so a future that is dropped at any await returns what it had. A caller that was granted
+//! a slot without a connect permit does not wait for one.
+use super::scheduler::{Grant, Key, SlotAnswer, SlotId, SlotScheduler, WaiterId};
 use super::stats::PoolStats;
 use crate::pool::AcquireError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,31 +18,33 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span};
 
-/// Connections that are being closed may take so long; a server that does not answer does not hold its slot for longer.
-const CLOSING: Duration = Duration::from_secs(5);
-/// How often whoever waits looks for connections that were detached or closed while they were handed out.
-const SWEEP: Duration = Duration::from_millis(100);
+/// Maximum time for closing a connection. Without it, a server that does not answer would keep the slot occupied.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+/// How often a waiting caller looks for lent connections that were detached or closed, and frees their slots.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How connections are made: apart, so that the waiting can be tested without a server.
+/// Opens and closes connections. A trait so that tests can run the pool without a server.
 pub(crate) trait Opener: Send + Sync + 'static {
     /// What a tenant's connections are opened with.
     type Target: Send + Sync + 'static;
     type Conn: Send + 'static;
+    /// Opens a connection within `limit`. The pool cancels the future after `limit` in any case.
     fn open(
         &self, target: &Self::Target, slot: SlotId, limit: Duration,
     ) -> impl Future<Output = Result<Self::Conn, sqlx::Error>> + Send;
+    /// Closes a connection; `why` is for the log. The pool cancels the future after [`CLOSE_LIMIT`].
     fn close(&self, conn: Self::Conn, why: &'static str) -> impl Future<Output = ()> + Send;
-    /// Whether a connection that was lent is gone without a word.
+    /// Whether a lent connection was closed or detached, so that it will never be returned.
     fn is_gone(conn: &Self::Conn) -> bool;
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Connections in all.
+pub(crate) struct PoolLimits {
+    /// Maximum connections to the server.
     pub(crate) budget: u32,
-    /// That are being opened at once.
+    /// Maximum connections that are being opened at the same time.
     pub(crate) connect_permits: usize,
-    /// For one acquire, with everything that it takes.
+    /// Time limit for one acquire: waiting, closing another tenant's connection, and opening.
     pub(crate) acquire: Duration,
 }
 
@@ -45,8 +53,8 @@ pub(crate) struct ServerPool<O: Opener> {
     scheduler: Mutex<SlotScheduler<O::Conn>>,
     connect_permits: Arc<Semaphore>,
     acquire: Duration,
-    /// What opening takes on average, in µs.
-    connect: AtomicU64,
+    /// Moving average of the time that opening a connection takes, in µs.
+    connect_time: AtomicU64,
     tasks: TaskTracker,
     pub(super) counters: Counters,
 }
@@ -57,16 +65,17 @@ pub(super) struct Counters {
     pub(super) timeouts: AtomicU64,
 }
 
-/// A slot that is somebody's. Dropped, it is given back as it is.
+/// A slot that a caller owns. Dropping it returns the slot, and the connection in it if there is a usable one.
 pub(crate) struct Lease<O: Opener> {
     server: Arc<ServerPool<O>>,
     pub(super) slot: SlotId,
     pub(super) conn: Option<O::Conn>,
-    /// What is in it is another tenant's, or nothing.
+    /// The slot is empty or contains another tenant's connection: the caller must open a connection before use.
     to_open: bool,
 }
 
-/// A place in the queue. Dropped, it is left, and what came at that moment goes to the next one.
+/// A caller's wait for a connection. Dropping it removes the waiter; a grant that arrived in the meantime goes to the
+/// next waiter.
 struct Waiting<O: Opener> {
     server: Arc<ServerPool<O>>,
     key: Key,
@@ -76,87 +85,92 @@ struct Waiting<O: Opener> {
     until: Instant,
 }
 
-/// Frees a slot, also when the task that closes its connection is not run to its end.
+/// Frees a slot when it is dropped, so that the slot is freed even if the task that closes its connection is cancelled.
 struct Closing<O: Opener> {
     server: Arc<ServerPool<O>>,
     slot: SlotId,
 }
 
-type Got<O> = Option<(Lease<O>, Option<OwnedSemaphorePermit>)>;
+/// A slot and, if the waiter had one, its connect permit. `None`: the tenant's share is retired.
+type Granted<O> = Option<(Lease<O>, Option<OwnedSemaphorePermit>)>;
 
 impl<O: Opener> ServerPool<O> {
-    pub(crate) fn new(opener: O, limits: Limits) -> Self {
+    pub(crate) fn new(opener: O, limits: PoolLimits) -> Self {
         Self {
             opener,
             scheduler: Mutex::new(SlotScheduler::new(limits.budget as usize)),
             connect_permits: Arc::new(Semaphore::new(limits.connect_permits.max(1))),
             acquire: limits.acquire,
-            connect: AtomicU64::new(2_000),
+            connect_time: AtomicU64::new(2_000),
             tasks: TaskTracker::new(),
             counters: Counters::default(),
         }
     }
 
-    pub(super) fn scheduler(&self) -> MutexGuard<'_, SlotScheduler<O::Conn>> {
-        // Nothing under this lock panics half-way.
+    pub(super) fn lock_scheduler(&self) -> MutexGuard<'_, SlotScheduler<O::Conn>> {
+        // A poisoned lock is safe to use: no code panics between two related changes under this lock.
         self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An idle connection of the tenant's, now, and with nothing that gives it back.
-    pub(super) fn checkout(&self, key: Key, fit: impl FnOnce(&O::Conn) -> bool) -> Option<(SlotId, O::Conn)> {
-        self.scheduler().checkout(key, fit)
+    /// Takes an idle, usable connection of the tenant without waiting. No guard returns it: the caller must.
+    pub(super) fn checkout(&self, key: Key, is_usable: impl FnOnce(&O::Conn) -> bool) -> Option<(SlotId, O::Conn)> {
+        self.lock_scheduler().checkout(key, is_usable)
     }
 
-    /// One that is idle, or the next one; opened if need be. `None`: the tenant is retired.
+    /// Takes an idle connection, waits for one to be returned, or opens one. `None`: the tenant's share is retired.
+    ///
+    /// An idle connection is returned without a ping; the caller decides whether it needs one.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up its place, or what it has.
+    /// Dropping the future removes the waiter, or returns the slot that it has.
     pub(crate) async fn acquire(
         self: &Arc<Self>, key: Key, target: &O::Target,
     ) -> Result<Option<Lease<O>>, sqlx::Error> {
         if let Some((slot, conn)) = self.checkout(key, |_| true) {
-            return Ok(Some(self.lease(slot, Some(conn))));
+            return Ok(Some(self.new_lease(slot, Some(conn))));
         }
         let began = Instant::now();
         let until = began + self.acquire;
         let (to, grant) = oneshot::channel();
-        let Some((id, first)) = self.scheduler().wait(key, began.into_std(), to) else { return Ok(None) };
+        let Some((id, first)) = self.lock_scheduler().add_waiter(key, began.into_std(), to) else { return Ok(None) };
         let waiting = Waiting { server: self.clone(), key, id, grant, began, until };
-        match waiting.get(first).instrument(debug_span!("wait for the budget")).await {
+        match waiting.wait(first).instrument(debug_span!("wait for the budget")).await {
             Ok(Some((lease, permit))) if lease.to_open => {
-                self.open_in(lease, target, permit, began, until).await.map(Some)
+                self.open_in_slot(lease, target, permit, began, until).await.map(Some)
             }
-            Ok(got) => Ok(got.map(|(lease, _)| lease)),
-            Err(late) => {
+            Ok(granted) => Ok(granted.map(|(lease, _)| lease)),
+            Err(error) => {
                 self.counters.timeouts.fetch_add(1, Relaxed);
-                Err(late.into())
+                Err(error.into())
             }
         }
     }
 
-    /// Opens in a slot that is ours. The old connection goes first: two in one slot would be one too many.
+    /// Opens a connection in a slot that the caller owns. Another tenant's connection in the slot is closed first;
+    /// otherwise the slot would cover two connections.
     ///
-    /// Who was given a slot without having passed the gate does not wait for it: who stands there waits for slots.
-    async fn open_in(
+    /// This function never waits for a connect permit, since permit holders may be waiting for slots. A caller without
+    /// a permit takes one if one is free, and otherwise opens without one.
+    async fn open_in_slot(
         self: &Arc<Self>, mut lease: Lease<O>, target: &O::Target, permit: Option<OwnedSemaphorePermit>,
         began: Instant, until: Instant,
     ) -> Result<Lease<O>, sqlx::Error> {
         let _permit = permit.or_else(|| self.connect_permits.clone().try_acquire_owned().ok());
         if let Some(old) = lease.conn.take() {
-            // A future that is dropped here drops the old connection with it: its socket is closed either way.
-            let _ = timeout(CLOSING, self.opener.close(old, "another tenant needs its place")).await;
+            // If the caller drops the future here, the old connection is dropped too, which closes its socket.
+            let _ = timeout(CLOSE_LIMIT, self.opener.close(old, "another tenant needs its slot")).await;
         }
-        let tried = Instant::now();
-        let limit = until.saturating_duration_since(tried);
+        let opening = Instant::now();
+        let limit = until.saturating_duration_since(opening);
         let open = self.opener.open(target, lease.slot, limit).instrument(debug_span!("open a connection"));
         match timeout(limit, open).await {
             Ok(Ok(conn)) => {
                 lease.conn = Some(conn);
                 lease.to_open = false;
                 self.counters.connects.fetch_add(1, Relaxed);
-                let took = tried.elapsed().as_micros() as u64;
-                self.connect.store((self.connect.load(Relaxed) * 7 + took) / 8, Relaxed);
-                self.keep_spare();
+                let took = opening.elapsed().as_micros() as u64;
+                self.connect_time.store((self.connect_time.load(Relaxed) * 7 + took) / 8, Relaxed);
+                self.keep_slots_free();
                 Ok(lease)
             }
             Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
@@ -167,7 +181,8 @@ impl<O: Opener> ServerPool<O> {
         }
     }
 
-    /// The connection in it is broken: another one of the same tenant.
+    /// Drops the broken connection in the slot and opens another one for the same tenant. Keeps the slot while it waits
+    /// for a connect permit, until the deadline.
     pub(super) async fn reopen(
         self: &Arc<Self>, mut lease: Lease<O>, target: &O::Target,
     ) -> Result<Lease<O>, sqlx::Error> {
@@ -175,100 +190,106 @@ impl<O: Opener> ServerPool<O> {
         let began = Instant::now();
         let until = began + self.acquire;
         let permit = timeout_at(until, self.connect_permits.clone().acquire_owned()).await.ok().and_then(Result::ok);
-        self.open_in(lease, target, permit, began, until).await
+        self.open_in_slot(lease, target, permit, began, until).await
     }
 
-    pub(super) fn lease(self: &Arc<Self>, slot: SlotId, conn: Option<O::Conn>) -> Lease<O> {
+    pub(super) fn new_lease(self: &Arc<Self>, slot: SlotId, conn: Option<O::Conn>) -> Lease<O> {
         Lease { server: self.clone(), slot, conn, to_open: false }
     }
 
-    /// Gives it to whoever is next.
+    /// Returns a usable connection: to a waiter, or to the tenant's idle ones.
     pub(super) fn give_back(self: &Arc<Self>, slot: SlotId, conn: O::Conn) {
-        let surplus = self.scheduler().release(slot, conn, std::time::Instant::now);
+        let surplus = self.lock_scheduler().release(slot, conn, std::time::Instant::now);
         if let Some(conn) = surplus {
-            self.close_one(slot, conn, "its tenant was retired, or the budget has shrunk");
+            self.spawn_close(slot, conn, "its tenant was retired, or the budget has shrunk");
         }
     }
 
-    /// Closes a connection, and then frees its slot.
-    fn close_one(self: &Arc<Self>, slot: SlotId, conn: O::Conn, why: &'static str) {
+    /// Closes a connection in a task of its own, and then frees its slot.
+    fn spawn_close(self: &Arc<Self>, slot: SlotId, conn: O::Conn, why: &'static str) {
         let closing = Closing { server: self.clone(), slot };
-        // Without a runtime, at the end of a program, it is cut.
+        // Without a runtime (when the program ends) no task can run: dropping the connection closes its socket.
         let Ok(runtime) = Handle::try_current() else { return };
         let close = async move {
-            let _ = timeout(CLOSING, closing.server.opener.close(conn, why)).await;
+            let _ = timeout(CLOSE_LIMIT, closing.server.opener.close(conn, why)).await;
         };
         self.tasks.spawn_on(close, &runtime);
     }
 
-    /// The same for a connection that is in use and must not be used again.
+    /// Closes a connection that is in use and must not be used again, and then frees its slot.
     pub(super) fn discard(self: &Arc<Self>, slot: SlotId, conn: O::Conn, why: &'static str) {
-        let mut scheduler = self.scheduler();
+        let mut scheduler = self.lock_scheduler();
         scheduler.vacate(slot);
-        scheduler.closes(slot);
+        scheduler.mark_closing(slot);
         drop(scheduler);
-        self.close_one(slot, conn, why);
+        self.spawn_close(slot, conn, why);
     }
 
-    /// A few slots are kept free ahead of need.
-    fn keep_spare(self: &Arc<Self>) {
-        let spare = {
-            let mut scheduler = self.scheduler();
+    /// Closes one idle connection if few slots are free, so that the next caller that must open a connection does not
+    /// first wait for another tenant's to close. Keeps a sixteenth of the slots free, at most three.
+    fn keep_slots_free(self: &Arc<Self>) {
+        let evicted = {
+            let mut scheduler = self.lock_scheduler();
             let reserve = (scheduler.limit() / 16).min(3);
-            scheduler.spare(reserve)
+            scheduler.evict_for_reserve(reserve)
         };
-        if let Some((slot, conn)) = spare {
-            self.close_one(slot, conn, "its place is kept free for whoever comes next");
+        if let Some((slot, conn)) = evicted {
+            self.spawn_close(slot, conn, "its slot is kept free for the next caller");
         }
     }
 
-    /// Connections that were lent and are no more.
+    /// Frees the slots of lent connections that were closed or detached.
     pub(super) fn sweep(&self) {
-        let gone = self.scheduler().sweep(O::is_gone);
-        drop(gone);
+        let swept = self.lock_scheduler().sweep(O::is_gone);
+        // Dropped after the lock is released.
+        drop(swept);
     }
 
+    /// Adds a tenant that may have at most `cap` connections (at least one).
     pub(crate) fn join(&self, cap: u32) -> Key {
-        self.scheduler().join(cap.max(1) as usize)
+        self.lock_scheduler().join(cap.max(1) as usize)
     }
+    /// Stops serving a tenant: its waiters get `None`, its idle connections are closed now, and those in use are closed
+    /// when they are returned.
     pub(crate) fn retire(self: &Arc<Self>, key: Key) {
-        let idle = self.scheduler().retire(key);
+        let idle = self.lock_scheduler().retire(key);
         idle.into_iter()
-            .for_each(|(slot, conn)| self.close_one(slot, conn, "its tenant was forgotten, changed or closed"));
+            .for_each(|(slot, conn)| self.spawn_close(slot, conn, "its tenant was evicted, changed or closed"));
     }
+    /// Retires a tenant and releases its key. Called once, when the last handle to the share is dropped.
     pub(crate) fn leave(self: &Arc<Self>, key: Key) {
         self.retire(key);
-        self.scheduler().leave(key);
+        self.lock_scheduler().leave(key);
     }
-    /// From now on at most so many, as soon as what is out comes back.
+    /// Changes the limit. Surplus idle connections are closed now, surplus connections in use when they are returned.
     pub(crate) fn resize(self: &Arc<Self>, budget: u32) {
-        let surplus = self.scheduler().resize(budget as usize);
-        surplus.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn, "the budget has shrunk"));
+        let surplus = self.lock_scheduler().resize(budget as usize);
+        surplus.into_iter().for_each(|(slot, conn)| self.spawn_close(slot, conn, "the budget has shrunk"));
     }
 
-    /// Nothing is given out any more; what is idle is closed, what is out when it comes back.
+    /// Stops serving all tenants: idle connections are closed now, connections in use when they are returned.
     pub(crate) fn close(self: &Arc<Self>) {
-        let idle = self.scheduler().close();
-        idle.into_iter().for_each(|(slot, conn)| self.close_one(slot, conn, "the resolver was closed"));
+        let idle = self.lock_scheduler().close();
+        idle.into_iter().for_each(|(slot, conn)| self.spawn_close(slot, conn, "the resolver was closed"));
     }
-    /// After [`close`](Self::close): until nothing is open any more.
-    pub(crate) async fn closed(&self) {
+    /// After [`close`](Self::close): waits until no connection is open. Has no deadline of its own.
+    pub(crate) async fn wait_until_closed(&self) {
         loop {
             self.sweep();
-            if self.scheduler().occupied() == 0 {
+            if self.lock_scheduler().occupied() == 0 {
                 break;
             }
             sleep(Duration::from_millis(10)).await;
         }
     }
-    /// Nothing of it runs any more.
-    pub(crate) async fn settled(&self) {
+    /// Waits until the tasks that close connections have ended.
+    pub(crate) async fn wait_for_tasks(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
     pub(crate) fn stats(&self) -> PoolStats {
-        let scheduler = self.scheduler();
+        let scheduler = self.lock_scheduler();
         PoolStats {
             budget: scheduler.limit() as u32,
             open: scheduler.occupied() as u32,
@@ -284,49 +305,53 @@ impl<O: Opener> ServerPool<O> {
 }
 
 impl<O: Opener> Waiting<O> {
-    /// `None`: the tenant was retired meanwhile.
-    async fn get(mut self, first: bool) -> Result<Got<O>, AcquireError> {
+    /// Waits for a grant until the deadline. `first`: no connection of the tenant is open or on its way, so this waiter
+    /// asks for a new one at once. `None`: the tenant's share was retired in the meantime.
+    async fn wait(mut self, first: bool) -> Result<Granted<O>, AcquireError> {
         let needs_connection = first || {
-            // A connection that comes back within the time that opening one takes is cheaper.
-            let pause = Duration::from_micros(self.server.connect.load(Relaxed));
-            if let Ok(got) = timeout_at(self.until.min(self.began + pause), &mut self.grant).await {
-                return Ok(self.granted(got.ok(), None));
+            // Wait first for as long as opening a connection takes: a returned connection is cheaper than a new one.
+            let pause = Duration::from_micros(self.server.connect_time.load(Relaxed));
+            if let Ok(grant) = timeout_at(self.until.min(self.began + pause), &mut self.grant).await {
+                return Ok(self.accept(grant.ok(), None));
             }
-            self.server.scheduler().grow(self.key, self.id)
+            self.server.lock_scheduler().mark_needs_connection(self.key, self.id)
         };
         if !needs_connection {
-            return self.until_granted(None).await;
+            return self.wait_for_grant(None).await;
         }
         let connect_permits = self.server.connect_permits.clone().acquire_owned();
         tokio::pin!(connect_permits);
         let permit = loop {
             tokio::select! {
                 biased;
-                got = &mut self.grant => return Ok(self.granted(got.ok(), None)),
+                grant = &mut self.grant => return Ok(self.accept(grant.ok(), None)),
                 permit = &mut connect_permits => break permit.ok(),
-                () = sleep_until(self.until) => return Err(self.late()),
-                () = sleep(SWEEP) => self.server.sweep(),
+                () = sleep_until(self.until) => return Err(self.permit_timeout()),
+                () = sleep(SWEEP_INTERVAL) => self.server.sweep(),
             }
         };
-        let turn = self.server.scheduler().turn(self.key, self.id, Instant::now().into_std());
-        match turn {
-            Turn::Slot(slot, old) => Ok(self.granted(Some(Grant::Slot(slot, old)), permit)),
-            Turn::Queued | Turn::Granted => self.until_granted(permit).await,
+        let answer = self.server.lock_scheduler().request_slot(self.key, self.id, Instant::now().into_std());
+        match answer {
+            SlotAnswer::Slot(slot, old) => Ok(self.accept(Some(Grant::Slot(slot, old)), permit)),
+            SlotAnswer::Queued | SlotAnswer::AwaitGrant => self.wait_for_grant(permit).await,
         }
     }
 
-    async fn until_granted(mut self, permit: Option<OwnedSemaphorePermit>) -> Result<Got<O>, AcquireError> {
+    async fn wait_for_grant(mut self, permit: Option<OwnedSemaphorePermit>) -> Result<Granted<O>, AcquireError> {
         loop {
             tokio::select! {
                 biased;
-                got = &mut self.grant => return Ok(self.granted(got.ok(), permit)),
-                () = sleep_until(self.until) => return Err(AcquireError::PoolExhausted { waited: self.began.elapsed() }),
-                () = sleep(SWEEP) => self.server.sweep(),
+                grant = &mut self.grant => return Ok(self.accept(grant.ok(), permit)),
+                () = sleep_until(self.until) => {
+                    return Err(AcquireError::PoolExhausted { waited: self.began.elapsed() });
+                }
+                () = sleep(SWEEP_INTERVAL) => self.server.sweep(),
             }
         }
     }
 
-    fn granted(&self, grant: Option<Grant<O::Conn>>, permit: Option<OwnedSemaphorePermit>) -> Got<O> {
+    /// Puts a grant into a guard. `None`: the sender was dropped, because the share is retired.
+    fn accept(&self, grant: Option<Grant<O::Conn>>, permit: Option<OwnedSemaphorePermit>) -> Granted<O> {
         let (slot, conn, to_open) = match grant? {
             Grant::Conn(slot, conn) => (slot, Some(conn), false),
             Grant::Slot(slot, old) => (slot, old, true),
@@ -334,10 +359,11 @@ impl<O: Opener> Waiting<O> {
         Some((Lease { server: self.server.clone(), slot, conn, to_open }, permit))
     }
 
-    /// At the gate: whether it stands before the server or before the budget.
-    fn late(&self) -> AcquireError {
+    /// The error after a timeout without a connect permit: [`AcquireError::ConnectQueue`] if the server has a slot for
+    /// one more connection, else [`AcquireError::PoolExhausted`].
+    fn permit_timeout(&self) -> AcquireError {
         let waited = self.began.elapsed();
-        match self.server.scheduler().has_room() {
+        match self.server.lock_scheduler().has_room() {
             true => AcquireError::ConnectQueue { waited },
             false => AcquireError::PoolExhausted { waited },
         }
@@ -346,11 +372,11 @@ impl<O: Opener> Waiting<O> {
 
 impl<O: Opener> Drop for Waiting<O> {
     fn drop(&mut self) {
-        self.server.scheduler().forget(self.key, self.id);
-        // Nothing is sent any more; what was sent before is ours to give back.
+        self.server.lock_scheduler().remove_waiter(self.key, self.id);
+        // The scheduler sends no grant after this. One that it sent before is returned here.
         self.grant.close();
         if let Ok(grant) = self.grant.try_recv() {
-            drop(self.granted(Some(grant), None));
+            drop(self.accept(Some(grant), None));
         }
     }
 }
@@ -359,8 +385,8 @@ impl<O: Opener> Drop for Lease<O> {
     fn drop(&mut self) {
         match (self.conn.take(), self.to_open) {
             (Some(conn), false) => self.server.give_back(self.slot, conn),
-            (Some(old), true) => self.server.discard(self.slot, old, "another tenant needed its place"),
-            (None, true) => self.server.scheduler().abandon(self.slot),
+            (Some(old), true) => self.server.discard(self.slot, old, "another tenant needed its slot"),
+            (None, true) => self.server.lock_scheduler().abandon(self.slot),
             (None, false) => {}
         }
     }
@@ -368,6 +394,6 @@ impl<O: Opener> Drop for Lease<O> {
 
 impl<O: Opener> Drop for Closing<O> {
     fn drop(&mut self) {
-        self.server.scheduler().freed(self.slot);
+        self.server.lock_scheduler().free_slot(self.slot);
     }
 }

@@ -1,23 +1,27 @@
-/// A server's budget at one moment; counts are since the start.
+//! The counters of one server's connection budget, as [`PooledResolver::stats`](crate::resolver::PooledResolver::stats)
+//! returns them and the `metrics` feature publishes them.
+
+/// State of one server's connection budget at one moment. Counters start at zero when this process first uses the
+/// server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// Most connections at once.
+    /// Maximum connections of this process to the server, over all tenants.
     pub budget: u32,
-    /// Open, being opened, or being closed.
+    /// Connections that are open, being opened, or being closed.
     pub open: u32,
-    /// Open, and nobody's at this moment.
+    /// Open connections that no caller uses at this moment.
     pub idle: u32,
-    /// Callers that wait.
+    /// Callers that wait for a connection at this moment.
     pub waiting: u32,
-    /// Connections asked for.
+    /// Connections that callers asked for.
     pub checkouts: u64,
-    /// Of them: answered at once by an idle connection.
+    /// Checkouts that an idle connection served at once.
     pub hits: u64,
-    /// Connections of one tenant that were closed for another one.
+    /// Idle connections of one tenant that were closed because another tenant needed the slot.
     pub steals: u64,
     /// Connections opened.
     pub connects: u64,
-    /// Callers that waited in vain.
+    /// Callers whose wait timed out.
     pub timeouts: u64,
 }

@@ -1,34 +1,38 @@
+//! The settings of a [`PooledResolver`], with their defaults.
+//!
+//! [`Tenantry`](crate::Tenantry) builds its resolver here; a host may build one of its own over any registry and vault.
+//! Building opens no connection and starts no task.
 use super::{PooledResolver, Shared};
 use crate::pool::budget::refusal::CountSessions;
-use crate::pool::budget::{Handover, Limits};
+use crate::pool::budget::{Handover, PoolLimits};
 use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;
 use sqlx::migrate::Migrator;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The settings of a [`PooledResolver`]. A zero counts as one.
+/// Builds a [`PooledResolver`]. For every maximum number, zero is taken as one.
 #[must_use = "a builder does nothing until build()"]
 pub struct PooledResolverBuilder {
     pub(super) registry: Arc<dyn TenantRegistry>,
     pub(super) vault: Arc<dyn CredentialVault>,
-    pub(super) hosts: Option<Arc<dyn ServerRegistry>>,
+    pub(super) server_registry: Option<Arc<dyn ServerRegistry>>,
     pub(super) settings: Settings,
 }
 
 pub(super) struct Settings {
     pub(super) max_connections: u32,
     pub(super) max_connections_per_tenant: u32,
-    pub(super) opening: usize,
+    pub(super) max_opening: usize,
     pub(super) max_cached: usize,
-    pub(super) discard: bool,
+    pub(super) discard_on_release: bool,
     pub(super) ping_after: Duration,
     pub(super) acquire_timeout: Duration,
     pub(super) fresh_for: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) release_timeout: Duration,
-    pub(super) head: Option<&'static Migrator>,
-    pub(super) counts: Option<Arc<dyn CountSessions>>,
+    pub(super) required_migrations: Option<&'static Migrator>,
+    pub(super) session_counter: Option<Arc<dyn CountSessions>>,
 }
 
 impl PooledResolverBuilder {
@@ -36,102 +40,113 @@ impl PooledResolverBuilder {
         let settings = Settings {
             max_connections: 90,
             max_connections_per_tenant: 5,
-            opening: 4,
+            max_opening: 4,
             max_cached: 10_000,
-            discard: false,
+            discard_on_release: false,
             ping_after: Duration::from_millis(5),
             acquire_timeout: Duration::from_secs(10),
             fresh_for: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
             release_timeout: Duration::from_secs(30),
-            head: None,
-            counts: None,
+            required_migrations: None,
+            session_counter: None,
         };
-        Self { registry, vault, hosts: None, settings }
+        Self { registry, vault, server_registry: None, settings }
     }
-    /// Where the servers are that directory entries name. Host, port, TLS mode and root certificate of such an entry come
-    /// from its server's row alone. Without this call, or where the row is missing, such an entry is
-    /// [`UnknownServer`](crate::error::ResolveError::UnknownServer); entries without a server need none.
+    /// The registry of the servers that directory entries name. If an entry names a server, its host, port, TLS mode
+    /// and root certificate come from that server's row alone. Without this call, or if the row is missing, a tenant
+    /// with such an entry fails with [`UnknownServer`](crate::error::ResolveError::UnknownServer). Entries without a
+    /// server name need no registry.
     pub fn servers(mut self, servers: impl ServerRegistry) -> Self {
-        self.hosts = Some(Arc::new(servers));
+        self.server_registry = Some(Arc::new(servers));
         self
     }
-    /// Most connections to one server, over all its tenants; 90 by default. A hard limit: whoever comes next waits, or
-    /// takes the place of a connection that nobody uses.
+    /// Maximum connections to one server, over all its tenants; 90 by default, below PostgreSQL's default
+    /// `max_connections` of 100. The limit is hard: above it, a caller waits, or an idle connection of a less
+    /// frequently used tenant is closed for it.
     pub fn max_connections(mut self, per_server: u32) -> Self {
         self.settings.max_connections = per_server.max(1);
         self
     }
-    /// Only tenants whose ledger has the newest of these migrations resolve; the others are
-    /// [`Behind`](crate::error::ResolveError::Behind), whatever keeps them. A tenant's ledger is read when it is first resolved,
-    /// over one of its own connections, until it is there; one that is further than this program is let in.
+    /// Resolves only tenants that have applied the newest of these migrations. All others fail with
+    /// [`Behind`](crate::error::ResolveError::Behind), also if their ledger cannot be read. The ledger is read over one
+    /// of the tenant's own connections, each time a handle is built, until the tenant passes. A tenant with newer
+    /// migrations than these passes.
     pub fn require_head(mut self, migrations: &'static Migrator) -> Self {
-        self.settings.head = Some(migrations);
+        self.settings.required_migrations = Some(migrations);
         self
     }
-    /// Most connections to one server that are opened at once; 4 by default. Opening more at once only makes each slower.
+    /// Maximum connections to one server that are being opened at the same time; 4 by default. More at once only make
+    /// each slower.
     pub fn max_opening(mut self, per_server: usize) -> Self {
-        self.settings.opening = per_server.max(1);
+        self.settings.max_opening = per_server.max(1);
         self
     }
-    /// Most connections of one tenant; 5 by default, and never more than [`max_connections`](Self::max_connections).
+    /// Maximum connections of one tenant to one server; 5 by default, and never more than
+    /// [`max_connections`](Self::max_connections).
     pub fn max_connections_per_tenant(mut self, n: u32) -> Self {
         self.settings.max_connections_per_tenant = n.max(1);
         self
     }
-    /// Most tenants that are remembered; 10,000 by default. One that has no connection costs less than two kilobytes. What was not
-    /// asked for for longest is forgotten first.
+    /// Maximum tenants in the cache; 10,000 by default. A tenant without a connection takes less than two kilobytes.
+    /// The least recently used tenants are evicted first; their idle connections are closed.
     pub fn max_cached(mut self, tenants: usize) -> Self {
         self.settings.max_cached = tenants.max(1);
         self
     }
-    /// A connection that was idle for longer is asked whether it lives before it is used, which takes a round trip; 5 ms by
-    /// default, so that a busy tenant's never are. Zero: always. A session that the server ends within that time fails the
-    /// statement that comes next; then all others are asked.
+    /// A connection that was idle for longer than this is pinged before use, which takes a round trip. 5 ms by default,
+    /// so that connections of a busy tenant are not pinged; zero pings each time. If the server ends a session within
+    /// this time, the next statement on it fails, and then every idle connection to that server is pinged before its
+    /// next use.
     pub fn ping_after(mut self, idle: Duration) -> Self {
         self.settings.ping_after = idle;
         self
     }
-    /// Runs `DISCARD ALL` when a connection comes back: settings, temp tables, prepared statements, advisory locks and LISTEN
-    /// end with their user. Off by default: it costs several round trips and sqlx's prepared statements each time (busy tenants
-    /// answer about an eighth as many queries: `cargo bench --bench pool -- --only discard`), and between tenants nothing is
-    /// shared in any case.
+    /// Whether to run `DISCARD ALL` when a connection is returned. It removes settings, temporary tables, prepared
+    /// statements, advisory locks and `LISTEN`, so that the tenant's next caller does not see them. `false` by default:
+    /// it costs several round trips and sqlx's prepared statements each time (a busy tenant runs about an eighth as
+    /// many queries: `cargo bench --bench pool -- --only discard`). Different tenants share no connection in either
+    /// case.
     pub fn discard_on_release(mut self, yes: bool) -> Self {
-        self.settings.discard = yes;
+        self.settings.discard_on_release = yes;
         self
     }
-    /// How long a query waits for a connection; 10 s by default.
+    /// Maximum time that a query waits for a connection, including the time to open one; 10 s by default.
     pub fn acquire_timeout(mut self, limit: Duration) -> Self {
         self.settings.acquire_timeout = limit;
         self
     }
-    /// How long an answer counts without asking the registry again; 5 s by default, and a minute while
-    /// [`Tenantry::run`](crate::Tenantry::run) hears of changes as they happen. What another node changed is seen after
-    /// that time, and at once where the server itself refuses: a suspended tenant, a replaced login.
+    /// How long a resolved name is used before the registry is read again; 5 s by default. It is at least a minute
+    /// while [`Tenantry::run`](crate::Tenantry::run) receives notifications of changes. A change by another node takes
+    /// effect after this time at the latest, and at once if the server itself refuses the login: a suspended tenant, a
+    /// replaced login.
     pub fn fresh_for(mut self, time: Duration) -> Self {
         self.settings.fresh_for = time;
         self
     }
-    /// How long `close()` waits for connections that are out; 10 s by default.
+    /// Maximum time that `close()` waits for connections in use; 10 s by default. Connections that are still in use
+    /// after it close when they are returned.
     pub fn drain_timeout(mut self, limit: Duration) -> Self {
         self.settings.drain_timeout = limit;
         self
     }
-    /// How long a connection that comes back may take to be ready for its next user: to answer a query that was dropped, to
-    /// roll back, to run `DISCARD ALL`. 30 s by default: longer than a statement of a web request, and short enough that a
-    /// session which waits for something else does not keep its place in the budget. Then the connection is cut. A
-    /// statement that still runs continues until the server notices; `client_connection_check_interval` on the server, or
-    /// `statement_timeout` in the tenant's settings, bounds that.
+    /// Maximum time for clearing a returned connection: reading the answer of a query that was dropped, rolling back,
+    /// running `DISCARD ALL`. 30 s by default: longer than a statement of a web request, and short enough that a
+    /// session that never becomes ready does not keep its slot. After this time the connection is closed. The server
+    /// may continue to run the statement until it notices; `client_connection_check_interval` on the server or
+    /// `statement_timeout` in the tenant's settings bounds that.
     pub fn release_timeout(mut self, limit: Duration) -> Self {
         self.settings.release_timeout = limit;
         self
     }
-    /// Counts the sessions of a login after 53300, for [`AcquireError::LoginLimit`](crate::pool::AcquireError).
-    pub(crate) fn count_sessions(mut self, counts: Arc<dyn CountSessions>) -> Self {
-        self.settings.counts = Some(counts);
+    /// Counts a login's sessions when the server refuses it with 53300. Without it that error stays a
+    /// [`ConnectTimeout`](crate::pool::AcquireError::ConnectTimeout) and never becomes a
+    /// [`LoginLimit`](crate::pool::AcquireError::LoginLimit).
+    pub(crate) fn count_sessions(mut self, counter: Arc<dyn CountSessions>) -> Self {
+        self.settings.session_counter = Some(counter);
         self
     }
-    /// The resolver. Opens nothing, starts nothing.
+    /// Builds the resolver. Opens no connection and starts no task.
     pub fn build(mut self) -> PooledResolver {
         let settings = &mut self.settings;
         settings.max_connections_per_tenant = settings.max_connections_per_tenant.min(settings.max_connections);
@@ -141,10 +156,14 @@ impl PooledResolverBuilder {
 
 impl Settings {
     pub(super) fn handover(&self) -> Handover {
-        Handover { discard: self.discard, ping_after: self.ping_after, release_timeout: self.release_timeout }
+        Handover {
+            discard: self.discard_on_release,
+            ping_after: self.ping_after,
+            release_timeout: self.release_timeout,
+        }
     }
-    pub(super) fn limits(&self, budget: u32) -> Limits {
-        Limits { budget, connect_permits: self.opening, acquire: self.acquire_timeout }
+    pub(super) fn pool_limits(&self, budget: u32) -> PoolLimits {
+        PoolLimits { budget, connect_permits: self.max_opening, acquire: self.acquire_timeout }
     }
 }
 

@@ -1,4 +1,9 @@
-//! From a name to a handle: registry, then vault, then a place at the server's budget. Nothing is connected yet.
+//! Loads a tenant that is not cached: reads the registry, opens the credential in the vault, and joins the server
+//! pools.
+//!
+//! `flight` runs one load per name at a time. A load opens no connection, unless `require_head` asks for the tenant's
+//! migrations. It fails closed: a tenant that is not active, has no usable entry or is behind gets an error, and a
+//! handle that is cached for it is removed.
 use super::cache::{Entries, ReadStamp};
 use super::{PooledResolver, Shared};
 use crate::cluster::pg::ddl;
@@ -12,61 +17,67 @@ use crate::tenant::{Tenant, TenantRef, TenantStatus};
 use std::sync::{Arc, Weak};
 
 impl PooledResolver {
+    /// Loads the tenant and stores the result. `read` must have been stamped before the call.
     pub(super) async fn load(&self, name: &TenantRef<'static>, read: ReadStamp) -> Result<TenantPool, ResolveError> {
-        parse(name)?;
-        let tenant = self.admitted(name, read).await?;
+        check_syntax(name)?;
+        let tenant = self.find_active(name, read).await?;
         loop {
-            let (handle, entries) = self.opened(&tenant).await?;
+            let (handle, entries) = self.find_or_build_handle(&tenant).await?;
             if let Some(kept) = self.keep(name, handle, entries, read)? {
                 return Ok(kept);
             }
         }
     }
 
-    /// A rotation that ends between the two reads has forgotten the secret of the entry that was read: then there is another
-    /// entry by now.
-    async fn opened(&self, tenant: &Tenant) -> Result<(TenantPool, Entries), ResolveError> {
-        let mut entries = self.entries(tenant).await?;
+    /// Returns the cached handle if the tenant's entries have not changed, else builds one.
+    ///
+    /// A rotation that ends after the entries were read deletes the secret that they name. So if the vault has no
+    /// secret, the entries are read again, and the loop continues while they name another secret each time.
+    async fn find_or_build_handle(&self, tenant: &Tenant) -> Result<(TenantPool, Entries), ResolveError> {
+        let mut entries = self.read_entries(tenant).await?;
         loop {
-            let known = self.0.state().cache.of_entries(&entries).cloned();
-            if let Some(handle) = known {
-                return Ok((handle.of(tenant), entries));
+            let cached = self.0.lock_state().cache.handle_for(&entries).cloned();
+            if let Some(handle) = cached {
+                return Ok((handle.for_tenant(tenant), entries));
             }
-            match self.handle(tenant.clone(), &entries).await {
-                Ok(handle) => return Ok((self.at_head(handle).await?, entries)),
+            match self.build_handle(tenant.clone(), &entries).await {
+                Ok(handle) => return Ok((self.check_head(handle).await?, entries)),
                 Err(error @ ResolveError::Credential(VaultError::Missing(_))) => {
-                    let now = self.entries(tenant).await?;
-                    if now.primary.credential == entries.primary.credential {
+                    let newer = self.read_entries(tenant).await?;
+                    if newer.primary.credential == entries.primary.credential {
                         return Err(error);
                     }
-                    entries = now;
+                    entries = newer;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    async fn admitted(&self, name: &TenantRef<'static>, read: ReadStamp) -> Result<Tenant, ResolveError> {
+    /// Finds the tenant in the registry. If it is not active or does not exist, removes and retires its cached handle.
+    async fn find_active(&self, name: &TenantRef<'static>, read: ReadStamp) -> Result<Tenant, ResolveError> {
         let found = self.0.registry.find(name.clone()).await?;
         let refusal = match &found {
             Some(tenant) if tenant.status() == TenantStatus::Active => return Ok(tenant.clone()),
-            Some(tenant) => refusal(tenant),
+            Some(tenant) => status_error(tenant),
             None => {
-                self.0.state().cache.keep_nobody(name.clone(), read);
+                self.0.lock_state().cache.keep_unknown(name.clone(), read);
                 ResolveError::Unknown
             }
         };
-        // Whoever has a handle may finish what is out: the server itself fences a tenant that is refused.
-        let gone = found.map(|tenant| tenant.id()).or(match name {
+        // Connections in use stay open until they are returned. Ending them is the task of suspend, archive and purge,
+        // which terminate the sessions on the server.
+        let inactive = found.map(|tenant| tenant.id()).or(match name {
             TenantRef::Id(id) => Some(*id),
             _ => None,
         });
-        let pool = gone.and_then(|id| self.0.state().cache.forget(id));
-        self.0.retire(pool);
+        let handle = inactive.and_then(|id| self.0.lock_state().cache.forget(id));
+        self.0.retire(handle);
         Err(refusal)
     }
 
-    async fn entries(&self, tenant: &Tenant) -> Result<Entries, ResolveError> {
+    /// Reads the tenant's primary entry and its first standby, and gives both the address of their server's row.
+    async fn read_entries(&self, tenant: &Tenant) -> Result<Entries, ResolveError> {
         let mut entries = self.0.registry.databases(tenant.id()).await?;
         let primary = entries.iter().position(|entry| entry.kind == DatabaseKind::Primary);
         let primary = entries.swap_remove(primary.ok_or_else(|| ResolveError::NoEntry(tenant.clone()))?);
@@ -74,48 +85,54 @@ impl PooledResolver {
             return Err(ResolveError::NotBuilt { tenant: tenant.clone(), driver: primary.driver });
         }
         let row = self.0.find_row(tenant, &primary).await?;
-        // The standby that took over keeps its entry until the host drops it; it is the primary now.
-        let promoted = |entry: &TenantDatabase| row.as_ref().is_some_and(|row| row.is_at(&entry.host, entry.port));
-        let standbys = entries.into_iter().filter(|entry| entry.is_standby_of(&primary.database) && !promoted(entry));
+        // A standby that was promoted keeps its replica entry until the host removes it. It is the primary now, so
+        // reads must not go to it as to a standby.
+        let is_promoted = |entry: &TenantDatabase| row.as_ref().is_some_and(|row| row.is_at(&entry.host, entry.port));
+        let is_standby = |entry: &TenantDatabase| entry.is_standby_of(&primary.database) && !is_promoted(entry);
+        let standbys = entries.into_iter().filter(is_standby);
         let locate = |entry: TenantDatabase| row.as_ref().map(|row| row.locate(entry.clone())).unwrap_or(entry);
         let (primary, standbys) = (locate(primary.clone()), standbys.map(locate));
         let first = standbys.min_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
-        // What counts of it is where it is, and how its sessions are set up. All else is the primary's.
+        // Only the address and the session settings come from the replica's entry. Database, login and credential are
+        // those of the primary, since a physical standby has the same.
         let replica = first
             .map(|e| Box::new(TenantDatabase { host: e.host, port: e.port, settings: e.settings, ..primary.clone() }));
         Ok(Entries { primary, replica })
     }
 
-    async fn handle(&self, tenant: Tenant, entries: &Entries) -> Result<TenantPool, ResolveError> {
+    /// Opens the credential and joins the server pools. Opens no connection.
+    async fn build_handle(&self, tenant: Tenant, entries: &Entries) -> Result<TenantPool, ResolveError> {
         let password = self.0.vault.open(&entries.primary.credential).await?;
         let settings = &self.0.settings;
-        let member = |entry: &TenantDatabase| {
-            let server = self.0.server(&entry.host, entry.port)?;
+        let join_server = |entry: &TenantDatabase| {
+            let server = self.0.get_or_create_server(&entry.host, entry.port)?;
             let options = connect::options(entry, &password);
             Ok::<_, ResolveError>(TenantShare::new(tenant.id(), server, settings.max_connections_per_tenant, options))
         };
-        let primary = Arc::new(member(&entries.primary)?);
-        let replica = entries.replica.as_deref().map(member).transpose()?;
-        let replica = replica.map(|member| Arc::new(Replica::new(member)));
+        let primary = Arc::new(join_server(&entries.primary)?);
+        let replica = entries.replica.as_deref().map(join_server).transpose()?;
+        let replica = replica.map(|share| Arc::new(Replica::new(share)));
         let from: Weak<Shared> = Arc::downgrade(&self.0);
         let renewal = Renewal { from, limit: settings.acquire_timeout };
-        Ok(TenantPool::budgeted(tenant, Budgeted { primary, replica, renewal }))
+        Ok(TenantPool::from_budget(tenant, Budgeted { primary, replica, renewal }))
     }
 
-    /// As it is, if nothing is demanded of it.
-    async fn at_head(&self, handle: TenantPool) -> Result<TenantPool, ResolveError> {
-        let Some(migrations) = self.0.settings.head else { return Ok(handle) };
+    /// Returns the handle if the tenant has the newest required migration, or if none is required. Otherwise retires it
+    /// and fails with [`ResolveError::Behind`].
+    async fn check_head(&self, handle: TenantPool) -> Result<TenantPool, ResolveError> {
+        let Some(migrations) = self.0.settings.required_migrations else { return Ok(handle) };
         let head = migrations.iter().filter(|m| !m.migration_type.is_down_migration()).map(|m| m.version).max();
         let Some(head) = head else { return Ok(handle) };
-        let applied = async {
+        let ledger = async {
             let mut session = handle.acquire().await?;
             ddl::ledger(&migrations.table_name, &mut session).await
         };
-        // Its server does not answer, or there is no ledger: it is not known to be there.
-        let newest = match applied.await {
+        // A tenant whose server does not answer or that has no ledger counts as behind.
+        let newest = match ledger.await {
             Ok(rows) => rows.into_iter().filter(|row| row.2).map(|row| row.0).max(),
             Err(error) => {
-                tracing::debug!(tenant = %handle.tenant().id(), %error, "a ledger of migrations is not to be read");
+                let tenant = handle.tenant().id();
+                tracing::debug!(%tenant, %error, "could not read a tenant's migrations ledger; it counts as behind");
                 None
             }
         };
@@ -128,11 +145,11 @@ impl PooledResolver {
         }
     }
 
-    /// `None`: the server has moved since its row was read.
+    /// Stores the handle in the cache. `None`: the server's address has changed since its row was read; load again.
     fn keep(
         &self, name: &TenantRef<'static>, handle: TenantPool, entries: Entries, read: ReadStamp,
     ) -> Result<Option<TenantPool>, ResolveError> {
-        let mut state = self.0.state();
+        let mut state = self.0.lock_state();
         if self.0.stop.is_cancelled() {
             return Err(ResolveError::Closed);
         }
@@ -148,8 +165,8 @@ impl PooledResolver {
     }
 }
 
-/// Before anybody is asked: garbage in a host header costs the landlord nothing.
-fn parse(name: &TenantRef<'_>) -> Result<(), ResolveError> {
+/// Checks the name's syntax before the registry is read, so that garbage in a host header costs no query.
+fn check_syntax(name: &TenantRef<'_>) -> Result<(), ResolveError> {
     match name {
         TenantRef::Id(_) => {}
         TenantRef::Slug(text) => drop(text.parse::<Slug>()?),
@@ -158,7 +175,8 @@ fn parse(name: &TenantRef<'_>) -> Result<(), ResolveError> {
     Ok(())
 }
 
-fn refusal(tenant: &Tenant) -> ResolveError {
+/// The error for a tenant that is not active. A tenant that is being purged is reported as unknown.
+fn status_error(tenant: &Tenant) -> ResolveError {
     match tenant.status() {
         TenantStatus::Provisioning => ResolveError::Provisioning(tenant.clone()),
         TenantStatus::Suspended => ResolveError::Suspended(tenant.clone()),

@@ -1,4 +1,10 @@
-//! Answers by name, read without a lock: a hit costs tens of nanoseconds, however many ask.
+//! A concurrent map from tenant names (id, slug or domain) to handles, with a lifetime for each answer.
+//!
+//! [`PooledResolver`](super::PooledResolver) reads it without a lock, so a hit costs tens of nanoseconds however many
+//! threads read. `Cache` owns it and is its only writer, under the resolver's state lock.
+//!
+//! Invariant: an answer is returned only while it is younger than the present lifetime. The age is that of this name's
+//! own answer, not of another name of the same tenant.
 use crate::pool::TenantPool;
 use crate::pool::clock::Clock;
 use crate::tenant::{TenantId, TenantRef};
@@ -9,92 +15,94 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// In nanoseconds.
-const NOW_AND_THEN: u64 = 500_000;
-/// What counts for less than this, in nanoseconds, is measured by the exact time.
-const LONG: u64 = 1_000_000_000;
+/// The last use of a tenant is updated at most once in this many nanoseconds, so that the cache line stays shared
+/// between cores.
+const USE_RESOLUTION: u64 = 500_000;
+/// From this lifetime on, in nanoseconds, answers are aged by the coarse clock, which may be 10 ms behind.
+const COARSE_LIFETIME: u64 = 1_000_000_000;
 
 pub(super) struct LookupCache {
     answers: HashMap<TenantRef<'static>, Answer, RandomState>,
-    /// In nanoseconds; it may change.
-    fresh_for: AtomicU64,
+    /// Lifetime of an answer in nanoseconds; see [`set_lifetime`](Self::set_lifetime).
+    lifetime: AtomicU64,
     clock: Clock,
 }
 
 struct Answer {
     tenant: TenantId,
-    /// Nanoseconds since the start, as all times here.
+    /// When the read began that gave this answer, in nanoseconds of the cache's clock.
     at: u64,
     handle: TenantPool,
-    used: Used,
+    last_use: LastUse,
 }
 
-/// When a tenant was asked for last, under whichever name: nanoseconds since the start.
+/// When a tenant was last looked up under any of its names, in nanoseconds of the cache's clock. Its answers share it.
 #[derive(Clone, Default)]
-pub(super) struct Used(Arc<AtomicU64>);
-impl Used {
-    pub(super) fn last(&self) -> u64 {
+pub(super) struct LastUse(Arc<AtomicU64>);
+impl LastUse {
+    pub(super) fn nanoseconds(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
 impl LookupCache {
-    pub(super) fn new(fresh_for: Duration, start: Instant) -> Self {
+    pub(super) fn new(lifetime: Duration, start: Instant) -> Self {
         let answers = HashMap::with_hasher(RandomState::default());
-        let this = Self { answers, fresh_for: AtomicU64::new(0), clock: Clock::new(start) };
-        this.count_for(fresh_for);
+        let this = Self { answers, lifetime: AtomicU64::new(0), clock: Clock::new(start) };
+        this.set_lifetime(lifetime);
         this
     }
 
-    /// For how long answers count from now on, those included that were given before.
-    pub(super) fn count_for(&self, fresh_for: Duration) {
-        self.fresh_for.store(fresh_for.as_nanos().try_into().unwrap_or(u64::MAX), Relaxed);
+    /// Sets the lifetime of all answers, including those that are already stored.
+    pub(super) fn set_lifetime(&self, lifetime: Duration) {
+        self.lifetime.store(lifetime.as_nanos().try_into().unwrap_or(u64::MAX), Relaxed);
     }
 
-    fn counts(&self, answer: &Answer, now: u64) -> bool {
-        now.saturating_sub(answer.at) < self.fresh_for.load(Relaxed)
+    fn is_fresh(&self, answer: &Answer, now: u64) -> bool {
+        now.saturating_sub(answer.at) < self.lifetime.load(Relaxed)
     }
 
-    /// The handle of a name whose last answer still counts.
-    pub(super) fn hit(&self, name: &TenantRef<'_>) -> Option<TenantPool> {
-        let long = self.fresh_for.load(Relaxed) >= LONG;
-        self.get_at(name, if long { self.clock.coarse_now() } else { self.clock.exactly() })
+    /// The handle for a name whose last answer is fresh. Records the use.
+    pub(super) fn lookup(&self, name: &TenantRef<'_>) -> Option<TenantPool> {
+        let may_be_coarse = self.lifetime.load(Relaxed) >= COARSE_LIFETIME;
+        self.lookup_at(name, if may_be_coarse { self.clock.coarse_now() } else { self.clock.exact_now() })
     }
 
-    fn get_at(&self, name: &TenantRef<'_>, now: u64) -> Option<TenantPool> {
+    fn lookup_at(&self, name: &TenantRef<'_>, now: u64) -> Option<TenantPool> {
         let answers = self.answers.pin();
         let answer = answers.get(&Name(name))?;
-        if !self.counts(answer, now) {
+        if !self.is_fresh(answer, now) {
             return None;
         }
-        // Written now and then only: what all cores read should stay in their caches.
-        if now.saturating_sub(answer.used.last()) > NOW_AND_THEN {
-            answer.used.0.store(now, Relaxed);
+        if now.saturating_sub(answer.last_use.nanoseconds()) > USE_RESOLUTION {
+            answer.last_use.0.store(now, Relaxed);
         }
         Some(answer.handle.clone())
     }
 
     #[cfg(test)]
     pub(super) fn get(&self, name: &TenantRef<'_>, now: Instant) -> Option<TenantPool> {
-        self.get_at(name, self.clock.at(now))
+        self.lookup_at(name, self.clock.nanoseconds_at(now))
     }
 
-    pub(super) fn mark(&self, used: &Used, now: Instant) {
-        used.0.store(self.clock.at(now), Relaxed);
+    pub(super) fn record_use(&self, last_use: &LastUse, now: Instant) {
+        last_use.0.store(self.clock.nanoseconds_at(now), Relaxed);
     }
 
-    pub(super) fn insert(&self, name: TenantRef<'static>, handle: TenantPool, at: Instant, used: Used) {
-        let answer = Answer { tenant: handle.tenant().id(), at: self.clock.at(at), handle, used };
+    /// Stores the answer for a name. `at` is when its read began.
+    pub(super) fn insert(&self, name: TenantRef<'static>, handle: TenantPool, at: Instant, last_use: LastUse) {
+        let answer = Answer { tenant: handle.tenant().id(), at: self.clock.nanoseconds_at(at), handle, last_use };
         self.answers.pin().insert(name, answer);
     }
 
+    /// Removes all names of the tenants that `which` selects.
     pub(super) fn forget(&self, which: impl Fn(TenantId) -> bool) {
         self.answers.pin().retain(|_, answer| !which(answer.tenant));
     }
 
     pub(super) fn forget_expired(&self, now: Instant) {
-        let now = self.clock.at(now);
-        self.answers.pin().retain(|_, answer| self.counts(answer, now));
+        let now = self.clock.nanoseconds_at(now);
+        self.answers.pin().retain(|_, answer| self.is_fresh(answer, now));
     }
 
     pub(super) fn clear(&self) {
@@ -106,7 +114,7 @@ impl LookupCache {
     }
 }
 
-/// A name of any lifetime, to look up an owned one by.
+/// A borrowed name of any lifetime as a lookup key for the owned names of the map.
 struct Name<'a, 'b>(&'a TenantRef<'b>);
 impl Hash for Name<'_, '_> {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -1,4 +1,11 @@
-//! Tenants by name, in memory; their connections under one budget for each server.
+//! The default resolver: a cache of tenants by name, and one connection budget per server.
+//!
+//! A lookup reads `lookup_cache` without a lock. A name that is not cached is loaded (`load`) in a single flight per
+//! name (`flight`) and stored in `cache`. [`Tenantry`](crate::Tenantry) calls the crate-private methods when it
+//! receives a notification of a change.
+//!
+//! Invariants: after `invalidate` returns, no caller gets an answer that was read before it. After `close` has begun,
+//! nothing is added to the cache or to the server pools.
 use super::ConnectionResolver;
 use crate::error::ResolveError;
 use crate::pool::budget::{PgOpener, PgServer, PoolStats, ServerPool};
@@ -7,7 +14,7 @@ use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;
 use crate::tenant::{TenantId, TenantRef};
 use async_trait::async_trait;
-use cache::{Cache, Limits};
+use cache::{Cache, CacheLimits};
 use flight::Flights;
 use futures_util::future::join_all;
 use lookup_cache::LookupCache;
@@ -25,15 +32,17 @@ mod lookup_cache;
 mod servers;
 pub use builder::PooledResolverBuilder;
 
-/// How long an answer counts while changes are told. Not for ever: triggers can be switched off.
-const TOLD: Duration = Duration::from_secs(60);
+/// Minimum lifetime of an answer while notifications of changes arrive. Bounded, because the triggers that send them
+/// can be disabled.
+const NOTIFIED_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Resolves through a registry and a vault. A handle: cloning it is one `Arc`.
+/// Resolves tenants through a registry and a vault. Cloning it clones one `Arc`.
 ///
-/// All tenants of a server share its budget of connections, and none but that: a tenant that nobody asks for has neither a
-/// connection nor a task. Who finds the budget used up waits its turn, or takes the place of the idle connection whose
-/// tenant is asked for least. Connections are closed when their tenant's entry changes, when the tenant is refused, and
-/// when it is forgotten because there are too many; a [`TenantPool`] then finds its next ones by itself.
+/// All tenants of a server share one connection budget for it. A tenant without traffic needs no connection and no
+/// task. When the budget is used up, an idle connection of the least frequently used tenant is closed for the next
+/// caller; if there is no idle one, the caller waits. A tenant's connections are closed when its directory entry
+/// changes, when its status no longer allows it to resolve, and when the cache evicts it. A [`TenantPool`] then
+/// resolves its tenant again at its next use.
 ///
 /// ```no_run
 /// # async fn example(landlord: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
@@ -57,66 +66,71 @@ pub struct PooledResolver(Arc<Shared>);
 struct Shared {
     registry: Arc<dyn TenantRegistry>,
     vault: Arc<dyn CredentialVault>,
-    /// Where the servers are that entries name.
-    hosts: Option<Arc<dyn ServerRegistry>>,
+    /// The registry of the servers that directory entries name.
+    server_registry: Option<Arc<dyn ServerRegistry>>,
     settings: builder::Settings,
     state: Mutex<State>,
-    /// The cache's own, for reading.
+    /// The names of `state.cache`, for lookups without its lock.
     names: Arc<LookupCache>,
-    /// Of each server; it may change.
+    /// Maximum connections to each server; [`PooledResolver::resize`] changes it.
     budget: AtomicU32,
-    /// By host and port. Taken after `state`, if both are.
+    /// Server pools by host and port. Lock order: `state` before `servers`.
     servers: Mutex<HashMap<(String, u16), Arc<PgServer>>>,
-    /// Cancelled under both locks: what is kept after it would never be closed.
+    /// Cancelled by `close`, under both locks. Each insertion checks it under its lock, since a handle or pool that is
+    /// stored after the cancellation would never be closed.
     stop: CancellationToken,
 }
 
-/// No future and no pool may be dropped under its lock that would take the lock itself: flights are weak here.
+/// A future or handle whose drop takes this lock must not be dropped while the lock is held; that would be a deadlock.
+/// So the flights are weak references.
 struct State {
     cache: Cache,
     flights: Flights,
 }
 
 impl PooledResolver {
-    /// How each server's budget stands, by host and port.
+    /// The state of each server's connection budget, by host and port. Servers appear when a tenant on them is first
+    /// resolved.
     pub fn stats(&self) -> Vec<((String, u16), PoolStats)> {
-        self.0.servers().iter().map(|(server, budget)| (server.clone(), budget.stats())).collect()
+        self.0.lock_servers().iter().map(|(server, budget)| (server.clone(), budget.stats())).collect()
     }
-    /// From now on at most so many connections to each server. What is idle above that is closed at once, what is in use
-    /// when it comes back: [`stats`](Self::stats) tells when it is so.
+    /// Changes the maximum connections to each server. Surplus idle connections are closed now, surplus connections in
+    /// use when they are returned; [`stats`](Self::stats) shows the progress. Zero is allowed: callers then wait until
+    /// they time out.
     pub fn resize(&self, max_connections: u32) {
-        let servers = self.0.servers();
+        let servers = self.0.lock_servers();
         self.0.budget.store(max_connections, Relaxed);
         servers.values().for_each(|server| server.resize(max_connections));
     }
-    /// Somebody tells this resolver what changes on other nodes: its answers count for longer. Or nobody does any more.
-    pub(crate) fn set_notified(&self, told: bool) {
+    /// Sets whether this resolver is notified of changes that other nodes make. While it is, answers live for at least
+    /// [`NOTIFIED_LIFETIME`].
+    pub(crate) fn set_notified(&self, notified: bool) {
         let fresh_for = self.0.settings.fresh_for;
-        self.0.names.count_for(if told { fresh_for.max(TOLD) } else { fresh_for });
+        self.0.names.set_lifetime(if notified { fresh_for.max(NOTIFIED_LIFETIME) } else { fresh_for });
     }
-    /// Whatever has changed about a tenant that is connected here is looked at now: connections that it has by an old login
-    /// are closed, without anybody asking for it.
+    /// Resolves a cached tenant again after a change, so that connections with an old login or placement are closed now
+    /// and not at the tenant's next use. Does nothing for other tenants.
     pub(crate) async fn follow(&self, tenant: TenantId) {
         if self.knows(tenant)
             && let Err(error) = self.resolve(TenantRef::Id(tenant)).await
         {
-            tracing::debug!(%tenant, %error, "a tenant that has changed");
+            tracing::debug!(%tenant, %error, "could not resolve a tenant that has changed");
         }
     }
-    /// Whether the tenant is connected here.
+    /// Whether the cache contains the tenant. Only a cached tenant has connections.
     pub(crate) fn knows(&self, tenant: TenantId) -> bool {
-        self.0.state().cache.knows(tenant)
+        self.0.lock_state().cache.has_tenant(tenant)
     }
-    /// Over a registry and a vault; `Arc<dyn …>` goes in too. Tenants on registered servers need
-    /// [`servers`](PooledResolverBuilder::servers) as well.
+    /// A builder over a registry and a vault; an `Arc<dyn …>` of either works too. Tenants on registered servers also
+    /// need [`servers`](PooledResolverBuilder::servers).
     pub fn builder(registry: impl TenantRegistry, vault: impl CredentialVault) -> PooledResolverBuilder {
         PooledResolverBuilder::new(Arc::new(registry), Arc::new(vault))
     }
 }
 
 impl Shared {
-    fn new(PooledResolverBuilder { registry, vault, hosts, settings }: PooledResolverBuilder) -> Self {
-        let limits = Limits { pools: settings.max_cached, fresh_for: settings.fresh_for };
+    fn new(PooledResolverBuilder { registry, vault, server_registry, settings }: PooledResolverBuilder) -> Self {
+        let limits = CacheLimits { tenants: settings.max_cached, fresh_for: settings.fresh_for };
         let cache = Cache::new(limits, Instant::now());
         let names = cache.names();
         let state = Mutex::new(State { cache, flights: Flights::new() });
@@ -124,7 +138,7 @@ impl Shared {
         Self {
             registry,
             vault,
-            hosts,
+            server_registry,
             budget: AtomicU32::new(settings.max_connections),
             settings,
             state,
@@ -134,33 +148,34 @@ impl Shared {
         }
     }
 
-    fn servers(&self) -> MutexGuard<'_, HashMap<(String, u16), Arc<PgServer>>> {
+    fn lock_servers(&self) -> MutexGuard<'_, HashMap<(String, u16), Arc<PgServer>>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn server(&self, host: &str, port: u16) -> Result<Arc<PgServer>, ResolveError> {
-        let mut servers = self.servers();
+    /// The pool of the server at this address. [`ResolveError::Closed`] once the resolver closes.
+    fn get_or_create_server(&self, host: &str, port: u16) -> Result<Arc<PgServer>, ResolveError> {
+        let mut servers = self.lock_servers();
         if self.stop.is_cancelled() {
             return Err(ResolveError::Closed);
         }
         let new = || {
             Arc::new_cyclic(|me| {
                 ServerPool::new(
-                    PgOpener::new(me.clone(), self.settings.handover(), self.settings.counts.clone()),
-                    self.settings.limits(self.budget.load(Relaxed)),
+                    PgOpener::new(me.clone(), self.settings.handover(), self.settings.session_counter.clone()),
+                    self.settings.pool_limits(self.budget.load(Relaxed)),
                 )
             })
         };
         Ok(servers.entry((host.to_owned(), port)).or_insert_with(new).clone())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock panics half-way.
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        // A poisoned lock is safe to use: no code panics between two related changes under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cached(&self, tenant: &TenantRef<'_>) -> Option<TenantPool> {
-        self.names.hit(tenant)
+        self.names.lookup(tenant)
     }
 
     fn retire(&self, pools: impl IntoIterator<Item = TenantPool>) {
@@ -178,10 +193,10 @@ impl ConnectionResolver for PooledResolver {
         if let Some(pool) = self.0.cached(&tenant) {
             return Ok(pool);
         }
-        if self.0.state().cache.is_nobody(&tenant, Instant::now()) {
+        if self.0.lock_state().cache.is_unknown(&tenant, Instant::now()) {
             return Err(ResolveError::Unknown);
         }
-        let flight = self.board(tenant.into_owned())?;
+        let flight = self.join_flight(tenant.into_owned())?;
         tokio::select! {
             biased;
             () = self.0.stop.cancelled() => Err(ResolveError::Closed),
@@ -189,33 +204,33 @@ impl ConnectionResolver for PooledResolver {
         }
     }
 
-    /// Whoever resolves after this call gets what the registry says after this call.
     fn invalidate(&self, tenant: TenantId) {
-        let mut state = self.0.state();
+        let mut state = self.0.lock_state();
         state.cache.invalidate(tenant);
+        // A running flight may have read the registry before this call. Callers that come later must start a new one.
         state.flights.clear();
     }
 
     fn invalidate_all(&self) {
-        let mut state = self.0.state();
+        let mut state = self.0.lock_state();
         state.cache.invalidate_all();
         state.flights.clear();
     }
 
     async fn close(&self) {
         let (servers, pools): (Vec<_>, _) = {
-            let mut state = self.0.state();
-            let servers = self.0.servers();
+            let mut state = self.0.lock_state();
+            let servers = self.0.lock_servers();
             self.0.stop.cancel();
             (servers.values().cloned().collect(), state.cache.drain())
         };
         self.0.retire(pools);
         servers.iter().for_each(|server| server.close());
-        let all = join_all(servers.iter().map(|server| server.closed()));
+        let all = join_all(servers.iter().map(|server| server.wait_until_closed()));
         if tokio::time::timeout(self.0.settings.drain_timeout, all).await.is_err() {
-            tracing::warn!("connections are still out; each closes when it is returned");
+            tracing::warn!("connections are still in use after the drain timeout; each closes when it is returned");
         }
-        join_all(servers.iter().map(|server| server.settled())).await;
+        join_all(servers.iter().map(|server| server.wait_for_tasks())).await;
     }
 }
 
@@ -225,7 +240,7 @@ impl Renew for Shared {
         PooledResolver(self).resolve(TenantRef::Id(tenant)).await
     }
     fn mark_stale(&self, tenant: TenantId, since: Instant) {
-        let mut state = self.state();
+        let mut state = self.lock_state();
         if state.cache.mark_stale(tenant, since, Instant::now()) {
             state.flights.clear();
         }
@@ -234,6 +249,6 @@ impl Renew for Shared {
 
 impl std::fmt::Debug for PooledResolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PooledResolver").field("pools", &self.0.state().cache.len()).finish_non_exhaustive()
+        f.debug_struct("PooledResolver").field("pools", &self.0.lock_state().cache.len()).finish_non_exhaustive()
     }
 }

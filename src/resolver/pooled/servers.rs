@@ -1,5 +1,8 @@
-//! The servers' rows as they were last read. A row with another address retires every handle to the old one, also those of
-//! tenants that nobody resolves at this moment.
+//! The registry's server rows, as this process last read them.
+//!
+//! Each load of a tenant reads the row of its server; [`PooledResolver::check_servers`] reads all rows again after a
+//! gap in the notifications. Invariant: when a row has a new address, every handle to the old address is retired,
+//! including those of tenants that are not being resolved.
 use super::cache::{Cache, Entries, ReadStamp};
 use super::{PooledResolver, Shared, TenantPool};
 use crate::directory::TenantDatabase;
@@ -10,19 +13,23 @@ use crate::tenant::Tenant;
 use std::time::Instant;
 
 impl PooledResolver {
-    /// Reads the row of each server that is connected to: after a gap in the changes that this node was told of.
+    /// Reads the row of each known server again, after notifications of changes may have been lost. A row that cannot
+    /// be read is logged and skipped.
     pub(crate) async fn check_servers(&self) {
-        let known: Vec<ServerName> = self.0.state().cache.rows.keys().cloned().collect();
-        for name in known {
+        let names: Vec<ServerName> = self.0.lock_state().cache.rows.keys().cloned().collect();
+        for name in names {
             if let Err(error) = self.0.read_row(&name).await {
-                tracing::debug!(server = %name, %error, "the row of a server was not read");
+                tracing::debug!(server = %name, %error, "could not read a server's row; its last address stays in use");
             }
         }
     }
 }
 
 impl Shared {
-    /// The row of the server that the entry names; `None` if the entry names none.
+    /// Reads the row of the server that the entry names; `None` if the entry names no server.
+    ///
+    /// # Errors
+    /// [`ResolveError::UnknownServer`] if the row is missing or the resolver has no server registry.
     pub(super) async fn find_row(
         &self, tenant: &Tenant, entry: &TenantDatabase,
     ) -> Result<Option<DatabaseServer>, ResolveError> {
@@ -32,20 +39,20 @@ impl Shared {
     }
 
     async fn read_row(&self, name: &ServerName) -> Result<Option<DatabaseServer>, ResolveError> {
-        let Some(registry) = &self.hosts else { return Ok(None) };
-        // The ticket is older than what is read with it.
-        let read = self.state().cache.stamp(Instant::now());
+        let Some(registry) = &self.server_registry else { return Ok(None) };
+        // The stamp must be taken before the read: a row must never count as newer than it is.
+        let read = self.lock_state().cache.stamp(Instant::now());
         let Some(load) = registry.server(name).await? else { return Ok(None) };
-        let displaced = self.state().cache.note_row(load.server.clone(), read);
+        let displaced = self.lock_state().cache.store_row(load.server.clone(), read);
         self.retire(displaced);
         Ok(Some(load.server))
     }
 }
 
 impl Cache {
-    /// Keeps the row unless a newer read is known, and forgets every handle that leads elsewhere; those are returned, to be
-    /// retired.
-    fn note_row(&mut self, row: DatabaseServer, read: ReadStamp) -> Vec<TenantPool> {
+    /// Stores the row unless a newer read is stored. If the address has changed, removes every handle to the old
+    /// address and returns those handles; the caller must retire them.
+    fn store_row(&mut self, row: DatabaseServer, read: ReadStamp) -> Vec<TenantPool> {
         if self.rows.get(&row.name).is_some_and(|(newer, _)| *newer > read) {
             return vec![];
         }
@@ -56,11 +63,11 @@ impl Cache {
             return vec![];
         }
         let displaced =
-            self.tenants(|entries| entries.primary.server.as_ref() == Some(&name) && !self.is_current(entries));
+            self.tenants_where(|entries| entries.primary.server.as_ref() == Some(&name) && !self.is_current(entries));
         displaced.into_iter().filter_map(|tenant| self.forget(tenant)).collect()
     }
 
-    /// Whether the entries lead where their server's newest row says.
+    /// Whether the entries have the address of their server's newest row.
     pub(super) fn is_current(&self, entries: &Entries) -> bool {
         let row = entries.primary.server.as_ref().and_then(|name| self.rows.get(name));
         row.is_none_or(|(_, row)| row.locate(entries.primary.clone()) == entries.primary)

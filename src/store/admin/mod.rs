@@ -1,4 +1,11 @@
-//! Who may log in to a tenant: its users, and above all its first admin.
+//! The admin users of a tenant and their passwords.
+//!
+//! Provisioning creates the first admin through [`AdminStore`], and the setup links set a password through it.
+//! [`PgAdminStore`] keeps the users in a table of the tenant's own database. An application with a users table of its
+//! own implements the trait over that.
+//!
+//! Invariants: passwords are compared in one Unicode form, and a check takes the same time whether the address exists
+//! or not.
 use crate::error::StepError;
 use crate::names::{Email, RoleName};
 use async_trait::async_trait;
@@ -13,31 +20,33 @@ pub use opaque::to_opaque_string;
 pub use password::{PasswordError, PasswordPolicy};
 pub use postgres::PgAdminStore;
 
-/// Keeps a tenant's admins, by default in a table of the tenant's own database. A host that has a users table of its
-/// own implements this over it.
+/// Stores a tenant's admins. The default, [`PgAdminStore`], uses a table of the tenant's own database. An application
+/// that has a users table implements this trait over it.
 ///
-/// The sessions are the caller's; no call opens a transaction, so each takes part in one that the caller has opened.
-/// Addresses are compared without regard to case, and passwords in one Unicode form: an implementation applies
-/// [`to_opaque_string`] before it hashes or verifies one, so that NFD and NFC of one text are one password.
-/// `testing::conformance::admin_store` holds an implementation to this.
+/// Every call uses the caller's session and opens no transaction, so it takes part in a transaction that the caller has
+/// opened. Addresses are compared without regard to case. Passwords are compared in one Unicode form: an implementation
+/// applies [`to_opaque_string`] before it hashes or verifies a password, so that the NFD and the NFC form of one text
+/// are one password. `testing::conformance::admin_store` (feature `testing`) checks an implementation against this.
 #[async_trait]
 pub trait AdminStore: Send + Sync + 'static {
-    /// Makes sure that there is a place for users, which `app`, the role that the application acts as, may use. Runs
-    /// as the migrator, once in each provisioning; `app` is `None` where the caller owns what it makes.
+    /// Creates the storage for users, such as a table, if it does not exist, and lets `app` use it: the role that the
+    /// application acts as. Runs as the migrator, once in each provisioning. `app` is `None` if the session's role
+    /// itself uses what it creates, as its owner.
     ///
-    /// Atomic: all of it or nothing, also when the future is dropped. Idempotent: what is there stays.
+    /// Atomic: everything or nothing, also when the future is dropped. Idempotent: an existing table stays as it is.
     ///
     /// # Errors
-    /// [`AdminError::Foreign`] if the place is taken by something of another origin; [`AdminError::Database`].
+    /// [`AdminError::Foreign`] if an object of another origin has the name; [`AdminError::Database`].
     async fn prepare(&self, db: &mut PgConnection, app: Option<&RoleName>) -> Result<(), AdminError>;
-    /// Makes sure that this admin is there, without a password if he is new. Runs as the migrator.
+    /// Creates this admin if there is none with the address. A new admin has no password. Runs as the migrator.
     ///
-    /// Atomic. Idempotent: an admin who is there keeps his password; another user with this address becomes one.
+    /// Atomic. Idempotent: an existing admin keeps the password. A user with this address who is not an admin becomes
+    /// one.
     ///
     /// # Errors
     /// [`AdminError::Database`].
     async fn ensure_admin(&self, db: &mut PgConnection, email: &Email) -> Result<(), AdminError>;
-    /// Sets an admin's password, whatever it was. Runs as the application's login.
+    /// Sets an admin's password and replaces the old one, if there is one. Runs as the application's login.
     ///
     /// Atomic: after an error or a dropped future the old password or the new one is in force. Idempotent.
     ///
@@ -46,11 +55,12 @@ pub trait AdminStore: Send + Sync + 'static {
     async fn set_password(
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,
     ) -> Result<(), AdminError>;
-    /// Whether this is the admin's password: `false` for somebody who does not exist or has none yet, which takes as
-    /// long. Runs as the application's login; reads only.
+    /// Checks whether this is the admin's password. The result is `false` if the address is unknown or has no password
+    /// yet; that takes as long as a comparison, so the time does not reveal which addresses exist. Runs as the
+    /// application's login; reads only.
     ///
     /// # Errors
-    /// [`AdminError::Database`]; [`AdminError::Password`] if what is stored cannot be read.
+    /// [`AdminError::Database`]; [`AdminError::Password`] if the stored hash cannot be read.
     async fn verify(&self, db: &mut PgConnection, email: &Email, password: &SecretString) -> Result<bool, AdminError>;
 }
 
@@ -72,21 +82,21 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
     }
 }
 
-/// Why a password was not set or not looked at, or an admin not made.
+/// Why a call of an [`AdminStore`] failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminError {
     /// No admin has this address.
     #[error("no admin has the address {0}")]
     Unknown(Email),
-    /// The password breaks a rule.
+    /// The password breaks a rule of the [`PasswordPolicy`], or its stored hash cannot be read.
     #[error(transparent)]
     Password(#[from] PasswordError),
-    /// Something of another origin stands where the users would be. It is left as it is.
-    #[error("table {0} was not made by tenantry; rename it, or give an AdminStore of your own over it")]
+    /// An object of another origin has the name of the users' table. It was not changed.
+    #[error("table {0} was not created by tenantry; rename it, or implement AdminStore over it")]
     Foreign(&'static str),
-    /// The tenant's database.
-    #[error("the tenant's database did not answer")]
+    /// The tenant's database did not answer, or rejected a statement.
+    #[error("a statement in the tenant's database failed")]
     Database(#[from] sqlx::Error),
 }
 impl From<AdminError> for StepError {

@@ -1,13 +1,13 @@
 //! One Unicode form for each password: the profile OpaqueString of PRECIS (RFC 8265, section 4.2).
 //!
 //! One text can reach the server as different bytes: macOS and some keyboards send `é` as two code points (NFD), others
-//! as one (NFC). [`to_opaque_string`] maps both to one form. The setup links apply it to a password before they store or
-//! compare it, and [`PgAdminStore`](super::PgAdminStore) applies it before it hashes one.
+//! as one (NFC). [`to_opaque_string`] maps both to one form. The setup links apply it to a password before they store
+//! or compare it, and [`PgAdminStore`](super::PgAdminStore) applies it before it hashes one.
 //!
-//! The result differs from the RFC in two points, so that no usable password is refused:
+//! The result differs from the RFC in two points, so that no usable password is to_error:
 //! - The text is normalised before its characters are checked. The RFC checks first, and so refuses Korean text in NFD.
-//! - A code point that the tables call unassigned is taken. They are those of the IANA registry, of Unicode 6.3, and
-//!   would refuse every emoji since 2014.
+//! - A code point that the tables call unassigned is accepted. The tables are those of the IANA registry, for Unicode
+//!   6.3. They would refuse every emoji since 2014.
 use super::PasswordError;
 use precis_profiles::OpaqueString;
 use precis_profiles::precis_core::profile::Rules;
@@ -16,35 +16,38 @@ use secrecy::{ExposeSecret, SecretString};
 use std::borrow::Cow;
 use zeroize::Zeroizing;
 
-/// Maximum bytes of a text that is looked at. The check of some characters takes time in the square of the length.
-const LIMIT: usize = 4096;
+/// Maximum bytes of a text that is checked. The time to check some characters grows with the square of the length.
+const MAX_BYTES: usize = 4096;
 
-/// The form in which a password is stored and compared: other spaces become ASCII spaces, then NFC. Spaces at the ends
-/// and the case stay. The form of a form is the form itself. An empty text stays empty; a policy refuses it.
+/// Converts a password to the form in which it is stored and compared: other spaces become ASCII spaces, and the text
+/// is normalised to NFC. Spaces at the ends and the case stay. Converting a converted password changes nothing. An
+/// empty text stays empty; [`PasswordPolicy`](super::PasswordPolicy) refuses it.
 ///
 /// # Errors
-/// [`PasswordError::Character`] for control characters and others that PRECIS disallows; [`PasswordError::Long`] for more
-/// than 4096 bytes.
+/// [`PasswordError::Character`] for control characters and others that PRECIS disallows; [`PasswordError::Long`] for
+/// more than 4096 bytes.
 pub fn to_opaque_string(password: &SecretString) -> Result<SecretString, PasswordError> {
     let text = password.expose_secret();
-    if text.len() > LIMIT {
-        return Err(PasswordError::Long { max: LIMIT });
+    if text.len() > MAX_BYTES {
+        return Err(PasswordError::Long { max: MAX_BYTES });
     }
     let profile = OpaqueString::new();
-    let refused = |_| PasswordError::Character;
-    let mapped = wiping(profile.additional_mapping_rule(text).map_err(refused)?);
-    let form = wiping(profile.normalization_rule(&**mapped).map_err(refused)?);
-    // Stands for each code point that is newer than the tables; no rule about neighbouring characters names it.
-    let known = |c| if FreeformClass::default().get_value_from_char(c) == UNASSIGNED { '\u{25a1}' } else { c };
-    let checked = Zeroizing::new(form.chars().map(known).collect::<String>());
-    FreeformClass::default().allows(&**checked).map_err(refused)?;
+    let to_error = |_| PasswordError::Character;
+    let mapped = to_zeroizing(profile.additional_mapping_rule(text).map_err(to_error)?);
+    let form = to_zeroizing(profile.normalization_rule(&**mapped).map_err(to_error)?);
+    // U+25A1 replaces each code point that is newer than the tables. The check accepts it, and no rule about
+    // neighbouring characters names it.
+    let replace_unassigned =
+        |c| if FreeformClass::default().get_value_from_char(c) == UNASSIGNED { '\u{25a1}' } else { c };
+    let checked = Zeroizing::new(form.chars().map(replace_unassigned).collect::<String>());
+    FreeformClass::default().allows(&**checked).map_err(to_error)?;
     Ok(SecretString::from(form.as_str()))
 }
 
 const UNASSIGNED: DerivedPropertyValue = DerivedPropertyValue::Unassigned;
 
-/// A copy that is wiped when it is dropped.
-fn wiping(text: Cow<'_, str>) -> Zeroizing<String> {
+/// Copies the text into memory that is overwritten when it is dropped.
+fn to_zeroizing(text: Cow<'_, str>) -> Zeroizing<String> {
     match text {
         Cow::Borrowed(text) => Zeroizing::new(text.to_owned()),
         Cow::Owned(text) => Zeroizing::new(text),
@@ -71,7 +74,7 @@ mod tests {
         for (decomposed, composed) in pairs {
             assert_ne!(decomposed, composed);
             assert_eq!(form(decomposed), Ok(composed.into()));
-            assert_eq!(form(composed), Ok(composed.into()), "the form of a form is the form itself");
+            assert_eq!(form(composed), Ok(composed.into()), "converting a converted password changes nothing");
         }
     }
 
@@ -92,6 +95,6 @@ mod tests {
         for text in ["my cat is a \u{9}by", "nul\0", "\u{7f}delete", "soft\u{ad}hyphen", "\u{fdd0}", "join\u{200d}er"] {
             assert_eq!(form(text), Err(PasswordError::Character), "{text:?}");
         }
-        assert_eq!(form(&"\u{b7}".repeat(2049)), Err(PasswordError::Long { max: LIMIT }));
+        assert_eq!(form(&"\u{b7}".repeat(2049)), Err(PasswordError::Long { max: MAX_BYTES }));
     }
 }

@@ -1,3 +1,7 @@
+//! [`AdminStore`] over a table in the tenant's own database.
+//!
+//! Provisioning creates the table as the migrator; the setup links read and change it as the application's login. Each
+//! call is one statement or one simple-protocol query, so it is atomic without a transaction of its own.
 use super::{AdminError, AdminStore, PasswordPolicy, password};
 use crate::names::{Email, RoleName};
 use crate::sql::{Ddl, id};
@@ -6,29 +10,31 @@ use secrecy::SecretString;
 use sqlx::{Executor, PgConnection};
 use uuid::Uuid;
 
-/// Table `tenant_users` in schema `public` of the tenant's own database, with Argon2id hashes. It is no part of the
-/// host's migrations and their ledger.
+/// Table `tenant_users` in schema `public` of the tenant's own database, with Argon2id hashes. The table is not part of
+/// the application's migrations, and does not appear in their migrations table.
 ///
-/// Its columns are the host's to read and to add to: `id uuid`, `email text` (unique in lower case),
-/// `password_hash text` (a PHC string, or null), `is_admin`, `created_at`, `password_set_at`.
+/// The application may read its columns and add others: `id uuid`, `email text` (unique in lower case), `password_hash
+/// text` (a PHC string, or null), `is_admin`, `created_at`, `password_set_at`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PgAdminStore {
     policy: PasswordPolicy,
 }
 impl PgAdminStore {
-    /// With rules of the host's own for passwords.
+    /// Uses these rules for new passwords, in place of the default ones.
     pub fn with_policy(policy: PasswordPolicy) -> Self {
         Self { policy }
     }
 }
 
 const TABLE: &str = "public.tenant_users";
-/// Tells our table from another's of that name: stored, a contract.
-const MARK: &str = "tenantry: users of this tenant";
-const FOUND: &str = "SELECT pg_catalog.obj_description(c.oid, 'pg_class')
+/// Comment on the table. It distinguishes this crate's table from another one of that name. It is stored in every
+/// tenant's database, so it must not change.
+const TABLE_COMMENT: &str = "tenantry: users of this tenant";
+const SELECT_COMMENT: &str = "SELECT pg_catalog.obj_description(c.oid, 'pg_class')
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = 'public' AND c.relname = 'tenant_users'";
-/// One call of the simple protocol: it happens as a whole or not at all.
+/// One call of the simple protocol: PostgreSQL runs the statements in one transaction, so all of them take effect or
+/// none.
 const CREATE: &str = "CREATE TABLE public.tenant_users (
     id              uuid PRIMARY KEY,
     email           text NOT NULL,
@@ -39,21 +45,21 @@ const CREATE: &str = "CREATE TABLE public.tenant_users (
 );
 CREATE UNIQUE INDEX tenant_users_email ON public.tenant_users (lower(email));
 COMMENT ON TABLE public.tenant_users IS 'tenantry: users of this tenant'";
-const ENSURE: &str = "INSERT INTO public.tenant_users (id, email, is_admin) VALUES ($1, $2, true)
+const UPSERT_ADMIN: &str = "INSERT INTO public.tenant_users (id, email, is_admin) VALUES ($1, $2, true)
     ON CONFLICT (lower(email)) DO UPDATE SET is_admin = true";
-const SET: &str = "UPDATE public.tenant_users SET password_hash = $2, password_set_at = now()
+const SET_PASSWORD: &str = "UPDATE public.tenant_users SET password_hash = $2, password_set_at = now()
     WHERE lower(email) = lower($1) AND is_admin";
-const HASH: &str = "SELECT password_hash FROM public.tenant_users WHERE lower(email) = lower($1) AND is_admin";
+const SELECT_HASH: &str = "SELECT password_hash FROM public.tenant_users WHERE lower(email) = lower($1) AND is_admin";
 
 #[async_trait]
 impl AdminStore for PgAdminStore {
     async fn prepare(&self, db: &mut PgConnection, app: Option<&RoleName>) -> Result<(), AdminError> {
-        let found: Option<Option<String>> = sqlx::query_scalar(FOUND).fetch_optional(&mut *db).await?;
+        let found: Option<Option<String>> = sqlx::query_scalar(SELECT_COMMENT).fetch_optional(&mut *db).await?;
         match found {
             None => {
                 db.execute(sqlx::raw_sql(CREATE)).await?;
             }
-            Some(mark) if mark.as_deref() == Some(MARK) => {}
+            Some(comment) if comment.as_deref() == Some(TABLE_COMMENT) => {}
             Some(_) => return Err(AdminError::Foreign(TABLE)),
         }
         match app {
@@ -62,14 +68,14 @@ impl AdminStore for PgAdminStore {
         }
     }
     async fn ensure_admin(&self, db: &mut PgConnection, email: &Email) -> Result<(), AdminError> {
-        sqlx::query(ENSURE).bind(Uuid::now_v7()).bind(email.as_str()).execute(db).await?;
+        sqlx::query(UPSERT_ADMIN).bind(Uuid::now_v7()).bind(email.as_str()).execute(db).await?;
         Ok(())
     }
     async fn set_password(
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,
     ) -> Result<(), AdminError> {
-        let hash = password::hashed(&self.policy.check(password)?).await?;
-        let set = sqlx::query(SET).bind(email.as_str()).bind(hash).execute(db).await?;
+        let hash = password::hash_password(&self.policy.check(password)?).await?;
+        let set = sqlx::query(SET_PASSWORD).bind(email.as_str()).bind(hash).execute(db).await?;
         if set.rows_affected() == 1 { Ok(()) } else { Err(AdminError::Unknown(email.clone())) }
     }
     async fn verify(&self, db: &mut PgConnection, email: &Email, password: &SecretString) -> Result<bool, AdminError> {
@@ -77,12 +83,14 @@ impl AdminStore for PgAdminStore {
         if candidates.is_empty() {
             return Ok(false);
         }
-        let stored: Option<Option<String>> = sqlx::query_scalar(HASH).bind(email.as_str()).fetch_optional(db).await?;
-        Ok(password::matches(candidates, stored.flatten()).await?)
+        let stored: Option<Option<String>> =
+            sqlx::query_scalar(SELECT_HASH).bind(email.as_str()).fetch_optional(db).await?;
+        Ok(password::verify_password(candidates, stored.flatten()).await?)
     }
 }
 
-/// As the migrator, after the users' table was made: as b6 gives it by default, also where b6 was never run.
+/// Lets the application's role use the table; run as the migrator. ALTER DEFAULT PRIVILEGES gives the same privileges
+/// in a database that this crate provisioned, but it may not have run in this one.
 fn grant_users(app: &RoleName) -> Ddl {
     Ddl(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.tenant_users TO {}", id(app)))
 }
@@ -92,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mark_that_is_written_is_the_mark_that_is_looked_for() {
-        assert!(CREATE.ends_with(&format!("COMMENT ON TABLE {TABLE} IS '{MARK}'")));
+    fn create_sets_the_comment_that_prepare_looks_for() {
+        assert!(CREATE.ends_with(&format!("COMMENT ON TABLE {TABLE} IS '{TABLE_COMMENT}'")));
     }
 }

@@ -1,4 +1,8 @@
-#![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
+//! A journal in the memory of one process, for tests of applications and of this crate.
+//!
+//! It follows the same rules as [`PgJournal`](super::PgJournal): one open operation in each lane of a subject, and
+//! writes only under the newest epoch. It never returns `LostWrites`.
+#![expect(clippy::disallowed_methods, reason = "a store in one process's memory uses that process's clock")]
 use super::{Begun, Claim, FAILURE, Intent, Journal, Progress, Record};
 use crate::error::StoreError;
 use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationStatus, Subject};
@@ -8,45 +12,46 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// A journal in memory, by this process's clock: nothing of it survives, so it is for tests.
+/// A journal in memory for tests. It uses the clock of this process and loses everything when it is dropped.
 #[derive(Debug, Default)]
 pub struct MemoryJournal(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    operations: BTreeMap<OperationId, Kept>,
+    operations: BTreeMap<OperationId, Entry>,
     lanes: HashMap<String, [Option<OperationId>; 2]>,
 }
 #[derive(Debug)]
-struct Kept {
+struct Entry {
     record: Record,
     key: Option<String>,
     events: Vec<OperationEvent>,
 }
 
 const CHANGE: usize = 0;
-const FENCE: usize = 1;
+const PREEMPT: usize = 1;
 
 impl MemoryJournal {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock panics half-way.
+        // No code panics between two writes under this lock, so a poisoned state is still consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn joined(&self, intent: &Intent) -> Option<Begun> {
+    fn find_by_key(&self, intent: &Intent) -> Option<Begun> {
         let key = intent.key.as_ref()?;
-        let has_key = |k: &&Kept| k.key.as_ref() == Some(key) && k.record.status != OperationStatus::Undone;
+        let has_key = |k: &&Entry| k.key.as_ref() == Some(key) && k.record.status != OperationStatus::Undone;
         let found = &self.operations.values().find(has_key)?.record;
-        let same = found.kind == intent.kind && found.request == intent.request;
-        Some(if same { Begun::Joined(Box::new(found.clone())) } else { Begun::KeyReused(found.id) })
+        let is_same = found.kind == intent.kind && found.request == intent.request;
+        Some(if is_same { Begun::Joined(Box::new(found.clone())) } else { Begun::KeyReused(found.id) })
     }
-    fn held(&mut self, token: FencingToken) -> Result<&mut Kept, StoreError> {
-        let kept = self.operations.get_mut(&token.operation).ok_or(StoreError::Fenced)?;
-        if kept.record.epoch == token.epoch { Ok(kept) } else { Err(StoreError::Fenced) }
+    /// The entry of an operation, if `token` has its newest epoch.
+    fn fenced_entry(&mut self, token: FencingToken) -> Result<&mut Entry, StoreError> {
+        let entry = self.operations.get_mut(&token.operation).ok_or(StoreError::Fenced)?;
+        if entry.record.epoch == token.epoch { Ok(entry) } else { Err(StoreError::Fenced) }
     }
-    fn free(&mut self, id: OperationId) {
+    fn free_lane(&mut self, id: OperationId) {
         for lane in self.lanes.values_mut().flatten() {
             if *lane == Some(id) {
                 *lane = None;
@@ -55,20 +60,20 @@ impl State {
     }
 }
 
-impl Kept {
-    fn tell(&mut self, error: Option<String>) -> OperationEvent {
+impl Entry {
+    fn append_event(&mut self, error: Option<String>) -> OperationEvent {
         let (r, seq) = (&self.record, self.events.len() as i64 + 1);
         let now = OffsetDateTime::now_utc();
         let event = OperationEvent::new(seq, r.id, now, r.step.clone(), r.status, r.done, r.total, error);
         self.events.push(event.clone());
         event
     }
-    fn moves(&self) -> bool {
+    fn is_in_progress(&self) -> bool {
         matches!(self.record.status, OperationStatus::Running | OperationStatus::Undoing)
     }
     fn is_due(&self) -> bool {
         let now = OffsetDateTime::now_utc();
-        self.moves() && self.record.leased_until <= now && self.record.retry_at.is_none_or(|at| at <= now)
+        self.is_in_progress() && self.record.leased_until <= now && self.record.retry_at.is_none_or(|at| at <= now)
     }
 }
 
@@ -101,25 +106,25 @@ fn new_record(intent: &Intent) -> Record {
 impl Journal for MemoryJournal {
     async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError> {
         let mut state = self.state();
-        if let Some(begun) = state.joined(intent) {
+        if let Some(begun) = state.find_by_key(intent) {
             return Ok(begun);
         }
         let lanes = state.lanes.entry(intent.subject.to_string()).or_default();
-        let (mine, in_the_way) = match intent.lane {
-            Lane::Preempt => (FENCE, lanes[FENCE]),
-            Lane::Change => (CHANGE, lanes[FENCE].or(lanes[CHANGE])),
+        let (lane, occupant) = match intent.lane {
+            Lane::Preempt => (PREEMPT, lanes[PREEMPT]),
+            Lane::Change => (CHANGE, lanes[PREEMPT].or(lanes[CHANGE])),
         };
-        if let Some(id) = in_the_way {
+        if let Some(id) = occupant {
             return Ok(Begun::Busy(id));
         }
-        lanes[mine] = Some(intent.id);
+        lanes[lane] = Some(intent.id);
         let record = new_record(intent);
-        let kept = Kept { record: record.clone(), key: intent.key.clone(), events: vec![] };
-        state.operations.insert(intent.id, kept);
+        let entry = Entry { record: record.clone(), key: intent.key.clone(), events: vec![] };
+        state.operations.insert(intent.id, entry);
         Ok(Begun::New(Box::new(record)))
     }
     async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
-        Ok(self.state().joined(intent))
+        Ok(self.state().find_by_key(intent))
     }
     async fn now(&self) -> Result<OffsetDateTime, StoreError> {
         Ok(OffsetDateTime::now_utc())
@@ -129,36 +134,39 @@ impl Journal for MemoryJournal {
     }
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError> {
         let mut state = self.state();
-        let kept = state.operations.get_mut(&id).ok_or_else(|| StoreError::conflict("no such operation"))?;
-        if kept.moves() && (kept.record.worker == worker || kept.is_due()) {
-            let record = &mut kept.record;
+        let entry = state
+            .operations
+            .get_mut(&id)
+            .ok_or_else(|| StoreError::conflict("the journal has no operation with this id"))?;
+        if entry.is_in_progress() && (entry.record.worker == worker || entry.is_due()) {
+            let record = &mut entry.record;
             (record.worker, record.retry_at) = (worker.into(), None);
             (record.epoch, record.attempts) = (record.epoch + 1, record.attempts + 1);
             record.leased_until = OffsetDateTime::now_utc() + lease;
             return Ok(Claim::Taken(Box::new(record.clone())));
         }
-        let record = Box::new(kept.record.clone());
+        let record = Box::new(entry.record.clone());
         Ok(if record.status.is_over() { Claim::Over(record) } else { Claim::Held(record) })
     }
     async fn renew(&self, token: FencingToken, lease: Duration) -> Result<(), StoreError> {
         let mut state = self.state();
-        let kept = state.held(token)?;
-        if !kept.moves() {
+        let entry = state.fenced_entry(token)?;
+        if !entry.is_in_progress() {
             return Err(StoreError::Fenced);
         }
-        kept.record.leased_until = OffsetDateTime::now_utc() + lease;
+        entry.record.leased_until = OffsetDateTime::now_utc() + lease;
         Ok(())
     }
     async fn check(&self, token: FencingToken) -> Result<(), StoreError> {
-        self.state().held(token).map(drop)
+        self.state().fenced_entry(token).map(drop)
     }
     async fn record(&self, token: FencingToken, progress: &Progress) -> Result<OperationEvent, StoreError> {
         let mut state = self.state();
-        let kept = state.held(token)?;
-        if !kept.moves() {
+        let entry = state.fenced_entry(token)?;
+        if !entry.is_in_progress() {
             return Err(StoreError::Fenced);
         }
-        let (now, record) = (OffsetDateTime::now_utc(), &mut kept.record);
+        let (now, record) = (OffsetDateTime::now_utc(), &mut entry.record);
         if (record.done, record.intended) != (progress.done, progress.intended) {
             record.attempts = 0;
         }
@@ -173,49 +181,49 @@ impl Journal for MemoryJournal {
         (record.intended, record.done) = (progress.intended, progress.done);
         record.retry_at = progress.retry_after.map(|d| now + d);
         record.leased_until = progress.lease.map_or(now, |d| now + d);
-        let event = kept.tell(progress.error.clone());
+        let event = entry.append_event(progress.error.clone());
         if progress.status.is_over() {
-            state.free(token.operation);
+            state.free_lane(token.operation);
         }
         Ok(event)
     }
     async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError> {
         let mut state = self.state();
-        state.held(by)?;
+        state.fenced_entry(by)?;
         let Some(id) = state.lanes.get(&subject.to_string()).and_then(|l| l[CHANGE]) else { return Ok(None) };
-        let Some(kept) = state.operations.get_mut(&id) else { return Ok(None) };
-        kept.record.epoch += 1;
-        if kept.moves() {
+        let Some(entry) = state.operations.get_mut(&id) else { return Ok(None) };
+        entry.record.epoch += 1;
+        if entry.is_in_progress() {
             let error = format!("stopped by operation {}", by.operation);
-            (kept.record.status, kept.record.retry_at) = (OperationStatus::Parked, None);
-            (kept.record.error, kept.record.leased_until) = (Some(error.clone()), OffsetDateTime::now_utc());
-            kept.tell(Some(error));
+            (entry.record.status, entry.record.retry_at) = (OperationStatus::Parked, None);
+            (entry.record.error, entry.record.leased_until) = (Some(error.clone()), OffsetDateTime::now_utc());
+            entry.append_event(Some(error));
         }
-        Ok(Some(kept.record.clone()))
+        Ok(Some(entry.record.clone()))
     }
     async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError> {
         let mut state = self.state();
-        state.held(by)?;
+        state.fenced_entry(by)?;
         let Some(id) = state.lanes.get(&subject.to_string()).and_then(|l| l[CHANGE]) else { return Ok(()) };
-        if let Some(kept) = state.operations.get_mut(&id)
-            && kept.record.status == OperationStatus::Parked
+        if let Some(entry) = state.operations.get_mut(&id)
+            && entry.record.status == OperationStatus::Parked
         {
-            kept.record.status = OperationStatus::Undone;
-            let error = kept.record.error.clone();
-            kept.tell(error);
-            state.free(id);
+            entry.record.status = OperationStatus::Undone;
+            let error = entry.record.error.clone();
+            entry.append_event(error);
+            state.free_lane(id);
         }
         Ok(())
     }
     async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError> {
         let mut state = self.state();
         let parked = state.operations.get_mut(&id).filter(|k| k.record.status == OperationStatus::Parked);
-        let kept = parked.ok_or_else(|| StoreError::conflict("the operation is not parked"))?;
-        kept.record.status = if undo { OperationStatus::Undoing } else { OperationStatus::Running };
-        (kept.record.leased_until, kept.record.retry_at) = (OffsetDateTime::now_utc(), None);
-        kept.record.attempts = 0;
-        kept.tell(None);
-        Ok(kept.record.clone())
+        let entry = parked.ok_or_else(|| StoreError::conflict("the operation is not parked"))?;
+        entry.record.status = if undo { OperationStatus::Undoing } else { OperationStatus::Running };
+        (entry.record.leased_until, entry.record.retry_at) = (OffsetDateTime::now_utc(), None);
+        entry.record.attempts = 0;
+        entry.append_event(None);
+        Ok(entry.record.clone())
     }
     async fn open(&self) -> Result<Vec<Record>, StoreError> {
         let state = self.state();
@@ -233,7 +241,7 @@ impl Journal for MemoryJournal {
     }
     async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError> {
         let state = self.state();
-        let theirs = state.operations.values().filter(|k| k.record.subject == *subject);
-        Ok(theirs.map(|k| k.record.clone()).collect())
+        let matching = state.operations.values().filter(|k| k.record.subject == *subject);
+        Ok(matching.map(|k| k.record.clone()).collect())
     }
 }

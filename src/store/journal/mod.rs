@@ -1,4 +1,10 @@
-//! The journal: what each operation intended, did and undid. The saga engine writes it; any node can continue from it.
+//! The journal: the stored state and history of every operation.
+//!
+//! Verbs begin an operation with [`Journal::begin`]. The saga engine records each step with [`Journal::record`], and
+//! any node can continue an operation after [`Journal::claim`].
+//!
+//! Invariants: a subject has at most one open operation in each lane. Only the worker with the newest epoch can write.
+//! Every call is atomic, and no record contains a secret.
 use crate::error::{BoxError, Failure, FailureState, NameConflict, StoreError};
 use crate::names::RoleName;
 use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationState, OperationStatus, Subject};
@@ -15,21 +21,21 @@ mod postgres;
 pub use memory::MemoryJournal;
 pub use postgres::PgJournal;
 
-/// What callers on other nodes need to know of a failure to tell it by type.
+/// The stored part of a failure from which another node can build a typed error.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct FailureFacts {
     /// The step that failed.
     pub(crate) step: String,
-    /// The name that was taken, if that was it.
+    /// The conflicting name, if the step failed because of one.
     pub(crate) taken: Option<NameConflict>,
-    /// Why. The operation's own error is the last one: of its undo, if that failed too.
+    /// The error that started the undo. `Record::error` is overwritten if the undo fails too.
     #[serde(default)]
     pub(crate) cause: String,
 }
 
-/// Two troubles: what failed, and what keeps it from being undone.
+/// The error of a failed operation whose undo failed too. The source is the original failure.
 #[derive(Debug, thiserror::Error)]
-#[error("undoing waits at step {at} ({undo})")]
+#[error("undo waits to retry step {at} ({undo})")]
 pub(crate) struct StillUndoing {
     #[source]
     pub(crate) cause: BoxError,
@@ -37,50 +43,51 @@ pub(crate) struct StillUndoing {
     pub(crate) at: String,
 }
 
-/// The part of a step's output that names the logins which the operation has made for itself (a migrator, say), as a list
-/// of role names. They expire with the operation: while it is open, a read-back exempts them.
+/// Key in a step's output. Its value is the list of logins that the operation has created for its own use, for example
+/// the migrator. They are dropped when the operation ends. While it is open, the check that no unexpected role can
+/// connect ignores them.
 pub(crate) const LOGINS: &str = "logins";
 
-/// The logins that an operation has made for itself.
+/// The logins that an operation has created for its own use.
 pub(crate) fn logins(record: &Record) -> Vec<RoleName> {
-    let named = record.outputs.values().filter_map(|output| output.get(LOGINS));
-    named.filter_map(|list| serde_json::from_value::<Vec<RoleName>>(list.clone()).ok()).flatten().collect()
+    let lists = record.outputs.values().filter_map(|output| output.get(LOGINS));
+    lists.filter_map(|list| serde_json::from_value::<Vec<RoleName>>(list.clone()).ok()).flatten().collect()
 }
 
-/// The output under which [`FailureFacts`] stand.
+/// Key of the [`FailureFacts`] among the outputs of an operation. No step has this name.
 pub(crate) const FAILURE: &str = "$failure";
 
-/// What an operation is going to do, before it does anything.
+/// A new operation, to be committed before it has any effect.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Intent {
-    /// Its id, chosen by the caller.
+    /// Id of the operation, chosen by the caller.
     pub id: OperationId,
-    /// The saga's stored name.
+    /// The saga's kind.
     pub kind: Cow<'static, str>,
-    /// Which lane it takes.
+    /// The lane that the operation occupies until it ends.
     pub lane: Lane,
-    /// About what.
+    /// The tenant, server or other object that the operation changes.
     pub subject: Subject,
     /// The caller's idempotency key.
     pub key: Option<String>,
-    /// Who and why.
+    /// Free text of the caller for the history, for example the requesting user and the cause.
     pub reason: Option<String>,
-    /// The request, without any secret: one key with two requests is refused.
+    /// The request, without any secret. A second request under the same key is refused unless it is equal.
     pub request: Value,
-    /// Steps that this commit already covers.
+    /// Number of steps, from the first one, whose intent this commit covers.
     pub intended: u32,
-    /// Steps in all.
+    /// Number of steps of the saga.
     pub total: u32,
-    /// The worker that begins it.
+    /// Id of the worker that begins the operation.
     pub worker: String,
-    /// For how long the worker holds it.
+    /// How long the worker keeps the operation without a renewal.
     pub lease: Duration,
-    /// Whether any node may go on with it; `false` if it needs what only the caller has.
+    /// Whether any node may continue the operation. `false` if it needs data that only the caller has.
     pub recoverable: bool,
 }
 impl Intent {
-    /// An operation in lane `change` without key, reason or request, held by nobody.
+    /// A recoverable operation without key, reason, request, steps or worker. Its lease has length zero.
     pub fn new(id: OperationId, kind: impl Into<Cow<'static, str>>, lane: Lane, subject: Subject) -> Self {
         let worker = String::new();
         Self {
@@ -100,80 +107,80 @@ impl Intent {
     }
 }
 
-/// An operation as the journal has it.
+/// An operation as the journal stores it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Record {
-    /// Its id.
+    /// Id of the operation.
     pub id: OperationId,
-    /// The saga's stored name.
+    /// The saga's kind.
     pub kind: String,
-    /// Its lane.
+    /// The lane that the operation occupies until it ends.
     pub lane: Lane,
-    /// About what.
+    /// The tenant, server or other object that the operation changes.
     pub subject: Subject,
-    /// Who and why.
+    /// Free text of the caller, for example the requesting user and the cause.
     pub reason: Option<String>,
-    /// The request.
+    /// The caller's request, without any secret.
     pub request: Value,
-    /// Where it stands.
+    /// Current status.
     pub status: OperationStatus,
-    /// The step that ran last.
+    /// Name of the step that the latest progress record is about; empty before the first one.
     pub step: String,
-    /// Steps that may have begun: an undo starts here.
+    /// Number of steps that may have begun. An undo starts at the last of them.
     pub intended: u32,
-    /// Steps that succeeded; counts down in an undo.
+    /// Number of completed steps. An undo reduces it.
     pub done: u32,
-    /// Steps in all.
+    /// Number of steps of the saga.
     pub total: u32,
-    /// What steps answered, by name.
+    /// The values that completed steps returned, by step name.
     pub outputs: Map<String, Value>,
-    /// What went wrong last.
+    /// Text of the latest error, if the latest progress record did not clear it.
     pub error: Option<String>,
-    /// Tries since the last progress.
+    /// Number of claims since the last progress.
     pub attempts: u32,
-    /// Its newest epoch.
+    /// The newest epoch. Only the worker with this epoch can write.
     pub epoch: i64,
-    /// Who holds it.
+    /// Id of the worker that claimed the operation last.
     pub worker: String,
-    /// When it began, by the landlord's clock.
+    /// When the operation began, by the landlord's clock.
     pub begun_at: OffsetDateTime,
-    /// Until when, by the landlord's clock.
+    /// When the worker's lease expires, by the landlord's clock.
     pub leased_until: OffsetDateTime,
-    /// When it is tried again, if it waits.
+    /// When recovery may continue the operation, by the landlord's clock; `None` if it does not wait for a retry.
     pub retry_at: Option<OffsetDateTime>,
-    /// Whether any node may go on with it.
+    /// Whether any node may continue the operation.
     pub recoverable: bool,
 }
 impl Record {
-    /// The writer of its newest epoch.
+    /// The operation and its newest epoch.
     pub fn fencing_token(&self) -> FencingToken {
         FencingToken { operation: self.id, epoch: self.epoch }
     }
-    /// Whether it has ended, is parked, or waits for its next try: a caller has nothing to wait for.
+    /// Whether the operation has ended, is parked, or waits for a retry, so that a caller does not wait any longer.
     pub(crate) fn is_settled(&self) -> bool {
         self.status.is_over() || self.status == OperationStatus::Parked || self.retry_at.is_some()
     }
-    /// What failed, if something did: for callers whose own worker it was not.
+    /// The failure that started the undo, if there was one. For callers that did not drive the operation themselves.
     pub(crate) fn failure(&self) -> Option<FailureFacts> {
         serde_json::from_value(self.outputs.get(FAILURE)?.clone()).ok()
     }
-    /// A failure as the journal tells it.
-    pub(crate) fn told(&self, after: FailureState) -> Failure {
-        let last = self.error.clone().unwrap_or_else(|| String::from("its worker was stopped"));
+    /// Builds the failure from the stored record, for callers that did not drive the operation themselves.
+    pub(crate) fn told(&self, state: FailureState) -> Failure {
+        let last_error = self.error.clone().unwrap_or_else(|| String::from("its worker was stopped"));
         let Some(FailureFacts { step, cause, .. }) = self.failure() else {
-            return Failure::new(self.id, self.step.clone(), after, last);
+            return Failure::new(self.id, self.step.clone(), state, last_error);
         };
-        match after {
-            FailureState::Undone => Failure::new(self.id, step, after, cause),
+        match state {
+            FailureState::Undone => Failure::new(self.id, step, state, cause),
             FailureState::Undoing if self.retry_at.is_some() => {
-                let cause = StillUndoing { cause: cause.into(), at: self.step.clone(), undo: last };
-                Failure::new(self.id, step, after, cause)
+                let cause = StillUndoing { cause: cause.into(), at: self.step.clone(), undo: last_error };
+                Failure::new(self.id, step, state, cause)
             }
-            _ => Failure::new(self.id, step, after, last),
+            _ => Failure::new(self.id, step, state, last_error),
         }
     }
-    /// What anybody may see of it.
+    /// The part of the record that is shown to users: without lease, worker, request and outputs.
     pub fn state(&self) -> OperationState {
         OperationState::new(
             self.id,
@@ -190,57 +197,57 @@ impl Record {
     }
 }
 
-/// What `begin` found.
+/// The result of [`Journal::begin`].
 #[derive(Clone, Debug)]
 pub enum Begun {
-    /// It is new, and the caller holds it.
+    /// The operation is new, and the caller's worker must drive it.
     New(Box<Record>),
-    /// The key's operation, with the same request: watch it.
+    /// An operation with the same key and the same request exists. The caller waits for it and does not drive it.
     Joined(Box<Record>),
-    /// The key's operation, with another request.
+    /// An operation with the same key and a different request exists.
     KeyReused(OperationId),
-    /// The lane is taken by this operation.
+    /// This open operation prevents the new one from taking its lane.
     Busy(OperationId),
 }
 
-/// What `claim` found.
+/// The result of [`Journal::claim`].
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// The caller holds it, under a new epoch.
+    /// The caller's worker has the operation, under a new epoch.
     Taken(Box<Record>),
-    /// Somebody else holds it, it waits for its time, or it is parked.
+    /// The operation cannot be claimed now: another worker's lease is valid, it waits for a retry, or it is parked.
     Held(Box<Record>),
-    /// It has ended.
+    /// The operation has ended.
     Over(Box<Record>),
 }
 
-/// One line of progress: all of it becomes true in one write, together with its event.
+/// A progress record. The journal applies all of it in one write and appends one event.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Where the operation stands now.
+    /// New status of the operation.
     pub status: OperationStatus,
-    /// The step this is about.
+    /// Name of the step that this record is about.
     pub step: Cow<'static, str>,
-    /// Steps that may begin from now on.
+    /// Number of steps that may have begun after this record.
     pub intended: u32,
-    /// Steps behind it.
+    /// Number of completed steps.
     pub done: u32,
-    /// What the step answered.
+    /// The value that the step returned.
     pub output: Option<Value>,
-    /// What went wrong; no secret.
+    /// Text of the error, if the step failed. It must not contain a secret.
     pub error: Option<String>,
-    /// Not before this time it is tried again.
+    /// How long recovery waits before it continues the operation.
     pub retry_after: Option<Duration>,
-    /// For how long the worker goes on holding it; `None`: it lets go.
+    /// How long the worker keeps the operation from now on. `None` releases it.
     pub lease: Option<Duration>,
-    /// Whether the caller must know it durable before it acts: an intent before an effect, or an end. What merely
-    /// happened may be lost with the server's last milliseconds, because a step that ran may run again.
+    /// Whether the commit waits until it is flushed to disk. An intent and a final record need this. A crash of the
+    /// landlord may lose other records; then the completed step runs again, which is allowed because it is idempotent.
     pub durable: bool,
 }
 
 impl Progress {
-    /// Where an operation stands, with nothing new to say: the worker lets go of it.
+    /// A record that changes nothing and releases the operation.
     pub fn of(record: &Record) -> Self {
         Self {
             status: record.status,
@@ -254,48 +261,60 @@ impl Progress {
             durable: false,
         }
     }
-    /// Turns an operation around: everything that it may have begun is undone.
+    /// A record that starts the undo of all steps that may have begun.
     pub(crate) fn turn(record: &Record, lease: Duration) -> Self {
         Self { status: OperationStatus::Undoing, lease: Some(lease), durable: true, ..Self::of(record) }
     }
 }
 
-/// What an operation intended, did and undid. Every call is one atomic write or read; dropping its future leaves either
-/// all or nothing of it.
+/// The store of all operations. Every call is one atomic read or write. If its future is dropped, the call has either
+/// its whole effect or none.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
-    /// Commits an intent, takes its lane and holds it, under epoch 1. A `Fence` waits for no open `Change`; a `Change`
-    /// is refused while a `Fence` is open. The key decides first: an operation that has it and is not undone is joined
-    /// or `KeyReused`.
+    /// Commits an intent durably, takes its lane, and gives the operation to the intent's worker under epoch 1.
+    ///
+    /// The idempotency key is checked first: if an operation with this key exists and is not `Undone`, the result is
+    /// `Joined` or `KeyReused`. A `Change` is `Busy` while any operation of the subject is open. A `Preempt` operation
+    /// is `Busy` only while another `Preempt` operation of the subject is open.
     async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError>;
-    /// What `begin` would find under the intent's key: `Joined`, `KeyReused`, or `None`. One read.
+    /// Looks up the intent's key and returns what `begin` would return for it: `Joined`, `KeyReused`, or `None`.
     async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError>;
-    /// The landlord's clock, by which leases and deadlines are.
+    /// Reads the landlord's clock. Leases and deadlines refer to it.
     async fn now(&self) -> Result<OffsetDateTime, StoreError>;
-    /// One operation.
+    /// Reads one operation; `None` if the journal does not have it.
     async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError>;
-    /// Takes over an operation that runs or is being undone, whose lease is over and whose time has come, and raises
-    /// its epoch. A lease that is `worker`'s own counts as over: a worker that lost a session is its own successor.
+    /// Gives an operation to `worker` and raises its epoch. Only an operation in status `Running` or `Undoing` can be
+    /// claimed, and only after its lease has expired and its retry time has come. These times do not apply if `worker`
+    /// already has the operation, so a worker that lost a session can claim its own operation again at once.
+    ///
+    /// # Errors
+    /// `Conflict` if the journal does not have the operation.
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError>;
-    /// Holds it longer. `Fenced` if the epoch is over.
+    /// Extends the lease. `Fenced` if a newer worker has taken over, or if the operation was parked or has ended.
     async fn renew(&self, token: FencingToken, lease: Duration) -> Result<(), StoreError>;
-    /// Whether the epoch is the newest: `Fenced` if not. A worker asks after it has opened a session and before it acts.
+    /// Fails with `Fenced` if the epoch is not the newest one. A worker calls it after it has opened a session and
+    /// before it uses it.
     async fn check(&self, token: FencingToken) -> Result<(), StoreError>;
-    /// Writes progress and its event. `Fenced` if the epoch is over. An end frees the lane.
+    /// Writes progress and its event. A final status frees the lane.
+    ///
+    /// # Errors
+    /// `Fenced` if a newer worker has taken over, or if the operation was parked or has ended. `LostWrites` if the
+    /// landlord has crashed since the worker claimed the operation.
     async fn record(&self, token: FencingToken, progress: &Progress) -> Result<OperationEvent, StoreError>;
-    /// For a fence: raises the epoch of the subject's open `Change` and parks it. Repeating it changes nothing.
-    /// Returns the operation that was or is parked so.
+    /// Parks the subject's open `Change` and raises its epoch, on behalf of the preempting operation `by`. May be
+    /// repeated. Returns the parked operation; `None` if the subject has no open `Change`.
     async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError>;
-    /// For a fence that leaves nothing to go on with: ends the subject's parked `Change` as `Undone`. None: `Ok`.
+    /// Ends the subject's parked `Change` as `Undone` without undoing it, on behalf of a preempting operation that
+    /// destroys what the `Change` could continue with. `Ok` if there is no parked `Change`.
     async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError>;
-    /// Lets a parked operation run (`undo`: backward) again. `Conflict` if it is not parked.
+    /// Sets a parked operation to `Running`, or to `Undoing` if `undo` is true. `Conflict` if it is not parked.
     async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError>;
-    /// Open operations, oldest first.
+    /// Lists all operations that have not ended, oldest first.
     async fn open(&self) -> Result<Vec<Record>, StoreError>;
-    /// Operations that any node may take over now, oldest first.
+    /// Lists at most `limit` recoverable operations that can be claimed now, oldest first.
     async fn due(&self, limit: u32) -> Result<Vec<OperationId>, StoreError>;
-    /// At most `limit` events after `seq`, ascending.
+    /// Reads at most `limit` events of an operation whose `seq` is greater than `after`, in ascending order.
     async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Vec<OperationEvent>, StoreError>;
-    /// The operations of a subject, oldest first, ended ones included.
+    /// Lists all operations of a subject, including ended ones, oldest first.
     async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError>;
 }

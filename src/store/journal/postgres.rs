@@ -1,3 +1,7 @@
+//! The journal in the landlord's PostgreSQL database.
+//!
+//! Production code uses it through the trait [`Journal`]. It locks rows always in the same order: the operation's
+//! epoch, then the operation, then its lane. All times are computed by the landlord's clock.
 use super::{Begun, Claim, Intent, Journal, Progress, Record};
 use crate::error::StoreError;
 use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationStatus, Subject};
@@ -11,42 +15,45 @@ use time::OffsetDateTime;
 
 mod sql;
 
-/// The journal in the landlord's own tables. Each call is one autocommitted statement (`begin` with a key: two).
-///
-/// Lock order everywhere: the operation's epoch, then the operation, then its lane.
+/// The journal in the landlord's tables. Each write is one autocommitted statement. [`Journal::begin`] reads the
+/// idempotency key before its write, and the conflicting operation after a write that found the lane occupied.
 #[derive(Clone, Debug)]
 pub struct PgJournal {
     landlord: PgPool,
     renewals: PgPool,
 }
 
-/// Who has the lane may leave it between our try and our look at who it is: then there is another try.
-const TRIES: u32 = 10;
+/// How often `begin` tries to take the lane. A further attempt is needed if the lane becomes free between the failed
+/// write and the read of the operation that occupied it.
+const BEGIN_ATTEMPTS: u32 = 10;
 
 impl PgJournal {
-    /// Over the host's own pool.
+    /// Uses the application's pool to the landlord for all calls.
     pub fn new(landlord: PgPool) -> Self {
         Self { renewals: landlord.clone(), landlord }
     }
-    /// The same, renewing leases over another pool to the same database: one that nothing else can use up.
+    /// Renews leases over another pool to the same database, so that an exhausted landlord pool cannot make a worker
+    /// lose its lease.
     pub fn renewing_on(self, renewals: PgPool) -> Self {
         Self { renewals, ..self }
     }
 
-    async fn by_key(&self, key: &str) -> Result<Option<Record>, StoreError> {
+    async fn find_by_key(&self, key: &str) -> Result<Option<Record>, StoreError> {
         let row = sqlx::query(sql::BY_KEY).bind(key).fetch_optional(&self.landlord).await?;
-        row.as_ref().map(record).transpose()
+        row.as_ref().map(to_record).transpose()
     }
 
-    async fn refusal(&self, token: FencingToken) -> Result<StoreError, StoreError> {
-        let asked = sqlx::query_scalar(sql::FORGOTTEN).bind(token.operation.as_uuid()).bind(token.epoch);
-        Ok(if asked.fetch_one(&self.landlord).await? { StoreError::LostWrites } else { StoreError::Fenced })
+    /// Determines why a progress record was refused.
+    async fn explain_refusal(&self, token: FencingToken) -> Result<StoreError, StoreError> {
+        let query = sqlx::query_scalar(sql::IS_OTHER_INCARNATION).bind(token.operation.as_uuid()).bind(token.epoch);
+        Ok(if query.fetch_one(&self.landlord).await? { StoreError::LostWrites } else { StoreError::Fenced })
     }
 
+    /// Inserts the operation and takes its lane. `None` if the lane is occupied.
     async fn insert(&self, intent: &Intent) -> Result<Option<Record>, sqlx::Error> {
         let statement = match intent.lane {
             Lane::Change => sql::BEGIN_CHANGE,
-            Lane::Preempt => sql::BEGIN_FENCE,
+            Lane::Preempt => sql::BEGIN_PREEMPT,
         };
         let row = sqlx::query(statement)
             .bind(intent.id.as_uuid())
@@ -55,14 +62,14 @@ impl PgJournal {
             .bind(&intent.key)
             .bind(&intent.reason)
             .bind(&intent.request)
-            .bind(count(intent.intended))
-            .bind(count(intent.total))
+            .bind(to_integer(intent.intended))
+            .bind(to_integer(intent.total))
             .bind(&intent.worker)
             .bind(intent.lease.as_secs_f64())
             .bind(intent.recoverable)
             .fetch_optional(&self.landlord)
             .await?;
-        row.as_ref().map(record).transpose().map_err(|e| sqlx::Error::Decode(e.into()))
+        row.as_ref().map(to_record).transpose().map_err(|e| sqlx::Error::Decode(e.into()))
     }
 }
 
@@ -72,11 +79,11 @@ impl Journal for PgJournal {
         if let Some(begun) = self.joined(intent).await? {
             return Ok(begun);
         }
-        for _ in 0..TRIES {
+        for _ in 0..BEGIN_ATTEMPTS {
             match self.insert(intent).await {
                 Ok(Some(record)) => return Ok(Begun::New(Box::new(record))),
                 Ok(None) => {}
-                // Somebody with the same key was faster.
+                // A concurrent caller has begun an operation with the same key; the next lookup finds it.
                 Err(e) if sqlstate::unique_violation(&e) == Some("operations_key") => {}
                 Err(e) => return Err(e.into()),
             }
@@ -88,14 +95,14 @@ impl Journal for PgJournal {
                 return Ok(Begun::Busy(OperationId::from_uuid(id)));
             }
         }
-        Err(StoreError::unavailable("the lane is taken and freed again and again"))
+        Err(StoreError::unavailable("the lane was occupied and freed by other operations at every attempt"))
     }
 
     async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
         let Some(key) = &intent.key else { return Ok(None) };
-        let Some(found) = self.by_key(key).await? else { return Ok(None) };
-        let same = found.kind == intent.kind && found.request == intent.request;
-        Ok(Some(if same { Begun::Joined(Box::new(found)) } else { Begun::KeyReused(found.id) }))
+        let Some(found) = self.find_by_key(key).await? else { return Ok(None) };
+        let is_same = found.kind == intent.kind && found.request == intent.request;
+        Ok(Some(if is_same { Begun::Joined(Box::new(found)) } else { Begun::KeyReused(found.id) }))
     }
 
     async fn now(&self) -> Result<OffsetDateTime, StoreError> {
@@ -104,27 +111,28 @@ impl Journal for PgJournal {
 
     async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError> {
         let row = sqlx::query(sql::READ).bind(id.as_uuid()).fetch_optional(&self.landlord).await?;
-        row.as_ref().map(record).transpose()
+        row.as_ref().map(to_record).transpose()
     }
 
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError> {
         let claim = sqlx::query(sql::CLAIM).bind(id.as_uuid()).bind(worker).bind(lease.as_secs_f64());
         if let Some(row) = claim.fetch_optional(&self.landlord).await? {
-            return Ok(Claim::Taken(Box::new(record(&row)?)));
+            return Ok(Claim::Taken(Box::new(to_record(&row)?)));
         }
-        let found = self.read(id).await?.ok_or_else(|| StoreError::conflict("no such operation"))?;
+        let found =
+            self.read(id).await?.ok_or_else(|| StoreError::conflict("the journal has no operation with this id"))?;
         Ok(if found.status.is_over() { Claim::Over(Box::new(found)) } else { Claim::Held(Box::new(found)) })
     }
 
     async fn renew(&self, token: FencingToken, lease: Duration) -> Result<(), StoreError> {
         let renew = sqlx::query(sql::RENEW).bind(token.operation.as_uuid()).bind(token.epoch);
-        held(renew.bind(lease.as_secs_f64()).execute(&self.renewals).await?.rows_affected() == 1)
+        fenced_unless(renew.bind(lease.as_secs_f64()).execute(&self.renewals).await?.rows_affected() == 1)
     }
 
     async fn check(&self, token: FencingToken) -> Result<(), StoreError> {
         let newest: Option<i64> =
             sqlx::query_scalar(sql::EPOCH).bind(token.operation.as_uuid()).fetch_optional(&self.landlord).await?;
-        held(newest == Some(token.epoch))
+        fenced_unless(newest == Some(token.epoch))
     }
 
     async fn record(&self, token: FencingToken, progress: &Progress) -> Result<OperationEvent, StoreError> {
@@ -136,8 +144,8 @@ impl Journal for PgJournal {
             .bind(token.epoch)
             .bind(progress.status.as_str())
             .bind(&*progress.step)
-            .bind(count(progress.intended))
-            .bind(count(progress.done))
+            .bind(to_integer(progress.intended))
+            .bind(to_integer(progress.done))
             .bind(output)
             .bind(&progress.error)
             .bind(progress.retry_after.map(|d| d.as_secs_f64()))
@@ -147,8 +155,8 @@ impl Journal for PgJournal {
             .fetch_optional(&self.landlord)
             .await?;
         match row {
-            Some(row) => event(&row),
-            None => Err(self.refusal(token).await?),
+            Some(row) => to_event(&row),
+            None => Err(self.explain_refusal(token).await?),
         }
     }
 
@@ -163,18 +171,18 @@ impl Journal for PgJournal {
 
     async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError> {
         let end = sqlx::query(sql::ABANDON).bind(subject.to_string()).bind(by.operation.as_uuid()).bind(by.epoch);
-        held(end.fetch_optional(&self.landlord).await?.is_some())
+        fenced_unless(end.fetch_optional(&self.landlord).await?.is_some())
     }
 
     async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError> {
         let status = if undo { OperationStatus::Undoing } else { OperationStatus::Running };
         let row =
             sqlx::query(sql::UNPARK).bind(id.as_uuid()).bind(status.as_str()).fetch_optional(&self.landlord).await?;
-        row.as_ref().map(record).transpose()?.ok_or_else(|| StoreError::conflict("the operation is not parked"))
+        row.as_ref().map(to_record).transpose()?.ok_or_else(|| StoreError::conflict("the operation is not parked"))
     }
 
     async fn open(&self) -> Result<Vec<Record>, StoreError> {
-        sqlx::query(sql::OPEN).fetch_all(&self.landlord).await?.iter().map(record).collect()
+        sqlx::query(sql::OPEN).fetch_all(&self.landlord).await?.iter().map(to_record).collect()
     }
 
     async fn due(&self, limit: u32) -> Result<Vec<OperationId>, StoreError> {
@@ -185,7 +193,7 @@ impl Journal for PgJournal {
 
     async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Vec<OperationEvent>, StoreError> {
         let rows = sqlx::query(sql::EVENTS).bind(id.as_uuid()).bind(after).bind(i64::from(limit));
-        rows.fetch_all(&self.landlord).await?.iter().map(event).collect()
+        rows.fetch_all(&self.landlord).await?.iter().map(to_event).collect()
     }
 
     async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError> {
@@ -194,32 +202,32 @@ impl Journal for PgJournal {
             .fetch_all(&self.landlord)
             .await?
             .iter()
-            .map(record)
+            .map(to_record)
             .collect()
     }
 }
 
-fn held(yes: bool) -> Result<(), StoreError> {
-    if yes { Ok(()) } else { Err(StoreError::Fenced) }
+fn fenced_unless(is_newest: bool) -> Result<(), StoreError> {
+    if is_newest { Ok(()) } else { Err(StoreError::Fenced) }
 }
 
-/// Steps are counted in `integer`; there are never more than a few dozen.
-fn count(n: u32) -> i32 {
-    i32::try_from(n).unwrap_or(i32::MAX)
+/// Converts a number of steps to PostgreSQL's `integer`. No saga has more than a few dozen steps.
+fn to_integer(steps: u32) -> i32 {
+    i32::try_from(steps).unwrap_or(i32::MAX)
 }
 
-fn record(row: &PgRow) -> Result<Record, StoreError> {
-    let word = |name: &str| row.try_get::<String, _>(name);
+fn to_record(row: &PgRow) -> Result<Record, StoreError> {
+    let text = |name: &str| row.try_get::<String, _>(name);
     let number = |name: &str| row.try_get::<i32, _>(name).map(|n| u32::try_from(n).unwrap_or(0));
     Ok(Record {
         id: OperationId::from_uuid(row.try_get("id")?),
-        kind: word("kind")?,
-        lane: word("lane")?.parse().map_err(StoreError::corrupt)?,
-        subject: word("subject")?.parse().map_err(StoreError::corrupt)?,
+        kind: text("kind")?,
+        lane: text("lane")?.parse().map_err(StoreError::corrupt)?,
+        subject: text("subject")?.parse().map_err(StoreError::corrupt)?,
         reason: row.try_get("reason")?,
         request: row.try_get("request")?,
-        status: word("status")?.parse().map_err(StoreError::corrupt)?,
-        step: word("step")?,
+        status: text("status")?.parse().map_err(StoreError::corrupt)?,
+        step: text("step")?,
         intended: number("intended")?,
         done: number("done")?,
         total: number("total")?,
@@ -227,7 +235,7 @@ fn record(row: &PgRow) -> Result<Record, StoreError> {
         error: row.try_get("error")?,
         attempts: number("attempts")?,
         epoch: row.try_get("epoch")?,
-        worker: word("worker")?,
+        worker: text("worker")?,
         begun_at: row.try_get("created_at")?,
         leased_until: row.try_get::<OffsetDateTime, _>("leased_until")?,
         retry_at: row.try_get("retry_at")?,
@@ -235,7 +243,7 @@ fn record(row: &PgRow) -> Result<Record, StoreError> {
     })
 }
 
-fn event(row: &PgRow) -> Result<OperationEvent, StoreError> {
+fn to_event(row: &PgRow) -> Result<OperationEvent, StoreError> {
     let number = |name: &str| row.try_get::<i32, _>(name).map(|n| u32::try_from(n).unwrap_or(0));
     let status = row.try_get::<String, _>("status")?.parse().map_err(StoreError::corrupt)?;
     let operation = OperationId::from_uuid(row.try_get("operation")?);

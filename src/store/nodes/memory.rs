@@ -1,3 +1,4 @@
+//! [`Nodes`] in memory, for tests. Same semantics as [`PgNodes`](super::PgNodes), with this process's clock.
 #![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
 use super::{LiveNode, Node, NodeId, Nodes, Share};
 use crate::error::StoreError;
@@ -7,12 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// Heartbeats in memory, by this process's clock.
+/// Heartbeats and shares in memory, by this process's clock.
 #[derive(Debug, Default)]
 pub struct MemoryNodes(Mutex<BTreeMap<NodeId, (LiveNode, Share)>>);
 impl MemoryNodes {
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, (LiveNode, Share)>> {
-        // Nothing under this lock panics half-way.
+        // A poisoned lock is used anyway: no code panics while it holds the lock, so the map is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -34,9 +35,9 @@ impl Nodes for MemoryNodes {
         let (mut nodes, since) = (self.nodes(), OffsetDateTime::now_utc() - within);
         let live = nodes.iter().filter(|(other, (n, _))| **other == id || n.seen_at >= since);
         let (all, others) = live.fold((0, 0), |(all, others), (other, (_, share))| {
-            (all + 1, others + if *other == id { 0 } else { share.stored() as u64 })
+            (all + 1, others + if *other == id { 0 } else { share.to_stored() as u64 })
         });
-        let granted = Share::granted(all, others);
+        let granted = Share::grant(all, others);
         match nodes.get_mut(&id) {
             Some((_, share)) => *share = held.max(granted),
             None => return Ok(Share::NONE),

@@ -1,4 +1,9 @@
-//! The live nodes of an application: budgets are divided by them, and a rotation waits for them.
+//! The live nodes of an application: heartbeats, and each node's share of the connections.
+//!
+//! The facade's background tasks call [`Nodes::beat`] and [`Nodes::claim`] at each heartbeat. The pools open no more
+//! connections than the claimed [`Share`] allows. [`Nodes::live`] lists the nodes for other purposes.
+//!
+//! Invariant: the shares of the live nodes never add up to more than all connections of a server.
 use crate::error::StoreError;
 use async_trait::async_trait;
 use serde_json::Value;
@@ -14,15 +19,15 @@ mod memory;
 #[cfg(feature = "testing")]
 pub use memory::MemoryNodes;
 
-/// A process's id, made anew at each start.
+/// Id of a process. Each start of the application gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(Uuid);
 impl NodeId {
-    /// From a stored row.
+    /// Creates the id from the UUID of a stored row.
     pub fn from_uuid(id: Uuid) -> Self {
         Self(id)
     }
-    /// The UUID.
+    /// The id as a UUID, to be stored.
     pub fn as_uuid(self) -> Uuid {
         self.0
     }
@@ -32,15 +37,15 @@ impl NodeId {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Node {
-    /// Its id.
+    /// Id of this process.
     pub id: NodeId,
-    /// For people: host name and process id.
+    /// Name for logs and reports: host name and process id.
     pub name: String,
-    /// What others need to know of it: a rotation's acknowledgement, its share of a budget.
+    /// JSON object that other nodes can read with [`Nodes::live`]. It is empty unless the caller fills it.
     pub facts: Value,
 }
 impl Node {
-    /// This process, under a new id.
+    /// Describes this process, with a new id. The host name is taken from the environment variable `HOSTNAME`.
     pub fn here() -> Self {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| String::from("unknown"));
         let name = format!("{host}/{}", std::process::id());
@@ -48,39 +53,41 @@ impl Node {
     }
 }
 
-/// A node that has given a sign of life.
+/// A node with a recent heartbeat.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LiveNode {
-    /// Which.
+    /// The node, as its last heartbeat described it.
     pub node: Node,
-    /// Its last sign of life, by the store's clock.
+    /// Time of its last heartbeat, by the store's clock.
     pub seen_at: OffsetDateTime,
 }
 
-/// Heartbeats. Every call is one atomic write or read; dropping its future leaves all or nothing of it.
+/// Stores heartbeats and shares. Every call is one atomic write or read: if its future is dropped, either all of it or
+/// nothing has taken effect.
 #[async_trait]
 pub trait Nodes: Send + Sync + 'static {
-    /// A sign of life, with what others need to know. The first one makes the node known.
+    /// Records a heartbeat with the node's current name and facts. The first one registers the node.
     async fn beat(&self, node: &Node) -> Result<(), StoreError>;
-    /// Nodes with a sign of life within this time, oldest first; forgets those silent for a day.
+    /// Nodes with a heartbeat within this time, oldest node first. Also deletes nodes without a heartbeat for a day.
     async fn live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError>;
-    /// What this node may take of every server's connections: an equal part for each live node, but never what another
-    /// one still has. `held` is what it has open at this moment; a node whose part has become smaller keeps being counted
-    /// with it, and says so again when it has closed what is too much. So the parts never add up to more than all.
+    /// Claims this node's share of every server's connections, and returns it: an equal part for each live node, but
+    /// never what another node still holds. `held` is the share that the node's open connections need at this moment.
+    /// If the granted share is smaller, the store keeps counting the node with `held`; the node closes connections and
+    /// calls this again. So the shares never add up to more than the whole.
     ///
-    /// A node that has not [`beat`](Self::beat) has no part. One that is silent for longer than `within` loses its own to
-    /// the others, and must ask again before it opens anything.
+    /// A node that has never called [`beat`](Self::beat) gets no share. A node without a heartbeat for longer than
+    /// `within` loses its share to the others, and must call this again before it opens a connection.
     async fn claim(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError>;
-    /// This node ends. Unknown already: `Ok`.
+    /// Removes this node, because its process ends. An unknown node is `Ok`.
     async fn leave(&self, id: NodeId) -> Result<(), StoreError>;
 }
 
-/// Heartbeats in the landlord's own table.
+/// Heartbeats and shares in the landlord's table `tenantry.nodes`.
 #[derive(Clone, Debug)]
 pub struct PgNodes(PgPool);
 impl PgNodes {
-    /// Over the host's own pool.
+    /// Uses the application's pool to the landlord.
     pub fn new(landlord: PgPool) -> Self {
         Self(landlord)
     }
@@ -92,7 +99,8 @@ const LIVE: &str = "WITH silent AS (
     DELETE FROM tenantry.nodes WHERE seen_at < now() - interval '1 day'
 )
 SELECT id, name, facts, seen_at FROM tenantry.nodes WHERE seen_at >= now() - make_interval(secs => $1) ORDER BY id";
-/// `now()` is when the transaction began, before its wait.
+/// `clock_timestamp()`, because `now()` is the start of the transaction, before it waited for the table lock. A node
+/// whose heartbeat became too old during that wait would still count as live.
 const CLAIM: &str = "WITH live AS (
     SELECT id, share FROM tenantry.nodes
     WHERE id = $1 OR seen_at >= clock_timestamp() - make_interval(secs => $3)
@@ -118,11 +126,11 @@ impl Nodes for PgNodes {
         rows.iter().map(live).collect()
     }
     async fn claim(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError> {
-        // One after the other: two nodes that ask at once must not both take what is free. A statement after the lock
-        // sees what the node before has committed.
+        // The lock makes claims take turns. Without it, two nodes that claim at the same moment would both get the free
+        // part. READ COMMITTED lets the statement after the lock see what the previous node committed.
         let mut tx = self.0.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
         tx.execute("LOCK TABLE tenantry.nodes IN SHARE ROW EXCLUSIVE MODE").await?;
-        let claim = sqlx::query_scalar(CLAIM).bind(id.0).bind(held.stored()).bind(within.as_secs_f64());
+        let claim = sqlx::query_scalar(CLAIM).bind(id.0).bind(held.to_stored()).bind(within.as_secs_f64());
         let granted: Option<i32> = claim.fetch_optional(&mut *tx).await?;
         tx.commit().await?;
         Ok(granted.map_or(Share::NONE, Share::from_stored))

@@ -1,4 +1,8 @@
-//! A shared [`ServerRegistry`] is one too.
+//! [`ServerRegistry`] for `Arc`: lets several layers share one registry, also as `Arc<dyn ServerRegistry>`.
+//!
+//! Every method forwards to the inner registry, including those with a default implementation. Otherwise a shared
+//! registry would not use the inner one's own, faster implementation. The lint `missing_trait_methods` makes a missing
+//! method an error.
 use super::{Placement, ServerLoad, ServerRegistry};
 use crate::error::StoreError;
 use crate::names::ServerName;

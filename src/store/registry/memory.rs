@@ -1,4 +1,7 @@
-//! The same promises in one map under one lock: for tests of what stands above a registry.
+//! The three registry traits in memory, for tests of the layers above.
+//!
+//! One mutex protects all data, so every call is atomic. The rules and the errors are those of
+//! [`PgTenantRegistry`](super::PgTenantRegistry).
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry, rules};
 use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{NameConflict, StoreError};
@@ -12,12 +15,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
-mod places;
-mod retiring;
+mod placements;
+mod retirements;
 mod tenants;
 
-/// All three traits in memory, with the semantics of [`PgTenantRegistry`](super::PgTenantRegistry). Times are kept as
-/// they are given.
+/// A registry in memory with the semantics of [`PgTenantRegistry`](super::PgTenantRegistry). Times are stored as they
+/// are given.
 #[derive(Debug)]
 pub struct MemoryRegistry(Mutex<State>);
 
@@ -29,12 +32,12 @@ struct State {
     domains: BTreeMap<Domain, TenantId>,
     databases: Vec<TenantDatabase>,
     users: Vec<DatabaseUser>,
-    /// What the landlord keeps beside a user that is retiring.
-    retirements: HashMap<(ServerName, RoleName), retiring::Tries>,
+    /// Retry state of each retiring user. The landlord stores it in columns that [`DatabaseUser`] does not have.
+    retirements: HashMap<(ServerName, RoleName), retirements::RetryState>,
     servers: BTreeMap<ServerName, DatabaseServer>,
-    places: BTreeMap<TenantId, Placement>,
-    /// Whose write it is that is being done.
-    by: Option<OperationId>,
+    placements: BTreeMap<TenantId, Placement>,
+    /// Operation of the current write; `None` outside any operation.
+    writer: Option<OperationId>,
 }
 
 impl Default for MemoryRegistry {
@@ -48,38 +51,39 @@ impl Default for MemoryRegistry {
             users: Vec::new(),
             retirements: HashMap::new(),
             servers: BTreeMap::new(),
-            places: BTreeMap::new(),
-            by: None,
+            placements: BTreeMap::new(),
+            writer: None,
         }))
     }
 }
 
 impl MemoryRegistry {
-    /// An empty one.
+    /// Creates an empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Never held across an await; a panic under it has changed nothing yet, since every write decides before it acts.
+    /// Locks the state. The lock is never held across an await. A poisoned lock is used anyway: every write decides
+    /// before it changes anything, so a panic leaves the state unchanged.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, if this writer may write to it.
-    fn write(&self, writer: Option<FencingToken>) -> Result<MutexGuard<'_, State>, StoreError> {
+    /// Locks the state for a write of this writer; `Fenced` if its epoch is not the stored one.
+    fn lock_for(&self, writer: Option<FencingToken>) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.state();
-        state.by = writer.map(|w| w.operation);
-        let held = writer.is_none_or(|w| state.epochs.get(&w.operation) == Some(&w.epoch));
-        if held { Ok(state) } else { Err(StoreError::Fenced) }
+        state.writer = writer.map(|w| w.operation);
+        let may_write = writer.is_none_or(|w| state.epochs.get(&w.operation) == Some(&w.epoch));
+        if may_write { Ok(state) } else { Err(StoreError::Fenced) }
     }
 
-    fn raise(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+    fn raise_epoch(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
         let mut state = self.state();
-        let known = state.epochs.entry(operation).or_insert(epoch);
-        if *known > epoch {
+        let stored = state.epochs.entry(operation).or_insert(epoch);
+        if *stored > epoch {
             return Err(StoreError::Fenced);
         }
-        *known = epoch;
+        *stored = epoch;
         Ok(())
     }
 }
@@ -95,32 +99,32 @@ impl TenantRegistry for MemoryRegistry {
     async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
         let state = self.state();
         let rest = state.tenants.values().filter(|t| after.is_none_or(|a| t.id() > a));
-        let alive = rest.filter(|t| t.status() != TenantStatus::Deleted);
-        Ok(alive.take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
+        let not_deleted = rest.filter(|t| t.status() != TenantStatus::Deleted);
+        Ok(not_deleted.take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
     }
 }
 
 #[async_trait]
 impl RegistryWriter for MemoryRegistry {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
-        self.raise(operation, epoch)
+        self.raise_epoch(operation, epoch)
     }
     async fn create(&self, tenant: &Tenant, domains: &[Domain], writer: FencingToken) -> Result<(), StoreError> {
-        rules::creation(tenant)?;
-        self.write(Some(writer))?.create(tenant, domains)
+        rules::check_creation(tenant)?;
+        self.lock_for(Some(writer))?.create(tenant, domains)
     }
     async fn publish(
         &self, expected: TenantStatus, entry: &TenantDatabase, writer: FencingToken,
     ) -> Result<(), StoreError> {
-        rules::publication(expected, entry)?;
-        self.write(Some(writer))?.publish(expected, entry)
+        rules::check_publication(expected, entry)?;
+        self.lock_for(Some(writer))?.publish(expected, entry)
     }
     async fn discard(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
-        self.write(Some(writer))?.discard(tenant)
+        self.lock_for(Some(writer))?.discard(tenant)
     }
     async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<FencingToken>) -> Result<(), StoreError> {
-        rules::change(expected, tenant)?;
-        self.write(writer)?.update(expected, tenant)
+        rules::check_update(expected, tenant)?;
+        self.lock_for(writer)?.update(expected, tenant)
     }
     async fn domains(&self, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
         Ok(self.state().domains(tenant))
@@ -128,25 +132,25 @@ impl RegistryWriter for MemoryRegistry {
     async fn add_domain(
         &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
-        self.write(writer)?.add_domain(tenant, domain)
+        self.lock_for(writer)?.add_domain(tenant, domain)
     }
     async fn remove_domain(
         &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
-        self.write(writer)?.domains.retain(|d, owner| d != domain || *owner != tenant);
+        self.lock_for(writer)?.domains.retain(|d, owner| d != domain || *owner != tenant);
         Ok(())
     }
     async fn put_database(
         &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
-        rules::replacement(expected, entry)?;
-        self.write(writer)?.put_database(expected, entry)
+        rules::check_replacement(expected, entry)?;
+        self.lock_for(writer)?.put_database(expected, entry)
     }
     async fn replace_login(
         &self, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
     ) -> Result<(), StoreError> {
-        rules::replacement(Some(expected), entry)?;
-        self.write(Some(writer))?.replace_login(expected, entry)
+        rules::check_replacement(Some(expected), entry)?;
+        self.lock_for(Some(writer))?.replace_login(expected, entry)
     }
     async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
         let mut users: Vec<_> = self.state().users.iter().filter(|u| u.tenant == tenant).cloned().collect();
@@ -156,7 +160,7 @@ impl RegistryWriter for MemoryRegistry {
     async fn put_user(
         &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
     ) -> Result<(), StoreError> {
-        self.write(Some(writer))?.put_user(expected, user)
+        self.lock_for(Some(writer))?.put_user(expected, user)
     }
     async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
         Ok(self.state().retiring(limit))
@@ -167,7 +171,7 @@ impl RegistryWriter for MemoryRegistry {
     async fn settle_retirement(
         &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
-        self.write(writer)?.settle_retirement(user, left);
+        self.lock_for(writer)?.settle_retirement(user, left);
         Ok(())
     }
 }
@@ -175,7 +179,7 @@ impl RegistryWriter for MemoryRegistry {
 #[async_trait]
 impl ServerRegistry for MemoryRegistry {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
-        self.raise(operation, epoch)
+        self.raise_epoch(operation, epoch)
     }
     async fn installation(&self) -> Result<Uuid, StoreError> {
         Ok(self.state().installation)
@@ -191,20 +195,20 @@ impl ServerRegistry for MemoryRegistry {
     async fn put_server(
         &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
-        rules::server_change(expected, server)?;
-        self.write(writer)?.put_server(expected, server)
+        rules::check_server_change(expected, server)?;
+        self.lock_for(writer)?.put_server(expected, server)
     }
     async fn remove_server(&self, name: &ServerName, writer: Option<FencingToken>) -> Result<(), StoreError> {
-        self.write(writer)?.remove_server(name)
+        self.lock_for(writer)?.remove_server(name)
     }
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
-        Ok(self.state().places.get(&tenant).cloned())
+        Ok(self.state().placements.get(&tenant).cloned())
     }
     async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
-        self.write(Some(writer))?.reserve(placement)
+        self.lock_for(Some(writer))?.reserve(placement)
     }
     async fn release(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
-        self.write(Some(writer))?.places.remove(&tenant);
+        self.lock_for(Some(writer))?.placements.remove(&tenant);
         Ok(())
     }
 }

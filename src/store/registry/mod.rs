@@ -1,4 +1,12 @@
-//! Who the tenants are and where their databases are: reading (any landlord) and writing (ours, or a host's own).
+//! The registry: the tenants, their directory entries and logins, the servers, and the placement of each tenant.
+//!
+//! The resolver and the web layer only read, through [`TenantRegistry`]; an application may implement it over its own
+//! tables. Sagas and the facade write through [`RegistryWriter`] and [`ServerRegistry`]. [`PgTenantRegistry`]
+//! implements all three over the landlord, and [`PgChanges`] reports changes to nodes that cache.
+//!
+//! Invariants: a write names the state that it expects, and changes nothing if it finds another. A worker writes only
+//! under the newest epoch of its operation. An active primary entry and its active login change in one write. A server
+//! never gets more placements than its capacity.
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
 use crate::names::{DatabaseName, Domain, ServerName};
@@ -20,17 +28,17 @@ pub use memory::MemoryRegistry;
 pub(crate) use postgres::POLL;
 pub use postgres::{Change, PgChanges, PgTenantRegistry};
 
-/// The minimum that resolver and web need: three reads.
+/// The read access to tenants that the resolver and the web layer need.
 ///
 /// Every call is one read of committed state. Dropping a call's future has no effect.
 #[async_trait]
 pub trait TenantRegistry: Send + Sync + 'static {
-    /// By id, slug or domain. `None` is "no such tenant"; an archived one is `Some`, and so is a deleted one when asked
-    /// for by id. Text that can be no slug or domain is nobody's: `None`.
+    /// Finds a tenant by id, slug or domain. An archived tenant is found, and so is a deleted one by its id. Text that
+    /// is not a valid slug or domain matches no tenant: `None`.
     async fn find(&self, tenant: TenantRef<'_>) -> Result<Option<Tenant>, StoreError>;
-    /// Directory entries that are in use (not `Dropped`), primary first.
+    /// The tenant's directory entries that are not `Dropped`, the primary one first.
     async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError>;
-    /// At most `limit` tenants (not `Deleted`) with an id above `after`, ascending.
+    /// At most `limit` tenants that are not `Deleted`, with an id above `after`, in ascending order of their ids.
     async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError>;
 }
 
@@ -47,16 +55,17 @@ impl<T: TenantRegistry + ?Sized> TenantRegistry for Arc<T> {
     }
 }
 
-/// Conveniences for every registry, `dyn` ones too. Not implementable by hosts: the blanket covers all.
+/// Convenience methods for every registry, including `dyn` ones. Only the blanket implementation exists.
 pub trait TenantRegistryExt: TenantRegistry {
-    /// The primary entry, if there is one.
+    /// The tenant's primary entry that is not `Dropped`, if there is one.
     fn primary(&self, tenant: TenantId) -> BoxFuture<'_, Result<Option<TenantDatabase>, StoreError>> {
         Box::pin(async move {
             let entries = self.databases(tenant).await?;
             Ok(entries.into_iter().find(|e| e.kind == crate::directory::DatabaseKind::Primary))
         })
     }
-    /// Every tenant, by pages of 500: a tenant that is made while the stream runs may be missed or seen.
+    /// All tenants that are not `Deleted`, read in pages of 500. A tenant that is created while the stream runs may or
+    /// may not appear.
     fn all(&self) -> BoxStream<'_, Result<Tenant, StoreError>> {
         Box::pin(async_stream::try_stream! {
             let mut after = None;
@@ -73,126 +82,137 @@ pub trait TenantRegistryExt: TenantRegistry {
 }
 impl<T: TenantRegistry + ?Sized> TenantRegistryExt for T {}
 
-/// Changes. Every call is atomic and idempotent (repeating one whose result still stands succeeds and changes nothing),
-/// and names the state that it expects: another state is [`StoreError::Conflict`], as is a tenant that is not there.
+/// The write access to tenants. Every call is atomic and idempotent: repeating a call whose result still stands
+/// succeeds and changes nothing. Every call names the state that it expects. Another state is [`StoreError::Conflict`],
+/// and so is a tenant that does not exist.
 ///
-/// `FencingToken` names the operation that writes. It writes under the very epoch that `fence` has seen last: under any other,
-/// or for an operation that was never fenced, a write is [`StoreError::Fenced`]. Where a writer is optional, `None` is a
-/// change by hand, outside any operation.
+/// [`FencingToken`] names the operation that writes. The operation writes under the epoch that it last passed to
+/// [`fence`](Self::fence). A write under another epoch, or of an operation that never called `fence`, is
+/// [`StoreError::Fenced`]. Where the writer is optional, `None` is a change outside any operation.
 ///
-/// What is refused changes nothing. [`StoreError::Unavailable`] leaves open whether it took effect, and so does dropping
-/// a call's future: repeating the call is right either way.
+/// A refused call changes nothing. After [`StoreError::Unavailable`], or after the call's future was dropped, the call
+/// may have taken effect or not. Repeating it is correct in both cases.
 ///
-/// `testing::conformance::registry_writer` (feature `testing`) holds an implementation to all this.
+/// `testing::conformance::registry_writer` (feature `testing`) checks an implementation against all this.
 #[async_trait]
 pub trait RegistryWriter: TenantRegistry {
-    /// From now on only writes of `operation` with this epoch succeed. Waits for writes that have begun: none of an
-    /// older worker lands afterwards. Never lowers an epoch; a lower one than is known already is `Fenced`.
+    /// From now on, only writes of `operation` with this epoch succeed. Waits for writes that have begun, so no write
+    /// of an older worker lands after this call. An epoch lower than the stored one is `Fenced` and changes nothing.
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError>;
-    /// A new tenant, which must be `Provisioning`, with its domains. `NameConflict` if the slug or a domain is somebody's.
+    /// Creates a tenant, whose status must be `Provisioning`, with its domains. `Taken` if another tenant has the slug
+    /// or one of the domains.
     async fn create(&self, tenant: &Tenant, domains: &[Domain], writer: FencingToken) -> Result<(), StoreError>;
-    /// Writes the entry with its login, as [`put_database`](Self::put_database) does, and changes the tenant's status
-    /// from `expected` to `Active`, all in one: a provisioning's point of no return, and the only way out of it.
+    /// Writes the entry and its login, as [`put_database`](Self::put_database) does, and changes the tenant's status
+    /// from `expected` to `Active`, all in one write. This is the pivot step of a provisioning. No other call changes a
+    /// tenant from `Provisioning` to `Active`.
     async fn publish(
         &self, expected: TenantStatus, entry: &TenantDatabase, writer: FencingToken,
     ) -> Result<(), StoreError>;
-    /// Removes a tenant that is still `Provisioning`, with its domains, tokens, users and entries, as if it had never
-    /// been. Absent already: `Ok`. Any other status: `Conflict`. Its placement must be released before; a registry that
-    /// keeps the placements too refuses while there is one.
+    /// Removes a tenant that is still `Provisioning`, with its domains, tokens, users and entries, without a trace. An
+    /// absent tenant is `Ok`, and any other status is `Conflict`. The caller must release the placement first. A
+    /// registry that also stores the placements refuses while there is one.
     async fn discard(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError>;
-    /// Slug, name, status, deadline and metadata from `expected` to `tenant`. The status must be the same or one that
-    /// [`TenantStatus::can_become`] allows, but for `Provisioning` to `Active`, which is [`publish`](Self::publish)'s:
-    /// nobody is active without an entry. Only what is archived, or was, has a deadline. To `Deleted` it also frees slug and domains (those that are added at this
-    /// moment too), drops entries and users, and stamps the time: the soft delete.
+    /// Changes slug, name, status, deadline and metadata from `expected` to `tenant`. The status must stay the same or
+    /// follow [`TenantStatus::can_become`]. `Provisioning` to `Active` is refused: only [`publish`](Self::publish) does
+    /// that, so that no tenant is active without an entry. Only a tenant that is archived, or was, can have a deadline.
+    ///
+    /// A change to `Deleted` is the soft delete. In the same write it frees the slug and the domains, including domains
+    /// that another call adds at this moment, sets the entries and users to `Dropped`, and stores the time.
     async fn update(&self, expected: &Tenant, tenant: &Tenant, writer: Option<FencingToken>) -> Result<(), StoreError>;
-    /// The tenant's domains, sorted.
+    /// The tenant's domains, in ascending order.
     async fn domains(&self, tenant: TenantId) -> Result<Vec<Domain>, StoreError>;
-    /// Adds one. `NameConflict` if it is another tenant's.
+    /// Adds a domain. `Taken` if another tenant has it.
     async fn add_domain(
         &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
     ) -> Result<(), StoreError>;
-    /// Removes one; absent already is `Ok`, another tenant's is left alone.
+    /// Removes a domain. An absent one is `Ok`. A domain of another tenant is not touched.
     async fn remove_domain(
         &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
     ) -> Result<(), StoreError>;
-    /// Adds (`expected` is `None`) or replaces (the entry of this kind, host, port and database that has the expected
-    /// generation) a directory entry. Retiring one is a replacement with status `Dropped`. A second primary in use, a
-    /// generation that goes back, and any other entry of a deleted tenant are `Conflict`.
+    /// Adds a directory entry (`expected` is `None`), or replaces the entry of the same kind, host, port and database
+    /// whose generation is `expected`. To retire an entry, replace it with one of status `Dropped`. A second primary in
+    /// use, a lower generation, and an entry of a deleted tenant that is not `Dropped` are `Conflict`.
     ///
-    /// An active primary on a server of ours brings its login with it: among the tenant's users there (`Conflict` if
-    /// it is not) it becomes `Active`, and the one that was active for this database `Retiring`, in the same write. So
-    /// the flip of a rotation is one call, and at no time is the login in use called anything but active.
+    /// For an active primary on a registered server, the same write changes the logins. The entry's login must be one
+    /// of the tenant's users there, else `Conflict`; it becomes `Active`, and the login that was active for this
+    /// database becomes `Retiring`. So a rotation switches logins in one call, and the login in use is always `Active`.
     async fn put_database(
         &self, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<FencingToken>,
     ) -> Result<(), StoreError>;
-    /// The flip of a rotation: as [`put_database`](Self::put_database) with `Some(expected)`, but of an entry that is
-    /// there in the status of `entry` it changes login, credential and generation alone, so that what a host has changed
-    /// since `entry` was read stays. By default `put_database` itself, over which a host's change of that moment is lost.
+    /// Switches the login of an entry, for a rotation. Works as [`put_database`](Self::put_database) with
+    /// `Some(expected)`, with two differences: the stored status must be that of `entry`, and only login, credential
+    /// and generation change. So changes that the application made to the entry after the rotation read it are kept.
+    /// The default implementation calls `put_database` with the whole entry, which overwrites such changes.
     async fn replace_login(
         &self, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
     ) -> Result<(), StoreError> {
         self.put_database(Some(expected), entry, Some(writer)).await
     }
-    /// The tenant's logins, whatever their status, oldest generation first.
+    /// The tenant's logins of any status, oldest generation first.
     async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError>;
-    /// Adds (`None`) or replaces (the one in the expected status) a login's row, which is found by server and role. A
-    /// second active login of one database, and another tenant's login, are `Conflict`. The row of a deleted tenant's
-    /// login can still be replaced: what is said to be gone and is not must be nameable.
+    /// Adds a login's row (`expected` is `None`), or replaces the row whose status is `expected`. Server and role
+    /// identify the row. A second active login of one database, and a login of another tenant, are `Conflict`. The row
+    /// of a deleted tenant's login can be replaced, because a login that is recorded as `Dropped` may turn out to exist
+    /// still.
     async fn put_user(
         &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
     ) -> Result<(), StoreError>;
-    /// At most `limit` logins of all tenants that wait to be dropped (`Retiring`), longest waiting first. One read.
+    /// At most `limit` logins of all tenants that wait to be dropped (`Retiring`), those that wait longest first. One
+    /// read.
     async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError>;
-    /// Takes at most `limit` of those whose time has come: nobody else gets them for `hold`, and after that they are due
-    /// again. A login that [`put_user`](Self::put_user) made `Retiring` is due at once; one that a flip by
-    /// [`put_database`](Self::put_database) made so is due when its operation has settled it and left it.
+    /// Takes at most `limit` logins that are due to be dropped. No other call gets them for the duration `hold`; after
+    /// that they are due again. A login that [`put_user`](Self::put_user) made `Retiring` is due at once. A login that
+    /// [`put_database`](Self::put_database) made `Retiring` is due after its operation has called
+    /// [`settle_retirement`](Self::settle_retirement) with a reason and a delay.
     async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError>;
-    /// What became of one: `left` says why it is still there and for how long it is left alone; `None`: it is gone, and
-    /// becomes `Dropped`. Counts as an attempt. A login that is not `Retiring` any more is left as it is: `Ok`.
+    /// Records an attempt to drop a login. `left` is `None` if the login is dropped: it becomes `Dropped`. Otherwise
+    /// `left` contains the reason why the login still exists and the delay until the next attempt. A login that is not
+    /// `Retiring` stays as it is: `Ok`.
     async fn settle_retirement(
         &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<FencingToken>,
     ) -> Result<(), StoreError>;
 }
 
-/// A login that was replaced and waits to be dropped.
+/// A login that was replaced, or retired by a call, and waits to be dropped.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Retirement {
-    /// Which, and why it is still there.
+    /// The login. Its `reason` says why it still exists.
     pub user: DatabaseUser,
-    /// How often it was tried.
+    /// Number of attempts to drop it.
     pub attempts: u32,
-    /// When it is tried again, by the store's clock; `None` while an operation is at it.
+    /// Time of the next attempt, by the store's clock. `None` while an operation works on it.
     pub retry_at: Option<OffsetDateTime>,
-    /// Which operation has retired it.
+    /// Operation that retired it; `None` if that is unknown.
     pub by: Option<OperationId>,
-    /// What it was before.
+    /// Status that it had before; `None` if that is unknown.
     pub before: Option<UserStatus>,
 }
 impl Retirement {
-    /// For a registry of the host's own.
+    /// Creates a retirement, for an application's own implementation of [`RegistryWriter`].
     pub fn new(user: DatabaseUser, attempts: u32, retry_at: Option<OffsetDateTime>) -> Self {
         Self { user, attempts, retry_at, by: None, before: None }
     }
-    /// By whom it was retired, and what it was before.
+    /// Sets the operation that retired the login, and the status that the login had before.
     pub fn retired(self, by: Option<OperationId>, before: Option<UserStatus>) -> Self {
         Self { by, before, ..self }
     }
 }
 
-/// A tenant's place: the committed intent that names its database, and through it every role of the tenant.
+/// The placement of a tenant: the committed intent that names its server and its database, and through it every role of
+/// the tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Placement {
-    /// Whose.
+    /// Tenant that is placed.
     pub tenant: TenantId,
-    /// On which server.
+    /// Server on which it is placed.
     pub server: ServerName,
-    /// Under which name.
+    /// Name of its database there.
     pub database: DatabaseName,
 }
 impl Placement {
-    /// A place.
+    /// Creates a placement. Nothing is stored.
     pub fn new(tenant: TenantId, server: ServerName, database: DatabaseName) -> Self {
         Self { tenant, server, database }
     }
@@ -202,46 +222,53 @@ impl Placement {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ServerLoad {
-    /// The server.
+    /// The server's row.
     pub server: DatabaseServer,
-    /// Tenants that have a place there, half-made ones included.
+    /// Tenants that are placed on the server, including those whose provisioning has not finished.
     pub tenants: u32,
 }
 
-/// The servers and who lives where. Atomicity, idempotency, writers and cancel safety are as in [`RegistryWriter`]; a
-/// host may keep the two in different places, so nothing here asks whether a tenant exists.
+/// Stores the servers and the placements of tenants. Atomicity, idempotency, writers and cancel safety are as in
+/// [`RegistryWriter`]. An application may use different stores for the two traits, so no call here checks whether a
+/// tenant exists.
 #[async_trait]
 pub trait ServerRegistry: Send + Sync + 'static {
     /// As [`RegistryWriter::fence`].
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError>;
-    /// Marks what this installation makes on servers; the same for its whole life.
+    /// Id of the installation, which marks the objects that it creates on servers. It never changes.
     async fn installation(&self) -> Result<uuid::Uuid, StoreError>;
-    /// One server.
+    /// Reads one server. `None` if the name is not registered.
     async fn server(&self, name: &ServerName) -> Result<Option<ServerLoad>, StoreError>;
-    /// All servers, by name.
+    /// All servers, in ascending order of their names.
     async fn servers(&self) -> Result<Vec<ServerLoad>, StoreError>;
-    /// Adds (`expected` is `None`) or replaces (the stored one must equal `expected` but for `created_at`, which stays
-    /// what the store has made it). Places are untouched, whatever the capacity is now.
+    /// Adds a server (`expected` is `None`), or replaces the stored one, which must equal `expected`. `created_at` is
+    /// neither compared nor changed. Placements stay, even if the new capacity is lower than their number.
     async fn put_server(
         &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
     ) -> Result<(), StoreError>;
-    /// Removes one that nobody has a place on, else `Conflict`. Absent already: `Ok`.
+    /// Removes a server without placements. `Conflict` if a tenant is placed on it. An absent one is `Ok`.
     async fn remove_server(&self, name: &ServerName, writer: Option<FencingToken>) -> Result<(), StoreError>;
-    /// The tenant's place, if it has one.
+    /// The tenant's placement, if it has one.
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError>;
-    /// The tenant's place and its server, if it has one; `Corrupt` if the server is not registered any more. By default
-    /// two reads; a store that can answer in one saves each operation a round trip.
+    /// The tenant's placement and its server, if it has one. `Corrupt` if the server is not registered. The default
+    /// implementation makes two reads. A store that makes only one saves a round trip in each operation.
     async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
         let Some(placement) = self.placement(tenant).await? else { return Ok(None) };
-        let unknown = || StoreError::corrupt("the tenant's server is not registered any more");
+        let unknown =
+            || StoreError::corrupt(format!("the server {} of a placement is not registered", placement.server));
         let load = self.server(&placement.server).await?.ok_or_else(unknown)?;
         Ok(Some((placement, load.server)))
     }
-    /// Gives the tenant a place if the server is ready, not draining and has room, else `NameConflict(Room)`; `NameConflict(Database)`
-    /// if the name is another tenant's there; `Conflict` if the server is unknown. A second call with the same place is
-    /// `Ok`, whatever has become of the server, with another one `Conflict`. Counting and placing are one: racing calls
-    /// never exceed the capacity.
+    /// Places the tenant on the server. `Taken` with
+    /// [`NameConflict::ServerFull`](crate::error::NameConflict::ServerFull) if the server is full, draining or not
+    /// ready; `Taken` with [`NameConflict::Database`](crate::error::NameConflict::Database) if another tenant has the
+    /// database name there; `Conflict` if the server is unknown.
+    ///
+    /// Repeating the call with the same placement is `Ok`, whatever the server's state is now. With another placement
+    /// it is `Conflict`. The check of the capacity and the placement are one write, so concurrent calls never exceed
+    /// the capacity.
     async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError>;
-    /// Ends the tenant's place; call it when nothing of the tenant is left there. Absent already: `Ok`.
+    /// Removes the tenant's placement. The caller must have removed everything of the tenant on the server. An absent
+    /// placement is `Ok`.
     async fn release(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError>;
 }

@@ -1,4 +1,7 @@
-//! What may be written, decided without a store: the same for every implementation of ours.
+//! Rules for writes that need no store: which changes are allowed, and the error for each refusal.
+//!
+//! [`PgTenantRegistry`](super::PgTenantRegistry) and the registry in memory call them, so both refuse the same writes
+//! with the same errors.
 use super::{Placement, ServerLoad};
 use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
@@ -6,122 +9,131 @@ use crate::names::ServerName;
 use crate::server::{DatabaseServer, ServerStatus};
 use crate::tenant::{Tenant, TenantStatus};
 
-pub(super) fn creation(tenant: &Tenant) -> Result<(), StoreError> {
-    only_if(tenant.status() == TenantStatus::Provisioning, || "a new tenant is in provisioning".into())
+/// Refuses a new tenant that is not in provisioning.
+pub(super) fn check_creation(tenant: &Tenant) -> Result<(), StoreError> {
+    require(tenant.status() == TenantStatus::Provisioning, || "a new tenant must have the status provisioning".into())
 }
 
-/// Out of provisioning into use there is `publish` alone: without a directory entry nobody is active.
-pub(super) fn change(from: &Tenant, to: &Tenant) -> Result<(), StoreError> {
-    only_if(from.id() == to.id(), || "a tenant's id does not change".into())?;
+/// Checks an update. It refuses `Provisioning` to `Active`: only `publish` does that, so that no tenant is active
+/// without a directory entry.
+pub(super) fn check_update(from: &Tenant, to: &Tenant) -> Result<(), StoreError> {
+    require(from.id() == to.id(), || "a tenant's id cannot change".into())?;
     let (was, becomes) = (from.status(), to.status());
-    let published = was == TenantStatus::Provisioning && becomes == TenantStatus::Active;
-    let allowed = was == becomes || (was.can_become(becomes) && !published);
-    only_if(allowed, || format!("a tenant that is {was} does not become {becomes} by an update"))?;
-    let kept = matches!(becomes, TenantStatus::Archived | TenantStatus::Purging | TenantStatus::Deleted);
-    only_if(kept || to.kept_until().is_none(), || format!("a tenant that is {becomes} has no deadline"))
+    let is_publication = was == TenantStatus::Provisioning && becomes == TenantStatus::Active;
+    let is_allowed = was == becomes || (was.can_become(becomes) && !is_publication);
+    require(is_allowed, || format!("an update cannot change a tenant from {was} to {becomes}"))?;
+    let can_have_deadline = matches!(becomes, TenantStatus::Archived | TenantStatus::Purging | TenantStatus::Deleted);
+    require(can_have_deadline || to.kept_until().is_none(), || format!("a tenant that is {becomes} has no deadline"))
 }
 
-pub(super) fn publication(expected: TenantStatus, entry: &TenantDatabase) -> Result<(), StoreError> {
-    let alive = expected == TenantStatus::Active || expected.can_become(TenantStatus::Active);
-    only_if(alive, || format!("a tenant that is {expected} does not become active"))?;
-    only_if(entry.status != DatabaseStatus::Dropped, || "a dropped entry is not published".into())
+/// Refuses to publish an entry that is dropped, or for a tenant whose status does not allow it to become active.
+pub(super) fn check_publication(expected: TenantStatus, entry: &TenantDatabase) -> Result<(), StoreError> {
+    let can_be_active = expected == TenantStatus::Active || expected.can_become(TenantStatus::Active);
+    require(can_be_active, || format!("a tenant that is {expected} cannot become active"))?;
+    require(entry.status != DatabaseStatus::Dropped, || "a dropped entry cannot be published".into())
 }
 
-pub(super) fn replacement(expected: Option<Generation>, entry: &TenantDatabase) -> Result<(), StoreError> {
-    let back = expected.is_some_and(|expected| expected > entry.generation);
-    only_if(!back, || "a generation does not go back".into())
+/// Refuses an entry with a lower generation than the one that it replaces.
+pub(super) fn check_replacement(expected: Option<Generation>, entry: &TenantDatabase) -> Result<(), StoreError> {
+    let is_older = expected.is_some_and(|expected| expected > entry.generation);
+    require(!is_older, || "the generation of an entry cannot decrease".into())
 }
 
-/// Whether an entry has the login of another one.
-pub(super) fn same_login(a: &TenantDatabase, b: &TenantDatabase) -> bool {
+/// Whether two entries have the same login, credential and generation.
+pub(super) fn has_same_login(a: &TenantDatabase, b: &TenantDatabase) -> bool {
     (&a.login, &a.credential, a.generation) == (&b.login, &b.credential, b.generation)
 }
 
-pub(super) fn entry_status(found: DatabaseStatus) -> StoreError {
-    StoreError::conflict(format!("the entry is {found}"))
+pub(super) fn other_entry_status(found: DatabaseStatus) -> StoreError {
+    StoreError::conflict(format!("the entry has the status {found}; read it again"))
 }
 
-pub(super) fn server_change(from: Option<&DatabaseServer>, to: &DatabaseServer) -> Result<(), StoreError> {
-    only_if(from.is_none_or(|from| from.name == to.name), || "a server's name does not change".into())
+/// Refuses to change the name of a server.
+pub(super) fn check_server_change(from: Option<&DatabaseServer>, to: &DatabaseServer) -> Result<(), StoreError> {
+    require(from.is_none_or(|from| from.name == to.name), || "a server's name cannot change".into())
 }
 
-/// An active primary on a server of ours: its login is one of the tenant's users, and the only active one.
-pub(super) fn brings_login(entry: &TenantDatabase) -> bool {
+/// Whether this is an active primary on a registered server. Its login must be one of the tenant's users, and the write
+/// makes it the only active one.
+pub(super) fn is_active_managed_primary(entry: &TenantDatabase) -> bool {
     entry.kind == DatabaseKind::Primary && entry.status == DatabaseStatus::Active && entry.server.is_some()
 }
 
+/// Whether this is a primary entry in use.
 pub(super) fn is_primary(entry: &TenantDatabase) -> bool {
     entry.kind == DatabaseKind::Primary && entry.status != DatabaseStatus::Dropped
 }
 
+/// Whether another tenant can be placed on the server.
 pub(super) fn has_room(load: &ServerLoad) -> bool {
     let server = &load.server;
     server.status == ServerStatus::Ready && !server.draining && load.tenants < server.capacity
 }
 
-/// What the row that is stored under the user's server and role says to a write of the user; `None`: nothing.
-pub(super) fn stored_user(
+/// Compares a write of a user with the row that is stored under the same server and role. `Some` is the result of the
+/// write; `None` if the row allows it.
+pub(super) fn compare_with_stored_user(
     stored: Option<&DatabaseUser>, expected: Option<UserStatus>, user: &DatabaseUser,
 ) -> Option<Result<(), StoreError>> {
     match stored {
         Some(stored) if stored == user => Some(Ok(())),
         Some(stored) if stored.tenant != user.tenant => {
-            Some(Err(StoreError::conflict("the login is another tenant's")))
+            Some(Err(StoreError::conflict("the login belongs to another tenant")))
         }
         Some(stored) if Some(stored.status) != expected => {
-            Some(Err(StoreError::conflict(format!("the login is {}", stored.status))))
+            Some(Err(StoreError::conflict(format!("the login has the status {}; read it again", stored.status))))
         }
-        None if expected.is_some() => Some(Err(StoreError::conflict("there is no such login"))),
+        None if expected.is_some() => Some(Err(StoreError::conflict("the login does not exist"))),
         _ => None,
     }
 }
 
 pub(super) fn no_tenant() -> StoreError {
-    StoreError::conflict("there is no such tenant, or it is deleted")
+    StoreError::conflict("the tenant does not exist, or it is deleted")
 }
 pub(super) fn other_tenant() -> StoreError {
-    StoreError::conflict("this tenant is there already, and is another one")
+    StoreError::conflict("a tenant with this id and other properties exists")
 }
 pub(super) fn changed_tenant() -> StoreError {
-    StoreError::conflict("the tenant has changed meanwhile")
+    StoreError::conflict("the tenant has changed since it was read; read it again")
 }
 pub(super) fn other_status(status: &str, expected: TenantStatus) -> StoreError {
     StoreError::conflict(format!("the tenant is {status}, not {expected}"))
 }
 pub(super) fn still_placed() -> StoreError {
-    StoreError::conflict("the tenant still has a place; release it first")
+    StoreError::conflict("the tenant still has a placement; release it first")
 }
 pub(super) fn not_provisioning(status: &str) -> StoreError {
-    StoreError::conflict(format!("the tenant is {status}; only one in provisioning is discarded"))
+    StoreError::conflict(format!("the tenant is {status}; only a tenant in provisioning can be discarded"))
 }
 pub(super) fn no_entry() -> StoreError {
-    StoreError::conflict("there is no such entry")
+    StoreError::conflict("the directory entry does not exist")
 }
 pub(super) fn other_generation(stored: Generation) -> StoreError {
-    StoreError::conflict(format!("the stored entry has generation {stored}"))
+    StoreError::conflict(format!("the stored entry has generation {stored}; read it again"))
 }
 pub(super) fn other_server() -> StoreError {
-    StoreError::conflict("the stored server is another one")
+    StoreError::conflict("the stored server differs from the expected one; read it again")
 }
 pub(super) fn no_login(entry: &TenantDatabase) -> StoreError {
-    StoreError::conflict(format!("{} is no login of this tenant's database; put it first", entry.login))
+    StoreError::conflict(format!("{} is not a login of this tenant's database; call put_user first", entry.login))
 }
 pub(super) fn second_primary() -> StoreError {
-    StoreError::conflict("the tenant has another primary; drop it first")
+    StoreError::conflict("the tenant has another primary entry; set it to dropped first")
 }
 pub(super) fn second_active() -> StoreError {
     StoreError::conflict("another login of this database is active")
 }
 pub(super) fn no_server(name: &ServerName) -> StoreError {
-    StoreError::conflict(format!("there is no server {name}; set it up first"))
+    StoreError::conflict(format!("the server {name} is not registered; set it up first"))
 }
-pub(super) fn inhabited(name: &ServerName) -> StoreError {
-    StoreError::conflict(format!("tenants have places on {name}"))
+pub(super) fn server_in_use(name: &ServerName) -> StoreError {
+    StoreError::conflict(format!("tenants are placed on the server {name}"))
 }
-pub(super) fn placed(stored: &Placement) -> StoreError {
-    StoreError::conflict(format!("the tenant has the place {} on {}", stored.database, stored.server))
+pub(super) fn already_placed(stored: &Placement) -> StoreError {
+    StoreError::conflict(format!("the tenant is already placed: database {} on {}", stored.database, stored.server))
 }
 
-fn only_if(yes: bool, why: impl FnOnce() -> String) -> Result<(), StoreError> {
-    if yes { Ok(()) } else { Err(StoreError::conflict(why())) }
+fn require(condition: bool, why: impl FnOnce() -> String) -> Result<(), StoreError> {
+    if condition { Ok(()) } else { Err(StoreError::conflict(why())) }
 }

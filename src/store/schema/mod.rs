@@ -1,30 +1,36 @@
 //! The landlord's schema `tenantry`: embedded, versioned migrations with a migrations table of their own.
 //!
-//! It lives beside the host's own tables. The schema's name is fixed, so one database holds one installation.
+//! The application calls [`install`] at deployment or start, and [`check`] wherever it only wants to know the state.
+//! The facade calls [`check`] when it is built. The schema's name is fixed, so one database holds one installation. The
+//! application's own tables may be in the same database.
+//!
+//! Invariants: an installation is one transaction, so a node sees all of a version or none of it. A landlord of a newer
+//! version, or one that to_schema_error an object, is reported and never changed.
 use crate::error::{SchemaError, StoreError};
 use crate::sqlstate;
-use seen::Seen;
+use inspect::SchemaState;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{PgPool, PgTransaction};
 
+mod inspect;
 mod objects;
 mod pool;
-mod seen;
 pub use pool::pool_options;
 
-/// Brings the landlord up to this version of the crate; what is there already stays as it is.
+/// Creates the schema `tenantry`, or upgrades it to this version of the crate. Existing data stays as it is.
 ///
-/// One transaction, all or nothing; any number of nodes may call it at once, and then one does the work while the
-/// others wait up to a minute for it. A landlord that is up to date is only read. The role needs CREATE on its database
-/// (or on the schema `tenantry`, if somebody has made that); later versions need the role that installed the first.
+/// Everything runs in one transaction. Any number of nodes may call this at the same time: one of them migrates, and
+/// the others wait for it, up to a minute. A landlord that is up to date is only read. The role needs CREATE on its
+/// database, or on the schema `tenantry` if that exists already. Later versions must be installed by the role that
+/// installed the first one, because it owns the tables.
 ///
 /// # Errors
-/// [`SchemaError::Newer`] if a newer version was here; [`SchemaError::Damaged`] if something was dropped since;
-/// [`SchemaError::Rights`] names what the role lacks; [`SchemaError::Landlord`] if the database did not answer: call it
-/// again.
+/// [`SchemaError::Newer`] if a newer version of the crate has migrated this landlord. [`SchemaError::Damaged`] if a
+/// table, column, index or trigger was dropped after the installation. [`SchemaError::Rights`] names the privileges
+/// that the role lacks. [`SchemaError::Landlord`] if the database did not answer; call this function again.
 ///
 /// # Cancel safety
-/// Dropping the future rolls back, or leaves a complete schema.
+/// After the future is dropped, the transaction has either rolled back or committed completely.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,71 +42,81 @@ pub use pool::pool_options;
 pub async fn install(landlord: &PgPool) -> Result<(), SchemaError> {
     match check(landlord).await {
         Err(SchemaError::Missing(_)) => {}
-        done_or_hopeless => return done_or_hopeless,
+        outcome => return outcome,
     }
-    // So that a statement after the lock sees what the node before has committed, whatever the host's default is.
+    // READ COMMITTED, whatever the default of the database is: under REPEATABLE READ, the reads after the lock would
+    // not see the migrations that another node committed while this one waited.
     let mut tx = begin(landlord, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
     sqlx::raw_sql("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0")
         .execute(&mut *tx)
         .await
-        .map_err(lost)?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await.map_err(lost)?;
-    let seen = Seen::read(&mut tx).await.map_err(lost)?;
-    match seen.verdict(&MIGRATIONS) {
-        Err(SchemaError::Missing(_)) => migrate(&mut tx, &seen).await?,
-        done_or_hopeless => return done_or_hopeless,
+        .map_err(to_schema_error)?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(INSTALL_LOCK)
+        .execute(&mut *tx)
+        .await
+        .map_err(to_schema_error)?;
+    let state = SchemaState::read(&mut tx).await.map_err(to_schema_error)?;
+    match state.check_against(&MIGRATIONS) {
+        Err(SchemaError::Missing(_)) => migrate(&mut tx, &state).await?,
+        outcome => return outcome,
     }
-    Seen::read(&mut tx).await.map_err(lost)?.verdict(&MIGRATIONS)?;
-    tx.commit().await.map_err(lost)
+    SchemaState::read(&mut tx).await.map_err(to_schema_error)?.check_against(&MIGRATIONS)?;
+    tx.commit().await.map_err(to_schema_error)
 }
 
-/// Whether the landlord is what this version of the crate needs: migrations, tables, columns, indexes, and the rights
-/// of this role on them. One error names all that is missing and what mends it. Reads only.
+/// Checks that the landlord has everything that this version of the crate needs: migrations, tables, columns, indexes,
+/// triggers, and the privileges of this role on the tables. One error lists everything of its kind that is missing.
+/// Reads only.
 ///
 /// # Errors
-/// As [`install`], and [`SchemaError::Missing`], which `install` mends. Dropping the future has no effect.
+/// As [`install`], and [`SchemaError::Missing`] if a migration has not been applied; [`install`] applies it. Dropping
+/// the future has no effect.
 pub async fn check(landlord: &PgPool) -> Result<(), SchemaError> {
     let mut tx = begin(landlord, "BEGIN READ ONLY").await?;
-    let seen = Seen::read(&mut tx).await.map_err(lost)?;
-    tx.rollback().await.map_err(lost)?;
-    seen.verdict(&MIGRATIONS)
+    let state = SchemaState::read(&mut tx).await.map_err(to_schema_error)?;
+    tx.rollback().await.map_err(to_schema_error)?;
+    state.check_against(&MIGRATIONS)
 }
 
-async fn begin(landlord: &PgPool, how: &'static str) -> Result<PgTransaction<'static>, SchemaError> {
-    let mut tx = landlord.begin_with(how).await.map_err(lost)?;
-    // Neither the catalog reads nor the migrations may meet a function or a table of the host's.
-    sqlx::raw_sql("SET LOCAL search_path = pg_catalog, pg_temp").execute(&mut *tx).await.map_err(lost)?;
+async fn begin(landlord: &PgPool, begin_statement: &'static str) -> Result<PgTransaction<'static>, SchemaError> {
+    let mut tx = landlord.begin_with(begin_statement).await.map_err(to_schema_error)?;
+    // Without this, a function or table of the application in an earlier schema of the search path could replace the
+    // one that a catalog query or a migration means.
+    sqlx::raw_sql("SET LOCAL search_path = pg_catalog, pg_temp").execute(&mut *tx).await.map_err(to_schema_error)?;
     Ok(tx)
 }
 
-/// The parts of sqlx's migrator, without its lock (it is the session's: a cancelled call would leave it with the pool's
-/// connection) and without its `run` (its future is not `Send` over a transaction).
-async fn migrate(tx: &mut PgTransaction<'static>, seen: &Seen) -> Result<(), SchemaError> {
-    let right = if seen.schema { "CREATE on the schema tenantry" } else { "CREATE on its database" };
-    let denied = |e: sqlx::Error| match sqlstate::is(&e, sqlstate::INSUFFICIENT_PRIVILEGE) {
-        true => SchemaError::Rights(vec![right.into()]),
-        false => lost(e),
+/// Applies the pending migrations with the parts of sqlx's migrator. `Migrator::run` itself is not used for two
+/// reasons: its advisory lock belongs to the session, so a cancelled call would leave the pooled connection locked, and
+/// its future is not `Send` over a transaction.
+async fn migrate(tx: &mut PgTransaction<'static>, state: &SchemaState) -> Result<(), SchemaError> {
+    let privilege = if state.exists { "CREATE on the schema tenantry" } else { "CREATE on its database" };
+    let map_sqlx_error = |e: sqlx::Error| match sqlstate::is(&e, sqlstate::INSUFFICIENT_PRIVILEGE) {
+        true => SchemaError::Rights(vec![privilege.into()]),
+        false => to_schema_error(e),
     };
-    if !seen.schema {
-        sqlx::raw_sql("CREATE SCHEMA tenantry").execute(&mut **tx).await.map_err(denied)?;
+    if !state.exists {
+        sqlx::raw_sql("CREATE SCHEMA tenantry").execute(&mut **tx).await.map_err(map_sqlx_error)?;
     }
-    let failed = |e: MigrateError| match e {
-        MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => denied(e),
+    let map_migrate_error = |e: MigrateError| match e {
+        MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => map_sqlx_error(e),
         other => SchemaError::Landlord(StoreError::unavailable(other)),
     };
-    tx.ensure_migrations_table(TABLE).await.map_err(failed)?;
-    for migration in MIGRATIONS.iter().filter(|m| seen.lacks(m)) {
-        tx.apply(TABLE, migration).await.map_err(failed)?;
+    tx.ensure_migrations_table(MIGRATIONS_TABLE).await.map_err(map_migrate_error)?;
+    for migration in MIGRATIONS.iter().filter(|m| state.is_pending(m)) {
+        tx.apply(MIGRATIONS_TABLE, migration).await.map_err(map_migrate_error)?;
     }
     Ok(())
 }
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/schema/migrations");
-const TABLE: &str = "tenantry.schema_migrations";
+const MIGRATIONS_TABLE: &str = "tenantry.schema_migrations";
 
-fn lost(error: sqlx::Error) -> SchemaError {
+fn to_schema_error(error: sqlx::Error) -> SchemaError {
     SchemaError::Landlord(error.into())
 }
 
-/// "tenantry" in ASCII: the same for every version of this crate.
-const LOCK: i64 = i64::from_be_bytes(*b"tenantry");
+/// Advisory lock key of [`install`]: "tenantry" in ASCII. It must be the same in every version of this crate, since
+/// nodes of different versions may install at the same time.
+const INSTALL_LOCK: i64 = i64::from_be_bytes(*b"tenantry");

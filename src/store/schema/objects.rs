@@ -1,14 +1,19 @@
-//! What the migrations make. A test holds this list against the catalog after an installation.
+//! The objects that the migrations create, as a list in code.
+//!
+//! [`check`](super::check) compares the list with the catalog and reports what is missing. A migration that adds or
+//! drops an object must change this list. A test in `tests/suite/schema.rs` compares the list with what the migrations
+//! create.
 
-/// A table with its columns, and its indexes and triggers.
+/// A table that the migrations create. Names are separated by white space.
 pub(super) struct Table {
     pub(super) name: &'static str,
     pub(super) columns: &'static str,
-    pub(super) parts: &'static str,
+    /// Indexes and triggers of the table.
+    pub(super) indexes_and_triggers: &'static str,
 }
 
-const fn table(name: &'static str, columns: &'static str, parts: &'static str) -> Table {
-    Table { name, columns, parts }
+const fn table(name: &'static str, columns: &'static str, indexes_and_triggers: &'static str) -> Table {
+    Table { name, columns, indexes_and_triggers }
 }
 
 pub(super) const TABLES: &[Table] = &[

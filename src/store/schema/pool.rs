@@ -1,13 +1,17 @@
+//! Pool options for the landlord.
+//!
+//! The application uses them to build the pool that it passes to the facade; any other `PgPool` works too.
 use sqlx::Connection;
 use sqlx::postgres::PgPoolOptions;
 use std::time::Duration;
 
-/// What was idle for less is not asked whether it lives: a server that goes away is met by the next statement anyway.
-const TRUSTED: Duration = Duration::from_secs(1);
+/// A connection that was idle for less than this is not pinged. If its server went away in that time, the next
+/// statement reports it.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 
-/// Options of a pool for the landlord: a connection is pinged before use only if it was idle for a second, where sqlx's
-/// default pings it each time, and a landlord that is away is told after three seconds, not after thirty. Change them as
-/// you like; any pool will do.
+/// Options for a pool to the landlord. Two of them differ from sqlx's defaults: a connection is pinged before use only
+/// if it was idle for at least a second, not each time, and an unreachable landlord is reported after three seconds,
+/// not after thirty. Change them as you like; any pool works.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,9 +23,9 @@ const TRUSTED: Duration = Duration::from_secs(1);
 /// ```
 pub fn pool_options() -> PgPoolOptions {
     PgPoolOptions::new().acquire_timeout(Duration::from_secs(3)).test_before_acquire(false).before_acquire(
-        |session, seen| {
+        |session, metadata| {
             Box::pin(async move {
-                if seen.idle_for >= TRUSTED {
+                if metadata.idle_for >= PING_AFTER_IDLE {
                     session.ping().await?;
                 }
                 Ok(true)

@@ -1,3 +1,8 @@
+//! History of setup links: which were shown, used or refused.
+//!
+//! The facade calls [`Events::note`] for each request with a link, and a background task runs [`Events::write_to`]. The
+//! queue between them is bounded, and a full queue drops the event and counts it, so a request never waits for the
+//! landlord because of its event.
 use super::{LinkId, TokenStore};
 use crate::error::{StoreError, UnknownValue};
 use serde::{Deserialize, Serialize};
@@ -10,104 +15,105 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, mpsc};
 
-/// How many wait at most to be written down; what comes then is dropped, and counted.
-const WAITING: usize = 1024;
-/// Written at once.
-const BATCH: usize = 100;
+/// Maximum events that wait to be written. A full queue drops new events, and counts them.
+const QUEUE_CAPACITY: usize = 1024;
+/// Maximum events in one write.
+const BATCH_SIZE: usize = 100;
 
 crate::operation::stored_enum! {
-    /// What became of a link.
+    /// What happened to a link.
     TokenEventKind, "token event" {
-        /// Its page was shown: nothing was consumed.
+        /// The page of the link was shown. Nothing was consumed.
         Shown = "shown",
-        /// Its work was done.
+        /// The link's operation succeeded.
         Followed = "followed",
-        /// Refused: nobody's.
+        /// Refused: no such token exists.
         Unknown = "unknown",
-        /// Refused: it came too late.
+        /// Refused: the token had expired.
         Expired = "expired",
-        /// Refused: another one was issued in its place, or somebody has revoked it.
+        /// Refused: the token was revoked, by a call or because a newer one was issued.
         Revoked = "revoked",
-        /// Refused: it had been used before.
+        /// Refused: the token had been used before.
         Reused = "reused",
-        /// Refused while somebody was at it.
+        /// Refused: an operation has claimed the token.
         Claimed = "claimed",
-        /// Refused: good, but for another purpose.
+        /// Refused: the token is valid, but for another purpose.
         OtherPurpose = "other_purpose",
     }
 }
-/// What is to be written down: who came with which token, and when. No token.
+/// An event to be written: the hash of the token, the client and the time. It does not contain the token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
-    /// SHA-256 of the text.
+    /// SHA-256 of the text that the client sent as the token.
     pub hash: [u8; 32],
-    /// `None`: it was refused, and why is told by the token's state.
+    /// What happened; `None` if the token was refused. Then the store finds the reason in the token's state.
     pub what: Option<TokenEventKind>,
-    /// Who came, as far as it is known.
+    /// IP address of the client, if it is known.
     pub client: Option<IpAddr>,
-    /// When.
+    /// Time of the request, by this process's clock. The store converts it by its age.
     pub at: Instant,
 }
 
-/// What became of a link, as it was written down.
+/// A recorded event of a link.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TokenEvent {
-    /// When, by the store's clock.
+    /// Time of the event, by the store's clock.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// What.
+    /// What happened.
     pub what: TokenEventKind,
-    /// Of which link; `None`: of nobody's.
+    /// The link; `None` if no such token exists.
     pub link: Option<LinkId>,
-    /// Who came.
+    /// IP address of the client, if it was known.
     pub client: Option<String>,
 }
 impl TokenEvent {
-    /// For a store of the host's own.
+    /// Creates an event, for an application's own implementation of [`TokenStore`].
     pub fn new(at: OffsetDateTime, what: TokenEventKind, link: Option<LinkId>, client: Option<String>) -> Self {
         Self { at, what, link, client }
     }
 }
 
-/// Events on their way: a bounded queue, so that no answer waits for them.
+/// Queue of events to be written. It is bounded, so that no request waits for the store. Clones share one queue.
 #[derive(Clone, Debug)]
 pub struct Events {
-    to: mpsc::Sender<Event>,
-    from: Arc<Mutex<mpsc::Receiver<Event>>>,
+    sender: mpsc::Sender<Event>,
+    receiver: Arc<Mutex<mpsc::Receiver<Event>>>,
     dropped: Arc<AtomicU64>,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        let (to, from) = mpsc::channel(WAITING);
-        Self { to, from: Arc::new(Mutex::new(from)), dropped: Arc::default() }
+        let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
+        Self { sender, receiver: Arc::new(Mutex::new(receiver)), dropped: Arc::default() }
     }
 }
 
 impl Events {
-    /// Notes one; nothing is waited for.
+    /// Adds an event to the queue without waiting. A full queue drops it.
     pub fn note(&self, hash: [u8; 32], what: Option<TokenEventKind>, client: Option<IpAddr>) {
-        if self.to.try_send(Event { hash, what, client, at: Instant::now() }).is_err() {
+        if self.sender.try_send(Event { hash, what, client, at: Instant::now() }).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
-    /// How many found no room.
+    /// Number of events that were dropped since the queue was created.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
-    /// Writes them down as they come, for ever; a second one waits for the first.
+    /// Writes the events to the store as they arrive. It runs until its future is dropped, and retries a failed write
+    /// each second. A second call waits for the first one to end.
     ///
     /// # Cancel safety
-    /// What was taken and not written is lost, and is counted as dropped.
+    /// Events that were taken from the queue and not yet written are lost, and counted as dropped.
     pub async fn write_to(&self, store: &dyn TokenStore) -> StoreError {
-        let mut from = self.from.lock().await;
+        let mut receiver = self.receiver.lock().await;
         loop {
-            let mut batch = Taken { events: Vec::with_capacity(BATCH), dropped: &self.dropped };
-            from.recv_many(&mut batch.events, BATCH).await;
+            let mut batch = Batch { events: Vec::with_capacity(BATCH_SIZE), dropped: &self.dropped };
+            receiver.recv_many(&mut batch.events, BATCH_SIZE).await;
             while let Err(error) = store.record(&batch.events).await {
-                tracing::warn!(%error, "what became of setup links is not written down yet");
+                tracing::warn!(%error, "cannot record events of setup links; the next try is in one second");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             batch.events.clear();
@@ -115,11 +121,12 @@ impl Events {
     }
 }
 
-struct Taken<'a> {
+/// Events that were taken from the queue. Those that are left when this is dropped count as dropped.
+struct Batch<'a> {
     events: Vec<Event>,
     dropped: &'a AtomicU64,
 }
-impl Drop for Taken<'_> {
+impl Drop for Batch<'_> {
     fn drop(&mut self) {
         self.dropped.fetch_add(self.events.len() as u64, Relaxed);
     }

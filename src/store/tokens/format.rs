@@ -1,3 +1,6 @@
+//! The text form of a token: creates, parses and hashes it.
+//!
+//! Setup links contain the text. The store keeps only [`Token::hash`] of it.
 use super::TokenPurpose;
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
@@ -5,36 +8,37 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// Base 62 in the order of ASCII; 43 digits hold 256 bits, 6 hold 32.
+/// Digits of base 62, in ASCII order. 43 digits can represent 256 bits, and 6 can represent 32.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const SECRET: usize = 43;
 const CHECK: usize = 6;
 
-/// `tny_<purpose>_<43 characters><6 characters>`: 32 random bytes in base 62, and a CRC-32 over everything before it,
-/// for secret scanners and typos. Debug shows the purpose alone.
+/// A token in its text form: `tny_<purpose>_<43 characters><6 characters>`. The 43 characters are 32 random bytes in
+/// base 62. The 6 characters are a CRC-32 over everything before them, for secret scanners and to detect typing errors.
+/// `Debug` shows only the purpose.
 #[derive(Clone)]
 pub struct Token {
     purpose: TokenPurpose,
     text: SecretString,
 }
 
-/// Why a text is no token.
+/// Why a text is not a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidToken {
-    /// Not `tny_<purpose>_<49 characters>`.
+    /// The text does not have the form `tny_<purpose>_<49 characters>`.
     #[error("a token has the form tny_<purpose>_<49 characters>")]
     Shape,
-    /// Not 1 to 20 of `a-z`.
-    #[error("a token's purpose is 1 to 20 of a-z")]
+    /// The purpose does not have 1 to 20 characters of `a-z`.
+    #[error("a token's purpose is 1 to 20 characters of a-z")]
     Purpose,
-    /// A typo, or cut off.
-    #[error("the token's checksum is wrong: it is mistyped or cut off")]
+    /// The text has a typing error or was cut off.
+    #[error("the token's checksum is wrong: the text has a typing error or was cut off")]
     Checksum,
 }
 
 impl Token {
-    /// A new one.
+    /// Creates a random token.
     pub fn random(purpose: TokenPurpose) -> Self {
         let secret = Zeroizing::new(rand::rng().random::<[u8; 32]>());
         Self::from_bytes(purpose, &secret)
@@ -43,16 +47,17 @@ impl Token {
     fn from_bytes(purpose: TokenPurpose, secret: &[u8; 32]) -> Self {
         let mut text = Zeroizing::new(format!("tny_{}_", purpose.as_str()));
         text.reserve_exact(SECRET + CHECK);
-        push(&mut text, &mut Zeroizing::new(secret.to_vec()), SECRET);
+        push_base62(&mut text, &mut Zeroizing::new(secret.to_vec()), SECRET);
         let check = crc32fast::hash(text.as_bytes()).to_be_bytes();
-        push(&mut text, &mut Zeroizing::new(check.to_vec()), CHECK);
+        push_base62(&mut text, &mut Zeroizing::new(check.to_vec()), CHECK);
         Self { purpose, text: SecretString::from(text.as_str()) }
     }
 
-    /// Takes a text apart. The server need not: a text that is no token is nobody's.
+    /// Parses and checks a text. A server need not call this: the hash of a text that is not a token matches no stored
+    /// one.
     ///
     /// # Errors
-    /// The rule that is broken; the text is not shown.
+    /// The broken rule. The error does not contain the text.
     pub fn parse(text: &str) -> Result<Self, InvalidToken> {
         let (purpose, digits) = text.strip_prefix("tny_").and_then(|t| t.split_once('_')).ok_or(InvalidToken::Shape)?;
         if digits.len() != SECRET + CHECK || !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
@@ -60,33 +65,34 @@ impl Token {
         }
         let (body, check) = text.split_at(text.len() - CHECK);
         let mut expected = String::with_capacity(CHECK);
-        push(&mut expected, &mut crc32fast::hash(body.as_bytes()).to_be_bytes().to_vec(), CHECK);
+        push_base62(&mut expected, &mut crc32fast::hash(body.as_bytes()).to_be_bytes().to_vec(), CHECK);
         if check != expected {
             return Err(InvalidToken::Checksum);
         }
         Ok(Self { purpose: purpose.parse()?, text: SecretString::from(text) })
     }
-    /// What the store would keep of a text, whether it is a token or not: so that one that is mistyped is looked for by the
-    /// same statement.
+    /// SHA-256 of any text, whether it is a token or not. With it a server looks up a mistyped token by the same
+    /// statement as a valid one, so the time does not reveal the difference.
     pub fn hash_of(text: &str) -> [u8; 32] {
         Sha256::digest(text.as_bytes()).into()
     }
-    /// What it is good for.
+    /// Purpose of the token.
     pub fn purpose(&self) -> &TokenPurpose {
         &self.purpose
     }
-    /// The text that goes into a link.
+    /// The text of the token, which goes into a link.
     pub fn expose(&self) -> &SecretString {
         &self.text
     }
-    /// SHA-256 of the text: what the store keeps. With 256 random bits there is nothing to guess, so no slow hash.
+    /// SHA-256 of the text, which the store keeps. A slow password hash is not needed: 256 random bits cannot be
+    /// guessed.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.text.expose_secret().as_bytes()).into()
     }
 }
 
-/// Appends a big-endian number in `width` digits, by division in place.
-fn push(text: &mut String, number: &mut [u8], width: usize) {
+/// Appends a big-endian number with `width` digits of base 62, by repeated division in place. `number` is 0 afterwards.
+fn push_base62(text: &mut String, number: &mut [u8], width: usize) {
     let start = text.len();
     for _ in 0..width {
         let mut rest = 0u32;
@@ -110,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_has_one_form_and_reads_back() {
+    fn token_text_parses_back_and_has_a_fixed_length() {
         let token = Token::from_bytes(TokenPurpose::password(), &[0xff; 32]);
         let text = token.expose().expose_secret();
         assert_eq!(text.len(), "tny_password_".len() + 49);
@@ -124,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typo_is_told_from_another_shape() {
+    fn parse_distinguishes_a_typo_from_a_wrong_shape() {
         let token = Token::random(TokenPurpose::credentials());
         let text = token.expose().expose_secret();
         let mut typo = text.to_owned();

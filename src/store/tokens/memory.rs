@@ -1,3 +1,5 @@
+//! [`TokenStore`] in memory, for tests. Same semantics as [`PgTokenStore`](super::PgTokenStore), with this process's
+//! clock.
 #![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
 use super::{Event, IssuedToken, LinkId, NewToken, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
 use crate::error::StoreError;
@@ -14,20 +16,20 @@ pub struct MemoryTokenStore(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    tokens: BTreeMap<LinkId, Kept>,
+    tokens: BTreeMap<LinkId, StoredToken>,
     epochs: HashMap<OperationId, i64>,
     events: Vec<(Option<TenantId>, TokenEvent)>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct StoredToken {
     token: IssuedToken,
     hash: [u8; 32],
     used: bool,
     revoked: bool,
 }
-impl Kept {
-    fn why_refused(&self) -> TokenEventKind {
+impl StoredToken {
+    fn refusal_reason(&self) -> TokenEventKind {
         match self {
             Self { used: true, .. } => TokenEventKind::Reused,
             Self { revoked: true, .. } => TokenEventKind::Revoked,
@@ -36,7 +38,7 @@ impl Kept {
             _ => TokenEventKind::OtherPurpose,
         }
     }
-    fn is_good(&self) -> bool {
+    fn is_valid(&self) -> bool {
         let in_time = self.token.expires_at > OffsetDateTime::now_utc() || self.token.claimed_by.is_some();
         in_time && !self.used && !self.revoked
     }
@@ -44,18 +46,19 @@ impl Kept {
 
 impl MemoryTokenStore {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock panics half-way.
+        // A poisoned lock is used anyway: no code panics while it holds the lock, so the state is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn held(&self, writer: FencingToken) -> Result<MutexGuard<'_, State>, StoreError> {
+    /// Locks the state for a write of this writer; `Fenced` if its epoch is not the stored one.
+    fn lock_for(&self, writer: FencingToken) -> Result<MutexGuard<'_, State>, StoreError> {
         let state = self.state();
         if state.epochs.get(&writer.operation) == Some(&writer.epoch) { Ok(state) } else { Err(StoreError::Fenced) }
     }
 }
 
 impl State {
-    fn find(&mut self, hash: &[u8; 32]) -> Option<&mut Kept> {
-        self.tokens.values_mut().find(|k| k.hash == *hash && k.is_good())
+    fn find(&mut self, hash: &[u8; 32]) -> Option<&mut StoredToken> {
+        self.tokens.values_mut().find(|k| k.hash == *hash && k.is_valid())
     }
 }
 
@@ -63,23 +66,23 @@ impl State {
 impl TokenStore for MemoryTokenStore {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
         let mut state = self.state();
-        let known = state.epochs.entry(operation).or_insert(epoch);
-        *known = epoch.max(*known);
-        if *known == epoch { Ok(()) } else { Err(StoreError::Fenced) }
+        let newest = state.epochs.entry(operation).or_insert(epoch);
+        *newest = epoch.max(*newest);
+        if *newest == epoch { Ok(()) } else { Err(StoreError::Fenced) }
     }
     async fn issue(&self, new: &NewToken, writer: Option<FencingToken>) -> Result<IssuedToken, StoreError> {
         let mut state = match writer {
-            Some(writer) => self.held(writer)?,
+            Some(writer) => self.lock_for(writer)?,
             None => self.state(),
         };
-        if let Some(kept) = state.tokens.get(&new.id) {
-            return Ok(kept.token.clone());
+        if let Some(stored) = state.tokens.get(&new.id) {
+            return Ok(stored.token.clone());
         }
         let email = new.email.to_lowercase();
-        for kept in state.tokens.values_mut() {
-            let sibling = kept.token.tenant == new.tenant && kept.token.purpose == new.purpose;
-            if sibling && kept.token.email.to_lowercase() == email && kept.token.claimed_by.is_none() {
-                kept.revoked = true;
+        for stored in state.tokens.values_mut() {
+            let sibling = stored.token.tenant == new.tenant && stored.token.purpose == new.purpose;
+            if sibling && stored.token.email.to_lowercase() == email && stored.token.claimed_by.is_none() {
+                stored.revoked = true;
             }
         }
         let token = IssuedToken {
@@ -91,7 +94,7 @@ impl TokenStore for MemoryTokenStore {
             claimed_by: None,
             delivered: false,
         };
-        state.tokens.insert(new.id, Kept { token: token.clone(), hash: new.hash, used: false, revoked: false });
+        state.tokens.insert(new.id, StoredToken { token: token.clone(), hash: new.hash, used: false, revoked: false });
         Ok(token)
     }
     async fn look(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError> {
@@ -99,50 +102,50 @@ impl TokenStore for MemoryTokenStore {
     }
     async fn claim(&self, hash: &[u8; 32], by: OperationId) -> Result<TokenClaim, StoreError> {
         let mut state = self.state();
-        let Some(kept) = state.find(hash) else { return Ok(TokenClaim::NotValid) };
-        let owner = *kept.token.claimed_by.get_or_insert(by);
-        let token = kept.token.clone();
+        let Some(stored) = state.find(hash) else { return Ok(TokenClaim::NotValid) };
+        let owner = *stored.token.claimed_by.get_or_insert(by);
+        let token = stored.token.clone();
         Ok(if owner == by { TokenClaim::Claimed(token) } else { TokenClaim::Joined(token) })
     }
     async fn use_up(&self, id: LinkId, by: OperationId) -> Result<(), StoreError> {
         let mut state = self.state();
-        let kept = state.tokens.get_mut(&id).filter(|k| k.token.claimed_by == Some(by));
-        kept.ok_or_else(|| StoreError::conflict("the token is not this operation's"))?.used = true;
+        let token = state.tokens.get_mut(&id).filter(|k| k.token.claimed_by == Some(by));
+        token.ok_or_else(|| StoreError::conflict("this operation has not claimed the token"))?.used = true;
         Ok(())
     }
     async fn unclaim(&self, id: LinkId, by: OperationId) -> Result<(), StoreError> {
-        if let Some(kept) = self.state().tokens.get_mut(&id)
-            && kept.token.claimed_by == Some(by)
-            && !kept.used
+        if let Some(stored) = self.state().tokens.get_mut(&id)
+            && stored.token.claimed_by == Some(by)
+            && !stored.used
         {
-            kept.token.claimed_by = None;
+            stored.token.claimed_by = None;
         }
         Ok(())
     }
     async fn revoke(&self, id: LinkId) -> Result<(), StoreError> {
-        if let Some(kept) = self.state().tokens.get_mut(&id)
-            && kept.token.claimed_by.is_none()
+        if let Some(stored) = self.state().tokens.get_mut(&id)
+            && stored.token.claimed_by.is_none()
         {
-            kept.revoked = true;
+            stored.revoked = true;
         }
         Ok(())
     }
     async fn delivered(&self, id: LinkId) -> Result<(), StoreError> {
-        if let Some(kept) = self.state().tokens.get_mut(&id) {
-            kept.token.delivered = true;
+        if let Some(stored) = self.state().tokens.get_mut(&id) {
+            stored.token.delivered = true;
         }
         Ok(())
     }
     async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError> {
         let state = self.state();
-        let good = state.tokens.values().rev().filter(|k| k.token.tenant == tenant && k.is_good());
-        Ok(good.map(|k| k.token.clone()).collect())
+        let valid = state.tokens.values().rev().filter(|k| k.token.tenant == tenant && k.is_valid());
+        Ok(valid.map(|k| k.token.clone()).collect())
     }
     async fn record(&self, events: &[Event]) -> Result<(), StoreError> {
         let mut state = self.state();
         for event in events {
             let found = state.tokens.values().find(|k| k.hash == event.hash);
-            let what = event.what.unwrap_or_else(|| found.map_or(TokenEventKind::Unknown, Kept::why_refused));
+            let what = event.what.unwrap_or_else(|| found.map_or(TokenEventKind::Unknown, StoredToken::refusal_reason));
             let of = found.map(|k| (k.token.tenant, k.token.id));
             let at = OffsetDateTime::now_utc() - event.at.elapsed();
             let client = event.client.map(|c| c.to_string());
@@ -161,7 +164,7 @@ impl TokenStore for MemoryTokenStore {
         Ok(events)
     }
     async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
-        self.held(writer)?.tokens.retain(|_, k| k.token.tenant != tenant);
+        self.lock_for(writer)?.tokens.retain(|_, k| k.token.tenant != tenant);
         Ok(())
     }
 }

@@ -1,4 +1,10 @@
-//! Setup links: a secret that works once, of which the landlord keeps a hash alone.
+//! Setup links and their tokens: a link contains a secret that works once. A token store keeps only the secret's hash.
+//!
+//! The facade and the sagas issue tokens through [`TokenStore`]. The web layer looks them up for a GET, and the
+//! operation that does the work of a link claims the token and uses it up.
+//!
+//! Invariants: a token goes from unused to claimed to used, and only its operation can move it on from claimed. Every
+//! token that is not valid gets the same answer from the same statement, so the time does not reveal the reason.
 use crate::error::{StepError, StoreError};
 use crate::operation::{FencingToken, OperationId};
 use crate::tenant::{Tenant, TenantId};
@@ -20,21 +26,21 @@ pub use format::{InvalidToken, Token};
 pub use memory::MemoryTokenStore;
 pub use postgres::PgTokenStore;
 
-/// A link's id; no secret.
+/// Id of a setup link. It is not secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LinkId(Uuid);
 impl LinkId {
-    /// A new id.
+    /// Creates a new random id (UUID version 7).
     #[expect(clippy::new_without_default, reason = "two defaults would differ")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
-    /// From a stored row.
+    /// Creates the id from the UUID of a stored row.
     pub fn from_uuid(id: Uuid) -> Self {
         Self(id)
     }
-    /// The UUID.
+    /// The id as a UUID, to be stored.
     pub fn as_uuid(self) -> Uuid {
         self.0
     }
@@ -45,20 +51,20 @@ impl fmt::Display for LinkId {
     }
 }
 
-/// What a token is good for: `credentials`, `password`, or a host's own word of 1 to 20 of `a-z`.
+/// Purpose of a token: `credentials`, `password`, or a word of the application's own with 1 to 20 characters of `a-z`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TokenPurpose(Box<str>);
 impl TokenPurpose {
-    /// Setting a tenant up: its first admin.
+    /// Sets up a tenant: its first admin chooses a password.
     pub fn credentials() -> Self {
         Self("credentials".into())
     }
-    /// A new password for an admin.
+    /// Sets a new password for an admin.
     pub fn password() -> Self {
         Self("password".into())
     }
-    /// The stored word.
+    /// The purpose as it is stored.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -82,15 +88,15 @@ impl From<TokenPurpose> for String {
     }
 }
 
-/// A setup link. Its token is a secret: no Display, no Serialize, and Debug hides it.
+/// A setup link. Its token is a secret: the type has no `Display` and no `Serialize`, and `Debug` hides the token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SetupLink {
-    /// Its id.
+    /// Id of the link.
     pub id: LinkId,
-    /// Whose it is.
+    /// Address of the admin that the link is for.
     pub email: String,
-    /// Until when it is good, by the landlord's clock.
+    /// Time at which the link expires, by the landlord's clock.
     pub expires_at: OffsetDateTime,
     token: Token,
 }
@@ -98,107 +104,111 @@ impl SetupLink {
     pub(crate) fn new(id: LinkId, email: String, expires_at: OffsetDateTime, token: Token) -> Self {
         Self { id, email, expires_at, token }
     }
-    /// `/setup/credentials/tny_…`: prefix it with the tenant's own origin.
+    /// The path with the token in plain text, for example `/setup/credentials/tny_…`. Prefix it with the tenant's
+    /// origin.
     pub fn expose_path(&self) -> String {
         format!("/setup/{}/{}", self.token.purpose().as_str(), self.token.expose().expose_secret())
     }
-    /// The token itself.
+    /// The token of the link.
     pub fn token(&self) -> &Token {
         &self.token
     }
 }
 
-/// Brings a link to its reader. `Ok` confirms it: the sealed token is forgotten. Called until then, at least once; the
-/// same link has the same [`SetupLink::id`] each time.
+/// Sends a setup link to the admin, by e-mail for example. `Ok` confirms that it was sent; the sealed token is deleted
+/// then. Until then the saga calls this at least once, and after an error or a crash again. All calls for one link have
+/// the same [`SetupLink::id`].
 #[async_trait]
 pub trait LinkDelivery: Send + Sync + 'static {
-    /// Delivers it, or says whether it may be tried again.
+    /// Sends the link. The error says whether the saga may try again.
     async fn deliver(&self, tenant: &Tenant, link: &SetupLink) -> Result<(), StepError>;
 }
 
-/// A token that is to be issued: its hash, not its bytes.
+/// A token to be issued. It contains the token's hash, not the token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NewToken {
-    /// Its id, chosen by the caller.
+    /// Id of the link, chosen by the caller.
     pub id: LinkId,
-    /// Whose tenant's.
+    /// Tenant that the token belongs to.
     pub tenant: TenantId,
-    /// What for.
+    /// Purpose of the token.
     pub purpose: TokenPurpose,
-    /// Whose.
+    /// Address of the admin that the token is for.
     pub email: String,
     /// SHA-256 of the token.
     pub hash: [u8; 32],
-    /// For how long it is good, from now on by the store's clock.
+    /// Lifetime of the token, from the moment of its issue by the store's clock.
     pub lifetime: Duration,
 }
 impl NewToken {
-    /// For this token.
+    /// Describes this token, with its hash and its purpose.
     pub fn new(id: LinkId, tenant: TenantId, email: impl Into<String>, token: &Token, lifetime: Duration) -> Self {
         Self { id, tenant, purpose: token.purpose().clone(), email: email.into(), hash: token.hash(), lifetime }
     }
 }
 
-/// A token as the store has it.
+/// An issued token, as the store returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IssuedToken {
-    /// Its id.
+    /// Id of the link.
     pub id: LinkId,
-    /// Whose tenant's.
+    /// Tenant that the token belongs to.
     pub tenant: TenantId,
-    /// What for.
+    /// Purpose of the token.
     pub purpose: TokenPurpose,
-    /// Whose.
+    /// Address of the admin that the token is for.
     pub email: String,
-    /// Until when it is good.
+    /// Time at which the token expires, by the store's clock. A claimed token stays valid after it.
     pub expires_at: OffsetDateTime,
-    /// Which operation works with it, if one does.
+    /// Operation that has claimed the token, if there is one.
     pub claimed_by: Option<OperationId>,
-    /// Whether somebody has confirmed that its reader has it.
+    /// Whether its delivery was confirmed.
     pub delivered: bool,
 }
 
-/// What a claim found.
+/// Result of [`TokenStore::claim`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenClaim {
-    /// The caller's operation has it, now or since before.
+    /// The caller's operation has claimed the token, in this call or in an earlier one.
     Claimed(IssuedToken),
-    /// Another operation has it: join that one.
+    /// Another operation has claimed the token. The caller should wait for that operation.
     Joined(IssuedToken),
-    /// Unknown, expired, revoked or used: one statement and one answer for all of them.
+    /// The token is unknown, expired, revoked or used. All these cases get this answer from the same statement.
     NotValid,
 }
 
-/// Tokens: unused → claimed by an operation → used. Every call is one atomic write or read. Writers are as in
-/// [`RegistryWriter`](crate::store::registry::RegistryWriter).
+/// Stores tokens, each of which goes from unused to claimed by an operation to used. Every call is one atomic write or
+/// read. Writers are as in [`RegistryWriter`](crate::store::registry::RegistryWriter).
 #[async_trait]
 pub trait TokenStore: Send + Sync + 'static {
     /// As [`RegistryWriter::fence`](crate::store::registry::RegistryWriter::fence).
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError>;
-    /// Issues it, and revokes what the same tenant, purpose and address had before and nobody has claimed. A second call
-    /// with the same id changes nothing and answers what is there.
+    /// Issues the token, and revokes the unclaimed earlier tokens of the same tenant, purpose and address. A second
+    /// call with the same id changes nothing and returns the stored token.
     async fn issue(&self, token: &NewToken, writer: Option<FencingToken>) -> Result<IssuedToken, StoreError>;
-    /// Looks, and consumes nothing: what a GET does. `None` for every token that is not good.
+    /// Looks up a token and consumes nothing, for a GET request. `None` for every token that is not valid.
     async fn look(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError>;
-    /// Unused → claimed. What is claimed stays good for its operation, whatever the clock says.
+    /// Claims the token for an operation. A claimed token stays valid for its operation after it expires.
     async fn claim(&self, hash: &[u8; 32], by: OperationId) -> Result<TokenClaim, StoreError>;
-    /// Claimed by this operation → used. Repeating it is `Ok`; a token that it has not claimed is `Conflict`.
+    /// Marks a token used that this operation has claimed. Repeating it is `Ok`. `Conflict` if this operation has not
+    /// claimed it.
     async fn use_up(&self, id: LinkId, by: OperationId) -> Result<(), StoreError>;
-    /// Claimed → unused again, for an operation that is undone. Not claimed by it: `Ok`, nothing changes.
+    /// Returns a claimed token to unused, when the operation is undone. `Ok` without a change if this operation has not
+    /// claimed it.
     async fn unclaim(&self, id: LinkId, by: OperationId) -> Result<(), StoreError>;
-    /// No longer good. A claimed one is left to its operation.
+    /// Revokes the token. A claimed one is left to its operation.
     async fn revoke(&self, id: LinkId) -> Result<(), StoreError>;
-    /// Somebody has confirmed that its reader has it. Repeating it is `Ok`.
+    /// Records that the delivery of the link was confirmed. Repeating it is `Ok`.
     async fn delivered(&self, id: LinkId) -> Result<(), StoreError>;
-    /// The tenant's tokens that are good, newest first.
+    /// The tenant's valid tokens, newest first.
     async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError>;
-    /// Writes down what became of links: history, which a purge leaves. What was refused is told by the token's own state:
-    /// unknown, expired, revoked, used before.
+    /// Records uses of links. The events are history, which a purge keeps. For a refused token the store finds the
+    /// reason in the token's state: unknown, expired, revoked, used, claimed, or of another purpose.
     async fn record(&self, events: &[Event]) -> Result<(), StoreError>;
-    /// What became of a tenant's links, newest first, at most `limit`.
+    /// The events of a tenant's links, newest first, at most `limit`.
     async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError>;
-    /// Deletes every token of a tenant.
+    /// Deletes all tokens of a tenant. Their events stay.
     async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError>;
 }

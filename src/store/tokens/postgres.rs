@@ -1,3 +1,7 @@
+//! [`TokenStore`] over the landlord's tables `tenantry.setup_tokens` and `tenantry.token_events`.
+//!
+//! Every call is one autocommitted statement. The conditions of a change are in the WHERE clause of the row that it
+//! changes, so of two concurrent calls the second one sees the result of the first.
 use super::{Event, IssuedToken, LinkId, NewToken, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
 use crate::error::StoreError;
 use crate::operation::{FencingToken, OperationId};
@@ -5,12 +9,12 @@ use crate::tenant::TenantId;
 use async_trait::async_trait;
 use sqlx::{PgPool, Row, postgres::PgRow};
 
-/// Tokens in the landlord's own table. Every call is one autocommitted statement.
+/// Tokens in the landlord's table `tenantry.setup_tokens`. Every call is one autocommitted statement.
 #[derive(Clone, Debug)]
 pub struct PgTokenStore(PgPool);
 
 impl PgTokenStore {
-    /// Over the host's own pool.
+    /// Uses the application's pool to the landlord.
     pub fn new(landlord: PgPool) -> Self {
         Self(landlord)
     }
@@ -19,8 +23,9 @@ impl PgTokenStore {
 const FENCE: &str = "INSERT INTO tenantry.epochs AS e (operation, epoch) VALUES ($1, $2)
     ON CONFLICT (operation) DO UPDATE SET epoch = greatest(e.epoch, EXCLUDED.epoch)
     RETURNING epoch";
-/// `$8` is null for a change by hand. One row unless a fence is asked for and does not hold. A repetition finds the row
-/// that is there; revoking spares it.
+/// `$8` is null for a change outside any operation. Returns no row if there is a writer and its epoch is not the stored
+/// one. A repeated call finds its own row by the id: `t.id < i.id` keeps the revocation from that row and from newer
+/// ones.
 const ISSUE: &str = "WITH fence AS (
     SELECT operation FROM tenantry.epochs WHERE operation = $8 AND epoch = $9 FOR SHARE
 ), may AS (
@@ -38,7 +43,8 @@ const ISSUE: &str = "WITH fence AS (
 SELECT * FROM issued";
 const LOOK: &str = "SELECT * FROM tenantry.setup_tokens
     WHERE hash = $1 AND revoked_at IS NULL AND used_at IS NULL AND (expires_at > now() OR claimed_at IS NOT NULL)";
-/// The condition stands on the row itself: of two claims that race, the second sees the first.
+/// The condition is on the row itself: of two concurrent claims, the second one waits for the row's lock and then sees
+/// the first one.
 const CLAIM: &str = "UPDATE tenantry.setup_tokens
     SET operation_id = coalesce(operation_id, $2), claimed_at = coalesce(claimed_at, now())
     WHERE hash = $1 AND revoked_at IS NULL AND used_at IS NULL AND (expires_at > now() OR claimed_at IS NOT NULL)
@@ -53,7 +59,7 @@ const DELIVERED: &str = "UPDATE tenantry.setup_tokens SET delivered_at = coalesc
 const OF_TENANT: &str = "SELECT * FROM tenantry.setup_tokens
     WHERE tenant_id = $1 AND revoked_at IS NULL AND used_at IS NULL
       AND (expires_at > now() OR claimed_at IS NOT NULL) ORDER BY id DESC";
-/// One that was refused says why by the token's own state, as it is now.
+/// If `what` is null, the token was refused. The reason comes from the token's state at this time.
 const RECORD: &str = "INSERT INTO tenantry.token_events (at, what, link, tenant_id, client)
     SELECT clock_timestamp() - make_interval(secs => e.age), coalesce(e.what, CASE
             WHEN t.id IS NULL THEN 'unknown'
@@ -94,15 +100,15 @@ impl TokenStore for PgTokenStore {
             .bind(writer.map(|w| w.epoch))
             .fetch_optional(&self.0)
             .await?;
-        row.as_ref().ok_or(StoreError::Fenced).and_then(issued)
+        row.as_ref().ok_or(StoreError::Fenced).and_then(parse_token)
     }
     async fn look(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError> {
         let row = sqlx::query(LOOK).bind(&hash[..]).fetch_optional(&self.0).await?;
-        row.as_ref().map(issued).transpose()
+        row.as_ref().map(parse_token).transpose()
     }
     async fn claim(&self, hash: &[u8; 32], by: OperationId) -> Result<TokenClaim, StoreError> {
         let row = sqlx::query(CLAIM).bind(&hash[..]).bind(by.as_uuid()).fetch_optional(&self.0).await?;
-        match row.as_ref().map(issued).transpose()? {
+        match row.as_ref().map(parse_token).transpose()? {
             None => Ok(TokenClaim::NotValid),
             Some(token) if token.claimed_by == Some(by) => Ok(TokenClaim::Claimed(token)),
             Some(token) => Ok(TokenClaim::Joined(token)),
@@ -110,8 +116,8 @@ impl TokenStore for PgTokenStore {
     }
     async fn use_up(&self, id: LinkId, by: OperationId) -> Result<(), StoreError> {
         let used = sqlx::query(USE_UP).bind(id.as_uuid()).bind(by.as_uuid()).execute(&self.0).await?;
-        let other = || StoreError::conflict("the token is not this operation's");
-        if used.rows_affected() == 1 { Ok(()) } else { Err(other()) }
+        let unclaimed = || StoreError::conflict("this operation has not claimed the token");
+        if used.rows_affected() == 1 { Ok(()) } else { Err(unclaimed()) }
     }
     async fn unclaim(&self, id: LinkId, by: OperationId) -> Result<(), StoreError> {
         sqlx::query(UNCLAIM).bind(id.as_uuid()).bind(by.as_uuid()).execute(&self.0).await?;
@@ -127,14 +133,14 @@ impl TokenStore for PgTokenStore {
     }
     async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError> {
         let rows = sqlx::query(OF_TENANT).bind(tenant.as_uuid()).fetch_all(&self.0).await?;
-        rows.iter().map(issued).collect()
+        rows.iter().map(parse_token).collect()
     }
     async fn record(&self, events: &[Event]) -> Result<(), StoreError> {
         let hashes: Vec<Vec<u8>> = events.iter().map(|e| e.hash.to_vec()).collect();
-        let whats: Vec<Option<&str>> = events.iter().map(|e| e.what.map(TokenEventKind::as_str)).collect();
+        let kinds: Vec<Option<&str>> = events.iter().map(|e| e.what.map(TokenEventKind::as_str)).collect();
         let clients: Vec<Option<String>> = events.iter().map(|e| e.client.map(|c| c.to_string())).collect();
         let ages: Vec<f64> = events.iter().map(|e| e.at.elapsed().as_secs_f64()).collect();
-        let record = sqlx::query(RECORD).bind(hashes).bind(whats).bind(clients).bind(ages);
+        let record = sqlx::query(RECORD).bind(hashes).bind(kinds).bind(clients).bind(ages);
         Ok(record.execute(&self.0).await.map(drop)?)
     }
     async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError> {
@@ -152,7 +158,7 @@ impl TokenStore for PgTokenStore {
     }
 }
 
-fn issued(row: &PgRow) -> Result<IssuedToken, StoreError> {
+fn parse_token(row: &PgRow) -> Result<IssuedToken, StoreError> {
     let operation: Option<uuid::Uuid> = row.try_get("operation_id")?;
     let delivered: Option<time::OffsetDateTime> = row.try_get("delivered_at")?;
     Ok(IssuedToken {

@@ -1,3 +1,6 @@
+//! [`CredentialVault`] and [`VaultWriter`] in memory, for tests of the layers above.
+//!
+//! The records and the checks of keys and epochs are the same as in [`PgVault`](super::PgVault).
 use super::{CredentialVault, KeyDisposal, KeyProvider, LocalKeyring, VaultWriter, record};
 use crate::error::{KeyError, StoreError, VaultError};
 use crate::operation::{FencingToken, OperationId};
@@ -9,16 +12,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Sealed secrets in memory: the same records as in the landlord, gone with the process.
+/// Sealed secrets in memory: the same records as in the landlord. They are lost with the process.
 #[derive(Clone)]
 pub struct MemoryVault {
     keys: Arc<dyn KeyProvider>,
     state: Arc<Mutex<State>>,
-    /// One write of a secret at a time: the first one under a key decides the key's bytes.
+    /// Serialises writes of secrets: the first secret under a key id decides the key's bytes, so two first ones must
+    /// not be stored at the same time.
     writes: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Records of one key that are tried, as in the landlord.
+/// Maximum records of one key that are tried, as in [`PgVault`](super::PgVault).
 const SAMPLE: usize = 3;
 
 #[derive(Default)]
@@ -28,19 +32,19 @@ struct State {
 }
 
 impl MemoryVault {
-    /// With these keys.
+    /// Creates an empty vault with these keys.
     pub fn new(keys: impl KeyProvider) -> Self {
         Self { keys: Arc::new(keys), state: Arc::default(), writes: Arc::default() }
     }
-    /// The same records for a node with other keys.
+    /// Returns a vault over the same records with other keys, like a second node with another configuration.
     pub fn with_keys(&self, keys: impl KeyProvider) -> Self {
         Self { keys: Arc::new(keys), ..self.clone() }
     }
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock panics half-way.
+        // A poisoned lock is used anyway: no code panics while it holds the lock, so the state is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// `WrongBytes` if secrets of this key are stored and none of those that are tried opens.
+    /// Fails with `WrongBytes` if secrets of this key are stored and none of the tried ones opens.
     async fn check_bytes(&self, key: &KeyId) -> Result<(), VaultError> {
         let sample: Vec<_> = {
             let state = self.state();
@@ -56,7 +60,8 @@ impl MemoryVault {
         }
         if sample.is_empty() { Ok(()) } else { Err(KeyError::WrongBytes(key.clone()).into()) }
     }
-    fn held(&self, writer: FencingToken) -> Result<MutexGuard<'_, State>, VaultError> {
+    /// Locks the state for a write of this writer; `Fenced` if its epoch is not the stored one.
+    fn lock_for(&self, writer: FencingToken) -> Result<MutexGuard<'_, State>, VaultError> {
         let state = self.state();
         if state.epochs.get(&writer.operation) == Some(&writer.epoch) {
             Ok(state)
@@ -74,8 +79,8 @@ impl Default for MemoryVault {
 #[async_trait]
 impl CredentialVault for MemoryVault {
     async fn open(&self, id: &CredentialId) -> Result<SecretString, VaultError> {
-        let kept = self.state().records.get(id).map(|(_, r)| r.clone());
-        record::open(&*self.keys, id, &kept.ok_or_else(|| VaultError::Missing(id.clone()))?).await
+        let record = self.state().records.get(id).map(|(_, r)| r.clone());
+        record::open(&*self.keys, id, &record.ok_or_else(|| VaultError::Missing(id.clone()))?).await
     }
 }
 
@@ -83,44 +88,44 @@ impl CredentialVault for MemoryVault {
 impl VaultWriter for MemoryVault {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError> {
         let mut state = self.state();
-        let known = state.epochs.entry(operation).or_insert(epoch);
-        *known = epoch.max(*known);
-        if *known == epoch { Ok(()) } else { Err(StoreError::Fenced.into()) }
+        let stored = state.epochs.entry(operation).or_insert(epoch);
+        *stored = epoch.max(*stored);
+        if *stored == epoch { Ok(()) } else { Err(StoreError::Fenced.into()) }
     }
     async fn put(
         &self, id: &CredentialId, secret: &SecretString, writer: FencingToken,
     ) -> Result<SecretString, VaultError> {
         let sealed = record::seal(&*self.keys, id, secret).await?;
-        let _one = self.writes.lock().await;
+        let _guard = self.writes.lock().await;
         self.check_bytes(&sealed.0).await?;
-        self.held(writer)?.records.entry(id.clone()).or_insert(sealed);
+        self.lock_for(writer)?.records.entry(id.clone()).or_insert(sealed);
         self.open(id).await
     }
     async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError> {
-        self.held(writer)?.records.remove(id);
+        self.lock_for(writer)?.records.remove(id);
         Ok(())
     }
     async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError> {
-        let gone = {
-            let mut state = self.held(writer)?;
+        let deleted = {
+            let mut state = self.lock_for(writer)?;
             let before = state.records.len();
             state.records.retain(|id, _| id.owner.tenant() != Some(tenant));
             before - state.records.len()
         };
-        Ok((gone as u64, self.keys.forget(tenant).await?))
+        Ok((deleted as u64, self.keys.forget(tenant).await?))
     }
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {
         let probe = CredentialId::key_check(&KeyId::new("primary"));
         let (primary, _) = record::seal(&*self.keys, &probe, &SecretString::from("probe")).await?;
-        let _one = self.writes.lock().await;
+        let _guard = self.writes.lock().await;
         self.check_bytes(&primary).await?;
         let all: Vec<_> =
             self.state().records.iter().map(|(id, (key, r))| (id.clone(), key.clone(), r.clone())).collect();
         for (id, _, old) in all.into_iter().filter(|(_, key, _)| *key != primary).take(limit as usize) {
             if let Some(renewed) = record::rewrap(&*self.keys, &id, &old).await?
-                && let Some(kept) = self.state().records.get_mut(&id).filter(|(_, r)| *r == old)
+                && let Some(record) = self.state().records.get_mut(&id).filter(|(_, r)| *r == old)
             {
-                *kept = renewed;
+                *record = renewed;
             }
         }
         Ok(self.state().records.values().filter(|(key, _)| *key != primary).count() as u64)

@@ -1,4 +1,10 @@
-//! Secrets under an id, sealed at rest; keys that wrap data keys.
+//! The credential vault: secrets under an id, sealed at rest, and the key providers that wrap their data keys.
+//!
+//! Sagas write secrets through [`VaultWriter`]; the resolver and the web layer read them through [`CredentialVault`].
+//! The application supplies the keys as a [`KeyProvider`], for example a [`LocalKeyring`].
+//!
+//! Invariants: a secret is never stored in plain text. The record of one id does not open under another id. The first
+//! secret that is stored under an id stays: a repeated write returns it and changes nothing.
 use crate::error::{KeyError, VaultError};
 use crate::operation::{FencingToken, OperationId};
 use crate::secret::{CredentialId, KeyId};
@@ -18,11 +24,11 @@ pub use keyring::LocalKeyring;
 pub use memory::MemoryVault;
 pub use postgres::PgVault;
 
-/// What resolver and web need of a vault: one read.
+/// The read access to a vault that the resolver and the web layer need.
 #[async_trait]
 pub trait CredentialVault: Send + Sync + 'static {
-    /// The secret of this id. `Missing` if none is kept, `DoesNotOpen` if the record was made for another id or was
-    /// changed. One read; dropping the future has no effect.
+    /// Reads and opens the secret of this id. `Missing` if none is stored; `DoesNotOpen` if the record was sealed for
+    /// another id or was changed. One read; dropping the future has no effect.
     async fn open(&self, id: &CredentialId) -> Result<SecretString, VaultError>;
 }
 
@@ -33,58 +39,62 @@ impl<T: CredentialVault + ?Sized> CredentialVault for Arc<T> {
     }
 }
 
-/// Changes. Every call is atomic and idempotent; a write below the highest epoch that `fence` has seen, or of an
-/// operation that was never fenced, is [`StoreError::Fenced`](crate::error::StoreError::Fenced).
+/// The write access to a vault. Every call is atomic and idempotent. An operation writes under the epoch that it last
+/// passed to [`fence`](Self::fence). A write under another epoch, or of an operation that never called `fence`, is
+/// [`StoreError::Fenced`](crate::error::StoreError::Fenced).
 #[async_trait]
 pub trait VaultWriter: CredentialVault {
-    /// From now on only writes of `operation` with at least this epoch succeed; a lower one than is known is `Fenced`.
+    /// From now on, only writes of `operation` with this epoch succeed. An epoch lower than the stored one is `Fenced`
+    /// and changes nothing.
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError>;
-    /// Seals and keeps a secret, unless one is kept under this id: then nothing changes, and what is kept is what
-    /// counts. Returns the kept secret either way, so that a worker that takes over goes on with the first one's.
+    /// Seals and stores a secret, unless one is stored under this id already: then nothing changes. Returns the stored
+    /// secret in both cases, so that a new worker continues with the secret of the first one.
     ///
-    /// The first secret under a key id decides which bytes the id has: a vault whose provider has other bytes is refused
-    /// with [`KeyError::WrongBytes`] and stores nothing, also if both store their first secret at the same moment.
+    /// The first secret under a key id decides which key bytes belong to that id. A vault whose provider has other
+    /// bytes is refused with [`KeyError::WrongBytes`] and stores nothing, even if both vaults store their first secret
+    /// at the same moment.
     async fn put(
         &self, id: &CredentialId, secret: &SecretString, writer: FencingToken,
     ) -> Result<SecretString, VaultError>;
-    /// Deletes one. Absent already: `Ok`.
+    /// Deletes one secret. An absent one is `Ok`.
     async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError>;
-    /// Deletes every secret of a tenant and returns how many there were; then asks the key provider to forget the
-    /// tenant's key.
+    /// Deletes all secrets of a tenant and returns their number. Then asks the key provider to destroy the tenant's own
+    /// key.
     async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError>;
-    /// Wraps at most `limit` records anew that were wrapped by another key than the provider's primary; returns how
-    /// many are left. When none is, no key but the primary is in use.
+    /// Rewraps the data keys of at most `limit` records that another key than the provider's primary key has wrapped.
+    /// Returns the number of such records that are left. When it is 0, only the primary key is in use.
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError>;
-    /// Every key id that a secret names; a check record is no secret.
+    /// Ids of all keys that have wrapped a stored secret. Check records of keys do not count.
     async fn keys_in_use(&self) -> Result<Vec<KeyId>, VaultError>;
-    /// Whether the provider can open what is stored: it holds each key in use (else `Key(Unknown)`), with the bytes that
-    /// sealed the secrets (else `Key(WrongBytes)`). Reads only, so a refused start changes nothing.
+    /// Checks that the provider can open the stored secrets: it has each key in use (else `Key(Unknown)`), with the
+    /// bytes that sealed the secrets (else `Key(WrongBytes)`). Reads only, so a node that is refused at its start has
+    /// changed nothing.
     async fn check_keys(&self) -> Result<(), VaultError>;
 }
 
-/// A data key on its way. The plain key exists only here.
+/// The plain data key of one secret. It exists only in memory, while a record is sealed, opened or rewrapped.
 pub type DataKey = SecretBox<[u8; 32]>;
 
-/// What is stored beside the ciphertext.
+/// A wrapped data key, as it is stored in a record together with the ciphertext.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrappedKey {
-    /// Which key wrapped it.
+    /// Id of the key that wrapped it.
     pub key: KeyId,
-    /// The wrapped data key, as the provider made it.
+    /// The wrapped data key, in the provider's own format.
     pub bytes: Vec<u8>,
 }
 
-/// Wraps data keys. `tenant` is `None` for a server's or the landlord's own secrets; a provider may bind it as context
-/// or keep a key per tenant.
+/// Wraps and unwraps data keys, for example in a key management service. `tenant` is `None` for secrets of a server or
+/// of the landlord. A provider may bind the tenant to the wrapped key as context, or use one key for each tenant.
 #[async_trait]
 pub trait KeyProvider: Send + Sync + 'static {
-    /// Wraps with the primary key.
+    /// Wraps a data key with the primary key.
     async fn wrap(&self, tenant: Option<TenantId>, key: &DataKey) -> Result<WrappedKey, KeyError>;
-    /// Unwraps with whichever key it names.
+    /// Unwraps a data key with the key that `wrapped` names.
     async fn unwrap(&self, tenant: Option<TenantId>, wrapped: &WrappedKey) -> Result<DataKey, KeyError>;
-    /// Whether this provider can unwrap what `key` wrapped.
+    /// Whether this provider can unwrap data keys that `key` has wrapped.
     async fn holds(&self, key: &KeyId) -> Result<bool, KeyError>;
-    /// Destroys the tenant's own key, if it has one.
+    /// Destroys the tenant's own key, if the provider uses one key for each tenant.
     async fn forget(&self, tenant: TenantId) -> Result<KeyDisposal, KeyError>;
 }
 
@@ -104,13 +114,13 @@ impl<T: KeyProvider + ?Sized> KeyProvider for Arc<T> {
     }
 }
 
-/// What became of a purged tenant's key.
+/// Result of [`KeyProvider::forget`]: whether the purged tenant's key is destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum KeyDisposal {
-    /// It had one of its own, which is destroyed: no backup opens any more.
+    /// The tenant had its own key, which is destroyed. Records in old backups of the landlord no longer open.
     Destroyed,
-    /// It shared a key: records in old backups of the landlord still open.
+    /// The tenant shared a key with others, so it was kept. Records in old backups of the landlord still open.
     SharedKey,
 }

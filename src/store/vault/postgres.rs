@@ -1,3 +1,7 @@
+//! [`CredentialVault`] and [`VaultWriter`] over the landlord's table `tenantry.credentials`.
+//!
+//! Every write of a secret is one autocommitted statement that checks the writer's epoch, and the check record of the
+//! key (see `keys`), under row locks. So a stale worker, or a node with other bytes for the key, stores nothing.
 use super::{CredentialVault, KeyDisposal, KeyProvider, VaultWriter, record};
 use crate::error::{StoreError, VaultError};
 use crate::operation::{FencingToken, OperationId};
@@ -13,13 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 mod keys;
 use keys::Proof;
 
-/// Sealed secrets in the landlord's own table. Every write of a secret is one autocommitted statement. Before the first
-/// one under a key, a short transaction stores the key's check record.
+/// Sealed secrets in the landlord's table `tenantry.credentials`. Every write of a secret is one autocommitted
+/// statement. Before the first secret under a key, a short transaction stores the key's check record.
 #[derive(Clone)]
 pub struct PgVault {
     landlord: PgPool,
     keys: Arc<dyn KeyProvider>,
-    /// The keys whose bytes this process has compared with the landlord's.
+    /// Proofs of the keys whose bytes this process has compared with the landlord's.
     proofs: Arc<Mutex<HashMap<KeyId, Proof>>>,
 }
 
@@ -28,9 +32,11 @@ const FENCE: &str = "INSERT INTO tenantry.epochs AS e (operation, epoch) VALUES 
     RETURNING epoch";
 const OPEN: &str = "SELECT record FROM tenantry.credentials
     WHERE owner = $1 AND database = $2 AND role = $3 AND purpose = $4 AND version = $5";
-/// One row if the fence holds. Its lock keeps a stale write that waits for a takeover from landing after it. A journal in
-/// this very database commits it with its next intent: then it is not waited for on the disk. The lock of the check record
-/// ($10, null if the key has none) keeps a node with other bytes for this key from storing its first secret at this moment.
+/// Returns a row if the writer's epoch is the stored one. FOR SHARE on the epoch makes a stale write that waits behind
+/// a takeover see the new epoch, so it cannot land after the takeover. If the operation's journal is in this database
+/// too, the commit need not reach the disk now: the next intent of the operation commits after it, and is waited for.
+/// FOR SHARE on the check record ($10, null if the key has none) keeps a node with other bytes for this key from
+/// storing its first secret at the same moment.
 const PUT: &str = "WITH fence AS (
     SELECT CASE WHEN EXISTS (SELECT FROM tenantry.operations WHERE id = $8)
         THEN set_config('synchronous_commit', 'off', true) ELSE '' END AS commit
@@ -60,21 +66,21 @@ const FORGET_OWNER: &str = "WITH fence AS (
     DELETE FROM tenantry.credentials USING fence WHERE owner = $1 RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone) FROM fence";
-/// Distinct keys come from an index scan; then one look for each key finds out whether a secret names it.
+/// The distinct keys come from an index scan. One lookup for each key then finds out whether a secret names it.
 const KEYS: &str = "SELECT k.key_id FROM (SELECT DISTINCT key_id FROM tenantry.credentials) k
     WHERE EXISTS (SELECT FROM tenantry.credentials c WHERE c.key_id = k.key_id AND c.purpose <> 'key_check')
     ORDER BY k.key_id";
 const OTHERS: &str = "SELECT owner, database, role, purpose, version, record FROM tenantry.credentials
     WHERE key_id <> $1 AND purpose <> 'key_check' ORDER BY owner, database, role, purpose, version LIMIT $2";
 const COUNT_OTHERS: &str = "SELECT count(*) FROM tenantry.credentials WHERE key_id <> $1 AND purpose <> 'key_check'";
-/// Waits for each statement that stores a secret under one of these check records.
+/// Waits for every statement that is storing a secret under one of these check records.
 const LOCK_CHECKS: &str = "SELECT 1 FROM tenantry.credentials WHERE purpose = 'key_check' AND key_id <> $1
     ORDER BY key_id FOR UPDATE";
-/// A key that no secret names is not in use any more. A statement of its own, so that it sees what was stored before
-/// the lock.
+/// Deletes check records of keys that no secret names. It is a separate statement after [`LOCK_CHECKS`], so that its
+/// snapshot contains the secrets that were stored before the lock was granted.
 const RETIRE_CHECKS: &str = "DELETE FROM tenantry.credentials c WHERE c.purpose = 'key_check' AND c.key_id <> $1
     AND NOT EXISTS (SELECT FROM tenantry.credentials o WHERE o.key_id = c.key_id AND o.purpose <> 'key_check')";
-/// As for [`PUT`], the check record ($9) is locked while a record comes to name the key.
+/// As in [`PUT`], the check record ($9) is locked while the secret's record is changed to name the key.
 const REWRAP: &str = "WITH proof AS (
     SELECT 1 FROM tenantry.credentials
     WHERE owner = 'landlord' AND database = '' AND role = $6 AND purpose = 'key_check' AND version = 1 AND record = $9
@@ -83,15 +89,17 @@ const REWRAP: &str = "WITH proof AS (
 UPDATE tenantry.credentials SET key_id = $6, record = $7
     WHERE owner = $1 AND database = $2 AND role = $3 AND purpose = $4 AND version = $5 AND record = $8
       AND ($9::bytea IS NULL OR EXISTS (SELECT FROM proof))";
-/// Whatever the host's default is: each statement must see what was committed before its lock was granted.
+/// READ COMMITTED, whatever the default of the database is: each statement must see what was committed before its lock
+/// was granted.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-/// Nodes with other bytes for one key, each about to store its first secret, may take the check record from each other.
-/// One of them stores its secret soon, and then the other one is refused.
-const TRIES: u32 = 10;
+/// Maximum attempts to store a secret. Nodes with different bytes for one key, each about to store its first secret,
+/// may replace each other's check record. As soon as one of them has stored a secret, the others are refused.
+const MAX_ATTEMPTS: u32 = 10;
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-fn bound(statement: &'static str, id: &CredentialId) -> Query<'static> {
+/// A statement with the five columns of the id bound to $1 to $5.
+fn bind_id(statement: &'static str, id: &CredentialId) -> Query<'static> {
     sqlx::query(statement)
         .bind(id.owner.to_string())
         .bind(id.database.clone())
@@ -101,28 +109,29 @@ fn bound(statement: &'static str, id: &CredentialId) -> Query<'static> {
 }
 
 impl PgVault {
-    /// Over the host's own pool, with the host's keys.
+    /// Uses the application's pool to the landlord, and its keys.
     pub fn new(landlord: PgPool, keys: Arc<dyn KeyProvider>) -> Self {
         Self { landlord, keys, proofs: Arc::default() }
     }
 
     fn proofs(&self) -> MutexGuard<'_, HashMap<KeyId, Proof>> {
-        // No code panics while it holds this lock.
+        // A poisoned lock is used anyway: no code panics while it holds the lock, so the map is consistent.
         self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn record(&self, id: &CredentialId) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = bound(OPEN, id).fetch_optional(&self.landlord).await?;
+        let row = bind_id(OPEN, id).fetch_optional(&self.landlord).await?;
         Ok(row.map(|r| r.try_get(0)).transpose()?)
     }
 
-    /// The primary key's id: the one that wraps.
+    /// Id of the provider's primary key. The provider has no call for it, so a throwaway record is sealed.
     async fn primary(&self) -> Result<KeyId, VaultError> {
         let probe = CredentialId::key_check(&KeyId::new("primary"));
         Ok(record::seal(&*self.keys, &probe, &SecretString::from("probe")).await?.0)
     }
 
-    /// Deletes the check records of keys that no secret names. All or nothing, also when the future is dropped.
+    /// Deletes the check records of keys that no secret names. One transaction: everything or nothing, also when the
+    /// future is dropped.
     async fn retire_checks(&self, primary: &KeyId) -> Result<(), StoreError> {
         let mut tx = self.landlord.begin_with(BEGIN).await?;
         sqlx::query(LOCK_CHECKS).bind(primary.as_str()).execute(&mut *tx).await?;
@@ -151,9 +160,9 @@ impl VaultWriter for PgVault {
         &self, id: &CredentialId, secret: &SecretString, writer: FencingToken,
     ) -> Result<SecretString, VaultError> {
         let (key, sealed) = record::seal(&*self.keys, id, secret).await?;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let proof = self.prove(&key).await?;
-            let put = bound(PUT, id).bind(key.as_str().to_owned()).bind(sealed.clone());
+            let put = bind_id(PUT, id).bind(key.as_str().to_owned()).bind(sealed.clone());
             let put = put.bind(writer.operation.as_uuid()).bind(writer.epoch).bind(proof);
             let row = put.fetch_optional(&self.landlord).await.map_err(StoreError::from)?.ok_or(StoreError::Fenced)?;
             let column = |at: usize| row.try_get::<bool, _>(at).map_err(StoreError::from);
@@ -163,11 +172,11 @@ impl VaultWriter for PgVault {
                 (false, _) => self.forget_proof(&key),
             }
         }
-        Err(StoreError::unavailable("other nodes store secrets under this key id with other bytes").into())
+        Err(StoreError::unavailable("other nodes are storing secrets under this key id with other key bytes").into())
     }
 
     async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError> {
-        let forget = bound(FORGET, id).bind(writer.operation.as_uuid()).bind(writer.epoch);
+        let forget = bind_id(FORGET, id).bind(writer.operation.as_uuid()).bind(writer.epoch);
         let row = forget.fetch_optional(&self.landlord).await.map_err(StoreError::from)?;
         row.map(drop).ok_or_else(|| StoreError::Fenced.into())
     }
@@ -175,19 +184,19 @@ impl VaultWriter for PgVault {
     async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError> {
         let owner = SecretOwner::Tenant(tenant).to_string();
         let forget = sqlx::query_scalar(FORGET_OWNER).bind(owner).bind(writer.operation.as_uuid()).bind(writer.epoch);
-        let gone: Option<i64> = forget.fetch_optional(&self.landlord).await.map_err(StoreError::from)?;
-        let gone = gone.ok_or(StoreError::Fenced)?;
-        Ok((gone.unsigned_abs(), self.keys.forget(tenant).await?))
+        let deleted: Option<i64> = forget.fetch_optional(&self.landlord).await.map_err(StoreError::from)?;
+        let deleted = deleted.ok_or(StoreError::Fenced)?;
+        Ok((deleted.unsigned_abs(), self.keys.forget(tenant).await?))
     }
 
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {
         let primary = self.primary().await?;
         let rows = sqlx::query(OTHERS).bind(primary.as_str()).bind(i64::from(limit)).fetch_all(&self.landlord).await;
         for row in rows.map_err(StoreError::from)? {
-            let (id, old) = stored(&row)?;
+            let (id, old) = parse_row(&row)?;
             if let Some((key, renewed)) = record::rewrap(&*self.keys, &id, &old).await? {
                 let proof = self.prove(&key).await?;
-                let update = bound(REWRAP, &id).bind(key.as_str().to_owned()).bind(renewed).bind(old).bind(proof);
+                let update = bind_id(REWRAP, &id).bind(key.as_str().to_owned()).bind(renewed).bind(old).bind(proof);
                 let changed = update.execute(&self.landlord).await.map_err(StoreError::from)?;
                 if changed.rows_affected() == 0 {
                     self.forget_proof(&key);
@@ -218,13 +227,13 @@ impl VaultWriter for PgVault {
     }
 }
 
-fn stored(row: &PgRow) -> Result<(CredentialId, Vec<u8>), StoreError> {
-    let word = |name: &str| row.try_get::<String, _>(name);
+fn parse_row(row: &PgRow) -> Result<(CredentialId, Vec<u8>), StoreError> {
+    let text = |name: &str| row.try_get::<String, _>(name);
     let id = CredentialId {
-        owner: word("owner")?.parse().map_err(StoreError::corrupt)?,
-        database: word("database")?,
-        role: word("role")?,
-        purpose: word("purpose")?.parse().map_err(StoreError::corrupt)?,
+        owner: text("owner")?.parse().map_err(StoreError::corrupt)?,
+        database: text("database")?,
+        role: text("role")?,
+        purpose: text("purpose")?.parse().map_err(StoreError::corrupt)?,
         version: row.try_get("version")?,
     };
     Ok((id, row.try_get("record")?))

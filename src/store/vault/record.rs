@@ -1,13 +1,16 @@
-//! A sealed record: `magic | version | algorithm | key id | wrapped data key | commitment | nonce | ciphertext+tag`.
+//! The format of a sealed record. The vaults call [`seal`], [`open`] and [`rewrap`]. A record has these parts:
 //!
-//! Each secret version has a data key of its own, which a [`KeyProvider`] wraps. The associated data is everything that
-//! says whose secret it is, length-prefixed, so that no two ids share one text: a record that is moved to another
-//! owner, database, role, purpose or version does not open. The wrapping is not part of it, so that a rekey wraps the
-//! data key anew and leaves the ciphertext alone.
+//! `magic | version | algorithm | key id | wrapped data key | commitment | nonce | ciphertext+tag`
 //!
-//! AES-GCM does not commit to its key: one ciphertext can be made to open under two (Len, Grubbs, Ristenpart,
-//! "Partitioning Oracle Attacks", USENIX Security 2021). So the record holds SHA-256 over a label, the data key and the
-//! nonce, and it is compared before anything is opened. The data key is random, so the hash tells nothing of it.
+//! Each secret version has its own data key, which a [`KeyProvider`] wraps. The associated data contains all fields of
+//! the [`CredentialId`], length-prefixed, so that no two ids produce the same bytes: a record that is moved to another
+//! owner, database, role, purpose or version does not open. The wrapped key is not part of the associated data, so that
+//! a rekey can wrap the data key again and leave the ciphertext unchanged.
+//!
+//! AES-GCM does not commit to its key: one ciphertext can be made to open under two keys (Len, Grubbs, Ristenpart,
+//! "Partitioning Oracle Attacks", USENIX Security 2021). So the record contains a SHA-256 over a label, the data key
+//! and the nonce, which is compared before anything is decrypted. The data key is random, so the hash reveals nothing
+//! about it.
 use super::{DataKey, KeyProvider, WrappedKey};
 use crate::error::{KeyError, VaultError};
 use crate::secret::{CredentialId, KeyId, SecretOwner};
@@ -25,7 +28,8 @@ const COMMITMENT: &[u8] = b"tenantry record v1";
 const NONCE: usize = 12;
 const TAG: usize = 16;
 
-/// Seals a secret under an id. A fresh data key and a fresh nonce each time.
+/// Seals a secret under an id, each time with a new data key and a new nonce. Returns the id of the wrapping key and
+/// the record.
 pub(crate) async fn seal(
     keys: &dyn KeyProvider, id: &CredentialId, secret: &SecretString,
 ) -> Result<(KeyId, Vec<u8>), KeyError> {
@@ -33,10 +37,10 @@ pub(crate) async fn seal(
     let wrapped = keys.wrap(id.owner.tenant(), &data_key).await?;
     let nonce: [u8; NONCE] = rand::rng().random();
     let mut text = Zeroizing::new(secret.expose_secret().as_bytes().to_vec());
-    let tag = cipher(&data_key)
+    let tag = to_cipher(&data_key)
         .encrypt_inout_detached(&Nonce::from(nonce), &context(id), text.as_mut_slice().into())
-        .map_err(|_| KeyError::Malformed("a secret longer than AES-GCM takes"))?;
-    let mut record = header(&wrapped);
+        .map_err(|_| KeyError::Malformed("the secret is longer than AES-GCM allows"))?;
+    let mut record = encode_header(&wrapped);
     record.extend(commitment(&data_key, &nonce));
     record.extend(nonce);
     record.extend(text.iter());
@@ -44,47 +48,50 @@ pub(crate) async fn seal(
     Ok((wrapped.key, record))
 }
 
-/// Opens a record under the id that it was sealed for.
+/// Opens a record under the id that it was sealed for. `DoesNotOpen` if it was sealed for another id, was changed, or
+/// was wrapped by another key with the same key id.
 pub(crate) async fn open(keys: &dyn KeyProvider, id: &CredentialId, record: &[u8]) -> Result<SecretString, VaultError> {
-    let closed = || VaultError::DoesNotOpen(id.clone());
-    let parts = Parts::parse(record).ok_or_else(closed)?;
+    let does_not_open = || VaultError::DoesNotOpen(id.clone());
+    let parts = Parts::parse(record).ok_or_else(does_not_open)?;
     let data_key = match keys.unwrap(id.owner.tenant(), &parts.wrapped).await {
-        Err(KeyError::Refused(_)) => return Err(closed()),
+        Err(KeyError::Refused(_)) => return Err(does_not_open()),
         unwrapped => unwrapped?,
     };
     if commitment(&data_key, parts.nonce) != *parts.commitment {
-        return Err(closed());
+        return Err(does_not_open());
     }
     let mut text = Zeroizing::new(parts.ciphertext.to_vec());
     let (nonce, tag) = (Nonce::from(*parts.nonce), Tag::from(*parts.tag));
-    cipher(&data_key)
+    to_cipher(&data_key)
         .decrypt_inout_detached(&nonce, &context(id), text.as_mut_slice().into(), &tag)
-        .map_err(|_| closed())?;
-    std::str::from_utf8(&text).map(SecretString::from).map_err(|_| closed())
+        .map_err(|_| does_not_open())?;
+    std::str::from_utf8(&text).map(SecretString::from).map_err(|_| does_not_open())
 }
 
-/// The same secret with its data key wrapped by the provider's primary key; `None` if it is so already.
+/// Rewraps the data key with the provider's primary key, and returns the key's id and the new record. `None` if the
+/// primary key has wrapped it already.
 pub(super) async fn rewrap(
     keys: &dyn KeyProvider, id: &CredentialId, record: &[u8],
 ) -> Result<Option<(KeyId, Vec<u8>)>, VaultError> {
-    let closed = || VaultError::DoesNotOpen(id.clone());
-    let parts = Parts::parse(record).ok_or_else(closed)?;
+    let does_not_open = || VaultError::DoesNotOpen(id.clone());
+    let parts = Parts::parse(record).ok_or_else(does_not_open)?;
     let tenant = id.owner.tenant();
     let data_key = keys.unwrap(tenant, &parts.wrapped).await?;
     let wrapped = keys.wrap(tenant, &data_key).await?;
     if wrapped.key == parts.wrapped.key {
         return Ok(None);
     }
-    let mut renewed = header(&wrapped);
+    let mut renewed = encode_header(&wrapped);
     renewed.extend(parts.rest);
     Ok(Some((wrapped.key, renewed)))
 }
 
-/// Zeroizes its key schedule when it is dropped (feature `zeroize`).
-fn cipher(key: &DataKey) -> Aes256Gcm {
+/// Creates the cipher of a data key. It zeroizes its key schedule when it is dropped (feature `zeroize`).
+fn to_cipher(key: &DataKey) -> Aes256Gcm {
     Aes256Gcm::new(key.expose_secret().into())
 }
 
+/// Hash that binds the record to its data key, see the module's documentation.
 fn commitment(key: &DataKey, nonce: &[u8; NONCE]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(COMMITMENT);
@@ -93,13 +100,14 @@ fn commitment(key: &DataKey, nonce: &[u8; NONCE]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Each field behind its length, so that no two ids have one text.
+/// Encodes an id as associated data. Each field follows its length, so that no two ids produce the same bytes.
 pub(crate) fn context(id: &CredentialId) -> Vec<u8> {
     let fields = [id.database.as_str(), &id.role, id.purpose.as_str()];
     let mut text = Vec::with_capacity(128 + fields.iter().map(|f| f.len() + 8).sum::<usize>());
     text.extend([VERSION, AES_256_GCM]);
     match &id.owner {
-        // The same text as below; the general way to format it takes a tenth of the time of opening a secret.
+        // The same bytes as the general case below. Formatting the owner there takes a tenth of the time of opening a
+        // secret, and nearly all secrets belong to tenants.
         SecretOwner::Tenant(tenant) => {
             let mut uuid = uuid::Uuid::encode_buffer();
             let uuid = tenant.as_uuid().hyphenated().encode_lower(&mut uuid);
@@ -107,22 +115,22 @@ pub(crate) fn context(id: &CredentialId) -> Vec<u8> {
             text.extend(TENANT.as_bytes());
             text.extend(uuid.as_bytes());
         }
-        owner => push(&mut text, &owner.to_string()),
+        owner => push_prefixed(&mut text, &owner.to_string()),
     }
-    fields.into_iter().for_each(|field| push(&mut text, field));
+    fields.into_iter().for_each(|field| push_prefixed(&mut text, field));
     text.extend(id.version.to_be_bytes());
     text
 }
 
-/// What a tenant's text begins with.
+/// Prefix of [`SecretOwner::Tenant`] in its text form.
 const TENANT: &str = "tenant:";
 
-fn push(text: &mut Vec<u8>, field: &str) {
+fn push_prefixed(text: &mut Vec<u8>, field: &str) {
     text.extend((field.len() as u64).to_be_bytes());
     text.extend(field.as_bytes());
 }
 
-fn header(wrapped: &WrappedKey) -> Vec<u8> {
+fn encode_header(wrapped: &WrappedKey) -> Vec<u8> {
     let (key, bytes) = (wrapped.key.as_str().as_bytes(), &wrapped.bytes);
     let mut header = Vec::with_capacity(128 + key.len() + bytes.len());
     header.extend(MAGIC);
@@ -136,7 +144,7 @@ fn header(wrapped: &WrappedKey) -> Vec<u8> {
 
 struct Parts<'a> {
     wrapped: WrappedKey,
-    /// Everything after the wrapped key.
+    /// All bytes after the wrapped key. A rekey copies them unchanged.
     rest: &'a [u8],
     commitment: &'a [u8; 32],
     nonce: &'a [u8; NONCE],
@@ -147,8 +155,8 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn parse(record: &'a [u8]) -> Option<Self> {
         let record = record.strip_prefix(MAGIC)?.strip_prefix(&[VERSION, AES_256_GCM])?;
-        let (key, record) = prefixed(record)?;
-        let (bytes, rest) = prefixed(record)?;
+        let (key, record) = split_prefixed(record)?;
+        let (bytes, rest) = split_prefixed(record)?;
         let (commitment, record) = rest.split_first_chunk()?;
         let (nonce, record) = record.split_first_chunk()?;
         let (ciphertext, tag) = record.split_last_chunk()?;
@@ -157,14 +165,16 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Splits off a field behind its length in two big-endian bytes.
+fn split_prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
 }
 
-/// A random data key is 32 bytes; any other length was not wrapped by us.
-pub(super) fn data_key(bytes: &[u8]) -> Result<DataKey, KeyError> {
-    let key: [u8; 32] = bytes.try_into().map_err(|_| KeyError::Malformed("a data key has 32 bytes"))?;
+/// Converts unwrapped bytes to a data key. `Malformed` if they are not 32 bytes long, since [`seal`] never wraps a key
+/// of another length.
+pub(super) fn to_data_key(bytes: &[u8]) -> Result<DataKey, KeyError> {
+    let key: [u8; 32] = bytes.try_into().map_err(|_| KeyError::Malformed("a data key must have 32 bytes"))?;
     Ok(SecretBox::new(Box::new(key)))
 }
 
@@ -188,9 +198,9 @@ mod tests {
         (ring, record)
     }
 
-    /// A stored format is a contract: this record was sealed by the first version.
+    /// The stored format must not change: this record was sealed by the first version of the crate.
     #[tokio::test]
-    async fn a_record_of_the_first_version_opens() {
+    async fn open_reads_a_record_of_the_first_version() {
         let record = data_encoding::HEXLOWER.decode(GOLDEN.as_bytes()).unwrap();
         let ring = LocalKeyring::from_text(RING).unwrap();
         let opened = open(&ring, &id(), &record).await.unwrap();
@@ -201,7 +211,7 @@ mod tests {
         94571d48c0737394bce80fb29f939e9cb8a4ded4e5506f14df058ccae88502d5a04c41ef111a607f8b3c67f15f";
 
     #[tokio::test]
-    async fn no_changed_bit_and_no_cut_opens() {
+    async fn open_fails_after_any_bit_flip_or_truncation() {
         let (ring, record) = sealed().await;
         assert!(open(&ring, &id(), &record).await.is_ok());
         for at in 0..record.len() * 8 {
@@ -210,43 +220,47 @@ mod tests {
             let opened = open(&ring, &id(), &changed).await;
             assert!(
                 matches!(opened, Err(VaultError::DoesNotOpen(_) | VaultError::Key(KeyError::Unknown(_)))),
-                "bit {at}"
+                "flipped bit {at}: {opened:?}"
             );
         }
         for length in 0..record.len() {
-            assert!(open(&ring, &id(), &record[..length]).await.is_err(), "cut at {length}");
+            assert!(open(&ring, &id(), &record[..length]).await.is_err(), "a record cut at byte {length} opens");
         }
     }
 
     #[tokio::test]
-    async fn a_moved_record_does_not_open() {
+    async fn open_fails_under_any_other_id() {
         let (ring, record) = sealed().await;
         let moved = [
             CredentialId { owner: SecretOwner::Tenant(TenantId::new()), ..id() },
             CredentialId { owner: SecretOwner::Server("main".parse().unwrap()), ..id() },
             CredentialId { database: "t_8".into(), ..id() },
             CredentialId { role: "t_7_v2".into(), ..id() },
-            // The same letters, cut elsewhere: lengths are part of the context.
+            // The same letters in other fields: the lengths in the associated data make the difference.
             CredentialId { database: "t_7t".into(), role: "_7_v1".into(), ..id() },
             CredentialId { purpose: Purpose::SetupLink, ..id() },
             CredentialId { version: 2, ..id() },
         ];
         for other in moved {
             let opened = open(&ring, &other, &record).await;
-            assert!(matches!(opened, Err(VaultError::DoesNotOpen(_))), "{other}: {opened:?}");
+            assert!(matches!(opened, Err(VaultError::DoesNotOpen(_))), "moved to {other}: {opened:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_new_primary_wraps_anew_and_the_ciphertext_stays() {
+    async fn rewrap_uses_the_new_primary_key_and_keeps_the_ciphertext() {
         let (_, record) = sealed().await;
         let both = LocalKeyring::from_text(&format!("k2:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=,{RING}")).unwrap();
-        let (key, renewed) = rewrap(&both, &id(), &record).await.unwrap().expect("another key wraps now");
+        let (key, renewed) =
+            rewrap(&both, &id(), &record).await.unwrap().expect("k2 is primary now, so it must rewrap");
         assert_eq!(key.as_str(), "k2");
-        assert!(rewrap(&both, &id(), &renewed).await.unwrap().is_none(), "and then there is nothing to do");
+        assert!(
+            rewrap(&both, &id(), &renewed).await.unwrap().is_none(),
+            "the primary key has wrapped the record already"
+        );
         let only = LocalKeyring::from_text("k2:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
         assert_eq!(open(&only, &id(), &renewed).await.unwrap().expose_secret(), "p@ss/w?rd:1#%");
-        let gone = open(&only, &id(), &record).await;
-        assert!(matches!(gone, Err(VaultError::Key(KeyError::Unknown(_)))), "{gone:?}");
+        let result = open(&only, &id(), &record).await;
+        assert!(matches!(result, Err(VaultError::Key(KeyError::Unknown(_)))), "{result:?}");
     }
 }

@@ -1,4 +1,4 @@
-use super::answer::kept;
+use super::assertions::expect_ok;
 use crate::names::Email;
 use crate::store::admin::{AdminError, AdminStore, PasswordError};
 use secrecy::SecretString;
@@ -12,11 +12,11 @@ use sqlx::PgConnection;
 pub async fn admin_store(store: &dyn AdminStore, db: &mut PgConnection) {
     let (ada, bob) = (email("ada"), email("bob"));
     for _ in 0..2 {
-        kept(store.prepare(db, None).await, "prepare makes a place for users, and may be repeated");
+        expect_ok(store.prepare(db, None).await, "prepare makes a place for users, and may be repeated");
     }
     nobody_gets_in(store, db, &ada).await;
     for _ in 0..2 {
-        kept(store.ensure_admin(db, &ada).await, "ensure_admin makes an admin, and may be repeated");
+        expect_ok(store.ensure_admin(db, &ada).await, "ensure_admin makes an admin, and may be repeated");
     }
     verified(store, db, &ada, "", false, "a new admin has no password").await;
     verified(store, db, &ada, FIRST, false, "a new admin has no password").await;
@@ -24,7 +24,7 @@ pub async fn admin_store(store: &dyn AdminStore, db: &mut PgConnection) {
     what_is_there_stays(store, db, &ada).await;
     unicode_forms(store, db, &bob).await;
     let eve = email("eve");
-    kept(store.ensure_admin(db, &eve).await, "another admin can be made");
+    expect_ok(store.ensure_admin(db, &eve).await, "another admin can be made");
     verified(store, db, &eve, SECOND, false, "nobody gets in with another's password").await;
     refusals(store, db, &ada).await;
 }
@@ -35,13 +35,13 @@ const SECOND: &str = "p@ss/w?rd:1#% 'quoted\" \\ ä\u{1F980}";
 async fn nobody_gets_in(store: &dyn AdminStore, db: &mut PgConnection, email: &Email) {
     verified(store, db, email, FIRST, false, "nobody is there yet").await;
     let unknown = store.set_password(db, email, &FIRST.into()).await;
-    assert!(matches!(unknown, Err(AdminError::Unknown(_))), "promised: an unknown admin is Unknown; seen: {unknown:?}");
+    assert!(matches!(unknown, Err(AdminError::Unknown(_))), "expected: an unknown admin is Unknown; got: {unknown:?}");
 }
 
 async fn passwords(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
     for (now, before) in [(FIRST, SECOND), (SECOND, FIRST)] {
         for _ in 0..2 {
-            kept(store.set_password(db, ada, &now.into()).await, "a password can be set, and set again");
+            expect_ok(store.set_password(db, ada, &now.into()).await, "a password can be set, and set again");
         }
         verified(store, db, ada, now, true, "the password that was set opens").await;
         verified(store, db, ada, before, false, "another password does not open").await;
@@ -55,20 +55,20 @@ const COMPOSED: &str = "caf\u{e9} \u{d55c}\u{ae00} batterie";
 const DECOMPOSED: &str = "cafe\u{301} \u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af} batterie";
 
 async fn unicode_forms(store: &dyn AdminStore, db: &mut PgConnection, email: &Email) {
-    kept(store.ensure_admin(db, email).await, "an admin can be made");
+    expect_ok(store.ensure_admin(db, email).await, "an admin can be made");
     for (set, other) in [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)] {
-        kept(store.set_password(db, email, &set.into()).await, "a password of any script can be set");
+        expect_ok(store.set_password(db, email, &set.into()).await, "a password of any script can be set");
         verified(store, db, email, set, true, "the password that was set opens").await;
         verified(store, db, email, other, true, "NFD and NFC of one text are one password").await;
     }
-    kept(store.set_password(db, email, &" two words ".repeat(2).as_str().into()).await, "spaces are characters");
+    expect_ok(store.set_password(db, email, &" two words ".repeat(2).as_str().into()).await, "spaces are characters");
     verified(store, db, email, " two words  two words", false, "spaces at the ends count").await;
 }
 
 async fn what_is_there_stays(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
-    kept(store.prepare(db, None).await, "prepare may be repeated");
+    expect_ok(store.prepare(db, None).await, "prepare may be repeated");
     for address in [ada, &email("Ada")] {
-        kept(store.ensure_admin(db, address).await, "ensure_admin may be repeated");
+        expect_ok(store.ensure_admin(db, address).await, "ensure_admin may be repeated");
     }
     verified(store, db, ada, SECOND, true, "an admin who is there keeps the password").await;
 }
@@ -76,7 +76,7 @@ async fn what_is_there_stays(store: &dyn AdminStore, db: &mut PgConnection, ada:
 async fn refusals(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
     let empty = store.set_password(db, ada, &"".into()).await;
     let short = matches!(empty, Err(AdminError::Password(PasswordError::Short { .. })));
-    assert!(short, "promised: an empty password is Short; seen: {empty:?}");
+    assert!(short, "expected: an empty password is Short; got: {empty:?}");
     verified(store, db, ada, SECOND, true, "a refused password changes nothing").await;
     verified(store, db, ada, "", false, "an empty password opens nothing").await;
     verified(store, db, ada, &"x".repeat(1 << 20), false, "a password of a megabyte opens nothing").await;
@@ -85,10 +85,10 @@ async fn refusals(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
 async fn verified(
     store: &dyn AdminStore, db: &mut PgConnection, email: &Email, password: &str, opens: bool, promise: &str,
 ) {
-    let seen = kept(store.verify(db, email, &SecretString::from(password)).await, "verify says yes or no");
-    assert!(seen == opens, "promised: {promise}; seen: verify says {seen}");
+    let seen = expect_ok(store.verify(db, email, &SecretString::from(password)).await, "verify says yes or no");
+    assert!(seen == opens, "expected: {promise}; got: verify says {seen}");
 }
 
 fn email(local: &str) -> Email {
-    kept(format!("{local}@conformance.example").parse(), "it is an address")
+    expect_ok(format!("{local}@conformance.example").parse(), "it is an address")
 }

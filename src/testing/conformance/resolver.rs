@@ -42,7 +42,7 @@ fn check(tenant: &Tenant, seen: Outcome, name: &TenantRef<'_>) {
         (Err(ResolveError::Unknown), TenantStatus::Purging | TenantStatus::Deleted) => true,
         _ => false,
     };
-    assert!(right, "promised: {name}, which is {status}, resolves so; seen: {seen:?}");
+    assert!(right, "expected: {name}, which is {status}, resolves so; got: {seen:?}");
 }
 
 /// Some begin and hang up; the others are answered all the same.

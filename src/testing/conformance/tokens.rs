@@ -1,5 +1,5 @@
 //! [`TokenStore`].
-use super::answer::{conflict, done, fenced};
+use super::assertions::{expect_conflict, expect_ok, expect_fenced};
 use crate::operation::{FencingToken, OperationId};
 use crate::store::tokens::{
     Event, Events, IssuedToken, LinkId, NewToken, Token, TokenClaim, TokenEventKind, TokenPurpose, TokenStore,
@@ -35,7 +35,7 @@ async fn history(store: &impl TokenStore, tenant: TenantId) {
     let write = events.write_to(store);
     let told = async {
         loop {
-            let told = done(store.events(tenant, 100).await, "reading events");
+            let told = expect_ok(store.events(tenant, 100).await, "reading events");
             if told.iter().any(|e| e.link == Some(good.id)) {
                 // Before the fencing_token ends: what it has written and had no answer to yet counts as dropped then.
                 return (told, events.dropped());
@@ -44,16 +44,16 @@ async fn history(store: &impl TokenStore, tenant: TenantId) {
         }
     };
     let (told, dropped) = tokio::select! { _ = write => (vec![], 0), told = told => told };
-    assert_eq!(dropped, 0, "promised: nothing is dropped while there is room");
+    assert_eq!(dropped, 0, "expected: nothing is dropped while there is room");
     let shown = told.iter().find(|e| e.link == Some(good.id)).map(|e| (e.what, e.client.clone()));
-    assert_eq!(shown, Some((Shown, Some("10.0.0.7".into()))), "promised: what became of a link is told");
+    assert_eq!(shown, Some((Shown, Some("10.0.0.7".into()))), "expected: what became of a link is told");
     let by = OperationId::new();
-    done(store.claim(&hash, by).await, "a claim");
-    done(store.use_up(good.id, by).await, "a use");
+    expect_ok(store.claim(&hash, by).await, "a claim");
+    expect_ok(store.use_up(good.id, by).await, "a use");
     let again = [Event { hash, what: None, client: None, at: std::time::Instant::now() }];
-    done(store.record(&again).await, "writing an event");
-    let told = done(store.events(tenant, 1).await, "reading events");
-    assert_eq!(told[0].what, Reused, "promised: a link that was used before is told as reused, newest first");
+    expect_ok(store.record(&again).await, "writing an event");
+    let told = expect_ok(store.events(tenant, 1).await, "reading events");
+    assert_eq!(told[0].what, Reused, "expected: a link that was used before is told as reused, newest first");
 }
 
 fn token(tenant: TenantId, email: &str, lifetime: Duration) -> (NewToken, [u8; 32]) {
@@ -62,36 +62,36 @@ fn token(tenant: TenantId, email: &str, lifetime: Duration) -> (NewToken, [u8; 3
 }
 
 async fn issue(store: &impl TokenStore, new: &NewToken) -> IssuedToken {
-    done(store.issue(new, None).await, "a token is issued")
+    expect_ok(store.issue(new, None).await, "a token is issued")
 }
 
 async fn once(store: &impl TokenStore, tenant: TenantId) {
     let (new, hash) = token(tenant, "once@acme.example", HOUR);
     let issued = issue(store, &new).await;
-    assert_eq!(issue(store, &new).await, issued, "promised: issuing twice is issuing once");
+    assert_eq!(issue(store, &new).await, issued, "expected: issuing twice is issuing once");
     for _ in 0..2 {
-        let seen = done(store.look(&hash).await, "looking");
-        assert_eq!(seen.as_ref(), Some(&issued), "promised: looking consumes nothing");
+        let seen = expect_ok(store.look(&hash).await, "looking");
+        assert_eq!(seen.as_ref(), Some(&issued), "expected: looking consumes nothing");
     }
     let (a, b) = (OperationId::new(), OperationId::new());
-    conflict(store.use_up(new.id, a).await, "using up what is not claimed");
+    expect_conflict(store.use_up(new.id, a).await, "using up what is not claimed");
     let claimed = |c: TokenClaim| matches!(c, TokenClaim::Claimed(t) if t.claimed_by == Some(a));
-    assert!(claimed(done(store.claim(&hash, a).await, "a claim")), "promised: the first claim has it");
-    assert!(claimed(done(store.claim(&hash, a).await, "the same claim")), "promised: and has it again");
-    let other = done(store.claim(&hash, b).await, "another claim");
-    assert!(matches!(&other, TokenClaim::Joined(t) if t.claimed_by == Some(a)), "promised: others join; {other:?}");
-    done(store.unclaim(new.id, b).await, "who has not claimed it changes nothing");
-    conflict(store.use_up(new.id, b).await, "using up what another has claimed");
-    done(store.unclaim(new.id, a).await, "an operation that is undone gives it back");
+    assert!(claimed(expect_ok(store.claim(&hash, a).await, "a claim")), "expected: the first claim has it");
+    assert!(claimed(expect_ok(store.claim(&hash, a).await, "the same claim")), "expected: and has it again");
+    let other = expect_ok(store.claim(&hash, b).await, "another claim");
+    assert!(matches!(&other, TokenClaim::Joined(t) if t.claimed_by == Some(a)), "expected: others join; {other:?}");
+    expect_ok(store.unclaim(new.id, b).await, "who has not claimed it changes nothing");
+    expect_conflict(store.use_up(new.id, b).await, "using up what another has claimed");
+    expect_ok(store.unclaim(new.id, a).await, "an operation that is undone gives it back");
     assert!(
-        matches!(done(store.claim(&hash, b).await, "a claim"), TokenClaim::Claimed(_)),
-        "promised: then it is free"
+        matches!(expect_ok(store.claim(&hash, b).await, "a claim"), TokenClaim::Claimed(_)),
+        "expected: then it is free"
     );
     for _ in 0..2 {
-        done(store.use_up(new.id, b).await, "using up, also twice");
+        expect_ok(store.use_up(new.id, b).await, "using up, also twice");
     }
-    assert_eq!(done(store.look(&hash).await, "looking"), None, "promised: a used token is no token");
-    assert_eq!(done(store.claim(&hash, b).await, "a claim"), TokenClaim::NotValid, "promised: nor is it claimed again");
+    assert_eq!(expect_ok(store.look(&hash).await, "looking"), None, "expected: a used token is no token");
+    assert_eq!(expect_ok(store.claim(&hash, b).await, "a claim"), TokenClaim::NotValid, "expected: nor is it claimed again");
 }
 
 /// Many claims of each token at once, each by an operation of its own.
@@ -101,14 +101,14 @@ async fn raced(store: &impl TokenStore, tenant: TenantId) {
         issue(store, &new).await;
         let claims = (0..16).map(|_| async {
             let by = OperationId::new();
-            match done(store.claim(&hash, by).await, "a claim") {
-                TokenClaim::Claimed(_) => done(store.use_up(new.id, by).await, "a use"),
+            match expect_ok(store.claim(&hash, by).await, "a claim") {
+                TokenClaim::Claimed(_) => expect_ok(store.use_up(new.id, by).await, "a use"),
                 TokenClaim::Joined(_) | TokenClaim::NotValid => return 0,
             }
             1
         });
         let won: u32 = futures_util::future::join_all(claims).await.into_iter().sum();
-        assert_eq!(won, 1, "promised: of many claims at once one has it");
+        assert_eq!(won, 1, "expected: of many claims at once one has it");
     }
 }
 
@@ -121,22 +121,22 @@ async fn siblings(store: &impl TokenStore, tenant: TenantId) {
     for new in [&first.0, &other.0, &second.0] {
         issue(store, new).await;
     }
-    assert_eq!(done(store.look(&first.1).await, "looking"), None, "promised: a new one revokes its sibling");
-    assert!(done(store.look(&other.1).await, "looking").is_some(), "promised: and nobody else's");
-    done(store.delivered(second.0.id).await, "a delivery");
-    let good = done(store.of_tenant(tenant).await, "a tenant's tokens");
+    assert_eq!(expect_ok(store.look(&first.1).await, "looking"), None, "expected: a new one revokes its sibling");
+    assert!(expect_ok(store.look(&other.1).await, "looking").is_some(), "expected: and nobody else's");
+    expect_ok(store.delivered(second.0.id).await, "a delivery");
+    let good = expect_ok(store.of_tenant(tenant).await, "a tenant's tokens");
     let delivered: Vec<bool> = good.iter().filter(|t| t.id == second.0.id).map(|t| t.delivered).collect();
-    assert_eq!(delivered, [true], "promised: the good ones are listed, and whether they were delivered");
-    done(store.revoke(second.0.id).await, "revoking");
-    assert_eq!(done(store.look(&second.1).await, "looking"), None, "promised: what is revoked is no token");
+    assert_eq!(delivered, [true], "expected: the good ones are listed, and whether they were delivered");
+    expect_ok(store.revoke(second.0.id).await, "revoking");
+    assert_eq!(expect_ok(store.look(&second.1).await, "looking"), None, "expected: what is revoked is no token");
 }
 
 async fn expiry(store: &impl TokenStore, tenant: TenantId) {
     let (new, hash) = token(tenant, "late@acme.example", Duration::ZERO);
     issue(store, &new).await;
-    assert_eq!(done(store.look(&hash).await, "looking"), None, "promised: what is over is no token");
-    assert_eq!(done(store.claim(&hash, OperationId::new()).await, "a claim"), TokenClaim::NotValid);
-    assert_eq!(done(store.look(&[7; 32]).await, "looking"), None, "promised: nor is what was never issued");
+    assert_eq!(expect_ok(store.look(&hash).await, "looking"), None, "expected: what is over is no token");
+    assert_eq!(expect_ok(store.claim(&hash, OperationId::new()).await, "a claim"), TokenClaim::NotValid);
+    assert_eq!(expect_ok(store.look(&[7; 32]).await, "looking"), None, "expected: nor is what was never issued");
 }
 
 /// Whoever has claimed a token in time is not hurried, and not disturbed.
@@ -145,25 +145,25 @@ async fn claimed(store: &impl TokenStore, tenant: TenantId) {
     let claim = async |email: &str, lifetime| {
         let (new, hash) = token(tenant, email, lifetime);
         issue(store, &new).await;
-        let claim = done(store.claim(&hash, by).await, "a claim");
-        assert!(matches!(claim, TokenClaim::Claimed(_)), "promised: a good token can be claimed; {claim:?}");
+        let claim = expect_ok(store.claim(&hash, by).await, "a claim");
+        assert!(matches!(claim, TokenClaim::Claimed(_)), "expected: a good token can be claimed; {claim:?}");
         (new.id, hash)
     };
     let (revoked, hash) = claim("zoe@acme.example", HOUR).await;
-    done(store.revoke(revoked).await, "revoking");
+    expect_ok(store.revoke(revoked).await, "revoking");
     issue(store, &token(tenant, "zoe@acme.example", HOUR).0).await;
-    assert!(done(store.look(&hash).await, "looking").is_some(), "promised: what is claimed is not revoked");
+    assert!(expect_ok(store.look(&hash).await, "looking").is_some(), "expected: what is claimed is not revoked");
 
     let short = Duration::from_secs(2);
     let (late, hash) = claim("kim@acme.example", short).await;
     let (clock, over) = token(tenant, "clock@acme.example", short);
     issue(store, &clock).await;
-    while done(store.look(&over).await, "looking").is_some() {
+    while expect_ok(store.look(&over).await, "looking").is_some() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let again = done(store.claim(&hash, by).await, "the same claim");
-    assert!(matches!(again, TokenClaim::Claimed(_)), "promised: it goes on when the time is over; {again:?}");
-    done(store.use_up(late, by).await, "using up what was claimed in time");
+    let again = expect_ok(store.claim(&hash, by).await, "the same claim");
+    assert!(matches!(again, TokenClaim::Claimed(_)), "expected: it goes on when the time is over; {again:?}");
+    expect_ok(store.use_up(late, by).await, "using up what was claimed in time");
 }
 
 async fn listed(store: &impl TokenStore, tenant: TenantId) {
@@ -178,23 +178,23 @@ async fn listed(store: &impl TokenStore, tenant: TenantId) {
         issue(store, new).await;
     }
     let mine = [other.id, first.id, over.id, second.id];
-    let good = done(store.of_tenant(tenant).await, "a tenant's tokens").into_iter().map(|t| t.id);
+    let good = expect_ok(store.of_tenant(tenant).await, "a tenant's tokens").into_iter().map(|t| t.id);
     let good: Vec<_> = good.filter(|id| mine.contains(id)).collect();
-    let promise = "promised: the good ones, newest first; none of another purpose is revoked";
+    let promise = "expected: the good ones, newest first; none of another purpose is revoked";
     assert_eq!(good, [second.id, first.id, other.id], "{promise}");
 }
 
 async fn fencing(store: &impl TokenStore, tenant: TenantId) {
     let by = FencingToken { operation: OperationId::new(), epoch: 3 };
     let (new, hash) = token(tenant, "eve@acme.example", HOUR);
-    fenced(store.issue(&new, Some(by)).await.map(drop), "an operation that was never fenced");
-    done(store.fence(by.operation, by.epoch).await, "a fence");
-    done(store.issue(&new, Some(by)).await, "its operation issues");
-    done(store.fence(by.operation, by.epoch + 1).await, "a higher fence");
-    fenced(store.fence(by.operation, by.epoch).await, "a lower fence");
-    fenced(store.forget_tenant(tenant, by).await, "an epoch that is over");
-    assert!(done(store.look(&hash).await, "looking").is_some(), "promised: a stale fencing_token deletes nothing");
+    expect_fenced(store.issue(&new, Some(by)).await.map(drop), "an operation that was never fenced");
+    expect_ok(store.fence(by.operation, by.epoch).await, "a fence");
+    expect_ok(store.issue(&new, Some(by)).await, "its operation issues");
+    expect_ok(store.fence(by.operation, by.epoch + 1).await, "a higher fence");
+    expect_fenced(store.fence(by.operation, by.epoch).await, "a lower fence");
+    expect_fenced(store.forget_tenant(tenant, by).await, "an epoch that is over");
+    assert!(expect_ok(store.look(&hash).await, "looking").is_some(), "expected: a stale fencing_token deletes nothing");
     let newer = FencingToken { epoch: by.epoch + 1, ..by };
-    done(store.forget_tenant(tenant, newer).await, "forgetting a tenant");
-    assert_eq!(done(store.of_tenant(tenant).await, "its tokens"), [], "promised: all of its tokens are gone");
+    expect_ok(store.forget_tenant(tenant, newer).await, "forgetting a tenant");
+    assert_eq!(expect_ok(store.of_tenant(tenant).await, "its tokens"), [], "expected: all of its tokens are gone");
 }

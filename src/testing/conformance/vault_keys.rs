@@ -1,5 +1,5 @@
 //! [`VaultWriter`]: which keys a vault takes, and that a refusal changes nothing.
-use super::answer::kept;
+use super::assertions::expect_ok;
 use crate::error::{KeyError, VaultError};
 use crate::operation::{FencingToken, OperationId};
 use crate::secret::{CredentialId, Purpose, SecretOwner};
@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub async fn vault_keys<V: VaultWriter>(node: impl Fn(LocalKeyring) -> V) {
     let keys = Keys { k1: key("k1"), wrong: key("k1"), k2: key("k2"), random: key("k3") };
     let nodes = Nodes { node, keys, by: FencingToken { operation: OperationId::new(), epoch: 1 } };
-    kept(nodes.of(&[&nodes.keys.k1]).fence(nodes.by.operation, 1).await, "a fence");
+    expect_ok(nodes.of(&[&nodes.keys.k1]).fence(nodes.by.operation, 1).await, "a fence");
     nodes.empty_store_takes_any_key().await;
     nodes.refused_keys_change_nothing().await;
     nodes.rekey_takes_both_primaries().await;
@@ -51,18 +51,18 @@ fn id(version: i64) -> CredentialId {
 impl<V: VaultWriter, F: Fn(LocalKeyring) -> V> Nodes<F> {
     fn of(&self, keys: &[&String]) -> V {
         let text = keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(",");
-        (self.node)(kept(LocalKeyring::from_text(&text), "a key ring"))
+        (self.node)(expect_ok(LocalKeyring::from_text(&text), "a key ring"))
     }
     async fn accepts(&self, keys: &[&String], why: &str) {
         let answer = self.of(keys).check_keys().await;
-        assert!(answer.is_ok(), "promised: {why}; seen: {answer:?}");
+        assert!(answer.is_ok(), "expected: {why}; got: {answer:?}");
     }
     async fn put(&self, keys: &[&String], version: i64) -> Result<SecretString, VaultError> {
         self.of(keys).put(&id(version), &SecretString::from("a secret"), self.by).await
     }
     async fn in_use(&self) -> Vec<String> {
         let keys = self.of(&[&self.keys.k1]).keys_in_use().await;
-        kept(keys, "keys in use").iter().map(|key| key.as_str().to_owned()).collect()
+        expect_ok(keys, "keys in use").iter().map(|key| key.as_str().to_owned()).collect()
     }
 
     async fn empty_store_takes_any_key(&self) {
@@ -70,12 +70,12 @@ impl<V: VaultWriter, F: Fn(LocalKeyring) -> V> Nodes<F> {
         for key in [wrong, k1, random, k2, wrong, k1] {
             self.accepts(&[key], "without secrets any key is taken, whichever was checked before").await;
         }
-        assert_eq!(self.in_use().await, [""; 0], "promised: a check makes no key one that is in use");
+        assert_eq!(self.in_use().await, [""; 0], "expected: a check makes no key one that is in use");
     }
 
     async fn refused_keys_change_nothing(&self) {
         let Keys { k1, wrong, k2, random } = &self.keys;
-        kept(self.put(&[k1], 1).await, "a put with the first key");
+        expect_ok(self.put(&[k1], 1).await, "a put with the first key");
         for refused in [[wrong].as_slice(), &[random], &[random, wrong], &[wrong, random], &[k2]] {
             let answer = self.of(refused).check_keys().await;
             let expected = match (refused.contains(&wrong), &answer) {
@@ -83,39 +83,39 @@ impl<V: VaultWriter, F: Fn(LocalKeyring) -> V> Nodes<F> {
                 (false, Err(VaultError::Key(KeyError::Unknown(key)))) => key.as_str() == "k1",
                 _ => false,
             };
-            assert!(expected, "promised: the key of a secret must be held, with its bytes; seen: {answer:?}");
+            assert!(expected, "expected: the key of a secret must be held, with its bytes; got: {answer:?}");
             self.accepts(&[k1], "after a refused key the right one is taken").await;
             self.accepts(&[random, k1], "a further key does no harm").await;
         }
         let stored = self.put(&[wrong], 2).await;
-        assert!(is_wrong(&stored), "promised: other bytes store nothing under a known id; seen: {stored:?}");
+        assert!(is_wrong(&stored), "expected: other bytes store nothing under a known id; got: {stored:?}");
         let found = self.of(&[k1]).open(&id(2)).await;
         assert!(
             matches!(found, Err(VaultError::Missing(_))),
-            "promised: a refused put stores nothing; seen: {found:?}"
+            "expected: a refused put stores nothing; got: {found:?}"
         );
-        assert_eq!(self.in_use().await, ["k1"], "promised: a refused key is not in use");
+        assert_eq!(self.in_use().await, ["k1"], "expected: a refused key is not in use");
     }
 
     async fn rekey_takes_both_primaries(&self) {
         let Keys { k1, k2, wrong, .. } = &self.keys;
         let (old, new) = ([k1, k2], [k2, k1]);
         for (version, node) in [(3, &old), (4, &new), (5, &old)] {
-            kept(self.put(node, version).await, "a put while two keys are primary");
+            expect_ok(self.put(node, version).await, "a put while two keys are primary");
             self.accepts(&old, "a node with the old primary starts").await;
             self.accepts(&new, "a node with the new primary starts").await;
         }
         for lacking in [[k1].as_slice(), &[k2], &[k2, wrong]] {
             let answer = self.of(lacking).check_keys().await;
-            assert!(answer.is_err(), "promised: each key that secrets need must be held; seen: {answer:?}");
+            assert!(answer.is_err(), "expected: each key that secrets need must be held; got: {answer:?}");
         }
         let left = self.of(&new).rewrap(100).await;
-        assert_eq!(kept(left, "a rewrap"), 0, "promised: all records come to the new primary");
-        assert_eq!(self.in_use().await, ["k2"], "promised: then the old key is not in use");
+        assert_eq!(expect_ok(left, "a rewrap"), 0, "expected: all records come to the new primary");
+        assert_eq!(self.in_use().await, ["k2"], "expected: then the old key is not in use");
         self.accepts(&[k2], "the old key may be taken away").await;
         self.accepts(&[k2, wrong], "a key that no secret names may have any bytes").await;
-        kept(self.put(&old, 6).await, "a late put with the old primary");
-        assert!(self.of(&[k2]).check_keys().await.is_err(), "promised: then the old key is needed again");
+        expect_ok(self.put(&old, 6).await, "a late put with the old primary");
+        assert!(self.of(&[k2]).check_keys().await.is_err(), "expected: then the old key is needed again");
     }
 
     /// The store is emptied, and two nodes with one key id and different bytes store a first secret at once.
@@ -124,18 +124,18 @@ impl<V: VaultWriter, F: Fn(LocalKeyring) -> V> Nodes<F> {
         for round in 0..20 {
             let Some(tenant) = id(1).owner.tenant() else { return };
             let both = self.of(&[k1, &self.keys.k2]);
-            kept(both.forget_tenant(tenant, self.by).await, "forgetting a tenant");
+            expect_ok(both.forget_tenant(tenant, self.by).await, "forgetting a tenant");
             self.accepts(&[wrong], "without secrets any key is taken again").await;
             let (ours, theirs) = ([k1], [wrong]);
             let (one, other) = tokio::join!(self.put(&ours, 1), self.put(&theirs, 2));
             let (stored, winner, loser) = if one.is_ok() { (1, k1, wrong) } else { (2, wrong, k1) };
             let refused = if one.is_ok() { other } else { one };
-            assert!(is_wrong(&refused), "promised: round {round}, only one of them stores a secret; seen: {refused:?}");
+            assert!(is_wrong(&refused), "expected: round {round}, only one of them stores a secret; got: {refused:?}");
             let found = self.of(&[winner]).open(&id(stored)).await;
-            assert_eq!(kept(found, "opening").expose_secret(), "a secret", "promised: the stored secret opens");
+            assert_eq!(expect_ok(found, "opening").expose_secret(), "a secret", "expected: the stored secret opens");
             self.accepts(&[winner], "the key of the first secret is the right one").await;
             let answer = self.of(&[loser]).check_keys().await;
-            assert!(is_wrong(&answer), "promised: the other one is refused from then on; seen: {answer:?}");
+            assert!(is_wrong(&answer), "expected: the other one is refused from then on; got: {answer:?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A small saga that knows what was done and what is still there, and minds its journal.
+//! A small saga for tests of the engine. It tracks which effects of its steps exist. Each step asserts that the journal
+//! contains what must be recorded before the step runs or is undone.
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -8,45 +9,47 @@ use tenantry::journal::Journal;
 use tenantry::operation::OperationStatus;
 use tenantry::saga::{Execution, Saga, SagaStep};
 
-/// Name, whether the intent before covers it, and nothing else: the shape of the saga.
+/// The steps: name, and whether the step shares the intent of the previous step.
 pub(super) const STEPS: [(&str, bool); 5] =
     [("place", false), ("roles", true), ("database", false), ("login", true), ("publish", false)];
-/// From the intent of the last step on it only goes forward.
-const NO_RETURN: usize = 4;
+/// Index of the pivot step. Once its intent is recorded, the saga can no longer be undone.
+const PIVOT: usize = 4;
 
-/// What the saga did to the world.
+/// Effects of the steps, and the failures that a test injects.
 #[derive(Default)]
 pub(super) struct Effects {
-    /// What is there now.
-    pub(super) there: Mutex<BTreeSet<&'static str>>,
-    /// What keeps steps from running or from being undone.
-    pub(super) fails: Mutex<Vec<Fails>>,
+    /// Names of the steps whose effects exist.
+    pub(super) present: Mutex<BTreeSet<&'static str>>,
+    /// Failures of steps, or of their undos.
+    pub(super) failures: Mutex<Vec<InjectedFailure>>,
 }
-/// Which step fails, whether in its undo, and how.
-pub(super) struct Fails {
+/// A step that fails, in its undo or when it runs, with this error.
+pub(super) struct InjectedFailure {
     pub(super) step: &'static str,
     pub(super) undo: bool,
     pub(super) error: Box<dyn Fn() -> StepError + Send>,
 }
 impl Effects {
-    pub(super) fn there(&self) -> Vec<&'static str> {
-        self.there.lock().unwrap().iter().copied().collect()
+    pub(super) fn present(&self) -> Vec<&'static str> {
+        self.present.lock().unwrap().iter().copied().collect()
     }
-    fn fails(&self, step: &str, undo: bool) -> Result<(), StepError> {
-        let fails = self.fails.lock().unwrap();
-        fails.iter().find(|f| f.step == step && f.undo == undo).map_or(Ok(()), |f| Err((f.error)()))
+    /// Returns the injected failure of this step, if there is one.
+    fn check_failure(&self, step: &str, undo: bool) -> Result<(), StepError> {
+        let failures = self.failures.lock().unwrap();
+        failures.iter().find(|f| f.step == step && f.undo == undo).map_or(Ok(()), |f| Err((f.error)()))
     }
 }
 
+/// The saga: five steps without a context, each of which records its effect in `Effects`.
 pub(super) struct Chain {
     steps: Vec<Box<dyn SagaStep<()>>>,
 }
 impl Chain {
-    /// `journal` is read past every fault: what a step may rely on.
+    /// The steps read `journal` to check what is recorded. It must be the journal itself, not one that loses calls.
     pub(super) fn new(effects: Arc<Effects>, journal: Arc<dyn Journal>) -> Self {
-        let steps = (0..).zip(STEPS).map(|(at, (name, joins))| {
-            let link = Link { at, name, joins, effects: effects.clone(), journal: journal.clone() };
-            Box::new(link) as Box<dyn SagaStep<()>>
+        let steps = (0..).zip(STEPS).map(|(at, (name, shares_intent))| {
+            let step = ChainStep { at, name, shares_intent, effects: effects.clone(), journal: journal.clone() };
+            Box::new(step) as Box<dyn SagaStep<()>>
         });
         Self { steps: steps.collect() }
     }
@@ -60,7 +63,7 @@ impl Saga for Chain {
         &self.steps
     }
     fn pivot_index(&self) -> usize {
-        NO_RETURN
+        PIVOT
     }
     fn final_record_is_repeatable(&self) -> bool {
         true
@@ -70,46 +73,65 @@ impl Saga for Chain {
     }
 }
 
-struct Link {
+struct ChainStep {
     at: u32,
     name: &'static str,
-    joins: bool,
+    shares_intent: bool,
     effects: Arc<Effects>,
     journal: Arc<dyn Journal>,
 }
 #[async_trait]
-impl SagaStep<()> for Link {
+impl SagaStep<()> for ChainStep {
     fn name(&self) -> &'static str {
         self.name
     }
     fn shares_intent_with_previous(&self) -> bool {
-        self.joins
+        self.shares_intent
     }
     fn landlord_only(&self) -> bool {
         self.name == "publish"
     }
     async fn run(&self, run: &Execution, (): &mut ()) -> Result<Value, StepError> {
         let record = self.journal.read(run.operation()).await.unwrap().unwrap();
-        assert_eq!(record.status, OperationStatus::Running, "{} ran", self.name);
+        assert_eq!(record.status, OperationStatus::Running, "{} ran although the operation is not running", self.name);
         assert!(record.intended > self.at, "{} ran without an intent", self.name);
         assert!(record.done <= self.at, "{} ran again after it was recorded as done", self.name);
         for (at, (name, _)) in STEPS.iter().enumerate().take(self.at as usize) {
-            assert_eq!(run.output::<usize>(name).unwrap(), Some(at), "{} reads what {name} answered", self.name);
+            assert_eq!(
+                run.output::<usize>(name).unwrap(),
+                Some(at),
+                "{} must be able to read the output of {name}",
+                self.name
+            );
         }
-        self.effects.fails(self.name, false)?;
-        self.effects.there.lock().unwrap().insert(self.name);
+        self.effects.check_failure(self.name, false)?;
+        self.effects.present.lock().unwrap().insert(self.name);
         Ok(json!(self.at))
     }
     async fn undo(&self, run: &Execution, (): &mut ()) -> Result<(), StepError> {
         let record = self.journal.read(run.operation()).await.unwrap().unwrap();
-        assert_eq!(record.status, OperationStatus::Undoing, "{} was undone", self.name);
-        assert!(record.intended > self.at, "{} was undone again after that was recorded", self.name);
-        assert!(record.intended as usize <= NO_RETURN, "{} was undone beyond the point of no return", self.name);
+        assert_eq!(
+            record.status,
+            OperationStatus::Undoing,
+            "{} was undone although the operation is not being undone",
+            self.name
+        );
+        assert!(record.intended > self.at, "{} was undone again after its undo was recorded", self.name);
+        assert!(
+            record.intended as usize <= PIVOT,
+            "{} was undone after the intent of the pivot step was recorded",
+            self.name
+        );
         let later =
-            self.effects.there().into_iter().filter(|n| STEPS[self.at as usize + 1..].iter().any(|s| s.0 == *n));
-        assert_eq!(later.collect::<Vec<_>>(), Vec::<&str>::new(), "still there while {} was undone", self.name);
-        self.effects.fails(self.name, true)?;
-        self.effects.there.lock().unwrap().remove(self.name);
+            self.effects.present().into_iter().filter(|n| STEPS[self.at as usize + 1..].iter().any(|s| s.0 == *n));
+        assert_eq!(
+            later.collect::<Vec<_>>(),
+            Vec::<&str>::new(),
+            "effects of later steps existed while {} was undone",
+            self.name
+        );
+        self.effects.check_failure(self.name, true)?;
+        self.effects.present.lock().unwrap().remove(self.name);
         Ok(())
     }
 }

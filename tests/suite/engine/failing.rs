@@ -1,4 +1,5 @@
-//! A journal that does not answer for a while, or only when a test lets it.
+//! A journal that loses chosen calls or their answers, or delays a call until a test releases it. Tests of workers and
+//! of recovery use it in place of the journal that it wraps.
 use async_trait::async_trait;
 use std::future::Future;
 use std::ops::Range;
@@ -10,24 +11,26 @@ use tenantry::journal::{Begun, Claim, Intent, Journal, Progress, Record};
 use tenantry::operation::{FencingToken, OperationEvent, OperationId, Subject};
 use tokio::sync::Notify;
 
-/// What becomes of a call that gets no answer.
+/// What happens to a journal call that an outage hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// It never arrived.
+    /// The journal never receives the call. The caller gets an error.
     Call,
-    /// It was done.
+    /// The journal executes the call. The caller gets an error.
     Answer,
-    /// Nothing: it arrives when the test says so.
+    /// Nothing is lost: the call waits until the test releases it, and then succeeds.
     Nothing,
 }
 
-/// Calls that meet silence, counted from 1.
+/// Which calls fail, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Outage {
+    /// Numbers of the calls that are hit, counted from 1.
     pub(crate) calls: Range<u32>,
+    /// What happens to these calls.
     pub(crate) lost: Lost,
-    /// Only calls of this name count; else all but signs of life, which come by the clock: how many there are says how
-    /// fast the machine is.
+    /// Name of the one method whose calls are counted. `None` counts all calls except `renew`, which runs on a timer:
+    /// the number of its calls depends on the speed of the machine.
     pub(crate) only: Option<&'static str>,
 }
 impl Outage {
@@ -42,15 +45,16 @@ impl Outage {
     }
 }
 
+/// Passes every call to `inner`, except those that the outage hits.
 pub(crate) struct Failing {
     pub(crate) inner: Arc<dyn Journal>,
     outage: Outage,
     calls: AtomicU32,
-    /// The calls that were hit, by name.
+    /// Names of the calls that the outage hit.
     hit: Mutex<Vec<&'static str>>,
-    /// What was recorded: of which step, and whether that was waited for on the disk.
+    /// Of each record, its step and whether the commit was durable.
     recorded: Mutex<Vec<(String, bool)>>,
-    arrived: Notify,
+    delayed: Notify,
     released: Notify,
 }
 
@@ -62,7 +66,7 @@ impl Failing {
             calls: AtomicU32::new(0),
             hit: Mutex::default(),
             recorded: Mutex::default(),
-            arrived: Notify::new(),
+            delayed: Notify::new(),
             released: Notify::new(),
         })
     }
@@ -75,14 +79,15 @@ impl Failing {
     pub(crate) fn recorded(&self) -> Vec<(String, bool)> {
         self.recorded.lock().unwrap().clone()
     }
-    /// Returns when a call waits to be let through.
-    pub(crate) async fn arrived(&self) {
-        self.arrived.notified().await;
+    /// Waits until a call is delayed.
+    pub(crate) async fn wait_for_delayed_call(&self) {
+        self.delayed.notified().await;
     }
-    pub(crate) fn let_through(&self) {
+    /// Releases the delayed call.
+    pub(crate) fn release(&self) {
         self.released.notify_one();
     }
-    async fn through<T>(
+    async fn intercept<T>(
         &self, name: &'static str, call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         let counts = self.outage.only.map_or(name != "renew", |only| only == name);
@@ -94,7 +99,7 @@ impl Failing {
             Lost::Call => Err(StoreError::unavailable("the call is lost")),
             Lost::Answer => call.await.and(Err(StoreError::unavailable("the answer is lost"))),
             Lost::Nothing => {
-                self.arrived.notify_one();
+                self.delayed.notify_one();
                 self.released.notified().await;
                 call.await
             }
@@ -105,49 +110,49 @@ impl Failing {
 #[async_trait]
 impl Journal for Failing {
     async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError> {
-        self.through("begin", self.inner.begin(intent)).await
+        self.intercept("begin", self.inner.begin(intent)).await
     }
     async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
-        self.through("joined", self.inner.joined(intent)).await
+        self.intercept("joined", self.inner.joined(intent)).await
     }
     async fn now(&self) -> Result<time::OffsetDateTime, StoreError> {
-        self.through("now", self.inner.now()).await
+        self.intercept("now", self.inner.now()).await
     }
     async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError> {
-        self.through("read", self.inner.read(id)).await
+        self.intercept("read", self.inner.read(id)).await
     }
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError> {
-        self.through("claim", self.inner.claim(id, worker, lease)).await
+        self.intercept("claim", self.inner.claim(id, worker, lease)).await
     }
     async fn renew(&self, writer: FencingToken, lease: Duration) -> Result<(), StoreError> {
-        self.through("renew", self.inner.renew(writer, lease)).await
+        self.intercept("renew", self.inner.renew(writer, lease)).await
     }
     async fn check(&self, writer: FencingToken) -> Result<(), StoreError> {
-        self.through("check", self.inner.check(writer)).await
+        self.intercept("check", self.inner.check(writer)).await
     }
     async fn record(&self, writer: FencingToken, progress: &Progress) -> Result<OperationEvent, StoreError> {
         self.recorded.lock().unwrap().push((progress.step.to_string(), progress.durable));
-        self.through("record", self.inner.record(writer, progress)).await
+        self.intercept("record", self.inner.record(writer, progress)).await
     }
     async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError> {
-        self.through("park_change", self.inner.park_change(subject, by)).await
+        self.intercept("park_change", self.inner.park_change(subject, by)).await
     }
     async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError> {
-        self.through("abandon_change", self.inner.abandon_change(subject, by)).await
+        self.intercept("abandon_change", self.inner.abandon_change(subject, by)).await
     }
     async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError> {
-        self.through("unpark", self.inner.unpark(id, undo)).await
+        self.intercept("unpark", self.inner.unpark(id, undo)).await
     }
     async fn open(&self) -> Result<Vec<Record>, StoreError> {
-        self.through("open", self.inner.open()).await
+        self.intercept("open", self.inner.open()).await
     }
     async fn due(&self, limit: u32) -> Result<Vec<OperationId>, StoreError> {
-        self.through("due", self.inner.due(limit)).await
+        self.intercept("due", self.inner.due(limit)).await
     }
     async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Vec<OperationEvent>, StoreError> {
-        self.through("events", self.inner.events(id, after, limit)).await
+        self.intercept("events", self.inner.events(id, after, limit)).await
     }
     async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError> {
-        self.through("history", self.inner.history(subject)).await
+        self.intercept("history", self.inner.history(subject)).await
     }
 }

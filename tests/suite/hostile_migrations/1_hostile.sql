@@ -1,4 +1,4 @@
--- A trigger that tries to become whoever has power, and a row that fires it.
+-- A trigger that tries to become each role with CREATEROLE or SUPERUSER, and a row that fires it.
 CREATE TABLE public.bait (id int);
 CREATE TABLE public.loot (who text, outcome text);
 CREATE FUNCTION public.grab() RETURNS trigger LANGUAGE plpgsql AS $$

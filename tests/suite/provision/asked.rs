@@ -1,4 +1,7 @@
-//! What a caller and a host say of a new tenant, and what becomes of it.
+//! Options of a provisioning: what the caller passes with the call, and what the host configures.
+//!
+//! Also faults in the middle of one: a migration that fails at first, a dying worker, a server that fills up, a login
+//! that does not work.
 use super::migrated;
 use crate::auditor::{self, assert_nothing, code};
 use crate::engine::failing::{Failing, Lost, Outage};
@@ -22,29 +25,29 @@ use tenantry::vault::{CredentialVault, KeyDisposal, PgVault, VaultWriter};
 use tenantry::{TenantId, Tenantry, sqlx};
 use tokio_util::sync::CancellationToken;
 
-static MOODY: sqlx::migrate::Migrator = sqlx::migrate!("tests/suite/moody_migrations");
-static OUTSIDE: sqlx::migrate::Migrator = sqlx::migrate!("tests/suite/outside_migrations");
+static FAILS_TWICE: sqlx::migrate::Migrator = sqlx::migrate!("tests/suite/moody_migrations");
+static NO_TRANSACTION: sqlx::migrate::Migrator = sqlx::migrate!("tests/suite/outside_migrations");
 
 #[tokio::test]
-async fn what_the_caller_says_stays_with_the_tenant() {
+async fn provision_stores_name_metadata_domains_and_reason() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     let call = tenantry.provision("acme").name("Acme & Söhne").metadata(json!({ "plan": ["gold", null] }));
     let call = call.domain("acme.example").domain("acme.example").domain("shop.example").reason("order 17");
-    let made = call.await.unwrap();
+    let provisioned = call.await.unwrap();
     let tenant = tenantry.registry().find("acme".into()).await.unwrap().unwrap();
     assert_eq!((tenant.name(), tenant.metadata()), ("Acme & Söhne", &json!({ "plan": ["gold", null] })));
     let domains = tenantry.registry_writer().domains(tenant.id()).await.unwrap();
     assert_eq!(domains.iter().map(|d| d.as_str()).collect::<Vec<_>>(), ["acme.example", "shop.example"]);
-    let history = tenantry.operations().get(made.operation).await.unwrap().unwrap();
+    let history = tenantry.operations().get(provisioned.operation).await.unwrap().unwrap();
     assert_eq!(history.reason.as_deref(), Some("order 17"));
     tenantry.provision("globex").await.unwrap();
     let named = tenantry.registry().find("globex".into()).await.unwrap().unwrap();
-    assert_eq!(named.name(), "globex", "its slug, if nobody gave it a name");
+    assert_eq!(named.name(), "globex", "without a name, the slug is the name");
 }
 
 #[tokio::test]
-async fn what_cannot_be_stored_is_refused_before_anything_is_written() {
+async fn provision_refuses_input_that_postgres_cannot_store() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     for nul in [json!("\0"), json!({ "a": ["\0"] }), json!({ "\0": 1 })] {
@@ -59,7 +62,7 @@ async fn what_cannot_be_stored_is_refused_before_anything_is_written() {
 }
 
 #[tokio::test]
-async fn the_hosts_settings_reach_sessions_and_links() {
+async fn host_settings_apply_to_sessions_and_links() {
     let harness = Harness::start().await.unwrap();
     let mut settings = ConnectionSettings::default();
     settings.application_name = Some("shop".into());
@@ -70,8 +73,8 @@ async fn the_hosts_settings_reach_sessions_and_links() {
     let now = sqlx::query_scalar("SELECT now()").fetch_one(harness.landlord());
     let before: time::OffsetDateTime = now.await.unwrap();
     let link = tenantry.provision("acme").admin("ada@acme.example").await.unwrap().link.unwrap();
-    let lives = link.expires_at - before;
-    assert!(lives > day - Duration::from_secs(60) && lives < day + Duration::from_secs(60), "{lives}");
+    let lifetime = link.expires_at - before;
+    assert!(lifetime > day - Duration::from_secs(60) && lifetime < day + Duration::from_secs(60), "{lifetime}");
     let db = tenantry.resolve("acme").await.unwrap();
     let seen: (String, String) =
         sqlx::query_as("SELECT current_setting('application_name'), current_setting('lock_timeout')")
@@ -81,6 +84,7 @@ async fn the_hosts_settings_reach_sessions_and_links() {
     assert_eq!(seen, ("shop".into(), "1234ms".into()));
 }
 
+/// A provisioner whose journal has this outage. Its lease is short, so that recovery can take over soon.
 fn provisioner(harness: &Harness, tenantry: &Tenantry, config: ProvisionConfig, outage: Outage) -> Provisioner {
     let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
     let mut settings = Settings::default();
@@ -89,7 +93,7 @@ fn provisioner(harness: &Harness, tenantry: &Tenantry, config: ProvisionConfig, 
 }
 
 #[tokio::test]
-async fn a_login_has_as_many_sessions_as_the_recipe_says() {
+async fn configured_connection_limit_applies_to_the_login() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     let mut config = ProvisionConfig::default();
@@ -102,35 +106,36 @@ async fn a_login_has_as_many_sessions_as_the_recipe_says() {
 }
 
 #[tokio::test]
-async fn a_migration_that_fails_for_now_is_tried_again() {
+async fn migration_with_a_transient_error_is_retried() {
     let harness = Harness::start().await.unwrap();
-    let configure =
-        |b: tenantry::Builder| b.tenant_migrations(&MOODY).backoff(Duration::from_millis(1), Duration::from_millis(5));
+    let configure = |b: tenantry::Builder| {
+        b.tenant_migrations(&FAILS_TWICE).backoff(Duration::from_millis(1), Duration::from_millis(5))
+    };
     let tenantry = harness.tenantry(configure).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     tenantry.resolve("acme").await.unwrap().execute("SELECT 1 FROM notes").await.unwrap();
 }
 
-/// Its effect and its ledger row are two commits: a worker may die in between.
+/// The effect of such a migration and its row in the ledger are two commits. A worker may die between them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_dies_behind_a_migration_outside_a_transaction_leaves_no_riddle() {
+async fn no_transaction_migration_is_recovered_after_its_worker_dies() {
     let harness = Harness::start().await.unwrap();
-    let configure = |b: tenantry::Builder| b.tenant_migrations(&OUTSIDE).lease(Duration::from_secs(1));
+    let configure = |b: tenantry::Builder| b.tenant_migrations(&NO_TRANSACTION).lease(Duration::from_secs(1));
     let tenantry = harness.tenantry(configure).await.unwrap();
     let mut config = ProvisionConfig::default();
-    config.migrations = Some(&OUTSIDE);
-    let whole = provisioner(&harness, &tenantry, config.clone(), Outage::none());
+    config.migrations = Some(&NO_TRANSACTION);
+    let undisturbed = provisioner(&harness, &tenantry, config.clone(), Outage::none());
     let done = Arc::new(AtomicU32::new(0));
     let seen = done.clone();
-    let see = Observer::new(move |e| {
+    let observer = Observer::new(move |e| {
         if e.step == "migrations.run" {
             seen.store(e.seq as u32, SeqCst);
         }
     });
-    whole.provision(Provision::new("first"), &see).await.unwrap();
+    undisturbed.provision(Provision::new("first"), &observer).await.unwrap();
     let migrated = done.load(SeqCst);
-    let dies = provisioner(&harness, &tenantry, config, Outage::of(migrated..u32::MAX, Lost::Call).only("record"));
-    dies.provision(Provision::new("acme").key("k"), &Observer::none()).await.unwrap_err();
+    let dying = provisioner(&harness, &tenantry, config, Outage::of(migrated..u32::MAX, Lost::Call).only("record"));
+    dying.provision(Provision::new("acme").key("k"), &Observer::none()).await.unwrap_err();
     let open = tenantry.operations().open().await.unwrap();
     assert_eq!((open.len(), open[0].status, open[0].done), (1, OperationStatus::Running, migrated - 1));
     let database: String = sqlx::query_scalar("SELECT database FROM tenantry.placements WHERE tenant_id = $1")
@@ -145,17 +150,17 @@ async fn a_worker_that_dies_behind_a_migration_outside_a_transaction_leaves_no_r
         tenantry.operations().recover().await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let made = tenantry.provision("acme").key("k").await.unwrap();
-    assert_eq!(made.operation, open[0].id);
+    let provisioned = tenantry.provision("acme").key("k").await.unwrap();
+    assert_eq!(provisioned.operation, open[0].id);
     tenantry.resolve("acme").await.unwrap().execute("INSERT INTO notes (text) VALUES ('works')").await.unwrap();
 }
 
-/// Another node fills the server up between the look and the reservation.
+/// Another node uses up the server's capacity after the placement was chosen and before it is reserved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_fills_up_at_this_moment_is_passed_over() {
+async fn provision_chooses_another_server_when_the_first_fills_up_concurrently() {
     let harness = Harness::start().await.unwrap();
-    let asked = Arc::new(AtomicU32::new(0));
-    let (count, options) = (asked.clone(), harness.landlord().connect_options());
+    let calls = Arc::new(AtomicU32::new(0));
+    let (count, options) = (calls.clone(), harness.landlord().connect_options());
     let choose = move |_: &_, candidates: &[tenantry::placement::Candidate]| {
         count.fetch_add(1, SeqCst);
         let first = candidates.first()?.server.clone();
@@ -165,28 +170,28 @@ async fn a_server_that_fills_up_at_this_moment_is_passed_over() {
                 let full = "UPDATE tenantry.database_servers SET tenants = capacity WHERE name = $1";
                 sqlx::query(full).bind(name).execute(&landlord).await.unwrap();
             };
-            let on_its_own =
+            let fill_blocking =
                 move || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(fill);
-            std::thread::spawn(on_its_own).join().unwrap();
+            std::thread::spawn(fill_blocking).join().unwrap();
         }
         Some(first)
     };
     let tenantry = harness.tenantry(|b| migrated(b).placement(choose)).await.unwrap();
     let second = tenantry.servers().set_up("second", harness.server().admin_options());
     second.prefix(format!("{}_2", harness.prefix())).await.unwrap();
-    let made = tenantry.provision("acme").await.unwrap();
-    let place: String = sqlx::query_scalar("SELECT server FROM tenantry.placements WHERE tenant_id = $1")
-        .bind(made.tenant.id().as_uuid())
+    let provisioned = tenantry.provision("acme").await.unwrap();
+    let server: String = sqlx::query_scalar("SELECT server FROM tenantry.placements WHERE tenant_id = $1")
+        .bind(provisioned.tenant.id().as_uuid())
         .fetch_one(harness.landlord())
         .await
         .unwrap();
-    assert_eq!((place.as_str(), asked.load(SeqCst)), ("second", 2));
+    assert_eq!((server.as_str(), calls.load(SeqCst)), ("second", 2));
 }
 
-/// A vault that opens a login's secret rightly once, and never again.
-struct Forgetful(PgVault, AtomicU32);
+/// A vault that returns the right password of a login once, and a wrong one from then on.
+struct WrongPasswordVault(PgVault, AtomicU32);
 #[async_trait]
-impl CredentialVault for Forgetful {
+impl CredentialVault for WrongPasswordVault {
     async fn open(&self, id: &CredentialId) -> Result<SecretString, VaultError> {
         let secret = self.0.open(id).await?;
         match id.purpose == Purpose::Login && self.1.fetch_add(1, SeqCst) > 0 {
@@ -196,7 +201,7 @@ impl CredentialVault for Forgetful {
     }
 }
 #[async_trait]
-impl VaultWriter for Forgetful {
+impl VaultWriter for WrongPasswordVault {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError> {
         self.0.fence(operation, epoch).await
     }
@@ -223,10 +228,12 @@ impl VaultWriter for Forgetful {
 }
 
 #[tokio::test]
-async fn a_tenant_whose_login_does_not_work_is_never_published() {
+async fn tenant_whose_login_fails_the_probe_is_not_published() {
     let harness = Harness::start().await.unwrap();
-    let vault =
-        Forgetful(PgVault::new(harness.landlord().clone(), Arc::new(harness.keys().clone())), AtomicU32::new(0));
+    let vault = WrongPasswordVault(
+        PgVault::new(harness.landlord().clone(), Arc::new(harness.keys().clone())),
+        AtomicU32::new(0),
+    );
     let tenantry = harness.tenantry(|b| migrated(b).vault(vault)).await.unwrap();
     let error = tenantry.provision("acme").await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };

@@ -1,4 +1,6 @@
-//! A host's own landlord, read through an adapter: the reading half alone, over tables that are not ours.
+//! A host that keeps its tenants in tables of its own and implements only the reading trait, `TenantRegistry`.
+//!
+//! The adapter must pass the conformance suite of that trait.
 use crate::landlord;
 use async_trait::async_trait;
 use sqlx::PgPool;
@@ -10,9 +12,11 @@ use tenantry::tenant::TenantStatus;
 use tenantry::testing::conformance;
 use tenantry::{Tenant, TenantId, TenantRef, TenantRegistry};
 
+/// The host's table. A closed customer is a deleted tenant.
 const CUSTOMERS: &str = "CREATE TABLE customers (
         id uuid PRIMARY KEY, short_name text NOT NULL, dbname text, closed boolean NOT NULL)";
 
+/// The adapter over that table.
 struct Legacy(PgPool);
 
 #[derive(sqlx::FromRow)]
@@ -23,7 +27,7 @@ struct Customer {
 }
 
 impl Customer {
-    fn tenant(self) -> Result<Tenant, StoreError> {
+    fn into_tenant(self) -> Result<Tenant, StoreError> {
         let status = if self.closed { TenantStatus::Deleted } else { TenantStatus::Active };
         let slug = self.short_name.parse().map_err(StoreError::corrupt)?;
         Ok(Tenant::new(TenantId::from_uuid(self.id), slug, status))
@@ -46,7 +50,7 @@ impl TenantRegistry for Legacy {
             }
             _ => None,
         };
-        row.map(Customer::tenant).transpose()
+        row.map(Customer::into_tenant).transpose()
     }
 
     async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
@@ -66,12 +70,12 @@ impl TenantRegistry for Legacy {
         let page = "SELECT * FROM customers WHERE NOT closed AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2";
         let page = sqlx::query_as(page).bind(after.map(TenantId::as_uuid)).bind(i64::from(limit));
         let rows: Vec<Customer> = page.fetch_all(&self.0).await?;
-        rows.into_iter().map(Customer::tenant).collect()
+        rows.into_iter().map(Customer::into_tenant).collect()
     }
 }
 
 #[tokio::test]
-async fn an_adapter_over_a_hosts_own_tables_keeps_the_contract() {
+async fn adapter_over_host_tables_passes_the_registry_conformance_suite() {
     let landlord = landlord::pool(landlord::empty().await);
     sqlx::raw_sql(CUSTOMERS).execute(&landlord).await.unwrap();
     let tenant = |slug: &str, status| Tenant::new(TenantId::new(), slug.parse().unwrap(), status);

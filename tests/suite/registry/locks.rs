@@ -1,4 +1,8 @@
-//! Races that are not left to chance: one side is held in the middle by a transaction of the test's own.
+//! Lock races between registry calls, made deterministic: the test plays one side with a transaction that it keeps
+//! open.
+//!
+//! Each test starts the other side, waits until PostgreSQL reports that it waits for a lock, commits, and checks the
+//! result.
 use crate::landlord;
 use sqlx::{PgPool, PgTransaction};
 use std::future::Future;
@@ -11,14 +15,15 @@ use tenantry::tenant::TenantStatus;
 use tenantry::{Tenant, TenantId};
 use tokio::task::JoinHandle;
 
-struct Bench {
+/// A landlord with one tenant and the token of the operation that created it.
+struct Fixture {
     landlord: PgPool,
     registry: PgTenantRegistry,
     writer: FencingToken,
     tenant: Tenant,
 }
 
-impl Bench {
+impl Fixture {
     async fn new() -> Self {
         let landlord = landlord::installed().await;
         let registry = PgTenantRegistry::new(landlord.clone());
@@ -29,93 +34,104 @@ impl Bench {
         Self { landlord, registry, writer, tenant }
     }
 
-    /// A transaction that has done `sql` with the operation's id and stays open.
-    async fn held(&self, sql: &'static str) -> PgTransaction<'static> {
+    /// Runs `sql` with the operation's id as its parameter and returns the open transaction, with its locks.
+    async fn open_transaction(&self, sql: &'static str) -> PgTransaction<'static> {
         let mut tx = self.landlord.begin().await.unwrap();
         sqlx::query(sql).bind(self.writer.operation.as_uuid()).execute(&mut *tx).await.expect(sql);
         tx
     }
 
-    async fn renames(&self) -> JoinHandle<Result<(), StoreError>> {
+    /// Starts a rename by the operation's worker and waits until it is blocked.
+    async fn start_rename(&self) -> JoinHandle<Result<(), StoreError>> {
         let (registry, writer, old) = (self.registry.clone(), self.writer, self.tenant.clone());
         let new = old.clone().with_name("written by the old worker");
-        self.waits(async move { registry.update(&old, &new, Some(writer)).await }).await
+        self.spawn_until_blocked(async move { registry.update(&old, &new, Some(writer)).await }).await
     }
 
-    /// Starts it, and returns when a session of the landlord waits for a lock.
-    async fn waits<T: Send + 'static>(&self, call: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    /// Spawns the call and returns once a session of the landlord waits for a lock.
+    async fn spawn_until_blocked<T: Send + 'static>(
+        &self, call: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
         let call = tokio::spawn(call);
         landlord::somebody_waits(&self.landlord).await;
         call
     }
 
+    /// The tenant's stored name.
     async fn name(&self) -> String {
         self.registry.find(self.tenant.id().into()).await.unwrap().unwrap().name().to_owned()
     }
 }
 
 #[tokio::test]
-async fn a_write_that_waits_for_a_takeover_is_fenced() {
-    let bench = Bench::new().await;
-    let takeover = bench.held("UPDATE tenantry.epochs SET epoch = 2 WHERE operation = $1").await;
-    let rename = bench.renames().await;
+async fn write_blocked_by_a_takeover_is_fenced() {
+    let fixture = Fixture::new().await;
+    let takeover = fixture.open_transaction("UPDATE tenantry.epochs SET epoch = 2 WHERE operation = $1").await;
+    let rename = fixture.start_rename().await;
     takeover.commit().await.unwrap();
     assert!(matches!(rename.await.unwrap(), Err(StoreError::Fenced)));
-    assert_eq!(bench.name().await, "acme");
+    assert_eq!(fixture.name().await, "acme");
 }
 
 #[tokio::test]
-async fn a_takeover_waits_for_a_write_that_has_begun() {
-    let bench = Bench::new().await;
-    let row = bench.held("SELECT 1 FROM tenantry.tenants WHERE $1 IS NOT NULL FOR UPDATE").await;
-    let rename = bench.renames().await;
-    let (registry, operation) = (bench.registry.clone(), bench.writer.operation);
+async fn takeover_waits_for_a_write_in_progress() {
+    let fixture = Fixture::new().await;
+    let row = fixture.open_transaction("SELECT 1 FROM tenantry.tenants WHERE $1 IS NOT NULL FOR UPDATE").await;
+    let rename = fixture.start_rename().await;
+    let (registry, operation) = (fixture.registry.clone(), fixture.writer.operation);
     let mut takeover = tokio::spawn(async move { RegistryWriter::fence(&registry, operation, 2).await });
     let early = tokio::time::timeout(Duration::from_millis(500), &mut takeover).await;
-    assert!(early.is_err(), "the takeover passed a write that was still to land");
+    assert!(early.is_err(), "the takeover did not wait for a write in progress");
     row.commit().await.unwrap();
-    rename.await.unwrap().expect("the write began before the takeover");
+    rename.await.unwrap().expect("a write that began before the takeover was refused");
     takeover.await.unwrap().unwrap();
-    assert_eq!(bench.name().await, "written by the old worker");
-    let again = bench.registry.update(&bench.tenant, &bench.tenant.clone().with_name("late"), Some(bench.writer)).await;
+    assert_eq!(fixture.name().await, "written by the old worker");
+    let again =
+        fixture.registry.update(&fixture.tenant, &fixture.tenant.clone().with_name("late"), Some(fixture.writer)).await;
     assert!(matches!(again, Err(StoreError::Fenced)), "{again:?}");
 }
 
 #[tokio::test]
-async fn a_deletion_frees_a_domain_that_is_added_at_this_moment() {
-    let mut bench = Bench::new().await;
-    let purging = bench.tenant.clone().with_status(TenantStatus::Purging);
-    bench.registry.update(&bench.tenant, &purging, None).await.unwrap();
-    bench.tenant = purging;
-    // What add_domain does, held before its commit.
-    let mut adding = bench.held("SELECT 1 FROM tenantry.tenants WHERE $1 IS NOT NULL FOR SHARE").await;
+async fn tenant_deletion_waits_for_a_concurrent_add_domain_and_removes_the_domain() {
+    let mut fixture = Fixture::new().await;
+    let purging = fixture.tenant.clone().with_status(TenantStatus::Purging);
+    fixture.registry.update(&fixture.tenant, &purging, None).await.unwrap();
+    fixture.tenant = purging;
+    // The statements of `add_domain`, in a transaction that is not committed yet.
+    let mut adding = fixture.open_transaction("SELECT 1 FROM tenantry.tenants WHERE $1 IS NOT NULL FOR SHARE").await;
     let add = "INSERT INTO tenantry.tenant_domains (domain, tenant_id) VALUES ('late.example.test', $1)";
-    sqlx::query(add).bind(bench.tenant.id().as_uuid()).execute(&mut *adding).await.unwrap();
-    let (registry, old) = (bench.registry.clone(), bench.tenant.clone());
+    sqlx::query(add).bind(fixture.tenant.id().as_uuid()).execute(&mut *adding).await.unwrap();
+    let (registry, old) = (fixture.registry.clone(), fixture.tenant.clone());
     let deleted = old.clone().with_status(TenantStatus::Deleted);
-    let delete = bench.waits(async move { registry.update(&old, &deleted, None).await }).await;
+    let delete = fixture.spawn_until_blocked(async move { registry.update(&old, &deleted, None).await }).await;
     adding.commit().await.unwrap();
     delete.await.unwrap().unwrap();
-    assert_eq!(bench.registry.domains(bench.tenant.id()).await.unwrap(), [], "the domain stayed with a deleted tenant");
+    assert_eq!(
+        fixture.registry.domains(fixture.tenant.id()).await.unwrap(),
+        [],
+        "the domain stayed with a deleted tenant"
+    );
 }
 
 #[tokio::test]
-async fn a_domain_waits_for_a_deletion_and_is_refused() {
-    let mut bench = Bench::new().await;
-    let purging = bench.tenant.clone().with_status(TenantStatus::Purging);
-    bench.registry.update(&bench.tenant, &purging, None).await.unwrap();
-    bench.tenant = purging;
-    let deleting =
-        bench.held("UPDATE tenantry.tenants SET status = 'deleted', deleted_at = now() WHERE $1 IS NOT NULL").await;
-    let (registry, id) = (bench.registry.clone(), bench.tenant.id());
+async fn add_domain_waits_for_a_concurrent_deletion_and_is_refused() {
+    let mut fixture = Fixture::new().await;
+    let purging = fixture.tenant.clone().with_status(TenantStatus::Purging);
+    fixture.registry.update(&fixture.tenant, &purging, None).await.unwrap();
+    fixture.tenant = purging;
+    let deleting = fixture
+        .open_transaction("UPDATE tenantry.tenants SET status = 'deleted', deleted_at = now() WHERE $1 IS NOT NULL")
+        .await;
+    let (registry, id) = (fixture.registry.clone(), fixture.tenant.id());
     let domain = "late.example.test".parse().unwrap();
-    let add = bench.waits(async move { registry.add_domain(id, &domain, None).await }).await;
+    let add = fixture.spawn_until_blocked(async move { registry.add_domain(id, &domain, None).await }).await;
     deleting.commit().await.unwrap();
     let answer = add.await.unwrap();
     assert!(matches!(answer, Err(StoreError::Conflict(_))), "{answer:?}");
-    assert_eq!(bench.registry.domains(bench.tenant.id()).await.unwrap(), []);
+    assert_eq!(fixture.registry.domains(fixture.tenant.id()).await.unwrap(), [], "a deleted tenant got a domain");
 }
 
+/// A ready server with room for this many tenants.
 fn server(capacity: u32) -> DatabaseServer {
     let names = ServerNames::with_prefix("x").unwrap();
     let mut server = DatabaseServer::new("main".parse().unwrap(), "localhost", 5432, names);
@@ -125,50 +141,51 @@ fn server(capacity: u32) -> DatabaseServer {
 }
 
 #[tokio::test]
-async fn a_place_waits_for_the_last_one_to_be_given_away() {
-    let bench = Bench::new().await;
+async fn reserve_waits_for_a_concurrent_reservation_and_finds_the_server_full() {
+    let fixture = Fixture::new().await;
     let server = server(1);
-    bench.registry.put_server(None, &server, None).await.unwrap();
-    let rival = bench.held("UPDATE tenantry.database_servers SET tenants = 1 WHERE $1 IS NOT NULL").await;
-    let place = Placement::new(bench.tenant.id(), server.name.clone(), "t_acme".parse().unwrap());
-    let (registry, writer) = (bench.registry.clone(), bench.writer);
-    let reserve = bench.waits(async move { registry.reserve(&place, writer).await }).await;
+    fixture.registry.put_server(None, &server, None).await.unwrap();
+    let rival = fixture.open_transaction("UPDATE tenantry.database_servers SET tenants = 1 WHERE $1 IS NOT NULL").await;
+    let placement = Placement::new(fixture.tenant.id(), server.name.clone(), "t_acme".parse().unwrap());
+    let (registry, writer) = (fixture.registry.clone(), fixture.writer);
+    let reserve = fixture.spawn_until_blocked(async move { registry.reserve(&placement, writer).await }).await;
     rival.commit().await.unwrap();
     let answer = reserve.await.unwrap();
-    let Err(StoreError::Taken(NameConflict::ServerFull(room))) = answer else { panic!("{answer:?}") };
-    assert_eq!(room, server.name);
-    assert_eq!(bench.registry.placement(bench.tenant.id()).await.unwrap(), None);
+    let Err(StoreError::Taken(NameConflict::ServerFull(full))) = answer else { panic!("{answer:?}") };
+    assert_eq!(full, server.name);
+    assert_eq!(fixture.registry.placement(fixture.tenant.id()).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn a_server_is_not_removed_under_a_place_that_is_being_given() {
-    let bench = Bench::new().await;
+async fn remove_server_waits_for_a_concurrent_reservation_and_is_refused() {
+    let fixture = Fixture::new().await;
     let server = server(5);
-    bench.registry.put_server(None, &server, None).await.unwrap();
-    let rival = bench.held("UPDATE tenantry.database_servers SET tenants = 1 WHERE $1 IS NOT NULL").await;
-    let (registry, name) = (bench.registry.clone(), server.name.clone());
-    let remove = bench.waits(async move { registry.remove_server(&name, None).await }).await;
+    fixture.registry.put_server(None, &server, None).await.unwrap();
+    let rival = fixture.open_transaction("UPDATE tenantry.database_servers SET tenants = 1 WHERE $1 IS NOT NULL").await;
+    let (registry, name) = (fixture.registry.clone(), server.name.clone());
+    let remove = fixture.spawn_until_blocked(async move { registry.remove_server(&name, None).await }).await;
     rival.commit().await.unwrap();
     let answer = remove.await.unwrap();
     assert!(matches!(answer, Err(StoreError::Conflict(_))), "{answer:?}");
 }
 
-/// In one order with `reserve`: else the two wait for each other when the name goes to the next tenant.
+/// `release` and `reserve` must lock in the same order. Otherwise they deadlock when a name passes to the next tenant.
 #[tokio::test]
-async fn a_release_locks_the_server_before_the_place() {
-    let bench = Bench::new().await;
+async fn release_locks_the_server_before_the_placement() {
+    let fixture = Fixture::new().await;
     let server = server(5);
-    bench.registry.put_server(None, &server, None).await.unwrap();
-    let place = Placement::new(bench.tenant.id(), server.name.clone(), "t_acme".parse().unwrap());
-    bench.registry.reserve(&place, bench.writer).await.unwrap();
-    let mut rival = bench.held("UPDATE tenantry.database_servers SET updated_at = now() WHERE $1 IS NOT NULL").await;
-    let (registry, writer) = (bench.registry.clone(), bench.writer);
-    let release = bench.waits(async move { registry.release(place.tenant, writer).await }).await;
+    fixture.registry.put_server(None, &server, None).await.unwrap();
+    let placement = Placement::new(fixture.tenant.id(), server.name.clone(), "t_acme".parse().unwrap());
+    fixture.registry.reserve(&placement, fixture.writer).await.unwrap();
+    let mut rival =
+        fixture.open_transaction("UPDATE tenantry.database_servers SET updated_at = now() WHERE $1 IS NOT NULL").await;
+    let (registry, writer) = (fixture.registry.clone(), fixture.writer);
+    let release = fixture.spawn_until_blocked(async move { registry.release(placement.tenant, writer).await }).await;
     let lock = sqlx::query("SELECT 1 FROM tenantry.placements FOR UPDATE NOWAIT").execute(&mut *rival).await;
-    lock.expect("nobody has locked the place yet");
+    lock.expect("release() locked the placement before the server");
     rival.commit().await.unwrap();
     release.await.unwrap().unwrap();
-    assert_eq!(bench.registry.placement(bench.tenant.id()).await.unwrap(), None);
-    let load = bench.registry.server(&server.name).await.unwrap().unwrap();
+    assert_eq!(fixture.registry.placement(fixture.tenant.id()).await.unwrap(), None);
+    let load = fixture.registry.server(&server.name).await.unwrap().unwrap();
     assert_eq!(load.tenants, 0);
 }

@@ -1,4 +1,7 @@
-//! The conformance suites, run; and what only Postgres can get wrong.
+//! Tenant and server registries: the conformance suites for each implementation, and cases specific to PostgreSQL.
+//!
+//! Submodules: an adapter over foreign tables (`legacy`), lock races (`locks`), query plans (`plans`), values that
+//! cannot be stored or read (`values`).
 
 mod legacy;
 mod locks;
@@ -10,14 +13,14 @@ use tenantry::registry::{MemoryRegistry, PgTenantRegistry};
 use tenantry::testing::conformance;
 
 #[tokio::test]
-async fn memory_keeps_the_contract() {
+async fn memory_registry_passes_the_conformance_suites() {
     conformance::registry_writer(MemoryRegistry::new()).await;
     conformance::server_registry(MemoryRegistry::new()).await;
 }
 
-/// Also under a search path that leads to other tables of the same names.
+/// The pool's `search_path` leads to other tables of the same names: every statement must qualify its tables.
 #[tokio::test]
-async fn postgres_keeps_the_contract_of_tenants() {
+async fn pg_registry_passes_the_tenant_conformance_suite() {
     const ASTRAY: &str =
         "CREATE SCHEMA astray; CREATE TABLE astray.tenants (id int); CREATE TABLE astray.epochs (id int)";
     let options = landlord::empty().await;
@@ -29,6 +32,6 @@ async fn postgres_keeps_the_contract_of_tenants() {
 }
 
 #[tokio::test]
-async fn postgres_keeps_the_contract_of_servers() {
+async fn pg_registry_passes_the_server_conformance_suite() {
     conformance::server_registry(PgTenantRegistry::new(landlord::installed().await)).await;
 }

@@ -1,4 +1,6 @@
-//! What stands in the tables, and what cannot.
+//! Values that PostgreSQL cannot store or returns changed, and rows that violate the crate's rules.
+//!
+//! Every such case is a typed `StoreError`, never a panic or a silent change.
 use crate::landlord;
 use serde_json::json;
 use sqlx::PgPool;
@@ -8,7 +10,8 @@ use tenantry::registry::{PgTenantRegistry, RegistryWriter, ServerRegistry, Tenan
 use tenantry::tenant::TenantStatus;
 use tenantry::{Tenant, TenantId};
 
-async fn bench() -> (PgPool, PgTenantRegistry, FencingToken, Tenant) {
+/// A landlord, its registry, the token of an operation, and a tenant that is not stored yet.
+async fn fixture() -> (PgPool, PgTenantRegistry, FencingToken, Tenant) {
     let landlord = landlord::installed().await;
     let registry = PgTenantRegistry::new(landlord.clone());
     let writer = FencingToken { operation: OperationId::new(), epoch: 1 };
@@ -18,8 +21,8 @@ async fn bench() -> (PgPool, PgTenantRegistry, FencingToken, Tenant) {
 }
 
 #[tokio::test]
-async fn a_value_that_postgres_cannot_hold_is_refused_for_good() {
-    let (_, registry, writer, tenant) = bench().await;
+async fn unstorable_value_is_refused() {
+    let (_, registry, writer, tenant) = fixture().await;
     for bad in [tenant.clone().with_name("nul\0"), tenant.clone().with_metadata(json!({ "x": "nul\0" }))] {
         let answer = registry.create(&bad, &[], writer).await;
         assert!(matches!(answer, Err(StoreError::Refused(_))), "{answer:?}");
@@ -27,10 +30,10 @@ async fn a_value_that_postgres_cannot_hold_is_refused_for_good() {
     assert_eq!(registry.find(tenant.id().into()).await.unwrap(), None);
 }
 
-/// PostgreSQL writes 1e16 as an integer, which Rust's JSON takes for another value: so the landlord compares.
+/// `jsonb` returns 1e16 as an integer, which serde_json does not consider equal. So PostgreSQL must compare the values.
 #[tokio::test]
-async fn repeating_a_write_of_large_numbers_is_no_conflict() {
-    let (_, registry, writer, tenant) = bench().await;
+async fn repeated_write_of_large_numbers_is_not_a_conflict() {
+    let (_, registry, writer, tenant) = fixture().await;
     let tenant = tenant.with_metadata(json!({ "large": 1e16, "small": 1e-7 }));
     registry.create(&tenant, &[], writer).await.unwrap();
     registry.create(&tenant, &[], writer).await.unwrap();
@@ -40,8 +43,8 @@ async fn repeating_a_write_of_large_numbers_is_no_conflict() {
 }
 
 #[tokio::test]
-async fn a_row_that_breaks_a_rule_is_corrupt_and_no_panic() {
-    let (landlord, registry, writer, tenant) = bench().await;
+async fn invalid_row_is_reported_as_corrupt() {
+    let (landlord, registry, writer, tenant) = fixture().await;
     registry.create(&tenant, &[], writer).await.unwrap();
     sqlx::query("UPDATE tenantry.tenants SET slug = 'www'").execute(&landlord).await.unwrap();
     let answer = registry.find(tenant.id().into()).await;
@@ -52,29 +55,29 @@ async fn a_row_that_breaks_a_rule_is_corrupt_and_no_panic() {
 }
 
 #[tokio::test]
-async fn a_landlord_that_is_gone_is_unavailable() {
-    let (landlord, registry, writer, tenant) = bench().await;
+async fn closed_landlord_pool_is_reported_as_unavailable() {
+    let (landlord, registry, writer, tenant) = fixture().await;
     landlord.close().await;
     let answer = registry.create(&tenant, &[], writer).await;
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
 }
 
-/// By the landlord's clock: each time is now() of the statement that ended something.
+/// The times come from the landlord's clock: `now()` of the statement that deleted the tenant or dropped the entry.
 #[tokio::test]
-async fn history_is_stamped() {
+async fn deletion_times_are_stored_by_the_landlord() {
     const ENDS: &str = "SELECT (SELECT deleted_at IS NOT NULL AND deleted_at = updated_at FROM tenantry.tenants)
         AND (SELECT dropped_at IS NOT NULL FROM tenantry.tenant_databases)";
-    let (landlord, registry, writer, tenant) = bench().await;
+    let (landlord, registry, writer, tenant) = fixture().await;
     registry.create(&tenant, &[], writer).await.unwrap();
     let database = "t_acme".parse().unwrap();
     let login = "t_acme_v1".parse().unwrap();
     let credential = tenantry::secret::CredentialId::login(tenant.id(), &database, &login, 1);
     let entry = tenantry::directory::TenantDatabase::primary(tenant.id(), "db", 5432, database, login, credential);
     registry.publish(TenantStatus::Provisioning, &entry, writer).await.unwrap();
-    let way =
+    let statuses =
         [TenantStatus::Active, TenantStatus::Purging, TenantStatus::Deleted].map(|s| tenant.clone().with_status(s));
-    for two in way.windows(2) {
-        registry.update(&two[0], &two[1], Some(writer)).await.unwrap();
+    for step in statuses.windows(2) {
+        registry.update(&step[0], &step[1], Some(writer)).await.unwrap();
     }
     assert!(sqlx::query_scalar::<_, bool>(ENDS).fetch_one(&landlord).await.unwrap());
 }

@@ -1,4 +1,6 @@
-//! A session that waits for something else than a statement does not keep its place in the budget.
+//! Sessions that are not ready for a statement (in COPY mode, or with a query still running) return their slot.
+//!
+//! Each test limits the pool to one connection, so a leaked slot makes the next query time out.
 use super::sessions::World;
 use sqlx::{Executor, PgExecutor};
 use std::time::{Duration, Instant};
@@ -8,7 +10,7 @@ use tenantry::{ConnectionResolver, TenantPool, sqlx};
 const COPY_IN: &str = "COPY notes FROM STDIN";
 const COPY_OUT: &str = "COPY notes TO STDOUT";
 
-/// The budget is one connection: a leak stops the tenant.
+/// A resolver with one connection in all, and a tenant with the table `notes`.
 async fn resolver_with_one_connection(
     configure: impl FnOnce(PooledResolverBuilder) -> PooledResolverBuilder,
 ) -> (World, impl ConnectionResolver, TenantPool) {
@@ -21,15 +23,17 @@ async fn resolver_with_one_connection(
     (world, resolver, db)
 }
 
+/// Asserts that sqlx refuses to run COPY as a plain query.
 async fn assert_refused(copied: Result<impl Sized, sqlx::Error>, how: &str) {
-    let Err(error) = copied else { panic!("{how}: the copy succeeded") };
+    let Err(error) = copied else { panic!("COPY by {how} succeeded") };
     assert!(matches!(error, sqlx::Error::Protocol(_)), "{how}: {error:?}");
 }
 
+/// Asserts that the pool gives a usable connection.
 async fn assert_answers(db: impl PgExecutor<'_>, after: &str) {
     let began = Instant::now();
     let one: Result<i32, _> = sqlx::query_scalar("SELECT 1").fetch_one(db).await;
-    assert!(matches!(one, Ok(1)), "after {after}, within {:?}: {one:?}", began.elapsed());
+    assert!(matches!(one, Ok(1)), "SELECT 1 after {after} failed after {:?}: {one:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -45,7 +49,7 @@ async fn copy_through_the_handle_returns_its_slot() {
         assert_refused(sqlx::query(copy).fetch_optional(&db).await, copy).await;
         assert_answers(&db, copy).await;
     }
-    assert_eq!(db.connections(), (1, 0), "nothing else is open");
+    assert_eq!(db.connections(), (1, 0), "open connections");
     resolver.close().await;
 }
 

@@ -1,4 +1,7 @@
-//! A registry and a vault that count, wait and fail as a test says.
+//! A fake registry and vault for resolver tests. A test counts their calls, blocks their answers, or makes them fail.
+//!
+//! [`active`] gives a resolver over them with one tenant. No tenant leads to a real database unless a test sets its
+//! entry.
 use async_trait::async_trait;
 use secrecy::SecretString;
 use std::collections::HashMap;
@@ -12,6 +15,7 @@ use tenantry::secret::CredentialId;
 use tenantry::tenant::TenantStatus;
 use tenantry::{CredentialVault, Tenant, TenantId, TenantRef, TenantRegistry};
 
+/// A handle: clones share their state.
 #[derive(Clone, Default)]
 pub(crate) struct Fakes(Arc<Inner>);
 
@@ -19,13 +23,17 @@ pub(crate) struct Fakes(Arc<Inner>);
 pub(crate) struct Inner {
     tenants: Mutex<HashMap<TenantId, (Tenant, TenantDatabase)>>,
     secrets: Mutex<HashMap<CredentialId, String>>,
-    gate: Arc<tokio::sync::RwLock<()>>,
+    /// `find` takes it for reading before it answers, so a writer blocks all answers.
+    answers_lock: Arc<tokio::sync::RwLock<()>>,
+    /// Calls of `TenantRegistry::find` that have read their answer.
     pub(crate) finds: AtomicUsize,
+    /// Calls of `CredentialVault::open`.
     pub(crate) opens: AtomicUsize,
-    /// Calls of the registry that have begun and neither ended nor been dropped.
+    /// Calls of `find` that have begun and neither returned nor been dropped.
     pub(crate) running: AtomicUsize,
+    /// `find` fails with `StoreError::Unavailable` while this is set.
     pub(crate) down: AtomicBool,
-    /// A rotation ends just before the next secret is asked for.
+    /// Replaces the login just before the next call of `open` reads its secret. Cleared by that call.
     pub(crate) rotating: AtomicBool,
 }
 
@@ -36,8 +44,8 @@ impl std::ops::Deref for Fakes {
     }
 }
 
-/// A tenant in the registry, with an entry that leads nowhere and a secret.
-pub(crate) fn known(fakes: &Fakes, tenant: Tenant) -> Tenant {
+/// Adds a tenant with a secret and with an entry whose port refuses connections.
+pub(crate) fn add_tenant(fakes: &Fakes, tenant: Tenant) -> Tenant {
     let (database, login) = (format!("t_{}", tenant.slug()).parse().unwrap(), "login".parse().unwrap());
     let credential = CredentialId::login(tenant.id(), &database, &login, 1);
     let entry = TenantDatabase::primary(tenant.id(), "127.0.0.1", 1, database, login, credential.clone());
@@ -46,59 +54,65 @@ pub(crate) fn known(fakes: &Fakes, tenant: Tenant) -> Tenant {
     tenant
 }
 
-/// A resolver that knows one active tenant.
+/// A resolver over fakes that contain one active tenant.
 pub(crate) fn active(slug: &str) -> (Fakes, PooledResolver) {
     let fakes = Fakes::default();
-    known(&fakes, tenantry::testing::tenant(slug, TenantStatus::Active));
+    add_tenant(&fakes, tenantry::testing::tenant(slug, TenantStatus::Active));
     let resolver = fakes.resolver().build();
     (fakes, resolver)
 }
 
-/// Nothing asks the registry any more.
-pub(crate) async fn ended(fakes: &Fakes) {
-    within("the registry is left alone", || fakes.running.load(SeqCst) == 0).await;
+/// Waits until no call of `find` is running.
+pub(crate) async fn wait_until_registry_is_idle(fakes: &Fakes) {
+    wait_until("no registry call is running", || fakes.running.load(SeqCst) == 0).await;
 }
 
-async fn within(what: &str, done: impl Fn() -> bool) {
+/// Polls the condition; panics after 5 s.
+async fn wait_until(what: &str, is_met: impl Fn() -> bool) {
     for _ in 0..500 {
-        if done() {
+        if is_met() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("not within 5 s: {what}");
+    panic!("not reached within 5 s: {what}");
 }
 
 impl Fakes {
     pub(crate) fn resolver(&self) -> PooledResolverBuilder {
         PooledResolver::builder(self.clone(), self.clone())
     }
-    /// Until it is dropped, the registry has read what it answers, and does not answer.
-    pub(crate) async fn hold(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
-        self.gate.clone().write_owned().await
+    /// Until the guard is dropped, `find` reads its answer and then waits instead of returning it.
+    pub(crate) async fn block_answers(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+        self.answers_lock.clone().write_owned().await
     }
-    pub(crate) async fn asked_at_least(&self, times: usize) {
-        within("the registry is asked", || self.finds.load(SeqCst) >= times).await;
+    /// Waits until `find` has read at least this many answers.
+    pub(crate) async fn wait_for_finds(&self, times: usize) {
+        wait_until("the registry has been called often enough", || self.finds.load(SeqCst) >= times).await;
     }
+    /// Replaces the stored tenant of the same id.
     pub(crate) fn replace(&self, tenant: Tenant) {
         let id = tenant.id();
         self.tenants.lock().unwrap().get_mut(&id).unwrap().0 = tenant;
     }
+    /// Sets the stored status and returns the changed tenant.
     pub(crate) fn set_status(&self, slug: &str, status: TenantStatus) -> Tenant {
         let tenant = self.by_name(&slug.into()).unwrap().0.with_status(status);
         self.replace(tenant.clone());
         tenant
     }
+    /// Changes the tenant's primary database entry and returns the closure's result.
     pub(crate) fn entry<R>(&self, slug: &str, change: impl FnOnce(&mut TenantDatabase) -> R) -> R {
         let id = self.by_name(&slug.into()).unwrap().0.id();
         change(&mut self.tenants.lock().unwrap().get_mut(&id).unwrap().1)
     }
+    /// Stores a secret.
     pub(crate) fn secret(&self, id: CredentialId, secret: &str) {
         self.secrets.lock().unwrap().insert(id, secret.into());
     }
 
-    /// The login of this secret is replaced, and the secret forgotten.
-    fn rotate(&self, old: &CredentialId) {
+    /// Gives the login of this secret a new generation and a new secret, and deletes the old secret.
+    fn rotate_login(&self, old: &CredentialId) {
         let (mut tenants, mut secrets) = (self.tenants.lock().unwrap(), self.secrets.lock().unwrap());
         for (_, entry) in tenants.values_mut().filter(|(_, entry)| entry.credential == *old) {
             entry.generation = Generation(entry.generation.0 + 1);
@@ -119,6 +133,7 @@ impl Fakes {
     }
 }
 
+/// Counts a running call of `find` down when the call returns or is dropped.
 struct Running<'a>(&'a AtomicUsize);
 impl Drop for Running<'_> {
     fn drop(&mut self) {
@@ -133,14 +148,14 @@ impl TenantRegistry for Fakes {
         let _running = Running(&self.running);
         let found = self.by_name(&name).map(|(tenant, _)| tenant);
         self.finds.fetch_add(1, SeqCst);
-        let _open = self.gate.read().await;
+        let _unblocked = self.answers_lock.read().await;
         if self.down.load(SeqCst) { Err(StoreError::unavailable("down")) } else { Ok(found) }
     }
     async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
         Ok(self.by_name(&tenant.into()).map(|(_, entry)| entry).into_iter().collect())
     }
     async fn page(&self, _: Option<TenantId>, _: u32) -> Result<Vec<Tenant>, StoreError> {
-        unreachable!("a resolver reads no pages")
+        unreachable!("a resolver never calls page()")
     }
 }
 
@@ -149,7 +164,7 @@ impl CredentialVault for Fakes {
     async fn open(&self, id: &CredentialId) -> Result<SecretString, VaultError> {
         self.opens.fetch_add(1, SeqCst);
         if self.rotating.swap(false, SeqCst) {
-            self.rotate(id);
+            self.rotate_login(id);
         }
         let secret = self.secrets.lock().unwrap().get(id).cloned();
         secret.map(SecretString::from).ok_or_else(|| VaultError::Missing(id.clone()))

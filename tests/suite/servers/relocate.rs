@@ -1,5 +1,7 @@
-//! A server with another address: what is asked before it is believed.
-use super::again::unlucky;
+//! `servers().relocate()`: what it verifies before it stores the new address of a server.
+//!
+//! The test server is reached as `127.0.0.1` and as `localhost`: two addresses of the same cluster.
+use super::again::servers_with_outage;
 use super::bare;
 use crate::engine::failing::{Lost, Outage};
 use crate::lanes::Stopped;
@@ -18,13 +20,14 @@ use tenantry::testing::{Harness, TestServer};
 use tenantry::{ConnectionResolver, Tenantry, sqlx};
 use tokio::net::TcpListener;
 
+/// The stored row of the server `main`.
 async fn stored(harness: &Harness) -> DatabaseServer {
     let registry = PgTenantRegistry::new(harness.landlord().clone());
     let name: ServerName = "main".parse().unwrap();
     registry.server(&name).await.unwrap().expect("a server").server
 }
 
-/// The server as `main` at 127.0.0.1, and its port: `localhost` is another address of the same cluster.
+/// An installation whose server `main` is set up at 127.0.0.1, and the server's port.
 async fn at_loopback() -> (Harness, Tenantry, u16) {
     let harness = Harness::start().await.unwrap();
     let builder = Tenantry::builder(harness.landlord().clone()).keys(harness.keys().clone());
@@ -36,16 +39,18 @@ async fn at_loopback() -> (Harness, Tenantry, u16) {
     (harness, tenantry, port)
 }
 
-/// A container is reached by name otherwise.
+/// The superuser at 127.0.0.1. Without this, a container would be reached by its name.
 fn admin(harness: &Harness) -> PgConnectOptions {
     harness.server().admin_options().host("127.0.0.1")
 }
 
+/// A superuser's session in the maintenance database of this installation.
 async fn maintenance(harness: &Harness) -> PgConnection {
     let database = format!("{}_maintenance", harness.prefix());
     harness.server().admin_options().database(&database).connect().await.unwrap()
 }
 
+/// How many operations the journal has, open or ended.
 async fn operations(harness: &Harness) -> i64 {
     const ALL: &str = "SELECT count(*) FROM tenantry.operations";
     sqlx::query_scalar(ALL).fetch_one(harness.landlord()).await.unwrap()
@@ -56,21 +61,21 @@ async fn set_up_with_another_address_is_refused_before_it_connects() {
     let (harness, tenantry, port) = at_loopback().await;
     let (before, operations_before) = (stored(&harness).await, operations(&harness).await);
     let set_up = |admin: PgConnectOptions| tenantry.servers().set_up("main", admin).weight(7);
-    let elsewhere = [
+    let results = [
         set_up(admin(&harness).host("localhost")).await.map(drop),
-        // Nothing listens there: a connection would be another error.
+        // Nothing listens on this port. If set_up connected, the error would be a connection error.
         set_up(admin(&harness).port(1)).await.map(drop),
         set_up(admin(&harness)).address("localhost", port).script().await.map(drop),
         set_up(admin(&harness)).address("localhost", port).confirm().await.map(drop),
     ];
-    for refused in elsewhere {
-        let error = refused.unwrap_err();
+    for result in results {
+        let error = result.unwrap_err();
         assert!(matches!(&error, ServerSetupError::Moved { .. }), "{error:?}");
         assert!(error.to_string().contains("relocate()"), "{error}");
     }
     assert_eq!(stored(&harness).await, before);
     assert_eq!(operations(&harness).await, operations_before, "no operation was begun");
-    set_up(admin(&harness)).await.expect("at the stored address it may be repeated");
+    set_up(admin(&harness)).await.expect("a repeated set-up at the stored address failed");
 }
 
 #[tokio::test]
@@ -80,7 +85,10 @@ async fn relocate_refuses_while_the_old_address_takes_writes() {
     let error = tenantry.servers().relocate("main", "localhost", port).await.unwrap_err();
     assert!(matches!(&error, RelocateError::OldAnswers { host, .. } if host == "127.0.0.1"), "{error:?}");
     assert_eq!(stored(&harness).await, before);
-    assert!(tenantry.operations().open().await.unwrap().is_empty(), "the server's lane is free again");
+    assert!(
+        tenantry.operations().open().await.unwrap().is_empty(),
+        "a refused relocation still occupies the server's lane"
+    );
     let moved = tenantry.servers().relocate("main", "localhost", port).old_is_fenced().await.unwrap();
     assert_eq!((moved.server.host.as_str(), moved.is_same_cluster_seen), ("localhost", true));
     let mut expected = before;
@@ -94,20 +102,24 @@ async fn relocate_refuses_while_the_old_address_takes_writes() {
 async fn relocate_refuses_an_old_address_that_cannot_be_judged() {
     let (harness, tenantry, port) = at_loopback().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let there = listener.local_addr().unwrap().port();
-    let cuts = tokio::spawn(async move {
+    let closing_port = listener.local_addr().unwrap().port();
+    let acceptor = tokio::spawn(async move {
         loop {
             drop(listener.accept().await);
         }
     });
-    let by_hand = sqlx::query("UPDATE tenantry.database_servers SET port = $1").bind(i32::from(there));
+    let by_hand = sqlx::query("UPDATE tenantry.database_servers SET port = $1").bind(i32::from(closing_port));
     by_hand.execute(harness.landlord()).await.unwrap();
     let error = tenantry.servers().relocate("main", "127.0.0.1", port).await.unwrap_err();
-    assert!(matches!(&error, RelocateError::OldUnseen { port, .. } if *port == there), "{error:?}");
-    assert_eq!(stored(&harness).await.port, there);
-    cuts.abort();
-    assert!(cuts.await.is_err());
-    tenantry.servers().relocate("main", "127.0.0.1", port).await.expect("nothing listens there any more");
+    assert!(matches!(&error, RelocateError::OldUnseen { port, .. } if *port == closing_port), "{error:?}");
+    assert_eq!(stored(&harness).await.port, closing_port);
+    acceptor.abort();
+    assert!(acceptor.await.is_err());
+    tenantry
+        .servers()
+        .relocate("main", "127.0.0.1", port)
+        .await
+        .expect("relocate failed although nothing listens at the old address");
     assert_eq!(stored(&harness).await.port, port);
 }
 
@@ -121,27 +133,27 @@ async fn relocate_refuses_a_cluster_without_the_mark() {
     let RelocateError::Unreachable { source, .. } = &error else { panic!("{error:?}") };
     assert!(matches!(**source, ClusterError::Connect { .. }), "{source:?}");
 
-    let mut there = maintenance(&harness).await;
+    let mut session = maintenance(&harness).await;
     let relocate = || tenantry.servers().relocate("main", "localhost", port).old_is_fenced();
     for wrong in [
         "UPDATE public.tenantry_mark SET server = 'other'",
         "DELETE FROM public.tenantry_mark",
         "DROP TABLE public.tenantry_mark",
     ] {
-        there.execute(wrong).await.unwrap();
+        session.execute(wrong).await.unwrap();
         let error = relocate().await.unwrap_err();
         assert!(matches!(&error, RelocateError::NoMark { .. }), "{wrong}: {error:?}");
         assert!(error.to_string().contains("set_up()"), "{error}");
     }
     assert_eq!(stored(&harness).await, before);
-    tenantry.servers().set_up("main", admin(&harness)).await.expect("it writes the mark");
+    tenantry.servers().set_up("main", admin(&harness)).await.expect("set_up did not write the mark again");
     relocate().await.unwrap();
 }
 
 #[tokio::test]
 async fn relocate_refuses_another_system_identifier_unless_replaced() {
     let (harness, tenantry, port) = at_loopback().await;
-    let real = stored(&harness).await.system_identifier.expect("set_up has read it");
+    let real = stored(&harness).await.system_identifier.expect("set_up stored no system identifier");
     let another = "UPDATE tenantry.database_servers SET system_identifier = system_identifier - 1";
     harness.landlord().execute(another).await.unwrap();
     let relocate = || tenantry.servers().relocate("main", "localhost", port).old_is_fenced();
@@ -154,15 +166,19 @@ async fn relocate_refuses_another_system_identifier_unless_replaced() {
 
     harness.landlord().execute("UPDATE tenantry.database_servers SET system_identifier = NULL").await.unwrap();
     let back = tenantry.servers().relocate("main", "127.0.0.1", port).old_is_fenced();
-    assert!(!back.await.expect("nothing is stored to compare with").is_same_cluster_seen);
-    assert_eq!(stored(&harness).await.system_identifier, Some(real), "the first relocation stores it");
+    assert!(!back.await.expect("relocate failed although no system identifier is stored").is_same_cluster_seen);
+    assert_eq!(
+        stored(&harness).await.system_identifier,
+        Some(real),
+        "the first relocation did not store the system identifier"
+    );
 }
 
 #[tokio::test]
 async fn relocate_refuses_an_identifier_that_it_may_not_read() {
     let (harness, tenantry, port) = at_loopback().await;
-    let mut there = maintenance(&harness).await;
-    there.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC").await.unwrap();
+    let mut session = maintenance(&harness).await;
+    session.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC").await.unwrap();
     let relocate = || tenantry.servers().relocate("main", "localhost", port).old_is_fenced();
     let error = relocate().await.unwrap_err();
     assert!(matches!(error, RelocateError::IdentifierUnseen { .. }), "{error:?}");
@@ -171,15 +187,18 @@ async fn relocate_refuses_an_identifier_that_it_may_not_read() {
 }
 
 #[tokio::test]
-async fn resolve_after_a_stricter_tls_mode_of_the_server_demands_it() {
+async fn resolve_uses_a_stricter_tls_mode_of_the_server() {
     let (harness, tenantry, port) = at_loopback().await;
     tenantry.provision("acme").await.unwrap();
     let db = tenantry.resolve("acme").await.unwrap();
     db.execute("SELECT 1 FROM notes").await.unwrap();
     let relocate = tenantry.servers().relocate("main", "127.0.0.1", port).tls(TlsMode::Require);
     let error = relocate.await.unwrap_err();
-    assert!(matches!(error, RelocateError::Unreachable { .. }), "it has no TLS: {error:?}");
-    // By hand, since the server has none: the tenant's next connection demands it.
+    assert!(
+        matches!(error, RelocateError::Unreachable { .. }),
+        "relocate accepted a TLS mode that the server does not offer: {error:?}"
+    );
+    // Written directly, because relocate refuses it for a server without TLS.
     harness.landlord().execute("UPDATE tenantry.database_servers SET tls = 'require'").await.unwrap();
     tenantry.resolver().invalidate_all();
     let db = tenantry.resolve("acme").await.unwrap();
@@ -188,7 +207,7 @@ async fn resolve_after_a_stricter_tls_mode_of_the_server_demands_it() {
 }
 
 #[tokio::test]
-async fn resolve_at_an_unregistered_server_fails_and_names_it() {
+async fn resolve_fails_and_names_the_server_when_it_is_not_registered() {
     let (harness, tenantry, _) = at_loopback().await;
     tenantry.provision("acme").await.unwrap();
     let alone = PooledResolver::builder(tenantry.registry(), tenantry.vault()).build();
@@ -206,7 +225,7 @@ async fn resolve_at_an_unregistered_server_fails_and_names_it() {
     );
 }
 
-/// What an earlier version left: each entry holds the TLS settings of its server.
+/// Before this migration, each entry contained a copy of the TLS settings of its server.
 #[tokio::test]
 async fn schema_migration_removes_copied_tls_settings_from_entries() {
     const COPY: &str = include_str!("../../../src/store/schema/migrations/5_server_address.sql");
@@ -228,7 +247,7 @@ async fn schema_migration_removes_copied_tls_settings_from_entries() {
 }
 
 #[tokio::test]
-async fn relocate_refuses_a_server_whose_set_up_has_not_ended() {
+async fn relocate_refuses_a_server_whose_set_up_is_incomplete() {
     let harness = Harness::start().await.unwrap();
     let tenantry = bare(&harness).await;
     let admin = admin(&harness);
@@ -236,10 +255,11 @@ async fn relocate_refuses_a_server_whose_set_up_has_not_ended() {
     let error = tenantry.servers().relocate("main", "localhost", admin.get_port()).await.unwrap_err();
     assert!(matches!(error, RelocateError::NotReady { .. }), "{error:?}");
     let other = tenantry.servers().set_up("main", admin.clone().host("localhost")).prefix(harness.prefix());
-    other.await.expect("no tenant relies on its address yet");
+    other.await.expect("set_up with another address failed although the server was not ready yet");
 }
 
-/// The registry of a host's own has no entries in the landlord, and tells nothing of its changes there.
+/// A host with its own registry has no entries in the landlord. The relocation must notify such tenants by their
+/// placement.
 #[tokio::test]
 async fn relocate_notifies_tenants_without_an_entry_in_the_landlord() {
     let (harness, tenantry, port) = at_loopback().await;
@@ -253,40 +273,49 @@ async fn relocate_notifies_tenants_without_an_entry_in_the_landlord() {
     assert_eq!(next().await, Change::Tenant(acme));
 }
 
-/// Between any two lines the process may die; the host's own claim that the old server is fenced stands in the request.
+/// The process dies at each journal write. `old_is_fenced` is part of the stored request, so recovery has it too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn relocate_that_dies_anywhere_is_ended_by_recovery() {
+async fn relocate_interrupted_at_any_write_is_completed_by_recovery() {
     let (harness, tenantry, port) = at_loopback().await;
     for n in 1.. {
         let host = if n % 2 == 1 { "localhost" } else { "127.0.0.1" };
-        let (servers, journal) = unlucky(&harness, &tenantry, Outage::of(n..u32::MAX, Lost::Call).only("record"));
-        let died = servers.relocate("main", host, port).old_is_fenced().await;
+        let (servers, journal) =
+            servers_with_outage(&harness, &tenantry, Outage::of(n..u32::MAX, Lost::Call).only("record"));
+        let interrupted = servers.relocate("main", host, port).old_is_fenced().await;
         if journal.hit().is_empty() {
-            died.expect("nothing happened to it");
-            assert!(n > 3, "a relocation writes of three steps");
+            interrupted.expect("relocate failed without an outage");
+            assert!(n > 3, "a relocation writes at least three records, but only {n} were interrupted");
             break;
         }
-        assert!(died.is_err(), "{n}");
+        assert!(interrupted.is_err(), "relocate succeeded although the journal failed from write {n} on");
         let begun = Instant::now();
         while !tenantry.operations().open().await.unwrap().is_empty() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{n}: still open");
+            assert!(begun.elapsed() < Duration::from_secs(60), "interrupted at write {n}: still open after 60 s");
             tenantry.operations().recover().await.unwrap();
         }
-        assert_eq!(stored(&harness).await.host, host, "{n}: recovery goes on with it");
-        tenantry.servers().set_up("main", admin(&harness).host(host)).await.expect("the lane is free");
+        assert_eq!(
+            stored(&harness).await.host,
+            host,
+            "interrupted at write {n}: recovery did not store the new address"
+        );
+        tenantry
+            .servers()
+            .set_up("main", admin(&harness).host(host))
+            .await
+            .expect("the server's lane is not free after recovery");
     }
 }
 
-/// A provisioning at each point where it has done something and has not written that down; then the server moves.
+/// Provisionings that died at each point where a step was done but not recorded yet. Then the server is relocated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn provisioning_that_dies_anywhere_ends_after_a_relocation() {
+async fn interrupted_provisionings_are_completed_after_a_relocation() {
     let (harness, tenantry, port) = at_loopback().await;
     let stopped = join_all((2..24).map(async |n| {
         let slug = format!("record-{n}");
         Some((slug.clone(), Stopped::at(&harness, &tenantry, slug, "record", n).await?))
     }));
     let stopped: Vec<_> = stopped.await.into_iter().flatten().collect();
-    assert!(stopped.len() > 10, "{}", stopped.len());
+    assert!(stopped.len() > 10, "only {} provisionings were stopped", stopped.len());
     tenantry.servers().relocate("main", "localhost", port).old_is_fenced().await.unwrap();
     let mut slugs = vec![];
     for (slug, worker) in stopped {
@@ -296,12 +325,12 @@ async fn provisioning_that_dies_anywhere_ends_after_a_relocation() {
     let begun = Instant::now();
     while !tenantry.operations().open().await.unwrap().is_empty() {
         let open = tenantry.operations().open().await.unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(120), "still open: {open:?}");
+        assert!(begun.elapsed() < Duration::from_secs(120), "operations are still open after 120 s: {open:?}");
         tenantry.operations().recover().await.unwrap();
     }
     const UNDONE: &str = "SELECT request->>'slug' || ' ' || step || ': ' || outputs::text FROM tenantry.operations WHERE status = 'undone'";
     let undone: Vec<Option<String>> = sqlx::query_scalar(UNDONE).fetch_all(harness.landlord()).await.unwrap();
-    assert!(undone.is_empty(), "undone: {undone:?}");
+    assert!(undone.is_empty(), "operations were undone instead of completed: {undone:?}");
     for slug in slugs {
         let db = tenantry.resolve(slug.as_str()).await.unwrap_or_else(|e| panic!("{slug}: {e}"));
         db.execute("INSERT INTO notes (text) VALUES ('works')").await.unwrap_or_else(|e| panic!("{slug}: {e}"));

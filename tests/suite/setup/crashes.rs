@@ -1,18 +1,20 @@
-//! A worker of a password link dies or stalls at each point: the accepted password is the one that works.
+//! A worker that processes a password link dies or stalls at each point ([`POINTS`]).
+//!
+//! Whatever happens, the password whose post was accepted is the one that works afterwards.
 use super::hooks::{Hooks, POINTS, Point};
-use super::{EMAIL, acme, logs_in, post, quick, text};
+use super::{EMAIL, acme, logs_in, post, quick, token_text};
 use sqlx::Executor;
 use std::time::Duration;
 use tenantry::setup_link::SetupLinkError;
 use tenantry::testing::Harness;
 use tenantry::{Builder, Tenantry, sqlx};
 
-/// No lease ends by itself, however slow the machine is.
-fn leased(builder: Builder) -> Builder {
+/// A lease that outlasts the test, so that none expires on a slow machine.
+fn with_long_lease(builder: Builder) -> Builder {
     quick(builder).lease(Duration::from_secs(600))
 }
 
-/// The worker is dead, so its lease counts as over; recovery brings every operation to its end.
+/// Expires the leases of the dead workers and runs recovery until no operation is open.
 async fn recover(harness: &Harness, tenantry: &Tenantry) {
     loop {
         let over = "UPDATE tenantry.operations SET leased_until = now(), retry_at = NULL WHERE status = 'running'";
@@ -24,43 +26,49 @@ async fn recover(harness: &Harness, tenantry: &Tenantry) {
     }
 }
 
-/// A node of hooks that die, another one that does not, and an admin.
+/// A node whose workers meet the hooks, a node without hooks, and a tenant with an admin.
 async fn two_nodes(harness: &Harness, hooks: &Hooks) -> [Tenantry; 2] {
-    let dies = harness.tenantry(|b| hooks.on(harness, leased(b))).await.unwrap();
-    acme(&dies).await;
-    [dies, harness.tenantry(leased).await.unwrap()]
+    let dying = harness.tenantry(|b| hooks.on(harness, with_long_lease(b))).await.unwrap();
+    acme(&dying).await;
+    [dying, harness.tenantry(with_long_lease).await.unwrap()]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn post_of_another_password_after_a_crash_is_refused_or_replaces_it() {
     let harness = Harness::start().await.unwrap();
     let hooks = Hooks::new();
-    let [dies, lives] = two_nodes(&harness, &hooks).await;
+    let [dying, surviving] = two_nodes(&harness, &hooks).await;
     for point in POINTS {
         let (first, second) = (format!("first password {point:?}"), format!("second password {point:?}"));
-        let link = lives.tokens().issue_password("acme", EMAIL).await.unwrap();
+        let link = surviving.tokens().issue_password("acme", EMAIL).await.unwrap();
         hooks.die_at(point);
-        let died = post(&dies, text(&link), &first).await;
-        assert!(!matches!(died, Ok(Ok(_))) && !hooks.is_armed(), "{point:?}: its worker has died; {died:?}");
-        let other = post(&lives, text(&link), &second);
+        let died = post(&dying, token_text(&link), &first).await;
+        assert!(
+            !matches!(died, Ok(Ok(_))) && !hooks.is_armed(),
+            "{point:?}: the post succeeded although its worker should have died: {died:?}"
+        );
+        let other = post(&surviving, token_text(&link), &second);
         let accepted = if point == Point::BeforeSeal {
-            // It waits for the operation that has no password.
-            recover(&harness, &lives).await;
+            // No password is sealed yet, so the second post waits until that operation ends.
+            recover(&harness, &surviving).await;
             other.await.unwrap().is_ok()
         } else {
             let other = other.await.unwrap();
             assert!(
                 matches!(other, Err(SetupLinkError::InUse { .. } | SetupLinkError::NotValid)),
-                "{point:?}: the password that is sealed already may become effective; {other:?}"
+                "{point:?}: another password was accepted although the first one is sealed: {other:?}"
             );
-            recover(&harness, &lives).await;
-            let again = post(&lives, text(&link), &second).await.unwrap();
-            assert!(matches!(again, Err(SetupLinkError::NotValid)), "{point:?}: recovery has used the link; {again:?}");
+            recover(&harness, &surviving).await;
+            let again = post(&surviving, token_text(&link), &second).await.unwrap();
+            assert!(
+                matches!(again, Err(SetupLinkError::NotValid)),
+                "{point:?}: the link is still valid after recovery has used it: {again:?}"
+            );
             false
         };
-        assert_eq!(accepted, point == Point::BeforeSeal, "{point:?}");
-        let works = (logs_in(&lives, &first).await, logs_in(&lives, &second).await);
-        assert_eq!(works, (!accepted, accepted), "{point:?}: the first and the second password");
+        assert_eq!(accepted, point == Point::BeforeSeal, "{point:?}: whether the second post was accepted");
+        let working = (logs_in(&surviving, &first).await, logs_in(&surviving, &second).await);
+        assert_eq!(working, (!accepted, accepted), "{point:?}: whether the first and the second password work");
     }
 }
 
@@ -68,44 +76,50 @@ async fn post_of_another_password_after_a_crash_is_refused_or_replaces_it() {
 async fn post_of_the_same_password_after_a_crash_gets_the_outcome() {
     let harness = Harness::start().await.unwrap();
     let hooks = Hooks::new();
-    let [dies, lives] = two_nodes(&harness, &hooks).await;
+    let [dying, surviving] = two_nodes(&harness, &hooks).await;
     for point in POINTS {
         let password = format!("first password {point:?}");
-        let link = lives.tokens().issue_password("acme", EMAIL).await.unwrap();
+        let link = surviving.tokens().issue_password("acme", EMAIL).await.unwrap();
         hooks.die_at(point);
-        assert!(!matches!(post(&dies, text(&link), &password).await, Ok(Ok(_))), "{point:?}: its worker has died");
-        let same = post(&lives, text(&link), &password);
-        recover(&harness, &lives).await;
+        assert!(
+            !matches!(post(&dying, token_text(&link), &password).await, Ok(Ok(_))),
+            "{point:?}: the post succeeded although its worker should have died"
+        );
+        let same = post(&surviving, token_text(&link), &password);
+        recover(&harness, &surviving).await;
         match same.await.unwrap() {
             Ok(tenant) => assert_eq!(tenant.slug().as_str(), "acme"),
-            // The post came when recovery had used the link, or the dead worker had.
+            // The post arrived after recovery, or the worker before it died, had used the link.
             Err(SetupLinkError::NotValid) => assert_ne!(point, Point::BeforeSeal),
             Err(error) => panic!("{point:?}: {error:?}"),
         }
-        recover(&harness, &lives).await;
-        assert!(logs_in(&lives, &password).await, "{point:?}");
+        recover(&harness, &surviving).await;
+        assert!(logs_in(&surviving, &password).await, "{point:?}: the password does not work after recovery");
     }
 }
 
-/// The operation is undone for its age while its first worker is about to set the password.
+/// Recovery undoes the operation because its deadline is over, while its first worker is about to set the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_worker_of_an_undone_operation_cannot_overwrite_an_accepted_password() {
     let harness = Harness::start().await.unwrap();
     let hooks = Hooks::new();
-    let [slow, lives] = two_nodes(&harness, &hooks).await;
-    let link = lives.tokens().issue_password("acme", EMAIL).await.unwrap();
+    let [slow, surviving] = two_nodes(&harness, &hooks).await;
+    let link = surviving.tokens().issue_password("acme", EMAIL).await.unwrap();
     hooks.stop_at(Point::BeforeSet);
-    let first = post(&slow, text(&link), "the first password");
-    hooks.stopped().await;
+    let first = post(&slow, token_text(&link), "the first password");
+    hooks.wait_until_stopped().await;
     let old = "UPDATE tenantry.operations SET created_at = now() - interval '1 day', leased_until = now()
         WHERE status = 'running'";
     harness.landlord().execute(old).await.unwrap();
-    let report = lives.operations().recover().await.unwrap();
-    assert_eq!((report.undone, report.finished), (1, 0), "its deadline is over");
-    post(&lives, text(&link), "the second password").await.unwrap().expect("the link is good again");
+    let report = surviving.operations().recover().await.unwrap();
+    assert_eq!((report.undone, report.finished), (1, 0), "operations that recovery has undone and finished");
+    post(&surviving, token_text(&link), "the second password")
+        .await
+        .unwrap()
+        .expect("the link is not valid again after the undo");
     hooks.release();
     let first = first.await.unwrap();
     assert!(first.is_err(), "{first:?}");
-    assert!(logs_in(&lives, "the second password").await, "the accepted password works");
-    assert!(!logs_in(&lives, "the first password").await);
+    assert!(logs_in(&surviving, "the second password").await, "the accepted password does not work");
+    assert!(!logs_in(&surviving, "the first password").await);
 }

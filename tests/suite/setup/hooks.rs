@@ -1,4 +1,6 @@
-//! Stores that stop a worker, or end it, at one point of the operation of a password link.
+//! A vault and an admin store that stop or kill a worker at a chosen [`Point`] of a password link's operation.
+//!
+//! A test builds a node with [`Hooks::on`], arms one point, and posts a password.
 use async_trait::async_trait;
 use secrecy::SecretString;
 use sqlx::PgConnection;
@@ -13,7 +15,7 @@ use tenantry::vault::{CredentialVault, KeyDisposal, PgVault, VaultWriter};
 use tenantry::{Builder, TenantId};
 use tokio::sync::{Notify, watch};
 
-/// Between which calls a worker is.
+/// A point in the operation: before or after a worker seals, sets or deletes the new password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Point {
     BeforeSeal,
@@ -26,20 +28,23 @@ pub(crate) enum Point {
 pub(crate) const POINTS: [Point; 6] =
     [Point::BeforeSeal, Point::AfterSeal, Point::BeforeSet, Point::AfterSet, Point::BeforeForget, Point::AfterForget];
 
+/// What happens to a worker at an armed point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum Fault {
+    /// It panics and does nothing more.
     Die,
+    /// It waits until the test releases it.
     Stop,
 }
 
-/// Armed for the next worker that comes to a point. A handle.
+/// Armed for the next worker that reaches a point. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Hooks(Arc<Inner>);
 struct Inner {
-    armed: Mutex<Option<(Point, What)>>,
+    armed: Mutex<Option<(Point, Fault)>>,
     stopped: Notify,
     released: Notify,
-    /// How often a new password was opened: by a worker, or to compare it with a posted one.
+    /// How often a sealed new password was read, by a worker or to compare it with a posted one.
     opened: watch::Sender<u32>,
 }
 
@@ -54,35 +59,39 @@ impl Hooks {
         let vault = HookedVault(PgVault::new(harness.landlord().clone(), keys), self.clone());
         builder.vault(vault).admin_store(HookedAdmins(PgAdminStore::default(), self.clone()))
     }
-    /// The next worker at this point panics silently, so that it does nothing more.
+    /// The next worker at this point panics, without a message, and so does nothing more.
     pub(crate) fn die_at(&self, point: Point) {
-        *self.0.armed.lock().unwrap() = Some((point, What::Die));
+        *self.0.armed.lock().unwrap() = Some((point, Fault::Die));
     }
     /// The next worker at this point waits until it is released.
     pub(crate) fn stop_at(&self, point: Point) {
-        *self.0.armed.lock().unwrap() = Some((point, What::Stop));
+        *self.0.armed.lock().unwrap() = Some((point, Fault::Stop));
     }
+    /// Whether no worker has reached the armed point yet.
     pub(crate) fn is_armed(&self) -> bool {
         self.0.armed.lock().unwrap().is_some()
     }
-    pub(crate) async fn stopped(&self) {
+    /// Waits until a worker has stopped at its point.
+    pub(crate) async fn wait_until_stopped(&self) {
         self.0.stopped.notified().await;
     }
+    /// Lets the stopped worker continue.
     pub(crate) fn release(&self) {
         self.0.released.notify_one();
     }
-    /// Counts from now on.
-    pub(crate) fn opened(&self) -> watch::Receiver<u32> {
+    /// A receiver that reports further reads of sealed passwords.
+    pub(crate) fn subscribe_to_reads(&self) -> watch::Receiver<u32> {
         let mut opened = self.0.opened.subscribe();
         opened.mark_unchanged();
         opened
     }
 
-    async fn at(&self, point: Point) {
-        let what = self.0.armed.lock().unwrap().take_if(|armed| armed.0 == point);
-        match what.map(|(_, what)| what) {
-            Some(What::Die) => std::panic::resume_unwind(Box::new("died")),
-            Some(What::Stop) => {
+    /// Applies the armed fault, if it is for this point.
+    async fn reach(&self, point: Point) {
+        let fault = self.0.armed.lock().unwrap().take_if(|armed| armed.0 == point);
+        match fault.map(|(_, fault)| fault) {
+            Some(Fault::Die) => std::panic::resume_unwind(Box::new("died")),
+            Some(Fault::Stop) => {
                 self.0.stopped.notify_one();
                 self.0.released.notified().await;
             }
@@ -103,9 +112,9 @@ impl AdminStore for HookedAdmins {
     async fn set_password(
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,
     ) -> Result<(), AdminError> {
-        self.1.at(Point::BeforeSet).await;
+        self.1.reach(Point::BeforeSet).await;
         self.0.set_password(db, email, password).await?;
-        self.1.at(Point::AfterSet).await;
+        self.1.reach(Point::AfterSet).await;
         Ok(())
     }
     async fn verify(&self, db: &mut PgConnection, email: &Email, password: &SecretString) -> Result<bool, AdminError> {
@@ -135,18 +144,18 @@ impl VaultWriter for HookedVault {
         if id.purpose != Purpose::NewPassword {
             return self.0.put(id, secret, writer).await;
         }
-        self.1.at(Point::BeforeSeal).await;
-        let kept = self.0.put(id, secret, writer).await?;
-        self.1.at(Point::AfterSeal).await;
-        Ok(kept)
+        self.1.reach(Point::BeforeSeal).await;
+        let stored = self.0.put(id, secret, writer).await?;
+        self.1.reach(Point::AfterSeal).await;
+        Ok(stored)
     }
     async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError> {
         if id.purpose != Purpose::NewPassword {
             return self.0.forget(id, writer).await;
         }
-        self.1.at(Point::BeforeForget).await;
+        self.1.reach(Point::BeforeForget).await;
         self.0.forget(id, writer).await?;
-        self.1.at(Point::AfterForget).await;
+        self.1.reach(Point::AfterForget).await;
         Ok(())
     }
     async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError> {

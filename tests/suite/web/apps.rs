@@ -1,4 +1,6 @@
-//! The same application twice.
+//! The same application in axum and in actix-web, called in process, without a network.
+//!
+//! [`answers`] sends requests to both; [`link`] mounts only the setup links. Both return the answers in a common form.
 use ::axum::Router;
 use ::axum::body::{Body, to_bytes};
 use ::axum::http::Request;
@@ -15,6 +17,7 @@ use tenantry::web::{Identify, SetupRoutes, TenantLayer, TenantRejection, WebResp
 use tenantry::{ConnectionResolver, Tenant, TenantPool, TenantRef};
 use tower::ServiceExt;
 
+/// A request, independent of the framework.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
     method: &'static str,
@@ -24,20 +27,23 @@ pub(super) struct Ask {
     body: Vec<u8>,
 }
 impl Ask {
+    /// A GET request with one `Host` header.
     pub(super) fn get(host: &str, path: &str, headers: &[(&str, &str)]) -> Self {
         let headers = headers.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
         Self::of(vec![host.into()], path.into(), headers)
     }
-    /// With any number of `Host` headers, at a path or an absolute target.
+    /// A GET request with any number of `Host` headers. The target is a path or an absolute URI.
     pub(super) fn of(hosts: Vec<String>, path: String, headers: Vec<(String, String)>) -> Self {
         Self { method: "GET", hosts, path, headers, body: vec![] }
     }
+    /// A form post to `acme.example.org`.
     pub(super) fn post(path: &str, body: impl Into<Vec<u8>>) -> Self {
         let form = [("content-type", "application/x-www-form-urlencoded")];
         Self { method: "POST", body: body.into(), ..Self::get("acme.example.org", path, &form) }
     }
 }
 
+/// A response, independent of the framework.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -50,10 +56,11 @@ impl Answer {
     }
 }
 
-/// What an authentication of the host's has left with the request.
+/// What the host's authentication layer stores in the request's extensions.
 #[derive(Clone)]
 struct Claims(String);
 
+/// Active tenants `acme` and `other`, suspended `late`, archived `old`, and `down`, whose look-up fails.
 fn resolver() -> Arc<dyn ConnectionResolver> {
     let pool = || PgPool::connect_lazy("postgres://nowhere").unwrap();
     let landlord = ResolveError::Landlord(StoreError::unavailable("away"));
@@ -63,6 +70,7 @@ fn resolver() -> Arc<dyn ConnectionResolver> {
     Arc::new(resolver.refused(&tenant("down", TenantStatus::Active), landlord))
 }
 
+/// One layer per way to identify the tenant.
 struct Layers {
     host: TenantLayer,
     header: TenantLayer,
@@ -95,20 +103,21 @@ fn layers() -> Layers {
     }
 }
 
+/// The rejection of a request whose query got no connection.
 fn busy() -> TenantRejection {
-    // What a query returns when the budget is used up.
+    // A query on a closed pool. It becomes the same rejection as one that timed out.
     let error: sqlx::Error = AcquireError::Closed.into();
-    TenantRejection::from_sqlx(&error).expect("an error of the pool's")
+    TenantRejection::from_sqlx(&error).expect("the error is not recognised as an AcquireError")
 }
 
-/// A host's own error, which has a rejection somewhere inside.
+/// An error type of the host that contains a rejection.
 #[derive(Debug)]
 enum AppError {
     Tenant(TenantRejection),
 }
 impl std::fmt::Display for AppError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the host's own error")
+        f.write_str("an error of the host")
     }
 }
 impl IntoResponse for AppError {
@@ -171,7 +180,8 @@ fn axum_app() -> Router {
         .route("/without", get(slug))
 }
 
-async fn over_axum(app: Router, asks: &[Ask]) -> Vec<Answer> {
+/// Sends the requests to the axum application, one after the other.
+async fn call_axum(app: Router, asks: &[Ask]) -> Vec<Answer> {
     let mut answers = vec![];
     for ask in asks {
         let mut request = Request::builder().method(ask.method).uri(ask.path.split('#').next().unwrap());
@@ -193,7 +203,7 @@ async fn over_axum(app: Router, asks: &[Ask]) -> Vec<Answer> {
 }
 
 fn actix_app(config: &mut web::ServiceConfig) {
-    /// actix-web cannot say "nobody" by an extractor's error: the handler looks itself.
+    /// actix-web has no optional extractor that passes other rejections on, so the handler calls the extractor itself.
     async fn open(request: actix_web::HttpRequest) -> Result<String, TenantRejection> {
         use actix_web::FromRequest;
         match Tenant::extract(&request).await {
@@ -240,7 +250,8 @@ fn actix_app(config: &mut web::ServiceConfig) {
         .service(handlers("").wrap(layers.host));
 }
 
-async fn over_actix(configure: impl FnOnce(&mut web::ServiceConfig), asks: &[Ask]) -> Vec<Answer> {
+/// Sends the requests to the actix-web application, one after the other.
+async fn call_actix(configure: impl FnOnce(&mut web::ServiceConfig), asks: &[Ask]) -> Vec<Answer> {
     let app = actix_web::test::init_service(App::new().configure(configure)).await;
     let mut answers = vec![];
     for ask in asks {
@@ -263,20 +274,20 @@ async fn over_actix(configure: impl FnOnce(&mut web::ServiceConfig), asks: &[Ask
     answers
 }
 
-/// The answers of axum, then those of actix-web.
+/// Sends the requests to both applications. Returns the answers of axum, then those of actix-web.
 pub(super) async fn answers(asks: &[Ask]) -> [Vec<Answer>; 2] {
     let local = tokio::task::LocalSet::new();
-    [over_axum(axum_app(), asks).await, local.run_until(over_actix(actix_app, asks)).await]
+    [call_axum(axum_app(), asks).await, local.run_until(call_actix(actix_app, asks)).await]
 }
 
-/// The setup links alone, mounted in this framework.
+/// Sends one request to an application that consists of the setup links alone, in axum or in actix-web.
 pub(super) async fn link(axum: bool, routes: &SetupRoutes, ask: Ask) -> Answer {
     let (routes, asks) = (routes.clone(), [ask]);
     let answers = match axum {
-        true => over_axum(Router::new().merge(routes), &asks).await,
+        true => call_axum(Router::new().merge(routes), &asks).await,
         false => {
             let local = tokio::task::LocalSet::new();
-            local.run_until(over_actix(|config| _ = config.service(routes), &asks)).await
+            local.run_until(call_actix(|config| _ = config.service(routes), &asks)).await
         }
     };
     answers.into_iter().next().unwrap()

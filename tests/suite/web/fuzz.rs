@@ -1,19 +1,24 @@
-//! Whatever a request says, it is the tenant's that the configured rule names, or nobody's.
+//! Random requests with misleading hosts, targets and headers, against both frameworks.
+//!
+//! Each request is generated together with its meaning, so the test knows which tenant the configured rule must name.
+//! No other part of the request may select a tenant.
 use super::apps::{Answer, Ask, answers};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// What a host is, known because it was made so.
+/// The meaning of a generated host.
 #[derive(Clone, Debug, PartialEq)]
 enum Host {
-    /// This label, or these, before `.example.org`.
+    /// A subdomain of `example.org`, with these labels before it.
     Below(&'static str),
+    /// `example.org` itself.
     Bare,
+    /// A host outside of `example.org`.
     Elsewhere(&'static str),
-    /// No host that a rule could read: it may be unknown, and is never a tenant.
-    Spoilt,
+    /// Not a valid host. A rule may treat it as unknown or skip it, but it never selects a tenant.
+    Invalid,
 }
-use Host::{Bare, Below, Elsewhere, Spoilt};
+use Host::{Bare, Below, Elsewhere, Invalid};
 
 const HOSTS: &[(&str, Host)] = &[
     ("acme.example.org", Below("acme")),
@@ -28,7 +33,7 @@ const HOSTS: &[(&str, Host)] = &[
     (".example.org", Below("")),
     ("*.example.org", Below("*")),
     ("xn--acm-epa.example.org", Below("xn--acm-epa")),
-    ("acm\u{e9}.example.org", Spoilt),
+    ("acm\u{e9}.example.org", Invalid),
     ("example.org", Bare),
     ("acme.test", Elsewhere("acme.test")),
     ("other.test", Elsewhere("other.test")),
@@ -39,10 +44,11 @@ const HOSTS: &[(&str, Host)] = &[
     ("localhost", Elsewhere("localhost")),
     ("127.0.0.1", Elsewhere("127.0.0.1")),
     ("[::1]", Elsewhere("[::1]")),
-    ("", Spoilt),
+    ("", Invalid),
 ];
-/// The same host still.
+/// Suffixes that do not change which host is meant.
 const ENDS: &[&str] = &["", "", "", ":80", ":65535", ":", ".", ".:8080"];
+/// Prefixes and suffixes that make a host invalid.
 const SPOILERS: &[(&str, &str)] = &[
     ("user@", ""),
     ("user:secret@", ""),
@@ -57,36 +63,39 @@ const SPOILERS: &[(&str, &str)] = &[
 ];
 const SLUGS: &[&str] = &["acme", "other", "late", "old", "nobody", "ACME", "%61cme", "acme.", "acme,other", "a;b", "*"];
 
-struct Dice(SmallRng);
-impl Dice {
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+struct Generator(SmallRng);
+impl Generator {
+    /// A random element.
+    fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.0.random_range(0..all.len())]
     }
     fn one_in(&mut self, n: u32) -> bool {
         self.0.random_range(0..n) == 0
     }
+    /// A random host with its meaning.
     fn host(&mut self) -> (String, Host) {
-        let (name, means) = self.of(HOSTS).clone();
-        let cased = name.chars().map(|c| if self.one_in(4) { c.to_ascii_uppercase() } else { c }).collect::<String>();
+        let (name, meaning) = self.pick(HOSTS).clone();
+        let mixed_case =
+            name.chars().map(|c| if self.one_in(4) { c.to_ascii_uppercase() } else { c }).collect::<String>();
         if self.one_in(5) {
-            let (before, after) = self.of(SPOILERS);
-            return (format!("{before}{cased}{after}"), Spoilt);
+            let (before, after) = self.pick(SPOILERS);
+            return (format!("{before}{mixed_case}{after}"), Invalid);
         }
-        (format!("{cased}{}", self.of(ENDS)), means)
+        (format!("{mixed_case}{}", self.pick(ENDS)), meaning)
     }
-    /// Mostly one, sometimes none or two.
+    /// Mostly one value, sometimes none or two.
     fn some<T>(&mut self, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
-        let n = *self.of(&[1, 1, 1, 1, 0, 2]);
+        let n = *self.pick(&[1, 1, 1, 1, 0, 2]);
         (0..n).map(|_| make(self)).collect()
     }
     fn slug(&mut self) -> String {
-        (*self.of(SLUGS)).into()
+        (*self.pick(SLUGS)).into()
     }
 }
 
 const ROUTES: &[&str] = &["", "/domain", "/header", "/t/", "/claim", "/proxied", "/chain"];
 
-/// A request as it was made, and its route.
+/// A generated request. Each host comes with its meaning.
 #[derive(Debug)]
 struct Case {
     route: &'static str,
@@ -99,18 +108,18 @@ struct Case {
 }
 
 impl Case {
-    fn random(dice: &mut Dice) -> Self {
-        let target = dice.host();
-        // What is no URI never reaches a rule.
-        let fits = format!("http://{}/", target.0).parse::<axum::http::Uri>().is_ok_and(|uri| uri.host().is_some());
+    fn random(generator: &mut Generator) -> Self {
+        let target = generator.host();
+        // An absolute target must be a valid URI, or the framework refuses the request before any rule sees it.
+        let is_uri = format!("http://{}/", target.0).parse::<axum::http::Uri>().is_ok_and(|uri| uri.host().is_some());
         Self {
-            route: ROUTES[dice.0.random_range(0..ROUTES.len())],
-            segment: dice.slug(),
-            target: Some(target).filter(|(_, means)| fits && *means != Spoilt && dice.one_in(4)),
-            hosts: dice.some(Dice::host),
-            forwarded: dice.some(Dice::host),
-            tenants: dice.some(Dice::slug),
-            claims: dice.some(Dice::slug),
+            route: ROUTES[generator.0.random_range(0..ROUTES.len())],
+            segment: generator.slug(),
+            target: Some(target).filter(|(_, meaning)| is_uri && *meaning != Invalid && generator.one_in(4)),
+            hosts: generator.some(Generator::host),
+            forwarded: generator.some(Generator::host),
+            tenants: generator.some(Generator::slug),
+            claims: generator.some(Generator::slug),
         }
     }
 
@@ -132,98 +141,109 @@ impl Case {
         Ask::of(self.hosts.iter().map(|(host, _)| host.clone()).collect(), path, headers)
     }
 
-    /// The host that the request itself is for; `None`: two of them, or none.
+    /// The host to which the request is addressed. `None`: no `Host` header, or two of them.
     fn host(&self) -> Option<&Host> {
         match (&self.target, &*self.hosts) {
-            (Some((_, means)), _) => Some(means),
-            (None, [(_, means)]) => Some(means),
+            (Some((_, meaning)), _) => Some(meaning),
+            (None, [(_, meaning)]) => Some(meaning),
             _ => None,
         }
     }
+    /// The host for a rule behind a proxy: from X-Forwarded-Host, else the request's own.
     fn forwarded(&self) -> Option<&Host> {
         match &*self.forwarded {
             [] => self.host(),
-            [(_, means)] => Some(means),
+            [(_, meaning)] => Some(meaning),
             _ => None,
         }
     }
 
-    /// All that may come.
-    fn expected(&self) -> Vec<End> {
+    /// All permitted outcomes.
+    fn expected(&self) -> Vec<Outcome> {
         match self.route {
-            "" => below(self.host(), &|| domain(self.host())),
-            "/proxied" => below(self.forwarded(), &|| vec![End::Nobody]),
-            "/domain" => domain(self.host()),
+            "" => subdomain_outcomes(self.host(), &|| domain_outcomes(self.host())),
+            "/proxied" => subdomain_outcomes(self.forwarded(), &|| vec![Outcome::NoTenant]),
+            "/domain" => domain_outcomes(self.host()),
             "/header" => match &*self.tenants {
-                [slug] => vec![whose(slug)],
-                _ => vec![End::Nobody],
+                [slug] => vec![outcome_for_slug(slug)],
+                _ => vec![Outcome::NoTenant],
             },
-            "/t/" => vec![whose(&self.segment)],
-            "/claim" => vec![self.claims.first().map_or(End::Nobody, |slug| whose(slug))],
-            "/chain" => below(self.host(), &|| match self.claims.first() {
-                Some(slug) => vec![whose(slug)],
-                None => domain(self.host()),
+            "/t/" => vec![outcome_for_slug(&self.segment)],
+            "/claim" => vec![self.claims.first().map_or(Outcome::NoTenant, |slug| outcome_for_slug(slug))],
+            "/chain" => subdomain_outcomes(self.host(), &|| match self.claims.first() {
+                Some(slug) => vec![outcome_for_slug(slug)],
+                None => domain_outcomes(self.host()),
             }),
             other => panic!("{other}"),
         }
     }
 }
 
+/// What came of a request.
 #[derive(Clone, Debug, PartialEq)]
-enum End {
+enum Outcome {
+    /// Served for this tenant.
     Served(&'static str),
-    Nobody,
+    /// Served without a tenant.
+    NoTenant,
+    /// Refused with this status.
     Refused(u16),
 }
-fn whose(slug: &str) -> End {
+/// The outcome when a rule names this slug.
+fn outcome_for_slug(slug: &str) -> Outcome {
     match slug {
-        "acme" => End::Served("acme"),
-        "other" => End::Served("other"),
-        "late" => End::Refused(503),
-        "old" => End::Refused(410),
-        _ => End::Refused(404),
+        "acme" => Outcome::Served("acme"),
+        "other" => Outcome::Served("other"),
+        "late" => Outcome::Refused(503),
+        "old" => Outcome::Refused(410),
+        _ => Outcome::Refused(404),
     }
 }
-/// The rule for subdomains, and what comes after it.
-fn below(host: Option<&Host>, next: &dyn Fn() -> Vec<End>) -> Vec<End> {
+/// The outcome of the subdomain rule, followed by the rule `next` where the first does not decide.
+fn subdomain_outcomes(host: Option<&Host>, next: &dyn Fn() -> Vec<Outcome>) -> Vec<Outcome> {
     match host {
-        Some(Below(slug)) => vec![whose(slug)],
-        Some(Bare) => vec![End::Nobody],
-        Some(Spoilt) => [next(), vec![End::Refused(404)]].concat(),
+        Some(Below(slug)) => vec![outcome_for_slug(slug)],
+        Some(Bare) => vec![Outcome::NoTenant],
+        Some(Invalid) => [next(), vec![Outcome::Refused(404)]].concat(),
         Some(Elsewhere(_)) | None => next(),
     }
 }
-fn domain(host: Option<&Host>) -> Vec<End> {
+/// The outcome of the custom-domain rule.
+fn domain_outcomes(host: Option<&Host>) -> Vec<Outcome> {
     match host {
-        Some(Elsewhere("acme.test")) => vec![End::Served("acme")],
-        Some(Spoilt) => vec![End::Refused(404), End::Nobody],
-        Some(_) => vec![End::Refused(404)],
-        None => vec![End::Nobody],
+        Some(Elsewhere("acme.test")) => vec![Outcome::Served("acme")],
+        Some(Invalid) => vec![Outcome::Refused(404), Outcome::NoTenant],
+        Some(_) => vec![Outcome::Refused(404)],
+        None => vec![Outcome::NoTenant],
     }
 }
 
-fn end(answer: &Answer) -> End {
+/// The outcome that this answer reports.
+fn outcome(answer: &Answer) -> Outcome {
     match (answer.status, &*answer.body) {
-        (200, "(nobody)") => End::Nobody,
-        (200, "acme") => End::Served("acme"),
-        (200, "other") => End::Served("other"),
-        (200, body) => panic!("served for {body}"),
-        (status, _) => End::Refused(status),
+        (200, "(nobody)") => Outcome::NoTenant,
+        (200, "acme") => Outcome::Served("acme"),
+        (200, "other") => Outcome::Served("other"),
+        (200, body) => panic!("a request was served for the tenant {body}, which must be refused"),
+        (status, _) => Outcome::Refused(status),
     }
 }
 
 #[tokio::test]
-async fn whatever_a_request_says_it_is_the_tenants_that_the_rule_names_or_nobodys() {
-    let mut dice = Dice(SmallRng::seed_from_u64(20261126));
-    let cases: Vec<Case> = (0..6000).map(|_| Case::random(&mut dice)).collect();
+async fn random_requests_are_served_only_for_the_tenant_that_the_rule_names() {
+    let mut generator = Generator(SmallRng::seed_from_u64(20261126));
+    let cases: Vec<Case> = (0..6000).map(|_| Case::random(&mut generator)).collect();
     let asks: Vec<Ask> = cases.iter().map(Case::ask).collect();
     let mut served = 0;
     for (framework, answers) in ["axum", "actix"].into_iter().zip(answers(&asks).await) {
         for (case, answer) in cases.iter().zip(answers) {
-            let (expected, end) = (case.expected(), end(&answer));
-            assert!(expected.contains(&end), "{framework}: {end:?}, not {expected:?}, for {case:?}");
-            served += usize::from(matches!(end, End::Served(_)));
+            let (expected, outcome) = (case.expected(), outcome(&answer));
+            assert!(
+                expected.contains(&outcome),
+                "{framework}: got {outcome:?}, expected one of {expected:?}, for {case:?}"
+            );
+            served += usize::from(matches!(outcome, Outcome::Served(_)));
         }
     }
-    assert!(served > 1000, "the rules name tenants: {served}");
+    assert!(served > 1000, "only {served} requests were served for a tenant; the test is too weak");
 }

@@ -1,4 +1,6 @@
-//! The setup links through both frameworks, against a real landlord and a real tenant.
+//! Setup links over HTTP (`SetupRoutes`), in axum and in actix-web, with a real landlord and real tenants.
+//!
+//! Invalid links of every kind must get the same answer, and every page has headers that keep the token private.
 use super::apps::{Answer, Ask, link};
 use crate::provision::migrated;
 use crate::setup::hooks::{Hooks, Point};
@@ -16,6 +18,8 @@ fn quick(builder: Builder) -> Builder {
     migrated(builder).lease(Duration::from_secs(2)).backoff(Duration::from_millis(20), Duration::from_millis(100))
 }
 
+/// Asserts the headers that keep a page with a token out of caches, referrers and frames, and that it has no inline
+/// script.
 fn assert_shielded(answer: &Answer) {
     for (name, value) in [
         ("cache-control", "no-store"),
@@ -23,19 +27,23 @@ fn assert_shielded(answer: &Answer) {
         ("x-frame-options", "DENY"),
         ("content-security-policy", "default-src 'none'"),
     ] {
-        let said = answer.header(name).unwrap_or_default();
-        assert!(said.contains(value), "{name}: {said:?} of {answer:?}");
+        let actual = answer.header(name).unwrap_or_default();
+        assert!(actual.contains(value), "header {name} is {actual:?} in {answer:?}");
     }
-    assert!(!answer.body.contains("<script") && !answer.body.contains("style="), "no inline script or style");
+    assert!(
+        !answer.body.contains("<script") && !answer.body.contains("style="),
+        "the page has an inline script or style"
+    );
 }
 
+/// Whether the admin of this tenant can log in with this password.
 async fn logs_in(tenantry: &Tenantry, slug: &str, password: &str) -> bool {
     let mut db = tenantry.resolve(slug).await.unwrap().acquire().await.unwrap();
     PgAdminStore::default().verify(&mut db, &EMAIL.parse().unwrap(), &password.into()).await.unwrap()
 }
 
 #[tokio::test]
-async fn from_the_mail_to_the_password_in_both_frameworks() {
+async fn setup_links_set_a_password_once_in_both_frameworks() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     let routes = SetupRoutes::new(&tenantry);
@@ -67,15 +75,15 @@ async fn from_the_mail_to_the_password_in_both_frameworks() {
         assert_shielded(&set);
         assert!(logs_in(&tenantry, slug, "correct horse battery&").await);
         for (path, body) in [(&form, "password=another+long+password"), (&path, "")] {
-            assert_eq!(link(axum, &routes, Ask::post(path, body)).await.status, 404, "once");
+            assert_eq!(link(axum, &routes, Ask::post(path, body)).await.status, 404, "status of a used link");
         }
         let style = link(axum, &routes, Ask::get("acme.example.org", "/setup/style.css", &[])).await;
         assert_eq!((style.status, style.header("content-type")), (200, Some("text/css; charset=utf-8")));
     }
 }
 
-/// Links that are no good, of every kind.
-async fn no_good(harness: &Harness, tenantry: &Tenantry) -> Vec<String> {
+/// Paths of invalid links, one of each kind.
+async fn invalid_links(harness: &Harness, tenantry: &Tenantry) -> Vec<String> {
     let path = |link: &SetupLink| link.expose_path();
     let used = tenantry.provision("acme").admin(EMAIL).await.unwrap().link.unwrap();
     tenantry.follow_credentials_link(used.token().expose().expose_secret()).await.unwrap();
@@ -97,11 +105,11 @@ async fn no_good(harness: &Harness, tenantry: &Tenantry) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn unknown_expired_used_and_mistyped_links_cannot_be_told_apart() {
+async fn invalid_links_of_every_kind_get_identical_answers() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     let routes = SetupRoutes::new(&tenantry);
-    let paths = no_good(&harness, &tenantry).await;
+    let paths = invalid_links(&harness, &tenantry).await;
     for axum in [true, false] {
         let mut answers = vec![];
         for path in &paths {
@@ -110,37 +118,41 @@ async fn unknown_expired_used_and_mistyped_links_cannot_be_told_apart() {
         }
         assert_eq!(answers[0].status, 404);
         assert_shielded(&answers[0]);
-        assert!(answers.iter().all(|answer| *answer == answers[0]), "status, headers and body are equal: {answers:?}");
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "status, headers or body differ: {answers:?}");
     }
 }
 
-/// Through both frameworks; `torture --once` does it with 64 clients and 100 links.
+/// Through both frameworks. `examples/torture` with `--once` does the same with 64 clients and 100 links.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_posts_at_once_follow_each_link_once() {
+async fn concurrent_posts_follow_each_link_once() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     let routes = SetupRoutes::new(&tenantry);
     for slug in ["acme", "globex"] {
-        let made = tenantry.provision(slug).admin(EMAIL).await.unwrap();
-        let path = made.link.unwrap().expose_path();
+        let provisioned = tenantry.provision(slug).admin(EMAIL).await.unwrap();
+        let path = provisioned.link.unwrap().expose_path();
         let posts = (0..16).map(|n| link(n % 2 == 0, &routes, Ask::post(&path, "")));
-        let mut led_to = std::collections::HashSet::new();
+        let mut forms = std::collections::HashSet::new();
         for answer in futures_util::future::join_all(posts).await {
             match answer.status {
-                303 => drop(led_to.insert(answer.header("location").unwrap().to_owned())),
-                // It came when the link was used.
+                303 => drop(forms.insert(answer.header("location").unwrap().to_owned())),
+                // This post arrived after the link was used.
                 404 => {}
                 _ => panic!("{answer:?}"),
             }
         }
-        assert_eq!(led_to.len(), 1, "whoever joined got the same form: {led_to:?}");
-        let users = tenantry.registry_writer().users(made.tenant.id()).await.unwrap();
-        assert_eq!(users.iter().map(|user| user.generation.0).max(), Some(2), "one new login");
+        assert_eq!(forms.len(), 1, "concurrent posts got different forms: {forms:?}");
+        let users = tenantry.registry_writer().users(provisioned.tenant.id()).await.unwrap();
+        assert_eq!(
+            users.iter().map(|user| user.generation.0).max(),
+            Some(2),
+            "newest generation of the login after one rotation"
+        );
     }
 }
 
 #[tokio::test]
-async fn post_of_a_link_in_use_answers_409_and_shows_the_form() {
+async fn post_through_a_link_in_use_answers_409_with_the_form() {
     let harness = Harness::start().await.unwrap();
     let hooks = Hooks::new();
     let tenantry = harness.tenantry(|b| hooks.on(&harness, quick(b))).await.unwrap();
@@ -150,10 +162,10 @@ async fn post_of_a_link_in_use_answers_409_and_shows_the_form() {
     let form = issued.expose_path();
     hooks.stop_at(Point::BeforeSet);
     let first = crate::setup::post(&tenantry, issued.token().expose().expose_secret(), "correct horse battery");
-    hooks.stopped().await;
+    hooks.wait_until_stopped().await;
     for axum in [true, false] {
         let other = link(axum, &routes, Ask::post(&form, "password=another+long+password"));
-        let other = tokio::time::timeout(Duration::from_secs(60), other).await.expect("an answer within a minute");
+        let other = tokio::time::timeout(Duration::from_secs(60), other).await.expect("no answer within a minute");
         assert_eq!(other.status, 409, "{other:?}");
         assert!(other.header("retry-after").is_some_and(|wait| wait.parse::<u32>().is_ok()), "{other:?}");
         assert!(other.body.contains("being used at the moment") && other.body.contains("<form"), "{}", other.body);
@@ -161,12 +173,12 @@ async fn post_of_a_link_in_use_answers_409_and_shows_the_form() {
         assert_shielded(&other);
     }
     hooks.release();
-    first.await.unwrap().expect("the first post is accepted");
+    first.await.unwrap().expect("the first post was not accepted");
     assert!(logs_in(&tenantry, "acme", "correct horse battery").await);
 }
 
 #[tokio::test]
-async fn whoever_tries_too_often_has_to_wait() {
+async fn too_many_attempts_from_one_address_are_refused() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     let routes = SetupRoutes::new(&tenantry).attempts(3).client_address(|r| r.header("x-client")?.parse().ok());
@@ -174,14 +186,14 @@ async fn whoever_tries_too_often_has_to_wait() {
     for _ in 0..3 {
         assert_eq!(link(true, &routes, ask("10.0.0.1")).await.status, 404);
     }
-    let late = link(true, &routes, ask("10.0.0.1")).await;
-    assert_eq!(late.status, 429);
-    assert!(late.header("retry-after").is_some_and(|s| (1..=60).contains(&s.parse::<u64>().unwrap())), "{late:?}");
-    assert_eq!(link(true, &routes, ask("10.0.0.2")).await.status, 404, "somebody else need not");
+    let fourth = link(true, &routes, ask("10.0.0.1")).await;
+    assert_eq!(fourth.status, 429);
+    assert!(fourth.header("retry-after").is_some_and(|s| (1..=60).contains(&s.parse::<u64>().unwrap())), "{fourth:?}");
+    assert_eq!(link(true, &routes, ask("10.0.0.2")).await.status, 404, "another address is refused too");
 }
 
 #[tokio::test]
-async fn a_landlord_that_is_away_and_a_tenant_that_is_refused_leave_the_link_as_it_was() {
+async fn suspended_tenant_and_closed_landlord_answer_503_and_leave_the_link_valid() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     let routes = SetupRoutes::new(&tenantry);
@@ -194,12 +206,12 @@ async fn a_landlord_that_is_away_and_a_tenant_that_is_refused_leave_the_link_as_
     assert_eq!(link(false, &routes, Ask::post(&setup.expose_path(), "")).await.status, 303);
 
     harness.landlord().close().await;
-    let away = link(true, &routes, Ask::get("acme.example.org", &setup.expose_path(), &[])).await;
-    assert_eq!(away.status, 503, "{away:?}");
+    let unavailable = link(true, &routes, Ask::get("acme.example.org", &setup.expose_path(), &[])).await;
+    assert_eq!(unavailable.status, 503, "{unavailable:?}");
 }
 
 #[tokio::test]
-async fn what_became_of_a_link_is_written_down_after_the_answer() {
+async fn link_events_are_stored_in_the_background() {
     use tenantry::tokens::TokenEventKind::{Followed, Reused, Shown};
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
@@ -210,17 +222,24 @@ async fn what_became_of_a_link_is_written_down_after_the_answer() {
     assert_eq!(link(true, &routes, Ask::get("acme.example.org", &path, &client)).await.status, 200);
     assert_eq!(link(true, &routes, Ask::post(&path, "")).await.status, 303);
     assert_eq!(link(false, &routes, Ask::get("acme.example.org", &path, &client)).await.status, 404);
-    assert!(tenantry.tokens().events(tenant, 9).await.unwrap().is_empty(), "no answer has waited for it");
+    assert!(
+        tenantry.tokens().events(tenant, 9).await.unwrap().is_empty(),
+        "an event was stored before run() was started"
+    );
     let background = tokio::spawn(tenantry.run(std::future::pending::<()>()));
-    let told = loop {
-        let told = tenantry.tokens().events(tenant, 9).await.unwrap();
-        if told.len() == 3 {
-            break told;
+    let events = loop {
+        let events = tenantry.tokens().events(tenant, 9).await.unwrap();
+        if events.len() == 3 {
+            break events;
         }
         tokio::task::yield_now().await;
     };
-    assert_eq!(told.iter().map(|e| e.what).collect::<Vec<_>>(), [Reused, Followed, Shown], "{told:?}");
-    assert_eq!(told[0].client.as_deref(), Some("10.0.0.9"));
+    assert_eq!(
+        events.iter().map(|e| e.what).collect::<Vec<_>>(),
+        [Reused, Followed, Shown],
+        "newest first: {events:?}"
+    );
+    assert_eq!(events[0].client.as_deref(), Some("10.0.0.9"));
     assert_eq!(tenantry.dropped_link_notes(), 0);
     tenantry.close().await;
     background.await.unwrap().unwrap();

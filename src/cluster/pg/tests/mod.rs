@@ -1,4 +1,5 @@
-//! This floor against a real server: one server for the process, one installation of its own for each test.
+//! Tests of the `pg` module on a real server. All tests of the process share the server; each has an installation of
+//! its own, with its own prefix, so they do not affect each other.
 use super::session::{Purpose, Target};
 use super::{bootstrap, ownership::Ownership, scram};
 use crate::error::ClusterError;
@@ -10,23 +11,23 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
 use uuid::Uuid;
 
-mod ending;
-mod keys;
 mod locks;
 mod set_up;
+mod termination;
+mod verifiers;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// Who runs block (a).
+/// The rights of the role that sets the server up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     /// A superuser.
     Superuser,
-    /// A login that itself has CREATEDB and CREATEROLE alone, as on a managed service.
+    /// A login with only CREATEDB and CREATEROLE, as on a managed service.
     Managed,
 }
 
-/// Block (a), under names that no other test has.
+/// A server set-up under names that no other test uses.
 pub(crate) struct Installation {
     pub(crate) id: Uuid,
     pub(crate) server: DatabaseServer,
@@ -37,25 +38,25 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Set up.
+    /// Creates the names and sets the server up.
     pub(crate) async fn new(by: By) -> Outcome<Self> {
-        let it = Self::planned(by).await?;
+        let it = Self::new_without_set_up(by).await?;
         it.set_up().await?;
         Ok(it)
     }
 
-    /// Names and secrets; nothing of it is on the server yet, apart from its admin.
-    pub(crate) async fn planned(by: By) -> Outcome<Self> {
-        Self::planned_on(TestServer::shared().await?, by).await
+    /// Creates names and secrets. On the server only the admin that will set it up exists.
+    pub(crate) async fn new_without_set_up(by: By) -> Outcome<Self> {
+        Self::new_without_set_up_on(TestServer::shared().await?, by).await
     }
 
-    /// The same on a server of the test's own.
-    pub(crate) async fn planned_on(server: &TestServer, by: By) -> Outcome<Self> {
+    /// As [`new_without_set_up`](Self::new_without_set_up), on a server of the test's own.
+    pub(crate) async fn new_without_set_up_on(server: &TestServer, by: By) -> Outcome<Self> {
         let superuser = server.admin_options();
         let id = Uuid::now_v7();
         let names = ServerNames::with_prefix(&format!("t{}", &id.simple().to_string()[20..]))?;
         let rights = if by == By::Superuser { "SUPERUSER" } else { "CREATEDB CREATEROLE" };
-        let admin = dba(&superuser, &names, rights).await?;
+        let admin = create_dba(&superuser, &names, rights).await?;
         let (host, port) = (superuser.get_host().to_owned(), superuser.get_port());
         let server = DatabaseServer::new("main".parse()?, host, port, names);
         let (blue, green) = (SecretString::from("p@ss/w?rd:1#%"), SecretString::from("it's \\ \"Größe\" ½"));
@@ -72,25 +73,25 @@ impl Installation {
         Ok(())
     }
 
-    /// The comment on the roles of block (a).
+    /// The comment on the roles of the set-up.
     pub(crate) fn marker(&self) -> String {
         format!("tenantry {}", self.id)
     }
-    /// What makes a tenant's objects ours.
+    /// The ownership of a tenant's objects, with a marker that needs quoting.
     pub(crate) fn ownership(&self) -> Ownership {
         Ownership { marker: format!("tenantry {} it's a \\ tenant", self.id), admin: self.server.names.admin.clone() }
     }
 
-    /// The provisioner, in the maintenance database.
+    /// Opens a session of the provisioner in the maintenance database.
     pub(crate) async fn provisioner(&self) -> Result<PgConnection, ClusterError> {
-        self.named("tenantry/test").await
+        self.provisioner_named("tenantry/test").await
     }
-    pub(crate) async fn named(&self, application_name: &str) -> Result<PgConnection, ClusterError> {
+    pub(crate) async fn provisioner_named(&self, application_name: &str) -> Result<PgConnection, ClusterError> {
         let (server, database, role) = (&self.server, &self.server.names.maintenance, &self.server.names.blue);
         let (password, purpose) = (&self.blue, Purpose::Cluster);
         Target { server, database, role, password, application_name, purpose }.open().await
     }
-    /// Any login, as an application would connect.
+    /// Opens a session of any login, as an application would.
     pub(crate) async fn login(
         &self, role: &RoleName, password: &SecretString, database: &DatabaseName,
     ) -> Result<PgConnection, sqlx::Error> {
@@ -99,14 +100,14 @@ impl Installation {
     pub(crate) fn options(&self, role: &RoleName, password: &SecretString) -> PgConnectOptions {
         self.superuser.clone().username(role.as_str()).password(password.expose_secret())
     }
-    /// Who runs block (a), in `postgres`.
+    /// Opens a session of the admin that sets the server up, in `postgres`.
     pub(crate) async fn admin(&self) -> Result<PgConnection, sqlx::Error> {
         self.admin.clone().options([("search_path", "pg_catalog")]).connect().await
     }
     pub(crate) async fn superuser(&self, database: &str) -> Result<PgConnection, sqlx::Error> {
         self.superuser.clone().database(database).connect().await
     }
-    /// The name of a database that no other test has.
+    /// A database name with this installation's prefix.
     pub(crate) fn database(&self, rest: &str) -> DatabaseName {
         format!("{}{rest}", self.prefix()).parse().unwrap()
     }
@@ -115,23 +116,24 @@ impl Installation {
     }
 }
 
-async fn dba(superuser: &PgConnectOptions, names: &ServerNames, rights: &str) -> Outcome<PgConnectOptions> {
+/// Creates the role that sets the server up, and returns the options to connect as it.
+async fn create_dba(superuser: &PgConnectOptions, names: &ServerNames, rights: &str) -> Outcome<PgConnectOptions> {
     let name = names.admin.as_str().replace("_admin", "_dba");
     let mut session = superuser.connect().await?;
     sql(&mut session, &format!("CREATE ROLE \"{name}\" LOGIN {rights} PASSWORD '{DBA}'")).await?;
     Ok(superuser.clone().username(&name).password(DBA))
 }
 
-/// The password of who runs block (a).
+/// The password of the role that sets the server up.
 const DBA: &str = "dba";
 
-/// Runs a test's own SQL.
+/// Runs SQL of a test.
 #[expect(clippy::disallowed_methods, reason = "the SQL of a test")]
 pub(crate) async fn sql(session: &mut PgConnection, text: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(text.to_owned())).execute(session).await.map(drop)
 }
 
-/// One value that a test asks for.
+/// Queries one value.
 #[expect(clippy::disallowed_methods, reason = "the SQL of a test")]
 pub(crate) async fn ask<T>(session: &mut PgConnection, text: &str) -> Result<T, sqlx::Error>
 where
@@ -140,7 +142,7 @@ where
     sqlx::query_scalar(AssertSqlSafe(text.to_owned())).fetch_one(session).await
 }
 
-/// The SQLSTATE of a refusal; `00000` if there was none.
+/// Returns the SQLSTATE of an error, `00000` for success, or the message of an error without a SQLSTATE.
 pub(crate) fn code<T>(done: Result<T, sqlx::Error>) -> String {
     match done {
         Ok(_) => String::from("00000"),

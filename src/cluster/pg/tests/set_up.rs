@@ -1,4 +1,4 @@
-//! Block (a), by a superuser and by a managed service's admin.
+//! Setting up a server, as a superuser and as a managed service's admin.
 use super::{By, Installation, Outcome, ask, code, sql};
 use crate::cluster::pg::script::{Landlord, script};
 use crate::cluster::pg::{bootstrap, ddl, scram};
@@ -8,8 +8,9 @@ use sqlx::{ConnectOptions, PgConnection};
 
 const BOTH: [By; 2] = [By::Superuser, By::Managed];
 
-/// Without SET and INHERIT a membership is no more than the creator's right to administer the role.
-async fn lent(it: &Installation) -> Outcome<Vec<String>> {
+/// The roles that can act as the admin role. Memberships without SET and INHERIT are left out: they are only the
+/// creator's right to administer the role.
+async fn members_of_admin(it: &Installation) -> Outcome<Vec<String>> {
     const LENT: &str = "SELECT r.rolname::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
         WHERE m.roleid = (SELECT oid FROM pg_roles WHERE rolname = $1)
           AND (coalesce((to_jsonb(m) ->> 'set_option')::bool, true)
@@ -23,7 +24,7 @@ fn logins(it: &Installation) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn the_provisioner_has_what_it_needs_and_is_no_superuser() -> Outcome {
+async fn set_up_gives_the_provisioner_createdb_and_createrole_only() -> Outcome {
     for by in BOTH {
         let it = Installation::new(by).await?;
         for (login, password) in [(&it.server.names.blue, &it.blue), (&it.server.names.green, &it.green)] {
@@ -32,21 +33,29 @@ async fn the_provisioner_has_what_it_needs_and_is_no_superuser() -> Outcome {
             assert_eq!(rights.role, it.server.names.admin.as_str());
             assert!(!rights.superuser && rights.create_db && rights.create_role, "{rights:?}");
         }
-        assert_eq!(lent(&it).await?, logins(&it), "the admin has taken its own membership back");
+        assert_eq!(
+            members_of_admin(&it).await?,
+            logins(&it),
+            "{by:?}: only the provisioner's logins may be members of the admin role"
+        );
         assert!(bootstrap::is_closed(&mut it.admin().await?, it.server.names.maintenance.as_str()).await?);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn it_may_be_repeated_from_every_half_done_state() -> Outcome {
+async fn set_up_completes_after_dying_at_any_statement() -> Outcome {
     for by in BOTH {
         for died_after in 0..5 {
-            let it = Installation::planned(by).await?;
-            half(&it, died_after).await?;
+            let it = Installation::new_without_set_up(by).await?;
+            run_first_statements(&it, died_after).await?;
             for _ in 0..2 {
                 it.set_up().await?;
-                assert_eq!(lent(&it).await?, logins(&it), "{by:?}, {died_after}");
+                assert_eq!(
+                    members_of_admin(&it).await?,
+                    logins(&it),
+                    "{by:?}: members of the admin role after a set-up that died after statement {died_after}"
+                );
             }
             bootstrap::optional(&mut it.admin().await?, &it.server.names.admin).await?;
             it.provisioner().await?;
@@ -55,8 +64,8 @@ async fn it_may_be_repeated_from_every_half_done_state() -> Outcome {
     Ok(())
 }
 
-/// What a set-up that died had done.
-async fn half(it: &Installation, statements: usize) -> Outcome {
+/// Runs the first statements of a set-up, as one that died after them.
+async fn run_first_statements(it: &Installation, statements: usize) -> Outcome {
     let names = &it.server.names;
     let mut admin = it.admin().await?;
     let verifier = scram::verifier(&scram::password()).await;
@@ -73,28 +82,33 @@ async fn half(it: &Installation, statements: usize) -> Outcome {
 }
 
 #[tokio::test]
-async fn somebody_else_s_names_are_reported_and_left_alone() -> Outcome {
-    let it = Installation::planned(By::Superuser).await?;
+async fn set_up_refuses_names_that_another_party_uses() -> Outcome {
+    let it = Installation::new_without_set_up(By::Superuser).await?;
     let (mut superuser, names) = (it.superuser("postgres").await?, &it.server.names);
     for role in [&names.admin, &names.blue, &names.green] {
         sql(&mut superuser, &format!("CREATE ROLE \"{role}\"")).await?;
-        let refused = it.set_up().await.unwrap_err();
-        let named = matches!(refused.downcast_ref(), Some(ClusterError::Foreign { kind: "role", name }) if name == role.as_str());
-        assert!(named, "{refused:?}");
+        let error = it.set_up().await.unwrap_err();
+        let foreign = error.downcast_ref();
+        let is_named = matches!(foreign, Some(ClusterError::Foreign { kind: "role", name }) if name == role.as_str());
+        assert!(is_named, "the error must name the role {role}: {error:?}");
         sql(&mut superuser, &format!("DROP ROLE \"{role}\"")).await?;
     }
     let left = format!("SELECT count(*) FROM pg_roles WHERE starts_with(rolname, '{}')", it.prefix());
-    assert_eq!(ask::<i64>(&mut superuser, &left).await?, 1, "its DBA alone: it looked at all of them first");
+    assert_eq!(
+        ask::<i64>(&mut superuser, &left).await?,
+        1,
+        "a refused set-up must create no role: only its DBA may exist"
+    );
 
     sql(&mut superuser, &format!("CREATE DATABASE \"{}\" TEMPLATE template0", names.maintenance)).await?;
-    let refused = it.set_up().await.unwrap_err();
-    assert!(matches!(refused.downcast_ref(), Some(ClusterError::Foreign { kind: "database", .. })), "{refused:?}");
+    let error = it.set_up().await.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(ClusterError::Foreign { kind: "database", .. })), "{error:?}");
     Ok(())
 }
 
-/// A managed service's admin may grant predefined roles on 15 alone.
+/// A managed service's admin may grant predefined roles only on PostgreSQL 15.
 #[tokio::test]
-async fn a_right_that_is_refused_is_told_with_what_follows() -> Outcome {
+async fn optional_reports_each_refused_right() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let refused = bootstrap::optional(&mut it.admin().await?, &it.server.names.admin).await?;
     if TestServer::shared().await?.version_num() < 160_000 {
@@ -106,68 +120,69 @@ async fn a_right_that_is_refused_is_told_with_what_follows() -> Outcome {
 }
 
 #[tokio::test]
-async fn closing_a_database_locks_nobody_out_who_is_in_it() -> Outcome {
+async fn close_to_public_keeps_connected_roles_and_refuses_others_and_tenants() -> Outcome {
     let it = Installation::new(By::Superuser).await?;
     let server = TestServer::shared().await?;
     let (landlord, inside) = (server.create_database("landlord").await?, server.create_database("host").await?);
     let stranger = server.create_database("stranger").await?;
     let mut provisioner = it.provisioner().await?;
-    let (tenant, password) = super::ending::login(&it, &mut provisioner, "_v1").await?;
+    let (tenant, password) = super::termination::login(&it, &mut provisioner, "_v1").await?;
 
     let options = inside.options().database(landlord.name());
-    let _living_on_public = options.connect().await?;
-    let _a_tenant = it.options(&tenant, &password).database(landlord.name()).connect().await?;
+    let _session_by_public_right = options.connect().await?;
+    let _tenant_session = it.options(&tenant, &password).database(landlord.name()).connect().await?;
     let mut admin = it.admin().await?;
     for _ in 0..2 {
         let keep = [landlord.name().to_owned()];
         assert_eq!(bootstrap::close_to_public(&mut admin, landlord.name(), &keep).await?, None);
     }
-    assert_eq!(code(options.connect().await), "00000");
-    assert_eq!(code(landlord.options().connect().await), "00000");
+    assert_eq!(code(options.connect().await), "00000", "a role that was connected must keep its right");
+    assert_eq!(code(landlord.options().connect().await), "00000", "the landlord's own role must keep its right");
     assert_eq!(code(stranger.options().database(landlord.name()).connect().await), "42501");
-    // A tenant's login has no business there, and a right of its own would keep its role from being dropped.
+    // A tenant's login gets no grant, although it is connected: the grant would keep its role from being dropped.
     let again = it.options(&tenant, &password).database(landlord.name());
     assert_eq!(code(again.connect().await), "42501");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_could_not_be_closed_is_told() -> Outcome {
+async fn close_to_public_reports_a_database_that_it_may_not_change() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let landlord = TestServer::shared().await?.create_database("landlord").await?;
     let mut admin = it.admin().await?;
     let keep = [landlord.name().to_owned()];
-    let told = bootstrap::close_to_public(&mut admin, landlord.name(), &keep).await?.expect("it is not his");
-    assert!(told.contains(landlord.name()), "{told}");
-    // The session goes on, and nothing is half done.
+    let reason = bootstrap::close_to_public(&mut admin, landlord.name(), &keep).await?;
+    let reason = reason.expect("a database that the admin does not own must be reported as open");
+    assert!(reason.contains(landlord.name()), "{reason}");
+    // The session must be usable, outside a failed transaction.
     sql(&mut admin, "SELECT 1").await?;
     assert!(!bootstrap::is_closed(&mut admin, landlord.name()).await?);
     Ok(())
 }
 
-/// By psql itself, twice; where there is no psql it cannot be tried.
+/// Runs the script twice with psql. Skipped on a machine without psql.
 #[tokio::test]
-async fn a_dba_s_psql_does_the_same() -> Outcome {
+async fn psql_script_sets_the_server_up() -> Outcome {
     for by in BOTH {
-        let it = Installation::planned(by).await?;
+        let it = Installation::new_without_set_up(by).await?;
         let server = TestServer::shared().await?;
         let (landlord, elsewhere) = (server.create_database("landlord").await?, server.create_database("other").await?);
         let reports = server.create_database("reports").await?;
         let verifiers = (scram::verifier(&it.blue).await, scram::verifier(&it.green).await);
         let cluster = bootstrap::cluster_of(&mut it.admin().await?).await?;
-        let told = |name: &str, cluster: &str| {
+        let script_for = |name: &str, cluster: &str| {
             let (database, role) = (name.to_owned(), landlord.name().to_owned());
             let landlord = Landlord { database, role, cluster: cluster.to_owned() };
             script(&it.server.names, [&verifiers.0, &verifiers.1], &it.marker(), Some(&landlord), false)
         };
         let _inside = reports.options().database(landlord.name()).connect().await?;
         for _ in 0..2 {
-            for text in [told(landlord.name(), &cluster), told(elsewhere.name(), "another one")] {
-                if !psql(&it, &text).await? {
+            for text in [script_for(landlord.name(), &cluster), script_for(elsewhere.name(), "another one")] {
+                if !run_psql(&it, &text).await? {
                     return Ok(());
                 }
             }
-            assert_eq!(lent(&it).await?, logins(&it), "{by:?}");
+            assert_eq!(members_of_admin(&it).await?, logins(&it), "{by:?}: members of the admin role");
         }
         it.provisioner().await?;
         let mut admin = it.admin().await?;
@@ -175,17 +190,22 @@ async fn a_dba_s_psql_does_the_same() -> Outcome {
         assert_eq!(
             bootstrap::is_closed(&mut admin, landlord.name()).await?,
             by == By::Superuser,
-            "its admin does not own it"
+            "{by:?}: only a superuser can close a landlord database that the admin does not own"
         );
-        assert!(!bootstrap::is_closed(&mut admin, elsewhere.name()).await?, "of another cluster");
-        assert_eq!(code(reports.options().database(landlord.name()).connect().await), "00000");
-        // And the set-up finds it all.
+        assert!(
+            !bootstrap::is_closed(&mut admin, elsewhere.name()).await?,
+            "a database of another cluster must stay as it is"
+        );
+        let connected = reports.options().database(landlord.name()).connect().await;
+        assert_eq!(code(connected), "00000", "{by:?}: a role that was connected must keep its right");
+        // The set-up accepts what the script has created.
         it.set_up().await?;
     }
     Ok(())
 }
 
-async fn psql(it: &Installation, script: &str) -> Outcome<bool> {
+/// Runs a script with psql as the admin; `false` if this machine has no psql.
+async fn run_psql(it: &Installation, script: &str) -> Outcome<bool> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), script)?;
     let (host, port) = (it.admin.get_host().to_owned(), it.admin.get_port().to_string());
@@ -196,23 +216,23 @@ async fn psql(it: &Installation, script: &str) -> Outcome<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         output => output?,
     };
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "psql failed: {stderr}");
     Ok(true)
 }
 
 #[tokio::test]
-async fn one_cluster_is_told_from_another_whatever_the_time_zone() -> Outcome {
+async fn cluster_of_is_equal_in_every_time_zone_and_date_style() -> Outcome {
     let it = Installation::new(By::Superuser).await?;
-    let seen = bootstrap::cluster_of(&mut it.admin().await?).await?;
+    let expected = bootstrap::cluster_of(&mut it.admin().await?).await?;
     let mut elsewhere = it.superuser("template1").await?;
     sql(&mut elsewhere, "SET timezone = 'Asia/Kathmandu'; SET datestyle = 'German'").await?;
-    assert_eq!(bootstrap::cluster_of(&mut elsewhere).await?, seen);
+    assert_eq!(bootstrap::cluster_of(&mut elsewhere).await?, expected);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_session_is_pinned_and_says_nothing_to_the_log_where_it_may() -> Outcome {
+async fn session_has_pinned_settings_and_turns_statement_logging_off_if_allowed() -> Outcome {
     let it = Installation::new(By::Superuser).await?;
     let mut session = it.provisioner().await?;
     assert_eq!(show(&mut session, "search_path").await?, "pg_catalog");
@@ -225,13 +245,18 @@ async fn a_session_is_pinned_and_says_nothing_to_the_log_where_it_may() -> Outco
     let (blue, admin) = (&it.server.names.blue, &it.server.names.admin);
     let mut superuser = it.superuser("postgres").await?;
     sql(&mut superuser, &format!("ALTER ROLE \"{blue}\" SET log_statement = 'ddl'")).await?;
-    assert_eq!(show(&mut it.provisioner().await?, "log_statement").await?, "ddl", "it may not");
+    assert_eq!(
+        show(&mut it.provisioner().await?, "log_statement").await?,
+        "ddl",
+        "without the right the setting must stay"
+    );
     sql(&mut superuser, &format!("GRANT SET ON PARAMETER log_statement TO \"{admin}\"")).await?;
     assert_eq!(show(&mut it.provisioner().await?, "log_statement").await?, "none");
     sql(&mut superuser, &format!("REVOKE SET ON PARAMETER log_statement FROM \"{admin}\"")).await?;
     Ok(())
 }
 
+/// Reads a setting of the session.
 async fn show(session: &mut PgConnection, setting: &str) -> Result<String, sqlx::Error> {
     ask(session, &format!("SELECT current_setting('{setting}')")).await
 }

@@ -1,18 +1,24 @@
-//! Those who wait: in the order of their tenant, and in the order of all.
+//! The two orders in which waiters are served: each tenant's own waiters, and the queue of all tenants' waiters.
+//!
+//! Every waiter is in its tenant's list, in order of arrival. A waiter that needs a new connection is also in the
+//! scheduler's queue once it may take a slot. The queue is cleaned lazily: an entry may belong to a waiter that was
+//! served or gave up, and [`trim_queue`](SlotScheduler::trim_queue) drops such entries when they reach the front.
 use super::{Grant, Key, SlotId, SlotScheduler, State, Waiter, WaiterId};
 
 impl<C> SlotScheduler<C> {
-    pub(super) fn unwait(&mut self, key: Key, id: WaiterId) -> Option<Waiter<C>> {
-        let tenant = self.tenant(key)?;
+    /// Removes a waiter from its tenant's list. Its entry in the queue stays until it is trimmed.
+    pub(super) fn take_waiter(&mut self, key: Key, id: WaiterId) -> Option<Waiter<C>> {
+        let tenant = self.tenant_mut(key)?;
         let at = tenant.waiters.iter().position(|w| w.id == id)?;
         let waiter = tenant.waiters.remove(at)?;
         tenant.needs_connection -= usize::from(waiter.needs_connection);
         Some(waiter)
     }
 
-    /// Who waits for a connection of its tenant's that is not open any more must get one of its own.
+    /// Queues the tenant's first waiter for a new connection if none is open or on its way. Otherwise that waiter would
+    /// wait for ever: it was waiting for a connection of its tenant that has since been closed.
     pub(super) fn promote(&mut self, key: Key) {
-        let Some(tenant) = self.tenant(key) else { return };
+        let Some(tenant) = self.tenant_mut(key) else { return };
         if tenant.open + tenant.needs_connection > 0 {
             return;
         }
@@ -24,43 +30,44 @@ impl<C> SlotScheduler<C> {
         }
     }
 
-    /// Gives free slots to those who wait for one.
-    pub(super) fn pump(&mut self) {
-        self.trim();
+    /// Gives free slots to queued waiters until the slots or the waiters run out.
+    pub(super) fn serve_queue(&mut self) {
+        self.trim_queue();
         while self.occupied < self.limit && !self.queue.is_empty() {
-            let Some((slot, old)) = self.slot() else { return };
+            let Some((slot, old)) = self.take_slot() else { return };
             if self.hand_over(slot, old).is_some() {
                 self.slots[slot].state = State::Free;
                 self.occupied -= 1;
                 self.free.push(slot);
                 return;
             }
-            self.trim();
+            self.trim_queue();
         }
     }
 
-    /// Gives the slot to whoever has waited longest in all; back it comes if nobody does.
+    /// Gives the slot to the waiter at the front of the queue. Returns `None` once a waiter has it, and `Some(old)` if
+    /// there is no waiter. Waiters that have dropped their receiver are skipped.
     pub(super) fn hand_over(&mut self, slot: SlotId, mut old: Option<C>) -> Option<Option<C>> {
         loop {
-            self.trim();
+            self.trim_queue();
             let Some((key, id, _)) = self.queue.pop_front() else { return Some(old) };
-            let Some(waiter) = self.unwait(key, id) else { continue };
+            let Some(waiter) = self.take_waiter(key, id) else { continue };
             self.occupy(slot, key);
             match waiter.to.send(Grant::Slot(slot, old)) {
                 Ok(()) => return None,
                 Err(Grant::Slot(_, back)) => old = back,
                 Err(Grant::Conn(_, back)) => old = Some(back),
             }
-            if let Some(tenant) = self.tenant(key) {
+            if let Some(tenant) = self.tenant_mut(key) {
                 tenant.open -= 1;
             }
         }
     }
 
-    /// Heads of the queue that were served or gave up, or whose tenant has all that it may have.
-    pub(super) fn trim(&mut self) {
+    /// Drops entries at the front of the queue whose waiter was served or gave up, or whose tenant is at its cap.
+    pub(super) fn trim_queue(&mut self) {
         while let Some((key, id, _)) = self.queue.front().copied() {
-            let Some(tenant) = self.tenant(key) else {
+            let Some(tenant) = self.tenant_mut(key) else {
                 self.queue.pop_front();
                 continue;
             };
@@ -68,7 +75,8 @@ impl<C> SlotScheduler<C> {
             match tenant.waiters.iter_mut().find(|w| w.id == id) {
                 Some(_) if !full => return,
                 Some(waiter) => {
-                    // One of the tenant's own connections serves it, or its end brings it back here.
+                    // The waiter stays in its tenant's list: the next connection that the tenant returns serves it, and
+                    // if the tenant's last connection closes instead, `promote` queues it again.
                     tenant.needs_connection -= usize::from(std::mem::take(&mut waiter.needs_connection));
                 }
                 None => {}

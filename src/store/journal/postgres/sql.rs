@@ -1,5 +1,8 @@
-//! The statements of the journal. `fence` locks the epoch's row: a plain EXISTS would let a stale write that waits for
-//! the takeover land after it.
+//! The SQL statements of [`PgJournal`](super::PgJournal), one for each call of the journal.
+//!
+//! In most of them the CTE `fence` locks the row of the operation's epoch. Without the lock, a replaced worker's write
+//! could wait for the takeover to commit and then succeed, because a plain `EXISTS` would still see the old epoch. The
+//! column `lanes.fence` is different: it holds the open operation of the preempt lane.
 
 pub(super) const NOW: &str = "SELECT clock_timestamp()";
 
@@ -9,7 +12,8 @@ pub(super) const READ: &str = "SELECT o.*, e.epoch FROM tenantry.operations o \
 pub(super) const BY_KEY: &str = "SELECT o.*, e.epoch FROM tenantry.operations o \
     JOIN tenantry.epochs e ON e.operation = o.id WHERE o.idempotency_key = $1 AND o.status <> 'undone'";
 
-/// No row: the lane is taken. Both lanes of a subject are decided under the lock of its one row.
+/// Returns no row if one of the subject's lanes is occupied. One row stores both lanes of a subject, and its lock
+/// serializes concurrent calls.
 pub(super) const BEGIN_CHANGE: &str = "WITH lane AS (
     INSERT INTO tenantry.lanes (subject, change) VALUES ($3, $1)
     ON CONFLICT (subject) DO UPDATE SET change = EXCLUDED.change
@@ -25,8 +29,8 @@ pub(super) const BEGIN_CHANGE: &str = "WITH lane AS (
 )
 SELECT op.*, ep.epoch FROM op, ep";
 
-/// A fence waits for no change.
-pub(super) const BEGIN_FENCE: &str = "WITH lane AS (
+/// Returns no row if the subject's preempt lane is occupied. An open change does not matter.
+pub(super) const BEGIN_PREEMPT: &str = "WITH lane AS (
     INSERT INTO tenantry.lanes (subject, fence) VALUES ($3, $1)
     ON CONFLICT (subject) DO UPDATE SET fence = EXCLUDED.fence
     WHERE lanes.fence IS NULL
@@ -46,7 +50,8 @@ pub(super) const BUSY: &str = "SELECT coalesce(fence, change) FROM tenantry.lane
 
 pub(super) const EPOCH: &str = "SELECT epoch FROM tenantry.epochs WHERE operation = $1";
 
-/// The conditions stand on the operation's own row, so that a waiting claim sees what the faster one wrote.
+/// All conditions are on the operation's own row. PostgreSQL checks them again after it has waited for the row's lock,
+/// so the slower one of two concurrent claims sees the lease of the faster one.
 pub(super) const CLAIM: &str = "WITH lock AS (
     SELECT operation FROM tenantry.epochs WHERE operation = $1 FOR UPDATE
 ), op AS (
@@ -68,11 +73,11 @@ pub(super) const RENEW: &str = "WITH fence AS (
 UPDATE tenantry.operations o SET leased_until = now() + make_interval(secs => $3)
 FROM fence WHERE o.id = fence.operation AND o.status IN ('running', 'undoing')";
 
-/// No row: another epoch, or the landlord has crashed since the worker took hold of it. What the worker knows to be done
-/// may be forgotten then, all commits included that were not waited for: this one is the first that would say otherwise.
+/// Returns no row if the epoch is not the newest one, if the operation was parked or has ended, or if the landlord has
+/// crashed since the worker claimed the operation. After a crash, asynchronously committed records may be lost. This
+/// statement must then not write a record that assumes them.
 ///
-/// What merely happened is committed without waiting for the disk ($11 is false): `set_config` is local to this
-/// statement's own transaction.
+/// If $11 is false, the record is committed asynchronously. `set_config` is local to the transaction of this statement.
 pub(super) const RECORD: &str = "WITH fence AS (
     SELECT operation, CASE WHEN $11 THEN '' ELSE set_config('synchronous_commit', 'off', true) END AS commit
     FROM tenantry.epochs WHERE operation = $1 AND epoch = $2 FOR SHARE
@@ -97,14 +102,16 @@ INSERT INTO tenantry.operation_events (operation, seq, step, status, done, total
 SELECT id, seq, $4, $3, $6, total, $8 FROM op
 RETURNING operation, seq, at, step, status, done, total, error";
 
-/// Of a record that was refused: whether that is for the incarnation alone.
-pub(super) const FORGOTTEN: &str = "SELECT EXISTS (SELECT FROM tenantry.operations o \
-    JOIN tenantry.epochs e ON e.operation = o.id WHERE o.id = $1 AND e.epoch = $2 AND o.status IN ('running', 'undoing') \
-    AND NOT EXISTS (SELECT FROM tenantry.incarnation i WHERE i.id = o.incarnation))";
+/// Tells whether [`RECORD`] returned no row only because the landlord has a new incarnation, that is, has crashed.
+pub(super) const IS_OTHER_INCARNATION: &str = "SELECT EXISTS (SELECT FROM tenantry.operations o \
+    JOIN tenantry.epochs e ON e.operation = o.id WHERE o.id = $1 AND e.epoch = $2 AND o.status IN ('running', \
+    'undoing') AND NOT EXISTS (SELECT FROM tenantry.incarnation i WHERE i.id = o.incarnation))";
 
-/// One row if the fence holds; `change` is what is parked now. The lane needs no lock: while the fence has its own, no
-/// new change begins, and one that ends at this moment is not parked. The epoch is raised again on a repetition, which harms
-/// nobody: nobody holds a parked operation.
+/// Returns one row if the preempting operation's epoch is the newest one. `change` is the parked operation or NULL.
+///
+/// The lane's row needs no lock: while the preempt lane is occupied, no new change can begin, and a change that ends
+/// concurrently is not parked. A repetition raises the epoch again. This is harmless because no worker drives a parked
+/// operation.
 pub(super) const PARK: &str = "WITH fence AS (
     SELECT operation FROM tenantry.epochs WHERE operation = $2 AND epoch = $3 FOR SHARE
 ), lane AS (

@@ -1,25 +1,27 @@
+//! Tenants, domains, directory entries and logins of [`MemoryRegistry`](super::MemoryRegistry). The caller holds the
+//! registry's lock, so each function is atomic. Each one checks everything before its first change.
 use super::*;
 
 impl State {
     pub(super) fn find(&self, tenant: &TenantRef<'_>) -> Option<&Tenant> {
-        let alive = |t: &&Tenant| t.status() != TenantStatus::Deleted;
+        let is_not_deleted = |t: &&Tenant| t.status() != TenantStatus::Deleted;
         match tenant {
             TenantRef::Id(id) => self.tenants.get(id),
-            TenantRef::Slug(text) => self.tenants.values().filter(alive).find(|t| t.slug().as_str() == text),
+            TenantRef::Slug(text) => self.tenants.values().filter(is_not_deleted).find(|t| t.slug().as_str() == text),
             TenantRef::Domain(text) => {
                 let owner = self.domains.get(&text.parse().ok()?)?;
-                self.tenants.get(owner).filter(alive)
+                self.tenants.get(owner).filter(is_not_deleted)
             }
         }
     }
 
-    /// A tenant to which something may be added.
-    fn alive(&self, tenant: TenantId) -> Result<(), StoreError> {
+    /// Fails if the tenant does not exist or is deleted, because nothing may be added to it then.
+    fn require_not_deleted(&self, tenant: TenantId) -> Result<(), StoreError> {
         let found = self.tenants.get(&tenant).filter(|t| t.status() != TenantStatus::Deleted);
         found.map(drop).ok_or_else(rules::no_tenant)
     }
 
-    fn slug_is_free(&self, tenant: &Tenant) -> Result<(), StoreError> {
+    fn require_free_slug(&self, tenant: &Tenant) -> Result<(), StoreError> {
         match self.find(&tenant.slug().into()) {
             Some(owner) if owner.id() != tenant.id() => {
                 Err(StoreError::Taken(NameConflict::Slug(tenant.slug().clone())))
@@ -37,10 +39,10 @@ impl State {
             let mut wanted = domains.to_vec();
             wanted.sort();
             wanted.dedup();
-            let same = stored == tenant && self.domains(tenant.id()) == wanted;
-            return if same { Ok(()) } else { Err(rules::other_tenant()) };
+            let is_same = stored == tenant && self.domains(tenant.id()) == wanted;
+            return if is_same { Ok(()) } else { Err(rules::other_tenant()) };
         }
-        self.slug_is_free(tenant)?;
+        self.require_free_slug(tenant)?;
         if let Some(taken) = domains.iter().find(|d| self.domains.contains_key(d)) {
             return Err(StoreError::Taken(NameConflict::Domain(taken.clone())));
         }
@@ -52,7 +54,7 @@ impl State {
     pub(super) fn discard(&mut self, tenant: TenantId) -> Result<(), StoreError> {
         match self.tenants.get(&tenant).map(Tenant::status) {
             None => return Ok(()),
-            Some(TenantStatus::Provisioning) if self.places.contains_key(&tenant) => {
+            Some(TenantStatus::Provisioning) if self.placements.contains_key(&tenant) => {
                 return Err(rules::still_placed());
             }
             Some(TenantStatus::Provisioning) => {}
@@ -80,7 +82,7 @@ impl State {
                 .for_each(|d| d.status = DatabaseStatus::Dropped);
             self.users.iter_mut().filter(|u| u.tenant == tenant.id()).for_each(|u| u.status = UserStatus::Dropped);
         } else {
-            self.slug_is_free(tenant)?;
+            self.require_free_slug(tenant)?;
         }
         self.tenants.insert(tenant.id(), tenant.clone());
         Ok(())
@@ -90,7 +92,7 @@ impl State {
         match self.domains.get(domain) {
             Some(owner) if *owner == tenant => return Ok(()),
             owner => {
-                self.alive(tenant)?;
+                self.require_not_deleted(tenant)?;
                 if owner.is_some() {
                     return Err(StoreError::Taken(NameConflict::Domain(domain.clone())));
                 }
@@ -114,7 +116,7 @@ impl State {
         entries
     }
 
-    fn entry(&mut self, like: &TenantDatabase) -> Option<&mut TenantDatabase> {
+    fn find_entry_mut(&mut self, like: &TenantDatabase) -> Option<&mut TenantDatabase> {
         self.databases.iter_mut().find(|d| {
             (d.tenant, d.kind, &d.host, d.port, &d.database)
                 == (like.tenant, like.kind, &like.host, like.port, &like.database)
@@ -124,8 +126,9 @@ impl State {
     pub(super) fn publish(&mut self, expected: TenantStatus, entry: &TenantDatabase) -> Result<(), StoreError> {
         let stored = self.tenants.get(&entry.tenant).cloned().ok_or_else(rules::no_tenant)?;
         if stored.status() != expected {
-            let done = stored.status() == TenantStatus::Active && self.entry(entry).is_some_and(|e| e == entry);
-            return if done { Ok(()) } else { Err(rules::other_status(stored.status().as_str(), expected)) };
+            let is_done =
+                stored.status() == TenantStatus::Active && self.find_entry_mut(entry).is_some_and(|e| e == entry);
+            return if is_done { Ok(()) } else { Err(rules::other_status(stored.status().as_str(), expected)) };
         }
         self.write_entry(entry)?;
         self.tenants.insert(stored.id(), stored.with_status(TenantStatus::Active));
@@ -135,7 +138,7 @@ impl State {
     pub(super) fn put_database(
         &mut self, expected: Option<Generation>, entry: &TenantDatabase,
     ) -> Result<(), StoreError> {
-        match self.entry(entry).cloned() {
+        match self.find_entry_mut(entry).cloned() {
             Some(stored) if stored == *entry => return Ok(()),
             Some(stored) if Some(stored.generation) != expected => {
                 return Err(rules::other_generation(stored.generation));
@@ -144,7 +147,7 @@ impl State {
             _ => {}
         }
         if entry.status != DatabaseStatus::Dropped {
-            self.alive(entry.tenant)?;
+            self.require_not_deleted(entry.tenant)?;
         } else if !self.tenants.contains_key(&entry.tenant) {
             return Err(rules::no_tenant());
         }
@@ -152,41 +155,42 @@ impl State {
     }
 
     pub(super) fn replace_login(&mut self, expected: Generation, entry: &TenantDatabase) -> Result<(), StoreError> {
-        let stored = self.entry(entry).cloned().ok_or_else(rules::no_entry)?;
-        if rules::same_login(&stored, entry) {
+        let stored = self.find_entry_mut(entry).cloned().ok_or_else(rules::no_entry)?;
+        if rules::has_same_login(&stored, entry) {
             return Ok(());
         }
         if stored.generation != expected {
             return Err(rules::other_generation(stored.generation));
         }
         if stored.status != entry.status {
-            return Err(rules::entry_status(stored.status));
+            return Err(rules::other_entry_status(stored.status));
         }
-        self.alive(entry.tenant)?;
+        self.require_not_deleted(entry.tenant)?;
         let TenantDatabase { login, credential, generation, .. } = entry.clone();
         self.write_entry(&TenantDatabase { login, credential, generation, ..stored })
     }
 
     fn write_entry(&mut self, entry: &TenantDatabase) -> Result<(), StoreError> {
-        let of_it = |u: &DatabaseUser| {
+        let is_of_database = |u: &DatabaseUser| {
             u.tenant == entry.tenant && Some(&u.server) == entry.server.as_ref() && u.database == entry.database
         };
-        let is_login = |u: &DatabaseUser| of_it(u) && u.role == entry.login && u.status != UserStatus::Dropped;
-        if rules::brings_login(entry) && !self.users.iter().any(is_login) {
+        let is_login = |u: &DatabaseUser| is_of_database(u) && u.role == entry.login && u.status != UserStatus::Dropped;
+        if rules::is_active_managed_primary(entry) && !self.users.iter().any(is_login) {
             return Err(rules::no_login(entry));
         }
         let key = |d: &TenantDatabase| (d.host.clone(), d.port, d.database.clone());
-        let another = |d: &TenantDatabase| d.tenant == entry.tenant && rules::is_primary(d) && key(d) != key(entry);
-        if rules::is_primary(entry) && self.databases.iter().any(another) {
+        let is_other_primary =
+            |d: &TenantDatabase| d.tenant == entry.tenant && rules::is_primary(d) && key(d) != key(entry);
+        if rules::is_primary(entry) && self.databases.iter().any(is_other_primary) {
             return Err(rules::second_primary());
         }
-        match self.entry(entry) {
+        match self.find_entry_mut(entry) {
             Some(stored) => *stored = entry.clone(),
             None => self.databases.push(entry.clone()),
         }
-        if rules::brings_login(entry) {
+        if rules::is_active_managed_primary(entry) {
             let mut retiring = vec![];
-            for user in self.users.iter_mut().filter(|u| of_it(u)) {
+            for user in self.users.iter_mut().filter(|u| is_of_database(u)) {
                 match user.status {
                     UserStatus::Pending | UserStatus::Retiring if user.role == entry.login => {
                         user.status = UserStatus::Active;
@@ -198,32 +202,32 @@ impl State {
                     _ => {}
                 }
             }
-            retiring.iter().for_each(|user| self.retires(user, Some(UserStatus::Active), false));
+            retiring.iter().for_each(|user| self.start_retirement(user, Some(UserStatus::Active), false));
         }
         Ok(())
     }
 
     pub(super) fn put_user(&mut self, expected: Option<UserStatus>, user: &DatabaseUser) -> Result<(), StoreError> {
         let at = self.users.iter().position(|u| (&u.server, &u.role) == (&user.server, &user.role));
-        if let Some(answer) = rules::stored_user(at.map(|at| &self.users[at]), expected, user) {
-            return answer;
+        if let Some(result) = rules::compare_with_stored_user(at.map(|at| &self.users[at]), expected, user) {
+            return result;
         }
-        let rival = |u: &DatabaseUser| {
+        let is_other_active = |u: &DatabaseUser| {
             u.status == UserStatus::Active
                 && u.role != user.role
                 && (u.tenant, &u.server, &u.database) == (user.tenant, &user.server, &user.database)
         };
-        if user.status == UserStatus::Active && self.users.iter().any(rival) {
+        if user.status == UserStatus::Active && self.users.iter().any(is_other_active) {
             return Err(rules::second_active());
         }
         if user.status == UserStatus::Retiring {
-            self.retires(user, expected, true);
+            self.start_retirement(user, expected, true);
         }
         match at {
             Some(at) => self.users[at] = user.clone(),
             None => {
                 if user.status != UserStatus::Dropped {
-                    self.alive(user.tenant)?;
+                    self.require_not_deleted(user.tenant)?;
                 } else if !self.tenants.contains_key(&user.tenant) {
                     return Err(rules::no_tenant());
                 }

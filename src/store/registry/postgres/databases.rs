@@ -1,5 +1,7 @@
+//! Directory entries in the landlord. A write of an active primary also changes the status of the logins, in the same
+//! statement.
 use super::rows;
-use super::write::{self, Statement, changed, fenced};
+use super::write::{self, Statement, fenced_write, status_change};
 use crate::directory::{Generation, TenantDatabase};
 use crate::error::StoreError;
 use crate::operation::FencingToken;
@@ -8,54 +10,58 @@ use crate::tenant::{TenantId, TenantStatus};
 use sqlx::PgPool;
 use sqlx::types::Json;
 
-const OF: &str = "SELECT tenant_id, kind, driver, server, host, port, database, login, roles, credential, generation,
+const LIST: &str = "SELECT tenant_id, kind, driver, server, host, port, database, login, roles, credential, generation,
         status, settings
     FROM tenantry.tenant_databases WHERE tenant_id = $1 AND status <> 'dropped'
     ORDER BY array_position('{primary,replica,backup}', kind), host COLLATE \"C\", port, database COLLATE \"C\"";
 
-pub(super) async fn of(landlord: &PgPool, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
-    sqlx::query(OF).bind(tenant.as_uuid()).fetch_all(landlord).await?.iter().map(rows::database).collect()
+pub(super) async fn list(landlord: &PgPool, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
+    sqlx::query(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?.iter().map(rows::parse_database).collect()
 }
 
-// The parameters of an entry are $3 to $15 in every statement, see `with_entry`.
+// The parameters of an entry are $3 to $15 in every statement, see `bind_entry`. The macros below are CTEs that the
+// statements share.
 
-/// Whether the entry brings its login with it: an active primary on a server of ours.
-macro_rules! brings_login {
+/// Condition: the entry is an active primary on a registered server, so its login changes with it. In Rust:
+/// [`rules::is_active_managed_primary`].
+macro_rules! is_active_managed_primary {
     () => {
         "($4 = 'primary' AND $14 = 'active' AND $6::text IS NOT NULL)"
     };
 }
-/// From `target`, what the caller has locked already: `go` has its row if the login is there, and keeps it there.
-macro_rules! go {
+/// Follows `target`, the rows that the caller has locked. `login` locks the entry's login. `go` has the row of `target`
+/// if the entry needs no login or the login exists, so a missing login stops the write.
+macro_rules! check_login {
     () => {
         concat!(
             "login AS (SELECT u.role FROM tenantry.tenant_database_users u, target
                 WHERE u.server = $6 AND u.role = $10 AND u.tenant_id = $3 AND u.database = $9 AND u.status <> 'dropped'
                 FOR UPDATE OF u),
             go AS (SELECT target.id FROM target WHERE NOT ",
-            brings_login!(),
+            is_active_managed_primary!(),
             " OR EXISTS (SELECT FROM login)), "
         )
     };
 }
-/// After `done`: the entry's login becomes active, the one it replaces retires.
-macro_rules! logins {
+/// Follows `done`. The entry's login becomes active, and the login that it replaces becomes retiring.
+macro_rules! switch_logins {
     () => {
         concat!(
             ", logins AS (UPDATE tenantry.tenant_database_users u
                 SET status = CASE WHEN u.role = $10 THEN 'active' ELSE 'retiring' END, updated_at = now(),
                     attempts = 0, retry_at = NULL, metadata = ",
-            changed!(),
+            status_change!(),
             "
                 FROM done
                 WHERE ",
-            brings_login!(),
+            is_active_managed_primary!(),
             " AND u.tenant_id = $3 AND u.server = $6 AND u.database = $9
                 AND (u.role = $10 AND u.status IN ('pending', 'retiring') OR u.role <> $10 AND u.status = 'active'))"
         )
     };
 }
-macro_rules! insert {
+/// Inserts the entry for each row of `go`.
+macro_rules! insert_entry {
     ($conflict:literal) => {
         concat!(
             "done AS (INSERT INTO tenantry.tenant_databases AS d (tenant_id, kind, driver, server, host, port, database,
@@ -67,57 +73,57 @@ macro_rules! insert {
         )
     };
 }
-/// A deleted tenant takes history only.
-macro_rules! tenant {
+/// Locks the tenant, so that it cannot be deleted meanwhile. For a deleted tenant, only a dropped entry may be written.
+macro_rules! lock_tenant {
     () => {
         "tenant AS (SELECT t.id FROM tenantry.tenants t, fence
             WHERE t.id = $3 AND (t.status <> 'deleted' OR $14 = 'dropped') FOR SHARE OF t), "
     };
 }
 
-const PUBLISH: &str = fenced!(
+const PUBLISH: &str = fenced_write!(
     "target AS (SELECT t.id FROM tenantry.tenants t, fence
         WHERE t.id = $3 AND t.status = $16 FOR NO KEY UPDATE OF t), ",
-    go!(),
-    insert!(
+    check_login!(),
+    insert_entry!(
         "ON CONFLICT (tenant_id, kind, host, port, database) DO UPDATE
             SET driver = $5, server = $6, login = $10, roles = $11, credential = $12, generation = $13, status = $14,
                 settings = $15, updated_at = now(), dropped_at = CASE WHEN $14 = 'dropped' THEN now() END"
     ),
-    logins!(),
+    switch_logins!(),
     ", tenant AS (UPDATE tenantry.tenants t SET status = 'active', updated_at = now() FROM done WHERE t.id = done.id)"
 );
 
 pub(super) async fn publish(
     landlord: &PgPool, expected: TenantStatus, entry: &TenantDatabase, writer: FencingToken,
 ) -> Result<(), StoreError> {
-    rules::publication(expected, entry)?;
-    let publish = with_entry(write::statement(PUBLISH, Some(writer)), entry).bind(expected.as_str());
+    rules::check_publication(expected, entry)?;
+    let publish = bind_entry(write::statement(PUBLISH, Some(writer)), entry).bind(expected.as_str());
     if write::run(landlord, publish).await? {
         return Ok(());
     }
-    let (stored, why) = stored(landlord, entry).await?;
-    let why = why.ok_or_else(rules::no_tenant)?;
-    match why.status.as_str() {
+    let (stored, obstacles) = read_stored(landlord, entry).await?;
+    let obstacles = obstacles.ok_or_else(rules::no_tenant)?;
+    match obstacles.status.as_str() {
         "active" if stored.as_ref() == Some(entry) => Ok(()),
         status if status != expected.as_str() => Err(rules::other_status(status, expected)),
-        _ => Err(why.explain(entry)),
+        _ => Err(obstacles.explain(entry)),
     }
 }
 
-const ADD: &str = fenced!(
-    tenant!(),
+const ADD: &str = fenced_write!(
+    lock_tenant!(),
     "target AS (SELECT id FROM tenant), ",
-    go!(),
-    insert!("ON CONFLICT (tenant_id, kind, host, port, database) DO NOTHING"),
-    logins!(),
+    check_login!(),
+    insert_entry!("ON CONFLICT (tenant_id, kind, host, port, database) DO NOTHING"),
+    switch_logins!(),
 );
-const REPLACE: &str = fenced!(
-    tenant!(),
+const REPLACE: &str = fenced_write!(
+    lock_tenant!(),
     "target AS (SELECT d.tenant_id AS id FROM tenantry.tenant_databases d, tenant
         WHERE d.tenant_id = $3 AND d.kind = $4 AND d.host = $7 AND d.port = $8 AND d.database = $9
           AND d.generation = $16 FOR NO KEY UPDATE OF d), ",
-    go!(),
+    check_login!(),
     "done AS (UPDATE tenantry.tenant_databases d
         SET driver = $5, server = $6, login = $10, roles = $11, credential = $12, generation = $13, status = $14,
             settings = $15, updated_at = now(),
@@ -125,60 +131,60 @@ const REPLACE: &str = fenced!(
         FROM go
         WHERE d.tenant_id = go.id AND d.kind = $4 AND d.host = $7 AND d.port = $8 AND d.database = $9
         RETURNING d.tenant_id AS id)",
-    logins!(),
+    switch_logins!(),
 );
 
 pub(super) async fn put(
     landlord: &PgPool, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
-    rules::replacement(expected, entry)?;
+    rules::check_replacement(expected, entry)?;
     let put = match expected {
-        None => with_entry(write::statement(ADD, writer), entry),
-        Some(generation) => with_entry(write::statement(REPLACE, writer), entry).bind(generation.0),
+        None => bind_entry(write::statement(ADD, writer), entry),
+        Some(generation) => bind_entry(write::statement(REPLACE, writer), entry).bind(generation.0),
     };
     if write::run(landlord, put).await? {
         return Ok(());
     }
-    let (stored, why) = stored(landlord, entry).await?;
-    let why = why.ok_or_else(rules::no_tenant)?;
+    let (stored, obstacles) = read_stored(landlord, entry).await?;
+    let obstacles = obstacles.ok_or_else(rules::no_tenant)?;
     match stored {
         Some(stored) if stored == *entry => Ok(()),
         Some(stored) if Some(stored.generation) != expected => Err(rules::other_generation(stored.generation)),
         None if expected.is_some() => Err(rules::no_entry()),
-        _ => Err(why.explain(entry)),
+        _ => Err(obstacles.explain(entry)),
     }
 }
 
-const REPLACE_LOGIN: &str = fenced!(
-    tenant!(),
+const REPLACE_LOGIN: &str = fenced_write!(
+    lock_tenant!(),
     "target AS (SELECT d.tenant_id AS id FROM tenantry.tenant_databases d, tenant
         WHERE d.tenant_id = $3 AND d.kind = $4 AND d.host = $7 AND d.port = $8 AND d.database = $9
           AND d.generation = $16 AND d.status = $14 FOR NO KEY UPDATE OF d), ",
-    go!(),
+    check_login!(),
     "done AS (UPDATE tenantry.tenant_databases d
         SET login = $10, credential = $12, generation = $13, updated_at = now()
         FROM go
         WHERE d.tenant_id = go.id AND d.kind = $4 AND d.host = $7 AND d.port = $8 AND d.database = $9
         RETURNING d.tenant_id AS id)",
-    logins!(),
+    switch_logins!(),
 );
 
 pub(super) async fn replace_login(
     landlord: &PgPool, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
 ) -> Result<(), StoreError> {
-    rules::replacement(Some(expected), entry)?;
-    let replace = with_entry(write::statement(REPLACE_LOGIN, Some(writer)), entry).bind(expected.0);
+    rules::check_replacement(Some(expected), entry)?;
+    let replace = bind_entry(write::statement(REPLACE_LOGIN, Some(writer)), entry).bind(expected.0);
     if write::run(landlord, replace).await? {
         return Ok(());
     }
-    let (stored, why) = stored(landlord, entry).await?;
-    let why = why.ok_or_else(rules::no_tenant)?;
+    let (stored, obstacles) = read_stored(landlord, entry).await?;
+    let obstacles = obstacles.ok_or_else(rules::no_tenant)?;
     match stored {
-        Some(stored) if rules::same_login(&stored, entry) => Ok(()),
+        Some(stored) if rules::has_same_login(&stored, entry) => Ok(()),
         Some(stored) if stored.generation != expected => Err(rules::other_generation(stored.generation)),
-        Some(stored) if stored.status != entry.status => Err(rules::entry_status(stored.status)),
+        Some(stored) if stored.status != entry.status => Err(rules::other_entry_status(stored.status)),
         None => Err(rules::no_entry()),
-        _ => Err(why.explain(entry)),
+        _ => Err(obstacles.explain(entry)),
     }
 }
 
@@ -186,7 +192,7 @@ const STORED: &str =
     "SELECT tenant_id, kind, driver, server, host, port, database, login, roles, credential, generation,
         status, settings
     FROM tenantry.tenant_databases WHERE tenant_id = $1 AND kind = $2 AND host = $3 AND port = $4 AND database = $5";
-const WHY: &str = "SELECT t.status,
+const OBSTACLES: &str = "SELECT t.status,
     EXISTS (SELECT FROM tenantry.tenant_database_users u
         WHERE u.server = $2 AND u.role = $3 AND u.tenant_id = $1 AND u.database = $4 AND u.status <> 'dropped') AS login,
     EXISTS (SELECT FROM tenantry.tenant_databases d
@@ -194,40 +200,50 @@ const WHY: &str = "SELECT t.status,
           AND (d.host, d.port, d.database) <> ($5, $6, $4)) AS primary
     FROM tenantry.tenants t WHERE t.id = $1";
 
+/// The state that can be the reason for a refused write, as [`OBSTACLES`] reads it.
 #[derive(sqlx::FromRow)]
-struct Why {
+struct Obstacles {
     status: String,
-    login: bool,
-    primary: bool,
+    /// Whether the entry's login exists.
+    #[sqlx(rename = "login")]
+    has_login: bool,
+    /// Whether the tenant has another primary entry in use.
+    #[sqlx(rename = "primary")]
+    has_other_primary: bool,
 }
 
-impl Why {
+impl Obstacles {
+    /// The error for a write that neither the status nor the generation explains.
     fn explain(&self, entry: &TenantDatabase) -> StoreError {
         if self.status == "deleted" {
             rules::no_tenant()
-        } else if rules::brings_login(entry) && !self.login {
+        } else if rules::is_active_managed_primary(entry) && !self.has_login {
             rules::no_login(entry)
-        } else if rules::is_primary(entry) && self.primary {
+        } else if rules::is_primary(entry) && self.has_other_primary {
             rules::second_primary()
         } else {
-            write::gone()
+            write::concurrent_change()
         }
     }
 }
 
-async fn stored(
+/// Reads the stored entry, and the possible obstacles if the tenant exists.
+async fn read_stored(
     landlord: &PgPool, entry: &TenantDatabase,
-) -> Result<(Option<TenantDatabase>, Option<Why>), StoreError> {
+) -> Result<(Option<TenantDatabase>, Option<Obstacles>), StoreError> {
     let (tenant, port) = (entry.tenant.as_uuid(), i32::from(entry.port));
     let stored = sqlx::query(STORED).bind(tenant).bind(entry.kind.as_str()).bind(&entry.host).bind(port);
     let stored = stored.bind(entry.database.as_str()).fetch_optional(landlord).await?;
-    let why =
-        sqlx::query_as(WHY).bind(tenant).bind(entry.server.as_ref().map(AsRef::as_ref)).bind(entry.login.as_str());
-    let why = why.bind(entry.database.as_str()).bind(&entry.host).bind(port).fetch_optional(landlord).await?;
-    Ok((stored.as_ref().map(rows::database).transpose()?, why))
+    let obstacles = sqlx::query_as(OBSTACLES)
+        .bind(tenant)
+        .bind(entry.server.as_ref().map(AsRef::as_ref))
+        .bind(entry.login.as_str());
+    let obstacles =
+        obstacles.bind(entry.database.as_str()).bind(&entry.host).bind(port).fetch_optional(landlord).await?;
+    Ok((stored.as_ref().map(rows::parse_database).transpose()?, obstacles))
 }
 
-fn with_entry<'q>(statement: Statement<'q>, entry: &'q TenantDatabase) -> Statement<'q> {
+fn bind_entry<'q>(statement: Statement<'q>, entry: &'q TenantDatabase) -> Statement<'q> {
     statement
         .bind(entry.tenant.as_uuid())
         .bind(entry.kind.as_str())

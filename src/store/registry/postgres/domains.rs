@@ -1,4 +1,5 @@
-use super::write::{self, fenced};
+//! Domains of tenants in the landlord.
+use super::write::{self, fenced_write};
 use crate::error::{NameConflict, StoreError};
 use crate::names::Domain;
 use crate::operation::FencingToken;
@@ -6,20 +7,21 @@ use crate::store::registry::rules;
 use crate::tenant::TenantId;
 use sqlx::{PgPool, Row};
 
-const OF: &str = "SELECT domain FROM tenantry.tenant_domains WHERE tenant_id = $1 ORDER BY domain COLLATE \"C\"";
+const LIST: &str = "SELECT domain FROM tenantry.tenant_domains WHERE tenant_id = $1 ORDER BY domain COLLATE \"C\"";
 
-pub(super) async fn of(landlord: &PgPool, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
-    let names: Vec<String> = sqlx::query_scalar(OF).bind(tenant.as_uuid()).fetch_all(landlord).await?;
+pub(super) async fn list(landlord: &PgPool, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
+    let names: Vec<String> = sqlx::query_scalar(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?;
     names.into_iter().map(|name| name.parse().map_err(StoreError::corrupt)).collect()
 }
 
-/// FOR SHARE, since the foreign key's own lock would not keep a deletion out.
-const ADD: &str = fenced!(
+/// FOR SHARE on the tenant makes a concurrent deletion wait. The foreign key's own lock (FOR KEY SHARE) would not: it
+/// allows an update of the tenant's status.
+const ADD: &str = fenced_write!(
     "tenant AS (SELECT t.id FROM tenantry.tenants t, fence WHERE t.id = $3 AND t.status <> 'deleted' FOR SHARE OF t),
     done AS (INSERT INTO tenantry.tenant_domains (domain, tenant_id) SELECT $4, id FROM tenant
         ON CONFLICT (domain) DO NOTHING RETURNING domain)"
 );
-const ADDED: &str = "SELECT
+const EXPLAIN_ADD: &str = "SELECT
     (SELECT tenant_id = $1 FROM tenantry.tenant_domains WHERE domain = $2) AS ours,
     EXISTS (SELECT FROM tenantry.tenants WHERE id = $1 AND status <> 'deleted') AS tenant";
 
@@ -30,16 +32,16 @@ pub(super) async fn add(
     if write::run(landlord, add).await? {
         return Ok(());
     }
-    let why = sqlx::query(ADDED).bind(tenant.as_uuid()).bind(domain.as_str()).fetch_one(landlord).await?;
-    match why.try_get("ours")? {
+    let state = sqlx::query(EXPLAIN_ADD).bind(tenant.as_uuid()).bind(domain.as_str()).fetch_one(landlord).await?;
+    match state.try_get("ours")? {
         Some(true) => Ok(()),
-        _ if !why.try_get("tenant")? => Err(rules::no_tenant()),
+        _ if !state.try_get("tenant")? => Err(rules::no_tenant()),
         Some(false) => Err(StoreError::Taken(NameConflict::Domain(domain.clone()))),
-        None => Err(write::gone()),
+        None => Err(write::concurrent_change()),
     }
 }
 
-const REMOVE: &str = fenced!(
+const REMOVE: &str = fenced_write!(
     "done AS (DELETE FROM tenantry.tenant_domains d USING fence
         WHERE d.tenant_id = $3 AND d.domain = $4 RETURNING d.domain)"
 );
@@ -48,6 +50,6 @@ pub(super) async fn remove(
     landlord: &PgPool, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     let remove = write::statement(REMOVE, writer).bind(tenant.as_uuid()).bind(domain.as_str());
-    // Not there, or another tenant's: nothing to remove.
+    // `false` means that the domain is absent or belongs to another tenant. Both are `Ok`.
     write::run(landlord, remove).await.map(drop)
 }

@@ -1,8 +1,9 @@
-//! The landlord's own tables. Each write is one autocommitted statement; when it changed nothing, a read says why.
+//! The registry in the landlord's tables. Each write is one autocommitted statement. If it changed nothing, a read
+//! finds out why, and the result of that read becomes the error.
 //!
-//! Two things decide under concurrency, and nothing else does: row locks and unique constraints. All parts of a
-//! statement look at one snapshot, so a statement first locks what its decision rests on and then changes it. Lock
-//! order everywhere: epoch, tenant, entry, user; epoch, server, place.
+//! Invariants: only row locks and unique constraints decide between concurrent writes. All parts of one statement see
+//! the same snapshot, so a statement locks the rows that its decision depends on before it changes anything. The lock
+//! order prevents deadlocks: epoch, tenant, entry, user; and epoch, server, placement.
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry};
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 mod changes;
 mod databases;
 mod domains;
-mod places;
+mod placements;
 mod polls;
 mod read;
 mod rows;
@@ -29,15 +30,15 @@ mod write;
 pub(crate) use changes::POLL;
 pub use changes::{Change, PgChanges};
 
-/// The landlord's own tables, over the host's own pool.
+/// The registry in the landlord's tables, over the application's pool.
 ///
-/// Every write is one autocommitted statement: no transaction is open across an await on anything else. A call whose
-/// future is dropped may have taken effect or not; repeating it is right either way.
+/// Every write is one autocommitted statement: no transaction is open while the caller awaits anything else. A call
+/// whose future is dropped may have taken effect or not. Repeating it is correct in both cases.
 #[derive(Clone, Debug)]
 pub struct PgTenantRegistry(PgPool);
 
 impl PgTenantRegistry {
-    /// Over the pool of a landlord where [`schema::install`](crate::store::schema::install) has run.
+    /// Uses the pool of a landlord on which [`schema::install`](crate::store::schema::install) has run.
     pub fn new(landlord: PgPool) -> Self {
         Self(landlord)
     }
@@ -49,7 +50,7 @@ impl TenantRegistry for PgTenantRegistry {
         read::find(&self.0, tenant).await
     }
     async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
-        databases::of(&self.0, tenant).await
+        databases::list(&self.0, tenant).await
     }
     async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
         read::page(&self.0, after, limit).await
@@ -76,7 +77,7 @@ impl RegistryWriter for PgTenantRegistry {
         tenants::update(&self.0, expected, tenant, writer).await
     }
     async fn domains(&self, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
-        domains::of(&self.0, tenant).await
+        domains::list(&self.0, tenant).await
     }
     async fn add_domain(
         &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
@@ -99,7 +100,7 @@ impl RegistryWriter for PgTenantRegistry {
         databases::replace_login(&self.0, expected, entry, writer).await
     }
     async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
-        users::of(&self.0, tenant).await
+        users::list(&self.0, tenant).await
     }
     async fn put_user(
         &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
@@ -107,7 +108,7 @@ impl RegistryWriter for PgTenantRegistry {
         users::put(&self.0, expected, user, writer).await
     }
     async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
-        users::retiring(&self.0, limit).await
+        users::list_retiring(&self.0, limit).await
     }
     async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError> {
         users::take(&self.0, limit, hold).await
@@ -125,13 +126,13 @@ impl ServerRegistry for PgTenantRegistry {
         write::fence(&self.0, operation, epoch).await
     }
     async fn installation(&self) -> Result<Uuid, StoreError> {
-        read::installation(&self.0).await
+        read::installation_id(&self.0).await
     }
     async fn server(&self, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
-        servers::one(&self.0, name).await
+        servers::find(&self.0, name).await
     }
     async fn servers(&self) -> Result<Vec<ServerLoad>, StoreError> {
-        servers::all(&self.0).await
+        servers::list(&self.0).await
     }
     async fn put_server(
         &self, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
@@ -142,15 +143,15 @@ impl ServerRegistry for PgTenantRegistry {
         servers::remove(&self.0, name, writer).await
     }
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
-        places::of(&self.0, tenant).await
+        placements::find(&self.0, tenant).await
     }
     async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
-        places::with_server(&self.0, tenant).await
+        placements::find_with_server(&self.0, tenant).await
     }
     async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
-        places::reserve(&self.0, placement, writer).await
+        placements::reserve(&self.0, placement, writer).await
     }
     async fn release(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
-        places::release(&self.0, tenant, writer).await
+        placements::release(&self.0, tenant, writer).await
     }
 }

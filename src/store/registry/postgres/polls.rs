@@ -1,7 +1,8 @@
 //! Reads the committed changes that no earlier read could see.
 //!
-//! [`PgChanges`](super::PgChanges) runs it in parallel with LISTEN. A notification is fast and may be left out (see migration 3); a
-//! row of `tenantry.tenant_changes` is part of the change itself.
+//! [`PgChanges`](super::PgChanges) runs it in parallel with LISTEN. A notification is fast but may be left out (see
+//! `schema/migrations/3_tenant_changes.sql`). A row of `tenantry.tenant_changes` is written in the transaction of the
+//! change, so it cannot be missing.
 //!
 //! Invariant: a change that was committed before a read began is reported by that read or by an earlier one. Each read
 //! returns its own snapshot, and the next read asks for the rows that this snapshot could not see. A transaction that
@@ -13,19 +14,22 @@ use std::time::Duration;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// A read that takes longer counts as failed.
+/// Maximum duration of a read. A longer one counts as failed.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Rows stay for at least so many seconds after their commit. A node that was away for half of it reads everything again.
+/// Minimum seconds that a row stays after its commit. A node without a successful read for half of that time treats all
+/// tenants as changed, since rows may have been deleted before it read them.
 const RETENTION: f64 = 600.0;
-/// Most tenants that one read names; above it everything counts as changed.
-const MOST: usize = 1000;
-/// Most rows that are deleted after one read.
+/// Maximum tenants that one read reports. If there are more, all tenants count as changed.
+const MAX_TENANTS: usize = 1000;
+/// Maximum rows that are deleted after one read.
 const BATCH: i64 = 5000;
-/// As in the trigger of migration 3: above it notifications are left out.
-pub(super) const FULL: f64 = 0.05;
+/// Usage of the notification queue, from 0 to 1, above which the trigger of `3_tenant_changes.sql` sends no
+/// notifications. The value here must be the same.
+pub(super) const QUEUE_ALMOST_FULL: f64 = 0.05;
 
-/// Every statement sees the snapshot that it returns. `source` is another one after a crash, a failover or a restart: the
-/// transaction ids of one server mean nothing on another. Asking for the queue's usage frees what every listener has read.
+/// `snapshot` is the snapshot that this statement itself sees. `source` changes with a crash, a failover or a restart,
+/// because the transaction ids of one server mean nothing on another. pg_notification_queue_usage() also frees the part
+/// of the queue that every listener has read.
 const READ: &str = "SELECT pg_current_snapshot()::text AS snapshot,
     concat(tenantry.current_incarnation(), ' ', extract(epoch FROM pg_postmaster_start_time())) AS source,
     extract(epoch FROM clock_timestamp())::float8 AS at,
@@ -34,16 +38,17 @@ const READ: &str = "SELECT pg_current_snapshot()::text AS snapshot,
         WHERE txid >= pg_snapshot_xmin($1::text::pg_snapshot)
           AND NOT pg_visible_in_snapshot(txid, $1::text::pg_snapshot)
         LIMIT $2) AS tenants";
-/// Rows that were committed before this snapshot was taken. Any number of nodes delete at once.
+/// Deletes rows that were committed before this snapshot was taken. SKIP LOCKED: any number of nodes may delete at
+/// once.
 const PRUNE: &str = "DELETE FROM tenantry.tenant_changes WHERE (txid, tenant_id) IN (
     SELECT txid, tenant_id FROM tenantry.tenant_changes
     WHERE txid < pg_snapshot_xmax($1::text::pg_snapshot) AND pg_visible_in_snapshot(txid, $1::text::pg_snapshot)
     ORDER BY txid LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-/// What a read found.
+/// Result of a read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// These tenants have changed since the read before.
+pub(super) enum PollResult {
+    /// These tenants have changed since the previous read.
     Tenants(Vec<TenantId>),
     /// Any tenant may have changed.
     Everything,
@@ -53,88 +58,93 @@ pub(super) enum Found {
 struct Read {
     snapshot: String,
     source: String,
-    /// Seconds, by the landlord's clock.
+    /// Time of the read in seconds since 1970, by the landlord's clock.
     at: f64,
-    /// Of the queue of notifications, between 0 and 1.
+    /// Usage of the notification queue, from 0 to 1.
     usage: f64,
     tenants: Vec<Uuid>,
 }
 
-/// One node's position in the changes.
-pub(super) struct Polls {
+/// Reads the changes for one node, and remembers how far it has read.
+pub(super) struct ChangePoller {
     landlord: PgPool,
     last: Option<Read>,
-    /// What was committed before this read may be deleted once it is older than [`RETENTION`].
+    /// Rows that were committed before this read may be deleted once it is [`RETENTION`] old.
     mark: Option<Read>,
     warned: bool,
 }
 
-impl Polls {
+impl ChangePoller {
     pub(super) fn new(landlord: PgPool) -> Self {
         Self { landlord, last: None, mark: None, warned: false }
     }
 
-    /// What has changed since the call before; the first call answers [`Found::Everything`].
+    /// Returns the tenants that have changed since the previous call. The first call returns
+    /// [`PollResult::Everything`].
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing: the next call reports the same changes.
-    pub(super) async fn next(&mut self) -> Result<Found, sqlx::Error> {
+    pub(super) async fn next(&mut self) -> Result<PollResult, sqlx::Error> {
         let since = self.last.as_ref().map(|last| last.snapshot.as_str());
-        let read = sqlx::query_as(READ).bind(since).bind(MOST as i64 + 1).fetch_one(&self.landlord);
-        let read: Read = within(read).await?;
-        self.warn(read.usage);
-        let found = read.since(self.last.as_ref());
-        if found == Found::Everything {
+        let read = sqlx::query_as(READ).bind(since).bind(MAX_TENANTS as i64 + 1).fetch_one(&self.landlord);
+        let read: Read = with_deadline(read).await?;
+        self.log_queue_usage(read.usage);
+        let result = read.compare_with(self.last.as_ref());
+        if result == PollResult::Everything {
             self.mark = None;
         }
-        let due = self.mark.get_or_insert_with(|| read.clone());
-        if read.at - due.at >= RETENTION && self.prune().await {
+        let mark = self.mark.get_or_insert_with(|| read.clone());
+        if read.at - mark.at >= RETENTION && self.prune().await {
             self.mark = Some(read.clone());
         }
         self.last = Some(read);
-        Ok(found)
+        Ok(result)
     }
 
-    /// Deletes one batch of old rows; `true` once none are left. A failure is tried again with the next read.
+    /// Deletes one batch of old rows, and returns `true` once none are left. After a failure, the next call of
+    /// [`next`](Self::next) tries again.
     async fn prune(&self) -> bool {
         let Some(mark) = &self.mark else { return false };
         let pruned = sqlx::query(PRUNE).bind(&mark.snapshot).bind(BATCH).execute(&self.landlord);
-        match within(pruned).await {
+        match with_deadline(pruned).await {
             Ok(done) => done.rows_affected() < BATCH as u64,
             Err(error) => {
-                tracing::debug!(%error, "old rows of tenantry.tenant_changes are not deleted yet");
+                tracing::debug!(%error, "cannot delete old rows of tenantry.tenant_changes; the next poll tries again");
                 false
             }
         }
     }
 
-    fn warn(&mut self, usage: f64) {
-        let full = usage >= FULL;
-        if full && !self.warned {
+    /// Logs a warning when the notification queue becomes almost full, and a message when it has room again.
+    fn log_queue_usage(&mut self, usage: f64) {
+        let is_full = usage >= QUEUE_ALMOST_FULL;
+        if is_full && !self.warned {
             tracing::warn!(
                 usage,
-                "the landlord's queue of notifications fills up: changes reach other nodes by polling alone; end the \
-                 sessions in pg_stat_activity that listen and are idle in a transaction, in any database of the cluster"
+                "the landlord's notification queue is almost full, so other nodes find changes only by polling; \
+                 end the sessions in pg_stat_activity that listen and are idle in a transaction, in any database of \
+                 the cluster"
             );
-        } else if !full && self.warned {
-            tracing::info!(usage, "the landlord's queue of notifications has room again");
+        } else if !is_full && self.warned {
+            tracing::info!(usage, "the landlord's notification queue has room again");
         }
-        self.warned = full;
+        self.warned = is_full;
     }
 }
 
 impl Read {
-    fn since(&self, last: Option<&Read>) -> Found {
-        let Some(last) = last else { return Found::Everything };
-        let away = (self.at - last.at).abs() > RETENTION / 2.0;
-        if away || self.source != last.source || self.tenants.len() > MOST {
-            return Found::Everything;
+    /// The result of this read for a node whose previous read is `last`.
+    fn compare_with(&self, last: Option<&Read>) -> PollResult {
+        let Some(last) = last else { return PollResult::Everything };
+        let is_outdated = (self.at - last.at).abs() > RETENTION / 2.0;
+        if is_outdated || self.source != last.source || self.tenants.len() > MAX_TENANTS {
+            return PollResult::Everything;
         }
-        Found::Tenants(self.tenants.iter().copied().map(TenantId::from_uuid).collect())
+        PollResult::Tenants(self.tenants.iter().copied().map(TenantId::from_uuid).collect())
     }
 }
 
-async fn within<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+async fn with_deadline<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     match timeout(DEADLINE, rt::poll_batched(read)).await {
         Ok(answer) => answer,
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),

@@ -1,3 +1,4 @@
+//! Reads of tenants in the landlord. Text that is not a valid slug or domain is answered without a query.
 use super::rows;
 use crate::error::StoreError;
 use crate::names::{Domain, Slug};
@@ -27,7 +28,7 @@ pub(super) async fn find(landlord: &PgPool, tenant: TenantRef<'_>) -> Result<Opt
         }
         TenantRef::Slug(_) | TenantRef::Domain(_) => None,
     };
-    row.as_ref().map(rows::tenant).transpose()
+    row.as_ref().map(rows::parse_tenant).transpose()
 }
 
 pub(super) async fn page(landlord: &PgPool, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
@@ -35,10 +36,12 @@ pub(super) async fn page(landlord: &PgPool, after: Option<TenantId>, limit: u32)
         None => sqlx::query(FIRST_PAGE).bind(i64::from(limit)),
         Some(id) => sqlx::query(PAGE).bind(i64::from(limit)).bind(id.as_uuid()),
     };
-    page.fetch_all(landlord).await?.iter().map(rows::tenant).collect()
+    page.fetch_all(landlord).await?.iter().map(rows::parse_tenant).collect()
 }
 
-pub(super) async fn installation(landlord: &PgPool) -> Result<Uuid, StoreError> {
+pub(super) async fn installation_id(landlord: &PgPool) -> Result<Uuid, StoreError> {
     let id = sqlx::query_scalar(INSTALLATION).fetch_optional(landlord).await?;
-    id.ok_or_else(|| StoreError::corrupt("the landlord's table tenantry.installation is empty"))
+    id.ok_or_else(|| {
+        StoreError::corrupt("the landlord's table tenantry.installation has no row; restore it from a backup")
+    })
 }

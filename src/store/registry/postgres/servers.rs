@@ -1,5 +1,6 @@
+//! Servers in the landlord: their rows, with the number of tenants that are placed on each.
 use super::rows;
-use super::write::{self, fenced};
+use super::write::{self, fenced_write};
 use crate::error::StoreError;
 use crate::names::ServerName;
 use crate::operation::FencingToken;
@@ -8,22 +9,22 @@ use crate::store::registry::{ServerLoad, rules};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-const ONE: &str = "SELECT * FROM tenantry.database_servers WHERE name = $1";
-const ALL: &str = "SELECT * FROM tenantry.database_servers ORDER BY name COLLATE \"C\"";
+const FIND: &str = "SELECT * FROM tenantry.database_servers WHERE name = $1";
+const LIST: &str = "SELECT * FROM tenantry.database_servers ORDER BY name COLLATE \"C\"";
 
-pub(super) async fn one(landlord: &PgPool, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
-    let row = sqlx::query(ONE).bind(name.as_str()).fetch_optional(landlord).await?;
-    row.as_ref().map(rows::server).transpose()
+pub(super) async fn find(landlord: &PgPool, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
+    let row = sqlx::query(FIND).bind(name.as_str()).fetch_optional(landlord).await?;
+    row.as_ref().map(rows::parse_server).transpose()
 }
 
-pub(super) async fn all(landlord: &PgPool) -> Result<Vec<ServerLoad>, StoreError> {
-    sqlx::query(ALL).fetch_all(landlord).await?.iter().map(rows::server).collect()
+pub(super) async fn list(landlord: &PgPool) -> Result<Vec<ServerLoad>, StoreError> {
+    sqlx::query(LIST).fetch_all(landlord).await?.iter().map(rows::parse_server).collect()
 }
 
-// A row goes in, and is compared, as one JSON object whose keys are the columns, see `columns`. JSON's null would
-// become SQL's, so `labels` gets its own back.
+// A row is written, and compared, as one JSON object whose keys are the columns, see `to_row_json`.
+// jsonb_populate_record turns a JSON null into an SQL NULL, so `coalesce` restores the JSON null of `labels`.
 
-const ADD: &str = fenced!(
+const ADD: &str = fenced_write!(
     "done AS (INSERT INTO tenantry.database_servers (name, host, port, tls, root_certificate, admin_role, blue, green,
             maintenance, login, secret_version, status, capacity, weight, draining, max_connections, labels,
             allowed_roles, system_identifier)
@@ -33,7 +34,7 @@ const ADD: &str = fenced!(
         FROM fence, jsonb_populate_record(NULL::tenantry.database_servers, $3) r
         ON CONFLICT (name) DO NOTHING RETURNING name)"
 );
-const REPLACE: &str = fenced!(
+const REPLACE: &str = fenced_write!(
     "done AS (UPDATE tenantry.database_servers s
         SET host = r.host, port = r.port, tls = r.tls, root_certificate = r.root_certificate,
             admin_role = r.admin_role, blue = r.blue, green = r.green, maintenance = r.maintenance, login = r.login,
@@ -50,15 +51,15 @@ const SAME: &str = "SELECT to_jsonb(s) - '{tenants,created_at,updated_at}'::text
 pub(super) async fn put(
     landlord: &PgPool, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
-    rules::server_change(expected, server)?;
+    rules::check_server_change(expected, server)?;
     let put = match expected {
-        None => write::statement(ADD, writer).bind(columns(server)),
-        Some(expected) => write::statement(REPLACE, writer).bind(columns(server)).bind(columns(expected)),
+        None => write::statement(ADD, writer).bind(to_row_json(server)),
+        Some(expected) => write::statement(REPLACE, writer).bind(to_row_json(server)).bind(to_row_json(expected)),
     };
     if write::run(landlord, put).await? {
         return Ok(());
     }
-    let same = sqlx::query_scalar(SAME).bind(server.name.as_str()).bind(columns(server));
+    let same = sqlx::query_scalar(SAME).bind(server.name.as_str()).bind(to_row_json(server));
     match same.fetch_optional(landlord).await? {
         Some(true) => Ok(()),
         Some(false) => Err(rules::other_server()),
@@ -66,7 +67,7 @@ pub(super) async fn put(
     }
 }
 
-const REMOVE: &str = fenced!(
+const REMOVE: &str = fenced_write!(
     "done AS (DELETE FROM tenantry.database_servers s USING fence WHERE s.name = $3 AND s.tenants = 0 RETURNING s.name)"
 );
 
@@ -76,14 +77,15 @@ pub(super) async fn remove(
     if write::run(landlord, write::statement(REMOVE, writer).bind(name.as_str())).await? {
         return Ok(());
     }
-    match one(landlord, name).await? {
+    match find(landlord, name).await? {
         None => Ok(()),
-        Some(load) if load.tenants > 0 => Err(rules::inhabited(name)),
-        Some(_) => Err(write::gone()),
+        Some(load) if load.tenants > 0 => Err(rules::server_in_use(name)),
+        Some(_) => Err(write::concurrent_change()),
     }
 }
 
-fn columns(server: &DatabaseServer) -> Value {
+/// The columns of a server's row that callers write, as a JSON object.
+fn to_row_json(server: &DatabaseServer) -> Value {
     json!({
         "name": server.name,
         "host": server.host,

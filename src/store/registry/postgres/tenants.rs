@@ -1,4 +1,5 @@
-use super::write::{self, fenced};
+//! Tenants in the landlord: creation, update, soft delete, and removal of a tenant whose provisioning is undone.
+use super::write::{self, fenced_write};
 use crate::error::{NameConflict, StoreError};
 use crate::names::Domain;
 use crate::operation::FencingToken;
@@ -6,16 +7,16 @@ use crate::store::registry::rules;
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use sqlx::{PgPool, Row};
 
-/// A taken domain is an error of the whole statement, so then no tenant stands there either. Domains come sorted: two
-/// tenants that want the same ones wait for each other in one order.
-const CREATE: &str = fenced!(
+/// A taken domain fails the whole statement, so no tenant is stored either. The domains are sorted: two concurrent
+/// tenants that want the same domains lock them in the same order, so they do not deadlock.
+const CREATE: &str = fenced_write!(
     "done AS (INSERT INTO tenantry.tenants (id, slug, name, status, metadata)
         SELECT $3, $4, $5, 'provisioning', $6 FROM fence ON CONFLICT DO NOTHING RETURNING id),
     domains AS (INSERT INTO tenantry.tenant_domains (domain, tenant_id) SELECT unnest($7::text[]), id FROM done)"
 );
 
-/// `same`: NULL if there is no such tenant.
-const CREATED: &str = "SELECT
+/// `same` is NULL if there is no such tenant.
+const EXPLAIN_CREATE: &str = "SELECT
     (SELECT t.slug = $2 AND t.name = $3 AND t.status = 'provisioning' AND t.metadata = $4
         AND ARRAY(SELECT domain FROM tenantry.tenant_domains WHERE tenant_id = $1 ORDER BY domain COLLATE \"C\") = $5
      FROM tenantry.tenants t WHERE t.id = $1) AS same,
@@ -25,7 +26,7 @@ const CREATED: &str = "SELECT
 pub(super) async fn create(
     landlord: &PgPool, tenant: &Tenant, domains: &[Domain], writer: FencingToken,
 ) -> Result<(), StoreError> {
-    rules::creation(tenant)?;
+    rules::check_creation(tenant)?;
     let mut names: Vec<_> = domains.iter().map(Domain::as_str).collect();
     names.sort_unstable();
     names.dedup();
@@ -33,45 +34,50 @@ pub(super) async fn create(
     if write::run(landlord, create.bind(tenant.name()).bind(tenant.metadata()).bind(&names)).await? {
         return Ok(());
     }
-    let why = sqlx::query(CREATED).bind(tenant.id().as_uuid()).bind(tenant.slug().as_str()).bind(tenant.name());
-    let why = why.bind(tenant.metadata()).bind(&names).fetch_one(landlord).await?;
-    let domain = why.try_get::<Option<&str>, _>("domain")?;
-    match why.try_get("same")? {
+    let state =
+        sqlx::query(EXPLAIN_CREATE).bind(tenant.id().as_uuid()).bind(tenant.slug().as_str()).bind(tenant.name());
+    let state = state.bind(tenant.metadata()).bind(&names).fetch_one(landlord).await?;
+    let domain = state.try_get::<Option<&str>, _>("domain")?;
+    match state.try_get("same")? {
         Some(true) => Ok(()),
         Some(false) => Err(rules::other_tenant()),
-        None if why.try_get("slug")? => Err(StoreError::Taken(NameConflict::Slug(tenant.slug().clone()))),
+        None if state.try_get("slug")? => Err(StoreError::Taken(NameConflict::Slug(tenant.slug().clone()))),
         None => Err(match domains.iter().find(|d| Some(d.as_str()) == domain) {
             Some(domain) => StoreError::Taken(NameConflict::Domain(domain.clone())),
-            None => write::gone(),
+            None => write::concurrent_change(),
         }),
     }
 }
 
-const DISCARD: &str = fenced!(
+const DISCARD: &str = fenced_write!(
     "tenant AS (SELECT t.id FROM tenantry.tenants t, fence WHERE t.id = $3 AND t.status = 'provisioning'
         AND NOT EXISTS (SELECT FROM tenantry.placements p WHERE p.tenant_id = t.id) FOR UPDATE OF t),
     users AS (DELETE FROM tenantry.tenant_database_users u USING tenant WHERE u.tenant_id = tenant.id),
     entries AS (DELETE FROM tenantry.tenant_databases d USING tenant WHERE d.tenant_id = tenant.id),
     done AS (DELETE FROM tenantry.tenants t USING tenant WHERE t.id = tenant.id RETURNING t.id)"
 );
-const STATUS: &str = "SELECT t.status, EXISTS (SELECT FROM tenantry.placements p WHERE p.tenant_id = t.id) AS placed
+const EXPLAIN_DISCARD: &str =
+    "SELECT t.status, EXISTS (SELECT FROM tenantry.placements p WHERE p.tenant_id = t.id) AS placed
     FROM tenantry.tenants t WHERE t.id = $1";
 
 pub(super) async fn discard(landlord: &PgPool, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
     if write::run(landlord, write::statement(DISCARD, Some(writer)).bind(tenant.as_uuid())).await? {
         return Ok(());
     }
-    let Some(why) = sqlx::query(STATUS).bind(tenant.as_uuid()).fetch_optional(landlord).await? else { return Ok(()) };
-    let status: &str = why.try_get("status")?;
+    let Some(state) = sqlx::query(EXPLAIN_DISCARD).bind(tenant.as_uuid()).fetch_optional(landlord).await? else {
+        return Ok(());
+    };
+    let status: &str = state.try_get("status")?;
     Err(match status {
-        "provisioning" if why.try_get("placed")? => rules::still_placed(),
-        "provisioning" => write::gone(),
+        "provisioning" if state.try_get("placed")? => rules::still_placed(),
+        "provisioning" => write::concurrent_change(),
         status => rules::not_provisioning(status),
     })
 }
 
-/// What a deletion frees and drops is done by the trigger `tenant_deleted`, in the same statement.
-const UPDATE: &str = fenced!(
+/// A change to `deleted` fires the trigger `tenant_deleted`, which frees the domains and drops entries and users in the
+/// same statement.
+const UPDATE: &str = fenced_write!(
     "done AS (UPDATE tenantry.tenants t
         SET slug = $4, name = $5, status = $6, metadata = $7, kept_until = $8, updated_at = now(),
             deleted_at = CASE WHEN $6 = 'deleted' THEN coalesce(t.deleted_at, now()) END
@@ -80,7 +86,7 @@ const UPDATE: &str = fenced!(
           AND t.kept_until IS NOT DISTINCT FROM $13
         RETURNING t.id)"
 );
-const UPDATED: &str = "SELECT
+const EXPLAIN_UPDATE: &str = "SELECT
     (slug, name, status, metadata) = ($2, $3, $4, $5) AND kept_until IS NOT DISTINCT FROM $6 AS same,
     (slug, name, status, metadata) = ($7, $8, $9, $10) AND kept_until IS NOT DISTINCT FROM $11 AS expected,
     EXISTS (SELECT FROM tenantry.tenants o WHERE o.slug = $2 AND o.status <> 'deleted' AND o.id <> $1) AS slug
@@ -89,22 +95,22 @@ const UPDATED: &str = "SELECT
 pub(super) async fn update(
     landlord: &PgPool, expected: &Tenant, tenant: &Tenant, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
-    rules::change(expected, tenant)?;
+    rules::check_update(expected, tenant)?;
     let update = write::statement(UPDATE, writer).bind(tenant.id().as_uuid());
-    if write::run(landlord, with_tenant(with_tenant(update, tenant), expected)).await? {
+    if write::run(landlord, bind_tenant(bind_tenant(update, tenant), expected)).await? {
         return Ok(());
     }
-    let why = with_tenant(with_tenant(sqlx::query(UPDATED).bind(tenant.id().as_uuid()), tenant), expected);
-    let why = why.fetch_optional(landlord).await?.ok_or_else(rules::no_tenant)?;
-    match (why.try_get("same")?, why.try_get("expected")?, why.try_get("slug")?) {
+    let state = bind_tenant(bind_tenant(sqlx::query(EXPLAIN_UPDATE).bind(tenant.id().as_uuid()), tenant), expected);
+    let state = state.fetch_optional(landlord).await?.ok_or_else(rules::no_tenant)?;
+    match (state.try_get("same")?, state.try_get("expected")?, state.try_get("slug")?) {
         (true, ..) => Ok(()),
         (false, true, true) => Err(StoreError::Taken(NameConflict::Slug(tenant.slug().clone()))),
-        (false, true, false) => Err(write::gone()),
+        (false, true, false) => Err(write::concurrent_change()),
         (false, false, _) => Err(rules::changed_tenant()),
     }
 }
 
-fn with_tenant<'q>(statement: write::Statement<'q>, tenant: &'q Tenant) -> write::Statement<'q> {
+fn bind_tenant<'q>(statement: write::Statement<'q>, tenant: &'q Tenant) -> write::Statement<'q> {
     let status: TenantStatus = tenant.status();
     let statement = statement.bind(tenant.slug().as_str()).bind(tenant.name()).bind(status.as_str());
     statement.bind(tenant.metadata()).bind(tenant.kept_until())

@@ -1,5 +1,6 @@
+//! Logins of tenants in the landlord: reads and writes of rows, and their retirement.
 use super::rows;
-use super::write::{self, Statement, changed, fenced};
+use super::write::{self, Statement, fenced_write, status_change};
 use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::StoreError;
 use crate::operation::{FencingToken, OperationId};
@@ -8,17 +9,17 @@ use crate::tenant::TenantId;
 use sqlx::{PgPool, Row, postgres::PgRow, types::Json};
 use std::time::Duration;
 
-const OF: &str = "SELECT tenant_id, server, database, role, generation, status, reason
+const LIST: &str = "SELECT tenant_id, server, database, role, generation, status, reason
     FROM tenantry.tenant_database_users WHERE tenant_id = $1
     ORDER BY generation, server COLLATE \"C\", role COLLATE \"C\"";
 
-pub(super) async fn of(landlord: &PgPool, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
-    sqlx::query(OF).bind(tenant.as_uuid()).fetch_all(landlord).await?.iter().map(rows::user).collect()
+pub(super) async fn list(landlord: &PgPool, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
+    sqlx::query(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?.iter().map(rows::parse_user).collect()
 }
 
-// The parameters of a user are $3 to $9 in both statements, see `with_user`.
+// The parameters of a user are $3 to $9 in both statements, see `bind_user`.
 
-const ADD: &str = fenced!(
+const ADD: &str = fenced_write!(
     "tenant AS (SELECT t.id FROM tenantry.tenants t, fence
         WHERE t.id = $3 AND (t.status <> 'deleted' OR $8 = 'dropped') FOR SHARE OF t),
     done AS (INSERT INTO tenantry.tenant_database_users
@@ -27,13 +28,14 @@ const ADD: &str = fenced!(
             CASE WHEN $8 = 'retiring' THEN now() END FROM tenant
         ON CONFLICT (server, role) DO NOTHING RETURNING role)"
 );
-/// Also of a deleted tenant: a login that is said to be gone and is not must be nameable.
-const REPLACE: &str = fenced!(
+/// Does not check the tenant's status: a login of a deleted tenant that is recorded as dropped may turn out to exist
+/// still.
+const REPLACE: &str = fenced_write!(
     "done AS (UPDATE tenantry.tenant_database_users u
         SET database = $5, generation = $7, status = $8, reason = $9, updated_at = now(),
             attempts = 0, retry_at = CASE WHEN $8 = 'retiring' THEN now() END,
             metadata = CASE WHEN u.status = $8 THEN u.metadata ELSE ",
-    changed!(),
+    status_change!(),
     " END,
             dropped_at = CASE WHEN $8 = 'dropped' THEN coalesce(u.dropped_at, now()) END
         FROM fence WHERE u.tenant_id = $3 AND u.server = $4 AND u.role = $6 AND u.status = $10
@@ -49,8 +51,8 @@ pub(super) async fn put(
     landlord: &PgPool, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
 ) -> Result<(), StoreError> {
     let put = match expected {
-        None => with_user(write::statement(ADD, Some(writer)), user),
-        Some(status) => with_user(write::statement(REPLACE, Some(writer)), user).bind(status.as_str()),
+        None => bind_user(write::statement(ADD, Some(writer)), user),
+        Some(status) => bind_user(write::statement(REPLACE, Some(writer)), user).bind(status.as_str()),
     };
     if write::run(landlord, put).await? {
         return Ok(());
@@ -58,11 +60,12 @@ pub(super) async fn put(
     explain(landlord, expected, user).await
 }
 
+/// Finds the reason why a write of a user changed nothing. `Ok` if the stored row is the user already.
 async fn explain(landlord: &PgPool, expected: Option<UserStatus>, user: &DatabaseUser) -> Result<(), StoreError> {
     let stored = sqlx::query(STORED).bind(user.server.as_str()).bind(user.role.as_str());
-    let stored = stored.fetch_optional(landlord).await?.as_ref().map(rows::user).transpose()?;
-    match rules::stored_user(stored.as_ref(), expected, user) {
-        Some(answer) => return answer,
+    let stored = stored.fetch_optional(landlord).await?.as_ref().map(rows::parse_user).transpose()?;
+    match rules::compare_with_stored_user(stored.as_ref(), expected, user) {
+        Some(result) => return result,
         None if user.status != UserStatus::Active => {}
         None => {
             let other = sqlx::query(OTHER_ACTIVE).bind(user.tenant.as_uuid()).bind(user.server.as_str());
@@ -73,10 +76,10 @@ async fn explain(landlord: &PgPool, expected: Option<UserStatus>, user: &Databas
         }
     }
     let tenant = sqlx::query(TENANT).bind(user.tenant.as_uuid()).fetch_optional(landlord).await?;
-    Err(if tenant.is_some() { write::gone() } else { rules::no_tenant() })
+    Err(if tenant.is_some() { write::concurrent_change() } else { rules::no_tenant() })
 }
 
-fn with_user<'q>(statement: Statement<'q>, user: &'q DatabaseUser) -> Statement<'q> {
+fn bind_user<'q>(statement: Statement<'q>, user: &'q DatabaseUser) -> Statement<'q> {
     statement
         .bind(user.tenant.as_uuid())
         .bind(user.server.as_str())
@@ -90,48 +93,48 @@ fn with_user<'q>(statement: Statement<'q>, user: &'q DatabaseUser) -> Statement<
 const RETIRING: &str =
     "SELECT tenant_id, server, database, role, generation, status, reason, attempts, retry_at, metadata
     FROM tenantry.tenant_database_users WHERE status = 'retiring' ORDER BY updated_at, server, role LIMIT $1";
-/// Whoever asks at the same moment gets others.
+/// SKIP LOCKED: concurrent calls get different logins.
 const TAKE: &str = "UPDATE tenantry.tenant_database_users u SET retry_at = now() + make_interval(secs => $2)
     FROM (SELECT server, role FROM tenantry.tenant_database_users
         WHERE status = 'retiring' AND retry_at <= now() ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
     WHERE u.server = due.server AND u.role = due.role
     RETURNING u.tenant_id, u.server, u.database, u.role, u.generation, u.status, u.reason, u.attempts, u.retry_at,
         u.metadata";
-/// $5 is null for one that is gone.
-const SETTLE: &str = fenced!(
+/// $5 is null if the login is dropped.
+const SETTLE: &str = fenced_write!(
     "done AS (UPDATE tenantry.tenant_database_users u
         SET status = CASE WHEN $5::text IS NULL THEN 'dropped' ELSE 'retiring' END, reason = coalesce($5, u.reason),
             attempts = u.attempts + 1, retry_at = now() + make_interval(secs => $6), updated_at = now(),
             metadata = CASE WHEN $5::text IS NULL THEN ",
-    changed!(),
+    status_change!(),
     " ELSE u.metadata END,
             dropped_at = CASE WHEN $5::text IS NULL THEN now() END
         FROM fence WHERE u.server = $3 AND u.role = $4 AND u.status = 'retiring'
         RETURNING u.role)"
 );
 
-/// What `changed!` has written: stored names.
+/// The metadata that `status_change!` writes. The field names are stored, so they must not change.
 #[derive(serde::Deserialize)]
-struct Changed {
+struct StatusChange {
     by: Option<uuid::Uuid>,
     before: Option<UserStatus>,
 }
 
-fn retirement(row: &PgRow) -> Result<Retirement, StoreError> {
+fn parse_retirement(row: &PgRow) -> Result<Retirement, StoreError> {
     let attempts: i32 = row.try_get("attempts")?;
-    let Json(changed) = row.try_get::<Json<Changed>, _>("metadata")?;
-    let found = Retirement::new(rows::user(row)?, attempts.unsigned_abs(), row.try_get("retry_at")?);
-    Ok(found.retired(changed.by.map(OperationId::from_uuid), changed.before))
+    let Json(change) = row.try_get::<Json<StatusChange>, _>("metadata")?;
+    let retirement = Retirement::new(rows::parse_user(row)?, attempts.unsigned_abs(), row.try_get("retry_at")?);
+    Ok(retirement.retired(change.by.map(OperationId::from_uuid), change.before))
 }
 
-pub(super) async fn retiring(landlord: &PgPool, limit: u32) -> Result<Vec<Retirement>, StoreError> {
+pub(super) async fn list_retiring(landlord: &PgPool, limit: u32) -> Result<Vec<Retirement>, StoreError> {
     let rows = sqlx::query(RETIRING).bind(i64::from(limit)).fetch_all(landlord).await?;
-    rows.iter().map(retirement).collect()
+    rows.iter().map(parse_retirement).collect()
 }
 
 pub(super) async fn take(landlord: &PgPool, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError> {
     let rows = sqlx::query(TAKE).bind(i64::from(limit)).bind(hold.as_secs_f64()).fetch_all(landlord).await?;
-    rows.iter().map(retirement).collect()
+    rows.iter().map(parse_retirement).collect()
 }
 
 pub(super) async fn settle(

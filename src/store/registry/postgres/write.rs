@@ -1,4 +1,6 @@
-//! The frame of every write: the fence before it, its outcome after it.
+//! The common parts of every write: the check of the writer's epoch, and the interpretation of the result.
+//!
+//! The other modules build a statement with [`fenced_write!`], bind it with [`statement`], and execute it with [`run`].
 use crate::error::StoreError;
 use crate::operation::{FencingToken, OperationId};
 use crate::sqlstate;
@@ -6,18 +8,19 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgPool, Postgres, Row};
 
-/// A write is a list of CTEs that start from `fence` and end with `done`, which has a row if the write took place.
+/// Builds a write from CTEs that start from `fence` and end with `done`. `done` has a row if the write took place.
 ///
-/// $1 and $2 are the writer, or NULL for a change by hand. `lock` makes a takeover wait for this statement, and this
-/// statement for a takeover: after that wait the epoch's condition is looked at anew. A plain EXISTS would let a stale
-/// write that waits for something else land after the takeover.
+/// $1 and $2 are the writer's operation and epoch, or NULL for a change outside any operation. The CTE `lock` takes FOR
+/// SHARE on the epoch's row. So a takeover waits for this statement, and this statement waits for a takeover and then
+/// checks the new epoch. With a plain EXISTS, a stale write that waits for another lock could land after the takeover.
 ///
-/// A write of an operation whose journal is in this very database is not waited for on the disk. Commits get lost from
-/// the end alone, so a crash of the landlord that takes it takes the record of its step too: the step runs again, from an
-/// intent that was waited for, or that is gone with it. A worker that outlives that crash is told so by its next record,
-/// which knows the server's incarnation. The operation's end is waited for again, unless it may repeat. A step whose effect
-/// elsewhere must find this write has an intent of its own between the two.
-macro_rules! fenced {
+/// If the operation's journal is in this database too, the write commits asynchronously, for these reasons. A crash of
+/// the landlord loses only the latest commits. If it loses this write, it also loses the later record that the step is
+/// complete. Then the step runs again, from an intent that was committed synchronously or was lost as well. A worker
+/// that survives the crash finds out at its next record, which compares the server's incarnation. The operation's final
+/// record is synchronous again, unless it may be repeated. If a step has an effect elsewhere that depends on this
+/// write, the saga writes another intent between the two.
+macro_rules! fenced_write {
     ($($part:expr),+ $(,)?) => {
         concat!(
             "WITH lock AS (SELECT CASE WHEN EXISTS (SELECT FROM tenantry.operations WHERE id = $1) ",
@@ -29,24 +32,27 @@ macro_rules! fenced {
         )
     };
 }
-pub(super) use fenced;
+pub(super) use fenced_write;
 
-/// What is kept of a login `u` whose status changes: by which operation, and from what.
-macro_rules! changed {
+/// New `metadata` of a login `u` whose status changes: the operation that changes it, and the old status.
+macro_rules! status_change {
     () => {
         "u.metadata || jsonb_build_object('by', $1::uuid, 'before', u.status)"
     };
 }
-pub(super) use changed;
+pub(super) use status_change;
 
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
-/// A statement made by `fenced!`, with its writer bound; the caller's own parameters begin at $3.
+/// Creates the query of a statement that [`fenced_write!`] built, and binds the writer. The caller's parameters begin
+/// at $3.
 pub(super) fn statement<'q>(sql: &'static str, writer: Option<FencingToken>) -> Statement<'q> {
     sqlx::query(sql).bind(writer.map(|w| w.operation.as_uuid())).bind(writer.map(|w| w.epoch))
 }
 
-/// Whether it took place. `false`: it changed nothing, because of what stands there; a read will say what that is.
+/// Executes the statement and returns whether the write took place. `false` means that it changed nothing because of
+/// the stored state; the caller then reads that state to find the reason. `Fenced` if the writer's epoch is not the
+/// stored one.
 pub(super) async fn run(landlord: &PgPool, statement: Statement<'_>) -> Result<bool, StoreError> {
     match statement.fetch_one(landlord).await {
         Ok(row) if !row.try_get::<bool, _>("held")? => Err(StoreError::Fenced),
@@ -56,15 +62,18 @@ pub(super) async fn run(landlord: &PgPool, statement: Statement<'_>) -> Result<b
     }
 }
 
-/// The write was refused for a reason that was gone when it was looked for.
-pub(super) fn gone() -> StoreError {
-    StoreError::unavailable("what stood in the way has changed at this moment")
+/// The error for a write that was refused although the following read found no reason: another call has changed the
+/// state in between. The caller should repeat the write.
+pub(super) fn concurrent_change() -> StoreError {
+    StoreError::unavailable("the stored state changed during the write; repeat the write")
 }
 
+/// Returns no row if the stored epoch is higher. The update waits for running writes, which hold FOR SHARE on the row.
 const FENCE: &str = "INSERT INTO tenantry.epochs AS e (operation, epoch) VALUES ($1, $2)
     ON CONFLICT (operation) DO UPDATE SET epoch = EXCLUDED.epoch WHERE e.epoch <= EXCLUDED.epoch
     RETURNING epoch";
 
+/// Stores the epoch of a new worker. See [`RegistryWriter::fence`](super::RegistryWriter::fence).
 pub(super) async fn fence(landlord: &PgPool, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
     let raised = sqlx::query(FENCE).bind(operation.as_uuid()).bind(epoch).fetch_optional(landlord).await?;
     raised.map(drop).ok_or(StoreError::Fenced)

@@ -6,7 +6,7 @@ use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::store::registry::{Placement, RegistryWriter, ServerLoad, ServerRegistry};
 use crate::tenant::TenantStatus;
-use crate::testing::conformance::answer::{done, fenced};
+use crate::testing::conformance::assertions::{expect_ok, expect_fenced};
 use std::fmt::Debug;
 
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ impl Write {
             Self::Delete => Subject::in_status(registry, TenantStatus::Purging, fencing_token).await,
             Self::ReplaceDatabase | Self::ReplaceLogin => {
                 let subject = Subject::published(registry, fencing_token).await;
-                done(registry.put_user(None, &subject.user(2), fencing_token).await, "a second login is added");
+                expect_ok(registry.put_user(None, &subject.user(2), fencing_token).await, "a second login is added");
                 subject
             }
             _ => Subject::published(registry, fencing_token).await,
@@ -83,7 +83,7 @@ impl Write {
 pub(super) async fn writes(registry: &impl RegistryWriter) {
     for write in Write::ALL {
         let fencing_token = FencingToken { operation: OperationId::new(), epoch: 2 };
-        done(registry.fence(fencing_token.operation, 2).await, "a new operation is fenced");
+        expect_ok(registry.fence(fencing_token.operation, 2).await, "a new operation is fenced");
         let subject = write.prepare(registry, fencing_token).await;
         sweep(
             write,
@@ -112,10 +112,10 @@ impl ServerWrite {
         self, registry: &impl ServerRegistry, s: &DatabaseServer, place: &Placement, fencing_token: FencingToken,
     ) {
         if !matches!(self, Self::Add) {
-            done(registry.put_server(None, s, Some(fencing_token)).await, "a server is added");
+            expect_ok(registry.put_server(None, s, Some(fencing_token)).await, "a server is added");
         }
         if matches!(self, Self::Release) {
-            done(registry.reserve(place, fencing_token).await, "a place is reserved");
+            expect_ok(registry.reserve(place, fencing_token).await, "a place is reserved");
         }
     }
 
@@ -136,7 +136,7 @@ impl ServerWrite {
 pub(super) async fn server_writes(registry: &impl ServerRegistry) {
     for write in ServerWrite::ALL {
         let fencing_token = FencingToken { operation: OperationId::new(), epoch: 2 };
-        done(registry.fence(fencing_token.operation, 2).await, "a new operation is fenced");
+        expect_ok(registry.fence(fencing_token.operation, 2).await, "a new operation is fenced");
         let server = server(3);
         let place = Subject::new().placement(&server.name);
         write.prepare(registry, &server, &place, fencing_token).await;
@@ -146,8 +146,8 @@ pub(super) async fn server_writes(registry: &impl ServerRegistry) {
             async |fencing_token| write.make(registry, &server, &place, fencing_token).await,
             async |operation, epoch| registry.fence(operation, epoch).await,
             async || -> (Option<ServerLoad>, Option<Placement>) {
-                let load = done(registry.server(&server.name).await, "a server is found");
-                (load, done(registry.placement(place.tenant).await, "a place is found"))
+                let load = expect_ok(registry.server(&server.name).await, "a server is found");
+                (load, expect_ok(registry.placement(place.tenant).await, "a place is found"))
             },
         )
         .await;
@@ -162,21 +162,21 @@ async fn sweep<T: Debug + PartialEq>(
     let FencingToken { operation, epoch } = fencing_token;
     let at = |epoch| FencingToken { operation, epoch };
     let before = seen().await;
-    fenced(make(FencingToken { operation: OperationId::new(), epoch }).await, &format!("{name:?} without a fence"));
-    fenced(make(at(epoch - 1)).await, &format!("{name:?} below the epoch"));
-    fenced(make(at(epoch + 1)).await, &format!("{name:?} above the epoch, which it did not fence"));
-    fenced(fence(operation, epoch - 1).await, "a fence below the epoch");
-    assert_eq!(seen().await, before, "promised: a {name:?} that is Fenced changes nothing (left: seen, right: before)");
+    expect_fenced(make(FencingToken { operation: OperationId::new(), epoch }).await, &format!("{name:?} without a fence"));
+    expect_fenced(make(at(epoch - 1)).await, &format!("{name:?} below the epoch"));
+    expect_fenced(make(at(epoch + 1)).await, &format!("{name:?} above the epoch, which it did not fence"));
+    expect_fenced(fence(operation, epoch - 1).await, "a fence below the epoch");
+    assert_eq!(seen().await, before, "expected: a {name:?} that is Fenced changes nothing (left: actual, right: before)");
 
-    done(make(fencing_token).await, &format!("{name:?} under the epoch succeeds"));
+    expect_ok(make(fencing_token).await, &format!("{name:?} under the epoch succeeds"));
     let after = seen().await;
-    assert_ne!(after, before, "promised: {name:?} changes something");
-    done(make(fencing_token).await, &format!("{name:?} is idempotent"));
-    done(fence(operation, epoch).await, "a fence is idempotent");
-    done(make(fencing_token).await, &format!("{name:?} goes on under the same epoch"));
+    assert_ne!(after, before, "expected: {name:?} changes something");
+    expect_ok(make(fencing_token).await, &format!("{name:?} is idempotent"));
+    expect_ok(fence(operation, epoch).await, "a fence is idempotent");
+    expect_ok(make(fencing_token).await, &format!("{name:?} goes on under the same epoch"));
 
-    done(fence(operation, epoch + 1).await, "a fence rises");
-    fenced(make(fencing_token).await, &format!("{name:?} after a takeover"));
-    done(make(at(epoch + 1)).await, &format!("{name:?} is repeated by the next worker"));
-    assert_eq!(seen().await, after, "promised: a repeated {name:?} changes nothing (left: seen, right: before)");
+    expect_ok(fence(operation, epoch + 1).await, "a fence rises");
+    expect_fenced(make(fencing_token).await, &format!("{name:?} after a takeover"));
+    expect_ok(make(at(epoch + 1)).await, &format!("{name:?} is repeated by the next worker"));
+    assert_eq!(seen().await, after, "expected: a repeated {name:?} changes nothing (left: actual, right: before)");
 }

@@ -3,7 +3,7 @@ use crate::directory::{DatabaseStatus, TenantDatabase, UserStatus};
 use crate::operation::FencingToken;
 use crate::store::registry::RegistryWriter;
 use crate::tenant::TenantStatus;
-use crate::testing::conformance::answer::{conflict, done, race};
+use crate::testing::conformance::assertions::{expect_conflict, expect_ok, expect_winners};
 use futures_util::future::join_all;
 
 pub(super) async fn check(registry: &impl RegistryWriter) {
@@ -17,38 +17,38 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
 async fn all_in_one(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::published(registry, by).await;
     let seen = subject.seen(registry).await;
-    assert_eq!(seen.tenant.as_ref(), Some(&subject.tenant), "promised: publishing makes a tenant active");
+    assert_eq!(seen.tenant.as_ref(), Some(&subject.tenant), "expected: publishing makes a tenant active");
     assert_eq!(
         seen.databases,
         std::slice::from_ref(&subject.entry),
-        "promised: publishing writes the entry as it is given"
+        "expected: publishing writes the entry as it is given"
     );
-    assert_eq!(seen.logins(), [(1, UserStatus::Active)], "promised: publishing makes the entry's login active");
+    assert_eq!(seen.logins(), [(1, UserStatus::Active)], "expected: publishing makes the entry's login active");
 
     let pointed = Subject::created(registry, by).await;
     let entry = TenantDatabase { server: None, ..pointed.entry.clone() };
-    done(
+    expect_ok(
         registry.publish(TenantStatus::Provisioning, &entry, by).await,
         "an entry on nobody's server needs no login among the users",
     );
-    assert_eq!(pointed.seen(registry).await.databases, [entry], "promised: the entry reads back");
+    assert_eq!(pointed.seen(registry).await.databases, [entry], "expected: the entry reads back");
 }
 
 async fn nothing_at_all(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::created(registry, by).await;
     let before = subject.seen(registry).await;
     let suspended = registry.publish(TenantStatus::Suspended, &subject.entry, by).await;
-    conflict(suspended, "publishing from a status that the tenant is not in");
+    expect_conflict(suspended, "publishing from a status that the tenant is not in");
     let unknown = registry.publish(TenantStatus::Provisioning, &subject.rotated(7), by).await;
-    conflict(unknown, "publishing a login that is not among the tenant's users");
+    expect_conflict(unknown, "publishing a login that is not among the tenant's users");
     let dropped = TenantDatabase { status: DatabaseStatus::Dropped, ..subject.entry.clone() };
-    conflict(registry.publish(TenantStatus::Provisioning, &dropped, by).await, "publishing a dropped entry");
-    conflict(
+    expect_conflict(registry.publish(TenantStatus::Provisioning, &dropped, by).await, "publishing a dropped entry");
+    expect_conflict(
         registry.publish(TenantStatus::Provisioning, &Subject::new().entry, by).await,
         "publishing an entry of nobody",
     );
     let seen = subject.seen(registry).await;
-    assert_eq!(seen, before, "promised: publishing is all or nothing (left: seen, right: before)");
+    assert_eq!(seen, before, "expected: publishing is all or nothing (left: actual, right: before)");
 }
 
 async fn from_each_status(registry: &impl RegistryWriter, by: FencingToken) {
@@ -57,12 +57,12 @@ async fn from_each_status(registry: &impl RegistryWriter, by: FencingToken) {
         let before = subject.seen(registry).await;
         let answer = registry.publish(status, &subject.entry, by).await;
         if status == TenantStatus::Active || status.can_become(TenantStatus::Active) {
-            done(answer, &format!("a tenant that is {status} is published"));
+            expect_ok(answer, &format!("a tenant that is {status} is published"));
             let seen = subject.seen(registry).await.tenant.map(|t| t.status());
-            assert_eq!(seen, Some(TenantStatus::Active), "promised: publishing makes a tenant active");
+            assert_eq!(seen, Some(TenantStatus::Active), "expected: publishing makes a tenant active");
         } else {
-            conflict(answer, &format!("publishing a tenant that is {status}"));
-            assert_eq!(subject.seen(registry).await, before, "promised: publishing is all or nothing");
+            expect_conflict(answer, &format!("publishing a tenant that is {status}"));
+            assert_eq!(subject.seen(registry).await, before, "expected: publishing is all or nothing");
         }
     }
 }
@@ -70,15 +70,15 @@ async fn from_each_status(registry: &impl RegistryWriter, by: FencingToken) {
 async fn racing(registry: &impl RegistryWriter, by: FencingToken) {
     let subject = Subject::created(registry, by).await;
     let publish = || registry.publish(TenantStatus::Provisioning, &subject.entry, by);
-    race(join_all((0..10).map(|_| publish())).await, 10, |_| false, "ten publications of one entry are one");
+    expect_winners(join_all((0..10).map(|_| publish())).await, 10, |_| false, "ten publications of one entry are one");
 
     let subject = Subject::created(registry, by).await;
     let discard = registry.discard(subject.id(), by);
     let publish = registry.publish(TenantStatus::Provisioning, &subject.entry, by);
     let (discarded, published) = futures_util::future::join(discard, publish).await;
     let won = u8::from(discarded.is_ok()) + u8::from(published.is_ok());
-    assert_eq!(won, 1, "promised: a tenant is published or discarded; seen: {published:?} and {discarded:?}");
+    assert_eq!(won, 1, "expected: a tenant is published or discarded; got: {published:?} and {discarded:?}");
     let status = subject.seen(registry).await.tenant.map(|t| t.status());
     let expected = published.is_ok().then_some(TenantStatus::Active);
-    assert_eq!(status, expected, "promised: what succeeded is what stands there");
+    assert_eq!(status, expected, "expected: what succeeded is what stands there");
 }

@@ -8,7 +8,7 @@ use crate::secret::CredentialId;
 use crate::server::{DatabaseServer, ServerNames, ServerStatus};
 use crate::store::registry::{Placement, RegistryWriter, ServerRegistry};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
-use crate::testing::conformance::answer::done;
+use crate::testing::conformance::assertions::expect_ok;
 
 #[derive(Clone)]
 pub(super) struct Subject {
@@ -75,8 +75,8 @@ impl Subject {
     pub(super) async fn created(registry: &impl RegistryWriter, fencing_token: FencingToken) -> Self {
         let subject = Self::new();
         let domains = [subject.domain.clone()];
-        done(registry.create(&subject.tenant, &domains, fencing_token).await, "a new tenant is created");
-        done(registry.put_user(None, &subject.user(1), fencing_token).await, "a login is added");
+        expect_ok(registry.create(&subject.tenant, &domains, fencing_token).await, "a new tenant is created");
+        expect_ok(registry.put_user(None, &subject.user(1), fencing_token).await, "a login is added");
         subject
     }
 
@@ -84,7 +84,7 @@ impl Subject {
     pub(super) async fn published(registry: &impl RegistryWriter, fencing_token: FencingToken) -> Self {
         let subject = Self::created(registry, fencing_token).await;
         let published = registry.publish(TenantStatus::Provisioning, &subject.entry, fencing_token).await;
-        done(published, "a tenant in provisioning is published");
+        expect_ok(published, "a tenant in provisioning is published");
         Self { tenant: subject.tenant.clone().with_status(TenantStatus::Active), ..subject }
     }
 
@@ -113,16 +113,16 @@ impl Subject {
     ) {
         let changed = self.tenant.clone().with_status(next);
         let answer = registry.update(&self.tenant, &changed, Some(fencing_token)).await;
-        done(answer, "a status changes as the transition table allows");
+        expect_ok(answer, "a status changes as the transition table allows");
         self.tenant = changed;
     }
 
     pub(super) async fn seen(&self, registry: &impl RegistryWriter) -> Seen {
         Seen {
-            tenant: done(registry.find(self.id().into()).await, "a tenant is found by id"),
-            domains: done(registry.domains(self.id()).await, "domains are listed"),
-            databases: done(registry.databases(self.id()).await, "entries are listed"),
-            users: done(registry.users(self.id()).await, "users are listed"),
+            tenant: expect_ok(registry.find(self.id().into()).await, "a tenant is found by id"),
+            domains: expect_ok(registry.domains(self.id()).await, "domains are listed"),
+            databases: expect_ok(registry.databases(self.id()).await, "entries are listed"),
+            users: expect_ok(registry.users(self.id()).await, "users are listed"),
         }
     }
 }
@@ -145,7 +145,7 @@ pub(super) async fn server_writer(registry: &impl ServerRegistry) -> FencingToke
 
 async fn fence(epoch: i64, raise: impl AsyncFn(OperationId, i64) -> Result<(), StoreError>) -> FencingToken {
     let operation = OperationId::new();
-    done(raise(operation, epoch).await, "a new operation is fenced");
+    expect_ok(raise(operation, epoch).await, "a new operation is fenced");
     FencingToken { operation, epoch }
 }
 

@@ -1,4 +1,6 @@
-//! A landlord that is away, and comes back.
+//! The web examples while the landlord is unreachable, and after it has come back.
+//!
+//! A fault proxy in front of the landlord cuts all connections.
 use super::site::{self, Site};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -8,10 +10,11 @@ use tenantry::sqlx::postgres::{PgPoolOptions, PgSslMode};
 use tenantry::testing::Harness;
 use tenantry::testing::proxy::{Director, Point, Proxy, Verdict};
 
+/// Cuts every message while the flag is set.
 #[derive(Clone, Default)]
-struct Away(Arc<AtomicBool>);
+struct LandlordOutage(Arc<AtomicBool>);
 #[async_trait::async_trait]
-impl Director for Away {
+impl Director for LandlordOutage {
     async fn at(&self, _: Point) -> Verdict {
         if self.0.load(SeqCst) { Verdict::Cut } else { Verdict::Forward }
     }
@@ -20,11 +23,11 @@ impl Director for Away {
 const FORM: &str = "company=Acme&email=ada%40acme.example&slug=";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_landlord_that_is_away_is_a_503_and_what_is_known_is_served() {
+async fn examples_answer_503_and_serve_cached_tenants_while_the_landlord_is_unreachable() {
     let harness = Harness::start().await.unwrap();
-    let (options, away) = (harness.landlord().connect_options(), Away::default());
+    let (options, outage) = (harness.landlord().connect_options(), LandlordOutage::default());
     let upstream = tokio::net::lookup_host((options.get_host(), options.get_port())).await.unwrap().next().unwrap();
-    let proxy = Proxy::start(upstream, away.clone()).await.unwrap();
+    let proxy = Proxy::start(upstream, outage.clone()).await.unwrap();
     let options = (*options).clone().host("127.0.0.1").port(proxy.port()).ssl_mode(PgSslMode::Disable);
     let landlord = PgPoolOptions::new().acquire_timeout(Duration::from_secs(3)).connect_lazy_with(options);
     let builder = Tenantry::builder(landlord).keys(harness.keys().clone()).tenant_migrations(&site::MIGRATIONS);
@@ -35,10 +38,10 @@ async fn a_landlord_that_is_away_is_a_503_and_what_is_known_is_served() {
         let stranger = format!("stranger-{slug}");
         let (bare, host, form) = (site.host(""), site.host("acme"), format!("{FORM}{slug}"));
         assert_eq!(site.get(&host, "/health", "").await.status, 200);
-        away.0.store(true, SeqCst);
+        outage.0.store(true, SeqCst);
         proxy.cut_all();
         assert_eq!(site.get(&bare, "/", "").await.status, 200);
-        assert_eq!(site.get(&host, "/health", "").await.status, 200, "it is known, and its database answers");
+        assert_eq!(site.get(&host, "/health", "").await.status, 200, "the tenant is cached and its database answers");
         for answer in [
             site.post(&bare, "/signup", "", &form).await,
             site.get(&site.host(&stranger), "/notes", "").await,
@@ -47,9 +50,13 @@ async fn a_landlord_that_is_away_is_a_503_and_what_is_known_is_served() {
         ] {
             assert!(answer.status == 503 && answer.header("retry-after").is_some(), "{answer:?}");
         }
-        away.0.store(false, SeqCst);
-        assert_eq!(site.get(&site.host(&stranger), "/notes", "").await.status, 404, "at once");
-        assert_eq!(site.get(&host, &link, "").await.status, 200, "the link is as good as before");
+        outage.0.store(false, SeqCst);
+        assert_eq!(
+            site.get(&site.host(&stranger), "/notes", "").await.status,
+            404,
+            "an unknown tenant, right after the landlord has come back"
+        );
+        assert_eq!(site.get(&host, &link, "").await.status, 200, "the link is valid after the outage");
         assert_eq!(site.post(&bare, "/signup", "", &form).await.status, 303);
         site.stop().await;
     }

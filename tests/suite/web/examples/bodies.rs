@@ -1,27 +1,30 @@
-//! Clients that are slow, silent, far too talkative, or broken, and two thousand of them at once.
+//! The web examples with bad clients: bodies that are too large, too slow or malformed, and 2000 idle connections.
+//!
+//! The examples must answer each with its status and keep serving others meanwhile.
 use super::site::{self, FORM, HEAD_TIME, Site, answer};
 use std::time::{Duration, Instant};
 use tenantry::testing::Harness;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+/// Idle connections per example.
 const CONNECTIONS: usize = 2000;
 
-/// Half of them say nothing, half of them begin to say something.
-async fn idle(site: &Site) -> Vec<TcpStream> {
-    let mut idle = vec![];
+/// Opens idle connections. Half of them send nothing, half of them send an incomplete request head.
+async fn open_idle(site: &Site) -> Vec<TcpStream> {
+    let mut connections = vec![];
     for n in 0..CONNECTIONS {
         let mut stream = site.connect().await;
         if n % 2 == 0 {
             stream.write_all(b"GET / HTTP/1.1\r\nhost: acme.exam").await.unwrap();
         }
-        idle.push(stream);
+        connections.push(stream);
     }
-    idle
+    connections
 }
 
-/// Each of these paths takes a form.
-async fn bodies(site: &Site, host: &str, path: &str) {
+/// Posts bad bodies to a path that takes a form, and asserts the status of each answer.
+async fn assert_bad_bodies_are_refused(site: &Site, host: &str, path: &str) {
     let head = |more: &str| format!("POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{more}\r\n\r\n");
     let huge = format!("{}{}", head("content-length: 10000000"), "x".repeat(2 * FORM));
     let chunk = format!("8000\r\n{}\r\n", "x".repeat(0x8000));
@@ -38,7 +41,7 @@ async fn bodies(site: &Site, host: &str, path: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_bodies_get_their_status_and_two_thousand_idle_connections_keep_nobody_out() {
+async fn examples_refuse_bad_bodies_and_serve_others_during_2000_idle_connections() {
     site::raise_file_limit();
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(|b| b.tenant_migrations(&site::MIGRATIONS)).await.unwrap();
@@ -46,18 +49,26 @@ async fn bad_bodies_get_their_status_and_two_thousand_idle_connections_keep_nobo
     let sites = Site::both(&tenantry).await;
     let checks = sites.iter().map(async |site| {
         let host = site.host("acme");
-        let idle = idle(site).await;
+        let idle = open_idle(site).await;
         let clock = Instant::now();
         assert_eq!(site.get(&host, "/health", "").await.status, 200);
-        assert!(clock.elapsed() < HEAD_TIME, "while they are all open: {:?}", clock.elapsed());
+        assert!(
+            clock.elapsed() < HEAD_TIME,
+            "a request took too long while the idle connections were open: {:?}",
+            clock.elapsed()
+        );
         let (bare, paths) = (site.host(""), ["/login", link.as_str()]);
-        tokio::join!(bodies(site, &host, paths[0]), bodies(site, &host, paths[1]), bodies(site, &bare, "/signup"));
+        tokio::join!(
+            assert_bad_bodies_are_refused(site, &host, paths[0]),
+            assert_bad_bodies_are_refused(site, &host, paths[1]),
+            assert_bad_bodies_are_refused(site, &bare, "/signup"),
+        );
         let closed = idle.into_iter().map(async |mut stream| answer(&mut stream).await.status);
         let closed = tokio::time::timeout(Duration::from_secs(10), futures_util::future::join_all(closed)).await;
-        let closed = closed.expect("whoever says nothing is not kept");
+        let closed = closed.expect("idle connections are still open after their time limit");
         assert!(closed.iter().all(|status| [0, 408].contains(status)), "{closed:?}");
         assert_eq!(site.get(&host, "/health", "").await.status, 200);
-        assert_eq!(site.get(&host, &link, "").await.status, 200, "the link is as good as before");
+        assert_eq!(site.get(&host, &link, "").await.status, 200, "the link is valid after the bad posts");
         let no_text = site.ask("POST", &bare, "/signup", "", "company=%ff%fe&slug=%00&email=%").await;
         assert_eq!(no_text.status, 422, "{no_text:?}");
     });

@@ -1,4 +1,6 @@
-//! An example that listens, and a client that says exactly what it is told to.
+//! A running web example ([`Site`]) on a local port, and an HTTP client that sends exactly the bytes that a test gives.
+//!
+//! The examples are included as modules, so the tests run their code unchanged.
 use crate::web::apps::Answer;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -7,29 +9,32 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-#[allow(dead_code, reason = "what starts a server and a landlord for a person at the keyboard")]
-#[allow(clippy::duplicate_mod, reason = "each example has the SaaS in itself")]
+#[allow(dead_code, reason = "main() and its server set-up are not used by tests")]
+#[allow(clippy::duplicate_mod, reason = "both examples include the module `saas`")]
 #[path = "../../../../examples/actix.rs"]
 mod actix_example;
-#[allow(dead_code, reason = "what starts a server and a landlord for a person at the keyboard")]
-#[allow(clippy::duplicate_mod, reason = "each example has the SaaS in itself")]
+#[allow(dead_code, reason = "main() and its server set-up are not used by tests")]
+#[allow(clippy::duplicate_mod, reason = "both examples include the module `saas`")]
 #[path = "../../../../examples/axum.rs"]
 mod axum_example;
 pub(super) use axum_example::saas::{FORM, HEAD_TIME, MIGRATIONS, raise_file_limit};
 
 pub(super) const SUFFIX: &str = "example.test";
 
+/// A running example. Stop it with [`Site::stop`].
 pub(super) struct Site {
     pub(super) port: u16,
     pub(super) admin_password: String,
     end: End,
 }
+/// How to stop the server.
 enum End {
     Axum(CancellationToken),
     Actix(actix_web::dev::ServerHandle),
 }
 
 impl Site {
+    /// Starts the axum example.
     pub(super) async fn axum(tenantry: &Tenantry) -> Self {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let (port, end) = (listener.local_addr().unwrap().port(), CancellationToken::new());
@@ -39,20 +44,21 @@ impl Site {
         Self { port, admin_password, end: End::Axum(end) }
     }
 
+    /// Starts the actix-web example, on a thread of its own.
     pub(super) async fn actix(tenantry: &Tenantry) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let app = actix_example::saas::App::new(tenantry, SUFFIX.into(), port).unwrap();
         let admin_password = app.admin_password().to_owned();
-        let (give, take) = tokio::sync::oneshot::channel();
+        let (handle_sender, handle) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async {
                 let server = actix_example::server(listener, app).unwrap();
-                give.send(server.handle()).unwrap();
+                handle_sender.send(server.handle()).unwrap();
                 server.await.unwrap();
             });
         });
-        Self { port, admin_password, end: End::Actix(take.await.unwrap()) }
+        Self { port, admin_password, end: End::Actix(handle.await.unwrap()) }
     }
 
     pub(super) async fn both(tenantry: &Tenantry) -> [Self; 2] {
@@ -66,7 +72,7 @@ impl Site {
         }
     }
 
-    /// The bare host, or a tenant's.
+    /// The `Host` of a tenant, or the bare host if the slug is empty.
     pub(super) fn host(&self, slug: &str) -> String {
         let dot = if slug.is_empty() { "" } else { "." };
         format!("{slug}{dot}{SUFFIX}:{}", self.port)
@@ -75,13 +81,14 @@ impl Site {
     pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.unwrap()
     }
-    /// These bytes, and what is answered.
+    /// Sends these bytes on a new connection and reads the answer.
     pub(super) async fn raw(&self, request: &[u8]) -> Answer {
         let mut stream = self.connect().await;
-        // A server that has heard enough may close before it has heard all.
+        // A server that refuses a request may close the connection before it has read everything.
         let _ = stream.write_all(request).await;
         answer(&mut stream).await
     }
+    /// Sends a form request with these extra header lines, each ending in CRLF.
     pub(super) async fn ask(&self, method: &str, host: &str, path: &str, headers: &str, body: &str) -> Answer {
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}");
@@ -91,31 +98,39 @@ impl Site {
     pub(super) async fn get(&self, host: &str, path: &str, cookie: &str) -> Answer {
         self.ask("GET", host, path, &format!("cookie: {cookie}\r\n"), "").await
     }
-    /// As a browser does from a page of the same origin.
+    /// Posts a form as a browser does from a page of the same origin.
     pub(super) async fn post(&self, host: &str, path: &str, cookie: &str, form: &str) -> Answer {
         self.post_from(&format!("http://{host}"), host, path, cookie, form).await
     }
+    /// Posts a form with this `Origin` header.
     pub(super) async fn post_from(&self, origin: &str, host: &str, path: &str, cookie: &str, form: &str) -> Answer {
         self.ask("POST", host, path, &format!("origin: {origin}\r\ncookie: {cookie}\r\n"), form).await
     }
 }
 
-/// An answer, or nothing: status 0, if the connection is closed without one.
+/// Reads one answer. Status 0: the connection was closed without an answer.
 pub(super) async fn answer(stream: &mut TcpStream) -> Answer {
     let (mut bytes, mut part) = (vec![], vec![0; 65536]);
     loop {
-        let read = tokio::time::timeout(Duration::from_secs(40), stream.read(&mut part)).await.expect("an answer");
-        // A connection that is reset has said what it had to say.
+        let read =
+            tokio::time::timeout(Duration::from_secs(40), stream.read(&mut part)).await.expect("no answer within 40 s");
+        // Treat a reset connection like a closed one.
         let read = read.unwrap_or_default();
         bytes.extend_from_slice(&part[..read]);
-        if let Some(answer) = parsed(std::str::from_utf8(&bytes).unwrap(), read == 0) {
+        if let Some(answer) = parse_answer(std::str::from_utf8(&bytes).unwrap(), read == 0) {
             return answer;
         }
-        assert_ne!(read, 0, "half an answer: {}", String::from_utf8_lossy(&bytes));
+        assert_ne!(
+            read,
+            0,
+            "the connection was closed in the middle of an answer: {}",
+            String::from_utf8_lossy(&bytes)
+        );
     }
 }
 
-fn parsed(text: &str, closed: bool) -> Option<Answer> {
+/// The answer in these bytes. `None`: it is not complete yet.
+fn parse_answer(text: &str, closed: bool) -> Option<Answer> {
     if closed && text.is_empty() {
         return Some(Answer { status: 0, headers: vec![], body: String::new() });
     }
@@ -127,14 +142,14 @@ fn parsed(text: &str, closed: bool) -> Option<Answer> {
     let value = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
     let whole = match value("content-length") {
         Some(length) => Some(body.to_owned()).filter(|body| body.len() >= length.parse::<usize>().unwrap()),
-        None if value("transfer-encoding") == Some("chunked") => unchunked(body),
+        None if value("transfer-encoding") == Some("chunked") => decode_chunks(body),
         None => Some(body.to_owned()).filter(|_| closed),
     };
     whole.map(|body| Answer { status, headers, body })
 }
 
-/// `None`: the last one has not come yet.
-fn unchunked(mut body: &str) -> Option<String> {
+/// Decodes a chunked body. `None`: the last chunk has not arrived yet.
+fn decode_chunks(mut body: &str) -> Option<String> {
     let mut whole = String::new();
     loop {
         let (length, rest) = body.split_once("\r\n")?;

@@ -1,18 +1,18 @@
-//! Every step may be repeated, and from every half-done state there is a way to nothing.
+//! Every step may be repeated, and a removal completes from every half-done state.
 use super::{Step, Tenant, ask, sql};
 use crate::cluster::pg::tests::{By, Installation, Outcome};
 use crate::directory::AppAccess;
 use secrecy::SecretString;
 
 #[tokio::test]
-async fn every_step_may_be_repeated() -> Outcome {
+async fn every_provisioning_step_may_be_repeated() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let tenant = Tenant::new(&it, "_one", AppAccess::App)?;
     let mut locked = tenant.locked_session().await?;
     for step in Step::ALL {
         tenant.run(&mut locked, &[step, step]).await?;
     }
-    // And all of them over a tenant that is complete and in use, as recovery may do.
+    // Recovery may repeat all steps on a complete tenant that is in use.
     let mut app = tenant.app().await?;
     sql(&mut app, "INSERT INTO notes (note) VALUES ('kept')").await?;
     tenant.run(&mut tenant.locked_session().await?, &Step::ALL).await?;
@@ -20,15 +20,15 @@ async fn every_step_may_be_repeated() -> Outcome {
     Ok(())
 }
 
-/// A worker that died has taken the migrator's password with it.
+/// A new worker does not know the migrator's password of a worker that died, so it sets another one.
 #[tokio::test]
-async fn a_login_that_is_there_gets_the_new_password() -> Outcome {
+async fn ensure_migrator_sets_the_password_of_an_existing_login() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let mut tenant = Tenant::new(&it, "_one", AppAccess::App)?;
     let mut locked = tenant.locked_session().await?;
     tenant.run(&mut locked, &Step::ALL[..5]).await?;
     locked.refuse(&tenant.names, &[]).await?;
-    assert!(tenant.migrator().await.is_err(), "shut out");
+    assert!(tenant.migrator().await.is_err(), "a refused migrator must not connect");
     tenant.migrator_password = SecretString::from("another");
     tenant.step(&mut locked, Step::Migrator).await?;
     tenant.migrator().await?;
@@ -36,7 +36,7 @@ async fn a_login_that_is_there_gets_the_new_password() -> Outcome {
 }
 
 #[tokio::test]
-async fn after_any_number_of_steps_removal_leaves_nothing_and_may_be_repeated() -> Outcome {
+async fn remove_leaves_nothing_after_any_number_of_steps() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     for steps in 0..=Step::ALL.len() {
         let tenant = Tenant::new(&it, &format!("_{steps}"), AppAccess::App)?;
@@ -46,7 +46,7 @@ async fn after_any_number_of_steps_removal_leaves_nothing_and_may_be_repeated() 
             locked.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
             assert_eq!(tenant.left().await?, Vec::<String>::new(), "after {steps} steps");
         }
-        // And then it can be made again.
+        // The same names can be provisioned again.
         if steps % 4 == 1 {
             tenant.run(&mut locked, &Step::ALL).await?;
             tenant.app().await?;
@@ -55,9 +55,9 @@ async fn after_any_number_of_steps_removal_leaves_nothing_and_may_be_repeated() 
     Ok(())
 }
 
-/// A removal that died at any of its own statements.
+/// A removal that died after any of its own statements is completed by the next one.
 #[tokio::test]
-async fn a_removal_that_died_halfway_goes_on() -> Outcome {
+async fn remove_completes_after_dying_at_any_statement() -> Outcome {
     use crate::cluster::pg::{ddl, ensure};
     let it = Installation::new(By::Managed).await?;
     let mut provisioner = it.provisioner().await?;
@@ -80,22 +80,27 @@ async fn a_removal_that_died_halfway_goes_on() -> Outcome {
             assert!(ensure::drop_own_role(&mut provisioner, app, &it.ownership()).await?.is_none());
         }
         tenant.locked_session().await?.remove(&tenant.names, std::slice::from_ref(login)).await?;
-        assert_eq!(tenant.left().await?, Vec::<String>::new(), "{halfway}");
+        assert_eq!(
+            tenant.left().await?,
+            Vec::<String>::new(),
+            "objects left by a removal that had died after statement {halfway}"
+        );
     }
     Ok(())
 }
 
-/// An interrupted drop leaves `datconnlimit = -2`: then nothing but a drop works. Made here as a superuser would.
+/// An interrupted DROP DATABASE leaves `datconnlimit = -2`, and the database can only be dropped. A superuser sets that
+/// value here.
 #[tokio::test]
-async fn a_half_dropped_database_is_dropped_or_made_anew() -> Outcome {
+async fn half_dropped_database_is_dropped_or_created_again() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let tenant = Tenant::new(&it, "_one", AppAccess::App)?;
     let half = format!("UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{}'", tenant.names.database);
     let mut locked = tenant.locked_session().await?;
-    for anew in [true, false] {
+    for create_again in [true, false] {
         tenant.run(&mut locked, &Step::ALL[..5]).await?;
         sql(&mut it.superuser("postgres").await?, &half).await?;
-        if anew {
+        if create_again {
             tenant.run(&mut locked, &Step::ALL).await?;
             tenant.app().await?;
         }
@@ -106,7 +111,7 @@ async fn a_half_dropped_database_is_dropped_or_made_anew() -> Outcome {
 }
 
 #[tokio::test]
-async fn connected_applications_do_not_keep_a_tenant() -> Outcome {
+async fn remove_ends_idle_writing_and_sleeping_sessions() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let tenant = Tenant::provisioned(&it, "_one", AppAccess::App).await?;
     let mut idle = tenant.app().await?;
@@ -115,9 +120,9 @@ async fn connected_applications_do_not_keep_a_tenant() -> Outcome {
     let mut asleep = tenant.app().await?;
     let sleeper = tokio::spawn(async move { sql(&mut asleep, "SELECT pg_sleep(60)").await });
     let mut locked = tenant.locked_session().await?;
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     locked.remove(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
-    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+    assert!(started.elapsed().as_secs() < 30, "the removal took {:?}", started.elapsed());
     assert!(sql(&mut idle, "SELECT 1").await.is_err() && sleeper.await?.is_err());
     assert_eq!(tenant.left().await?, Vec::<String>::new());
     Ok(())

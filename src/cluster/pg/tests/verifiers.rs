@@ -1,4 +1,4 @@
-//! Verifiers, against what the server makes of the same passwords.
+//! SCRAM verifiers of this crate, compared with those that PostgreSQL derives from the same passwords.
 use super::{By, Installation, Outcome, ask, code, sql};
 use crate::cluster::pg::{ddl, ensure, scram};
 use crate::testing::TestServer;
@@ -6,13 +6,13 @@ use data_encoding::BASE64;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::ConnectOptions;
 
-/// `½` and `ﬁ` are changed by SASLprep, a soft hyphen is mapped to nothing, and U+0378 is unassigned: refused by
-/// SASLprep, taken as it is by PostgreSQL.
+/// Passwords with special cases of SASLprep: it changes `½` and `ﬁ`, and removes a soft hyphen. U+0378 is unassigned,
+/// so SASLprep rejects the password and PostgreSQL uses it unchanged.
 const PASSWORDS: [&str; 7] =
     ["p@ss/w?rd:1#%", "it's", "b\\ack \"slash\" ", "Größe ½ ﬁ", "soft\u{ad}hyphen", "a\u{a0}b", "\u{378}x"];
 
 #[tokio::test]
-async fn a_verifier_is_the_one_that_the_server_would_make() -> Outcome {
+async fn derive_gives_the_verifier_that_postgresql_stores() -> Outcome {
     let mut superuser = TestServer::shared().await?.admin_options().connect().await?;
     for (n, password) in PASSWORDS.into_iter().enumerate() {
         let role = format!("\"v{}_{n}\"", uuid::Uuid::now_v7().simple());
@@ -23,13 +23,13 @@ async fn a_verifier_is_the_one_that_the_server_would_make() -> Outcome {
         sql(&mut superuser, &format!("DROP ROLE {role}")).await?;
         let salt = stored.split(['$', ':']).nth(2).unwrap();
         let ours = scram::derive(password, &BASE64.decode(salt.as_bytes())?, 4096);
-        assert_eq!(ours.as_str(), stored, "{password:?}");
+        assert_eq!(ours.as_str(), stored, "verifier of {password:?}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_login_works_with_its_password_and_no_other_and_the_server_never_saw_it() -> Outcome {
+async fn login_created_with_a_verifier_accepts_only_its_password() -> Outcome {
     let it = Installation::new(By::Superuser).await?;
     let mut provisioner = it.provisioner().await?;
     let group = format!("{}_g", it.prefix()).parse()?;
@@ -41,14 +41,18 @@ async fn a_login_works_with_its_password_and_no_other_and_the_server_never_saw_i
         ensure::create_login(&mut provisioner, &login, &it.ownership()).await?;
         let database = "postgres";
         let options = |password: &SecretString| it.options(&name, password).database(database);
-        assert_eq!(code(options(&password).connect().await), "00000", "{:?}", password.expose_secret());
-        assert_eq!(code(options(&SecretString::from("other")).connect().await), "28P01");
+        assert_eq!(code(options(&password).connect().await), "00000", "login with {:?}", password.expose_secret());
+        assert_eq!(
+            code(options(&SecretString::from("other")).connect().await),
+            "28P01",
+            "a wrong password must be refused"
+        );
         let stored: String = ask(
             &mut it.superuser(database).await?,
             &format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{name}'"),
         )
         .await?;
-        assert_eq!(stored, verifier.as_str(), "stored as it was sent, not hashed again");
+        assert_eq!(stored, verifier.as_str(), "PostgreSQL must store the verifier as it is and not hash it again");
     }
     Ok(())
 }

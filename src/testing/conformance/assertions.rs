@@ -7,7 +7,7 @@ use crate::error::{NameConflict, StoreError, chain};
 pub(super) fn done<T>(answer: Result<T, StoreError>, promise: &str) -> T {
     match answer {
         Ok(value) => value,
-        Err(error) => panic!("promised: {promise}; seen: {}", chain(&error)),
+        Err(error) => panic!("expected: {promise}; got: {}", chain(&error)),
     }
 }
 
@@ -16,7 +16,7 @@ pub(super) fn done<T>(answer: Result<T, StoreError>, promise: &str) -> T {
 pub(super) fn kept<T, E: std::error::Error + 'static>(answer: Result<T, E>, promise: &str) -> T {
     match answer {
         Ok(value) => value,
-        Err(error) => panic!("promised: {promise}; seen: {}", chain(&error)),
+        Err(error) => panic!("expected: {promise}; got: {}", chain(&error)),
     }
 }
 
@@ -24,41 +24,41 @@ pub(super) fn kept<T, E: std::error::Error + 'static>(answer: Result<T, E>, prom
 pub(super) fn some<T>(found: Option<T>, promise: &str) -> T {
     match found {
         Some(value) => value,
-        None => panic!("promised: {promise}; seen: nothing"),
+        None => panic!("expected: {promise}; got: nothing"),
     }
 }
 
 #[track_caller]
-pub(super) fn fenced(answer: Result<(), StoreError>, promise: &str) {
+pub(super) fn expect_fenced(answer: Result<(), StoreError>, promise: &str) {
     match answer {
         Err(StoreError::Fenced) => {}
-        other => panic!("promised: {promise} is Fenced; seen: {other:?}"),
+        other => panic!("expected: {promise} is Fenced; got: {other:?}"),
     }
 }
 
 #[track_caller]
-pub(super) fn conflict(answer: Result<(), StoreError>, promise: &str) {
+pub(super) fn expect_conflict(answer: Result<(), StoreError>, promise: &str) {
     match answer {
         Err(StoreError::Conflict(_)) => {}
-        other => panic!("promised: {promise} is a Conflict; seen: {other:?}"),
+        other => panic!("expected: {promise} is a Conflict; got: {other:?}"),
     }
 }
 
 #[track_caller]
-pub(super) fn taken(answer: Result<(), StoreError>, what: &NameConflict, promise: &str) {
+pub(super) fn expect_taken(answer: Result<(), StoreError>, what: &NameConflict, promise: &str) {
     match answer {
         Err(StoreError::Taken(found)) if found == *what => {}
-        other => panic!("promised: {promise} is {what:?} taken; seen: {other:?}"),
+        other => panic!("expected: {promise} is {what:?} taken; got: {other:?}"),
     }
 }
 
 /// Of racing calls exactly `winners` succeed, and each other one is refused as `refused` says.
 #[track_caller]
-pub(super) fn race(
+pub(super) fn expect_winners(
     answers: Vec<Result<(), StoreError>>, winners: usize, refused: impl Fn(&StoreError) -> bool, promise: &str,
 ) {
     let lost: Vec<_> = answers.iter().filter_map(|a| a.as_ref().err()).collect();
     let won = answers.len() - lost.len();
-    assert!(won == winners, "promised: {promise}, {winners} of {} succeed; seen: {won}, and {lost:?}", answers.len());
-    assert!(lost.iter().all(|e| refused(e)), "promised: {promise}, the others are told why; seen: {lost:?}");
+    assert!(won == winners, "expected: {promise}, {winners} of {} succeed; got: {won}, and {lost:?}", answers.len());
+    assert!(lost.iter().all(|e| refused(e)), "expected: {promise}, the others are told why; got: {lost:?}");
 }
