@@ -104,7 +104,7 @@ async fn checkout(hosts: &Hosts) -> Row {
         ask(&db).await.unwrap();
         let clock = Instant::now();
         for _ in 0..TIMES {
-            db.out_and_in().await.unwrap();
+            db.acquire_and_release().await.unwrap();
         }
         figures.push((clock.elapsed().as_nanos() as f64 / f64::from(TIMES), 1.0));
     }

@@ -63,7 +63,7 @@ fn worker(harness: &Harness, tenantry: &Tenantry) -> Provisioner {
     let engine = Engine::new(journal, vec![], settings, CancellationToken::new());
     let mut config = ProvisionConfig::default();
     config.migrations = Some(&MIGRATIONS);
-    Provisioner::new(tenantry.workshop(), engine, config)
+    Provisioner::new(tenantry.operation_context(), engine, config)
 }
 
 /// Dies at its `n`-th event: it unwinds from the line that hears of it.

@@ -1,7 +1,9 @@
 //! A small SaaS on actix-web: `cargo run --example actix --features actix`, then <http://localhost:3000/>.
 //!
-//! It finds a server at `TENANTRY_DATABASE_URL` (and removes all that it made there), or starts one of its own. `PORT` and
-//! `HOST_SUFFIX` say where it listens and under which host its tenants live.
+//! This file only connects the handlers of `saas` to actix-web and limits request times. The example uses the server at
+//! `TENANTRY_DATABASE_URL` and removes everything that it created there. Without that variable it starts a throwaway
+//! server. `PORT` (3000) is the port on loopback. `HOST_SUFFIX` (`localhost`) is the host below which each tenant has a
+//! subdomain.
 use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, Server, ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
@@ -16,10 +18,10 @@ use tenantry::{Tenant, TenantPool};
 use tokio::time::timeout;
 
 pub(crate) mod saas;
-use saas::{Anything, App, Seen};
+use saas::{AnyError, App, FormRequest};
 
 #[actix_web::main]
-async fn main() -> Result<(), Anything> {
+async fn main() -> Result<(), AnyError> {
     saas::run(async |app| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, app.port()))?;
         Ok(server(listener, app)?.await?)
@@ -39,7 +41,7 @@ pub(crate) fn server(listener: TcpListener, app: App) -> std::io::Result<Server>
 fn configure(config: &mut ServiceConfig, app: &App) {
     let tenants = web::scope("")
         .wrap(app.tenants())
-        .wrap(from_fn(in_time))
+        .wrap(from_fn(limit_time))
         .route("/", web::get().to(front))
         .route("/signup", web::post().to(signup))
         .route("/operations/{id}", web::get().to(operation))
@@ -52,7 +54,7 @@ fn configure(config: &mut ServiceConfig, app: &App) {
         .route("/health", web::get().to(health))
         .route("/admin", web::get().to(admin))
         .route("/admin/login", web::post().to(admin_login))
-        .route("/admin/{slug}/{verb}", web::post().to(admin_act));
+        .route("/admin/{slug}/{verb}", web::post().to(admin_action));
     config
         .app_data(Data::new(app.clone()))
         .route("/style.css", web::get().to(async || HttpResponse::from(App::style())))
@@ -61,23 +63,23 @@ fn configure(config: &mut ServiceConfig, app: &App) {
         .service(tenants);
 }
 
-/// A page in place of an answer.
-fn instead(page: WebResponse) -> actix_web::Error {
+/// An error that actix-web answers with this page.
+fn page_error(page: WebResponse) -> actix_web::Error {
     InternalError::from_response("", HttpResponse::from(page)).into()
 }
 
-async fn in_time(
+async fn limit_time(
     request: ServiceRequest, next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let app = request.app_data::<A>().cloned();
-    match (timeout(saas::TIME, next.call(request)).await, app) {
-        (Err(_), Some(app)) => Err(instead(app.later())),
-        (Err(late), None) => Err(actix_web::error::ErrorServiceUnavailable(late)),
+    match (timeout(saas::RESPONSE_TIME, next.call(request)).await, app) {
+        (Err(_), Some(app)) => Err(page_error(app.unavailable())),
+        (Err(elapsed), None) => Err(actix_web::error::ErrorServiceUnavailable(elapsed)),
         (Ok(answer), _) => answer,
     }
 }
 
-impl FromRequest for Seen {
+impl FromRequest for FormRequest {
     type Error = actix_web::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self, actix_web::Error>>>>;
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
@@ -86,9 +88,9 @@ impl FromRequest for Seen {
         Box::pin(async move {
             let app = app.await?;
             let body = match timeout(saas::FORM_TIME, body.await?.to_bytes_limited(saas::FORM)).await {
-                Ok(Ok(body)) => body.map_err(|_| instead(app.unread(400)))?,
-                Ok(Err(_)) => return Err(instead(app.unread(413))),
-                Err(_) => return Err(instead(app.unread(408))),
+                Ok(Ok(body)) => body.map_err(|_| page_error(app.unreadable_form(400)))?,
+                Ok(Err(_)) => return Err(page_error(app.unreadable_form(413))),
+                Err(_) => return Err(page_error(app.unreadable_form(408))),
             };
             let header = |name: &'static str| request.headers().get(name).and_then(|value| value.to_str().ok());
             Ok(Self::new(header, &body))
@@ -96,9 +98,10 @@ impl FromRequest for Seen {
     }
 }
 
-/// actix-web's `Option<T>` would hide every error; nobody is nobody, and the rest is refused.
-struct Maybe(Option<Tenant>);
-impl FromRequest for Maybe {
+/// The tenant of the request, or `None` on the bare host. Other rejections (suspended, archived) stay errors, which
+/// actix-web's `Option<Tenant>` would turn into `None`.
+struct OptionalTenant(Option<Tenant>);
+impl FromRequest for OptionalTenant {
     type Error = TenantRejection;
     type Future = Pin<Box<dyn Future<Output = Result<Self, TenantRejection>>>>;
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
@@ -114,47 +117,49 @@ impl FromRequest for Maybe {
 
 type A = Data<App>;
 
-async fn front(app: A, Maybe(tenant): Maybe) -> HttpResponse {
-    app.answer(app.front(tenant.as_ref())).into()
+async fn front(app: A, OptionalTenant(tenant): OptionalTenant) -> HttpResponse {
+    app.respond(app.front(tenant.as_ref())).into()
 }
-async fn signup(app: A, seen: Seen) -> HttpResponse {
-    app.answer(app.signup(&seen).await).into()
+async fn signup(app: A, form: FormRequest) -> HttpResponse {
+    app.respond(app.signup(&form).await).into()
 }
 async fn operation(app: A, id: Path<String>) -> HttpResponse {
-    app.answer(app.operation(&id).await).into()
+    app.respond(app.operation(&id).await).into()
 }
 async fn events(app: A, id: Path<String>) -> HttpResponse {
     use futures_util::TryStreamExt;
     match app.events(&id).await {
         Ok(events) => HttpResponse::Ok().content_type("text/event-stream").streaming(events.map_ok(web::Bytes::from)),
-        Err(problem) => app.answer(Err(problem)).into(),
+        Err(problem) => app.respond(Err(problem)).into(),
     }
 }
-async fn login_form(app: A, tenant: Tenant, db: TenantPool, seen: Seen) -> HttpResponse {
-    app.answer(app.login_form(&tenant, &db, &seen).await).into()
+async fn login_form(app: A, tenant: Tenant, db: TenantPool, form: FormRequest) -> HttpResponse {
+    app.respond(app.login_form(&tenant, &db, &form).await).into()
 }
-async fn login(app: A, tenant: Tenant, db: TenantPool, seen: Seen) -> HttpResponse {
-    app.answer(app.login(&tenant, &db, &seen).await).into()
+async fn login(app: A, tenant: Tenant, db: TenantPool, form: FormRequest) -> HttpResponse {
+    app.respond(app.login(&tenant, &db, &form).await).into()
 }
-async fn logout(app: A, db: TenantPool, seen: Seen) -> HttpResponse {
-    app.answer(app.logout(&db, &seen).await).into()
+async fn logout(app: A, db: TenantPool, form: FormRequest) -> HttpResponse {
+    app.respond(app.logout(&db, &form).await).into()
 }
-async fn notes(app: A, tenant: Tenant, db: TenantPool, seen: Seen) -> HttpResponse {
-    app.answer(app.notes(&tenant, &db, &seen).await).into()
+async fn notes(app: A, tenant: Tenant, db: TenantPool, form: FormRequest) -> HttpResponse {
+    app.respond(app.notes(&tenant, &db, &form).await).into()
 }
-async fn add_note(app: A, tenant: Tenant, db: TenantPool, seen: Seen) -> HttpResponse {
-    app.answer(app.add_note(&tenant, &db, &seen).await).into()
+async fn add_note(app: A, tenant: Tenant, db: TenantPool, form: FormRequest) -> HttpResponse {
+    app.respond(app.add_note(&tenant, &db, &form).await).into()
 }
 async fn health(app: A, db: TenantPool) -> HttpResponse {
-    app.answer(app.health(&db).await).into()
+    app.respond(app.health(&db).await).into()
 }
-async fn admin(app: A, Maybe(tenant): Maybe, seen: Seen) -> HttpResponse {
-    app.answer(app.admin(tenant.as_ref(), &seen).await).into()
+async fn admin(app: A, OptionalTenant(tenant): OptionalTenant, form: FormRequest) -> HttpResponse {
+    app.respond(app.admin(tenant.as_ref(), &form).await).into()
 }
-async fn admin_login(app: A, Maybe(tenant): Maybe, seen: Seen) -> HttpResponse {
-    app.answer(app.admin_login(tenant.as_ref(), &seen)).into()
+async fn admin_login(app: A, OptionalTenant(tenant): OptionalTenant, form: FormRequest) -> HttpResponse {
+    app.respond(app.admin_login(tenant.as_ref(), &form)).into()
 }
-async fn admin_act(app: A, Maybe(tenant): Maybe, path: Path<(String, String)>, seen: Seen) -> HttpResponse {
+async fn admin_action(
+    app: A, OptionalTenant(tenant): OptionalTenant, path: Path<(String, String)>, form: FormRequest,
+) -> HttpResponse {
     let (slug, verb) = path.into_inner();
-    app.answer(app.admin_act(tenant.as_ref(), &slug, &verb, &seen).await).into()
+    app.respond(app.admin_action(tenant.as_ref(), &slug, &verb, &form).await).into()
 }

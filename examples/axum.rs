@@ -1,7 +1,9 @@
 //! A small SaaS on axum: `cargo run --example axum --features axum`, then <http://localhost:3000/>.
 //!
-//! It finds a server at `TENANTRY_DATABASE_URL` (and removes all that it made there), or starts one of its own. `PORT` and
-//! `HOST_SUFFIX` say where it listens and under which host its tenants live.
+//! This file only connects the handlers of `saas` to axum and limits request times. The example uses the server at
+//! `TENANTRY_DATABASE_URL` and removes everything that it created there. Without that variable it starts a throwaway
+//! server. `PORT` (3000) is the port on loopback. `HOST_SUFFIX` (`localhost`) is the host below which each tenant has a
+//! subdomain.
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
@@ -22,10 +24,10 @@ use tokio::time::{sleep, timeout};
 use tower::Service;
 
 pub(crate) mod saas;
-use saas::{Anything, App, Seen};
+use saas::{AnyError, App, FormRequest};
 
 #[tokio::main]
-async fn main() -> Result<(), Anything> {
+async fn main() -> Result<(), AnyError> {
     saas::run(async |app| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, app.port())).await?;
         serve(listener, app, async { drop(tokio::signal::ctrl_c().await) }).await;
@@ -34,7 +36,8 @@ async fn main() -> Result<(), Anything> {
     .await
 }
 
-/// What `axum::serve` does, and a limit for how long a request's head may take: it would wait for ever.
+/// Serves until `until` resolves. Unlike `axum::serve`, which waits for ever, it closes a connection whose request head
+/// takes longer than [`saas::HEAD_TIME`].
 pub(crate) async fn serve(listener: TcpListener, app: App, until: impl Future<Output = ()>) {
     let mut services = router(app).into_make_service_with_connect_info::<SocketAddr>();
     let mut http = http1::Builder::new();
@@ -46,16 +49,16 @@ pub(crate) async fn serve(listener: TcpListener, app: App, until: impl Future<Ou
             () = &mut until => break,
         };
         let Ok((stream, peer)) = accepted else {
-            // Too many open files, most likely: some will close.
+            // Most likely there are too many open files. Without this pause the loop would spin until some are closed.
             sleep(Duration::from_millis(50)).await;
             continue;
         };
         let Ok(service) = services.call(peer).await;
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        // What goes wrong with a connection has ended it.
+        // The result of the task is ignored: an error has already closed the connection.
         tokio::spawn(open.watch(connection));
     }
-    // Whoever follows an operation's events could go on for long.
+    // A client that follows an operation's events could keep its connection open for as long as the operation runs.
     let _ = timeout(Duration::from_secs(10), open.shutdown()).await;
 }
 
@@ -71,27 +74,27 @@ fn router(app: App) -> Router {
         .route("/health", get(health))
         .route("/admin", get(admin))
         .route("/admin/login", post(admin_login))
-        .route("/admin/{slug}/{verb}", post(admin_act))
+        .route("/admin/{slug}/{verb}", post(admin_action))
         .layer(DefaultBodyLimit::max(saas::FORM))
         .layer(app.tenants())
-        .layer(from_fn_with_state(app.clone(), in_time))
+        .layer(from_fn_with_state(app.clone(), limit_time))
         .route("/style.css", get(async || App::style()))
         .route("/progress.js", get(async || App::script()))
         .merge(app.setup_routes())
         .with_state(app)
 }
 
-async fn in_time(State(app): S, request: Request, next: Next) -> Response {
-    timeout(saas::TIME, next.run(request)).await.unwrap_or_else(|_| app.later().into_response())
+async fn limit_time(State(app): S, request: Request, next: Next) -> Response {
+    timeout(saas::RESPONSE_TIME, next.run(request)).await.unwrap_or_else(|_| app.unavailable().into_response())
 }
 
-impl FromRequest<App> for Seen {
+impl FromRequest<App> for FormRequest {
     type Rejection = WebResponse;
     async fn from_request(request: Request, app: &App) -> Result<Self, WebResponse> {
         let headers = request.headers().clone();
         let body = match timeout(saas::FORM_TIME, Bytes::from_request(request, app)).await {
-            Ok(body) => body.map_err(|error| app.unread(error.status().as_u16()))?,
-            Err(_) => return Err(app.unread(408)),
+            Ok(body) => body.map_err(|error| app.unreadable_form(error.status().as_u16()))?,
+            Err(_) => return Err(app.unreadable_form(408)),
         };
         let header = |name| HeaderMap::get(&headers, name).and_then(|value| value.to_str().ok());
         Ok(Self::new(header, &body))
@@ -101,46 +104,46 @@ impl FromRequest<App> for Seen {
 type S = State<App>;
 
 async fn front(State(app): S, tenant: Option<Tenant>) -> WebResponse {
-    app.answer(app.front(tenant.as_ref()))
+    app.respond(app.front(tenant.as_ref()))
 }
-async fn signup(State(app): S, seen: Seen) -> WebResponse {
-    app.answer(app.signup(&seen).await)
+async fn signup(State(app): S, form: FormRequest) -> WebResponse {
+    app.respond(app.signup(&form).await)
 }
 async fn operation(State(app): S, Path(id): Path<String>) -> WebResponse {
-    app.answer(app.operation(&id).await)
+    app.respond(app.operation(&id).await)
 }
 async fn events(State(app): S, Path(id): Path<String>) -> Response {
     match app.events(&id).await {
         Ok(events) => ([("content-type", "text/event-stream")], Body::from_stream(events)).into_response(),
-        Err(problem) => app.answer(Err(problem)).into_response(),
+        Err(problem) => app.respond(Err(problem)).into_response(),
     }
 }
-async fn login_form(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> WebResponse {
-    app.answer(app.login_form(&tenant, &db, &seen).await)
+async fn login_form(State(app): S, tenant: Tenant, db: TenantPool, form: FormRequest) -> WebResponse {
+    app.respond(app.login_form(&tenant, &db, &form).await)
 }
-async fn login(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> WebResponse {
-    app.answer(app.login(&tenant, &db, &seen).await)
+async fn login(State(app): S, tenant: Tenant, db: TenantPool, form: FormRequest) -> WebResponse {
+    app.respond(app.login(&tenant, &db, &form).await)
 }
-async fn logout(State(app): S, db: TenantPool, seen: Seen) -> WebResponse {
-    app.answer(app.logout(&db, &seen).await)
+async fn logout(State(app): S, db: TenantPool, form: FormRequest) -> WebResponse {
+    app.respond(app.logout(&db, &form).await)
 }
-async fn notes(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> WebResponse {
-    app.answer(app.notes(&tenant, &db, &seen).await)
+async fn notes(State(app): S, tenant: Tenant, db: TenantPool, form: FormRequest) -> WebResponse {
+    app.respond(app.notes(&tenant, &db, &form).await)
 }
-async fn add_note(State(app): S, tenant: Tenant, db: TenantPool, seen: Seen) -> WebResponse {
-    app.answer(app.add_note(&tenant, &db, &seen).await)
+async fn add_note(State(app): S, tenant: Tenant, db: TenantPool, form: FormRequest) -> WebResponse {
+    app.respond(app.add_note(&tenant, &db, &form).await)
 }
 async fn health(State(app): S, db: TenantPool) -> WebResponse {
-    app.answer(app.health(&db).await)
+    app.respond(app.health(&db).await)
 }
-async fn admin(State(app): S, tenant: Option<Tenant>, seen: Seen) -> WebResponse {
-    app.answer(app.admin(tenant.as_ref(), &seen).await)
+async fn admin(State(app): S, tenant: Option<Tenant>, form: FormRequest) -> WebResponse {
+    app.respond(app.admin(tenant.as_ref(), &form).await)
 }
-async fn admin_login(State(app): S, tenant: Option<Tenant>, seen: Seen) -> WebResponse {
-    app.answer(app.admin_login(tenant.as_ref(), &seen))
+async fn admin_login(State(app): S, tenant: Option<Tenant>, form: FormRequest) -> WebResponse {
+    app.respond(app.admin_login(tenant.as_ref(), &form))
 }
-async fn admin_act(
-    State(app): S, tenant: Option<Tenant>, Path((slug, verb)): Path<(String, String)>, seen: Seen,
+async fn admin_action(
+    State(app): S, tenant: Option<Tenant>, Path((slug, verb)): Path<(String, String)>, form: FormRequest,
 ) -> WebResponse {
-    app.answer(app.admin_act(tenant.as_ref(), &slug, &verb, &seen).await)
+    app.respond(app.admin_action(tenant.as_ref(), &slug, &verb, &form).await)
 }

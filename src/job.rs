@@ -100,7 +100,7 @@ where
                 Some(pool) => pool,
                 None => resolver.resolve(tenant).await?,
             };
-            crate::pool::scope(pool, async move { inner.call(job).await }).await
+            crate::pool::run_with_current(pool, async move { inner.call(job).await }).await
         })
     }
 }

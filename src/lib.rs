@@ -33,7 +33,7 @@
 //! - An operation (provision, suspend, rotate, …) is a saga: a list of steps, a journal in the landlord, and a lease
 //!   with an epoch. The intent of a step is committed before the step acts. Every step can be repeated, and to undo a
 //!   step is to ensure that its effect is absent. So any node can continue an operation whose process died. See
-//!   [`saga`] and [`manual::operations`].
+//!   [`manual::operations`].
 //! - On a database server each tenant has a database and a few roles. PUBLIC may not connect to that database. See
 //!   [`manual::roles`].
 //! - All tenants of a process share one limit of connections per server. See [`manual::connections`].
@@ -52,6 +52,9 @@
 //! No feature is on by default, and no feature changes the behaviour of another. sqlx's `macros` feature is always on,
 //! because `sqlx::Executor` has the same methods for every combination of drivers only with that feature.
 
+// Tests and benchmarks use parts that hosts cannot reach; without the feature these look unused.
+#![cfg_attr(not(feature = "testing"), allow(unreachable_pub, dead_code, unused_imports))]
+
 pub(crate) mod cluster;
 pub mod directory;
 pub mod error;
@@ -66,6 +69,10 @@ pub mod placement;
 pub mod pool;
 pub mod resolver;
 pub(crate) mod rt;
+#[cfg(not(feature = "testing"))]
+mod saga;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
 pub mod saga;
 pub mod secret;
 pub mod server;
@@ -79,22 +86,32 @@ pub mod testing;
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub mod web;
 
-/// Types that the methods of [`Tenantry`] return: calls, which start when they are awaited, and their reports.
+/// What the methods of [`Tenantry`] return: calls that start when they are awaited, and their reports.
 pub mod calls {
+    pub use crate::facade::{Batch, BatchReport, Call, HealthIssue, Operations, Rotations, Tokens};
+    /// They only tell the calls apart.
+    #[doc(hidden)]
     pub use crate::facade::{
-        Activate, Archive, Batch, BatchReport, BatchVerb, Call, CallVerb, HealthIssue, Migrate, Operations, Purge,
-        RekeyVault, Restore, Rotate, RotateServer, Rotations, Suspend, Tokens,
+        Activate, Archive, BatchVerb, CallVerb, Migrate, Purge, RekeyVault, Restore, Rotate, RotateServer, Suspend,
     };
+    pub use crate::saga::RecoveryReport;
+}
+/// Results of suspending, archiving and purging a tenant.
+pub mod lifecycle {
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub use crate::operations::lifecycle::{Lifecycle, Verb};
+    pub use crate::operations::lifecycle::{Purged, ShutOut};
 }
 
 pub use cluster::OperationContext;
 pub use error::Error;
 pub use facade::{Builder, Tenantry};
 pub use operation::OperationId;
-pub use operations::{lifecycle, migrate, provision, rekey, rotate, servers, step};
+pub use operations::{migrate, provision, rekey, rotate, servers, step};
 pub use pool::TenantPool;
 pub use resolver::ConnectionResolver;
-/// The version of sqlx whose types this API uses.
+/// The version of sqlx whose types are in this API.
 pub use sqlx;
 pub use store::registry::TenantRegistry;
 pub use store::vault::CredentialVault;

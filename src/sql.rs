@@ -41,7 +41,7 @@ impl Ddl {
     }
     /// Executes a query and returns the boolean in its first column. The simple query protocol needs one round trip.
     #[expect(clippy::disallowed_methods, reason = "built by a module that quotes")]
-    pub(crate) async fn ask(self, session: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    pub(crate) async fn fetch_bool(self, session: &mut PgConnection) -> Result<bool, sqlx::Error> {
         session.fetch_one(sqlx::raw_sql(AssertSqlSafe(self.0))).await?.try_get(0)
     }
     /// The SQL as text, for a script that an administrator runs.
@@ -50,11 +50,11 @@ impl Ddl {
     }
 }
 /// Quotes an identifier: adds double quotes and doubles those inside. The name types exclude NUL characters.
-pub(crate) fn id(name: &impl AsRef<str>) -> String {
+pub(crate) fn quote_identifier(name: &impl AsRef<str>) -> String {
     format!("\"{}\"", name.as_ref().replace('"', "\"\""))
 }
 /// Quotes a string literal: adds single quotes and doubles those inside. A backslash needs no escape, because
 /// `standard_conforming_strings` is on in every session.
-pub(crate) fn literal(text: &str) -> String {
+pub(crate) fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

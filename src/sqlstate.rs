@@ -59,7 +59,7 @@ pub fn is_bad_value(error: &sqlx::Error) -> bool {
 }
 
 /// Whether the statement conflicts with other rows: 23503 (foreign key), 23505 (unique) or 23P01 (exclusion).
-pub fn is_other_rows(error: &sqlx::Error) -> bool {
+pub fn is_conflicting_row(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|c| matches!(&*c, "23503" | "23505" | "23P01"))
 }
 

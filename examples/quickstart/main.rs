@@ -1,7 +1,8 @@
-//! From nothing to three tenants, and back: `cargo run --example quickstart [-- --keep]`.
+//! Sets up a server, provisions three tenants, uses, suspends and purges them: `cargo run --example quickstart`.
 //!
-//! It finds a server at `TENANTRY_DATABASE_URL` (and removes all that it made there), or starts one of its own.
-#![expect(clippy::print_stdout, reason = "an example talks")]
+//! The example uses the server at `TENANTRY_DATABASE_URL` and removes everything that it created there. Without that
+//! variable it starts a throwaway server. With `-- --keep` it removes nothing and prints how to connect.
+#![expect(clippy::print_stdout, reason = "an example prints its progress")]
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions, Connection};
@@ -9,46 +10,47 @@ use std::time::Instant;
 use tenantry::registry::TenantRegistryExt;
 use tenantry::{Tenantry, vault::LocalKeyring};
 
-#[path = "../place/mod.rs"]
-mod place;
+#[path = "../example_server/mod.rs"]
+mod example_server;
 
-type Anything = Box<dyn std::error::Error>;
+type AnyError = Box<dyn std::error::Error>;
 const SLUGS: [&str; 3] = ["acme", "globex", "initech"];
 
 #[tokio::main]
-async fn main() -> Result<(), Anything> {
+async fn main() -> Result<(), AnyError> {
     let keep = std::env::args().any(|a| a == "--keep");
-    let place = place::Place::find("tenantry_quickstart").await?;
-    println!("Server: {}", place.describe());
-    let landlord = place.landlord().await?;
-    let result = tour(&place, landlord.clone()).await;
+    let server = example_server::ExampleServer::find("tenantry_quickstart").await?;
+    println!("Server: {}", server.describe());
+    let landlord = server.landlord().await?;
+    let result = run_tour(&server, landlord.clone()).await;
     landlord.close().await;
     if keep {
-        place.keep().await?
+        server.keep().await?
     } else {
-        place.remove().await?
+        server.remove().await?
     }
     result
 }
 
-async fn tour(place: &place::Place, landlord: PgPool) -> Result<(), Anything> {
+async fn run_tour(server: &example_server::ExampleServer, landlord: PgPool) -> Result<(), AnyError> {
     let clock = Instant::now();
     tenantry::schema::install(&landlord).await?;
     let tenantry = Tenantry::builder(landlord.clone())
-        // A throwaway key: what it seals is lost with this process. A host reads its own: LocalKeyring::from_env.
+        // A throwaway key: secrets that it seals cannot be opened after this process ends. A real application reads its
+        // key with LocalKeyring::from_env.
         .keys(LocalKeyring::random())
         .tenant_migrations(&sqlx::migrate!("examples/tenant_migrations"))
         .build()
         .await?;
-    let report = tenantry.servers().set_up("main", place.admin()).prefix(place.prefix()).await?;
-    println!("Set up in {:.0?}, with a throwaway key made here.", clock.elapsed());
+    let report = tenantry.servers().set_up("main", server.admin()).prefix(server.prefix()).await?;
+    println!("Set up in {:.0?}, with a throwaway sealing key.", clock.elapsed());
     report.left_open.iter().for_each(|note| println!("  note: {note}"));
 
     provision(&tenantry).await?;
-    rows(&tenantry).await?;
-    borders(&tenantry, &landlord).await?;
-    lives(&tenantry).await?;
-    list(&landlord).await?;
+    write_and_read_rows(&tenantry).await?;
+    try_foreign_databases(&tenantry, &landlord).await?;
+    change_status(&tenantry).await?;
+    print_landlord(&landlord).await?;
     if std::env::args().all(|a| a != "--keep") {
         for slug in ["acme", "globex"] {
             tenantry.purge(slug).force().await?;
@@ -58,7 +60,7 @@ async fn tour(place: &place::Place, landlord: PgPool) -> Result<(), Anything> {
     Ok(())
 }
 
-async fn provision(tenantry: &Tenantry) -> Result<(), Anything> {
+async fn provision(tenantry: &Tenantry) -> Result<(), AnyError> {
     for slug in SLUGS {
         let clock = Instant::now();
         println!("\nProvisioning {slug}");
@@ -73,7 +75,7 @@ async fn provision(tenantry: &Tenantry) -> Result<(), Anything> {
     Ok(())
 }
 
-async fn rows(tenantry: &Tenantry) -> Result<(), Anything> {
+async fn write_and_read_rows(tenantry: &Tenantry) -> Result<(), AnyError> {
     println!("\nRows, with plain sqlx");
     for slug in SLUGS {
         let clock = Instant::now();
@@ -85,9 +87,9 @@ async fn rows(tenantry: &Tenantry) -> Result<(), Anything> {
     Ok(())
 }
 
-/// One tenant's login is of no use anywhere else.
-async fn borders(tenantry: &Tenantry, landlord: &PgPool) -> Result<(), Anything> {
-    println!("\nacme's login, where it does not belong");
+/// Shows that the server refuses a tenant's login in another tenant's database and in the landlord.
+async fn try_foreign_databases(tenantry: &Tenantry, landlord: &PgPool) -> Result<(), AnyError> {
+    println!("\nacme's login, in databases of others");
     let mut entries = vec![];
     for slug in ["acme", "globex"] {
         let tenant = tenantry.registry().find(slug.into()).await?.ok_or("no such tenant")?;
@@ -104,7 +106,7 @@ async fn borders(tenantry: &Tenantry, landlord: &PgPool) -> Result<(), Anything>
         match login.clone().database(database).connect().await {
             Ok(session) => {
                 session.close().await?;
-                return Err(format!("{what} let it in").into());
+                return Err(format!("{what} accepted acme's login").into());
             }
             Err(error) => println!("  {what}: {error}"),
         }
@@ -112,8 +114,8 @@ async fn borders(tenantry: &Tenantry, landlord: &PgPool) -> Result<(), Anything>
     Ok(())
 }
 
-async fn lives(tenantry: &Tenantry) -> Result<(), Anything> {
-    println!("\nStates");
+async fn change_status(tenantry: &Tenantry) -> Result<(), AnyError> {
+    println!("\nSuspension, activation and purge");
     let clock = Instant::now();
     tenantry.suspend("globex").reason("unpaid").await?;
     match tenantry.resolve("globex").await {
@@ -131,8 +133,8 @@ async fn lives(tenantry: &Tenantry) -> Result<(), Anything> {
     Ok(())
 }
 
-async fn list(landlord: &PgPool) -> Result<(), Anything> {
-    println!("\nThe landlord holds");
+async fn print_landlord(landlord: &PgPool) -> Result<(), AnyError> {
+    println!("\nContents of the landlord");
     const TENANTS: &str = "SELECT t.slug, t.status, coalesce(d.database, '-'), coalesce(d.login, '-'), \
         (SELECT count(*) FROM tenantry.credentials WHERE owner = 'tenant:' || t.id) \
         FROM tenantry.tenants t LEFT JOIN tenantry.tenant_databases d ON d.tenant_id = t.id AND d.status = 'active' \

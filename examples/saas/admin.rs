@@ -1,6 +1,8 @@
-//! What the operator sees and does, on the bare host.
+//! The operator's pages on the bare host: log-in, the list of tenants, and one button per lifecycle operation.
+//!
+//! Every post needs the operator's cookie and the CSRF token of the page. A tenant's own host never serves these pages.
 use super::session::{cookie, random};
-use super::{Answer, App, Problem, Seen};
+use super::{App, FormRequest, PageResult, Problem};
 use std::sync::PoisonError;
 use tenantry::registry::TenantRegistryExt;
 use tenantry::tenant::TenantStatus;
@@ -10,27 +12,27 @@ use tenantry::{Tenant, TenantRef};
 const COOKIE: &str = "admin";
 
 impl App {
-    /// The token against forged forms, if this is the administrator.
-    fn admin_csrf(&self, seen: &Seen) -> Option<String> {
+    /// The CSRF token of the operator's session, if the request has the operator's cookie.
+    fn admin_csrf(&self, form: &FormRequest) -> Option<String> {
         let admin = self.0.admin.lock().unwrap_or_else(PoisonError::into_inner);
         let (value, csrf) = admin.as_ref()?;
-        (seen.cookie(COOKIE) == Some(value)).then(|| csrf.clone())
+        (form.cookie(COOKIE) == Some(value)).then(|| csrf.clone())
     }
 
-    pub(crate) async fn admin(&self, tenant: Option<&Tenant>, seen: &Seen) -> Answer {
+    pub(crate) async fn admin(&self, tenant: Option<&Tenant>, form: &FormRequest) -> PageResult {
         if tenant.is_some() {
             return Ok(self.text(404, "Nothing here", "Tenants are administered on the bare host."));
         }
-        match self.admin_csrf(seen) {
+        match self.admin_csrf(form) {
             Some(csrf) => self.admin_page(200, &csrf, None).await,
             None => Ok(self.page(200, "admin_login.html", minijinja::context! {})?),
         }
     }
 
-    pub(crate) fn admin_login(&self, tenant: Option<&Tenant>, seen: &Seen) -> Answer {
-        let right = !seen.is_foreign() && tenant.is_none() && seen.password() == self.0.admin_password;
-        if !right {
-            let problem = "This is not the password that was printed at the start.";
+    pub(crate) fn admin_login(&self, tenant: Option<&Tenant>, form: &FormRequest) -> PageResult {
+        let is_valid = !form.is_foreign() && tenant.is_none() && form.password() == self.0.admin_password;
+        if !is_valid {
+            let problem = "This is not the password that was printed when the program started.";
             return Ok(self.page(401, "admin_login.html", minijinja::context! { problem })?);
         }
         let value = random();
@@ -38,7 +40,7 @@ impl App {
         Ok(WebResponse::see_other("/admin").header("set-cookie", cookie(COOKIE, &value, 3600)))
     }
 
-    async fn admin_page(&self, status: u16, csrf: &str, said: Option<String>) -> Answer {
+    async fn admin_page(&self, status: u16, csrf: &str, message: Option<String>) -> PageResult {
         use futures_util::TryStreamExt;
         let registry = self.0.tenantry.registry();
         let tenants: Vec<Tenant> = registry.all().try_collect().await?;
@@ -70,18 +72,20 @@ impl App {
             .collect();
         let retiring = self.0.tenantry.retiring(20).await?;
         let retiring: Vec<_> = retiring.iter().map(|r| (r.user.role.to_string(), r.user.reason.clone())).collect();
-        let context = minijinja::context! { rows, servers, retiring, csrf, said };
+        let context = minijinja::context! { rows, servers, retiring, csrf, message };
         Ok(self.page(status, "admin.html", context)?)
     }
 
-    pub(crate) async fn admin_act(&self, tenant: Option<&Tenant>, slug: &str, verb: &str, seen: &Seen) -> Answer {
-        let csrf = self.admin_csrf(seen).filter(|_| tenant.is_none());
+    pub(crate) async fn admin_action(
+        &self, tenant: Option<&Tenant>, slug: &str, verb: &str, form: &FormRequest,
+    ) -> PageResult {
+        let csrf = self.admin_csrf(form).filter(|_| tenant.is_none());
         let csrf = csrf.ok_or_else(|| Problem::Page(WebResponse::see_other("/admin")))?;
-        if seen.is_foreign() || seen.field("csrf") != csrf {
-            return Ok(self.text(403, "Not this way", "The form did not come from this page. Please try again."));
+        if form.is_foreign() || form.field("csrf") != csrf {
+            return Ok(self.text(403, "Request refused", "The form did not come from this page. Please try again."));
         }
         let tenantry = &self.0.tenantry;
-        let done = match verb {
+        let result = match verb {
             "rotate" => {
                 tenantry.rotate(slug).reason("admin page").await.map(|r| format!("has login {} now", r.generation))
             }
@@ -89,13 +93,13 @@ impl App {
             "activate" => tenantry.activate(slug).await.map(|_| String::from("is active")),
             "archive" => tenantry.archive(slug).await.map(|_| String::from("is archived")),
             "restore" => tenantry.restore(slug).await.map(|_| String::from("is active")),
-            _ => return Ok(self.text(404, "Nothing here", "There is no such verb.")),
+            _ => return Ok(self.text(404, "Nothing here", "There is no such action.")),
         };
-        let (status, said) = match done {
-            Ok(what) => (200, format!("{slug} {what}.")),
+        let (status, message) = match result {
+            Ok(change) => (200, format!("{slug} {change}.")),
             Err(error) => (if error.retry_after().is_some() { 503 } else { 409 }, format!("{slug}: {error}.")),
         };
-        self.admin_page(status, &csrf, Some(said)).await
+        self.admin_page(status, &csrf, Some(message)).await
     }
 }
 

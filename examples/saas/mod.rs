@@ -1,7 +1,9 @@
-//! A small SaaS, without a web framework: pages in, pages out. `axum.rs` and `actix.rs` put it on the wire.
+//! A small SaaS without a web framework: each handler takes a [`FormRequest`] and returns a [`WebResponse`]. `axum.rs`
+//! and `actix.rs` route requests to the handlers.
 //!
-//! On the bare host: sign-up with live progress, and `/admin`. On each tenant's own host: login, notes, health.
-#![allow(clippy::print_stdout, reason = "an example talks; in the tests it is not even asked")]
+//! The bare host serves the sign-up with live progress, and `/admin`. Each tenant's own host serves login, notes and a
+//! health check. Only the host of a request selects its tenant. Session cookies are valid on one tenant's host.
+#![allow(clippy::print_stdout, reason = "an example prints; the tests do not call the functions that do")]
 use minijinja::Environment;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,19 +15,19 @@ use tenantry::web::{Identify, SetupRoutes, TenantLayer, TenantRejection, WebResp
 use tenantry::{TenantPool, Tenantry};
 
 mod admin;
-#[path = "../place/mod.rs"]
-mod place;
-mod seen;
+#[path = "../example_server/mod.rs"]
+mod example_server;
+mod form_request;
 mod session;
 mod signup;
 mod tenant;
-pub(crate) use seen::{FORM, FORM_TIME, HEAD_TIME, Seen, TIME};
+pub(crate) use form_request::{FORM, FORM_TIME, FormRequest, HEAD_TIME, RESPONSE_TIME};
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("examples/saas/migrations");
 
-pub(crate) type Anything = Box<dyn std::error::Error>;
+pub(crate) type AnyError = Box<dyn std::error::Error>;
 
-/// What every handler has. A handle.
+/// The state that all handlers share. Clones share it too.
 #[derive(Clone)]
 pub(crate) struct App(Arc<Inner>);
 
@@ -35,21 +37,24 @@ struct Inner {
     suffix: String,
     port: u16,
     admin_password: String,
-    /// The one session of the one administrator of this process: its cookie and its token against forged forms.
+    /// Cookie and CSRF token of the operator's session. A process has at most one operator session.
     admin: Mutex<Option<(String, String)>>,
 }
 
-/// What a handler returns when it cannot do its work.
+/// Why a handler has no page to return.
 pub(crate) enum Problem {
+    /// The tenant cannot be served, for example because all its connections are in use.
     Tenant(TenantRejection),
+    /// This page answers the request instead.
     Page(WebResponse),
-    /// The same may succeed a little later.
-    Later(Anything),
-    Other(Anything),
+    /// The same request may succeed a little later.
+    Later(AnyError),
+    /// Any other error.
+    Other(AnyError),
 }
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        // "Too busy" comes with the query.
+        // If no connection is free, the query fails with an error that contains the rejection.
         match TenantRejection::from_sqlx(&error) {
             Some(rejection) => Self::Tenant(rejection),
             None if matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => Self::Later(error.into()),
@@ -89,10 +94,10 @@ impl From<minijinja::Error> for Problem {
     }
 }
 
-pub(crate) type Answer = Result<WebResponse, Problem>;
+pub(crate) type PageResult = Result<WebResponse, Problem>;
 
 impl App {
-    /// Tenants live at `{slug}.{suffix}:{port}`.
+    /// An application whose tenants have the hosts `{slug}.{suffix}:{port}`, with a random operator password.
     pub(crate) fn new(tenantry: &Tenantry, suffix: String, port: u16) -> Result<Self, minijinja::Error> {
         let (tenantry, pages, admin_password) = (tenantry.clone(), pages()?, session::random());
         Ok(Self(Arc::new(Inner { tenantry, pages, suffix, port, admin_password, admin: Mutex::new(None) })))
@@ -103,15 +108,15 @@ impl App {
     pub(crate) fn admin_password(&self) -> &str {
         &self.0.admin_password
     }
-    /// Whose host it is says whose request it is; nothing else does.
+    /// The layer that finds the tenant of a request. Only the subdomain selects the tenant.
     pub(crate) fn tenants(&self) -> TenantLayer {
         let (app, identify) = (self.clone(), Identify::subdomain_of(&self.0.suffix));
-        TenantLayer::new(self.0.tenantry.resolver(), identify).on_reject(move |rejection| app.rejected(rejection))
+        TenantLayer::new(self.0.tenantry.resolver(), identify).on_reject(move |rejection| app.rejection_page(rejection))
     }
     pub(crate) fn setup_routes(&self) -> SetupRoutes {
         SetupRoutes::new(&self.0.tenantry)
     }
-    fn rejected(&self, rejection: &TenantRejection) -> WebResponse {
+    fn rejection_page(&self, rejection: &TenantRejection) -> WebResponse {
         let plain = WebResponse::from(rejection);
         let text = rejection.to_string();
         let text = format!("{}{}.", text[..1].to_uppercase(), &text[1..]);
@@ -119,32 +124,32 @@ impl App {
         page.headers.extend(plain.headers.into_iter().filter(|(name, _)| name == "retry-after"));
         page
     }
-    /// Whatever went wrong as a page.
-    pub(crate) fn answer(&self, answer: Answer) -> WebResponse {
-        match answer {
+    /// Converts a handler's result into a response. Prints errors that are not the client's.
+    pub(crate) fn respond(&self, result: PageResult) -> WebResponse {
+        match result {
             Ok(page) | Err(Problem::Page(page)) => page,
-            Err(Problem::Tenant(rejection)) => self.rejected(&rejection),
+            Err(Problem::Tenant(rejection)) => self.rejection_page(&rejection),
             Err(Problem::Later(error)) => {
-                eprintln_chain(&*error);
-                self.later()
+                print_error_chain(&*error);
+                self.unavailable()
             }
             Err(Problem::Other(error)) => {
-                eprintln_chain(&*error);
+                print_error_chain(&*error);
                 self.text(500, "Something went wrong", "Please try again.")
             }
         }
     }
-    /// Something does not answer, or not in time.
-    pub(crate) fn later(&self) -> WebResponse {
+    /// The page with status 503, for a database or landlord that does not answer in time.
+    pub(crate) fn unavailable(&self) -> WebResponse {
         self.text(503, "We are sorry", "This is not possible at the moment. Please try again.")
             .header("retry-after", "5")
     }
-    /// A form that did not arrive as it should.
-    pub(crate) fn unread(&self, status: u16) -> WebResponse {
+    /// The page for a form that could not be read, with status 400, 408 or 413.
+    pub(crate) fn unreadable_form(&self, status: u16) -> WebResponse {
         let text = match status {
             408 => "The form took too long to arrive.",
             413 => "The form is too large.",
-            _ => "The form did not arrive in one piece.",
+            _ => "The form could not be read.",
         };
         self.text(status, "Please try again", text)
     }
@@ -173,15 +178,15 @@ impl App {
         page.headers = vec![("content-type".into(), "text/javascript; charset=utf-8".into())];
         page
     }
-    /// Whether the tenant's database answers.
-    pub(crate) async fn health(&self, db: &TenantPool) -> Answer {
+    /// Checks whether the tenant's database answers.
+    pub(crate) async fn health(&self, db: &TenantPool) -> PageResult {
         sqlx::query("SELECT 1").execute(db).await?;
         Ok(WebResponse::text(200, "ok"))
     }
 }
 
-#[allow(clippy::print_stderr, reason = "an example talks")]
-fn eprintln_chain(error: &(dyn std::error::Error + 'static)) {
+#[allow(clippy::print_stderr, reason = "an example prints its errors")]
+fn print_error_chain(error: &(dyn std::error::Error + 'static)) {
     let causes = std::iter::successors(Some(error), |e| e.source());
     eprintln!("{}", causes.map(ToString::to_string).collect::<Vec<_>>().join(": "));
 }
@@ -203,45 +208,46 @@ fn pages() -> Result<Environment<'static>, minijinja::Error> {
     Ok(pages)
 }
 
-/// Finds a server as the quickstart does, makes a landlord there, lets `serve` do its work until Ctrl-C, and removes
-/// everything again.
-pub(crate) async fn run<F: Future<Output = Result<(), Anything>>>(
+/// Finds or starts a server, creates a landlord there, and runs `serve` until it returns, which is at Ctrl-C. Then
+/// removes everything that it created.
+pub(crate) async fn run<F: Future<Output = Result<(), AnyError>>>(
     serve: impl FnOnce(App) -> F,
-) -> Result<(), Anything> {
+) -> Result<(), AnyError> {
     raise_file_limit();
-    let place = place::Place::find("tenantry_saas").await?;
-    println!("Server: {}", place.describe());
-    let landlord = place.landlord().await?;
+    let server = example_server::ExampleServer::find("tenantry_saas").await?;
+    println!("Server: {}", server.describe());
+    let landlord = server.landlord().await?;
     tenantry::schema::install(&landlord).await?;
     let tenantry = Tenantry::builder(landlord.clone())
-        // A throwaway key: what it seals is lost with this process. A host reads its own: LocalKeyring::from_env.
+        // A throwaway key: secrets that it seals cannot be opened after this process ends. A real application reads its
+        // key with LocalKeyring::from_env.
         .keys(LocalKeyring::random())
         .tenant_migrations(&MIGRATIONS)
         .build()
         .await?;
-    tenantry.servers().set_up("main", place.admin()).prefix(place.prefix()).await?;
+    tenantry.servers().set_up("main", server.admin()).prefix(server.prefix()).await?;
     let background = tokio::spawn(tenantry.run(std::future::pending::<()>()));
     let suffix = std::env::var("HOST_SUFFIX").unwrap_or_else(|_| String::from("localhost"));
     let port = std::env::var("PORT").ok().map(|port| port.parse()).transpose()?.unwrap_or(3000);
     let app = App::new(&tenantry, suffix, port)?;
     println!("Sign up at   http://{}:{}/", app.0.suffix, app.0.port);
     println!("Administer   http://{}:{}/admin  with the password {}", app.0.suffix, app.0.port, app.admin_password());
-    println!("Ctrl-C ends it and removes everything that it made.");
+    println!("Ctrl-C ends this program, which then removes everything that it created.");
     let served = serve(app.clone()).await;
     remove_tenants(&tenantry).await;
     tenantry.close().await;
     background.await??;
     landlord.close().await;
-    place.remove().await?;
+    server.remove().await?;
     served
 }
 
-/// Each connection is a file, and many shells stop a program at 1024 of them.
+/// Raises the limit of open files to the maximum. Each connection is a file, and many shells allow only 1024.
 pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit }) {
-        println!("The limit of open files stays: {error}");
+        println!("The limit of open files could not be raised: {error}");
     }
 }
 
@@ -252,7 +258,7 @@ async fn remove_tenants(tenantry: &Tenantry) {
     while let Some(Ok(tenant)) = futures_util::StreamExt::next(&mut all).await {
         let purged = tokio::time::timeout(Duration::from_secs(30), tenantry.purge(&tenant).force()).await;
         if !matches!(purged, Ok(Ok(_))) {
-            println!("{} stays: {purged:?}", tenant.slug());
+            println!("The tenant {} could not be purged: {purged:?}", tenant.slug());
         }
     }
 }

@@ -1,5 +1,8 @@
-//! Who is logged in to a tenant: a random cookie, of which the tenant's own database keeps the hash.
-use super::{Answer, App, Problem, Seen};
+//! Sessions of a tenant's users, and the log-in page.
+//!
+//! A session is a random cookie. The tenant's own database stores only its hash, so the cookie is worthless on other
+//! tenants' hosts and a leaked table does not reveal it.
+use super::{App, FormRequest, PageResult, Problem};
 use sha2::{Digest, Sha256};
 use tenantry::sqlx;
 use tenantry::web::WebResponse;
@@ -9,15 +12,17 @@ pub(super) const COOKIE: &str = "session";
 
 pub(super) struct Session {
     pub(super) email: String,
-    /// Must come back with each form.
+    /// CSRF token. Each form of this session must contain it.
     pub(super) csrf: String,
 }
 
+/// 128 random bits, in hexadecimal.
 pub(super) fn random() -> String {
     data_encoding::HEXLOWER.encode(&rand::random::<[u8; 16]>())
 }
 
-/// HttpOnly, of this host alone (no Domain), and not sent along by other sites' forms. A host that serves TLS adds Secure.
+/// A cookie that only this host receives (no Domain), that scripts cannot read (HttpOnly), and that browsers do not
+/// send with forms of other sites (SameSite). An application that serves TLS adds Secure.
 pub(super) fn cookie(name: &str, value: &str, seconds: u32) -> String {
     format!("{name}={value}; HttpOnly; SameSite=Lax; Path=/; Max-Age={seconds}")
 }
@@ -26,20 +31,21 @@ fn hash(value: &str) -> Vec<u8> {
     Sha256::digest(value.as_bytes()).to_vec()
 }
 
-pub(super) async fn find(db: &TenantPool, seen: &Seen) -> Result<Option<Session>, sqlx::Error> {
+pub(super) async fn find(db: &TenantPool, form: &FormRequest) -> Result<Option<Session>, sqlx::Error> {
     const FIND: &str = "SELECT email, csrf FROM sessions WHERE hash = $1 AND expires_at > now()";
-    let Some(value) = seen.cookie(COOKIE) else { return Ok(None) };
+    let Some(value) = form.cookie(COOKIE) else { return Ok(None) };
     let found: Option<(String, String)> = sqlx::query_as(FIND).bind(hash(value)).fetch_optional(db).await?;
     Ok(found.map(|(email, csrf)| Session { email, csrf }))
 }
 
-/// A form of this session's own page.
-pub(super) async fn of_form(app: &App, db: &TenantPool, seen: &Seen) -> Result<Session, Problem> {
-    let session = find(db, seen).await?.ok_or_else(|| Problem::Page(WebResponse::see_other("/login")))?;
-    if seen.is_foreign() || seen.field("csrf") != session.csrf {
+/// Checks that the form was sent from a page of this session. Redirects to the log-in if there is no session, and answers
+/// 403 if the form comes from another site or has the wrong CSRF token.
+pub(super) async fn check_form(app: &App, db: &TenantPool, form: &FormRequest) -> Result<Session, Problem> {
+    let session = find(db, form).await?.ok_or_else(|| Problem::Page(WebResponse::see_other("/login")))?;
+    if form.is_foreign() || form.field("csrf") != session.csrf {
         return Err(Problem::Page(app.text(
             403,
-            "Not this way",
+            "Request refused",
             "The form did not come from this page. Please try again.",
         )));
     }
@@ -47,30 +53,29 @@ pub(super) async fn of_form(app: &App, db: &TenantPool, seen: &Seen) -> Result<S
 }
 
 impl App {
-    pub(crate) async fn login_form(&self, tenant: &Tenant, db: &TenantPool, seen: &Seen) -> Answer {
-        if find(db, seen).await?.is_some() {
+    pub(crate) async fn login_form(&self, tenant: &Tenant, db: &TenantPool, form: &FormRequest) -> PageResult {
+        if find(db, form).await?.is_some() {
             return Ok(WebResponse::see_other("/notes"));
         }
         self.login_page(tenant, 200, "", None)
     }
 
-    fn login_page(&self, tenant: &Tenant, status: u16, email: &str, problem: Option<&str>) -> Answer {
+    fn login_page(&self, tenant: &Tenant, status: u16, email: &str, problem: Option<&str>) -> PageResult {
         let context = minijinja::context! { company => tenant.name(), email, problem };
         Ok(self.page(status, "login.html", context)?)
     }
 
-    pub(crate) async fn login(&self, tenant: &Tenant, db: &TenantPool, seen: &Seen) -> Answer {
+    pub(crate) async fn login(&self, tenant: &Tenant, db: &TenantPool, form: &FormRequest) -> PageResult {
         use tenantry::admin::{AdminStore, PgAdminStore};
-        let (email, password) = (seen.field("email"), seen.password());
-        let wrong =
-            || self.login_page(tenant, 401, email, Some("This address and this password do not belong together."));
-        if seen.is_foreign() {
-            return wrong();
+        let (email, password) = (form.field("email"), form.password());
+        let reject = || self.login_page(tenant, 401, email, Some("The address or the password is wrong."));
+        if form.is_foreign() {
+            return reject();
         }
-        let Ok(address) = email.parse() else { return wrong() };
+        let Ok(address) = email.parse() else { return reject() };
         let mut connection = db.acquire().await?;
         if !PgAdminStore::default().verify(&mut connection, &address, &password.into()).await? {
-            return wrong();
+            return reject();
         }
         let value = random();
         const BEGIN: &str = "INSERT INTO sessions (hash, email, csrf) VALUES ($1, $2, $3)";
@@ -78,9 +83,9 @@ impl App {
         Ok(WebResponse::see_other("/notes").header("set-cookie", cookie(COOKIE, &value, 12 * 3600)))
     }
 
-    pub(crate) async fn logout(&self, db: &TenantPool, seen: &Seen) -> Answer {
-        of_form(self, db, seen).await?;
-        if let Some(value) = seen.cookie(COOKIE) {
+    pub(crate) async fn logout(&self, db: &TenantPool, form: &FormRequest) -> PageResult {
+        check_form(self, db, form).await?;
+        if let Some(value) = form.cookie(COOKIE) {
             sqlx::query("DELETE FROM sessions WHERE hash = $1").bind(hash(value)).execute(db).await?;
         }
         Ok(WebResponse::see_other("/login").header("set-cookie", cookie(COOKIE, "", 0)))

@@ -1,13 +1,13 @@
-//! What a tenant's users see: their notes.
+//! The notes page of a tenant: plain sqlx on the tenant's database.
 use super::session::{self, Session};
-use super::{Answer, App, Seen};
+use super::{App, FormRequest, PageResult};
 use tenantry::sqlx;
 use tenantry::web::WebResponse;
 use tenantry::{Tenant, TenantPool};
 
 impl App {
-    pub(crate) async fn notes(&self, tenant: &Tenant, db: &TenantPool, seen: &Seen) -> Answer {
-        match session::find(db, seen).await? {
+    pub(crate) async fn notes(&self, tenant: &Tenant, db: &TenantPool, form: &FormRequest) -> PageResult {
+        match session::find(db, form).await? {
             Some(session) => self.notes_page(tenant, db, &session, 200, None).await,
             None => Ok(WebResponse::see_other("/login")),
         }
@@ -15,7 +15,7 @@ impl App {
 
     async fn notes_page(
         &self, tenant: &Tenant, db: &TenantPool, session: &Session, status: u16, problem: Option<&str>,
-    ) -> Answer {
+    ) -> PageResult {
         const NOTES: &str = "SELECT text, author, to_char(created_at, 'DD Mon YYYY HH24:MI') FROM notes
             ORDER BY id DESC LIMIT 100";
         let notes: Vec<(String, String, String)> = sqlx::query_as(NOTES).fetch_all(db).await?;
@@ -23,9 +23,9 @@ impl App {
         Ok(self.page(status, "notes.html", minijinja::context! { company, email, csrf, notes, problem })?)
     }
 
-    pub(crate) async fn add_note(&self, tenant: &Tenant, db: &TenantPool, seen: &Seen) -> Answer {
-        let session = session::of_form(self, db, seen).await?;
-        let text = seen.field("text");
+    pub(crate) async fn add_note(&self, tenant: &Tenant, db: &TenantPool, form: &FormRequest) -> PageResult {
+        let session = session::check_form(self, db, form).await?;
+        let text = form.field("text");
         if text.is_empty() || text.chars().count() > 2000 {
             let problem = Some("A note has between 1 and 2000 characters.");
             return self.notes_page(tenant, db, &session, 422, problem).await;

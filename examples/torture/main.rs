@@ -1,17 +1,19 @@
-//! Kills, cuts and stops operations at statements that they send, chosen by a seed among all of them:
+//! Injects faults into operations, at statements that a seed chooses among all that the operations send:
 //! `cargo run --release --example torture -- [--runs N] [--seed S] [--saga NAME] [--lanes N] [--json]`, or `-- --once`.
 //!
-//! A child process runs one saga through proxies that speak the PostgreSQL protocol. At a point (saga, step, kind of
-//! session, n-th statement of it) the driver does one thing: it kills the child, cuts the connection, answers with an
-//! SQLSTATE, crashes the server, or stops the child past its lease while another worker takes over. Then recovery runs,
-//! and an auditor with SQL of its own judges what is left. Servers are local binaries (`TENANTRY_TEST_PG_BIN`).
+//! A child process runs one saga through proxies that understand the PostgreSQL protocol. A point is one statement: a
+//! saga, a step, a kind of session, and the number of the statement. At one point the driver injects one fault: it kills
+//! the child, cuts the connection, answers with an SQLSTATE, crashes the server, or stops the child past its lease while
+//! another worker takes over. Then recovery runs, and an auditor, which uses its own SQL, checks what is left. The
+//! servers are started from local binaries (`TENANTRY_TEST_PG_BIN`).
 //!
-//! With `--once` many clients ask for the same tokens and follow the same links instead: each may be consumed once.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
+//! With `--once` the program injects no faults. Many clients claim the same tokens and follow the same links at the same
+//! time, and each token and link must be consumed exactly once.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its progress and its errors")]
 
 mod torture;
 
-fn main() -> Result<(), torture::Anything> {
+fn main() -> Result<(), torture::AnyError> {
     if let Some(task) = torture::Task::from_env()? {
         return torture::run_child(task);
     }

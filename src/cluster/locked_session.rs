@@ -101,11 +101,11 @@ impl LockedSession {
     pub(crate) async fn ensure_login(
         &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: i32, password: &SecretString,
     ) -> Result<(), StepError> {
-        let verifier = scram::verifier(password).await;
-        self.ensure_sealed(names, login, access, limit, &verifier).await
+        let verifier = scram::derive_verifier(password).await;
+        self.ensure_login_with_verifier(names, login, access, limit, &verifier).await
     }
     /// As [`ensure_login`](Self::ensure_login), with a verifier that the caller has derived.
-    pub(crate) async fn ensure_sealed(
+    pub(crate) async fn ensure_login_with_verifier(
         &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: i32, verifier: &scram::Verifier,
     ) -> Result<(), StepError> {
         let acts_as = ddl::acts_as(&names.roles, access);

@@ -50,7 +50,7 @@ impl LoginTarget {
     pub(crate) async fn probe(&self, run: &Execution, roles: &GroupRoles, access: AppAccess) -> Result<(), StepError> {
         let mut opened = self.target(&super::application_name(run), Purpose::Probe).open().await?;
         // The probe only reads, so it may run before the epoch check has answered.
-        let (checked, identity) = join(run.check(), catalog::identity(&mut opened)).await;
+        let (checked, identity) = join(run.check(), catalog::read_identity(&mut opened)).await;
         checked?;
         let (session_user, found, database) = identity?;
         session::close(opened).await;

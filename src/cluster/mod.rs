@@ -40,7 +40,7 @@ pub(crate) use login_target::LoginTarget;
 pub(crate) use migrations::{head, run_migrations};
 use preconnecting::Preconnecting;
 pub(crate) use tenant_sessions::{TenantLocation, TenantSessions};
-pub(crate) use verb::ended;
+pub(crate) use verb::require_done;
 
 /// The stores that operations write to. Cheap to clone.
 #[derive(Clone)]
@@ -149,8 +149,8 @@ impl DatabaseServer {
 pub(crate) type Kept = (Verifier, SecretString);
 
 /// Derives the verifier of a password, which takes milliseconds on a blocking thread.
-pub(crate) async fn verified(password: SecretString) -> Kept {
-    (scram::verifier(&password).await, password)
+pub(crate) async fn with_verifier(password: SecretString) -> Kept {
+    (scram::derive_verifier(&password).await, password)
 }
 /// A newly generated password that is not stored anywhere yet. Its verifier is derived in the background.
 pub(crate) struct Fresh {
@@ -160,7 +160,7 @@ pub(crate) struct Fresh {
 impl Fresh {
     /// Generates the password and starts deriving its verifier.
     pub(crate) fn new() -> Self {
-        let password = scram::password();
+        let password = scram::generate_password();
         Self { verifier: scram::start_deriving(&password), password }
     }
     /// Waits for the verifier.

@@ -72,7 +72,7 @@ impl TenantSessions {
     }
 
     /// Sets the location of a tenant that this worker has just placed, so that it is not read from the registry.
-    pub(crate) fn is_at(&mut self, location: TenantLocation) {
+    pub(crate) fn set_location(&mut self, location: TenantLocation) {
         self.location = Some(location);
     }
 
@@ -118,7 +118,7 @@ impl TenantSessions {
 
     /// Makes sure that the migrator's role exists, with a password that only this worker knows, and returns its login
     /// target.
-    pub(crate) async fn migrator_door(&mut self, run: &Execution) -> Result<LoginTarget, StepError> {
+    pub(crate) async fn migrator_target(&mut self, run: &Execution) -> Result<LoginTarget, StepError> {
         let names = self.location().await?.names.clone();
         let password = match &self.migrator {
             Some(password) => password.clone(),
@@ -135,8 +135,8 @@ impl TenantSessions {
         Ok(self.location().await?.server.login_target(&names.database, &names.migrator, password))
     }
 
-    /// Keeps a password and its verifier for the next [`migrator_door`](Self::migrator_door).
-    pub(crate) fn make_ready(&mut self, password: Kept) {
+    /// Keeps a password and its verifier for the next [`migrator_target`](Self::migrator_target).
+    pub(crate) fn keep_migrator_password(&mut self, password: Kept) {
         self.ready = Some(password);
     }
 
@@ -149,13 +149,13 @@ impl TenantSessions {
                 session::reset_settings(&mut session).await?;
                 session
             }
-            None => self.migrator_door(run).await?.open(run).await?,
+            None => self.migrator_target(run).await?.open(run).await?,
         };
         Ok(self.content.insert(session))
     }
 
     /// The migrator's session and the locked session, for a step that uses both at the same time.
-    pub(crate) async fn migrator_and_hold(
+    pub(crate) async fn migrator_and_locked_session(
         &mut self, run: &Execution,
     ) -> Result<(&mut PgConnection, &mut LockedSession), StepError> {
         self.locked_session(run).await?;

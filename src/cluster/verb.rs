@@ -12,9 +12,9 @@ impl OperationContext {
     /// The operation that has the same idempotency key as this intent, if there is one. The verbs call this before they
     /// check the tenant's status: the first operation may have changed the status, and a repeated call must still join
     /// it.
-    pub(crate) async fn known(&self, intent: &Intent) -> Result<Option<Begun>, ChangeError> {
+    pub(crate) async fn find_joined(&self, intent: &Intent) -> Result<Option<Begun>, ChangeError> {
         match &intent.key {
-            Some(_) => self.journal.joined(intent).await?.map(reject_conflict).transpose(),
+            Some(_) => self.journal.find_joined(intent).await?.map(reject_conflict).transpose(),
             None => Ok(None),
         }
     }
@@ -51,7 +51,7 @@ fn to_change_error(mut failure: Failure) -> ChangeError {
 }
 
 /// Returns the record of an operation that is `Done`; any other status is an error that describes it.
-pub(crate) fn ended(outcome: Outcome) -> Result<Record, ChangeError> {
+pub(crate) fn require_done(outcome: Outcome) -> Result<Record, ChangeError> {
     let record = outcome.record;
     let state = match (outcome.failure, record.status) {
         (Some(failure), _) => return Err(to_change_error(failure)),
@@ -61,5 +61,5 @@ pub(crate) fn ended(outcome: Outcome) -> Result<Record, ChangeError> {
         (None, OperationStatus::Parked) => FailureState::Parked,
         (None, OperationStatus::Running) => FailureState::Continuing,
     };
-    Err(record.told(state).into())
+    Err(record.to_failure(state).into())
 }

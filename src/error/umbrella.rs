@@ -36,7 +36,7 @@ pub enum SchemaError {
 pub enum BuildError {
     /// Two steps have the same name. The journal identifies a step by its name, so names must be unique.
     #[error("two steps have the name {0}; rename one of them")]
-    StepTwice(&'static str),
+    DuplicateStep(&'static str),
     /// The builder has no key provider. Secrets are never stored unencrypted, so one is required.
     #[error("the builder has no key provider; call keys()")]
     NoKeys,

@@ -7,7 +7,7 @@
 //! - When `run` ends or is dropped, the resolver is set back to its short cache lifetime, because it gets no
 //!   notifications.
 use super::Tenantry;
-use crate::error::RunError;
+use crate::error::{RunError, StoreError};
 use crate::resolver::PooledResolver;
 use crate::rt;
 use crate::store::nodes::{Node, NodeId, Share};
@@ -167,25 +167,40 @@ impl Tenantry {
         }
     }
 
-    /// Claims this node's share of the connections and resizes the pools to it. If the landlord does not answer, the
-    /// node keeps its present share.
+    /// Keeps this node's connections within its share of each server's limit. If the landlord does not answer, the node
+    /// keeps its present share.
     async fn share_loop(&self, node: NodeId) {
-        let (Some(total), pool) = (self.inner.pool.shared, &self.inner.pool.resolver) else {
-            return std::future::pending().await;
-        };
         let mut ticks = interval(SHARE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let open = pool.stats().into_iter().map(|(_, stats)| stats.open).max().unwrap_or_default();
-            let claim = self.inner.nodes.claim(node, Share::holding(open, total), HEARTBEAT_INTERVAL * 3);
-            match rt::poll_batched(claim).await {
-                Ok(share) => pool.resize(share.of(total)),
-                Err(error) => {
-                    tracing::warn!(%error, "could not claim connections for this node; its share is unchanged")
-                }
+            let claimed = match self.inner.pool.shared {
+                Some(total) => self.claim_share(node, total).await,
+                None => self.take_equal_share().await,
+            };
+            if let Err(error) = claimed {
+                tracing::warn!(%error, "could not read this node's share of the connections; it is unchanged");
             }
         }
+    }
+
+    /// With [`share_connections`](crate::Builder::share_connections) the shares of all nodes never add up to more than
+    /// the whole: a node that joins waits for what others still have open.
+    async fn claim_share(&self, node: NodeId, total: u32) -> Result<(), StoreError> {
+        let pool = &self.inner.pool.resolver;
+        let claim = self.inner.nodes.claim(node, pool.share_in_use(total), HEARTBEAT_INTERVAL * 3);
+        let share = rt::poll_batched(claim).await?;
+        pool.resize(share.of(total));
+        pool.set_share(share);
+        Ok(())
+    }
+
+    /// Without it each live node takes an equal part of the limit in each server's row. A node that joins does not wait,
+    /// so the sum may exceed that limit until the other nodes have seen it.
+    async fn take_equal_share(&self) -> Result<(), StoreError> {
+        let live = rt::poll_batched(self.inner.nodes.live(HEARTBEAT_INTERVAL * 3)).await?;
+        self.inner.pool.resolver.set_share(Share::equal(live.len()));
+        Ok(())
     }
 
     /// Invalidates cached tenants as other nodes change them. A tenant that has connections here is also resolved
@@ -209,7 +224,7 @@ impl Tenantry {
             match change {
                 Some(Change::Tenant(id)) => {
                     self.inner.resolver.invalidate(id);
-                    if subscription.0.knows(id) {
+                    if subscription.0.has_cached(id) {
                         pending.tenants.insert(id);
                     }
                 }
@@ -280,7 +295,7 @@ impl Check {
     async fn run(self, resolver: &PooledResolver) {
         match self {
             Self::Servers => resolver.check_servers().await,
-            Self::Tenant(id) => resolver.follow(id).await,
+            Self::Tenant(id) => resolver.refresh_if_cached(id).await,
         }
     }
 }

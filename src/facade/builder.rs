@@ -261,7 +261,7 @@ impl Builder {
     fn check(&self) -> Result<(), BuildError> {
         let steps: Vec<_> = self.config.before.iter().chain(&self.config.after).map(|s| s.name()).collect();
         if let Some(duplicate) = steps.iter().enumerate().find(|(at, name)| steps[..*at].contains(name)) {
-            return Err(BuildError::StepTwice(duplicate.1));
+            return Err(BuildError::DuplicateStep(duplicate.1));
         }
         let range = [
             ("lease", self.settings.lease >= Duration::from_secs(1), "must be at least 1 s"),
@@ -329,7 +329,7 @@ impl Builder {
         let provisioner = Provisioner::new(stores.clone(), engine.clone(), self.config);
         let lifecycle = Lifecycle::new(stores.clone(), engine.clone(), login.access);
         let mut sagas = vec![provisioner.saga(), migration.saga(), rotation.saga(), rekey.saga(), servers.saga()];
-        sagas.push(servers.relocation());
+        sagas.push(servers.relocation_saga());
         sagas.extend(lifecycle.sagas());
         sagas.extend(setup.sagas());
         let recoverer = Recoverer::new(engine.clone(), sagas).with_workers(self.workers);
@@ -389,7 +389,7 @@ impl Builder {
 /// Makes this process check the servers' addresses right after it has relocated a server. Otherwise a process that does
 /// not [`run`](Tenantry::run), and so gets no notifications, would keep connecting to the old address.
 fn follow_relocations(servers: Servers, resolver: Arc<dyn ConnectionResolver>, pooled: PooledResolver) -> Servers {
-    servers.on_move(move || {
+    servers.with_move_callback(move || {
         resolver.invalidate_all();
         let pooled = pooled.clone();
         Box::pin(async move { pooled.check_servers().await })

@@ -98,7 +98,7 @@ impl<V: CallVerb> Call<V> {
 fn notify_at_interim<V: CallVerb>(observer: Observer, interim: Arc<Notify>) -> Observer {
     let Some(step) = V::INTERIM else { return observer };
     Observer::new(move |event| {
-        observer.see(event);
+        observer.notify(event);
         if event.step == step && event.error.is_none() {
             interim.notify_one();
         }

@@ -6,7 +6,7 @@
 //! - A call returns when the token is used up; the rest of the operation continues in a task of the facade.
 //! - Notes about links are written later by [`Tenantry::run`], so no response waits for them.
 use super::Tenantry;
-use crate::cluster::ended;
+use crate::cluster::require_done;
 use crate::error::StoreError;
 use crate::operation::OperationId;
 use crate::saga::{Observer, Outcome};
@@ -86,7 +86,7 @@ impl Tenantry {
         let quiet = Observer::none();
         let mut end = std::pin::pin!(self.watch(id, Some(result), &quiet));
         tokio::select! {
-            outcome = &mut end => return Ok(ended(outcome?)?),
+            outcome = &mut end => return Ok(require_done(outcome?)?),
             record = self.inner.setup.wait_until_used(id) => {
                 let record = record?;
                 if SetupLinks::is_used(&record) {
@@ -95,6 +95,6 @@ impl Tenantry {
             }
         }
         // The operation has settled without using the token. The task that drives it returns the typed error.
-        Ok(ended(end.await?)?)
+        Ok(require_done(end.await?)?)
     }
 }

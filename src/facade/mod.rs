@@ -204,7 +204,7 @@ impl Tenantry {
         E: From<ResolveError>,
     {
         let pool = self.resolve(tenant).await?;
-        crate::pool::scope(pool.clone(), work(pool)).await
+        crate::pool::run_with_current(pool.clone(), work(pool)).await
     }
 
     /// Operations by id: their state and events, and calls to resume or undo them.
@@ -236,7 +236,7 @@ impl Tenantry {
         self.inner.resolver.clone()
     }
     /// The stores and servers that operations use, for a host that composes its own operations.
-    pub fn workshop(&self) -> OperationContext {
+    pub fn operation_context(&self) -> OperationContext {
         self.inner.stores.clone()
     }
     /// The registry of live nodes: every process that runs [`run`](Self::run) over the same landlord.
@@ -291,9 +291,9 @@ impl Tenantry {
             {
                 inner.resolver.invalidate(tenant);
                 let pool = inner.pool.resolver.clone();
-                inner.tasks.spawn(async move { pool.follow(tenant).await });
+                inner.tasks.spawn(async move { pool.refresh_if_cached(tenant).await });
             }
-            observer.see(event);
+            observer.notify(event);
         })
     }
 
@@ -306,7 +306,7 @@ impl Tenantry {
             Some(result) => result.await.unwrap_or_else(|_| {
                 Err(StoreError::unavailable("the task that drove the operation ended without a result; read its state"))
             }),
-            None => self.inner.operations.follow(id, observer).await.map(Outcome::of),
+            None => self.inner.operations.follow(id, observer).await.map(Outcome::from_record),
         }
     }
 

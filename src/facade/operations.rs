@@ -66,7 +66,7 @@ impl Operations {
         use futures_util::TryStreamExt;
         let mut events = self.events(id, 0);
         while let Some(event) = events.try_next().await? {
-            observer.see(&event);
+            observer.notify(&event);
         }
         self.journal
             .read(id)

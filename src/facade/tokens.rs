@@ -62,7 +62,7 @@ impl Tokens {
     ///
     /// // GET: look the link up, which does not consume it, and show a page. A POST must do this too, because `claim`
     /// // does not check the purpose.
-    /// let Some(issued) = tenantry.tokens().look(&invite, text).await? else { return Ok(()) /* 404 */ };
+    /// let Some(issued) = tenantry.tokens().look_up(&invite, text).await? else { return Ok(()) /* 404 */ };
     ///
     /// // POST: claim the token, do the work, use the token up. The operation id is derived from the link, so a second
     /// // POST after a crash can claim the token again. The work must therefore be idempotent.
@@ -91,8 +91,8 @@ impl Tokens {
     /// Looks a link up by the text of its token, for showing a page. It does not consume the link. `None` if the text
     /// is not a valid link of this purpose, for whatever reason: unknown, expired, revoked or used. Each case costs the
     /// same one statement, so the response time does not reveal which it was.
-    pub async fn look(&self, purpose: &TokenPurpose, text: &str) -> Result<Option<IssuedToken>, StoreError> {
-        let found = self.stores.tokens.look(&Token::hash_of(text)).await?;
+    pub async fn look_up(&self, purpose: &TokenPurpose, text: &str) -> Result<Option<IssuedToken>, StoreError> {
+        let found = self.stores.tokens.look_up(&Token::hash_of(text)).await?;
         Ok(found.filter(|issued| issued.purpose == *purpose))
     }
     /// The tenant's newest link that was not marked as [`delivered`](Self::delivered), for a progress page that is
@@ -106,8 +106,8 @@ impl Tokens {
         }
     }
     /// Marks a link as delivered, so that [`undelivered`](Self::undelivered) does not return it again. Idempotent.
-    pub async fn delivered(&self, link: LinkId) -> Result<(), StoreError> {
-        self.stores.tokens.delivered(link).await
+    pub async fn mark_delivered(&self, link: LinkId) -> Result<(), StoreError> {
+        self.stores.tokens.mark_delivered(link).await
     }
     /// Lists at most `limit` events of a tenant's links, newest first, with the client's address. Events are kept when
     /// the tenant is purged. Client addresses are personal data, so delete events that you must not keep.

@@ -122,7 +122,7 @@ name_type!(
 );
 impl DatabaseName {
     /// A name that was read from PostgreSQL's catalog. It is not checked, so it may be `postgres` or `template1`.
-    pub(crate) fn existing(name: &str) -> Self {
+    pub(crate) fn from_catalog(name: &str) -> Self {
         Self(name.into())
     }
 }

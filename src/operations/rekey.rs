@@ -10,7 +10,7 @@
 //! It is safe to stop after any of these for any length of time. Backups of the landlord that are older than the rekey
 //! still need the old key. The facade begins and drives the operation through [`Rekey`]. Rewrapping changes no secret,
 //! so it can be repeated and never has to be undone.
-use crate::cluster::{OperationContext, ended};
+use crate::cluster::{OperationContext, require_done};
 use crate::error::{ChangeError, StepError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::saga::{AnySaga, Engine, Execution, Outcome, Saga, SagaStep};
@@ -38,7 +38,7 @@ pub struct Rekeyed {
 /// Begins and drives rekey operations. It spawns no task: if one of its futures is dropped, the work stops there, and
 /// recovery continues it after the lease.
 #[derive(Clone)]
-pub struct Rekey {
+pub(crate) struct Rekey {
     stores: OperationContext,
     engine: Engine,
     saga: Arc<RekeySaga>,
@@ -61,7 +61,7 @@ impl Rekey {
             key,
             reason,
             request: json!({}),
-            intended: Engine::first_intent(&*self.saga),
+            intended: Engine::first_intent_steps(&*self.saga),
             total: self.saga.steps.len() as u32,
             worker: Uuid::now_v7().to_string(),
             lease: self.engine.settings().lease,
@@ -71,7 +71,7 @@ impl Rekey {
     }
     /// Converts the outcome of an operation to the result that the caller gets.
     pub async fn rekeyed(&self, outcome: Outcome) -> Result<Rekeyed, ChangeError> {
-        ended(outcome)?;
+        require_done(outcome)?;
         let keys = self.stores.vault.keys_in_use().await.map_err(StoreError::unavailable)?;
         Ok(Rekeyed { keys })
     }

@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 /// Options for the entry's login. Never format them: the `Debug` of `PgConnectOptions` prints the password. A type that
 /// contains them must not derive `Debug`.
-pub(crate) fn options(entry: &TenantDatabase, password: &SecretString) -> PgConnectOptions {
+pub(crate) fn connect_options(entry: &TenantDatabase, password: &SecretString) -> PgConnectOptions {
     let settings = &entry.settings;
     let options = PgConnectOptions::new_without_pgpass()
         .host(&entry.host)

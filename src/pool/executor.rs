@@ -102,7 +102,7 @@ impl TenantPool {
     /// As [`acquire`](Self::acquire).
     #[cfg(feature = "testing")]
     #[doc(hidden)]
-    pub async fn out_and_in(&self) -> Result<(), sqlx::Error> {
+    pub async fn acquire_and_release(&self) -> Result<(), sqlx::Error> {
         let pool = self.clone();
         let connection = pool.checkout().await?;
         finish_call(connection, true, Ok(()))

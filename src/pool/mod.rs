@@ -120,7 +120,7 @@ const SLACK: Duration = Duration::from_millis(250);
 tokio::task_local! { static CURRENT: TenantPool; }
 
 /// Runs `work` with `pool` as its [`TenantPool::current`].
-pub(crate) async fn scope<F: Future>(pool: TenantPool, work: F) -> F::Output {
+pub(crate) async fn run_with_current<F: Future>(pool: TenantPool, work: F) -> F::Output {
     CURRENT.scope(pool, work).await
 }
 

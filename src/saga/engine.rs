@@ -125,7 +125,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// An outcome that consists of the journal's record only, without a failure.
-    pub fn of(record: Record) -> Self {
+    pub fn from_record(record: Record) -> Self {
         Self { record, failure: None }
     }
 }
@@ -157,7 +157,7 @@ impl Engine {
         self.settings
     }
     /// The number of steps that the first intent of a new operation of this saga covers.
-    pub fn first_intent<S: Saga>(saga: &S) -> u32 {
+    pub fn first_intent_steps<S: Saga>(saga: &S) -> u32 {
         runner::intent_group_end(saga, 0)
     }
 

@@ -92,7 +92,7 @@ impl Observer {
     pub fn none() -> Self {
         Self(None)
     }
-    pub(crate) fn see(&self, event: &OperationEvent) {
+    pub(crate) fn notify(&self, event: &OperationEvent) {
         if let Some(callback) = &self.0 {
             callback(event);
         }

@@ -299,7 +299,7 @@ impl<S: Saga> Runner<'_, S> {
         let event = self.engine.journal.record(self.run.fencing_token(), progress).await?;
         tracing::info!(operation = %event.operation, step = %event.step, done = event.done, total = event.total,
             status = %event.status, "operation progress recorded");
-        self.observe.see(&event);
+        self.observe.notify(&event);
         Ok(())
     }
 

@@ -87,9 +87,14 @@ impl SagaStep<RotateContext> for LinkStep {
             Self::IssueNext(lifetime) => {
                 let Request { tenant, email, .. } = run.request()?;
                 let to = (tenant, email.as_str());
-                let issued =
-                    crate::operations::provision::issue(&context.stores, run, to, TokenPurpose::password(), *lifetime)
-                        .await?;
+                let issued = crate::operations::provision::issue_token(
+                    &context.stores,
+                    run,
+                    to,
+                    TokenPurpose::password(),
+                    *lifetime,
+                )
+                .await?;
                 Ok(json!({ "link": issued.id }))
             }
             Self::Use => link::use_up(run, &context.stores).await,

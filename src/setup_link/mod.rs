@@ -22,14 +22,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-mod attempts;
 mod credentials;
 mod join;
 mod link;
 mod password;
-pub use attempts::RateLimiter;
+mod rate_limiter;
 use credentials::CredentialsSaga;
 use password::PasswordSaga;
+pub(crate) use rate_limiter::RateLimiter;
 
 /// How long a link waits for another operation of its tenant.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,7 +110,7 @@ struct Request {
 
 /// The operations of both setup links. It spawns no task: the caller that begins an operation must drive it.
 #[derive(Clone)]
-pub struct SetupLinks {
+pub(crate) struct SetupLinks {
     stores: OperationContext,
     engine: Engine,
     credentials: Arc<CredentialsSaga>,
@@ -134,7 +134,7 @@ impl SetupLinks {
 
     /// Finds the valid link of this purpose to which the token text belongs.
     async fn find_link(&self, purpose: &TokenPurpose, text: &str) -> Result<IssuedToken, SetupLinkError> {
-        let found = self.stores.tokens.look(&Token::hash_of(text)).await?;
+        let found = self.stores.tokens.look_up(&Token::hash_of(text)).await?;
         found.filter(|issued| issued.purpose == *purpose).ok_or(SetupLinkError::NotValid)
     }
 
@@ -167,13 +167,13 @@ impl SetupLinks {
             key: Some(format!("setup/{}", issued.id)),
             reason: Some(String::from("setup link")),
             request: serde_json::to_value(request).map_err(StoreError::corrupt)?,
-            intended: Engine::first_intent(saga),
+            intended: Engine::first_intent_steps(saga),
             total: saga.steps().len() as u32,
             worker: Uuid::now_v7().to_string(),
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), saga.kind(), Lane::Change, subject)
         };
-        if let Some(begun) = self.stores.known(&intent).await? {
+        if let Some(begun) = self.stores.find_joined(&intent).await? {
             return Ok(begun);
         }
         match tenant.status() {
@@ -230,7 +230,7 @@ impl SetupLinks {
 fn to_failure(record: &Record) -> SetupLinkError {
     use crate::error::FailureState;
     let state = if record.status.is_over() { FailureState::Undone } else { FailureState::Continuing };
-    SetupLinkError::Failed(Box::new(record.told(state)))
+    SetupLinkError::Failed(Box::new(record.to_failure(state)))
 }
 
 impl std::fmt::Debug for SetupLinks {

@@ -154,9 +154,10 @@ impl PasswordContext {
             return Ok(());
         }
         let mut session = self.connect(run).await?;
-        let ended = terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{}/", run.operation())).await;
+        let require_done =
+            terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{}/", run.operation())).await;
         let _ = session.close().await;
-        Ok(ended?)
+        Ok(require_done?)
     }
 
     /// Connects with the application's login. A concurrent rotation may have replaced that login; then the step is
@@ -170,7 +171,7 @@ impl PasswordContext {
             VaultError::Missing(_) => StepError::retry(e),
             e => e.into(),
         })?;
-        let options = connect::options(&entry, &login).application_name(&application_name(run));
+        let options = connect::connect_options(&entry, &login).application_name(&application_name(run));
         match tokio::time::timeout(CONNECT_TIMEOUT, crate::rt::poll_batched(options.connect())).await {
             Ok(Ok(session)) => Ok(session),
             Ok(Err(error)) if crate::sqlstate::is_refused_login(&error) => Err(StepError::retry(error)),

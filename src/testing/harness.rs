@@ -1,3 +1,7 @@
+//! A landlord and a tenant server for one test.
+//!
+//! A test starts a [`Harness`] and builds one [`Tenantry`] for each node that it needs. All harnesses of a process share
+//! one PostgreSQL server. Each has a landlord database and a name prefix of its own, so tests can run concurrently.
 use super::TestServer;
 use super::server::{DatabaseError, NoServer, TestDatabase};
 use crate::error::{BuildError, SchemaError, ServerSetupError};
@@ -6,8 +10,10 @@ use crate::store::vault::LocalKeyring;
 use sqlx::postgres::PgPool;
 use std::{fmt, time::Duration};
 
-/// A landlord of its own on the process's one server, and names of its own for what `set_up` makes there: tests that
-/// run side by side know nothing of each other.
+/// A landlord database on a [`TestServer`], with random keys and a prefix for the names that `set_up` creates on the
+/// server. Two harnesses share nothing but the server.
+///
+/// Dropping it leaves the landlord and the tenants' databases in place. They are removed with the server.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,33 +31,33 @@ pub struct Harness {
     keys: LocalKeyring,
 }
 
-/// Why there is no harness.
+/// Why a harness, or a facade over it, could not be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HarnessError {
-    /// No server.
+    /// No PostgreSQL server was found or started.
     #[error(transparent)]
     Server(&'static NoServer),
-    /// No landlord database.
+    /// The landlord database could not be created.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// No schema in it.
+    /// The schema could not be installed in the landlord.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// No facade over it.
+    /// The facade could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// No tenant server.
+    /// The tenant server `main` could not be set up.
     #[error(transparent)]
     ServerSetup(#[from] Box<ServerSetupError>),
 }
 
 impl Harness {
-    /// A landlord with its schema, on [`TestServer::shared`].
+    /// Creates a landlord database with the schema, on [`TestServer::shared`].
     pub async fn start() -> Result<Self, HarnessError> {
         Self::on(TestServer::shared().await.map_err(HarnessError::Server)?).await
     }
-    /// The same on a server with settings of its own, which lives as long as the process.
+    /// As [`start`](Self::start), on another server. Use it for a server with special settings.
     pub async fn on(server: &'static TestServer) -> Result<Self, HarnessError> {
         let database = server.create_database("landlord").await?;
         let pool = crate::store::schema::pool_options().max_connections(10).acquire_timeout(Duration::from_secs(30));
@@ -59,12 +65,12 @@ impl Harness {
         crate::store::schema::install(&landlord).await?;
         Ok(Self { server, database, landlord, keys: LocalKeyring::random() })
     }
-    /// A node: the facade that `configure` describes (production's own function, best), with throwaway keys and with
-    /// the server `main` set up. Call it twice for two nodes of one application.
+    /// Builds a node: a facade with this landlord and these keys, and with the server `main` set up. `configure` adds the
+    /// application's settings; pass the function that production uses. Call this twice for two nodes of one application.
     pub async fn tenantry(&self, configure: impl FnOnce(Builder) -> Builder) -> Result<Tenantry, HarnessError> {
         self.tenantry_on(self.server, configure).await
     }
-    /// The same with its tenants on another server, which becomes `main`; the landlord stays where it is.
+    /// As [`tenantry`](Self::tenantry), with another server as `main`. The landlord stays on the harness's server.
     pub async fn tenantry_on(
         &self, server: &TestServer, configure: impl FnOnce(Builder) -> Builder,
     ) -> Result<Tenantry, HarnessError> {
@@ -74,19 +80,20 @@ impl Harness {
         set_up.await.map_err(Box::new)?;
         Ok(tenantry)
     }
-    /// What the names of block (a) begin with.
+    /// Prefix of the roles and the database that `set_up` creates on the tenant server. It is the name of the landlord
+    /// database.
     pub fn prefix(&self) -> &str {
         self.database.name()
     }
-    /// The landlord's pool.
+    /// Pool to the landlord, with at most 10 connections.
     pub fn landlord(&self) -> &PgPool {
         &self.landlord
     }
-    /// The keys of every node.
+    /// The random keys that all nodes of this harness use.
     pub fn keys(&self) -> &LocalKeyring {
         &self.keys
     }
-    /// The server.
+    /// The server of the landlord.
     pub fn server(&self) -> &'static TestServer {
         self.server
     }

@@ -1,4 +1,8 @@
-//! What hosts and this crate need to test against a real PostgreSQL.
+//! Helpers for tests of applications and of this crate.
+//!
+//! [`TestServer`] and [`Harness`] give a test a real PostgreSQL and a whole [`Tenantry`](crate::Tenantry) over it.
+//! [`FixedResolver`] resolves tenants without a database. [`proxy`] injects network faults, and [`conformance`] checks an
+//! application's own implementation of a trait. Only the feature `testing` compiles this module.
 
 pub mod conformance;
 #[cfg(unix)]

@@ -1,3 +1,7 @@
+//! A [`ConnectionResolver`] over a fixed map, for tests of handlers and jobs.
+//!
+//! A test adds tenants and their pools, and passes the resolver to the code under test. It needs no landlord, no server
+//! and no key.
 use crate::error::ResolveError;
 use crate::pool::TenantPool;
 use crate::resolver::ConnectionResolver;
@@ -7,7 +11,8 @@ use sqlx::PgPool;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tenants that a test names, over pools that a test has: no landlord, no server, no key.
+/// Resolves the tenants that the test has added, to the pools that the test supplies. Any other name is
+/// [`ResolveError::Unknown`]. It has no cache, so `invalidate` has no effect.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -31,38 +36,38 @@ pub struct FixedResolver {
 }
 
 impl FixedResolver {
-    /// An active tenant.
+    /// Adds an active tenant with a new id, found by id and slug. Its handle uses `pool`.
     ///
     /// # Panics
-    /// As [`tenant`].
+    /// If `slug` is not a valid slug.
     pub fn tenant(self, slug: &str, pool: PgPool) -> Self {
         self.handle(TenantPool::from_pool(tenant(slug, TenantStatus::Active), pool))
     }
-    /// A tenant that the test has made itself, found by id and slug.
+    /// Adds a handle that the test has created, found by the id and the slug of its tenant.
     pub fn handle(self, pool: TenantPool) -> Self {
         let tenant = pool.tenant().clone();
-        self.answer(&tenant, Ok(pool))
+        self.insert(&tenant, Ok(pool))
     }
-    /// A suspended tenant.
+    /// Adds a suspended tenant with a new id: resolving its id or slug fails with [`ResolveError::Suspended`].
     ///
     /// # Panics
-    /// As [`tenant`].
+    /// If `slug` is not a valid slug.
     pub fn suspended(self, slug: &str) -> Self {
         let tenant = tenant(slug, TenantStatus::Suspended);
-        self.answer(&tenant, Err(ResolveError::Suspended(tenant.clone())))
+        self.insert(&tenant, Err(ResolveError::Suspended(tenant.clone())))
     }
-    /// A tenant that is found by id and slug, and refused.
+    /// Adds a tenant whose id and slug resolve to this error.
     pub fn refused(self, tenant: &Tenant, error: ResolveError) -> Self {
-        self.answer(tenant, Err(error))
+        self.insert(tenant, Err(error))
     }
-    /// Another name of a tenant that was given before; of nobody, if it was not.
+    /// Adds a domain of the tenant with this slug. Add the tenant first: without it, this call has no effect.
     pub fn domain(mut self, domain: &str, slug: &str) -> Self {
         let answer = self.names.get(&TenantRef::from(slug).into_owned()).cloned();
         self.names.extend(answer.map(|answer| (TenantRef::Domain(domain.to_owned().into()), answer)));
         self
     }
 
-    fn answer(mut self, tenant: &Tenant, answer: Result<TenantPool, ResolveError>) -> Self {
+    fn insert(mut self, tenant: &Tenant, answer: Result<TenantPool, ResolveError>) -> Self {
         self.names.insert(TenantRef::Id(tenant.id()), answer.clone());
         self.names.insert(TenantRef::from(tenant.slug()).into_owned(), answer);
         self
@@ -84,17 +89,17 @@ impl ConnectionResolver for FixedResolver {
     }
     fn invalidate(&self, _: TenantId) {}
     fn invalidate_all(&self) {}
-    /// Resolves no more. The pools are the test's own and stay open.
+    /// From now on, `resolve` fails with [`ResolveError::Closed`]. The pools belong to the test and stay open.
     async fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 }
 
-/// A tenant of a new id.
+/// Creates a tenant with a new id, without storing it.
 ///
 /// # Panics
-/// If the text is no slug.
-#[expect(clippy::expect_used, reason = "a test names its tenants in its own code")]
+/// If `slug` is not a valid slug.
+#[expect(clippy::expect_used, reason = "the slug is a literal in the test's code")]
 pub fn tenant(slug: &str, status: TenantStatus) -> Tenant {
-    Tenant::new(TenantId::new(), slug.parse().expect("a slug"), status)
+    Tenant::new(TenantId::new(), slug.parse().expect("the text is a valid slug"), status)
 }

@@ -251,7 +251,7 @@ impl SetupRoutes {
             tracing::warn!(%error, "could not look up a setup link in the landlord; the user is asked to try again");
             self.try_later_page(503, RETRY_AFTER)
         };
-        let issued = self.0.tenantry.tokens().look(purpose, token).await.map_err(unavailable)?;
+        let issued = self.0.tenantry.tokens().look_up(purpose, token).await.map_err(unavailable)?;
         let Some(issued) = issued.filter(|_| is_built_in) else {
             self.0.tenantry.note_link(token, None, client);
             return Err(self.not_valid_page());

@@ -1,7 +1,7 @@
 //! The connection budget that all tenants of a server share, against a real PostgreSQL: its upper bound, fairness
 //! between tenants, the counters, what a released connection keeps, and how nodes share the budget.
 use crate::provision::migrated;
-use crate::resolver::sessions::World;
+use crate::resolver::sessions::ResolverSetup;
 use futures_util::future::join_all;
 use sqlx::{Connection, Executor, Row};
 use std::sync::Arc;
@@ -18,18 +18,18 @@ async fn current_database(db: &TenantPool) -> Result<String, sqlx::Error> {
     sqlx::query_scalar("SELECT current_database()::text").fetch_one(db).await
 }
 
-/// `out_and_in` takes a connection and returns it without waiting for the server, as if the server were very fast. A
+/// `acquire_and_release` takes a connection and returns it without waiting for the server, as if the server were very fast. A
 /// task that calls it in a loop must still yield, or the other tasks of its thread starve.
 #[tokio::test]
 async fn acquire_in_a_loop_yields_to_other_tasks_of_the_thread() {
-    let world = World::new().await;
+    let world = ResolverSetup::new().await;
     world.tenant("acme").await;
     let resolver = world.resolver().build();
     let db = resolver.resolve("acme".into()).await.unwrap();
     current_database(&db).await.unwrap();
     let other = tokio::spawn(async {});
     for _ in 0..1000 {
-        db.out_and_in().await.unwrap();
+        db.acquire_and_release().await.unwrap();
         if other.is_finished() {
             return resolver.close().await;
         }
@@ -41,7 +41,7 @@ async fn acquire_in_a_loop_yields_to_other_tasks_of_the_thread() {
 /// terminates sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn load_never_exceeds_the_budget_or_reaches_another_tenant() {
-    let mut world = World::new().await;
+    let mut world = ResolverSetup::new().await;
     let mut databases = vec![];
     for n in 0..20 {
         databases.push(world.tenant(&format!("tenant-{n}")).await);
@@ -104,7 +104,7 @@ async fn load_never_exceeds_the_budget_or_reaches_another_tenant() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tenant_with_many_tasks_does_not_starve_the_others() {
-    let world = World::new().await;
+    let world = ResolverSetup::new().await;
     for slug in ["busy", "quiet"] {
         world.tenant(slug).await;
     }
@@ -133,7 +133,7 @@ async fn tenant_with_many_tasks_does_not_starve_the_others() {
 
 #[tokio::test]
 async fn checkout_is_counted_once_with_and_without_a_ping() {
-    let world = World::new().await;
+    let world = ResolverSetup::new().await;
     for slug in ["acme", "globex"] {
         world.tenant(slug).await;
     }
@@ -151,7 +151,7 @@ async fn checkout_is_counted_once_with_and_without_a_ping() {
 
 #[tokio::test]
 async fn detached_or_closed_connection_frees_its_slot() {
-    let world = World::new().await;
+    let world = ResolverSetup::new().await;
     world.tenant("acme").await;
     let resolver = world.resolver().max_connections(1).build();
     let db = resolver.resolve("acme".into()).await.unwrap();
@@ -164,7 +164,7 @@ async fn detached_or_closed_connection_frees_its_slot() {
 
 #[tokio::test]
 async fn discard_on_release_resets_the_session() {
-    let world = World::new().await;
+    let world = ResolverSetup::new().await;
     world.tenant("acme").await;
     let mark = "SELECT set_config('my.mark', 'left', false)";
     let read = "SELECT coalesce(current_setting('my.mark', true), '')";
@@ -181,7 +181,7 @@ async fn discard_on_release_resets_the_session() {
 /// A program that keeps its handles in a static drops them after the runtime.
 #[tokio::test]
 async fn handles_can_be_dropped_after_their_runtime() {
-    let world = World::new().await;
+    let world = ResolverSetup::new().await;
     world.tenant("acme").await;
     let builder = world.resolver();
     let thread = std::thread::spawn(move || {
@@ -247,4 +247,36 @@ async fn nodes_share_the_budget_and_never_exceed_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     second_run.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_nodes_divide_the_limit_of_the_server_row() {
+    let harness = Harness::start().await.unwrap();
+    let configure = |b| migrated(b).max_connections(10);
+    let (one, two) = (harness.tenantry(configure).await.unwrap(), harness.tenantry(configure).await.unwrap());
+    let set_limit = async |connections: u32| {
+        let set_up = one.servers().set_up("main", harness.server().admin_options()).prefix(harness.prefix());
+        set_up.max_connections(connections).await.unwrap();
+        for node in [&one, &two] {
+            node.resolver().invalidate_all();
+            node.resolve("acme").await.unwrap();
+        }
+    };
+    one.provision("acme").await.unwrap();
+    set_limit(6).await;
+    assert_eq!((budget_of(&one), budget_of(&two)), (6, 6), "a node that does not run counts itself as the only one");
+
+    let runs = [&one, &two].map(|node| tokio::spawn(node.run(std::future::pending::<()>())));
+    let until = Instant::now() + Duration::from_secs(60);
+    while (budget_of(&one), budget_of(&two)) != (3, 3) {
+        assert!(Instant::now() < until, "the limits stay at {} and {}", budget_of(&one), budget_of(&two));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let db = one.resolve("acme").await.unwrap();
+    let connections = join_all((0..3).map(|_| db.acquire())).await;
+    assert!(connections.iter().all(Result::is_ok), "the node can use its part");
+
+    set_limit(40).await;
+    assert_eq!((budget_of(&one), budget_of(&two)), (10, 10), "no node exceeds its own limit");
+    runs.iter().for_each(tokio::task::JoinHandle::abort);
 }

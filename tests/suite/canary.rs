@@ -59,7 +59,7 @@ async fn use_secrets(harness: &Harness, tenantry: &Tenantry, debug: &mut String)
     *debug = format!(
         "{tenantry:?} {provisioned:?} {link:?} {db:?} {entry:?} {operation:?} {:?} {harness:?} {:?}",
         harness.keys(),
-        tenantry.workshop()
+        tenantry.operation_context()
     );
     tenantry.suspend("acme").await.unwrap();
     debug.push_str(&format!("{:?} {:?}", tenantry.resolve("acme").await, db.execute("SELECT 1").await));

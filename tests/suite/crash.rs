@@ -54,7 +54,7 @@ async fn recover_all(tenantry: &Tenantry) {
 async fn recovery_completes_a_provisioning_whose_worker_died_after_any_step() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(|b| migrated(b).lease(Duration::from_secs(3))).await.unwrap();
-    let provisioner = provisioner(&harness, tenantry.workshop());
+    let provisioner = provisioner(&harness, tenantry.operation_context());
     let whole = tenantry.provision("whole").await.unwrap();
     let steps = tenantry.operations().get(whole.operation).await.unwrap().unwrap().total;
     assert!(steps > 15, "a provisioning has only {steps} steps");
@@ -92,7 +92,7 @@ async fn recovery_completes_an_undo_whose_worker_died_after_any_step() {
     let engine = Engine::new(journal, vec![], settings, CancellationToken::new());
     let mut config = ProvisionConfig::default();
     config.migrations = Some(&BROKEN);
-    let provisioner = Provisioner::new(tenantry.workshop(), engine, config);
+    let provisioner = Provisioner::new(tenantry.operation_context(), engine, config);
     let error = tenantry.provision("whole").await.unwrap_err();
     let last = tenantry.operations().get(error.operation_id().unwrap()).await.unwrap().unwrap();
     assert_eq!(last.status, OperationStatus::Undone);

@@ -32,7 +32,7 @@ fn engine(journal: Arc<dyn Journal>, settings: Settings) -> Engine {
 fn intent(saga: &Chain, lease: Duration) -> Intent {
     let id = OperationId::new();
     let mut intent = Intent::new(id, saga.kind(), Lane::Change, Subject::Tenant(TenantId::new()));
-    (intent.intended, intent.total) = (Engine::first_intent(saga), STEPS.len() as u32);
+    (intent.intended, intent.total) = (Engine::first_intent_steps(saga), STEPS.len() as u32);
     (intent.key, intent.worker, intent.lease) = (Some(id.to_string()), id.to_string(), lease);
     intent
 }

@@ -142,7 +142,7 @@ async fn build_refuses_two_steps_with_one_name() {
     let harness = Harness::start().await.unwrap();
     let twice = |b: tenantry::Builder| b.before_activation(Seed { fail: false }).before_activation(Seed { fail: true });
     let error = harness.tenantry(twice).await.unwrap_err();
-    assert!(matches!(error, tenantry::testing::HarnessError::Build(BuildError::StepTwice("seed.plan"))));
+    assert!(matches!(error, tenantry::testing::HarnessError::Build(BuildError::DuplicateStep("seed.plan"))));
 }
 
 /// Fails, and cannot be compensated while the bank is closed (the flag is set).
@@ -187,7 +187,7 @@ async fn waiting_undo_reports_both_causes_on_every_node() {
     while two.operations().get(operation).await.unwrap().unwrap().status != OperationStatus::Undone {
         two.operations().recover().await.unwrap();
     }
-    let error = crate::crash::provisioner(&harness, two.workshop()).watch(operation).await.unwrap_err();
+    let error = crate::crash::provisioner(&harness, two.operation_context()).watch(operation).await.unwrap_err();
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
     assert_eq!((failure.step.as_str(), failure.state), ("bank.pay", FailureState::Undone));
     assert_eq!(

@@ -48,7 +48,7 @@ impl Stopped {
         let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
         let mut config = ProvisionConfig::default();
         config.migrations = Some(&MIGRATIONS);
-        let context = tenantry.workshop().with_workers(64);
+        let context = tenantry.operation_context().with_workers(64);
         let provisioner = Provisioner::new(context, engine(journal.clone()), config);
         let request = Provision::new(&slug).admin("ada@acme.example").key(&slug);
         let worker = tokio::spawn(async move { provisioner.provision(request, &Observer::none()).await });
@@ -130,7 +130,7 @@ async fn provisioning_continues_after_a_purge_of_its_tenant_is_undone() {
         // The purge loses its records from the third on, until it gives up and starts undoing.
         let outage = Outage::of(3..7, Lost::Call).only("record");
         let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
-        let lifecycle = Lifecycle::new(tenantry.workshop(), engine(journal.clone()), AppAccess::App);
+        let lifecycle = Lifecycle::new(tenantry.operation_context(), engine(journal.clone()), AppAccess::App);
         let purge = lifecycle.apply(Verb::Purge { force: true }, slug.as_str().into(), &Observer::none()).await;
         let Err(ChangeError::Failed(failure)) = purge else { panic!("{purge:?}") };
         assert_eq!((failure.step.as_str(), failure.state), ("server.refuse", FailureState::Undone));

@@ -109,8 +109,8 @@ async fn issue_replaces_the_earlier_link() {
     assert_ne!(first.expose_path(), second.expose_path());
     let store = tenantry::tokens::PgTokenStore::new(harness.landlord().clone());
     use tenantry::tokens::TokenStore;
-    assert!(store.look(&first.token().hash()).await.unwrap().is_none(), "the earlier link must be invalid");
-    assert_eq!(store.look(&second.token().hash()).await.unwrap().map(|t| t.id), Some(second.id));
+    assert!(store.look_up(&first.token().hash()).await.unwrap().is_none(), "the earlier link must be invalid");
+    assert_eq!(store.look_up(&second.token().hash()).await.unwrap().map(|t| t.id), Some(second.id));
     assert!(matches!(tenantry.tokens().issue("acme", "no address").await, Err(ChangeError::Invalid { .. })));
     assert!(matches!(tenantry.tokens().issue("unknown", "ada@acme.example").await, Err(ChangeError::Unknown)));
     tenantry.suspend("acme").await.unwrap();
@@ -164,7 +164,7 @@ async fn lifecycle_reports_open_joined_and_reused_operations() {
     }
     let journal = Arc::new(PgJournal::new(harness.landlord().clone()));
     let engine = Engine::new(journal, vec![], Settings::default(), tokio_util::sync::CancellationToken::new());
-    let lifecycle = Lifecycle::new(tenantry.workshop(), engine, tenantry::directory::AppAccess::App);
+    let lifecycle = Lifecycle::new(tenantry.operation_context(), engine, tenantry::directory::AppAccess::App);
     let key = || Some(String::from("form-9"));
 
     let suspended = lifecycle.apply(Verb::Suspend, "acme".into(), &Observer::none()).await.unwrap();

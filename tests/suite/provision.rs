@@ -44,7 +44,7 @@ async fn provision_creates_a_working_database_with_domain_and_link() {
         tenantry.tokens().undelivered(provisioned.tenant.id()).await.unwrap().unwrap().expose_path(),
         link.expose_path()
     );
-    tenantry.tokens().delivered(link.id).await.unwrap();
+    tenantry.tokens().mark_delivered(link.id).await.unwrap();
     assert!(tenantry.tokens().undelivered(provisioned.tenant.id()).await.unwrap().is_none());
 
     let events = events.lock().unwrap().clone();

@@ -205,11 +205,7 @@ async fn assert_old_login_retires_after(
 async fn wait_until_retired(harness: &Harness, tenantry: &Tenantry, database: &str) {
     let until = Instant::now() + Duration::from_secs(60);
     while logins(harness, database).await.len() > 1 {
-        assert!(
-            Instant::now() < until,
-            "the old login was not dropped within 60 s: {:?}",
-            tenantry.retiring(9).await
-        );
+        assert!(Instant::now() < until, "the old login was not dropped within 60 s: {:?}", tenantry.retiring(9).await);
         tenantry.retire_due().await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

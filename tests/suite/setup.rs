@@ -60,7 +60,7 @@ async fn credentials_and_password_link_set_a_working_password_once() {
     let tenantry = harness.tenantry(quick).await.unwrap();
     let link = acme(&tenantry).await;
     let before = auditor::login(&tenantry, "acme").await;
-    let shown = tenantry.tokens().look(&TokenPurpose::credentials(), token_text(&link)).await.unwrap();
+    let shown = tenantry.tokens().look_up(&TokenPurpose::credentials(), token_text(&link)).await.unwrap();
     assert_eq!(shown.expect("the link is not valid before it is followed").email, EMAIL);
 
     let form = tenantry.follow_credentials_link(token_text(&link)).await.unwrap();
@@ -137,11 +137,11 @@ async fn link_with_a_host_purpose_works_once_and_only_for_that_purpose() {
     let setup = tenantry.follow_credentials_link(token_text(&link)).await;
     let password = tenantry.follow_password_link(token_text(&link), &"correct horse battery".into()).await;
     assert!(matches!((setup, password), (Err(SetupLinkError::NotValid), Err(SetupLinkError::NotValid))));
-    assert!(tenantry.tokens().look(&TokenPurpose::credentials(), token_text(&link)).await.unwrap().is_none());
+    assert!(tenantry.tokens().look_up(&TokenPurpose::credentials(), token_text(&link)).await.unwrap().is_none());
 
     let issued = tenantry
         .tokens()
-        .look(&invite, token_text(&link))
+        .look_up(&invite, token_text(&link))
         .await
         .unwrap()
         .expect("the link is not valid for its own purpose");
@@ -152,7 +152,7 @@ async fn link_with_a_host_purpose_works_once_and_only_for_that_purpose() {
         assert!(matches!(claim, TokenClaim::Claimed(issued) if issued.email == "bob@acme.example"));
     }
     store.use_up(issued.id, by).await.unwrap();
-    assert!(tenantry.tokens().look(&invite, token_text(&link)).await.unwrap().is_none());
+    assert!(tenantry.tokens().look_up(&invite, token_text(&link)).await.unwrap().is_none());
     assert_eq!(store.claim(&Token::hash_of(token_text(&link)), by).await.unwrap(), TokenClaim::NotValid);
 }
 

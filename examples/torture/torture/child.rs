@@ -1,6 +1,9 @@
-//! The process that is killed. It says at which step it is, and goes on when the driver has heard it.
+//! The child process, which the driver kills.
+//!
+//! The child runs one [`Task`]. Before each step it writes the step's name to stdout and waits for a line on stdin. So
+//! the driver knows the step of every statement that the proxies see.
 use super::saga::Saga;
-use super::{Anything, lane};
+use super::{AnyError, lane};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::io::{BufRead, Write};
@@ -9,12 +12,12 @@ use tenantry::sqlx;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-/// Where the task stands: in the environment, since it holds a password and keys.
+/// Environment variable with the task. Not an argument, because the task contains a password and keys.
 const TASK: &str = "TENANTRY_TORTURE_TASK";
-/// What `pg_stat_activity` shows of the child's landlord session.
+/// `application_name` of the child's landlord session.
 pub(crate) const CHILD: &str = "torture child";
 
-/// What a child is to do.
+/// The saga that a child runs, and how it reaches the servers and opens secrets.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Task {
     pub(crate) saga: Saga,
@@ -25,86 +28,87 @@ pub(crate) struct Task {
     pub(crate) password: String,
     pub(crate) database: String,
     pub(crate) keys: String,
-    /// The near server, for a set-up.
+    /// Port of the proxy in front of the near server, for a set-up.
     pub(crate) near: u16,
 }
 
 impl Task {
-    /// `None`: this process is no child.
-    pub(crate) fn from_env() -> Result<Option<Self>, Anything> {
+    /// The task of this process. `None` if this process is not a child.
+    pub(crate) fn from_env() -> Result<Option<Self>, AnyError> {
         std::env::var(TASK).ok().map(|text| Ok(serde_json::from_str(&text)?)).transpose()
     }
-    fn dba(&self) -> PgConnectOptions {
-        lane::dba(self.near, &self.password)
+    fn dba_options(&self) -> PgConnectOptions {
+        lane::dba_options(self.near, &self.password)
     }
-    pub(crate) fn hand_to(&self, command: &mut tokio::process::Command) -> Result<(), Anything> {
+    pub(crate) fn pass_to(&self, command: &mut tokio::process::Command) -> Result<(), AnyError> {
         command.env(TASK, serde_json::to_string(self)?);
         Ok(())
     }
 }
 
-/// Runs the task to its end.
-pub(crate) fn run_child(task: Task) -> Result<(), Anything> {
-    let subscriber = tracing_subscriber::registry().with(Steps);
+/// Runs the task, and reports its result to the driver.
+pub(crate) fn run_child(task: Task) -> Result<(), AnyError> {
+    let subscriber = tracing_subscriber::registry().with(StepReporter);
     tracing::subscriber::set_global_default(subscriber)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(work(&task));
-    say(&match &ended {
+    let result = runtime.block_on(run_task(&task));
+    send_line(&match &result {
         Ok(()) => String::from("done"),
-        Err(error) => format!("failed {}", chain(&**error).replace('\n', " ")),
+        Err(error) => format!("failed {}", format_chain(&**error).replace('\n', " ")),
     });
     Ok(())
 }
 
-async fn work(task: &Task) -> Result<(), Anything> {
+async fn run_task(task: &Task) -> Result<(), AnyError> {
     let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(task.port);
     let options = options.username(&task.user).password(&task.password).database(&task.database);
-    // One connection, so that each run of a saga sends its statements in the same order.
+    // With one connection, each run of a saga sends its statements in the same order.
     let pool =
         PgPoolOptions::new().max_connections(1).test_before_acquire(false).acquire_timeout(Duration::from_secs(5));
     let landlord = pool.connect_lazy_with(options.application_name(CHILD));
-    let tenantry = lane::builder(landlord, &task.keys, lane::Program::of(task.saga))?.build().await?;
+    let tenantry = lane::builder(landlord, &task.keys, lane::Program::for_saga(task.saga))?.build().await?;
     match task.saga {
-        Saga::ServerSetup => lane::set_up(&tenantry, &task.slug, task.dba()).await?,
+        Saga::ServerSetup => lane::set_up(&tenantry, &task.slug, task.dba_options()).await?,
         saga => saga.run(&tenantry, &task.slug, &task.server).await?,
     }
     tenantry.close().await;
     Ok(())
 }
 
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// The error with all its sources.
+pub(crate) fn format_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |e| e.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-fn say(line: &str) {
+fn send_line(line: &str) {
     let mut out = std::io::stdout().lock();
-    // A driver that is gone hears nothing.
+    // An error means that the driver has ended. Then the result does not matter.
     let _ = writeln!(out, "<torture> {line}").and_then(|()| out.flush());
 }
 
-/// Tells the driver of each step before it begins, and waits for its word.
-struct Steps;
-impl<S: tracing::Subscriber> Layer<S> for Steps {
+/// Reports each step to the driver before the step begins, and waits until the driver has read it.
+struct StepReporter;
+impl<S: tracing::Subscriber> Layer<S> for StepReporter {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let mut seen = Seen::default();
-        event.record(&mut seen);
-        let undo = match seen.message.as_str() {
+        let mut fields = EventFields::default();
+        event.record(&mut fields);
+        let undo = match fields.message.as_str() {
             "step begins" => "",
             "undo begins" => "undo ",
             _ => return,
         };
-        say(&format!("step {undo}{}", seen.step));
+        send_line(&format!("step {undo}{}", fields.step));
         let _ = std::io::stdin().lock().read_line(&mut String::new());
     }
 }
 
 #[derive(Default)]
-struct Seen {
+struct EventFields {
     message: String,
     step: String,
 }
-impl Visit for Seen {
+impl Visit for EventFields {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         if field.name() == "message" {
             self.message = format!("{value:?}");

@@ -1,13 +1,16 @@
-//! Counts the child's statements, and calls the driver when the one it waits for comes by.
+//! Counts the child's statements in the proxies, and reports the one that is the target of the run to the driver.
+//!
+//! [`StatementTracker`] is shared by the three proxies of a lane. The driver calls [`StatementTracker::begin`] for each
+//! child and receives at most one [`Hit`]. Until the driver answers the hit, the proxy holds the statement back.
 use super::child::CHILD;
-use super::fault::{Fault, Place};
+use super::fault::{Fault, StatementPoint};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tenantry::testing::proxy::{Director, Point, Stage, Verdict};
 use tokio::sync::{mpsc, oneshot};
 
-/// Which proxy a point is at.
+/// The proxy that a statement goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Via {
     Landlord,
@@ -15,69 +18,73 @@ pub(crate) enum Via {
     Far,
 }
 
-/// The statement is held until an answer comes.
+/// The child has reached the target. The proxy holds the statement back until it receives the verdict.
 pub(crate) struct Hit {
     pub(crate) via: Via,
     pub(crate) sql: String,
-    pub(crate) then: oneshot::Sender<Verdict>,
+    pub(crate) verdict: oneshot::Sender<Verdict>,
 }
 
-/// Shared by the proxies of a lane.
+/// The statements of the current child, and the target of its run. Clones share the state.
 #[derive(Clone, Default)]
-pub(crate) struct Stand(Arc<Mutex<State>>);
+pub(crate) struct StatementTracker(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     step: String,
     counts: HashMap<(String, &'static str), u32>,
-    /// The statement that each connection is at.
-    at: HashMap<(Via, u64), Place>,
-    seen: Vec<(Place, bool)>,
+    /// The last statement of each connection.
+    at: HashMap<(Via, u64), StatementPoint>,
+    /// All statements in order, and whether each was the opening of a session.
+    seen: Vec<(StatementPoint, bool)>,
     steps: Vec<String>,
     target: Option<(Target, mpsc::Sender<Hit>)>,
 }
 
-/// What the driver waits for.
+/// The statement at which a run injects its fault.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// This statement.
-    At(Place, Fault),
+    At(StatementPoint, Fault),
     /// The first statement of this step that the fault fits.
     In(&'static str, Fault),
-    /// The n-th statement of all, whichever it is.
+    /// The n-th statement of the child, or the first one after it that the fault fits.
     Nth(u32, Fault),
 }
 
-impl Stand {
+impl StatementTracker {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// A new child: counting begins anew.
+    /// Resets all counters for a new child, and sets its target.
     pub(crate) fn begin(&self, target: Option<Target>) -> mpsc::Receiver<Hit> {
-        let (tell, told) = mpsc::channel(1);
-        *self.state() = State { step: "begin".into(), target: target.map(|t| (t, tell)), ..State::default() };
-        told
+        let (sender, receiver) = mpsc::channel(1);
+        *self.state() =
+            State { step: "begin".into(), target: target.map(|target| (target, sender)), ..State::default() };
+        receiver
     }
-    pub(crate) fn step(&self, step: &str) {
+    /// The child has reported that this step begins.
+    pub(crate) fn begin_step(&self, step: &str) {
         let mut state = self.state();
         state.step = step.into();
         state.steps.push(step.into());
     }
-    /// Steps that the child has said to begin, and that sent nothing.
-    pub(crate) fn without_point(&self) -> Vec<String> {
+    /// Steps that the child has reported but for which it sent no statement.
+    pub(crate) fn steps_without_statement(&self) -> Vec<String> {
         let state = self.state();
-        let silent = |step: &&String| !state.seen.iter().any(|(place, _)| place.step == **step);
-        state.steps.iter().filter(silent).cloned().collect()
+        let is_empty = |step: &&String| !state.seen.iter().any(|(point, _)| point.step == **step);
+        state.steps.iter().filter(is_empty).cloned().collect()
     }
-    /// What the child has sent since it began; `true`: it was connecting.
-    pub(crate) fn seen(&self) -> Vec<(Place, bool)> {
+    /// The child's statements in order, and whether each was the opening of a session.
+    pub(crate) fn seen(&self) -> Vec<(StatementPoint, bool)> {
         self.state().seen.clone()
     }
     pub(crate) fn director(&self, via: Via) -> impl Director {
-        Ear { via, stand: self.clone() }
+        LaneDirector { via, tracker: self.clone() }
     }
 
-    fn hear(&self, via: Via, point: &Point) -> Option<mpsc::Sender<Hit>> {
+    /// Counts the statement. If it is the target, removes the target and returns the channel to the driver.
+    fn take_hit(&self, via: Via, point: &Point) -> Option<mpsc::Sender<Hit>> {
         let kind = kind(via, point)?;
         let mut state = self.state();
         let connecting = point.stage == Stage::Connect;
@@ -85,24 +92,25 @@ impl Stand {
             let step = state.step.clone();
             let n = state.counts.entry((step.clone(), kind)).or_default();
             *n += 1;
-            let place = Place { step, kind, n: *n };
-            state.seen.push((place.clone(), connecting));
-            state.at.insert((via, point.connection), place);
+            let statement = StatementPoint { step, kind, n: *n };
+            state.seen.push((statement.clone(), connecting));
+            state.at.insert((via, point.connection), statement);
         }
         let here = state.at.get(&(via, point.connection))?.clone();
         let nth = state.seen.len() as u32;
         let hit = match &state.target.as_ref()?.0 {
-            Target::At(place, fault) => *place == here && fault.stage(connecting) == point.stage,
+            Target::At(target, fault) => *target == here && fault.stage(connecting) == point.stage,
             Target::In(step, fault) => {
                 here.step == *step && fault.fits(connecting) && fault.stage(connecting) == point.stage
             }
             Target::Nth(n, fault) => *n <= nth && fault.fits(connecting) && fault.stage(connecting) == point.stage,
         };
-        if hit { state.target.take().map(|(_, tell)| tell) } else { None }
+        if hit { state.target.take().map(|(_, sender)| sender) } else { None }
     }
 }
 
-/// What kind of session it is; `None`: not the child's, or one that beats in the background and is counted apart.
+/// The kind of session. `None` if the session is not the child's, or if it renews leases in the background: these
+/// statements have no fixed order.
 fn kind(via: Via, point: &Point) -> Option<&'static str> {
     match via {
         Via::Landlord if point.application == CHILD => Some("landlord"),
@@ -116,16 +124,16 @@ fn kind(via: Via, point: &Point) -> Option<&'static str> {
     }
 }
 
-struct Ear {
+struct LaneDirector {
     via: Via,
-    stand: Stand,
+    tracker: StatementTracker,
 }
 #[async_trait]
-impl Director for Ear {
+impl Director for LaneDirector {
     async fn at(&self, point: Point) -> Verdict {
-        let Some(driver) = self.stand.hear(self.via, &point) else { return Verdict::Forward };
-        let (then, answer) = oneshot::channel();
-        let hit = Hit { via: self.via, sql: point.sql, then };
+        let Some(driver) = self.tracker.take_hit(self.via, &point) else { return Verdict::Forward };
+        let (verdict, answer) = oneshot::channel();
+        let hit = Hit { via: self.via, sql: point.sql, verdict };
         match driver.send(hit).await {
             Ok(()) => answer.await.unwrap_or(Verdict::Cut),
             Err(_) => Verdict::Forward,

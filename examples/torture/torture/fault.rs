@@ -1,48 +1,48 @@
-//! What is done at a point.
+//! The faults, and the points at which they can be injected.
 use serde::Serialize;
 use std::fmt;
 use tenantry::testing::proxy::Stage;
 
-/// One statement of one step: the n-th of its kind of session.
+/// A point: the n-th statement that a step sends in one kind of session. The count begins at 1.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub(crate) struct Place {
+pub(crate) struct StatementPoint {
     pub(crate) step: String,
     pub(crate) kind: &'static str,
     pub(crate) n: u32,
 }
-impl fmt::Display for Place {
+impl fmt::Display for StatementPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} #{}", self.step, self.kind, self.n)
     }
 }
 
-/// What is done there.
+/// A fault that the driver injects at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Fault {
-    /// -9, and the statement is never sent.
+    /// SIGKILL to the child; the statement is never sent.
     KillBefore,
-    /// -9, when the server has done it.
+    /// SIGKILL to the child after the server has executed the statement, before the answer arrives.
     KillAfter,
-    /// -9, when the child has its answer.
+    /// SIGKILL to the child after it has received the answer.
     KillAnswered,
-    /// The connection is cut when the server has done it.
+    /// The connection is cut after the server has executed the statement.
     CutAfter,
-    /// The connection is cut, and the statement is never sent.
+    /// The connection is cut; the statement is never sent.
     CutBefore,
-    /// An error in place of the statement.
+    /// The proxy answers with this SQLSTATE and does not send the statement.
     Refuse(&'static str),
-    /// An error in place of the answer.
+    /// The server executes the statement, but the proxy answers with this SQLSTATE.
     Deny(&'static str),
-    /// The server crashes and recovers.
+    /// The server crashes and restarts.
     Crash,
-    /// The child is stopped past its lease, another worker takes over, then it wakes.
+    /// SIGSTOP for longer than the lease. Another worker takes over, then the child continues.
     Stop,
 }
 
 impl Fault {
-    /// Done at every point, first.
+    /// Faults that are injected at every point and make up two thirds of the runs.
     pub(crate) const FIRST: [Self; 3] = [Self::KillBefore, Self::KillAfter, Self::CutAfter];
-    /// Done in seeded order.
+    /// All other faults.
     pub(crate) const REST: [Self; 18] = [
         Self::KillAnswered,
         Self::CutBefore,
@@ -63,7 +63,7 @@ impl Fault {
         Self::Deny("57014"),
         Self::Deny("57P01"),
     ];
-    /// Whether it can happen where a session begins (`true`), or within one.
+    /// Whether the fault is possible while a session is opened (`connecting`), or at a statement within a session.
     pub(crate) fn fits(self, connecting: bool) -> bool {
         match self {
             Self::Refuse("53300") => connecting,
@@ -71,6 +71,7 @@ impl Fault {
             _ => !connecting,
         }
     }
+    /// The moment at which the proxy must report the statement for this fault.
     pub(crate) fn stage(self, connecting: bool) -> Stage {
         match self {
             Self::KillAfter | Self::CutAfter | Self::Deny(_) => Stage::Sent,

@@ -1,6 +1,9 @@
-//! The servers, proxies and nodes that one run after another uses.
-use super::Anything;
-use super::director::{Stand, Via};
+//! A lane: two servers, the proxies in front of them, and the driver's own nodes. A lane performs one run at a time.
+//!
+//! The child connects only through the proxies. The driver's nodes and the auditor bypass the landlord's proxy, and the
+//! proxies never inject a fault into their statements.
+use super::AnyError;
+use super::director::{StatementTracker, Via};
 use super::saga::Saga;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -15,15 +18,18 @@ use tenantry::{Builder, Tenantry, sqlx};
 pub(crate) const PREFIX: &str = "torture";
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
-/// Which migrations a program has.
+/// Versions of the application, which differ in their migrations.
 #[derive(Clone, Copy)]
 pub(crate) enum Program {
+    /// Has the first migration only.
     Old,
+    /// Has both migrations.
     New,
+    /// Its second migration fails.
     Broken,
 }
 impl Program {
-    pub(crate) fn of(saga: Saga) -> Self {
+    pub(crate) fn for_saga(saga: Saga) -> Self {
         if saga.is_broken() { Self::Broken } else { Self::New }
     }
     fn migrations(self) -> &'static Migrator {
@@ -42,42 +48,43 @@ impl Program {
     }
 }
 
-/// The program, as every process of it configures itself.
-pub(crate) fn builder(landlord: PgPool, keys: &str, program: Program) -> Result<Builder, Anything> {
+/// The settings that the child and the driver's nodes share.
+pub(crate) fn builder(landlord: PgPool, keys: &str, program: Program) -> Result<Builder, AnyError> {
     let builder = Tenantry::builder(landlord).keys(LocalKeyring::from_text(keys)?);
     let builder = builder.tenant_migrations(program.migrations()).lease(LEASE).attempts(3);
     Ok(builder.backoff(Duration::from_millis(20), Duration::from_millis(500)))
 }
 
+/// Servers, proxies and nodes.
 pub(crate) struct Lane {
     pub(crate) near: TestServer,
     pub(crate) far: TestServer,
     proxies: Vec<Proxy>,
-    pub(crate) stand: Stand,
+    pub(crate) tracker: StatementTracker,
     pub(crate) landlord: PgPool,
     pub(crate) keys: String,
     pub(crate) password: String,
     pub(crate) landlord_port: u16,
-    /// A node of the current program, behind no armed proxy.
+    /// A node of the new program. It prepares, recovers and checks, and no fault is injected into its statements.
     pub(crate) rescuer: Tenantry,
-    /// A node of the program before it.
+    /// A node of the old program, to prepare a migration.
     pub(crate) old: Tenantry,
 }
 
 impl Lane {
-    /// Servers of its own: landlord and tenants on one, tenants alone on the other.
-    pub(crate) async fn open() -> Result<Self, Anything> {
-        let (near, far) = (server().await?, server().await?);
-        let stand = Stand::default();
+    /// Starts the two servers. The near server has the landlord and tenants, the far server has only tenants.
+    pub(crate) async fn open() -> Result<Self, AnyError> {
+        let (near, far) = (start_server().await?, start_server().await?);
+        let tracker = StatementTracker::default();
         let mut proxies = vec![];
         for (server, via) in [(&near, Via::Landlord), (&near, Via::Near), (&far, Via::Far)] {
-            proxies.push(Proxy::start(address(server), stand.director(via)).await?);
+            proxies.push(Proxy::start(address(server), tracker.director(via)).await?);
         }
-        let password = random();
-        let landlord = landlord(&near, &password).await?;
+        let password = random_key();
+        let landlord = create_landlord(&near, &password).await?;
         tenantry::schema::install(&landlord).await?;
-        watch(&landlord).await?;
-        let keys = format!("k1:{},k2:{}", random(), random());
+        install_write_triggers(&landlord).await?;
+        let keys = format!("k1:{},k2:{}", random_key(), random_key());
         let rescuer = builder(landlord.clone(), &keys, Program::New)?.build().await?;
         let old = builder(landlord.clone(), &keys, Program::Old)?.build().await?;
         for (name, server, proxy) in [("near", &near, &proxies[1]), ("far", &far, &proxies[2])] {
@@ -88,16 +95,16 @@ impl Lane {
             rescuer.provision(format!("neighbour-{server}")).server(server).await?;
         }
         let landlord_port = proxies[0].port();
-        Ok(Self { near, far, proxies, stand, landlord, keys, password, landlord_port, rescuer, old })
+        Ok(Self { near, far, proxies, tracker, landlord, keys, password, landlord_port, rescuer, old })
     }
-    /// The same keys, the second one first: it is primary.
+    /// The same keys in reverse order, so that the other one is primary.
     pub(crate) fn other_keys(&self) -> String {
         let (first, second) = self.keys.split_once(',').unwrap_or_default();
         format!("{second},{first}")
     }
-    /// The admin of the near server.
-    pub(crate) fn dba(&self) -> PgConnectOptions {
-        dba(self.near_port(), &self.password)
+    /// Connect options of the admin of the near server.
+    pub(crate) fn dba_options(&self) -> PgConnectOptions {
+        dba_options(self.near_port(), &self.password)
     }
     pub(crate) fn near_port(&self) -> u16 {
         self.proxies[1].port()
@@ -105,7 +112,7 @@ impl Lane {
     pub(crate) fn server(&self, name: &str) -> &TestServer {
         if name == "far" { &self.far } else { &self.near }
     }
-    pub(crate) async fn close(self) -> Result<(), Anything> {
+    pub(crate) async fn close(self) -> Result<(), AnyError> {
         self.rescuer.close().await;
         self.old.close().await;
         self.landlord.close().await;
@@ -117,7 +124,7 @@ impl Lane {
     }
 }
 
-async fn server() -> Result<TestServer, Anything> {
+async fn start_server() -> Result<TestServer, AnyError> {
     let settings = [
         ("log_statement", "all"),
         ("log_line_prefix", "%m [%p] %a "),
@@ -132,24 +139,24 @@ fn address(server: &TestServer) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, server.admin_options().get_port()).into()
 }
 
-/// The admin of the near server, through the proxy at this port.
-pub(crate) fn dba(port: u16, password: &str) -> PgConnectOptions {
+/// Connect options of the admin of the near server, through the proxy at this port.
+pub(crate) fn dba_options(port: u16, password: &str) -> PgConnectOptions {
     let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
     options.username("torture_dba").password(password).database("postgres")
 }
 
-/// Sets a server up under names of its own.
-pub(crate) async fn set_up(tenantry: &Tenantry, name: &str, dba: PgConnectOptions) -> Result<(), Anything> {
+/// Sets up a server with its own prefix.
+pub(crate) async fn set_up(tenantry: &Tenantry, name: &str, dba: PgConnectOptions) -> Result<(), AnyError> {
     tenantry.servers().set_up(name, dba).prefix(format!("torture_{name}")).await?;
     Ok(())
 }
 
-/// 32 random bytes.
-fn random() -> String {
+/// 32 random bytes in base64: a key or a password.
+fn random_key() -> String {
     data_encoding::BASE64.encode(&rand::random::<[u8; 32]>())
 }
 
-async fn landlord(server: &TestServer, password: &str) -> Result<PgPool, Anything> {
+async fn create_landlord(server: &TestServer, password: &str) -> Result<PgPool, AnyError> {
     let mut admin = server.admin_options().connect().await?;
     #[expect(clippy::disallowed_methods, reason = "the password is base64, and the rest is fixed")]
     let role = sqlx::AssertSqlSafe(format!("CREATE ROLE torture_landlord LOGIN PASSWORD '{password}'"));
@@ -163,8 +170,9 @@ async fn landlord(server: &TestServer, password: &str) -> Result<PgPool, Anythin
     Ok(PgPoolOptions::new().max_connections(6).acquire_timeout(Duration::from_secs(20)).connect_lazy_with(options))
 }
 
-/// Triggers of the driver's own: who has changed which row of the landlord.
-async fn watch(landlord: &PgPool) -> Result<(), Anything> {
+/// Installs triggers that record the `application_name` of every write to the landlord. The auditor reads them to find
+/// writes of a child that had lost its lease.
+async fn install_write_triggers(landlord: &PgPool) -> Result<(), AnyError> {
     const WATCH: &str = "CREATE SCHEMA torture;
         CREATE TABLE torture.writes (n bigint GENERATED ALWAYS AS IDENTITY, who text, what text);
         CREATE FUNCTION torture.note() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -183,7 +191,7 @@ async fn watch(landlord: &PgPool) -> Result<(), Anything> {
     Ok(())
 }
 
-/// A superuser's session, behind no proxy.
-pub(crate) async fn superuser(server: &TestServer) -> Result<PgConnection, Anything> {
+/// Opens a superuser's session that bypasses the proxies.
+pub(crate) async fn superuser(server: &TestServer) -> Result<PgConnection, AnyError> {
     Ok(server.admin_options().application_name("torture auditor").connect().await?)
 }

@@ -1,4 +1,7 @@
-//! Many clients at the same tokens, and at the same links: each is consumed exactly once.
+//! Many clients claim the same tokens and post the same setup links at the same time. Each must be consumed exactly once.
+//!
+//! `torture -- --once`, the benchmark `tokens` and the test `torture_sample` use this file. It does not depend on the rest
+//! of the directory.
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -12,15 +15,19 @@ use tenantry::web::SetupRoutes;
 use tenantry::{OperationId, TenantId, Tenantry};
 use tower::ServiceExt;
 
-type Anything = Box<dyn std::error::Error + Send + Sync>;
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Concurrent clients.
 pub(crate) const CLIENTS: usize = 64;
+/// Tokens that all clients claim.
 pub(crate) const TOKENS: usize = 10_000;
+/// Setup links that all clients post.
 pub(crate) const LINKS: usize = 100;
+/// Lifetime of the tokens.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// On a server of its own. How many were not consumed exactly once.
-pub(crate) async fn run(say: impl Fn(String)) -> Result<usize, Anything> {
+/// Runs both checks on a server of its own. Returns how many tokens and links were not consumed exactly once.
+pub(crate) async fn run(say: impl Fn(String)) -> Result<usize, AnyError> {
     let server = TestServer::builder().start().await?;
     say(server.describe());
     let harness = Harness::on(Box::leak(Box::new(server))).await?;
@@ -29,32 +36,37 @@ pub(crate) async fn run(say: impl Fn(String)) -> Result<usize, Anything> {
     let store = PgTokenStore::new(wide(&harness).await?);
     let clock = Instant::now();
     let tokens = tokens(&store, acme, CLIENTS, TOKENS).await?;
-    say(format!("{CLIENTS} clients at {TOKENS} tokens in {:.0?}: {tokens} not consumed exactly once", clock.elapsed()));
+    say(format!(
+        "{CLIENTS} clients, {TOKENS} tokens, {:.0?}: {tokens} tokens not consumed exactly once",
+        clock.elapsed()
+    ));
     let clock = Instant::now();
     let links = links(&tenantry, CLIENTS, LINKS).await?;
-    say(format!("{CLIENTS} clients at {LINKS} links in {:.0?}: {links} not followed exactly once", clock.elapsed()));
+    say(format!("{CLIENTS} clients, {LINKS} links, {:.0?}: {links} links not followed exactly once", clock.elapsed()));
     tenantry.close().await;
     Ok(tokens + links)
 }
 
-/// A pool in which clients meet at the same rows.
-pub(crate) async fn wide(harness: &Harness) -> Result<tenantry::sqlx::PgPool, Anything> {
+/// A pool to the landlord with 16 connections, so that clients work on the same rows at the same time.
+pub(crate) async fn wide(harness: &Harness) -> Result<tenantry::sqlx::PgPool, AnyError> {
     let pool = tenantry::schema::pool_options().max_connections(16).acquire_timeout(Duration::from_secs(60));
     Ok(pool.connect_with(harness.landlord().connect_options().as_ref().clone()).await?)
 }
 
+/// Issues a credentials token.
 pub(crate) async fn issued(
     store: &PgTokenStore, tenant: TenantId, email: &str, lifetime: Duration,
-) -> Result<(LinkId, Token), Anything> {
+) -> Result<(LinkId, Token), AnyError> {
     let (id, token) = (LinkId::new(), Token::random(TokenPurpose::credentials()));
     store.issue(&NewToken::new(id, tenant, email, &token, lifetime), None).await?;
     Ok((id, token))
 }
 
-/// Every client tries every token, each from another one on; a claim is an operation's own, and then the token is used up.
+/// Every client claims every token and uses it up; groups of clients start at different tokens. Returns how many tokens
+/// were not claimed exactly once.
 pub(crate) async fn tokens(
     store: &PgTokenStore, tenant: TenantId, clients: usize, count: usize,
-) -> Result<usize, Anything> {
+) -> Result<usize, AnyError> {
     let mut tokens = vec![];
     for n in 0..count {
         tokens.push(issued(store, tenant, &format!("user-{n}@acme.example"), HOUR).await?);
@@ -65,7 +77,7 @@ pub(crate) async fn tokens(
         let (store, tokens, won) = (store.clone(), tokens.clone(), won.clone());
         tokio::spawn(async move {
             for n in 0..count {
-                // Neighbours meet at the same token at about the same time.
+                // Eight clients start at each token, so they claim the same token at about the same time.
                 let at = (n + client / 8) % count;
                 let ((id, token), by) = (&tokens[at], OperationId::new());
                 if matches!(store.claim(&token.hash(), by).await?, TokenClaim::Claimed(_)) {
@@ -73,7 +85,7 @@ pub(crate) async fn tokens(
                     won[at].fetch_add(1, Relaxed);
                 }
             }
-            Ok::<_, Anything>(())
+            Ok::<_, AnyError>(())
         })
     });
     for client in clients.collect::<Vec<_>>() {
@@ -82,12 +94,13 @@ pub(crate) async fn tokens(
     Ok(won.iter().filter(|n| n.load(Relaxed) != 1).count())
 }
 
-/// So many tenants' credentials links, and clients that post each of them at once.
-pub(crate) async fn links(tenantry: &Tenantry, clients: usize, count: usize) -> Result<usize, Anything> {
+/// Provisions `count` tenants and posts each one's credentials link from all clients at once. Returns how many links did
+/// not lead to exactly one password form and one new login.
+pub(crate) async fn links(tenantry: &Tenantry, clients: usize, count: usize) -> Result<usize, AnyError> {
     let mut links = vec![];
     for n in 0..count {
         let done = tenantry.provision(format!("link-{n}")).admin("ada@acme.example").await?;
-        links.push((done.link.ok_or("no link")?.expose_path(), done.tenant.id()));
+        links.push((done.link.ok_or("the provisioning returned no setup link")?.expose_path(), done.tenant.id()));
     }
     let app: Router = Router::new().merge(SetupRoutes::new(tenantry).attempts(u32::MAX));
     let mut wrong = 0;
@@ -96,20 +109,20 @@ pub(crate) async fn links(tenantry: &Tenantry, clients: usize, count: usize) -> 
         for _ in 0..clients {
             posts.push(tokio::spawn(app.clone().oneshot(Request::post(path).body(Body::empty())?)));
         }
-        let (mut led_to, mut strange) = (HashSet::new(), 0);
+        let (mut destinations, mut unexpected) = (HashSet::new(), 0);
         for post in posts {
             let answer = post.await??;
             match (answer.status().as_u16(), answer.headers().get("location")) {
-                (303, Some(location)) => drop(led_to.insert(location.clone())),
-                // It came when the link was used.
+                (303, Some(location)) => drop(destinations.insert(location.clone())),
+                // The post arrived after the link was used.
                 (404, _) => {}
-                _ => strange += 1,
+                _ => unexpected += 1,
             }
         }
-        // The first login, and the one that the link has made.
+        // Generation 1 is the login of the provisioning, 2 the one that the link created.
         let users = tenantry.registry_writer().users(*tenant).await?;
         let logins = users.iter().map(|user| user.generation.0).max();
-        wrong += usize::from(strange > 0 || led_to.len() != 1 || logins != Some(2));
+        wrong += usize::from(unexpected > 0 || destinations.len() != 1 || logins != Some(2));
     }
     Ok(wrong)
 }

@@ -1,33 +1,38 @@
-//! What a torture has met, and what it has found.
+//! The summary of all runs: which points and faults were hit, and which violations were found.
 use super::director::Target;
-use super::fault::{Fault, Place};
-use super::plan::name;
-use super::run::{Order, Ran};
+use super::fault::{Fault, StatementPoint};
+use super::plan::describe;
+use super::run::{RunResult, RunSpec};
 use super::saga::Saga;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// One saga.
+/// The counts of one saga.
 #[derive(Default)]
 pub(crate) struct Row {
-    points: BTreeSet<Place>,
+    /// Points that the recording run has found.
+    points: BTreeSet<StatementPoint>,
+    /// Number of pairs of a point and a fault that fits it.
     pairs: usize,
-    hit: BTreeSet<(Place, Fault)>,
+    /// Pairs that were injected.
+    hit: BTreeSet<(StatementPoint, Fault)>,
     runs: usize,
+    /// Runs whose child did not reach its target.
     missed: usize,
-    twice: usize,
+    /// Runs in which recovery was hit by a second fault.
+    hit_twice: usize,
     violations: usize,
 }
 
 impl Row {
-    pub(crate) fn new(seen: &[(Place, bool)]) -> Self {
+    pub(crate) fn new(seen: &[(StatementPoint, bool)]) -> Self {
         let faults = || Fault::FIRST.into_iter().chain(Fault::REST);
         let pairs = seen.iter().map(|(_, connecting)| faults().filter(|f| f.fits(*connecting)).count()).sum();
-        Self { points: seen.iter().map(|(place, _)| place.clone()).collect(), pairs, ..Self::default() }
+        Self { points: seen.iter().map(|(point, _)| point.clone()).collect(), pairs, ..Self::default() }
     }
-    pub(crate) fn steps(seen: &[(Place, bool)]) -> usize {
-        seen.iter().map(|(place, _)| place.step.as_str()).collect::<BTreeSet<_>>().len()
+    pub(crate) fn steps(seen: &[(StatementPoint, bool)]) -> usize {
+        seen.iter().map(|(point, _)| point.step.as_str()).collect::<BTreeSet<_>>().len()
     }
 }
 
@@ -41,19 +46,19 @@ impl Report {
     pub(crate) fn new(seed: u64) -> Self {
         Self { seed, rows: BTreeMap::new(), violations: vec![] }
     }
-    pub(crate) fn violation(&mut self, order: &Order, finding: &str) {
-        self.violations.push(format!("seed {}: {}: {finding}", self.seed, name(order)));
+    pub(crate) fn add_violation(&mut self, spec: &RunSpec, finding: &str) {
+        self.violations.push(format!("seed {}: {}: {finding}", self.seed, describe(spec)));
     }
-    pub(crate) fn add(&mut self, order: &Order, ran: &Ran) {
-        for finding in &ran.findings {
-            self.violation(order, finding);
+    pub(crate) fn add(&mut self, spec: &RunSpec, result: &RunResult) {
+        for finding in &result.findings {
+            self.add_violation(spec, finding);
         }
-        let row = self.rows.entry(order.saga).or_default();
+        let row = self.rows.entry(spec.saga).or_default();
         row.runs += 1;
-        row.violations += ran.findings.len();
-        row.twice += usize::from(ran.second_hit);
-        match &order.target {
-            Some(Target::At(place, fault)) if ran.hit => drop(row.hit.insert((place.clone(), *fault))),
+        row.violations += result.findings.len();
+        row.hit_twice += usize::from(result.second_hit);
+        match &spec.target {
+            Some(Target::At(point, fault)) if result.hit => drop(row.hit.insert((point.clone(), *fault))),
             _ => row.missed += 1,
         }
     }
@@ -63,7 +68,7 @@ impl Report {
     pub(crate) fn violations(&self) -> impl Iterator<Item = &String> {
         self.violations.iter()
     }
-    /// Points hit by any fault, pairs of point and fault, runs that hit twice or not at all.
+    /// A table with one row per saga: points and pairs that were hit, runs that were hit twice, and runs that missed.
     pub(crate) fn table(&self) -> String {
         let mut text = format!("seed {}\n", self.seed);
         let head = ["saga", "runs", "points hit", "of", "pairs hit", "of", "twice", "missed", "violations"];
@@ -76,14 +81,14 @@ impl Report {
         text += &line(head.map(String::from));
         let mut sums = [0; 8];
         for (saga, row) in &self.rows {
-            let points: BTreeSet<&Place> = row.hit.iter().map(|(place, _)| place).collect();
+            let points: BTreeSet<&StatementPoint> = row.hit.iter().map(|(point, _)| point).collect();
             let numbers = [
                 row.runs,
                 points.len(),
                 row.points.len(),
                 row.hit.len(),
                 row.pairs,
-                row.twice,
+                row.hit_twice,
                 row.missed,
                 row.violations,
             ];

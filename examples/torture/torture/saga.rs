@@ -1,52 +1,56 @@
-//! What is tortured. A new saga joins by being in the list.
-use super::Anything;
+//! The operations into which faults are injected. To add one, add it to the enum and to [`Saga::ALL`].
+//!
+//! A child runs an operation with [`Saga::run`]. The driver prepares the tenant with [`Saga::prepare`], and afterwards
+//! brings all open operations to their end with [`settle`].
+use super::AnyError;
 use super::links::follow;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tenantry::Tenantry;
 use tenantry::operation::OperationStatus;
 
-/// One saga, forward, backward, or taken over by recovery.
+/// An operation: run forward, undone, or taken over by recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Saga {
     Provision,
-    /// Its last migration fails: everything is undone.
+    /// A provisioning whose last migration fails, so that everything is undone.
     ProvisionUndo,
-    /// A worker died in the middle; the child recovers it.
+    /// A worker died in the middle of a provisioning; the child recovers the operation.
     ProvisionRecovery,
-    /// A worker died while it undid; the child recovers it.
+    /// A worker died while it undid a provisioning; the child recovers the operation.
     UndoRecovery,
     Suspend,
     Activate,
     Archive,
     Restore,
     Purge,
-    /// A worker died after the database was gone; the child recovers it.
+    /// A worker died after a purge had dropped the database; the child recovers the operation.
     PurgeRecovery,
     Migrate,
-    /// A worker died while migrations ran; the child recovers it.
+    /// A worker died while migrations ran; the child recovers the operation.
     MigrateRecovery,
     Rotate,
-    /// A worker died when the directory named the new login; the child recovers it.
+    /// A worker died after the directory entry had the new login; the child recovers the operation.
     RotateRecovery,
-    /// The provisioner's own two logins.
+    /// Rotation of the provisioner's own two logins.
     RotateServer,
-    /// A worker died when all nodes were to use the other login; the child recovers it.
+    /// A worker died in the rotation of the provisioner's logins; the child recovers the operation.
     RotateServerRecovery,
-    /// The credentials link of the setup.
+    /// Following the credentials link, which gives the tenant a new login.
     CredentialsLink,
-    /// A worker died when the login was new and the link not used; the child recovers it.
+    /// A worker died before it had used the credentials link; the child recovers the operation.
     CredentialsLinkRecovery,
-    /// The password link of the setup.
+    /// Following the password link, which sets the password of the tenant's admin.
     PasswordLink,
-    /// A worker died when the password was to be set; the child recovers it.
+    /// A worker died before it had set the password; the child recovers the operation.
     PasswordLinkRecovery,
-    /// The vault goes over to a key that the child has as its primary.
+    /// The child rewraps all secrets with its primary key, which differs from the one that sealed them.
     Rekey,
-    /// A worker died while it wrapped anew; the child recovers it.
+    /// A worker died while it rewrapped secrets; the child recovers the operation.
     RekeyRecovery,
-    /// Of a server. Nobody but the same call goes on with it: it needs the admin's password, which is stored nowhere.
+    /// Set-up of a server. Recovery cannot continue it, because it needs the admin's password, which is not stored. A
+    /// repeated call continues it.
     ServerSetup,
 }
 
@@ -79,7 +83,7 @@ impl Saga {
     pub(crate) fn name(self) -> String {
         serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
     }
-    /// The saga that is on its way when the child begins, and the step at which its first worker dies.
+    /// For a recovery: the saga to recover, and the step at which its first worker is killed before the child starts.
     pub(crate) fn prelude(self) -> Option<(Self, &'static str)> {
         match self {
             Self::ProvisionRecovery => Some((Self::Provision, "migrations.run")),
@@ -97,18 +101,18 @@ impl Saga {
     pub(crate) fn is_link(self) -> bool {
         matches!(self.base(), Self::CredentialsLink | Self::PasswordLink)
     }
-    /// What it is at heart.
+    /// The saga whose steps run: for a recovery the recovered saga, else `self`.
     pub(crate) fn base(self) -> Self {
         self.prelude().map_or(self, |(base, _)| base)
     }
     pub(crate) fn is_provision(self) -> bool {
         matches!(self.base(), Self::Provision | Self::ProvisionUndo)
     }
-    /// Whether the program that runs it has a migration that fails.
+    /// Whether the child has a migration that fails.
     pub(crate) fn is_broken(self) -> bool {
         self.base() == Self::ProvisionUndo
     }
-    /// The stored name of its operation.
+    /// The stored kind of its operation.
     pub(crate) fn kind(self) -> &'static str {
         match self.base() {
             Self::Suspend => "suspend",
@@ -127,8 +131,8 @@ impl Saga {
         }
     }
 
-    /// The tenant as it must be before.
-    pub(crate) async fn prepare(self, tenantry: &Tenantry, slug: &str, server: &str) -> Result<(), Anything> {
+    /// Creates the tenant and brings it into the status that the saga begins with.
+    pub(crate) async fn prepare(self, tenantry: &Tenantry, slug: &str, server: &str) -> Result<(), AnyError> {
         if self.is_provision() || self == Self::ServerSetup {
             return Ok(());
         }
@@ -143,8 +147,8 @@ impl Saga {
         Ok(())
     }
 
-    /// The saga itself, as a host calls it.
-    pub(crate) async fn run(self, tenantry: &Tenantry, slug: &str, server: &str) -> Result<(), Anything> {
+    /// Calls the saga as an application does. A recovery runs until nothing is open.
+    pub(crate) async fn run(self, tenantry: &Tenantry, slug: &str, server: &str) -> Result<(), AnyError> {
         if self.prelude().is_some() {
             return settle(tenantry, Duration::from_secs(30)).await;
         }
@@ -166,37 +170,40 @@ impl Saga {
     }
 }
 
-/// With a key, so that a retry joins or begins again.
+/// Provisions the tenant with its slug as idempotency key. A repeated call joins the operation, or starts a new one if
+/// it was undone.
 pub(crate) async fn provision(
     tenantry: &Tenantry, slug: &str, server: &str,
 ) -> Result<tenantry::provision::Provisioned, tenantry::error::ProvisionError> {
     tenantry.provision(slug).admin("ada@torture.example").server(server).key(slug).await
 }
 
-/// Recovery, until nothing is open any more. What waits for a person is resumed: what it waited for is over.
-pub(crate) async fn settle(tenantry: &Tenantry, limit: Duration) -> Result<(), Anything> {
+/// Runs recovery until no operation is open and no login waits to be dropped, at most for `limit`. Resumes parked
+/// operations, because the fault that parked them is over.
+pub(crate) async fn settle(tenantry: &Tenantry, limit: Duration) -> Result<(), AnyError> {
     let until = tokio::time::Instant::now() + limit;
     loop {
-        let trouble = match pass(tenantry).await {
+        let obstacle = match recover_once(tenantry).await {
             Ok(true) => return Ok(()),
-            Ok(false) => String::from("something is still open"),
+            Ok(false) => String::from("operations are open or logins wait to be dropped"),
             Err(error) => error.to_string(),
         };
         if tokio::time::Instant::now() > until {
             let open = tenantry.operations().open().await?;
-            return Err(format!("recovery does not come to an end: {trouble}; {open:?}").into());
+            return Err(format!("recovery does not finish: {obstacle}; open operations: {open:?}").into());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-async fn pass(tenantry: &Tenantry) -> Result<bool, Anything> {
+/// One pass of recovery. Returns whether nothing is left to do.
+async fn recover_once(tenantry: &Tenantry) -> Result<bool, AnyError> {
     tenantry.operations().recover().await?;
     let open = tenantry.operations().open().await?;
     for parked in open.iter().filter(|o| o.status == OperationStatus::Parked) {
         tenantry.operations().resume(parked.id).await?;
     }
-    // A login that could not be dropped fails no rotation; it goes when it can.
+    // A rotation succeeds even if the old login cannot be dropped yet. This drops such logins.
     tenantry.retire_due().await?;
     Ok(open.is_empty() && tenantry.retiring(1).await?.is_empty())
 }

@@ -57,7 +57,7 @@ impl LockedSession {
             taken => taken?,
         }
         let roll_back = async {
-            let mut inside = self.open_session_in(&DatabaseName::existing(database)).await?;
+            let mut inside = self.open_session_in(&DatabaseName::from_catalog(database)).await?;
             terminate::roll_back_prepared(&mut inside, database, gid, owner).await?;
             session::close(inside).await;
             Ok(())
@@ -114,7 +114,7 @@ impl LockedSession {
     async fn drop_owned_in(
         &mut self, role: &RoleName, dependent: &DependentDatabase, is_last: bool,
     ) -> Result<(), StepError> {
-        let mut inside = match self.open_session_in(&DatabaseName::existing(&dependent.database)).await {
+        let mut inside = match self.open_session_in(&DatabaseName::from_catalog(&dependent.database)).await {
             Ok(inside) => inside,
             // Without CONNECT nothing can be removed there. The later DROP ROLE fails and its error names the database.
             Err(error) => {
@@ -145,7 +145,7 @@ impl LockedSession {
             return Ok(None);
         }
         dependents::verify_logins_refused(&mut self.session, database, &self.server).await?;
-        let found = catalog::find_database(&mut self.session, &DatabaseName::existing(database)).await?;
+        let found = catalog::find_database(&mut self.session, &DatabaseName::from_catalog(database)).await?;
         let limit = found.map_or(-1, |found| found.own_limit());
         ddl::open_for_clean_up(database).run(&mut self.session, "opening a database for a clean-up").await?;
         Ok(Some((String::from(database), limit)))

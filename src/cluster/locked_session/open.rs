@@ -88,7 +88,9 @@ impl OperationContext {
 
     /// Opens a session for retiring logins that nothing uses any more. It takes no lock and checks no epoch: the name
     /// of a retired login is never used again, and two such sessions may run the same statements at the same time.
-    pub(crate) async fn retirer(&self, tenant: TenantId, server: DatabaseServer) -> Result<LockedSession, StepError> {
+    pub(crate) async fn open_retirement_session(
+        &self, tenant: TenantId, server: DatabaseServer,
+    ) -> Result<LockedSession, StepError> {
         let mut locked = self.open(tenant, Lane::Change, String::from("tenantry/retire"), server).await?.locked;
         session::silence_statement_log(&mut locked.session)
             .await

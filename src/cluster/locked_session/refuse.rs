@@ -132,7 +132,7 @@ impl LockedSession {
     }
 
     /// Admits those of these logins that exist.
-    pub(crate) async fn admit_made(&mut self, logins: &[RoleName], acts_as: &RoleName) -> Result<(), StepError> {
+    pub(crate) async fn admit_existing(&mut self, logins: &[RoleName], acts_as: &RoleName) -> Result<(), StepError> {
         let logins: Vec<&RoleName> = logins.iter().collect();
         Ok(ensure::admit_existing_logins(&mut self.session, &logins, acts_as, &self.ownership).await?)
     }

@@ -107,14 +107,14 @@ impl LockedSession {
     }
 
     /// Whether this login exists and was created by this installation for the tenant.
-    pub(crate) async fn is_made(&mut self, login: &RoleName) -> Result<bool, StepError> {
+    pub(crate) async fn is_own_login(&mut self, login: &RoleName) -> Result<bool, StepError> {
         let found = catalog::find_roles(&mut self.session, &[login], &self.ownership.admin).await?;
         Ok(found.iter().any(|role| role.is_made(&self.ownership.marker)))
     }
 
     /// Removes what a provisioning has created under these names, for its undo. A role or database that this
     /// provisioning did not create is left as it is.
-    pub(crate) async fn remove_made(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
+    pub(crate) async fn remove_created(&mut self, names: &TenantNames, logins: &[RoleName]) -> Result<(), StepError> {
         let GroupRoles { owner, app } = &names.roles;
         let logins: Vec<&RoleName> = logins.iter().chain([&names.migrator]).collect();
         let all: Vec<&RoleName> = logins.iter().copied().chain([app, owner]).collect();

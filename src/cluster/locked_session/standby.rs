@@ -32,13 +32,13 @@ pub(crate) struct Standby {
 impl OperationContext {
     /// Reads the standbys of a tenant's database from its directory entries.
     pub(crate) async fn standbys(&self, tenant: TenantId, database: &DatabaseName) -> Result<Vec<Standby>, StepError> {
-        Ok(Standby::among(&self.registry.databases(tenant).await?, database))
+        Ok(Standby::of_database(&self.registry.databases(tenant).await?, database))
     }
 }
 
 impl Standby {
     /// Selects the entries that are standbys of this database.
-    pub(crate) fn among(entries: &[TenantDatabase], database: &DatabaseName) -> Vec<Self> {
+    pub(crate) fn of_database(entries: &[TenantDatabase], database: &DatabaseName) -> Vec<Self> {
         entries.iter().filter(|e| e.is_standby_of(database)).map(Self::of).collect()
     }
     fn of(entry: &TenantDatabase) -> Self {

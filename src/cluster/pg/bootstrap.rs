@@ -23,7 +23,7 @@ pub(crate) struct Admin {
 }
 
 /// Reads the rights of the session's current user.
-pub(crate) async fn admin(session: &mut PgConnection) -> Result<Admin, ClusterError> {
+pub(crate) async fn read_admin_rights(session: &mut PgConnection) -> Result<Admin, ClusterError> {
     const ADMIN: &str = "SELECT current_user::text AS role, rolsuper AS superuser, rolcreaterole AS create_role, \
         rolcreatedb AS create_db, current_setting('server_version_num')::int AS version \
         FROM pg_catalog.pg_roles WHERE rolname = current_user";
@@ -34,7 +34,7 @@ pub(crate) async fn admin(session: &mut PgConnection) -> Result<Admin, ClusterEr
 ///
 /// # Errors
 /// `Foreign` names a role that exists with another marker. Then nothing was changed.
-pub(crate) async fn roles(
+pub(crate) async fn ensure_roles(
     session: &mut PgConnection, names: &ServerNames, verifiers: [&Verifier; 2], marker: &str,
 ) -> Result<(), ClusterError> {
     let all = [&names.admin, &names.blue, &names.green];
@@ -57,7 +57,7 @@ pub(crate) async fn roles(
 ///
 /// # Errors
 /// `Foreign` if the database has another owner.
-pub(crate) async fn maintenance(session: &mut PgConnection, names: &ServerNames) -> Result<(), ClusterError> {
+pub(crate) async fn ensure_maintenance(session: &mut PgConnection, names: &ServerNames) -> Result<(), ClusterError> {
     match catalog::find_database(session, &names.maintenance).await? {
         Some(found) if found.owner == names.admin.as_str() => return revoke_lent_admin(session, &names.admin).await,
         Some(_) => return Err(ClusterError::Foreign { kind: "database", name: names.maintenance.to_string() }),
@@ -102,7 +102,9 @@ pub(super) const RESERVED: &str = "pg_use_reserved_connections";
 
 /// Grants the predefined roles that a managed service may refuse. Returns a message for each refusal, with its
 /// consequence.
-pub(crate) async fn optional(session: &mut PgConnection, admin: &RoleName) -> Result<Vec<String>, ClusterError> {
+pub(crate) async fn grant_optional_roles(
+    session: &mut PgConnection, admin: &RoleName,
+) -> Result<Vec<String>, ClusterError> {
     let mut refused = vec![];
     for (group, without) in OPTIONAL {
         match ddl::grant_predefined(group, admin).execute(session).await {
@@ -163,7 +165,7 @@ pub(super) const CLUSTER: &str = "SELECT extract(epoch FROM pg_catalog.pg_postma
     || pg_catalog.current_setting('port') || ' ' || pg_catalog.current_setting('data_checksums')";
 
 /// Reads a text that is equal for two connections if they are on the same running cluster.
-pub(crate) async fn cluster_of(session: &mut PgConnection) -> Result<String, sqlx::Error> {
+pub(crate) async fn read_cluster_id(session: &mut PgConnection) -> Result<String, sqlx::Error> {
     sqlx::query_scalar(CLUSTER).fetch_one(session).await
 }
 

@@ -135,7 +135,7 @@ pub(crate) async fn find_database(
 }
 
 /// Reads `session_user`, `current_user` and `current_database()` of a session.
-pub(crate) async fn identity(session: &mut PgConnection) -> Result<(String, String, String), ClusterError> {
+pub(crate) async fn read_identity(session: &mut PgConnection) -> Result<(String, String, String), ClusterError> {
     const WHO: &str = "SELECT session_user::text, current_user::text, current_database()::text";
     // The simple query protocol needs one round trip; a prepared statement needs two.
     let found = session.fetch_one(sqlx::raw_sql(WHO)).await.and_then(|row| FromRow::from_row(&row));

@@ -9,7 +9,7 @@ use crate::directory::AppAccess;
 use crate::names::{DatabaseName, RoleName, ServerName};
 use crate::names::{GroupRoles, TenantNames};
 pub(crate) use crate::sql::Ddl;
-use crate::sql::{id, literal};
+use crate::sql::{quote_identifier, quote_literal};
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::time::Duration;
 
@@ -29,25 +29,27 @@ pub(crate) fn roll_back() -> Ddl {
 
 /// CREATE ROLE for group roles (NOLOGIN), each with its marker as the comment.
 pub(crate) fn create_groups(roles: &[&RoleName], marker: &str) -> Ddl {
-    let create = |role: &&RoleName| format!("CREATE ROLE {0} NOLOGIN; {1}", id(role), comment_role(role, marker));
+    let create =
+        |role: &&RoleName| format!("CREATE ROLE {0} NOLOGIN; {1}", quote_identifier(role), comment_role(role, marker));
     Ddl::block(roles.iter().map(create))
 }
 
 fn comment_role(role: &RoleName, marker: &str) -> String {
-    format!("COMMENT ON ROLE {} IS {}", id(role), literal(marker))
+    format!("COMMENT ON ROLE {} IS {}", quote_identifier(role), quote_literal(marker))
 }
 
 /// CREATE DATABASE, closed to all connections. Sent alone, because it cannot run in a transaction.
 pub(crate) fn create_database(database: &DatabaseName) -> Ddl {
-    Ddl(format!("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false", id(database)))
+    Ddl(format!("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false", quote_identifier(database)))
 }
 
 /// Revokes the rights of PUBLIC, grants those of the tenant's group roles, and only then lets the database accept
 /// connections, so that at no moment another role can connect.
 pub(crate) fn open_database(names: &TenantNames, marker: &str, temp_tables: bool) -> Ddl {
-    let (db, owner, app) = (id(&names.database), id(&names.roles.owner), id(&names.roles.app));
+    let (db, owner, app) =
+        (quote_identifier(&names.database), quote_identifier(&names.roles.owner), quote_identifier(&names.roles.app));
     let mut block = vec![
-        format!("COMMENT ON DATABASE {db} IS {}", literal(marker)),
+        format!("COMMENT ON DATABASE {db} IS {}", quote_literal(marker)),
         format!("REVOKE ALL ON DATABASE {db} FROM PUBLIC"),
         format!("GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {db} TO {owner}"),
         format!("GRANT CONNECT ON DATABASE {db} TO {app}"),
@@ -63,7 +65,7 @@ pub(crate) fn open_database(names: &TenantNames, marker: &str, temp_tables: bool
 /// the owner during this block only: with thousands of permanent memberships each login of the provisioner takes
 /// seconds.
 pub(crate) fn transfer_schema(roles: &GroupRoles, admin: &RoleName) -> Ddl {
-    let (owner, app, admin) = (id(&roles.owner), id(&roles.app), id(admin));
+    let (owner, app, admin) = (quote_identifier(&roles.owner), quote_identifier(&roles.app), quote_identifier(admin));
     Ddl::block([
         format!("GRANT {owner} TO {admin}"),
         format!("ALTER SCHEMA public OWNER TO {owner}"),
@@ -85,8 +87,8 @@ pub(crate) struct Login<'a> {
 
 /// CREATE ROLE … LOGIN for the migrator and for the application's login.
 pub(crate) fn create_login(login: &Login<'_>, marker: &str) -> Ddl {
-    let (name, group) = (id(login.name), id(login.acts_as));
-    let (limit, verifier) = (login.limit, literal(login.verifier.as_str()));
+    let (name, group) = (quote_identifier(login.name), quote_identifier(login.acts_as));
+    let (limit, verifier) = (login.limit, quote_literal(login.verifier.as_str()));
     Ddl::block([
         format!("CREATE ROLE {name} LOGIN CONNECTION LIMIT {limit} PASSWORD {verifier}"),
         comment_role(login.name, marker),
@@ -98,27 +100,27 @@ pub(crate) fn create_login(login: &Login<'_>, marker: &str) -> Ddl {
 /// As [`create_login`], for a login that exists: sets its password, limit and membership whatever an earlier worker did
 /// to it.
 pub(crate) fn renew_login(login: &Login<'_>, admin: &RoleName) -> Ddl {
-    let (name, group) = (id(login.name), id(login.acts_as));
-    let (limit, verifier) = (login.limit, literal(login.verifier.as_str()));
+    let (name, group) = (quote_identifier(login.name), quote_identifier(login.acts_as));
+    let (limit, verifier) = (login.limit, quote_literal(login.verifier.as_str()));
     Ddl::block([
         format!("ALTER ROLE {name} LOGIN CONNECTION LIMIT {limit} PASSWORD {verifier}"),
         format!("GRANT {group} TO {name}"),
         format!("ALTER ROLE {name} SET role = {group}"),
-        format!("REVOKE {name} FROM {}", id(admin)),
+        format!("REVOKE {name} FROM {}", quote_identifier(admin)),
     ])
 }
 
 /// Sets the connection limit of a login; LOGIN or NOLOGIN stays as it is. Waits at most a second for the row's lock,
 /// because a tenant can keep the row of its own login locked.
 pub(crate) fn limit_login(login: &RoleName, limit: i32) -> Ddl {
-    let login = id(login);
+    let login = quote_identifier(login);
     Ddl::block([String::from("SET LOCAL lock_timeout = '1s'"), format!("ALTER ROLE {login} CONNECTION LIMIT {limit}")])
 }
 
 /// ALTER DEFAULT PRIVILEGES for the application's group role. Run it as the migrator. Without `IN SCHEMA`, so that it
 /// also applies to schemas that migrations create later.
 pub(crate) fn set_default_privileges(app: &RoleName) -> Ddl {
-    let app = id(app);
+    let app = quote_identifier(app);
     let change = |what: &str| format!("ALTER DEFAULT PRIVILEGES {what}");
     Ddl::block([
         change(&format!("GRANT USAGE ON SCHEMAS TO {app}")),
@@ -134,7 +136,7 @@ pub(crate) fn set_default_privileges(app: &RoleName) -> Ddl {
 /// Revokes the application's right to write the table of applied migrations. Run it as the migrator. `table` is SQL
 /// from the application's own code, with its quotes and perhaps a schema, as sqlx's `Migrator` takes it.
 pub(crate) fn close_ledger(table: &str, app: &RoleName) -> Ddl {
-    Ddl(format!("REVOKE INSERT, UPDATE, DELETE ON TABLE {table} FROM {}", id(app)))
+    Ddl(format!("REVOKE INSERT, UPDATE, DELETE ON TABLE {table} FROM {}", quote_identifier(app)))
 }
 
 // The ledger: the table of applied migrations. `table` is SQL, as in `close_ledger`.
@@ -145,7 +147,7 @@ pub(crate) fn insert_ledger_row(table: &str, version: i64, description: &str, ch
     Ddl(format!(
         "INSERT INTO {table} (version, description, success, checksum, execution_time) \
          VALUES ({version}, {}, false, '\\x{checksum}', -1)",
-        literal(description)
+        quote_literal(description)
     ))
 }
 
@@ -155,7 +157,9 @@ pub(crate) fn complete_ledger_row(table: &str, version: i64, took: Duration) -> 
 }
 
 /// Reads version, checksum and success of every row, oldest version first.
-pub(crate) async fn ledger(table: &str, session: &mut PgConnection) -> Result<Vec<(i64, Vec<u8>, bool)>, sqlx::Error> {
+pub(crate) async fn read_ledger(
+    table: &str, session: &mut PgConnection,
+) -> Result<Vec<(i64, Vec<u8>, bool)>, sqlx::Error> {
     let rows = format!("SELECT version, checksum, success FROM {table} ORDER BY version");
     #[expect(clippy::disallowed_methods, reason = "built in this module; the table name is the application's own SQL")]
     sqlx::query_as(AssertSqlSafe(rows)).fetch_all(session).await
@@ -166,18 +170,18 @@ pub(crate) async fn ledger(table: &str, session: &mut PgConnection) -> Result<Ve
 /// Makes the admin role a member of a login, which allows it to terminate the login's sessions. Sent alone: it changes
 /// `pg_auth_members` only, where the login cannot lock a row.
 pub(crate) fn grant_to_admin(role: &RoleName, admin: &RoleName) -> Ddl {
-    Ddl(format!("GRANT {} TO {}", id(role), id(admin)))
+    Ddl(format!("GRANT {} TO {}", quote_identifier(role), quote_identifier(admin)))
 }
 
 /// Revokes the membership that [`grant_to_admin`] has granted.
 pub(crate) fn revoke_from_admin(role: &RoleName, admin: &RoleName) -> Ddl {
-    Ddl(format!("REVOKE {} FROM {}", id(role), id(admin)))
+    Ddl(format!("REVOKE {} FROM {}", quote_identifier(role), quote_identifier(admin)))
 }
 
 /// ALTER ROLE … NOLOGIN: refuses new sessions of a login. A tenant can keep its own row in `pg_authid` locked. Then
 /// this fails with 55P03 after 100 ms, and the caller terminates the session that has the lock.
 pub(crate) fn forbid_login(login: &RoleName) -> Ddl {
-    Ddl::block([String::from(SHORT_LOCK_TIMEOUT), format!("ALTER ROLE {} NOLOGIN", id(login))])
+    Ddl::block([String::from(SHORT_LOCK_TIMEOUT), format!("ALTER ROLE {} NOLOGIN", quote_identifier(login))])
 }
 
 /// Lock timeout of statements that may wait for a lock which a tenant's session keeps on purpose.
@@ -186,15 +190,15 @@ const SHORT_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
 /// Revokes the group roles, and with them CONNECT, from a login whose own row is locked. A tenant cannot lock the rows
 /// of memberships.
 pub(crate) fn revoke_groups(login: &RoleName, roles: &GroupRoles) -> Ddl {
-    let login = id(login);
-    let revoke = |group: &RoleName| format!("REVOKE {} FROM {login}", id(group));
+    let login = quote_identifier(login);
+    let revoke = |group: &RoleName| format!("REVOKE {} FROM {login}", quote_identifier(group));
     Ddl::block([String::from(SHORT_LOCK_TIMEOUT), revoke(&roles.owner), revoke(&roles.app)])
 }
 
 /// Admits a refused login again: LOGIN, the membership in the group role, and no membership of the admin role in the
 /// login.
 pub(crate) fn admit_login(login: &RoleName, acts_as: &RoleName, admin: &RoleName) -> Ddl {
-    let (login, group, admin) = (id(login), id(acts_as), id(admin));
+    let (login, group, admin) = (quote_identifier(login), quote_identifier(acts_as), quote_identifier(admin));
     Ddl::block([
         format!("GRANT {group} TO {login}"),
         format!("ALTER ROLE {login} LOGIN"),
@@ -207,7 +211,8 @@ pub(crate) fn admit_login(login: &RoleName, acts_as: &RoleName, admin: &RoleName
 pub(crate) fn reopen_database(
     database: &DatabaseName, limit: i32, login: &RoleName, acts_as: &RoleName, admin: &RoleName,
 ) -> Ddl {
-    let (database, login, group, admin) = (id(database), id(login), id(acts_as), id(admin));
+    let (database, login, group, admin) =
+        (quote_identifier(database), quote_identifier(login), quote_identifier(acts_as), quote_identifier(admin));
     Ddl::block([
         format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true CONNECTION LIMIT {limit}"),
         format!("GRANT {group} TO {login}"),
@@ -219,13 +224,13 @@ pub(crate) fn reopen_database(
 /// DROP ROLE. Sent alone, because it fails with 2BP01 if an object depends on the role, which must not abort other
 /// statements.
 pub(crate) fn drop_role(role: &RoleName) -> Ddl {
-    Ddl(format!("DROP ROLE {}", id(role)))
+    Ddl(format!("DROP ROLE {}", quote_identifier(role)))
 }
 
 /// REASSIGN OWNED and DROP OWNED: what the login owns goes to the group role that it acted as. Run it in the tenant's
 /// database after DROP ROLE has failed with 2BP01. It runs no code of the tenant.
 pub(crate) fn reassign_owned(login: &RoleName, new_owner: &RoleName) -> Ddl {
-    let (login, new_owner) = (id(login), id(new_owner));
+    let (login, new_owner) = (quote_identifier(login), quote_identifier(new_owner));
     Ddl::block([format!("REASSIGN OWNED BY {login} TO {new_owner}"), format!("DROP OWNED BY {login}")])
 }
 
@@ -234,7 +239,10 @@ pub(crate) fn reassign_owned(login: &RoleName, new_owner: &RoleName) -> Ddl {
 /// Makes a database refuse all connections, also of superusers. The lock timeout is short, because a tenant's session
 /// can keep the database's row locked.
 pub(crate) fn close_database(database: &DatabaseName) -> Ddl {
-    Ddl::block([String::from(SHORT_LOCK_TIMEOUT), format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", id(database))])
+    Ddl::block([
+        String::from(SHORT_LOCK_TIMEOUT),
+        format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", quote_identifier(database)),
+    ])
 }
 
 /// Connection limit that marks a database which is open only for a clean-up, so that recovery knows which databases to
@@ -243,18 +251,21 @@ pub(crate) const CLEAN_UP_LIMIT: i32 = 1_618_033_988;
 
 /// Lets a closed database accept connections, for a session of the provisioner. All its logins must have been refused.
 pub(crate) fn open_for_clean_up(database: &str) -> Ddl {
-    Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {CLEAN_UP_LIMIT}", id(&database)))
+    Ddl(format!(
+        "ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {CLEAN_UP_LIMIT}",
+        quote_identifier(&database)
+    ))
 }
 
 /// Closes a database that [`open_for_clean_up`] has opened and restores its connection limit.
 pub(crate) fn close_after_clean_up(database: &str, limit: i32) -> Ddl {
-    Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}", id(&database)))
+    Ddl(format!("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}", quote_identifier(&database)))
 }
 
 /// DROP DATABASE, sent alone, because it cannot run in a transaction. Without FORCE: with FORCE, PostgreSQL raises
 /// 42501 while an autovacuum worker is in the database, whereas the plain statement cancels autovacuum.
 pub(crate) fn drop_database(database: &DatabaseName) -> Ddl {
-    Ddl(format!("DROP DATABASE {}", id(database)))
+    Ddl(format!("DROP DATABASE {}", quote_identifier(database)))
 }
 
 /// Sets the session's lock timeout to one second until [`restore_lock_timeout`]. For a statement that cannot run in a
@@ -273,7 +284,7 @@ pub(crate) fn restore_lock_timeout() -> Ddl {
 /// revokes rights on shared objects. The memberships exist only within this transaction, so a crash leaves none.
 pub(crate) fn drop_owned(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Ddl {
     let mut block = drop_owned_statements(role, grantor, admin);
-    block.push(format!("REVOKE {} FROM {}", id(role), id(admin)));
+    block.push(format!("REVOKE {} FROM {}", quote_identifier(role), quote_identifier(admin)));
     Ddl::block(block)
 }
 
@@ -281,23 +292,23 @@ pub(crate) fn drop_owned(role: &RoleName, grantor: Option<&RoleName>, admin: &Ro
 /// harmless.
 pub(crate) fn drop_owned_and_role(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Ddl {
     let mut block = drop_owned_statements(role, grantor, admin);
-    block.push(format!("DROP ROLE {}", id(role)));
+    block.push(format!("DROP ROLE {}", quote_identifier(role)));
     Ddl::block(block)
 }
 
 fn drop_owned_statements(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Vec<String> {
-    let (role, admin) = (id(role), id(admin));
+    let (role, admin) = (quote_identifier(role), quote_identifier(admin));
     let mut block = vec![String::from("SET LOCAL lock_timeout = '2s'"), format!("GRANT {role} TO {admin}")];
-    block.extend(grantor.map(|grantor| format!("GRANT {} TO {admin}", id(grantor))));
+    block.extend(grantor.map(|grantor| format!("GRANT {} TO {admin}", quote_identifier(grantor))));
     block.push(format!("DROP OWNED BY {role}"));
-    block.extend(grantor.map(|grantor| format!("REVOKE {} FROM {admin}", id(grantor))));
+    block.extend(grantor.map(|grantor| format!("REVOKE {} FROM {admin}", quote_identifier(grantor))));
     block
 }
 
 /// Terminates a session of a login in which the admin role has no membership. The membership exists only within this
 /// transaction.
 pub(crate) fn terminate_as_member(pid: i32, login: &RoleName, admin: &RoleName) -> Ddl {
-    let (login, admin) = (id(login), id(admin));
+    let (login, admin) = (quote_identifier(login), quote_identifier(admin));
     Ddl::block([
         format!("GRANT {login} TO {admin}"),
         format!("SELECT pg_catalog.pg_terminate_backend({pid})"),
@@ -313,22 +324,25 @@ pub(crate) fn restore_comment(role: &RoleName, marker: &str) -> Ddl {
 /// SET ROLE to the owner and ROLLBACK PREPARED, as two statements: ROLLBACK PREPARED cannot run in a transaction, and
 /// only the role that prepared a transaction may roll it back.
 pub(crate) fn roll_back_prepared(gid: &str, owner: &str) -> [Ddl; 2] {
-    [Ddl(format!("SET ROLE {}", id(&owner))), Ddl(format!("ROLLBACK PREPARED {}", literal(gid)))]
+    [Ddl(format!("SET ROLE {}", quote_identifier(&owner))), Ddl(format!("ROLLBACK PREPARED {}", quote_literal(gid)))]
 }
 
 // Setting up a server.
 
 /// CREATE ROLE for the admin role, with its marker as the comment.
 pub(crate) fn create_admin(admin: &RoleName, marker: &str) -> Ddl {
-    Ddl::block([format!("CREATE ROLE {} NOLOGIN CREATEDB CREATEROLE", id(admin)), comment_role(admin, marker)])
+    Ddl::block([
+        format!("CREATE ROLE {} NOLOGIN CREATEDB CREATEROLE", quote_identifier(admin)),
+        comment_role(admin, marker),
+    ])
 }
 
 /// CREATE ROLE for one of the provisioner's two logins. Its sessions run as the admin role, whose CREATEDB and
 /// CREATEROLE they use.
 pub(crate) fn create_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier, marker: &str) -> Ddl {
-    let (name, admin) = (id(login), id(admin));
+    let (name, admin) = (quote_identifier(login), quote_identifier(admin));
     Ddl::block([
-        format!("CREATE ROLE {name} LOGIN PASSWORD {}", literal(verifier.as_str())),
+        format!("CREATE ROLE {name} LOGIN PASSWORD {}", quote_literal(verifier.as_str())),
         comment_role(login, marker),
         format!("GRANT {admin} TO {name}"),
         format!("ALTER ROLE {name} SET role = {admin}"),
@@ -337,9 +351,9 @@ pub(crate) fn create_provisioner(login: &RoleName, admin: &RoleName, verifier: &
 
 /// As [`create_provisioner`], for a login that exists.
 pub(crate) fn renew_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier) -> Ddl {
-    let (name, admin) = (id(login), id(admin));
+    let (name, admin) = (quote_identifier(login), quote_identifier(admin));
     Ddl::block([
-        format!("ALTER ROLE {name} LOGIN PASSWORD {}", literal(verifier.as_str())),
+        format!("ALTER ROLE {name} LOGIN PASSWORD {}", quote_literal(verifier.as_str())),
         format!("GRANT {admin} TO {name}"),
         format!("ALTER ROLE {name} SET role = {admin}"),
     ])
@@ -347,35 +361,35 @@ pub(crate) fn renew_provisioner(login: &RoleName, admin: &RoleName, verifier: &V
 
 /// Changes the password of the session's own login. SET ROLE NONE first: from PostgreSQL 16 on the admin role may not
 /// change it (42501), but a login may change its own password.
-pub(crate) fn own_password(verifier: &Verifier) -> Ddl {
-    let password = literal(verifier.as_str());
+pub(crate) fn change_own_password(verifier: &Verifier) -> Ddl {
+    let password = quote_literal(verifier.as_str());
     Ddl::block([String::from("SET ROLE NONE"), format!("ALTER ROLE CURRENT_USER PASSWORD {password}")])
 }
 
 /// Grants the admin role to the current user, or revokes it. CREATE DATABASE … OWNER requires the membership, so it is
 /// granted while the maintenance database is created.
 pub(crate) fn lend_admin(admin: &RoleName, lend: bool) -> Ddl {
-    let admin = id(admin);
+    let admin = quote_identifier(admin);
     Ddl(if lend { format!("GRANT {admin} TO CURRENT_USER") } else { format!("REVOKE {admin} FROM CURRENT_USER") })
 }
 
 /// CREATE DATABASE for the maintenance database, in which all cluster statements run and all advisory locks are taken.
 pub(crate) fn create_maintenance(database: &DatabaseName, admin: &RoleName) -> Ddl {
-    Ddl(format!("CREATE DATABASE {} OWNER {} TEMPLATE template0", id(database), id(admin)))
+    Ddl(format!("CREATE DATABASE {} OWNER {} TEMPLATE template0", quote_identifier(database), quote_identifier(admin)))
 }
 
 /// Revokes the rights of PUBLIC on the maintenance database. Run it there as the provisioner. A tenant that could
 /// connect to it could take the advisory locks of this crate.
 pub(crate) fn close_maintenance(database: &DatabaseName) -> Ddl {
     Ddl::block([
-        format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", id(database)),
+        format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", quote_identifier(database)),
         String::from("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
     ])
 }
 
 /// Writes the mark that names the installation and the server. Run it in the maintenance database.
 pub(crate) fn mark_server(installation: uuid::Uuid, server: &ServerName) -> Ddl {
-    let (installation, server) = (literal(&installation.to_string()), literal(server.as_str()));
+    let (installation, server) = (quote_literal(&installation.to_string()), quote_literal(server.as_str()));
     Ddl::block([
         String::from(
             "CREATE TABLE IF NOT EXISTS public.tenantry_mark (installation uuid NOT NULL, server text NOT NULL)",
@@ -388,8 +402,9 @@ pub(crate) fn mark_server(installation: uuid::Uuid, server: &ServerName) -> Ddl 
 /// Revokes CONNECT and TEMPORARY from PUBLIC. Roles in `keep`, which use the right of PUBLIC, get their own grant in
 /// the same transaction.
 pub(crate) fn close_to_public(database: &str, keep: &[String]) -> Ddl {
-    let database = id(&database);
-    let grant = |role: &String| format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {}", id(role));
+    let database = quote_identifier(&database);
+    let grant =
+        |role: &String| format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {}", quote_identifier(role));
     let mut block: Vec<String> = keep.iter().map(grant).collect();
     block.push(format!("REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC"));
     Ddl::block(block)
@@ -397,13 +412,13 @@ pub(crate) fn close_to_public(database: &str, keep: &[String]) -> Ddl {
 
 /// Grants a predefined role to the admin role. Sent alone, because a managed service may refuse it.
 pub(crate) fn grant_predefined(group: &'static str, admin: &RoleName) -> Ddl {
-    Ddl(format!("GRANT {} TO {}", id(&group), id(admin)))
+    Ddl(format!("GRANT {} TO {}", quote_identifier(&group), quote_identifier(admin)))
 }
 
 /// A query that returns the text of the same GRANT, for psql's `\gexec`. It returns no row if this PostgreSQL version
 /// does not have the role.
 pub(crate) fn grant_if_present(group: &'static str, admin: &RoleName) -> Ddl {
-    let (group, admin) = (literal(group), literal(admin.as_str()));
+    let (group, admin) = (quote_literal(group), quote_literal(admin.as_str()));
     Ddl(format!(
         "SELECT pg_catalog.format('GRANT %I TO %I', rolname, {admin}) FROM pg_catalog.pg_roles WHERE rolname = {group}"
     ))
@@ -415,25 +430,25 @@ pub(crate) fn grant_if_present(group: &'static str, admin: &RoleName) -> Ddl {
 pub(crate) fn is_role_missing(role: &RoleName) -> Ddl {
     Ddl(format!(
         "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {}) AS yes",
-        literal(role.as_str())
+        quote_literal(role.as_str())
     ))
 }
 
 /// Whether no database has this name.
 pub(crate) fn is_database_missing(database: &DatabaseName) -> Ddl {
-    let name = literal(database.as_str());
+    let name = quote_literal(database.as_str());
     Ddl(format!("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = {name}) AS yes"))
 }
 
 /// Whether the static query `question` returns this text.
 pub(crate) fn is_answered(question: &'static str, answer: &str) -> Ddl {
-    Ddl(format!("SELECT ({question}) = {} AS yes", literal(answer)))
+    Ddl(format!("SELECT ({question}) = {} AS yes", quote_literal(answer)))
 }
 
 /// A query that returns the text of a GRANT for each role that has a session in the database, for psql's `\gexec`.
 /// Roles whose comment begins with `mark` belong to tenants and get none.
 pub(crate) fn grants_for_sessions(database: &str, mark: &'static str) -> Ddl {
-    let (database, mark) = (literal(database), literal(mark));
+    let (database, mark) = (quote_literal(database), quote_literal(mark));
     Ddl(format!(
         "SELECT DISTINCT pg_catalog.format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', datname, usename) \
          FROM pg_catalog.pg_stat_activity WHERE datname = {database} AND usename IS NOT NULL AND NOT \

@@ -32,7 +32,7 @@ pub(crate) async fn take(
 ) -> Result<(), ClusterError> {
     let deadline = Instant::now() + limit;
     loop {
-        if ddl::try_lock(key).ask(session).await.map_err(ClusterError::sql("taking the lock"))? {
+        if ddl::try_lock(key).fetch_bool(session).await.map_err(ClusterError::sql("taking the lock"))? {
             return Ok(());
         }
         if Instant::now() >= deadline {

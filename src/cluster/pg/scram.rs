@@ -25,7 +25,7 @@ impl Verifier {
 }
 
 /// Generates a random password of 32 letters and digits (190 bits).
-pub(crate) fn password() -> SecretString {
+pub(crate) fn generate_password() -> SecretString {
     let mut rng = rand::rng();
     let mut text = Zeroizing::new(String::with_capacity(32));
     for _ in 0..32 {
@@ -55,7 +55,7 @@ impl PendingVerifier {
 }
 
 /// Derives the verifier of this password, with a random salt.
-pub(crate) async fn verifier(password: &SecretString) -> Verifier {
+pub(crate) async fn derive_verifier(password: &SecretString) -> Verifier {
     start_deriving(password).wait().await
 }
 

@@ -31,7 +31,7 @@ const OPTIONAL: &str = "\
 const ELSEWHERE: &str = "\\else\n\\echo The landlord is not on this server: nothing to close.\n";
 
 /// Builds the script. `set_up` does the rest afterwards, as the provisioner, in the maintenance database.
-pub(crate) fn script(
+pub(crate) fn build_script(
     names: &ServerNames, verifiers: [&Verifier; 2], marker: &str, landlord: Option<&Landlord>, close_shared: bool,
 ) -> String {
     let mut script = Script(String::from(HEAD));

@@ -56,7 +56,7 @@ async fn foreign_role_is_reported_and_not_changed() -> Outcome {
             "step {step:?} has changed a foreign role"
         );
         // The undo removes everything that the provisioning created, and not the foreign role.
-        locked.remove_made(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+        locked.remove_created(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
         assert_eq!(tenant.left().await?, [format!("role {role}")]);
     }
     Ok(())
@@ -80,7 +80,7 @@ async fn foreign_database_is_reported_and_not_changed() -> Outcome {
         ));
         tenant.step(&mut locked, Step::Roles).await?;
         assert!(is_foreign(tenant.run(&mut locked, &[Step::Database]).await.unwrap_err()));
-        locked.remove_made(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
+        locked.remove_created(&tenant.names, std::slice::from_ref(&tenant.login)).await?;
         sql(&mut inside, "SELECT 1").await?;
         let open = format!("SELECT datallowconn AND datacl IS NULL FROM pg_database WHERE datname = '{name}'");
         assert!(ask::<bool>(&mut superuser, &open).await?, "the foreign database was changed");
@@ -98,7 +98,7 @@ async fn installations_do_not_take_over_roles_of_each_other() -> Outcome {
     let theirs = Tenant { it: &other, names: tenant.names.clone(), ..Tenant::new(&other, "_x", AppAccess::App)? };
     let mut locked = theirs.locked_session().await?;
     assert!(is_foreign(theirs.run(&mut locked, &[Step::Roles]).await.unwrap_err()));
-    locked.remove_made(&theirs.names, std::slice::from_ref(&tenant.login)).await?;
+    locked.remove_created(&theirs.names, std::slice::from_ref(&tenant.login)).await?;
     tenant.app().await?;
     Ok(())
 }

@@ -106,7 +106,7 @@ impl<'a> Tenant<'a> {
             Step::Schema => locked.ensure_schema(names).await?,
             Step::Migrator => {
                 locked
-                    .ensure_migrator(names, &crate::cluster::pg::scram::verifier(&self.migrator_password).await)
+                    .ensure_migrator(names, &crate::cluster::pg::scram::derive_verifier(&self.migrator_password).await)
                     .await?
             }
             Step::Defaults => set_defaults(&mut self.migrator().await?, &names.roles).await?,

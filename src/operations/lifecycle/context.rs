@@ -60,7 +60,7 @@ impl LifecycleContext {
     pub(super) async fn exempt_logins(&self, run: &Execution) -> Result<Vec<RoleName>, StepError> {
         let history = run.journal().history(run.subject()).await?;
         let open = history.iter().filter(|r| !r.status.is_over() && r.status != OperationStatus::Parked);
-        Ok(open.filter(|r| r.id != run.operation()).flat_map(journal::logins).collect())
+        Ok(open.filter(|r| r.id != run.operation()).flat_map(journal::temporary_logins).collect())
     }
 
     /// The login of the current generation, if the tenant has one.

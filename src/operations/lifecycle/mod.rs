@@ -4,7 +4,7 @@
 //! a migration. Suspend, archive and purge park that change; activate and restore resume it; purge ends it. The facade
 //! drives the sagas through [`Lifecycle`]. A verb that closes a tenant refuses its logins on the PostgreSQL server
 //! before it changes the stored status, so it also takes effect on nodes that have not yet learned of the new status.
-use crate::cluster::{OperationContext, ended};
+use crate::cluster::{OperationContext, require_done};
 use crate::directory::AppAccess;
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
@@ -80,7 +80,7 @@ impl Lifecycle {
                 let outcome = self.engine.drive(&**saga, *record, true, observer).await?;
                 self.tenant_after(outcome).await
             }
-            Begun::Joined(record) => self.tenant_after(Outcome::of(self.stores.wait(record.id).await?)).await,
+            Begun::Joined(record) => self.tenant_after(Outcome::from_record(self.stores.wait(record.id).await?)).await,
             Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
             Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
         }
@@ -98,13 +98,13 @@ impl Lifecycle {
             key,
             reason,
             request: serde_json::to_value(Request { tenant: found.id(), verb }).map_err(StoreError::corrupt)?,
-            intended: Engine::first_intent(&**saga),
+            intended: Engine::first_intent_steps(&**saga),
             total: saga.len(),
             worker: Uuid::now_v7().to_string(),
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), verb.kind(), Lane::Preempt, Subject::Tenant(found.id()))
         };
-        if let Some(begun) = self.stores.known(&intent).await? {
+        if let Some(begun) = self.stores.find_joined(&intent).await? {
             return Ok(begun);
         }
         let now = match verb.is_bound_by_deadline() {
@@ -120,14 +120,14 @@ impl Lifecycle {
 
     /// Converts the outcome of an operation to the changed tenant, or to the caller's error.
     pub async fn tenant_after(&self, outcome: Outcome) -> Result<Tenant, ChangeError> {
-        let record = ended(outcome)?;
+        let record = require_done(outcome)?;
         let id = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)
     }
 
     /// Converts the outcome of a purge to the result that the caller gets.
     pub async fn purged(&self, outcome: Outcome) -> Result<Purged, ChangeError> {
-        let record = ended(outcome)?;
+        let record = require_done(outcome)?;
         let keys = record.outputs.get(answers::FORGET).and_then(|v| serde_json::from_value(v.clone()).ok());
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;

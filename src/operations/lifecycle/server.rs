@@ -44,7 +44,7 @@ impl SagaStep<LifecycleContext> for RefuseLogins {
             TenantStatus::Provisioning => match context.names().await? {
                 Some(names) => {
                     let (logins, acts_as) = (context.logins().await?, context.acts_as(&names));
-                    context.locked_session(run).await?.admit_made(&logins, &acts_as).await
+                    context.locked_session(run).await?.admit_existing(&logins, &acts_as).await
                 }
                 None => Ok(()),
             },

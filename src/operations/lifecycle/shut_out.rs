@@ -5,7 +5,7 @@
 //! stores.
 use super::Lifecycle;
 use super::answers::{CLOSE, END_SESSIONS, REFUSE, SessionsLeft, VERIFY_EMPTY};
-use crate::cluster::{Closed, ended};
+use crate::cluster::{Closed, require_done};
 use crate::error::{ChangeError, ClusterError};
 use crate::operation::OperationId;
 use crate::saga::Outcome;
@@ -62,7 +62,7 @@ impl Lifecycle {
         if let Some(sessions) = sessions_waited_for(&outcome) {
             return self.closing_result(&outcome.record, sessions).await;
         }
-        let record = ended(outcome)?;
+        let record = require_done(outcome)?;
         let read_closed =
             |step| record.outputs.get(step).and_then(|v| serde_json::from_value::<Closed>(v.clone()).ok());
         let first = [REFUSE, CLOSE].into_iter().find_map(read_closed).unwrap_or_default();

@@ -39,7 +39,7 @@ impl SagaStep<LifecycleContext> for CheckStatus {
         if verb.is_closing() {
             match super::entries::verify_entries(&context.stores, context.tenant).await {
                 Err(ChangeError::Landlord(error)) => return Err(error.into()),
-                verified => verified.map_err(StepError::fail)?,
+                with_verifier => with_verifier.map_err(StepError::fail)?,
             }
         }
         Ok(Value::Null)

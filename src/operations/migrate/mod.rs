@@ -3,7 +3,7 @@
 //! A migration is a saga of the change lane: create the migrator login, run the migrations, close the ledger (sqlx's
 //! table of applied migrations) to the application, drop the migrator. The facade drives it through [`Migration`].
 //! Applied migrations are never reverted, and the migrator login exists only during the operation.
-use crate::cluster::{OperationContext, ended};
+use crate::cluster::{OperationContext, require_done};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::pool::connect;
@@ -43,7 +43,7 @@ pub struct Migrated {
 /// Begins and drives migrations of tenants. It spawns no task: if one of its futures is dropped, the work stops there,
 /// and recovery continues it after the lease.
 #[derive(Clone)]
-pub struct Migration {
+pub(crate) struct Migration {
     stores: OperationContext,
     engine: Engine,
     migrations: Option<&'static Migrator>,
@@ -74,7 +74,7 @@ impl Migration {
     pub async fn migrate(&self, tenant: TenantRef<'_>, observer: &Observer) -> Result<Migrated, ChangeError> {
         match self.begin(tenant, None, None).await? {
             Begun::New(record) => self.migrated(self.engine.drive(&*self.saga, *record, true, observer).await?).await,
-            Begun::Joined(record) => self.migrated(Outcome::of(self.stores.wait(record.id).await?)).await,
+            Begun::Joined(record) => self.migrated(Outcome::from_record(self.stores.wait(record.id).await?)).await,
             Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
             Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
         }
@@ -91,13 +91,13 @@ impl Migration {
             key,
             reason,
             request: json!({ "tenant": found.id(), "to": crate::cluster::head(migrations) }),
-            intended: Engine::first_intent(&*self.saga),
+            intended: Engine::first_intent_steps(&*self.saga),
             total: self.saga.len(),
             worker: Uuid::now_v7().to_string(),
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), KIND, Lane::Change, Subject::Tenant(found.id()))
         };
-        if let Some(begun) = self.stores.known(&intent).await? {
+        if let Some(begun) = self.stores.find_joined(&intent).await? {
             return Ok(begun);
         }
         match found.status() {
@@ -108,7 +108,7 @@ impl Migration {
 
     /// Converts the outcome of an operation to the result that the caller gets.
     pub async fn migrated(&self, outcome: Outcome) -> Result<Migrated, ChangeError> {
-        let record = ended(outcome)?;
+        let record = require_done(outcome)?;
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
         Ok(Migrated { tenant, from: stored_version(&record, saga::CREATE), to: stored_version(&record, saga::RUN) })
@@ -132,7 +132,7 @@ impl Migration {
         let entry = located.map_err(|error| ChangeError::UnknownServer { server: error.server.to_string() })?;
         let password = self.stores.vault.open(&entry.credential).await.map_err(StoreError::unavailable)?;
         let read = async {
-            let mut session = crate::rt::poll_batched(connect::options(&entry, &password).connect()).await?;
+            let mut session = crate::rt::poll_batched(connect::connect_options(&entry, &password).connect()).await?;
             let ledger = status::read_ledger(migrations, &mut session).await;
             let _ = session.close().await;
             ledger

@@ -74,7 +74,7 @@ type Row = (i64, Vec<u8>, bool);
 
 /// Reads the ledger, oldest version first. Without a ledger table the result is empty.
 pub(super) async fn read_ledger(migrator: &Migrator, session: &mut PgConnection) -> Result<Vec<Row>, sqlx::Error> {
-    match ddl::ledger(&migrator.table_name, session).await {
+    match ddl::read_ledger(&migrator.table_name, session).await {
         Err(e) if sqlstate::is(&e, sqlstate::UNDEFINED_TABLE) => Ok(vec![]),
         rows => rows,
     }

@@ -84,7 +84,7 @@ impl SagaStep<ProvisionContext> for ClusterStep {
             }
             Self::Schema => own_schema_and_create_login(run, context).await?,
             Self::Migrator => {
-                drop(context.sessions.migrator_door(run).await?);
+                drop(context.sessions.migrator_target(run).await?);
                 return Ok(json!({ LOGINS: [&names.migrator] }));
             }
             Self::Defaults => {
@@ -96,7 +96,11 @@ impl SagaStep<ProvisionContext> for ClusterStep {
             Self::Login => {
                 let (access, limit) = (context.config.access, context.config.connection_limit);
                 let (sessions, verifier) = context.verifier().await?;
-                sessions.locked_session(run).await?.ensure_sealed(&names, &login, access, limit, verifier).await?;
+                sessions
+                    .locked_session(run)
+                    .await?
+                    .ensure_login_with_verifier(&names, &login, access, limit, verifier)
+                    .await?;
             }
             Self::Probe => {
                 let access = context.config.access;
@@ -114,7 +118,7 @@ impl SagaStep<ProvisionContext> for ClusterStep {
         }
         let (names, login) = (context.sessions.location().await?.names.clone(), context.login().await?);
         context.sessions.forget_migrator().await;
-        context.sessions.locked_session(run).await?.remove_made(&names, &[login]).await
+        context.sessions.locked_session(run).await?.remove_created(&names, &[login]).await
     }
 }
 
@@ -126,7 +130,7 @@ async fn create_database(run: &Execution, context: &mut ProvisionContext) -> Res
     let passwords = async { try_join(async { Ok(Fresh::new().made().await) }, open_password(&stores, &id)).await };
     let created = context.sessions.locked_session(run).await?.ensure_database(&names);
     let ((), (migrator, app)) = try_join(created, passwords).await?;
-    context.sessions.make_ready(migrator);
+    context.sessions.keep_migrator_password(migrator);
     context.app_password = Some(app);
     Ok(())
 }

@@ -31,7 +31,7 @@ impl SagaStep<ProvisionContext> for Migrations {
             recreate_database(run, context).await?;
         }
         let names = context.sessions.location().await?.names.clone();
-        let (session, locked) = context.sessions.migrator_and_hold(run).await?;
+        let (session, locked) = context.sessions.migrator_and_locked_session(run).await?;
         let catalog = prefetch(locked.prefetch_catalog(&names, &names.migrator));
         let (version, ()) = try_join(run_migrations(session, migrator, true), catalog).await?;
         Ok(json!({ "version": version }))

@@ -5,7 +5,7 @@
 use super::ProvisionConfig;
 use super::request::Request;
 use crate::cluster::pg::scram::Verifier;
-use crate::cluster::{Kept, LoginTarget, OperationContext, TenantLocation, TenantSessions, verified};
+use crate::cluster::{Kept, LoginTarget, OperationContext, TenantLocation, TenantSessions, with_verifier};
 use crate::directory::{Generation, TenantDatabase};
 use crate::error::StepError;
 use crate::names::RoleName;
@@ -108,7 +108,7 @@ impl ProvisionContext {
         let id = self.tenant;
         let unknown = || StepError::fail(format!("tenant {id} is not in the registry"));
         let tenant = self.stores.registry.find(id.into()).await?.ok_or_else(unknown)?;
-        let migrator = if has_migrator { Some(self.sessions.migrator_door(run).await?) } else { None };
+        let migrator = if has_migrator { Some(self.sessions.migrator_target(run).await?) } else { None };
         let targets = LoginTargets { run: run.clone(), migrator, app: self.app_login_target().await? };
         let (input, outputs) = (self.request.input.clone(), run.record().outputs.clone());
         Ok(StepContext::new(tenant, run.operation(), step, input, outputs, Some(Arc::new(targets))))
@@ -134,5 +134,5 @@ impl Connect for LoginTargets {
 
 /// Opens a stored password and computes its SCRAM verifier.
 pub(super) async fn open_password(stores: &OperationContext, id: &CredentialId) -> Result<Kept, StepError> {
-    Ok(verified(stores.vault.open(id).await?).await)
+    Ok(with_verifier(stores.vault.open(id).await?).await)
 }

@@ -51,7 +51,7 @@ impl SagaStep<ProvisionContext> for PlaceTenant {
     async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
         if run.is_first() || context.stores.servers.placement(context.tenant).await?.is_none() {
             let location = reserve_placement(run, context).await?;
-            context.sessions.is_at(location);
+            context.sessions.set_location(location);
         }
         Ok(Value::Null)
     }
@@ -140,7 +140,7 @@ impl SagaStep<ProvisionContext> for SealSecrets {
         let (stores, has_link) = (context.stores.clone(), context.request.admin.is_some());
         let store = async {
             stores.registry.put_user(None, &user, run.fencing_token()).await?;
-            stores.vault.put(&credential, &crate::cluster::pg::scram::password(), run.fencing_token()).await?;
+            stores.vault.put(&credential, &crate::cluster::pg::scram::generate_password(), run.fencing_token()).await?;
             if has_link { super::link::seal(&stores, run, context.tenant).await } else { Ok(()) }
         };
         // The next step needs a session on the server. Opening it now saves a round trip; it runs no statement before

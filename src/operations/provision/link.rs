@@ -60,7 +60,7 @@ pub(crate) async fn link(
 }
 
 /// Generates, stores and issues a token under the operation `run`. A worker that takes over issues the same token.
-pub(crate) async fn issue(
+pub(crate) async fn issue_token(
     stores: &OperationContext, run: &Execution, to: (TenantId, &str), purpose: TokenPurpose,
     lifetime: std::time::Duration,
 ) -> Result<IssuedToken, StepError> {
@@ -119,7 +119,7 @@ impl SagaStep<ProvisionContext> for DeliverLink {
         let unknown = || StepError::fail(format!("tenant {} is not in the registry", context.tenant));
         let tenant = context.stores.registry.find(context.tenant.into()).await?.ok_or_else(unknown)?;
         delivery.deliver(&tenant, &link).await?;
-        context.stores.tokens.delivered(link.id).await?;
+        context.stores.tokens.mark_delivered(link.id).await?;
         context
             .stores
             .vault

@@ -10,7 +10,7 @@ use crate::names::ServerName;
 use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::operations::step::AnyStep;
 use crate::placement::{Candidate, PlacementRequest, least_loaded};
-use crate::saga::{AnySaga, Engine, Observer, Outcome};
+use crate::saga::{AnySaga, Observer, Outcome};
 use crate::store::admin::{AdminStore, PgAdminStore};
 use crate::store::journal::{Begun, Intent, Record};
 use crate::store::tokens::{LinkDelivery, SetupLink};
@@ -27,7 +27,8 @@ mod landlord;
 mod link;
 mod request;
 mod saga;
-pub(crate) use link::{issue, link};
+pub(crate) use link::{issue_token, link};
+pub use crate::saga::{Engine, EpochFence, Settings};
 pub use request::Provision;
 pub(crate) use saga::ProvisionSaga;
 
@@ -160,7 +161,7 @@ impl Provisioner {
             key: parsed.key,
             reason: parsed.reason,
             request: stored,
-            intended: Engine::first_intent(&*self.saga),
+            intended: Engine::first_intent_steps(&*self.saga),
             total: self.saga.len(),
             worker: Uuid::now_v7().to_string(),
             lease: self.engine.settings().lease,
@@ -192,7 +193,7 @@ impl Provisioner {
     /// journal.
     pub async fn watch(&self, id: OperationId) -> Result<Provisioned, ProvisionError> {
         let record = self.stores.wait(id).await?;
-        self.answer(Outcome::of(record)).await
+        self.answer(Outcome::from_record(record)).await
     }
 
     /// Converts the outcome of an operation to the result that the caller gets.
@@ -248,7 +249,7 @@ fn error_of_record(record: &Record, state: FailureState) -> ProvisionError {
     {
         return error;
     }
-    ProvisionError::Failed(record.told(state))
+    ProvisionError::Failed(record.to_failure(state))
 }
 
 /// The caller's error for a slug or a domain that another tenant has; `None` for other conflicts.

@@ -5,7 +5,7 @@
 use super::login_change::{LoginChange, SEAL, find_primary, require_managed};
 use super::{AppLogin, Request};
 use crate::cluster::pg::ddl;
-use crate::cluster::{Kept, OperationContext, Standby, TenantSessions, verified};
+use crate::cluster::{Kept, OperationContext, Standby, TenantSessions, with_verifier};
 use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
 use crate::error::StepError;
 use crate::names::RoleName;
@@ -48,7 +48,7 @@ impl RotateContext {
     /// The tenant's standbys, from its directory entries.
     pub(super) async fn standbys(&mut self) -> Result<Vec<Standby>, StepError> {
         let database = self.sessions.location().await?.names.database.clone();
-        Ok(Standby::among(self.read_entries().await?, &database))
+        Ok(Standby::of_database(self.read_entries().await?, &database))
     }
 
     /// The logins that this rotation has created or is about to create. Only the operation that holds the tenant's
@@ -70,7 +70,7 @@ impl RotateContext {
         }
         let id = self.credential(change).await?;
         let password = self.stores.vault.open(&id).await?;
-        self.new_password = Some(verified(password.clone()).await);
+        self.new_password = Some(with_verifier(password.clone()).await);
         Ok(password)
     }
 
@@ -82,7 +82,9 @@ impl RotateContext {
         let ((verifier, _), rules) = (self.new_password.as_ref().ok_or_else(none)?, self.login);
         let names = self.sessions.location().await?.names.clone();
         let locked = self.sessions.locked_session(run).await?;
-        locked.ensure_sealed(&names, &change.login, rules.access, rules.connection_limit, verifier).await?;
+        locked
+            .ensure_login_with_verifier(&names, &change.login, rules.access, rules.connection_limit, verifier)
+            .await?;
         // The old login may have sessions until the grace period is over, so it needs the limit too. If it cannot be
         // altered the failure is ignored, because the old login is dropped soon.
         locked.limit_logins(std::slice::from_ref(&change.old), rules.connection_limit).await.map(drop)

@@ -8,7 +8,7 @@
 //! Nodes do not report that they use the new login. The worker asks PostgreSQL whether the old login still has
 //! sessions, and lets it stay valid until they have ended or the grace period is over. After that PostgreSQL refuses
 //! the old login (SQLSTATE 28000), and the resolver of the refused node reads the new one.
-use crate::cluster::{OperationContext, ended};
+use crate::cluster::{OperationContext, require_done};
 use crate::directory::{AppAccess, Generation};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
@@ -38,7 +38,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(30);
 /// Properties that every application login of this installation has.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct AppLogin {
+pub(crate) struct AppLogin {
     /// Rights of the application's logins in their tenant's database.
     pub access: AppAccess,
     /// CONNECTION LIMIT of each login: most sessions over all nodes; -1 for no limit. A rotation also sets it on the
@@ -75,7 +75,7 @@ pub struct Rotated {
 /// Begins and drives rotations of tenants' logins. If one of its futures is dropped, the work stops there, and recovery
 /// continues it after the lease.
 #[derive(Clone)]
-pub struct Rotation {
+pub(crate) struct Rotation {
     stores: OperationContext,
     engine: Engine,
     login: AppLogin,
@@ -104,7 +104,7 @@ impl Rotation {
     ) -> Result<Rotated, ChangeError> {
         match self.begin_and_preconnect(tenant, grace, None, None).await? {
             Begun::New(record) => self.rotated(self.engine.drive(&*self.saga, *record, true, observer).await?).await,
-            Begun::Joined(record) => self.rotated(Outcome::of(self.stores.wait(record.id).await?)).await,
+            Begun::Joined(record) => self.rotated(Outcome::from_record(self.stores.wait(record.id).await?)).await,
             Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
             Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
         }
@@ -142,13 +142,13 @@ impl Rotation {
             key,
             reason,
             request: serde_json::to_value(Request { tenant: found.id(), grace_ms }).map_err(StoreError::corrupt)?,
-            intended: Engine::first_intent(&*self.saga),
+            intended: Engine::first_intent_steps(&*self.saga),
             total: self.saga.len(),
             worker: Uuid::now_v7().to_string(),
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), KIND, Lane::Change, Subject::Tenant(found.id()))
         };
-        match (self.stores.known(&intent).await?, found.status()) {
+        match (self.stores.find_joined(&intent).await?, found.status()) {
             (Some(begun), _) => Ok((intent, Some(begun))),
             (None, TenantStatus::Active) => Ok((intent, None)),
             (None, found) => Err(ChangeError::Status { found }),
@@ -163,7 +163,7 @@ impl Rotation {
 
     /// Converts the outcome of an operation to the result that the caller gets.
     pub async fn rotated(&self, outcome: Outcome) -> Result<Rotated, ChangeError> {
-        let record = ended(outcome)?;
+        let record = require_done(outcome)?;
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
         let change: login_change::LoginChange = read_output(&record, login_change::SEAL)?;

@@ -80,7 +80,7 @@ impl Rotation {
         let names = TenantNames::of(&user.database).map_err(StepError::fail)?;
         let new_owner = ddl::acts_as(&names.roles, self.login.access).clone();
         let standbys = self.stores.standbys(user.tenant, &user.database).await?;
-        let mut locked = self.stores.retirer(user.tenant, load.server.clone()).await?;
+        let mut locked = self.stores.open_retirement_session(user.tenant, load.server.clone()).await?;
         match locked.retire_login(&names, &user.role, &new_owner, Duration::ZERO, &standbys).await? {
             RetiredLogin::Dropped => {}
             RetiredLogin::Left(error) => return Err(error),

@@ -5,7 +5,7 @@
 //! old login is dropped, now or by the retirement queue.
 use super::context::RotateContext;
 use super::login_change::{LoginChange, SEAL, choose_login};
-use crate::cluster::{Fresh, Kept, OperationContext, RetiredLogin, TenantLocation, prefetch, verified};
+use crate::cluster::{Fresh, Kept, OperationContext, RetiredLogin, TenantLocation, prefetch, with_verifier};
 use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
 use crate::error::{StepError, chain};
 use crate::saga::{Execution, SagaStep};
@@ -111,7 +111,7 @@ async fn store_new_login(
     let change = LoginChange { login, generation, from: entry.generation, old: entry.login };
     // The vault returns the password of an earlier worker, if there was one. It needs a verifier of its own.
     let is_fresh = stored.expose_secret() == fresh.password.expose_secret();
-    let password = if is_fresh { fresh.made().await } else { verified(stored).await };
+    let password = if is_fresh { fresh.made().await } else { with_verifier(stored).await };
     Ok((change, password, entries))
 }
 
@@ -215,7 +215,7 @@ pub(super) fn format_cause(error: &StepError) -> String {
 /// login becomes `Retiring`, and the retirement queue drops it later.
 async fn remove_pending_logins(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
     for user in context.pending_logins().await? {
-        if !context.sessions.locked_session(run).await?.is_made(&user.role).await? {
+        if !context.sessions.locked_session(run).await?.is_own_login(&user.role).await? {
             continue;
         }
         if let Some(reason) = try_drop_login(run, context, &user).await? {

@@ -7,7 +7,7 @@ use crate::cluster::OperationContext;
 use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::{StepError, StoreError};
 use crate::names::{RoleName, ServerName};
-use crate::pool::budget::refusal::CountSessions;
+use crate::pool::budget::login_limit::CountSessions;
 use crate::server::{DatabaseServer, LoginSessions, ServerStatus};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
@@ -90,7 +90,7 @@ impl Servers {
         &self, server: &DatabaseServer, logins: &[DatabaseUser], limit: i32,
     ) -> Result<(u32, u32), StepError> {
         let Some(first) = logins.first() else { return Ok((0, 0)) };
-        let mut locked = self.stores.retirer(first.tenant, server.clone()).await?;
+        let mut locked = self.stores.open_retirement_session(first.tenant, server.clone()).await?;
         let names: Vec<RoleName> = logins.iter().map(|login| login.role.clone()).collect();
         let limited = locked.limit_logins(&names, limit).await?;
         Ok((limited.changed, limited.left))
@@ -126,7 +126,7 @@ impl CountSessions for OperationContext {
     async fn login_sessions(&self, tenant: TenantId, login: &str) -> Option<LoginSessions> {
         let counted = async {
             let Some(location) = self.place(tenant).await? else { return Ok(None) };
-            let mut locked = self.retirer(tenant, location.server).await?;
+            let mut locked = self.open_retirement_session(tenant, location.server).await?;
             locked.login_sessions(login).await
         };
         match counted.await {

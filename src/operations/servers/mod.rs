@@ -84,7 +84,7 @@ pub struct Servers {
     rotation: Arc<rotate::RotateServer>,
     connection_limit: Option<i32>,
     relocation: Arc<probe::RelocateSaga>,
-    on_move: Option<OnMove>,
+    with_move_callback: Option<OnMove>,
 }
 
 /// Callback that this process runs after it has relocated a server.
@@ -96,12 +96,12 @@ impl Servers {
     pub fn new(stores: OperationContext, engine: Engine, landlord: PgPool) -> Self {
         let rotation = Arc::new(rotate::RotateServer::new(stores.clone()));
         let relocation = Arc::new(probe::RelocateSaga::new(stores.clone()));
-        Self { stores, engine, landlord, rotation, relocation, on_move: None, connection_limit: None }
+        Self { stores, engine, landlord, rotation, relocation, with_move_callback: None, connection_limit: None }
     }
     /// Runs `moved` after each relocation by this process, so that its resolver need not wait for the landlord's
     /// notification.
-    pub(crate) fn on_move(self, moved: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
-        Self { on_move: Some(Arc::new(moved)), ..self }
+    pub(crate) fn with_move_callback(self, moved: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
+        Self { with_move_callback: Some(Arc::new(moved)), ..self }
     }
 
     /// Creates the admin role, the provisioner's two logins and the maintenance database on a server. `admin` connects

@@ -105,7 +105,7 @@ impl Servers {
         }
     }
     /// The saga of relocations, for a [`Recoverer`](crate::saga::Recoverer).
-    pub fn relocation(&self) -> Arc<dyn AnySaga> {
+    pub fn relocation_saga(&self) -> Arc<dyn AnySaga> {
         self.relocation.clone()
     }
 }
@@ -141,7 +141,7 @@ impl Relocate {
         let saga = &*self.servers.relocation;
         let outcome = self.servers.engine.drive(saga, record, true, &Observer::none()).await?;
         let record = to_result(outcome)?;
-        if let Some(moved) = &self.servers.on_move {
+        if let Some(moved) = &self.servers.with_move_callback {
             moved().await;
         }
         let server = self.servers.load(&request.server).await?.into();
@@ -180,7 +180,7 @@ impl Servers {
         let subject = Subject::Server(request.server.clone());
         let intent = Intent {
             request: serde_json::to_value(request).map_err(StoreError::corrupt)?,
-            intended: Engine::first_intent(&*self.relocation),
+            intended: Engine::first_intent_steps(&*self.relocation),
             total: self.relocation.steps().len() as u32,
             worker: Uuid::now_v7().to_string(),
             lease: self.engine.settings().lease,
@@ -201,8 +201,8 @@ fn to_result(outcome: Outcome) -> Result<Record, RelocateError> {
     let Some(mut failure) = outcome.failure else {
         return match record.status {
             OperationStatus::Done => Ok(record),
-            OperationStatus::Undone => Err(RelocateError::Failed(record.told(FailureState::Undone))),
-            _ => Err(RelocateError::Failed(record.told(FailureState::Continuing))),
+            OperationStatus::Undone => Err(RelocateError::Failed(record.to_failure(FailureState::Undone))),
+            _ => Err(RelocateError::Failed(record.to_failure(FailureState::Continuing))),
         };
     };
     if failure.state != FailureState::Undone {

@@ -7,7 +7,7 @@
 use super::Servers;
 use crate::cluster::pg::session::{Purpose, Target};
 use crate::cluster::pg::{catalog, ddl, scram, session, terminate};
-use crate::cluster::{OperationContext, application_name, ended};
+use crate::cluster::{OperationContext, application_name, require_done};
 use crate::error::{ChangeError, ClusterError, StepError, StoreError, VaultError};
 use crate::names::{RoleName, ServerName};
 use crate::operation::{Lane, OperationId, Subject};
@@ -65,13 +65,13 @@ impl Servers {
             reason,
             request: serde_json::to_value(Request { server: server.name, from, idle, other })
                 .map_err(StoreError::corrupt)?,
-            intended: Engine::first_intent(&*self.rotation),
+            intended: Engine::first_intent_steps(&*self.rotation),
             total: self.rotation.steps.len() as u32,
             worker: Uuid::now_v7().to_string(),
             lease: self.engine.settings().lease,
             ..Intent::new(OperationId::new(), KIND, Lane::Change, subject)
         };
-        match self.stores.known(&intent).await {
+        match self.stores.find_joined(&intent).await {
             Ok(Some(begun)) => Ok(begun),
             // A repetition of the call builds another request than the first one if the versions have changed
             // meanwhile. It is still the same call if the stored operation rotates the same server.
@@ -89,7 +89,7 @@ impl Servers {
 
     /// Converts the outcome of an operation to the changed server, or to the caller's error.
     pub(crate) async fn rotated(&self, outcome: Outcome) -> Result<super::Server, ChangeError> {
-        let record = ended(outcome)?;
+        let record = require_done(outcome)?;
         let Subject::Server(name) = &record.subject else { return Err(ChangeError::Unknown) };
         let unknown = || ChangeError::UnknownServer { server: name.to_string() };
         Ok(self.stores.servers.server(name).await?.ok_or_else(unknown)?.into())
@@ -169,7 +169,7 @@ impl SagaStep<RotateServerContext> for Step {
             Self::Seal => {
                 for role in [&request.idle, &request.other] {
                     let id = request.secret(role, request.to());
-                    context.stores.vault.put(&id, &scram::password(), run.fencing_token()).await?;
+                    context.stores.vault.put(&id, &scram::generate_password(), run.fencing_token()).await?;
                 }
             }
             Self::Idle => context.change_password(run, &request.idle, request.from, request.to()).await?,
@@ -205,8 +205,8 @@ impl RotateServerContext {
         if let Some(old) = self.open_secret(role, from).await? {
             match open(run, &server, role, &old).await {
                 Ok(mut session) => {
-                    let verifier = scram::verifier(&new).await;
-                    ddl::own_password(&verifier).run(&mut session, "changing a login's own password").await?;
+                    let verifier = scram::derive_verifier(&new).await;
+                    ddl::change_own_password(&verifier).run(&mut session, "changing a login's own password").await?;
                     session::close(session).await;
                 }
                 Err(error) if is_refused(&error) => {}
@@ -229,7 +229,7 @@ impl RotateServerContext {
         &self, run: &Execution, server: &DatabaseServer, role: &RoleName, password: &SecretString,
     ) -> Result<(), StepError> {
         let mut session = open(run, server, role, password).await?;
-        let (_, found, database) = catalog::identity(&mut session).await?;
+        let (_, found, database) = catalog::read_identity(&mut session).await?;
         session::close(session).await;
         let expected = server.names.admin.to_string();
         match found == expected {

@@ -95,7 +95,12 @@ impl ServerSetup {
         self.weight = Some(weight.max(1));
         self
     }
-    /// Sets how many connections this installation may have to the server, over all nodes. Default: 90.
+    /// Sets how many connections tenants may have to the server, over all nodes of this installation. Default: 90.
+    ///
+    /// Each node that runs [`Tenantry::run`](crate::Tenantry::run) takes an equal part of it, and never more than
+    /// [`Builder::max_connections`](crate::Builder::max_connections). A node that does not run counts itself as the only
+    /// one. With [`Builder::share_connections`](crate::Builder::share_connections) the limit also holds while a node
+    /// joins. Sessions of operations come in addition.
     pub fn max_connections(mut self, n: u32) -> Self {
         self.max_connections = Some(n.max(1));
         self
@@ -122,19 +127,19 @@ impl ServerSetup {
         let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::BEFORE_SCRIPT)).await?;
         self.to_record(outcome)?;
         let (blue, green) = self.open_passwords(&server).await?;
-        let verifiers = (scram::verifier(&blue).await, scram::verifier(&green).await);
+        let verifiers = (scram::derive_verifier(&blue).await, scram::derive_verifier(&green).await);
         let marker = marker(self.servers.stores.servers.installation().await?);
         let landlord = self.identify_landlord().await?;
         let verifiers = [&verifiers.0, &verifiers.1];
-        Ok(script::script(&server.names, verifiers, &marker, Some(&landlord), self.close_shared))
+        Ok(script::build_script(&server.names, verifiers, &marker, Some(&landlord), self.close_shared))
     }
 
     /// The landlord's database, the role of its pool, and the cluster that it is on.
     async fn identify_landlord(&self) -> Result<Landlord, ServerSetupError> {
         let unavailable = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
         let mut session = self.servers.landlord.acquire().await.map_err(unavailable)?;
-        let cluster = bootstrap::cluster_of(&mut session).await.map_err(unavailable)?;
-        let (role, _, database) = catalog::identity(&mut session)
+        let cluster = bootstrap::read_cluster_id(&mut session).await.map_err(unavailable)?;
+        let (role, _, database) = catalog::read_identity(&mut session)
             .await
             .map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))?;
         Ok(Landlord { database, role, cluster })
@@ -214,8 +219,9 @@ impl ServerSetup {
         let options = options.disable_statement_logging();
         let failed = |source| self.unreachable(server, source);
         let mut session: PgConnection = rt::poll_batched(options.connect()).await.map_err(failed)?;
-        let admin =
-            bootstrap::admin(&mut session).await.map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))?;
+        let admin = bootstrap::read_admin_rights(&mut session)
+            .await
+            .map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))?;
         session::close(session).await;
         check_rights(admin)?;
         Ok(options)
@@ -237,7 +243,7 @@ impl ServerSetup {
         let subject = Subject::Server(saga.server().name.clone());
         for _ in 0..2 {
             let intent = Intent {
-                intended: Engine::first_intent(&saga),
+                intended: Engine::first_intent_steps(&saga),
                 total: saga.len(),
                 worker: Uuid::now_v7().to_string(),
                 lease: engine.settings().lease,
@@ -266,7 +272,7 @@ impl ServerSetup {
         match engine.journal().claim(id, &worker, engine.settings().lease).await? {
             Claim::Taken(record) => {
                 self.terminate_sessions(saga, id).await?;
-                let undoing = Progress::turn(&record, engine.settings().lease);
+                let undoing = Progress::start_undo(&record, engine.settings().lease);
                 engine.journal().record(record.fencing_token(), &undoing).await?;
                 let record = Record { status: OperationStatus::Undoing, ..*record };
                 engine.drive(saga, record, false, &Observer::none()).await?;
@@ -319,7 +325,7 @@ impl ServerSetup {
         match (outcome.failure, outcome.record.status) {
             (Some(failure), _) => Err(error_of_failure(failure)),
             (None, OperationStatus::Done) => Ok(outcome.record),
-            (None, _) => Err(ServerSetupError::Failed(outcome.record.told(FailureState::Undone))),
+            (None, _) => Err(ServerSetupError::Failed(outcome.record.to_failure(FailureState::Undone))),
         }
     }
 

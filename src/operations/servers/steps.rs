@@ -87,11 +87,11 @@ impl SagaStep<ServerSetupContext> for ServerSetupStep {
             Self::Roles => create_roles(run, context).await?,
             Self::Maintenance => {
                 let names = context.work.server.names.clone();
-                bootstrap::maintenance(context.admin_session(run).await?, &names).await?;
+                bootstrap::ensure_maintenance(context.admin_session(run).await?, &names).await?;
             }
             Self::Rights => {
                 let admin = context.work.server.names.admin.clone();
-                let refused = bootstrap::optional(context.admin_session(run).await?, &admin).await?;
+                let refused = bootstrap::grant_optional_roles(context.admin_session(run).await?, &admin).await?;
                 return serde_json::to_value(refused).map_err(StepError::fail);
             }
             Self::CloseMaintenance => {
@@ -151,7 +151,12 @@ async fn store_server(
 
 async fn seal_passwords(run: &Execution, context: &ServerSetupContext) -> Result<(), StepError> {
     for role in logins(context) {
-        context.work.stores.vault.put(&context.work.credential(role), &scram::password(), run.fencing_token()).await?;
+        context
+            .work
+            .stores
+            .vault
+            .put(&context.work.credential(role), &scram::generate_password(), run.fencing_token())
+            .await?;
     }
     Ok(())
 }
@@ -160,9 +165,9 @@ async fn create_roles(run: &Execution, context: &mut ServerSetupContext) -> Resu
     let work = context.work.clone();
     let names = &work.server.names;
     let (blue, green) = (work.password(&names.blue).await?, work.password(&names.green).await?);
-    let verifiers = (scram::verifier(&blue).await, scram::verifier(&green).await);
+    let verifiers = (scram::derive_verifier(&blue).await, scram::derive_verifier(&green).await);
     let marker = marker(work.stores.servers.installation().await?);
-    Ok(bootstrap::roles(context.admin_session(run).await?, names, [&verifiers.0, &verifiers.1], &marker).await?)
+    Ok(bootstrap::ensure_roles(context.admin_session(run).await?, names, [&verifiers.0, &verifiers.1], &marker).await?)
 }
 
 /// Checks both logins. Returns the system identifier, or `None` if the provisioner may not read it.
@@ -170,7 +175,7 @@ async fn probe_logins(run: &Execution, context: &ServerSetupContext) -> Result<O
     let mut identifier = None;
     for login in logins(context) {
         let mut session = context.work.open_provisioner(run, login).await?;
-        let (_, found, database) = catalog::identity(&mut session).await?;
+        let (_, found, database) = catalog::read_identity(&mut session).await?;
         let expected = context.work.server.names.admin.to_string();
         if found != expected {
             return Err(ClusterError::Identity { login: login.to_string(), found, expected, database }.into());
@@ -206,9 +211,9 @@ async fn find_landlord_on_server(
     run: &Execution, context: &mut ServerSetupContext,
 ) -> Result<Option<(String, String)>, StepError> {
     let mut landlord = context.work.landlord.acquire().await?;
-    let landlord_cluster = bootstrap::cluster_of(&mut landlord).await?;
-    let (role, _, database) = catalog::identity(&mut landlord).await?;
+    let landlord_cluster = bootstrap::read_cluster_id(&mut landlord).await?;
+    let (role, _, database) = catalog::read_identity(&mut landlord).await?;
     drop(landlord);
-    let this_cluster = bootstrap::cluster_of(context.admin_session(run).await?).await?;
+    let this_cluster = bootstrap::read_cluster_id(context.admin_session(run).await?).await?;
     Ok((landlord_cluster == this_cluster).then_some((database, role)))
 }

@@ -7,7 +7,7 @@
 //! Invariants: a connection that may have an open transaction, an unread answer or (with `discard_on_release`) session
 //! state is never given to the next caller before it was cleared. A connection that may be dead is pinged before use.
 use super::circuit_breaker::CircuitBreaker;
-use super::refusal::{CountSessions, LoginLimitProbe};
+use super::login_limit::{CountSessions, LoginLimitProbe};
 use super::scheduler::{Key, SlotId};
 use super::server::{Lease, Opener, ServerPool};
 use crate::pool::clock::coarse_time;

@@ -8,7 +8,7 @@
 //! all times. A connection serves one tenant for its whole life.
 mod circuit_breaker;
 mod connection;
-pub(crate) mod refusal;
+pub(crate) mod login_limit;
 mod scheduler;
 #[cfg(test)]
 mod schedules;

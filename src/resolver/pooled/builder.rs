@@ -3,7 +3,7 @@
 //! [`Tenantry`](crate::Tenantry) builds its resolver here; a host may build one of its own over any registry and vault.
 //! Building opens no connection and starts no task.
 use super::{PooledResolver, Shared};
-use crate::pool::budget::refusal::CountSessions;
+use crate::pool::budget::login_limit::CountSessions;
 use crate::pool::budget::{Handover, PoolLimits};
 use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;

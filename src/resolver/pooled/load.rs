@@ -106,7 +106,7 @@ impl PooledResolver {
         let settings = &self.0.settings;
         let join_server = |entry: &TenantDatabase| {
             let server = self.0.get_or_create_server(&entry.host, entry.port)?;
-            let options = connect::options(entry, &password);
+            let options = connect::connect_options(entry, &password);
             Ok::<_, ResolveError>(TenantShare::new(tenant.id(), server, settings.max_connections_per_tenant, options))
         };
         let primary = Arc::new(join_server(&entries.primary)?);
@@ -125,7 +125,7 @@ impl PooledResolver {
         let Some(head) = head else { return Ok(handle) };
         let ledger = async {
             let mut session = handle.acquire().await?;
-            ddl::ledger(&migrations.table_name, &mut session).await
+            ddl::read_ledger(&migrations.table_name, &mut session).await
         };
         // A tenant whose server does not answer or that has no ledger counts as behind.
         let newest = match ledger.await {

@@ -10,6 +10,7 @@ use super::ConnectionResolver;
 use crate::error::ResolveError;
 use crate::pool::budget::{PgOpener, PgServer, PoolStats, ServerPool};
 use crate::pool::{Renew, TenantPool};
+use crate::store::nodes::Share;
 use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;
 use crate::tenant::{TenantId, TenantRef};
@@ -17,9 +18,9 @@ use async_trait::async_trait;
 use cache::{Cache, CacheLimits};
 use flight::Flights;
 use futures_util::future::join_all;
+use limits::{Address, ConnectionLimits};
 use lookup_cache::LookupCache;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 mod builder;
 mod cache;
 mod flight;
+mod limits;
 mod load;
 mod lookup_cache;
 mod servers;
@@ -72,10 +74,9 @@ struct Shared {
     state: Mutex<State>,
     /// The names of `state.cache`, for lookups without its lock.
     names: Arc<LookupCache>,
-    /// Maximum connections to each server; [`PooledResolver::resize`] changes it.
-    budget: AtomicU32,
+    connection_limits: ConnectionLimits,
     /// Server pools by host and port. Lock order: `state` before `servers`.
-    servers: Mutex<HashMap<(String, u16), Arc<PgServer>>>,
+    servers: Mutex<HashMap<Address, Arc<PgServer>>>,
     /// Cancelled by `close`, under both locks. Each insertion checks it under its lock, since a handle or pool that is
     /// stored after the cancellation would never be closed.
     stop: CancellationToken,
@@ -98,9 +99,21 @@ impl PooledResolver {
     /// use when they are returned; [`stats`](Self::stats) shows the progress. Zero is allowed: callers then wait until
     /// they time out.
     pub fn resize(&self, max_connections: u32) {
+        self.0.connection_limits.set_own(max_connections);
+        self.0.resize_servers();
+    }
+    /// Sets this node's share of the limit in each server's row. Until then it is all of it.
+    pub(crate) fn set_share(&self, share: Share) {
+        self.0.connection_limits.set_share(share);
+        self.0.resize_servers();
+    }
+    /// The share that the open connections need, if all nodes together may have `total` to each server.
+    pub(crate) fn share_in_use(&self, total: u32) -> Share {
         let servers = self.0.lock_servers();
-        self.0.budget.store(max_connections, Relaxed);
-        servers.values().for_each(|server| server.resize(max_connections));
+        let share = |(address, server): (&Address, &Arc<PgServer>)| {
+            self.0.connection_limits.share_of_open(address, server.stats().open, total)
+        };
+        servers.iter().map(share).max().unwrap_or(Share::NONE)
     }
     /// Sets whether this resolver is notified of changes that other nodes make. While it is, answers live for at least
     /// [`NOTIFIED_LIFETIME`].
@@ -110,15 +123,15 @@ impl PooledResolver {
     }
     /// Resolves a cached tenant again after a change, so that connections with an old login or placement are closed now
     /// and not at the tenant's next use. Does nothing for other tenants.
-    pub(crate) async fn follow(&self, tenant: TenantId) {
-        if self.knows(tenant)
+    pub(crate) async fn refresh_if_cached(&self, tenant: TenantId) {
+        if self.has_cached(tenant)
             && let Err(error) = self.resolve(TenantRef::Id(tenant)).await
         {
             tracing::debug!(%tenant, %error, "could not resolve a tenant that has changed");
         }
     }
     /// Whether the cache contains the tenant. Only a cached tenant has connections.
-    pub(crate) fn knows(&self, tenant: TenantId) -> bool {
+    pub(crate) fn has_cached(&self, tenant: TenantId) -> bool {
         self.0.lock_state().cache.has_tenant(tenant)
     }
     /// A builder over a registry and a vault; an `Arc<dyn …>` of either works too. Tenants on registered servers also
@@ -139,7 +152,7 @@ impl Shared {
             registry,
             vault,
             server_registry,
-            budget: AtomicU32::new(settings.max_connections),
+            connection_limits: ConnectionLimits::new(settings.max_connections),
             settings,
             state,
             names,
@@ -148,12 +161,13 @@ impl Shared {
         }
     }
 
-    fn lock_servers(&self) -> MutexGuard<'_, HashMap<(String, u16), Arc<PgServer>>> {
+    fn lock_servers(&self) -> MutexGuard<'_, HashMap<Address, Arc<PgServer>>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pool of the server at this address. [`ResolveError::Closed`] once the resolver closes.
     fn get_or_create_server(&self, host: &str, port: u16) -> Result<Arc<PgServer>, ResolveError> {
+        let address = (host.to_owned(), port);
         let mut servers = self.lock_servers();
         if self.stop.is_cancelled() {
             return Err(ResolveError::Closed);
@@ -162,11 +176,16 @@ impl Shared {
             Arc::new_cyclic(|me| {
                 ServerPool::new(
                     PgOpener::new(me.clone(), self.settings.handover(), self.settings.session_counter.clone()),
-                    self.settings.pool_limits(self.budget.load(Relaxed)),
+                    self.settings.pool_limits(self.connection_limits.limit(&address)),
                 )
             })
         };
-        Ok(servers.entry((host.to_owned(), port)).or_insert_with(new).clone())
+        Ok(servers.entry(address.clone()).or_insert_with(new).clone())
+    }
+
+    fn resize_servers(&self) {
+        let servers = self.lock_servers();
+        servers.iter().for_each(|(address, server)| server.resize(self.connection_limits.limit(address)));
     }
 
     fn lock_state(&self) -> MutexGuard<'_, State> {

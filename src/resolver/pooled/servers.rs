@@ -45,6 +45,10 @@ impl Shared {
         let Some(load) = registry.server(name).await? else { return Ok(None) };
         let displaced = self.lock_state().cache.store_row(load.server.clone(), read);
         self.retire(displaced);
+        let (address, total) = ((load.server.host.clone(), load.server.port), load.server.max_connections);
+        if self.connection_limits.set_row(&address, total) {
+            self.resize_servers();
+        }
         Ok(Some(load.server))
     }
 }

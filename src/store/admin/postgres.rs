@@ -4,7 +4,7 @@
 //! call is one statement or one simple-protocol query, so it is atomic without a transaction of its own.
 use super::{AdminError, AdminStore, PasswordPolicy, password};
 use crate::names::{Email, RoleName};
-use crate::sql::{Ddl, id};
+use crate::sql::{Ddl, quote_identifier};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use sqlx::{Executor, PgConnection};
@@ -92,7 +92,7 @@ impl AdminStore for PgAdminStore {
 /// Lets the application's role use the table; run as the migrator. ALTER DEFAULT PRIVILEGES gives the same privileges
 /// in a database that this crate provisioned, but it may not have run in this one.
 fn grant_users(app: &RoleName) -> Ddl {
-    Ddl(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.tenant_users TO {}", id(app)))
+    Ddl(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.tenant_users TO {}", quote_identifier(app)))
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl MemoryJournal {
 }
 
 impl State {
-    fn find_by_key(&self, intent: &Intent) -> Option<Begun> {
+    fn find_joined(&self, intent: &Intent) -> Option<Begun> {
         let key = intent.key.as_ref()?;
         let has_key = |k: &&Entry| k.key.as_ref() == Some(key) && k.record.status != OperationStatus::Undone;
         let found = &self.operations.values().find(has_key)?.record;
@@ -106,7 +106,7 @@ fn new_record(intent: &Intent) -> Record {
 impl Journal for MemoryJournal {
     async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError> {
         let mut state = self.state();
-        if let Some(begun) = state.find_by_key(intent) {
+        if let Some(begun) = state.find_joined(intent) {
             return Ok(begun);
         }
         let lanes = state.lanes.entry(intent.subject.to_string()).or_default();
@@ -123,8 +123,8 @@ impl Journal for MemoryJournal {
         state.operations.insert(intent.id, entry);
         Ok(Begun::New(Box::new(record)))
     }
-    async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
-        Ok(self.state().find_by_key(intent))
+    async fn find_joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
+        Ok(self.state().find_joined(intent))
     }
     async fn now(&self) -> Result<OffsetDateTime, StoreError> {
         Ok(OffsetDateTime::now_utc())

@@ -49,7 +49,7 @@ pub(crate) struct StillUndoing {
 pub(crate) const LOGINS: &str = "logins";
 
 /// The logins that an operation has created for its own use.
-pub(crate) fn logins(record: &Record) -> Vec<RoleName> {
+pub(crate) fn temporary_logins(record: &Record) -> Vec<RoleName> {
     let lists = record.outputs.values().filter_map(|output| output.get(LOGINS));
     lists.filter_map(|list| serde_json::from_value::<Vec<RoleName>>(list.clone()).ok()).flatten().collect()
 }
@@ -166,7 +166,7 @@ impl Record {
         serde_json::from_value(self.outputs.get(FAILURE)?.clone()).ok()
     }
     /// Builds the failure from the stored record, for callers that did not drive the operation themselves.
-    pub(crate) fn told(&self, state: FailureState) -> Failure {
+    pub(crate) fn to_failure(&self, state: FailureState) -> Failure {
         let last_error = self.error.clone().unwrap_or_else(|| String::from("its worker was stopped"));
         let Some(FailureFacts { step, cause, .. }) = self.failure() else {
             return Failure::new(self.id, self.step.clone(), state, last_error);
@@ -262,7 +262,7 @@ impl Progress {
         }
     }
     /// A record that starts the undo of all steps that may have begun.
-    pub(crate) fn turn(record: &Record, lease: Duration) -> Self {
+    pub(crate) fn start_undo(record: &Record, lease: Duration) -> Self {
         Self { status: OperationStatus::Undoing, lease: Some(lease), durable: true, ..Self::of(record) }
     }
 }
@@ -278,7 +278,7 @@ pub trait Journal: Send + Sync + 'static {
     /// is `Busy` only while another `Preempt` operation of the subject is open.
     async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError>;
     /// Looks up the intent's key and returns what `begin` would return for it: `Joined`, `KeyReused`, or `None`.
-    async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError>;
+    async fn find_joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError>;
     /// Reads the landlord's clock. Leases and deadlines refer to it.
     async fn now(&self) -> Result<OffsetDateTime, StoreError>;
     /// Reads one operation; `None` if the journal does not have it.

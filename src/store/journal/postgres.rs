@@ -76,7 +76,7 @@ impl PgJournal {
 #[async_trait]
 impl Journal for PgJournal {
     async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError> {
-        if let Some(begun) = self.joined(intent).await? {
+        if let Some(begun) = self.find_joined(intent).await? {
             return Ok(begun);
         }
         for _ in 0..BEGIN_ATTEMPTS {
@@ -87,7 +87,7 @@ impl Journal for PgJournal {
                 Err(e) if sqlstate::unique_violation(&e) == Some("operations_key") => {}
                 Err(e) => return Err(e.into()),
             }
-            if let Some(begun) = self.joined(intent).await? {
+            if let Some(begun) = self.find_joined(intent).await? {
                 return Ok(begun);
             }
             let busy = sqlx::query_scalar(sql::BUSY).bind(intent.subject.to_string());
@@ -98,7 +98,7 @@ impl Journal for PgJournal {
         Err(StoreError::unavailable("the lane was occupied and freed by other operations at every attempt"))
     }
 
-    async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
+    async fn find_joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
         let Some(key) = &intent.key else { return Ok(None) };
         let Some(found) = self.find_by_key(key).await? else { return Ok(None) };
         let is_same = found.kind == intent.kind && found.request == intent.request;

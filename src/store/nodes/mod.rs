@@ -6,7 +6,6 @@
 //! Invariant: the shares of the live nodes never add up to more than all connections of a server.
 use crate::error::StoreError;
 use async_trait::async_trait;
-use serde_json::Value;
 use sqlx::{Executor, PgPool, Row};
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -41,15 +40,13 @@ pub struct Node {
     pub id: NodeId,
     /// Name for logs and reports: host name and process id.
     pub name: String,
-    /// JSON object that other nodes can read with [`Nodes::live`]. It is empty unless the caller fills it.
-    pub facts: Value,
 }
 impl Node {
     /// Describes this process, with a new id. The host name is taken from the environment variable `HOSTNAME`.
     pub fn here() -> Self {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| String::from("unknown"));
         let name = format!("{host}/{}", std::process::id());
-        Self { id: NodeId(Uuid::now_v7()), name, facts: Value::Object(Default::default()) }
+        Self { id: NodeId(Uuid::now_v7()), name }
     }
 }
 
@@ -67,7 +64,7 @@ pub struct LiveNode {
 /// nothing has taken effect.
 #[async_trait]
 pub trait Nodes: Send + Sync + 'static {
-    /// Records a heartbeat with the node's current name and facts. The first one registers the node.
+    /// Records a heartbeat with the node's current name. The first one registers the node.
     async fn beat(&self, node: &Node) -> Result<(), StoreError>;
     /// Nodes with a heartbeat within this time, oldest node first. Also deletes nodes without a heartbeat for a day.
     async fn live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError>;
@@ -93,12 +90,12 @@ impl PgNodes {
     }
 }
 
-const BEAT: &str = "INSERT INTO tenantry.nodes (id, name, facts) VALUES ($1, $2, $3)
-    ON CONFLICT (id) DO UPDATE SET seen_at = now(), facts = EXCLUDED.facts, name = EXCLUDED.name";
+const BEAT: &str = "INSERT INTO tenantry.nodes (id, name) VALUES ($1, $2)
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), name = EXCLUDED.name";
 const LIVE: &str = "WITH silent AS (
     DELETE FROM tenantry.nodes WHERE seen_at < now() - interval '1 day'
 )
-SELECT id, name, facts, seen_at FROM tenantry.nodes WHERE seen_at >= now() - make_interval(secs => $1) ORDER BY id";
+SELECT id, name, seen_at FROM tenantry.nodes WHERE seen_at >= now() - make_interval(secs => $1) ORDER BY id";
 /// `clock_timestamp()`, because `now()` is the start of the transaction, before it waited for the table lock. A node
 /// whose heartbeat became too old during that wait would still count as live.
 const CLAIM: &str = "WITH live AS (
@@ -113,14 +110,13 @@ UPDATE tenantry.nodes n SET share = greatest($2, granted.share) FROM granted WHE
 #[async_trait]
 impl Nodes for PgNodes {
     async fn beat(&self, node: &Node) -> Result<(), StoreError> {
-        sqlx::query(BEAT).bind(node.id.0).bind(&node.name).bind(&node.facts).execute(&self.0).await?;
+        sqlx::query(BEAT).bind(node.id.0).bind(&node.name).execute(&self.0).await?;
         Ok(())
     }
     async fn live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError> {
         let rows = sqlx::query(LIVE).bind(within.as_secs_f64()).fetch_all(&self.0).await?;
         let live = |row: &sqlx::postgres::PgRow| {
-            let node =
-                Node { id: NodeId(row.try_get("id")?), name: row.try_get("name")?, facts: row.try_get("facts")? };
+            let node = Node { id: NodeId(row.try_get("id")?), name: row.try_get("name")? };
             Ok(LiveNode { node, seen_at: row.try_get("seen_at")? })
         };
         rows.iter().map(live).collect()

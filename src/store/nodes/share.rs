@@ -13,6 +13,10 @@ impl Share {
     /// All connections: the share of the only live node.
     pub const ALL: Self = Self(10_000);
 
+    /// An equal part for each of so many nodes, at least one.
+    pub fn equal(nodes: usize) -> Self {
+        Self(10_000 / u32::try_from(nodes.max(1)).unwrap_or(10_000))
+    }
     /// The smallest share of `total` that `connections` fit into.
     pub fn holding(connections: u32, total: u32) -> Self {
         match total {

@@ -142,12 +142,9 @@ pub trait RegistryWriter: TenantRegistry {
     /// Switches the login of an entry, for a rotation. Works as [`put_database`](Self::put_database) with
     /// `Some(expected)`, with two differences: the stored status must be that of `entry`, and only login, credential
     /// and generation change. So changes that the application made to the entry after the rotation read it are kept.
-    /// The default implementation calls `put_database` with the whole entry, which overwrites such changes.
     async fn replace_login(
         &self, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
-    ) -> Result<(), StoreError> {
-        self.put_database(Some(expected), entry, Some(writer)).await
-    }
+    ) -> Result<(), StoreError>;
     /// The tenant's logins of any status, oldest generation first.
     async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError>;
     /// Adds a login's row (`expected` is `None`), or replaces the row whose status is `expected`. Server and role

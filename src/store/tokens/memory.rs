@@ -97,7 +97,7 @@ impl TokenStore for MemoryTokenStore {
         state.tokens.insert(new.id, StoredToken { token: token.clone(), hash: new.hash, used: false, revoked: false });
         Ok(token)
     }
-    async fn look(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError> {
+    async fn look_up(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError> {
         Ok(self.state().find(hash).map(|k| k.token.clone()))
     }
     async fn claim(&self, hash: &[u8; 32], by: OperationId) -> Result<TokenClaim, StoreError> {
@@ -130,7 +130,7 @@ impl TokenStore for MemoryTokenStore {
         }
         Ok(())
     }
-    async fn delivered(&self, id: LinkId) -> Result<(), StoreError> {
+    async fn mark_delivered(&self, id: LinkId) -> Result<(), StoreError> {
         if let Some(stored) = self.state().tokens.get_mut(&id) {
             stored.token.delivered = true;
         }

@@ -189,7 +189,7 @@ pub trait TokenStore: Send + Sync + 'static {
     /// call with the same id changes nothing and returns the stored token.
     async fn issue(&self, token: &NewToken, writer: Option<FencingToken>) -> Result<IssuedToken, StoreError>;
     /// Looks up a token and consumes nothing, for a GET request. `None` for every token that is not valid.
-    async fn look(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError>;
+    async fn look_up(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError>;
     /// Claims the token for an operation. A claimed token stays valid for its operation after it expires.
     async fn claim(&self, hash: &[u8; 32], by: OperationId) -> Result<TokenClaim, StoreError>;
     /// Marks a token used that this operation has claimed. Repeating it is `Ok`. `Conflict` if this operation has not
@@ -201,7 +201,7 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Revokes the token. A claimed one is left to its operation.
     async fn revoke(&self, id: LinkId) -> Result<(), StoreError>;
     /// Records that the delivery of the link was confirmed. Repeating it is `Ok`.
-    async fn delivered(&self, id: LinkId) -> Result<(), StoreError>;
+    async fn mark_delivered(&self, id: LinkId) -> Result<(), StoreError>;
     /// The tenant's valid tokens, newest first.
     async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError>;
     /// Records uses of links. The events are history, which a purge keeps. For a refused token the store finds the

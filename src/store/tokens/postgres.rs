@@ -102,7 +102,7 @@ impl TokenStore for PgTokenStore {
             .await?;
         row.as_ref().ok_or(StoreError::Fenced).and_then(parse_token)
     }
-    async fn look(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError> {
+    async fn look_up(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError> {
         let row = sqlx::query(LOOK).bind(&hash[..]).fetch_optional(&self.0).await?;
         row.as_ref().map(parse_token).transpose()
     }
@@ -127,7 +127,7 @@ impl TokenStore for PgTokenStore {
         sqlx::query(REVOKE).bind(id.as_uuid()).execute(&self.0).await?;
         Ok(())
     }
-    async fn delivered(&self, id: LinkId) -> Result<(), StoreError> {
+    async fn mark_delivered(&self, id: LinkId) -> Result<(), StoreError> {
         sqlx::query(DELIVERED).bind(id.as_uuid()).execute(&self.0).await?;
         Ok(())
     }

@@ -1,52 +1,54 @@
+//! The conformance suite of [`AdminStore`]: admins, their passwords, and which passwords are accepted.
 use super::assertions::expect_ok;
 use crate::names::Email;
 use crate::store::admin::{AdminError, AdminStore, PasswordError};
 use secrecy::SecretString;
 use sqlx::PgConnection;
 
-/// What an [`AdminStore`] does, in a database of a test's own; `db` may create tables there. Twelve characters and more
-/// are a password that it takes, an empty one is not.
+/// Checks an [`AdminStore`]. `db` is a session of the test's own database, in which the store may create tables. The
+/// store's password policy must accept passwords of twelve or more characters and refuse an empty one.
 ///
 /// # Panics
-/// When a promise of [`AdminStore`] is broken.
+/// If the implementation breaks the contract of [`AdminStore`]. The message names the rule.
 pub async fn admin_store(store: &dyn AdminStore, db: &mut PgConnection) {
     let (ada, bob) = (email("ada"), email("bob"));
     for _ in 0..2 {
-        expect_ok(store.prepare(db, None).await, "prepare makes a place for users, and may be repeated");
+        expect_ok(store.prepare(db, None).await, "prepare() creates the storage and can be repeated");
     }
-    nobody_gets_in(store, db, &ada).await;
+    check_unknown_admin(store, db, &ada).await;
     for _ in 0..2 {
-        expect_ok(store.ensure_admin(db, &ada).await, "ensure_admin makes an admin, and may be repeated");
+        expect_ok(store.ensure_admin(db, &ada).await, "ensure_admin() creates an admin and can be repeated");
     }
-    verified(store, db, &ada, "", false, "a new admin has no password").await;
-    verified(store, db, &ada, FIRST, false, "a new admin has no password").await;
-    passwords(store, db, &ada).await;
-    what_is_there_stays(store, db, &ada).await;
-    unicode_forms(store, db, &bob).await;
+    check_verify(store, db, &ada, "", false, "a new admin has no password").await;
+    check_verify(store, db, &ada, FIRST, false, "a new admin has no password").await;
+    check_passwords(store, db, &ada).await;
+    check_repeated_calls(store, db, &ada).await;
+    check_unicode_forms(store, db, &bob).await;
     let eve = email("eve");
-    expect_ok(store.ensure_admin(db, &eve).await, "another admin can be made");
-    verified(store, db, &eve, SECOND, false, "nobody gets in with another's password").await;
-    refusals(store, db, &ada).await;
+    expect_ok(store.ensure_admin(db, &eve).await, "ensure_admin() creates a third admin");
+    check_verify(store, db, &eve, SECOND, false, "verify() refuses another admin's password").await;
+    check_refused_passwords(store, db, &ada).await;
 }
 
 const FIRST: &str = "correct horse battery staple";
 const SECOND: &str = "p@ss/w?rd:1#% 'quoted\" \\ ä\u{1F980}";
 
-async fn nobody_gets_in(store: &dyn AdminStore, db: &mut PgConnection, email: &Email) {
-    verified(store, db, email, FIRST, false, "nobody is there yet").await;
+async fn check_unknown_admin(store: &dyn AdminStore, db: &mut PgConnection, email: &Email) {
+    check_verify(store, db, email, FIRST, false, "verify() refuses an address without an admin").await;
     let unknown = store.set_password(db, email, &FIRST.into()).await;
-    assert!(matches!(unknown, Err(AdminError::Unknown(_))), "expected: an unknown admin is Unknown; got: {unknown:?}");
+    let is_unknown = matches!(unknown, Err(AdminError::Unknown(_)));
+    assert!(is_unknown, "expected: set_password() of an address without an admin fails with Unknown; got: {unknown:?}");
 }
 
-async fn passwords(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
+async fn check_passwords(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
     for (now, before) in [(FIRST, SECOND), (SECOND, FIRST)] {
         for _ in 0..2 {
-            expect_ok(store.set_password(db, ada, &now.into()).await, "a password can be set, and set again");
+            expect_ok(store.set_password(db, ada, &now.into()).await, "set_password() succeeds and can be repeated");
         }
-        verified(store, db, ada, now, true, "the password that was set opens").await;
-        verified(store, db, ada, before, false, "another password does not open").await;
-        verified(store, db, ada, &now.to_uppercase(), false, "another password does not open").await;
-        verified(store, db, &email("ADA"), now, true, "the address's case does not matter").await;
+        check_verify(store, db, ada, now, true, "verify() accepts the current password").await;
+        check_verify(store, db, ada, before, false, "verify() refuses any other password").await;
+        check_verify(store, db, ada, &now.to_uppercase(), false, "verify() distinguishes upper and lower case").await;
+        check_verify(store, db, &email("ADA"), now, true, "addresses are compared without regard to case").await;
     }
 }
 
@@ -54,41 +56,43 @@ async fn passwords(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
 const COMPOSED: &str = "caf\u{e9} \u{d55c}\u{ae00} batterie";
 const DECOMPOSED: &str = "cafe\u{301} \u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af} batterie";
 
-async fn unicode_forms(store: &dyn AdminStore, db: &mut PgConnection, email: &Email) {
-    expect_ok(store.ensure_admin(db, email).await, "an admin can be made");
+async fn check_unicode_forms(store: &dyn AdminStore, db: &mut PgConnection, email: &Email) {
+    expect_ok(store.ensure_admin(db, email).await, "ensure_admin() creates another admin");
     for (set, other) in [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)] {
-        expect_ok(store.set_password(db, email, &set.into()).await, "a password of any script can be set");
-        verified(store, db, email, set, true, "the password that was set opens").await;
-        verified(store, db, email, other, true, "NFD and NFC of one text are one password").await;
+        expect_ok(store.set_password(db, email, &set.into()).await, "set_password() accepts any script");
+        check_verify(store, db, email, set, true, "verify() accepts the current password").await;
+        check_verify(store, db, email, other, true, "the NFD and the NFC form of one text are one password").await;
     }
-    expect_ok(store.set_password(db, email, &" two words ".repeat(2).as_str().into()).await, "spaces are characters");
-    verified(store, db, email, " two words  two words", false, "spaces at the ends count").await;
+    let spaces = " two words ".repeat(2);
+    expect_ok(store.set_password(db, email, &spaces.as_str().into()).await, "set_password() accepts spaces");
+    check_verify(store, db, email, " two words  two words", false, "a trailing space is part of the password").await;
 }
 
-async fn what_is_there_stays(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
-    expect_ok(store.prepare(db, None).await, "prepare may be repeated");
+async fn check_repeated_calls(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
+    expect_ok(store.prepare(db, None).await, "prepare() can be repeated when admins exist");
     for address in [ada, &email("Ada")] {
-        expect_ok(store.ensure_admin(db, address).await, "ensure_admin may be repeated");
+        expect_ok(store.ensure_admin(db, address).await, "ensure_admin() of an existing admin succeeds");
     }
-    verified(store, db, ada, SECOND, true, "an admin who is there keeps the password").await;
+    check_verify(store, db, ada, SECOND, true, "an existing admin keeps the password").await;
 }
 
-async fn refusals(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
+async fn check_refused_passwords(store: &dyn AdminStore, db: &mut PgConnection, ada: &Email) {
     let empty = store.set_password(db, ada, &"".into()).await;
     let short = matches!(empty, Err(AdminError::Password(PasswordError::Short { .. })));
-    assert!(short, "expected: an empty password is Short; got: {empty:?}");
-    verified(store, db, ada, SECOND, true, "a refused password changes nothing").await;
-    verified(store, db, ada, "", false, "an empty password opens nothing").await;
-    verified(store, db, ada, &"x".repeat(1 << 20), false, "a password of a megabyte opens nothing").await;
+    assert!(short, "expected: set_password() refuses an empty password as Short; got: {empty:?}");
+    check_verify(store, db, ada, SECOND, true, "a refused set_password() changes nothing").await;
+    check_verify(store, db, ada, "", false, "verify() refuses an empty password").await;
+    check_verify(store, db, ada, &"x".repeat(1 << 20), false, "verify() refuses a password of one megabyte").await;
 }
 
-async fn verified(
-    store: &dyn AdminStore, db: &mut PgConnection, email: &Email, password: &str, opens: bool, promise: &str,
+async fn check_verify(
+    store: &dyn AdminStore, db: &mut PgConnection, email: &Email, password: &str, accepted: bool, rule: &str,
 ) {
-    let seen = expect_ok(store.verify(db, email, &SecretString::from(password)).await, "verify says yes or no");
-    assert!(seen == opens, "expected: {promise}; got: verify says {seen}");
+    let actual = store.verify(db, email, &SecretString::from(password)).await;
+    let actual = expect_ok(actual, "verify() returns true or false, not an error");
+    assert!(actual == accepted, "expected: {rule}; got: verify() returned {actual}");
 }
 
 fn email(local: &str) -> Email {
-    expect_ok(format!("{local}@conformance.example").parse(), "it is an address")
+    expect_ok(format!("{local}@conformance.example").parse(), "the suite's own address is valid")
 }

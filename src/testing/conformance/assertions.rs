@@ -1,64 +1,63 @@
-//! Answers of a store, held against its contract.
-#![expect(clippy::panic, reason = "a broken promise ends the test that asks for it")]
+//! Assertions on the results of a store or resolver. The conformance suites use them for every call.
+//!
+//! Each one panics if the result breaks the contract. The message has the form `expected: <rule>; got: <result>`, and
+//! the panic points at the line of the suite that made the call.
+#![expect(clippy::panic, reason = "a suite reports a broken contract as a panic, which fails the calling test")]
 use crate::error::{NameConflict, StoreError, chain};
 
-/// The value; `promise` is broken if there is none.
+/// Returns the value of a call that must succeed. `rule` is a statement: "put() stores a secret".
 #[track_caller]
-pub(super) fn done<T>(answer: Result<T, StoreError>, promise: &str) -> T {
+pub(super) fn expect_ok<T, E: std::error::Error + 'static>(answer: Result<T, E>, rule: &str) -> T {
     match answer {
         Ok(value) => value,
-        Err(error) => panic!("expected: {promise}; got: {}", chain(&error)),
+        Err(error) => panic!("expected: {rule}; got the error: {}", chain(&error)),
     }
 }
 
-/// The same for errors of any kind.
+/// Returns a value that must be present. `rule` is a statement.
 #[track_caller]
-pub(super) fn kept<T, E: std::error::Error + 'static>(answer: Result<T, E>, promise: &str) -> T {
-    match answer {
-        Ok(value) => value,
-        Err(error) => panic!("expected: {promise}; got: {}", chain(&error)),
-    }
-}
-
-#[track_caller]
-pub(super) fn some<T>(found: Option<T>, promise: &str) -> T {
+pub(super) fn expect_some<T>(found: Option<T>, rule: &str) -> T {
     match found {
         Some(value) => value,
-        None => panic!("expected: {promise}; got: nothing"),
+        None => panic!("expected: {rule}; got: no such value"),
     }
 }
 
+/// The call must fail with `Fenced`. `call` is a noun phrase: "a write under an old epoch".
 #[track_caller]
-pub(super) fn expect_fenced(answer: Result<(), StoreError>, promise: &str) {
+pub(super) fn expect_fenced(answer: Result<(), StoreError>, call: &str) {
     match answer {
         Err(StoreError::Fenced) => {}
-        other => panic!("expected: {promise} is Fenced; got: {other:?}"),
+        other => panic!("expected: {call} fails with Fenced; got: {other:?}"),
     }
 }
 
+/// The call must fail with `Conflict`. `call` is a noun phrase.
 #[track_caller]
-pub(super) fn expect_conflict(answer: Result<(), StoreError>, promise: &str) {
+pub(super) fn expect_conflict(answer: Result<(), StoreError>, call: &str) {
     match answer {
         Err(StoreError::Conflict(_)) => {}
-        other => panic!("expected: {promise} is a Conflict; got: {other:?}"),
+        other => panic!("expected: {call} fails with Conflict; got: {other:?}"),
     }
 }
 
+/// The call must fail with `Taken`, and the error must contain this conflict. `call` is a noun phrase.
 #[track_caller]
-pub(super) fn expect_taken(answer: Result<(), StoreError>, what: &NameConflict, promise: &str) {
+pub(super) fn expect_taken(answer: Result<(), StoreError>, conflict: &NameConflict, call: &str) {
     match answer {
-        Err(StoreError::Taken(found)) if found == *what => {}
-        other => panic!("expected: {promise} is {what:?} taken; got: {other:?}"),
+        Err(StoreError::Taken(found)) if found == *conflict => {}
+        other => panic!("expected: {call} fails with Taken({conflict:?}); got: {other:?}"),
     }
 }
 
-/// Of racing calls exactly `winners` succeed, and each other one is refused as `refused` says.
+/// Of concurrent calls exactly `winners` must succeed. Every other one must fail with an error for which `is_refusal`
+/// is true.
 #[track_caller]
 pub(super) fn expect_winners(
-    answers: Vec<Result<(), StoreError>>, winners: usize, refused: impl Fn(&StoreError) -> bool, promise: &str,
+    answers: Vec<Result<(), StoreError>>, winners: usize, is_refusal: impl Fn(&StoreError) -> bool, rule: &str,
 ) {
     let lost: Vec<_> = answers.iter().filter_map(|a| a.as_ref().err()).collect();
-    let won = answers.len() - lost.len();
-    assert!(won == winners, "expected: {promise}, {winners} of {} succeed; got: {won}, and {lost:?}", answers.len());
-    assert!(lost.iter().all(|e| refused(e)), "expected: {promise}, the others are told why; got: {lost:?}");
+    let (all, won) = (answers.len(), answers.len() - lost.len());
+    assert!(won == winners, "expected: {rule}, so {winners} of {all} calls succeed; got: {won}, with errors {lost:?}");
+    assert!(lost.iter().all(|e| is_refusal(e)), "expected: {rule}, and the other calls fail for it; got: {lost:?}");
 }

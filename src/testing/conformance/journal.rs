@@ -1,5 +1,5 @@
-//! [`Journal`].
-use super::assertions::{expect_conflict, expect_ok, expect_fenced, expect_some};
+//! The conformance suite of [`Journal`]: keys, lanes, leases and epochs, progress, retries, parking, recovery, history.
+use super::assertions::{expect_conflict, expect_fenced, expect_ok, expect_some};
 use crate::operation::{FencingToken, Lane, OperationId, OperationStatus, Subject};
 use crate::store::journal::{Begun, Claim, Intent, Journal, Progress, Record};
 use crate::tenant::TenantId;
@@ -7,16 +7,16 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Intents, keys, lanes, leases and epochs, progress, parking, recovery, history.
+/// Checks a [`Journal`]. The suite lists due operations with a limit of 1000, so the journal must not contain many.
 ///
 /// # Panics
-/// When a promise of [`Journal`] is broken.
+/// If the implementation breaks the contract of [`Journal`]. The message names the rule.
 pub async fn journal(journal: impl Journal) {
-    keys(&journal).await;
-    lanes(&journal).await;
-    leases(&journal).await;
-    progress(&journal).await;
-    parking(&journal).await;
+    check_keys(&journal).await;
+    check_lanes(&journal).await;
+    check_leases(&journal).await;
+    check_progress(&journal).await;
+    check_parking(&journal).await;
 }
 
 fn intent(subject: &Subject, lane: Lane, lease: Duration) -> Intent {
@@ -30,149 +30,175 @@ fn intent(subject: &Subject, lane: Lane, lease: Duration) -> Intent {
     }
 }
 
-fn tenant() -> Subject {
+fn new_subject() -> Subject {
     Subject::Tenant(TenantId::new())
 }
 
 async fn begin(journal: &impl Journal, intent: &Intent) -> Record {
-    let begun = expect_ok(journal.begin(intent).await, "an intent begins");
-    let Begun::New(record) = begun else { return expect_some(None, "a free lane takes a new operation") };
+    let begun = expect_ok(journal.begin(intent).await, "begin() commits an intent");
+    let Begun::New(record) = begun else { return expect_some(None, "begin() returns New while the lane is free") };
     assert_eq!(
         (record.id, record.epoch, record.intended),
         (intent.id, 1, 1),
-        "expected: the caller holds it at epoch 1"
+        "expected: begin() gives the operation to the intent's worker at epoch 1"
     );
     *record
 }
 
-fn step(status: OperationStatus, done: u32, lease: Option<Duration>) -> Progress {
+fn progress(status: OperationStatus, done: u32, lease: Option<Duration>) -> Progress {
     let (error, output) = (None, Some(serde_json::json!({ "n": done })));
     let step = format!("step-{done}").into();
     Progress { status, step, intended: done + 1, done, output, error, retry_after: None, lease, durable: true }
 }
 
-async fn keys(journal: &impl Journal) {
+async fn is_due(journal: &impl Journal, id: OperationId) -> bool {
+    expect_ok(journal.due(1000).await, "due() lists operations").contains(&id)
+}
+
+async fn check_keys(journal: &impl Journal) {
     let key = Some(OperationId::new().to_string());
-    let first = Intent { key, ..intent(&tenant(), Lane::Change, LONG) };
+    let first = Intent { key, ..intent(&new_subject(), Lane::Change, LONG) };
     let record = begin(journal, &first).await;
-    let again = Intent { id: OperationId::new(), subject: tenant(), ..first.clone() };
-    for answer in
-        [journal.begin(&again).await, journal.joined(&again).await.map(|b| b.unwrap_or(Begun::Busy(again.id)))]
-    {
-        let answer = expect_ok(answer, "a known key");
-        assert!(matches!(&answer, Begun::Joined(r) if r.id == first.id), "expected: it is joined; {answer:?}");
+    let again = Intent { id: OperationId::new(), subject: new_subject(), ..first.clone() };
+    let joined = journal.find_joined(&again).await.map(|b| b.unwrap_or(Begun::Busy(again.id)));
+    for answer in [journal.begin(&again).await, joined] {
+        let answer = expect_ok(answer, "begin() and joined() look up a known key");
+        let is_joined = matches!(&answer, Begun::Joined(r) if r.id == first.id);
+        assert!(is_joined, "expected: a known key with an equal request is Joined; got: {answer:?}");
     }
     let other = Intent { request: serde_json::json!(1), ..again.clone() };
-    let answer = expect_ok(journal.begin(&other).await, "a known key");
-    assert!(
-        matches!(answer, Begun::KeyReused(id) if id == first.id),
-        "expected: another request is refused; {answer:?}"
-    );
-    expect_ok(journal.record(record.fencing_token(), &step(OperationStatus::Undone, 0, None)).await, "an end");
-    let answer = expect_ok(journal.begin(&other).await, "the key of what was undone");
-    assert!(matches!(answer, Begun::New(_)), "expected: it starts again; {answer:?}");
+    let answer = expect_ok(journal.begin(&other).await, "begin() looks up a known key");
+    let is_reused = matches!(answer, Begun::KeyReused(id) if id == first.id);
+    assert!(is_reused, "expected: a known key with a different request is KeyReused; got: {answer:?}");
+    let undone = journal.record(record.fencing_token(), &progress(OperationStatus::Undone, 0, None)).await;
+    expect_ok(undone, "record() ends an operation as Undone");
+    let answer = expect_ok(journal.begin(&other).await, "begin() accepts the key of an undone operation");
+    assert!(matches!(answer, Begun::New(_)), "expected: the key of an undone operation can be used again; {answer:?}");
 }
 
-async fn lanes(journal: &impl Journal) {
-    let subject = tenant();
+async fn check_lanes(journal: &impl Journal) {
+    let subject = new_subject();
     let change = begin(journal, &intent(&subject, Lane::Change, LONG)).await;
-    let busy = expect_ok(journal.begin(&intent(&subject, Lane::Change, LONG)).await, "a taken lane");
-    assert!(matches!(busy, Begun::Busy(id) if id == change.id), "expected: one change at a time; {busy:?}");
-    let fence = begin(journal, &intent(&subject, Lane::Preempt, LONG)).await;
-    let busy = expect_ok(journal.begin(&intent(&subject, Lane::Preempt, LONG)).await, "a taken lane");
-    assert!(matches!(busy, Begun::Busy(id) if id == fence.id), "expected: one fence at a time; {busy:?}");
-    expect_ok(journal.record(change.fencing_token(), &step(OperationStatus::Done, 3, None)).await, "an end");
-    let busy = expect_ok(journal.begin(&intent(&subject, Lane::Change, LONG)).await, "a lane behind a fence");
-    assert!(matches!(busy, Begun::Busy(id) if id == fence.id), "expected: no change begins behind a fence; {busy:?}");
-    expect_ok(journal.record(fence.fencing_token(), &step(OperationStatus::Done, 3, None)).await, "an end");
+    let busy = expect_ok(journal.begin(&intent(&subject, Lane::Change, LONG)).await, "begin() finds the lane taken");
+    let is_busy = matches!(busy, Begun::Busy(id) if id == change.id);
+    assert!(is_busy, "expected: one open Change at a time; got: {busy:?}");
+    let preempting = begin(journal, &intent(&subject, Lane::Preempt, LONG)).await;
+    let busy = expect_ok(journal.begin(&intent(&subject, Lane::Preempt, LONG)).await, "begin() finds the lane taken");
+    let is_busy = matches!(busy, Begun::Busy(id) if id == preempting.id);
+    assert!(is_busy, "expected: one open Preempt operation at a time; got: {busy:?}");
+    let done = journal.record(change.fencing_token(), &progress(OperationStatus::Done, 3, None)).await;
+    expect_ok(done, "record() ends a Change");
+    let busy = expect_ok(journal.begin(&intent(&subject, Lane::Change, LONG)).await, "begin() finds the lane taken");
+    let is_busy = matches!(busy, Begun::Busy(id) if id == preempting.id);
+    assert!(is_busy, "expected: no Change begins while a Preempt operation is open; got: {busy:?}");
+    let done = journal.record(preempting.fencing_token(), &progress(OperationStatus::Done, 3, None)).await;
+    expect_ok(done, "record() ends a Preempt operation");
     begin(journal, &intent(&subject, Lane::Change, LONG)).await;
-    let history = expect_ok(journal.history(&subject).await, "its history");
-    assert_eq!(history.len(), 3, "expected: ended operations stay");
+    let history = expect_ok(journal.history(&subject).await, "history() lists the operations of a subject");
+    assert_eq!(history.len(), 3, "expected: history() contains ended operations too");
 }
 
-async fn leases(journal: &impl Journal) {
-    let held = begin(journal, &intent(&tenant(), Lane::Change, LONG)).await;
+async fn check_leases(journal: &impl Journal) {
+    let held = begin(journal, &intent(&new_subject(), Lane::Change, LONG)).await;
     let stranger = OperationId::new().to_string();
-    let answer = expect_ok(journal.claim(held.id, &stranger, LONG).await, "a claim");
-    assert!(matches!(answer, Claim::Held(_)), "expected: a lease is respected; {answer:?}");
-    let Claim::Taken(again) = expect_ok(journal.claim(held.id, &held.worker, LONG).await, "its own claim") else {
-        return expect_some(None, "a worker is its own successor");
+    let answer = expect_ok(journal.claim(held.id, &stranger, LONG).await, "claim() by another worker returns a result");
+    assert!(matches!(answer, Claim::Held(_)), "expected: a valid lease prevents a claim by another worker; {answer:?}");
+    let own = journal.claim(held.id, &held.worker, LONG).await;
+    let Claim::Taken(again) = expect_ok(own, "claim() by the same worker returns a result") else {
+        return expect_some(None, "a worker can claim its own operation again before the lease expires");
     };
-    assert_eq!(again.epoch, 2, "expected: each hold has an epoch of its own");
-    expect_fenced(journal.check(held.fencing_token()).await, "an epoch that is over");
-    expect_fenced(journal.renew(held.fencing_token(), LONG).await, "its renewal");
-    expect_fenced(journal.record(held.fencing_token(), &step(OperationStatus::Running, 1, None)).await.map(drop), "its write");
-    expect_ok(journal.check(again.fencing_token()).await, "the newest epoch holds");
+    assert_eq!(again.epoch, 2, "expected: each claim raises the epoch by one");
+    expect_fenced(journal.check(held.fencing_token()).await, "check() of an old epoch");
+    expect_fenced(journal.renew(held.fencing_token(), LONG).await, "renew() under an old epoch");
+    let stale = journal.record(held.fencing_token(), &progress(OperationStatus::Running, 1, None)).await;
+    expect_fenced(stale.map(drop), "record() under an old epoch");
+    expect_ok(journal.check(again.fencing_token()).await, "check() accepts the newest epoch");
 
-    let dead = begin(journal, &intent(&tenant(), Lane::Change, Duration::ZERO)).await;
-    assert!(expect_ok(journal.due(1000).await, "what is due").contains(&dead.id), "expected: a dead worker's is due");
-    let Claim::Taken(taken) = expect_ok(journal.claim(dead.id, &stranger, LONG).await, "a takeover") else {
-        return expect_some(None, "a lease that is over is taken over");
+    let dead = begin(journal, &intent(&new_subject(), Lane::Change, Duration::ZERO)).await;
+    assert!(is_due(journal, dead.id).await, "expected: an operation whose lease has expired is due");
+    let takeover = journal.claim(dead.id, &stranger, LONG).await;
+    let Claim::Taken(taken) = expect_ok(takeover, "claim() of an expired lease returns a result") else {
+        return expect_some(None, "another worker can claim an operation whose lease has expired");
     };
-    assert_eq!((taken.epoch, taken.worker.as_str()), (2, stranger.as_str()), "expected: the new worker holds it");
-    assert!(!expect_ok(journal.due(1000).await, "what is due").contains(&dead.id), "expected: and it is due no more");
-    let mine = Intent { recoverable: false, ..intent(&tenant(), Lane::Change, Duration::ZERO) };
+    assert_eq!(
+        (taken.epoch, taken.worker.as_str()),
+        (2, stranger.as_str()),
+        "expected: claim() gives the operation to the new worker at epoch 2"
+    );
+    assert!(!is_due(journal, dead.id).await, "expected: a claimed operation is not due");
+    let mine = Intent { recoverable: false, ..intent(&new_subject(), Lane::Change, Duration::ZERO) };
     begin(journal, &mine).await;
-    assert!(!expect_ok(journal.due(1000).await, "what is due").contains(&mine.id), "expected: not without its caller");
+    assert!(!is_due(journal, mine.id).await, "expected: an operation that only its caller can continue is never due");
 }
 
-async fn progress(journal: &impl Journal) {
-    let held = begin(journal, &intent(&tenant(), Lane::Change, LONG)).await;
+async fn check_progress(journal: &impl Journal) {
+    let held = begin(journal, &intent(&new_subject(), Lane::Change, LONG)).await;
     for n in 1..=2 {
         let durable = n == 1;
-        let told = Progress { durable, ..step(OperationStatus::Running, n, Some(LONG)) };
-        let event = expect_ok(journal.record(held.fencing_token(), &told).await, "progress");
-        assert_eq!((event.seq, event.done, event.total), (i64::from(n), n, 3), "expected: events count without a gap");
+        let written = Progress { durable, ..progress(OperationStatus::Running, n, Some(LONG)) };
+        let event = expect_ok(journal.record(held.fencing_token(), &written).await, "record() writes progress");
+        let expected = (i64::from(n), n, 3);
+        assert_eq!((event.seq, event.done, event.total), expected, "expected: events are numbered without a gap");
     }
-    let waits =
-        Progress { error: Some("why".into()), retry_after: Some(LONG), ..step(OperationStatus::Running, 2, None) };
-    expect_ok(journal.record(held.fencing_token(), &waits).await, "a failure that waits");
-    let read = expect_some(expect_ok(journal.read(held.id).await, "reading"), "it is there");
+    let retry =
+        Progress { error: Some("why".into()), retry_after: Some(LONG), ..progress(OperationStatus::Running, 2, None) };
+    expect_ok(journal.record(held.fencing_token(), &retry).await, "record() writes a failure with a retry time");
+    let read = expect_ok(journal.read(held.id).await, "read() returns a record");
+    let read = expect_some(read, "read() finds the operation");
     assert_eq!(
         (read.done, read.intended, read.error.as_deref()),
         (2, 3, Some("why")),
-        "expected: all of it is written"
+        "expected: read() returns every field of the latest progress record"
     );
-    assert_eq!(read.outputs.get("step-1"), Some(&serde_json::json!({ "n": 1 })), "expected: answers are kept by name");
-    assert!(!expect_ok(journal.due(1000).await, "what is due").contains(&held.id), "expected: it waits for its time");
-    let answer = expect_ok(journal.claim(held.id, "a stranger", LONG).await, "a claim");
-    assert!(matches!(answer, Claim::Held(_)), "expected: before that nobody takes it; {answer:?}");
-    let later = expect_ok(journal.events(held.id, 1, 10).await, "its events");
-    assert_eq!(later.iter().map(|e| e.seq).collect::<Vec<_>>(), [2, 3], "expected: a stream resumes by number");
-    expect_ok(journal.record(held.fencing_token(), &step(OperationStatus::Done, 3, None)).await, "an end");
-    let over = journal.record(held.fencing_token(), &step(OperationStatus::Running, 1, None)).await;
-    expect_fenced(over.map(drop), "a write after the end");
-    let answer = expect_ok(journal.claim(held.id, &held.worker, LONG).await, "a claim");
-    assert!(matches!(answer, Claim::Over(_)), "expected: an end is an end; {answer:?}");
-    assert!(!expect_ok(journal.open().await, "what is open").iter().any(|r| r.id == held.id), "expected: it is not open");
+    let output = read.outputs.get("step-1");
+    assert_eq!(output, Some(&serde_json::json!({ "n": 1 })), "expected: the outputs are stored by step name");
+    assert!(!is_due(journal, held.id).await, "expected: an operation is not due before its retry time");
+    let answer = expect_ok(journal.claim(held.id, "a stranger", LONG).await, "claim() returns a result");
+    assert!(matches!(answer, Claim::Held(_)), "expected: no other worker can claim before the retry time; {answer:?}");
+    let later = expect_ok(journal.events(held.id, 1, 10).await, "events() lists events");
+    let numbers = later.iter().map(|e| e.seq).collect::<Vec<_>>();
+    assert_eq!(numbers, [2, 3], "expected: events() continues after the given number");
+    let done = journal.record(held.fencing_token(), &progress(OperationStatus::Done, 3, None)).await;
+    expect_ok(done, "record() ends an operation");
+    let after_end = journal.record(held.fencing_token(), &progress(OperationStatus::Running, 1, None)).await;
+    expect_fenced(after_end.map(drop), "record() after the end");
+    let answer = expect_ok(journal.claim(held.id, &held.worker, LONG).await, "claim() returns a result");
+    assert!(matches!(answer, Claim::Over(_)), "expected: an ended operation cannot be claimed; got: {answer:?}");
+    let open = expect_ok(journal.open().await, "open() lists operations");
+    assert!(!open.iter().any(|r| r.id == held.id), "expected: open() does not list an ended operation");
 }
 
-async fn parking(journal: &impl Journal) {
-    let subject = tenant();
+async fn check_parking(journal: &impl Journal) {
+    let subject = new_subject();
     let change = begin(journal, &intent(&subject, Lane::Change, LONG)).await;
-    let fence = begin(journal, &intent(&subject, Lane::Preempt, LONG)).await;
-    let stale = FencingToken { epoch: 7, ..fence.fencing_token() };
-    expect_fenced(journal.park_change(&subject, stale).await.map(drop), "parking under another epoch");
+    let preempting = begin(journal, &intent(&subject, Lane::Preempt, LONG)).await;
+    let by = preempting.fencing_token();
+    let stale = FencingToken { epoch: 7, ..by };
+    expect_fenced(journal.park_change(&subject, stale).await.map(drop), "park_change() under another epoch");
     for _ in 0..2 {
-        let parked =
-            expect_some(expect_ok(journal.park_change(&subject, fence.fencing_token()).await, "parking"), "what was parked");
-        assert_eq!((parked.id, parked.status), (change.id, OperationStatus::Parked), "expected: the change is parked");
+        let parked = expect_ok(journal.park_change(&subject, by).await, "park_change() succeeds and can be repeated");
+        let parked = expect_some(parked, "park_change() returns the parked Change");
+        let expected = (change.id, OperationStatus::Parked);
+        assert_eq!((parked.id, parked.status), expected, "expected: the open Change of the subject is parked");
     }
-    expect_fenced(
-        journal.record(change.fencing_token(), &step(OperationStatus::Done, 3, None)).await.map(drop),
-        "its old worker",
+    let stale = journal.record(change.fencing_token(), &progress(OperationStatus::Done, 3, None)).await;
+    expect_fenced(stale.map(drop), "record() by the worker of a parked operation");
+    expect_fenced(journal.check(change.fencing_token()).await, "check() by the worker of a parked operation");
+    let answer = expect_ok(journal.claim(change.id, &change.worker, LONG).await, "claim() returns a result");
+    assert!(matches!(answer, Claim::Held(_)), "expected: no worker can claim a parked operation; got: {answer:?}");
+    expect_conflict(
+        journal.unpark(preempting.id, false).await.map(drop),
+        "unpark() of an operation that is not parked",
     );
-    expect_fenced(journal.check(change.fencing_token()).await, "what its old worker asks before it acts");
-    let answer = expect_ok(journal.claim(change.id, &change.worker, LONG).await, "a claim");
-    assert!(matches!(answer, Claim::Held(_)), "expected: a parked one is nobody's; {answer:?}");
-    expect_conflict(journal.unpark(fence.id, false).await.map(drop), "unparking what is not parked");
-    let running = expect_ok(journal.unpark(change.id, true).await, "unparking");
-    assert_eq!(running.status, OperationStatus::Undoing, "expected: backward, if that was asked for");
-    assert!(expect_ok(journal.due(1000).await, "what is due").contains(&change.id), "expected: and any node may go on");
-    expect_ok(journal.park_change(&subject, fence.fencing_token()).await, "parking again");
-    expect_ok(journal.abandon_change(&subject, fence.fencing_token()).await, "abandoning");
-    let ended = expect_some(expect_ok(journal.read(change.id).await, "reading"), "it is there");
-    assert_eq!(ended.status, OperationStatus::Undone, "expected: what is abandoned has ended");
-    expect_ok(journal.record(fence.fencing_token(), &step(OperationStatus::Done, 3, None)).await, "an end");
+    let running = expect_ok(journal.unpark(change.id, true).await, "unpark() returns the operation");
+    assert_eq!(running.status, OperationStatus::Undoing, "expected: unpark() with undo sets the status Undoing");
+    assert!(is_due(journal, change.id).await, "expected: any node can continue an unparked operation");
+    expect_ok(journal.park_change(&subject, by).await, "park_change() parks the Change again");
+    expect_ok(journal.abandon_change(&subject, by).await, "abandon_change() succeeds");
+    let ended = expect_ok(journal.read(change.id).await, "read() returns a record");
+    let ended = expect_some(ended, "read() finds the abandoned operation");
+    assert_eq!(ended.status, OperationStatus::Undone, "expected: an abandoned Change has ended as Undone");
+    let done = journal.record(by, &progress(OperationStatus::Done, 3, None)).await;
+    expect_ok(done, "record() ends a Preempt operation");
     begin(journal, &intent(&subject, Lane::Change, LONG)).await;
 }

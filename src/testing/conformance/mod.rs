@@ -1,10 +1,13 @@
-//! What each seam promises, as tests: one entry point per trait, for implementations of hosts and of this crate alike.
+//! Conformance suites: one function for each trait that an application may implement.
 //!
-//! Each panics at the first broken promise, and says which it was and what was seen instead. They make what they need
-//! under new ids and names, and leave it behind: run them on a store of a test's own.
+//! A test of the implementation calls the function; this crate calls it for its own implementations. A suite panics at
+//! the first broken rule, and the message names the rule and the actual result.
+//!
+//! Invariants: a suite uses only the trait. It creates what it needs under new ids and names and does not clean up, so
+//! run it on a store that no other test uses.
 
 mod admin;
-mod answer;
+mod assertions;
 mod journal;
 mod nodes;
 mod registry;

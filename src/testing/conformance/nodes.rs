@@ -1,53 +1,61 @@
-//! [`Nodes`].
+//! The conformance suite of [`Nodes`]: heartbeats, which nodes are live, and the shares of connections.
 use super::assertions::expect_ok;
-use crate::store::nodes::{Node, Nodes, Share};
+use crate::store::nodes::{LiveNode, Node, Nodes, Share};
 use std::time::Duration;
 
-/// Beating, leaving, and who counts as live.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Checks heartbeats, leaving, which nodes are live, and the shares. No other node may be live in the store.
 ///
 /// # Panics
-/// When a promise of [`Nodes`] is broken.
+/// If the implementation breaks the contract of [`Nodes`]. The message names the rule.
 pub async fn nodes(nodes: impl Nodes) {
-    const HOUR: Duration = Duration::from_secs(3600);
     let (mut one, two) = (Node::here(), Node::here());
-    assert_ne!(one.id, two.id, "expected: each start is a node of its own");
+    assert_ne!(one.id, two.id, "expected: each call of Node::here() creates a new id");
     for node in [&one, &two, &one] {
-        expect_ok(nodes.beat(node).await, "a node beats, also again");
+        expect_ok(nodes.beat(node).await, "beat() records a heartbeat and can be repeated");
     }
-    let ids = |live: Vec<crate::store::nodes::LiveNode>| live.into_iter().map(|n| n.node.id).collect::<Vec<_>>();
-    let live = ids(expect_ok(nodes.live(HOUR).await, "who beats is live"));
-    assert!(live.contains(&one.id) && live.contains(&two.id), "expected: both are live; {live:?}");
-    // Any time at all is longer than no time.
+    let ids = |live: Vec<LiveNode>| live.into_iter().map(|n| n.node.id).collect::<Vec<_>>();
+    let live = ids(expect_ok(nodes.live(HOUR).await, "live() lists nodes"));
+    assert!(live.contains(&one.id) && live.contains(&two.id), "expected: both nodes are live; got: {live:?}");
+    // Any heartbeat is older than zero time as soon as the store's clock has advanced.
     for _ in 0..1000 {
-        if expect_ok(nodes.live(Duration::ZERO).await, "who was live lately").is_empty() {
+        if expect_ok(nodes.live(Duration::ZERO).await, "live() lists nodes").is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let live = ids(expect_ok(nodes.live(Duration::ZERO).await, "who was live lately"));
-    assert_eq!(live, [], "expected: who gave no sign within the time is not live");
-    one.facts = serde_json::json!({ "generation": 7 });
-    expect_ok(nodes.beat(&one).await, "a beat says something new");
-    let told = expect_ok(nodes.live(HOUR).await, "it is told").into_iter().find(|n| n.node.id == one.id);
-    assert_eq!(told.map(|n| n.node.facts), Some(one.facts.clone()), "expected: the newest facts are told");
-    shares(&nodes, &one, &two).await;
+    let live = ids(expect_ok(nodes.live(Duration::ZERO).await, "live() lists nodes"));
+    assert_eq!(live, [], "expected: a node without a heartbeat within the given time is not live");
+    one.name = "renamed".into();
+    expect_ok(nodes.beat(&one).await, "beat() replaces the name");
+    let live = expect_ok(nodes.live(HOUR).await, "live() lists nodes");
+    let name = live.into_iter().find(|n| n.node.id == one.id).map(|n| n.node.name);
+    assert_eq!(name, Some(one.name.clone()), "expected: live() returns the name of the last heartbeat");
+    check_shares(&nodes, &one, &two).await;
     for _ in 0..2 {
-        expect_ok(nodes.leave(one.id).await, "leaving, also twice");
+        expect_ok(nodes.leave(one.id).await, "leave() removes a node and can be repeated");
     }
-    let live = ids(expect_ok(nodes.live(HOUR).await, "the other stays"));
-    assert!(!live.contains(&one.id) && live.contains(&two.id), "expected: who left is not live; {live:?}");
+    let live = ids(expect_ok(nodes.live(HOUR).await, "live() lists nodes"));
+    let is_removed = !live.contains(&one.id) && live.contains(&two.id);
+    assert!(is_removed, "expected: leave() removes this node and no other; got: {live:?}");
 }
 
-/// Whoever else is live, at most all is given away, and two nodes end with equal parts.
-async fn shares(nodes: &impl Nodes, one: &Node, two: &Node) {
-    const HOUR: Duration = Duration::from_secs(3600);
-    let claim = async |node: &Node, held| expect_ok(nodes.claim(node.id, held, HOUR).await, "a live node has a part");
-    assert_eq!(claim(&Node::here(), Share::NONE).await, Share::NONE, "expected: who has not beaten has no part");
+/// The shares never add up to more than the whole, and two nodes end with equal shares.
+async fn check_shares(nodes: &impl Nodes, one: &Node, two: &Node) {
+    let claim = async |node: &Node, held| expect_ok(nodes.claim(node.id, held, HOUR).await, "claim() returns a share");
+    let unregistered = claim(&Node::here(), Share::NONE).await;
+    assert_eq!(unregistered, Share::NONE, "expected: a node that never called beat() gets no share");
     let first = claim(one, Share::NONE).await;
-    assert!(first > Share::NONE, "expected: there is something for everybody");
-    assert_eq!(claim(two, Share::NONE).await, first, "expected: parts are equal");
+    assert!(first > Share::NONE, "expected: every live node gets a share");
+    assert_eq!(claim(two, Share::NONE).await, first, "expected: the shares of two live nodes are equal");
     claim(one, Share::ALL).await;
-    assert_eq!(claim(two, Share::NONE).await, Share::NONE, "expected: nobody gets what another node still has");
-    assert_eq!(claim(one, Share::NONE).await, first, "expected: what is closed is free");
-    assert_eq!(claim(two, Share::NONE).await, first, "expected: parts are equal again");
+    let second = claim(two, Share::NONE).await;
+    assert_eq!(second, Share::NONE, "expected: claim() never grants what another node still holds");
+    assert_eq!(
+        claim(one, Share::NONE).await,
+        first,
+        "expected: a node gets its equal share after it closed connections"
+    );
+    assert_eq!(claim(two, Share::NONE).await, first, "expected: the other node gets its equal share again");
 }

@@ -1,3 +1,5 @@
+//! The conformance suite of [`ConnectionResolver`]: the outcome for each status, dropped callers, unknown names, and
+//! closing.
 use crate::error::ResolveError;
 use crate::pool::TenantPool;
 use crate::resolver::ConnectionResolver;
@@ -7,78 +9,80 @@ use futures_util::future::join_all;
 
 type Outcome = Result<TenantPool, ResolveError>;
 
-/// What a [`ConnectionResolver`] does. `seeded` are tenants that it knows by id and slug, of any status; no connection
-/// is opened. It is closed at the end.
+/// Checks a [`ConnectionResolver`]. `seeded` are tenants of any status that the resolver finds by id and by slug. The
+/// suite opens no connection, and closes the resolver at its end.
 ///
 /// # Panics
-/// With the rule that was broken.
+/// If the implementation breaks the contract of [`ConnectionResolver`]. The message names the rule.
 pub async fn resolver(resolver: impl ConnectionResolver, seeded: &[Tenant]) {
     for tenant in seeded {
-        answers_by_status(&resolver, tenant).await;
-        survives_dropped_waiters(&resolver, tenant).await;
+        check_status(&resolver, tenant).await;
+        check_dropped_callers(&resolver, tenant).await;
     }
-    nobody_is_unknown(&resolver).await;
-    closes(&resolver, seeded).await;
+    check_unknown_names(&resolver).await;
+    check_close(&resolver, seeded).await;
 }
 
-async fn answers_by_status(resolver: &impl ConnectionResolver, tenant: &Tenant) {
+async fn check_status(resolver: &impl ConnectionResolver, tenant: &Tenant) {
     for name in [TenantRef::from(tenant), TenantRef::from(tenant.slug())] {
-        check(tenant, resolver.resolve(name.clone()).await, &name);
+        check_outcome(tenant, resolver.resolve(name.clone()).await, &name);
         if let Some(cached) = resolver.cached(&name) {
-            check(tenant, Ok(cached), &name);
+            check_outcome(tenant, Ok(cached), &name);
         }
         resolver.invalidate(tenant.id());
-        check(tenant, resolver.resolve(name.clone()).await, &name);
+        check_outcome(tenant, resolver.resolve(name.clone()).await, &name);
     }
 }
 
-fn check(tenant: &Tenant, seen: Outcome, name: &TenantRef<'_>) {
+fn check_outcome(tenant: &Tenant, outcome: Outcome, name: &TenantRef<'_>) {
     let status = tenant.status();
-    let right = match (&seen, status) {
+    let is_right = match (&outcome, status) {
         (Ok(pool), TenantStatus::Active) => pool.tenant() == tenant,
-        (Err(ResolveError::Provisioning(seen)), TenantStatus::Provisioning)
-        | (Err(ResolveError::Suspended(seen)), TenantStatus::Suspended)
-        | (Err(ResolveError::Archived(seen)), TenantStatus::Archived) => seen == tenant,
+        (Err(ResolveError::Provisioning(found)), TenantStatus::Provisioning)
+        | (Err(ResolveError::Suspended(found)), TenantStatus::Suspended)
+        | (Err(ResolveError::Archived(found)), TenantStatus::Archived) => found == tenant,
         (Err(ResolveError::Unknown), TenantStatus::Purging | TenantStatus::Deleted) => true,
         _ => false,
     };
-    assert!(right, "expected: {name}, which is {status}, resolves so; got: {seen:?}");
+    assert!(is_right, "expected: the outcome of {name} follows from its status, {status}; got: {outcome:?}");
 }
 
-/// Some begin and hang up; the others are answered all the same.
-async fn survives_dropped_waiters(resolver: &impl ConnectionResolver, tenant: &Tenant) {
+/// Dropping the future of one caller must not fail the calls of the others.
+async fn check_dropped_callers(resolver: &impl ConnectionResolver, tenant: &Tenant) {
     let name = || TenantRef::from(tenant.slug());
     resolver.invalidate(tenant.id());
     let mut first = resolver.resolve(name());
-    let begun = (&mut first).now_or_never();
+    let outcome = (&mut first).now_or_never();
     let others = join_all((0..20).map(|_| resolver.resolve(name())));
     drop(first);
-    for seen in others.await.into_iter().chain(begun) {
-        check(tenant, seen, &name());
+    for outcome in others.await.into_iter().chain(outcome) {
+        check_outcome(tenant, outcome, &name());
     }
 }
 
-async fn nobody_is_unknown(resolver: &impl ConnectionResolver) {
+async fn check_unknown_names(resolver: &impl ConnectionResolver) {
     for name in [TenantId::new().into(), "nobody-has-this".into(), TenantRef::Domain("nobody.example".into())] {
-        let seen = resolver.resolve(name.clone()).await;
-        assert!(matches!(seen, Err(ResolveError::Unknown)), "{name}, which is nobody's, resolved to {seen:?}");
-        assert!(resolver.cached(&name).is_none(), "{name}, which is nobody's, is cached");
+        let outcome = resolver.resolve(name.clone()).await;
+        let is_unknown = matches!(outcome, Err(ResolveError::Unknown));
+        assert!(is_unknown, "expected: {name}, which no tenant has, is Unknown; got: {outcome:?}");
+        assert!(resolver.cached(&name).is_none(), "expected: no handle is cached for {name}, which no tenant has");
     }
     for text in ["", "A", "../acme", "acme\0", "www", "a'; --", &"a".repeat(500)] {
         for name in [TenantRef::from(text), TenantRef::Domain(text.into())] {
-            let seen = resolver.resolve(name.clone()).await;
-            let refused = matches!(seen, Err(ResolveError::Unknown | ResolveError::Invalid(_)));
-            assert!(refused, "{name}, which can be nobody's name, resolved to {seen:?}");
+            let outcome = resolver.resolve(name.clone()).await;
+            let is_refused = matches!(outcome, Err(ResolveError::Unknown | ResolveError::Invalid(_)));
+            assert!(is_refused, "expected: {name}, which no tenant can have, is Unknown or Invalid; got: {outcome:?}");
         }
     }
 }
 
-async fn closes(resolver: &impl ConnectionResolver, seeded: &[Tenant]) {
+async fn check_close(resolver: &impl ConnectionResolver, seeded: &[Tenant]) {
     resolver.close().await;
     resolver.close().await;
     for name in seeded.iter().map(TenantRef::from) {
-        let seen = resolver.resolve(name.clone()).await;
-        assert!(matches!(seen, Err(ResolveError::Closed)), "after close() {name} resolved to {seen:?}");
-        assert!(resolver.cached(&name).is_none(), "after close() {name} is cached");
+        let outcome = resolver.resolve(name.clone()).await;
+        let is_closed = matches!(outcome, Err(ResolveError::Closed));
+        assert!(is_closed, "expected: after close(), resolving {name} fails with Closed; got: {outcome:?}");
+        assert!(resolver.cached(&name).is_none(), "expected: after close(), no handle of {name} is cached");
     }
 }

@@ -1,5 +1,6 @@
-//! [`TokenStore`].
-use super::assertions::{expect_conflict, expect_ok, expect_fenced};
+//! The conformance suite of [`TokenStore`]: the life of a token from issue to use, revocation and expiry, fencing, and
+//! the history of events.
+use super::assertions::{expect_conflict, expect_fenced, expect_ok};
 use crate::operation::{FencingToken, OperationId};
 use crate::store::tokens::{
     Event, Events, IssuedToken, LinkId, NewToken, Token, TokenClaim, TokenEventKind, TokenPurpose, TokenStore,
@@ -9,51 +10,53 @@ use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Issuing, looking, claiming, using up, revoking, expiring; fencing. `tenant` must exist, if the store asks for that.
+/// Checks a [`TokenStore`]. `tenant` must exist if the store checks that. The suite takes more than two seconds,
+/// because it waits until a token expires.
 ///
 /// # Panics
-/// When a promise of [`TokenStore`] is broken.
+/// If the implementation breaks the contract of [`TokenStore`]. The message names the rule.
 pub async fn token_store(store: impl TokenStore, tenant: TenantId) {
-    once(&store, tenant).await;
-    raced(&store, tenant).await;
-    siblings(&store, tenant).await;
-    expiry(&store, tenant).await;
-    claimed(&store, tenant).await;
-    listed(&store, tenant).await;
-    fencing(&store, tenant).await;
-    history(&store, tenant).await;
+    check_single_use(&store, tenant).await;
+    check_concurrent_claims(&store, tenant).await;
+    check_siblings(&store, tenant).await;
+    check_expiry(&store, tenant).await;
+    check_claimed_tokens(&store, tenant).await;
+    check_list(&store, tenant).await;
+    check_fencing(&store, tenant).await;
+    check_history(&store, tenant).await;
 }
 
-/// What became of links is told, and why they were refused.
-async fn history(store: &impl TokenStore, tenant: TenantId) {
+/// Events are recorded, with the reason if the token was refused.
+async fn check_history(store: &impl TokenStore, tenant: TenantId) {
     use TokenEventKind::*;
-    let (good, hash) = token(tenant, "history@acme.example", HOUR);
-    issue(store, &good).await;
-    let events = Events::default();
-    events.note(hash, Some(Shown), Some([10, 0, 0, 7].into()));
-    events.note([9; 32], None, None);
-    let write = events.write_to(store);
-    let told = async {
+    let (valid, hash) = token(tenant, "history@acme.example", HOUR);
+    issue(store, &valid).await;
+    let queue = Events::default();
+    queue.note(hash, Some(Shown), Some([10, 0, 0, 7].into()));
+    queue.note([9; 32], None, None);
+    let write = queue.write_to(store);
+    let recorded = async {
         loop {
-            let told = expect_ok(store.events(tenant, 100).await, "reading events");
-            if told.iter().any(|e| e.link == Some(good.id)) {
-                // Before the fencing_token ends: what it has written and had no answer to yet counts as dropped then.
-                return (told, events.dropped());
+            let events = expect_ok(store.events(tenant, 100).await, "events() lists events");
+            if events.iter().any(|e| e.link == Some(valid.id)) {
+                // Read the counter while `write_to` still runs. Once its future is dropped, events whose write it had
+                // not seen confirmed count as dropped, although the store has them.
+                return (events, queue.dropped());
             }
             tokio::task::yield_now().await;
         }
     };
-    let (told, dropped) = tokio::select! { _ = write => (vec![], 0), told = told => told };
-    assert_eq!(dropped, 0, "expected: nothing is dropped while there is room");
-    let shown = told.iter().find(|e| e.link == Some(good.id)).map(|e| (e.what, e.client.clone()));
-    assert_eq!(shown, Some((Shown, Some("10.0.0.7".into()))), "expected: what became of a link is told");
+    let (events, dropped) = tokio::select! { _ = write => (vec![], 0), recorded = recorded => recorded };
+    assert_eq!(dropped, 0, "expected: the queue drops no event while it has room");
+    let shown = events.iter().find(|e| e.link == Some(valid.id)).map(|e| (e.what, e.client.clone()));
+    assert_eq!(shown, Some((Shown, Some("10.0.0.7".into()))), "expected: events() returns the recorded event");
     let by = OperationId::new();
-    expect_ok(store.claim(&hash, by).await, "a claim");
-    expect_ok(store.use_up(good.id, by).await, "a use");
+    expect_ok(store.claim(&hash, by).await, "claim() claims a valid token");
+    expect_ok(store.use_up(valid.id, by).await, "use_up() marks a claimed token used");
     let again = [Event { hash, what: None, client: None, at: std::time::Instant::now() }];
-    expect_ok(store.record(&again).await, "writing an event");
-    let told = expect_ok(store.events(tenant, 1).await, "reading events");
-    assert_eq!(told[0].what, Reused, "expected: a link that was used before is told as reused, newest first");
+    expect_ok(store.record(&again).await, "record() stores an event");
+    let events = expect_ok(store.events(tenant, 1).await, "events() lists events");
+    assert_eq!(events[0].what, Reused, "expected: the newest event comes first, and a used token was Reused");
 }
 
 fn token(tenant: TenantId, email: &str, lifetime: Duration) -> (NewToken, [u8; 32]) {
@@ -62,57 +65,72 @@ fn token(tenant: TenantId, email: &str, lifetime: Duration) -> (NewToken, [u8; 3
 }
 
 async fn issue(store: &impl TokenStore, new: &NewToken) -> IssuedToken {
-    expect_ok(store.issue(new, None).await, "a token is issued")
+    expect_ok(store.issue(new, None).await, "issue() stores a token")
 }
 
-async fn once(store: &impl TokenStore, tenant: TenantId) {
+async fn look(store: &impl TokenStore, hash: &[u8; 32]) -> Option<IssuedToken> {
+    expect_ok(store.look_up(hash).await, "look() returns a token or None, not an error")
+}
+
+async fn claim(store: &impl TokenStore, hash: &[u8; 32], by: OperationId) -> TokenClaim {
+    expect_ok(store.claim(hash, by).await, "claim() returns a result, not an error")
+}
+
+async fn check_single_use(store: &impl TokenStore, tenant: TenantId) {
     let (new, hash) = token(tenant, "once@acme.example", HOUR);
     let issued = issue(store, &new).await;
-    assert_eq!(issue(store, &new).await, issued, "expected: issuing twice is issuing once");
+    assert_eq!(issue(store, &new).await, issued, "expected: a repeated issue() returns the stored token");
     for _ in 0..2 {
-        let seen = expect_ok(store.look(&hash).await, "looking");
-        assert_eq!(seen.as_ref(), Some(&issued), "expected: looking consumes nothing");
+        assert_eq!(look(store, &hash).await.as_ref(), Some(&issued), "expected: look() consumes nothing");
     }
     let (a, b) = (OperationId::new(), OperationId::new());
-    expect_conflict(store.use_up(new.id, a).await, "using up what is not claimed");
-    let claimed = |c: TokenClaim| matches!(c, TokenClaim::Claimed(t) if t.claimed_by == Some(a));
-    assert!(claimed(expect_ok(store.claim(&hash, a).await, "a claim")), "expected: the first claim has it");
-    assert!(claimed(expect_ok(store.claim(&hash, a).await, "the same claim")), "expected: and has it again");
-    let other = expect_ok(store.claim(&hash, b).await, "another claim");
-    assert!(matches!(&other, TokenClaim::Joined(t) if t.claimed_by == Some(a)), "expected: others join; {other:?}");
-    expect_ok(store.unclaim(new.id, b).await, "who has not claimed it changes nothing");
-    expect_conflict(store.use_up(new.id, b).await, "using up what another has claimed");
-    expect_ok(store.unclaim(new.id, a).await, "an operation that is undone gives it back");
-    assert!(
-        matches!(expect_ok(store.claim(&hash, b).await, "a claim"), TokenClaim::Claimed(_)),
-        "expected: then it is free"
-    );
+    expect_conflict(store.use_up(new.id, a).await, "use_up() of an unclaimed token");
+    let is_claimed_by_a = |c: &TokenClaim| matches!(c, TokenClaim::Claimed(t) if t.claimed_by == Some(a));
     for _ in 0..2 {
-        expect_ok(store.use_up(new.id, b).await, "using up, also twice");
+        let answer = claim(store, &hash, a).await;
+        assert!(
+            is_claimed_by_a(&answer),
+            "expected: the first operation claims the token, also again; got: {answer:?}"
+        );
     }
-    assert_eq!(expect_ok(store.look(&hash).await, "looking"), None, "expected: a used token is no token");
-    assert_eq!(expect_ok(store.claim(&hash, b).await, "a claim"), TokenClaim::NotValid, "expected: nor is it claimed again");
+    let other = claim(store, &hash, b).await;
+    let is_joined = matches!(&other, TokenClaim::Joined(t) if t.claimed_by == Some(a));
+    assert!(is_joined, "expected: claim() by another operation returns Joined with the first one; got: {other:?}");
+    expect_ok(
+        store.unclaim(new.id, b).await,
+        "unclaim() by an operation that has not claimed the token changes nothing",
+    );
+    expect_conflict(store.use_up(new.id, b).await, "use_up() of a token that another operation has claimed");
+    expect_ok(store.unclaim(new.id, a).await, "unclaim() returns the token to unused");
+    let answer = claim(store, &hash, b).await;
+    let is_claimed = matches!(answer, TokenClaim::Claimed(_));
+    assert!(is_claimed, "expected: another operation can claim the token after unclaim(); got: {answer:?}");
+    for _ in 0..2 {
+        expect_ok(store.use_up(new.id, b).await, "use_up() marks a claimed token used and can be repeated");
+    }
+    assert_eq!(look(store, &hash).await, None, "expected: look() does not find a used token");
+    assert_eq!(claim(store, &hash, b).await, TokenClaim::NotValid, "expected: a used token cannot be claimed");
 }
 
-/// Many claims of each token at once, each by an operation of its own.
-async fn raced(store: &impl TokenStore, tenant: TenantId) {
+/// Concurrent claims of each token, each by another operation.
+async fn check_concurrent_claims(store: &impl TokenStore, tenant: TenantId) {
     for n in 0..20 {
         let (new, hash) = token(tenant, &format!("raced-{n}@acme.example"), HOUR);
         issue(store, &new).await;
         let claims = (0..16).map(|_| async {
             let by = OperationId::new();
-            match expect_ok(store.claim(&hash, by).await, "a claim") {
-                TokenClaim::Claimed(_) => expect_ok(store.use_up(new.id, by).await, "a use"),
+            match claim(store, &hash, by).await {
+                TokenClaim::Claimed(_) => expect_ok(store.use_up(new.id, by).await, "use_up() marks the token used"),
                 TokenClaim::Joined(_) | TokenClaim::NotValid => return 0,
             }
             1
         });
         let won: u32 = futures_util::future::join_all(claims).await.into_iter().sum();
-        assert_eq!(won, 1, "expected: of many claims at once one has it");
+        assert_eq!(won, 1, "expected: exactly one of 16 concurrent operations claims the token");
     }
 }
 
-async fn siblings(store: &impl TokenStore, tenant: TenantId) {
+async fn check_siblings(store: &impl TokenStore, tenant: TenantId) {
     let (first, second, other) = (
         token(tenant, "ada@acme.example", HOUR),
         token(tenant, "Ada@acme.example", HOUR),
@@ -121,80 +139,85 @@ async fn siblings(store: &impl TokenStore, tenant: TenantId) {
     for new in [&first.0, &other.0, &second.0] {
         issue(store, new).await;
     }
-    assert_eq!(expect_ok(store.look(&first.1).await, "looking"), None, "expected: a new one revokes its sibling");
-    assert!(expect_ok(store.look(&other.1).await, "looking").is_some(), "expected: and nobody else's");
-    expect_ok(store.delivered(second.0.id).await, "a delivery");
-    let good = expect_ok(store.of_tenant(tenant).await, "a tenant's tokens");
-    let delivered: Vec<bool> = good.iter().filter(|t| t.id == second.0.id).map(|t| t.delivered).collect();
-    assert_eq!(delivered, [true], "expected: the good ones are listed, and whether they were delivered");
-    expect_ok(store.revoke(second.0.id).await, "revoking");
-    assert_eq!(expect_ok(store.look(&second.1).await, "looking"), None, "expected: what is revoked is no token");
+    assert_eq!(look(store, &first.1).await, None, "expected: a new token revokes the earlier one of the same address");
+    assert!(look(store, &other.1).await.is_some(), "expected: a new token revokes no token of another address");
+    expect_ok(store.mark_delivered(second.0.id).await, "delivered() records a delivery");
+    let valid = expect_ok(store.of_tenant(tenant).await, "of_tenant() lists tokens");
+    let delivered: Vec<bool> = valid.iter().filter(|t| t.id == second.0.id).map(|t| t.delivered).collect();
+    assert_eq!(delivered, [true], "expected: of_tenant() lists a valid token, and that it was delivered");
+    expect_ok(store.revoke(second.0.id).await, "revoke() succeeds");
+    assert_eq!(look(store, &second.1).await, None, "expected: look() does not find a revoked token");
 }
 
-async fn expiry(store: &impl TokenStore, tenant: TenantId) {
+async fn check_expiry(store: &impl TokenStore, tenant: TenantId) {
     let (new, hash) = token(tenant, "late@acme.example", Duration::ZERO);
     issue(store, &new).await;
-    assert_eq!(expect_ok(store.look(&hash).await, "looking"), None, "expected: what is over is no token");
-    assert_eq!(expect_ok(store.claim(&hash, OperationId::new()).await, "a claim"), TokenClaim::NotValid);
-    assert_eq!(expect_ok(store.look(&[7; 32]).await, "looking"), None, "expected: nor is what was never issued");
+    assert_eq!(look(store, &hash).await, None, "expected: look() does not find an expired token");
+    let answer = claim(store, &hash, OperationId::new()).await;
+    assert_eq!(answer, TokenClaim::NotValid, "expected: an expired token cannot be claimed");
+    assert_eq!(look(store, &[7; 32]).await, None, "expected: look() does not find a token that was never issued");
 }
 
-/// Whoever has claimed a token in time is not hurried, and not disturbed.
-async fn claimed(store: &impl TokenStore, tenant: TenantId) {
+/// A claimed token stays valid for its operation after it expires, and cannot be revoked.
+async fn check_claimed_tokens(store: &impl TokenStore, tenant: TenantId) {
     let by = OperationId::new();
-    let claim = async |email: &str, lifetime| {
+    let issue_and_claim = async |email: &str, lifetime| {
         let (new, hash) = token(tenant, email, lifetime);
         issue(store, &new).await;
-        let claim = expect_ok(store.claim(&hash, by).await, "a claim");
-        assert!(matches!(claim, TokenClaim::Claimed(_)), "expected: a good token can be claimed; {claim:?}");
+        let answer = claim(store, &hash, by).await;
+        assert!(matches!(answer, TokenClaim::Claimed(_)), "expected: a valid token can be claimed; got: {answer:?}");
         (new.id, hash)
     };
-    let (revoked, hash) = claim("zoe@acme.example", HOUR).await;
-    expect_ok(store.revoke(revoked).await, "revoking");
+    let (revoked, hash) = issue_and_claim("zoe@acme.example", HOUR).await;
+    expect_ok(store.revoke(revoked).await, "revoke() of a claimed token succeeds");
     issue(store, &token(tenant, "zoe@acme.example", HOUR).0).await;
-    assert!(expect_ok(store.look(&hash).await, "looking").is_some(), "expected: what is claimed is not revoked");
+    let found = look(store, &hash).await;
+    assert!(found.is_some(), "expected: neither revoke() nor a newer token revokes a claimed one");
 
     let short = Duration::from_secs(2);
-    let (late, hash) = claim("kim@acme.example", short).await;
-    let (clock, over) = token(tenant, "clock@acme.example", short);
-    issue(store, &clock).await;
-    while expect_ok(store.look(&over).await, "looking").is_some() {
+    let (claimed, hash) = issue_and_claim("kim@acme.example", short).await;
+    // This token is issued later and has the same lifetime: once it has expired, the claimed one has too.
+    let (later, later_hash) = token(tenant, "clock@acme.example", short);
+    issue(store, &later).await;
+    while look(store, &later_hash).await.is_some() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let again = expect_ok(store.claim(&hash, by).await, "the same claim");
-    assert!(matches!(again, TokenClaim::Claimed(_)), "expected: it goes on when the time is over; {again:?}");
-    expect_ok(store.use_up(late, by).await, "using up what was claimed in time");
+    let answer = claim(store, &hash, by).await;
+    let is_claimed = matches!(answer, TokenClaim::Claimed(_));
+    assert!(is_claimed, "expected: a claimed token stays valid for its operation after it expires; got: {answer:?}");
+    expect_ok(store.use_up(claimed, by).await, "use_up() of a token that was claimed before it expired succeeds");
 }
 
-async fn listed(store: &impl TokenStore, tenant: TenantId) {
+async fn check_list(store: &impl TokenStore, tenant: TenantId) {
     let other = Token::random(TokenPurpose::password());
     let other = NewToken::new(LinkId::new(), tenant, "max@acme.example", &other, HOUR);
-    let (first, over, second) = (
+    let (first, expired, second) = (
         token(tenant, "max@acme.example", HOUR).0,
         token(tenant, "moe@acme.example", Duration::ZERO).0,
         token(tenant, "mia@acme.example", HOUR).0,
     );
-    for new in [&other, &first, &over, &second] {
+    for new in [&other, &first, &expired, &second] {
         issue(store, new).await;
     }
-    let mine = [other.id, first.id, over.id, second.id];
-    let good = expect_ok(store.of_tenant(tenant).await, "a tenant's tokens").into_iter().map(|t| t.id);
-    let good: Vec<_> = good.filter(|id| mine.contains(id)).collect();
-    let promise = "expected: the good ones, newest first; none of another purpose is revoked";
-    assert_eq!(good, [second.id, first.id, other.id], "{promise}");
+    let issued = [other.id, first.id, expired.id, second.id];
+    let valid = expect_ok(store.of_tenant(tenant).await, "of_tenant() lists tokens").into_iter().map(|t| t.id);
+    let valid: Vec<_> = valid.filter(|id| issued.contains(id)).collect();
+    let rule = "expected: of_tenant() lists valid tokens, newest first; a token of another purpose is not revoked";
+    assert_eq!(valid, [second.id, first.id, other.id], "{rule}");
 }
 
-async fn fencing(store: &impl TokenStore, tenant: TenantId) {
+async fn check_fencing(store: &impl TokenStore, tenant: TenantId) {
     let by = FencingToken { operation: OperationId::new(), epoch: 3 };
     let (new, hash) = token(tenant, "eve@acme.example", HOUR);
-    expect_fenced(store.issue(&new, Some(by)).await.map(drop), "an operation that was never fenced");
-    expect_ok(store.fence(by.operation, by.epoch).await, "a fence");
-    expect_ok(store.issue(&new, Some(by)).await, "its operation issues");
-    expect_ok(store.fence(by.operation, by.epoch + 1).await, "a higher fence");
-    expect_fenced(store.fence(by.operation, by.epoch).await, "a lower fence");
-    expect_fenced(store.forget_tenant(tenant, by).await, "an epoch that is over");
-    assert!(expect_ok(store.look(&hash).await, "looking").is_some(), "expected: a stale fencing_token deletes nothing");
+    expect_fenced(store.issue(&new, Some(by)).await.map(drop), "issue() by an operation that never called fence()");
+    expect_ok(store.fence(by.operation, by.epoch).await, "fence() stores an epoch");
+    expect_ok(store.issue(&new, Some(by)).await, "issue() under the fenced epoch succeeds");
+    expect_ok(store.fence(by.operation, by.epoch + 1).await, "fence() raises the epoch");
+    expect_fenced(store.fence(by.operation, by.epoch).await, "fence() with a lower epoch");
+    expect_fenced(store.forget_tenant(tenant, by).await, "forget_tenant() under an old epoch");
+    assert!(look(store, &hash).await.is_some(), "expected: forget_tenant() under an old epoch deletes nothing");
     let newer = FencingToken { epoch: by.epoch + 1, ..by };
-    expect_ok(store.forget_tenant(tenant, newer).await, "forgetting a tenant");
-    assert_eq!(expect_ok(store.of_tenant(tenant).await, "its tokens"), [], "expected: all of its tokens are gone");
+    expect_ok(store.forget_tenant(tenant, newer).await, "forget_tenant() under the newest epoch succeeds");
+    let left = expect_ok(store.of_tenant(tenant).await, "of_tenant() lists tokens");
+    assert_eq!(left, [], "expected: forget_tenant() deletes all tokens of the tenant");
 }

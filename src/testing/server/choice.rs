@@ -1,22 +1,23 @@
+//! Which test server the environment asks for: its variables, and the order in which the backends are tried.
 use std::path::PathBuf;
 
 use super::NoServer;
 
-/// Variable with the URL of a server for tests, of a superuser.
+/// Environment variable with the URL of a superuser on the server that tests use.
 pub const DATABASE_URL: &str = "TENANTRY_TEST_DATABASE_URL";
-/// What examples read in place of [`DATABASE_URL`].
+/// Environment variable that examples read instead of [`DATABASE_URL`].
 pub const EXAMPLE_DATABASE_URL: &str = "TENANTRY_DATABASE_URL";
-/// Variable that forces `url`, `container` or `local`.
+/// Environment variable that forces one backend: `url`, `container` or `local`.
 pub const BACKEND: &str = "TENANTRY_TEST_BACKEND";
-/// Variable with the container image to run.
+/// Environment variable with the container image to run. Default: `tenantry-postgres:17` if it exists, else `postgres:17`.
 pub const IMAGE: &str = "TENANTRY_TEST_IMAGE";
-/// Variable with the directory of PostgreSQL's server binaries.
+/// Environment variable with the directory that contains `initdb` and `postgres`.
 pub const PG_BIN: &str = "TENANTRY_TEST_PG_BIN";
-/// Variable with the locale of the server's messages, `de_DE.UTF-8` say: one that is not English.
+/// Environment variable with the locale of the server's messages, for example `de_DE.UTF-8`. It must not be English.
 pub const LC_MESSAGES: &str = "TENANTRY_TEST_LC_MESSAGES";
 
-/// What the environment asks for.
-pub(super) struct Wishes {
+/// The values of the environment variables. An empty variable counts as unset.
+pub(super) struct Environment {
     pub(super) url_variable: &'static str,
     pub(super) url: Option<String>,
     pub(super) backend: Option<String>,
@@ -25,6 +26,7 @@ pub(super) struct Wishes {
     pub(super) lc_messages: Option<String>,
 }
 
+/// The backend to use.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Choice {
     Url(String),
@@ -33,19 +35,20 @@ pub(super) enum Choice {
     ContainerElseLocal,
 }
 
-impl Wishes {
-    pub(super) fn from_env(url_variable: &'static str) -> Self {
-        let read = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+impl Environment {
+    pub(super) fn read(url_variable: &'static str) -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self {
             url_variable,
-            url: read(url_variable),
-            backend: read(BACKEND),
-            image: read(IMAGE),
-            pg_bin: read(PG_BIN).map(PathBuf::from),
-            lc_messages: read(LC_MESSAGES),
+            url: variable(url_variable),
+            backend: variable(BACKEND),
+            image: variable(IMAGE),
+            pg_bin: variable(PG_BIN).map(PathBuf::from),
+            lc_messages: variable(LC_MESSAGES),
         }
     }
 
+    /// Chooses the backend. A forced backend is the only one; otherwise a URL is preferred.
     pub(super) fn choose(&self) -> Result<Choice, NoServer> {
         match (self.backend.as_deref(), self.url.clone()) {
             (None | Some("url"), Some(url)) => Ok(Choice::Url(url)),
@@ -64,25 +67,25 @@ mod tests {
 
     fn choose(backend: Option<&str>, url: Option<&str>) -> Result<Choice, NoServer> {
         let (backend, url) = (backend.map(str::to_owned), url.map(str::to_owned));
-        Wishes { url_variable: DATABASE_URL, url, backend, image: None, pg_bin: None, lc_messages: None }.choose()
+        Environment { url_variable: DATABASE_URL, url, backend, image: None, pg_bin: None, lc_messages: None }.choose()
     }
 
     #[test]
-    fn a_url_goes_first_and_nothing_given_means_container_else_local() {
+    fn url_is_preferred_and_an_empty_environment_means_container_else_local() {
         assert_eq!(choose(None, Some("u")).unwrap(), Choice::Url("u".to_owned()));
         assert_eq!(choose(None, None).unwrap(), Choice::ContainerElseLocal);
     }
 
     #[test]
-    fn a_forced_backend_is_the_only_one_tried() {
+    fn forced_backend_is_chosen_even_if_a_url_is_set() {
         assert_eq!(choose(Some("container"), Some("u")).unwrap(), Choice::Container);
         assert_eq!(choose(Some("local"), Some("u")).unwrap(), Choice::Local);
         assert!(matches!(choose(Some("url"), None), Err(NoServer::UrlMissing { .. })));
     }
 
     #[test]
-    fn a_misspelt_backend_is_refused_by_name() {
+    fn unknown_backend_is_an_error_that_names_the_value_and_the_variable() {
         let error = choose(Some("docker"), None).unwrap_err().to_string();
-        assert!(error.contains("docker") && error.contains(BACKEND), "{error}");
+        assert!(error.contains("docker") && error.contains(BACKEND), "the error lacks the value or the variable: {error}");
     }
 }

@@ -1,3 +1,4 @@
+//! Databases on a test server, each with an unprivileged login that owns it.
 use std::fmt;
 
 use sqlx::postgres::PgConnectOptions;
@@ -5,40 +6,41 @@ use sqlx::postgres::PgConnectOptions;
 use super::TestServer;
 use super::session::{Session, quote_literal, quote_name, random_password, random_suffix};
 
-/// A database with a login of its own that owns it and has no other right: what a host's landlord is.
+/// A database with a login of the same name, which owns it and has no other right. An application's landlord is such a
+/// database.
 pub struct TestDatabase {
     name: String,
     options: PgConnectOptions,
 }
 
-/// Why a database for a test cannot be made or dropped.
+/// Why a test database could not be created or dropped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseError {
-    /// The prefix does not make a plain name.
-    #[error("{prefix:?} is no prefix for a database: take 1 to 40 of a-z, 0-9 and _")]
+    /// The prefix contains characters that would need quoting, or it is too short or too long.
+    #[error("{prefix:?} is not a valid database prefix; use 1 to 40 characters of a-z, 0-9 and _")]
     Prefix {
-        /// What was given.
+        /// The refused prefix.
         prefix: String,
     },
-    /// The server refused.
-    #[error("the server did not make or drop database {name}")]
+    /// A statement on the server failed.
+    #[error("database {name} could not be created or dropped")]
     Server {
-        /// The database.
+        /// Name of the database.
         name: String,
-        /// What it said.
+        /// The server's error.
         #[source]
         source: sqlx::Error,
     },
 }
 
 impl TestDatabase {
-    /// The name of the database and of its login.
+    /// Name of the database and of its login.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How to connect to it as its own login.
+    /// Options to connect to the database as its login.
     pub fn options(&self) -> PgConnectOptions {
         self.options.clone()
     }
@@ -51,12 +53,17 @@ impl fmt::Debug for TestDatabase {
 }
 
 impl TestServer {
-    /// Makes an empty database of a new name, with a login of the same name that owns it.
+    /// Creates an empty database with a new name, and a login of the same name that owns it. The name is `prefix` and a
+    /// random suffix.
     ///
-    /// It goes with the server; on one named by URL it stays until [`drop_database`](Self::drop_database).
-    /// If the future is dropped, login and database may be left behind there.
+    /// It is removed with the server. On a server named by URL it stays until [`drop_database`](Self::drop_database). If
+    /// the future is dropped, the login and the database may stay there.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Prefix`] unless the prefix has 1 to 40 characters of `a-z`, `0-9` and `_`;
+    /// [`DatabaseError::Server`].
     pub async fn create_database(&self, prefix: &str) -> Result<TestDatabase, DatabaseError> {
-        let name = format!("{}_{}", checked(prefix)?, random_suffix());
+        let name = format!("{}_{}", validate_prefix(prefix)?, random_suffix());
         let password = random_password();
         let failed = |source| DatabaseError::Server { name: name.clone(), source };
         create(&self.admin, &name, &password).await.map_err(failed)?;
@@ -64,16 +71,16 @@ impl TestServer {
         Ok(TestDatabase { name, options })
     }
 
-    /// Drops the database, ending the sessions in it, and its login.
+    /// Terminates the sessions in the database, and drops the database and its login. Absent ones are `Ok`.
     pub async fn drop_database(&self, database: TestDatabase) -> Result<(), DatabaseError> {
         let failed = |source| DatabaseError::Server { name: database.name.clone(), source };
         drop_both(&self.admin, &database.name).await.map_err(failed)
     }
 }
 
-fn checked(prefix: &str) -> Result<&str, DatabaseError> {
-    let plain = prefix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-    if plain && (1..=40).contains(&prefix.len()) {
+fn validate_prefix(prefix: &str) -> Result<&str, DatabaseError> {
+    let is_plain = prefix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if is_plain && (1..=40).contains(&prefix.len()) {
         Ok(prefix)
     } else {
         Err(DatabaseError::Prefix { prefix: prefix.to_owned() })
@@ -82,8 +89,8 @@ fn checked(prefix: &str) -> Result<&str, DatabaseError> {
 
 async fn create(admin: &PgConnectOptions, name: &str, password: &str) -> Result<(), sqlx::Error> {
     let mut session = Session::open(admin).await?;
-    // So that tests which read the server's log find no password of the harness. Who is no superuser may
-    // not say so, and has no log to read either.
+    // Keeps the password out of the server's log, which some tests search for passwords. The result is ignored: only a
+    // superuser may set this, and on a server with another admin the tests cannot read the log.
     let _ = session.run("SET log_statement = none".to_owned()).await;
     let (name, password) = (quote_name(name), quote_literal(password));
     session.run(format!("CREATE ROLE {name} LOGIN PASSWORD {password}")).await?;

@@ -1,19 +1,20 @@
+//! Checks that a test server writes its messages in the language that was asked for.
 use super::error::PrepareError;
 use super::session::Session;
 
-/// That the server's messages are translated. The setting alone does not tell: a server that lacks the translations
-/// takes it and goes on in English.
+/// Fails unless the server's messages are translated. Reading `lc_messages` is not enough: a server without the
+/// translations accepts the setting and keeps writing English.
 pub(super) async fn check(session: &mut Session, locale: &str) -> Result<(), PrepareError> {
-    let theirs = complaint(session).await?;
+    let translated = provoke_error(session).await?;
     session.run("SET lc_messages = 'C'".to_owned()).await.map_err(PrepareError::Language)?;
-    if complaint(session).await? == theirs {
+    if provoke_error(session).await? == translated {
         return Err(PrepareError::Untranslated { locale: locale.to_owned() });
     }
     Ok(())
 }
 
-/// What it says of an error that every server makes.
-async fn complaint(session: &mut Session) -> Result<String, PrepareError> {
+/// Divides by zero and returns the text of the server's error.
+async fn provoke_error(session: &mut Session) -> Result<String, PrepareError> {
     match session.run("SELECT 1 / 0".to_owned()).await {
         Err(sqlx::Error::Database(error)) => Ok(error.message().to_owned()),
         Err(error) => Err(PrepareError::Language(error)),

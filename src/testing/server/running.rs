@@ -1,10 +1,14 @@
+//! The result of every way to get a server.
 use super::ServerKind;
 use super::watcher::Watcher;
 use sqlx::postgres::PgConnectOptions;
 
-/// A server that answers; how it came about is behind it.
+/// A server that accepts connections. `url`, `container` and `local` return it; [`TestServer`](super::TestServer) is built
+/// from it.
 pub(super) struct Running {
     pub(super) kind: ServerKind,
+    /// How to connect as the superuser.
     pub(super) admin: PgConnectOptions,
+    /// The process that removes the server. `None` if this process did not start it.
     pub(super) watcher: Option<Watcher>,
 }

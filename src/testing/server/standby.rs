@@ -1,16 +1,17 @@
+//! Physical standbys of a local test server.
 use super::error::{NoServer, PrepareError};
 use super::local::{self, Primary};
 use super::session::{self, Session};
 use super::{ServerKind, TestServer};
 use sqlx::ConnectOptions;
 
-/// What each process of a cluster has of its own.
-const OWN: [&str; 6] =
+/// Settings that differ between a primary and its standby, so they are not copied.
+const NOT_COPIED: [&str; 6] =
     ["port", "listen_addresses", "unix_socket_directories", "data_directory", "config_file", "hba_file"];
 
 impl TestServer {
-    /// Starts a physical standby of a local cluster: it follows this one by streaming, and answers reads. It ends as other
-    /// servers do; this one goes on without it.
+    /// Starts a physical standby of this local cluster. It replicates by streaming and answers reads. It stops as every
+    /// server that was started, and this server does not depend on it.
     ///
     /// # Errors
     /// [`NoStandby`](NoServer::NoStandby) for a container, a server named by URL, and binaries without `pg_basebackup`.
@@ -19,30 +20,31 @@ impl TestServer {
     /// If the future is dropped, nothing stays behind.
     pub async fn standby(&self) -> Result<TestServer, NoServer> {
         let kind = self.kind.to_string();
-        let no = |reason: &str| NoServer::NoStandby { kind: kind.clone(), reason: reason.into() };
+        let error = |reason: &str| NoServer::NoStandby { kind: kind.clone(), reason: reason.into() };
         let ServerKind::Local { binaries, .. } = &self.kind else {
-            return Err(no("only a local cluster's can be made"));
+            return Err(error("only a local cluster can have a standby"));
         };
         if !binaries.join("pg_basebackup").is_file() {
-            return Err(no("its binaries have no pg_basebackup"));
+            return Err(error("its directory of binaries has no pg_basebackup"));
         }
-        // The superuser's password is all that it needs of these options, and they give it in no other way.
+        // The options have no method that returns the password, so it is taken from their URL.
         let password = self.admin.to_url_lossy().password().unwrap_or_default().to_owned();
-        let setup = |source| NoServer::SetupLinks { kind: kind.clone(), source };
-        let arguments = self.arguments().await.map_err(|e| setup(PrepareError::Version(e)))?;
+        let setup_error = |source| NoServer::SetupLinks { kind: kind.clone(), source };
+        let arguments = self.copied_arguments().await.map_err(|e| setup_error(PrepareError::Version(e)))?;
         let primary = Primary { port: self.admin.get_port(), password };
-        let running = local::standby(binaries, primary, &arguments).await.map_err(NoServer::Local)?;
-        let mut session = Session::open(&running.admin).await.map_err(|e| setup(PrepareError::Version(e)))?;
-        let version = session::version(&mut session).await.map_err(|e| setup(PrepareError::Version(e)))?;
+        let running = local::start_standby(binaries, primary, &arguments).await.map_err(NoServer::Local)?;
+        let mut session = Session::open(&running.admin).await.map_err(|e| setup_error(PrepareError::Version(e)))?;
+        let version = session::read_version(&mut session).await.map_err(|e| setup_error(PrepareError::Version(e)))?;
         let (version, version_num) = version;
         Ok(TestServer { kind: running.kind, admin: running.admin, version, version_num, watcher: running.watcher })
     }
 
-    /// What this server was started with: a standby must have as many connections, at least.
-    async fn arguments(&self) -> Result<Vec<String>, sqlx::Error> {
-        const GIVEN: &str = "SELECT name, setting FROM pg_settings WHERE source = 'command line' AND name <> ALL($1)";
+    /// The settings of this server's command line, for the standby's. A standby does not start if its `max_connections` is
+    /// lower than the primary's.
+    async fn copied_arguments(&self) -> Result<Vec<String>, sqlx::Error> {
+        const SETTINGS: &str = "SELECT name, setting FROM pg_settings WHERE source = 'command line' AND name <> ALL($1)";
         let mut session = Session::open(&self.admin).await?;
-        let given: Vec<(String, String)> = sqlx::query_as(GIVEN).bind(&OWN[..]).fetch_all(session.connection()).await?;
-        Ok(given.into_iter().flat_map(|(name, value)| ["-c".into(), format!("{name}={value}")]).collect())
+        let settings: Vec<(String, String)> = sqlx::query_as(SETTINGS).bind(&NOT_COPIED[..]).fetch_all(session.connection()).await?;
+        Ok(settings.into_iter().flat_map(|(name, value)| ["-c".into(), format!("{name}={value}")]).collect())
     }
 }

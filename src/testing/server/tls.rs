@@ -1,10 +1,11 @@
+//! TLS for a test server: installs a certificate and switches `ssl` on.
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use super::session::{Session, connects, quote_literal};
+use super::session::{Session, quote_literal, wait_until_accepting};
 
-/// What a server shows to its clients. No Debug: it holds the key.
+/// The server's certificate and its private key. It has no `Debug`, so the key cannot be logged.
 #[derive(Clone)]
 pub(super) struct Certificate {
     certificate_pem: String,
@@ -16,7 +17,8 @@ impl Certificate {
         Self { certificate_pem, key_pem }
     }
 
-    /// Through SQL, because the files must belong to the server's own account, wherever it runs.
+    /// Writes the files, sets `ssl`, and waits at most 10 s until the server accepts TLS connections. It uses SQL, because
+    /// the files must belong to the server's account, which may be in a container.
     pub(super) async fn install(&self, admin: &PgConnectOptions) -> Result<(), sqlx::Error> {
         let mut session = Session::open(admin).await?;
         session.run("SET log_statement = none".to_owned()).await?;
@@ -26,11 +28,12 @@ impl Certificate {
             session.run(format!("ALTER SYSTEM SET {name} = {}", quote_literal(value))).await?;
         }
         session.run("SELECT pg_reload_conf()".to_owned()).await?;
-        connects(&admin.clone().ssl_mode(PgSslMode::Require), Duration::from_secs(10)).await
+        wait_until_accepting(&admin.clone().ssl_mode(PgSslMode::Require), Duration::from_secs(10)).await
     }
 }
 
-/// The server's programs run in its data directory.
+/// A `COPY … TO PROGRAM` that writes a file readable by the server only. PostgreSQL runs the program in its data directory,
+/// so the name is relative to it.
 fn write_file(name: &str, text: &str) -> String {
     let lines = format!("SELECT unnest(string_to_array({}, E'\\n'))", quote_literal(text.trim_end()));
     format!("COPY ({lines}) TO PROGRAM {}", quote_literal(&format!("umask 077; cat >{name}")))

@@ -1,3 +1,4 @@
+//! The test server that an environment variable names by its URL.
 use std::str::FromStr;
 
 use sqlx::postgres::PgConnectOptions;
@@ -7,7 +8,7 @@ use super::error::NoServer;
 use super::running::Running;
 use super::session::Session;
 
-/// A server that is there already: it only has to answer.
+/// Connects once to the server at `url`, to check that it can be used. It is neither configured nor stopped later.
 pub(super) async fn find(variable: &'static str, url: &str) -> Result<Running, NoServer> {
     let unusable = |source| NoServer::Url { variable, source };
     let admin = PgConnectOptions::from_str(url).map_err(unusable)?;

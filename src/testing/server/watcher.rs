@@ -1,49 +1,53 @@
+//! A child process that removes a test server when this process ends.
+//!
+//! `local` and `container` start one with a shell script. Invariant: the script learns that this process has ended from
+//! the end of its standard input, so it works also after `kill -9`.
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use super::session::Patience;
+use super::session::Deadline;
 
-/// A child process that clears up when this process is gone, however it ended.
+/// A child process that cleans up when its standard input ends.
 ///
-/// It reads from a pipe whose write end only this process holds (close-on-exec, as std makes all pipes, so
-/// no other child inherits it). The kernel closes it at the latest when the process dies, and a `static`,
-/// which Rust never drops, is cleared up in the same way.
+/// Only this process has the write end of that pipe: std creates pipes close-on-exec, so no other child inherits it. The
+/// kernel closes it when this process ends. So a `static` server, which Rust never drops, is cleaned up too.
 pub(super) struct Watcher {
     child: Child,
     lifeline: ChildStdin,
 }
 
 impl Watcher {
-    /// Starts `command`; a process group of its own keeps the terminal's Ctrl-C and a runner's kill away
-    /// from it.
+    /// Starts `command` in a process group of its own: a Ctrl-C in the terminal, or a test runner that kills its group,
+    /// must not end the cleanup.
     pub(super) fn spawn(mut command: Command) -> io::Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.process_group(0).current_dir("/").spawn()?;
-        let lifeline = child.stdin.take().ok_or_else(|| io::Error::other("the child has no stdin"))?;
+        let lifeline = child.stdin.take().ok_or_else(|| io::Error::other("the child process has no standard input"))?;
         Ok(Self { child, lifeline })
     }
 
-    /// Tells the watcher something: one line.
-    pub(super) fn tell(&mut self, line: &str) -> io::Result<()> {
+    /// Writes one line to the standard input of the script.
+    pub(super) fn send_line(&mut self, line: &str) -> io::Result<()> {
         self.lifeline.write_all(format!("{line}\n").as_bytes())
     }
 
-    /// Whether it has already ended.
+    /// Whether the child has ended.
     pub(super) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Lets go and waits until the watcher has cleared up.
+    /// Closes the pipe and waits at most 60 s until the child has cleaned up and ended. If the future is dropped, the
+    /// child cleans up all the same.
     pub(super) async fn finish(self) -> io::Result<()> {
         let Self { mut child, lifeline } = self;
         drop(lifeline);
-        let patience = Patience::new(Duration::from_secs(60));
+        let deadline = Deadline::new(Duration::from_secs(60));
         while child.try_wait()?.is_none() {
-            if !patience.wait().await {
-                let still = "the test server is still being cleared up";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, still));
+            if !deadline.sleep().await {
+                let message = "the test server was not removed within 60 s";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
         }
         Ok(())

@@ -112,8 +112,8 @@ impl Journal for Failing {
     async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError> {
         self.intercept("begin", self.inner.begin(intent)).await
     }
-    async fn joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
-        self.intercept("joined", self.inner.joined(intent)).await
+    async fn find_joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
+        self.intercept("joined", self.inner.find_joined(intent)).await
     }
     async fn now(&self) -> Result<time::OffsetDateTime, StoreError> {
         self.intercept("now", self.inner.now()).await

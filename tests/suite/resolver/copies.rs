@@ -1,7 +1,7 @@
 //! Sessions that are not ready for a statement (in COPY mode, or with a query still running) return their slot.
 //!
 //! Each test limits the pool to one connection, so a leaked slot makes the next query time out.
-use super::sessions::World;
+use super::sessions::ResolverSetup;
 use sqlx::{Executor, PgExecutor};
 use std::time::{Duration, Instant};
 use tenantry::resolver::PooledResolverBuilder;
@@ -13,8 +13,8 @@ const COPY_OUT: &str = "COPY notes TO STDOUT";
 /// A resolver with one connection in all, and a tenant with the table `notes`.
 async fn resolver_with_one_connection(
     configure: impl FnOnce(PooledResolverBuilder) -> PooledResolverBuilder,
-) -> (World, impl ConnectionResolver, TenantPool) {
-    let world = World::new().await;
+) -> (ResolverSetup, impl ConnectionResolver, TenantPool) {
+    let world = ResolverSetup::new().await;
     world.tenant("acme").await;
     let resolver = world.resolver().max_connections(1).acquire_timeout(Duration::from_secs(10));
     let resolver = configure(resolver).build();

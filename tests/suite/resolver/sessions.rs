@@ -1,7 +1,7 @@
 //! Handles (`TenantPool`) of a `PooledResolver` against real databases: session settings, changed logins, eviction,
 //! close.
 //!
-//! [`World`] is a fake registry whose entries lead to databases on the shared server.
+//! [`ResolverSetup`] is a fake registry whose entries lead to databases on the shared server.
 use super::fakes::{Fakes, add_tenant};
 use crate::busy::beside_others;
 use sqlx::postgres::PgConnection;
@@ -19,12 +19,12 @@ use tenantry::testing::{TestServer, tenant};
 use tenantry::{ConnectionResolver, TenantId, TenantPool, sqlx};
 
 /// Tenants with a database each on the shared server, in a fake registry, and a session of the superuser.
-pub(crate) struct World {
+pub(crate) struct ResolverSetup {
     fakes: Fakes,
     admin: PgConnection,
 }
 
-impl World {
+impl ResolverSetup {
     pub(crate) async fn new() -> Self {
         let admin = TestServer::shared().await.unwrap().admin_options();
         Self { fakes: Fakes::default(), admin: admin.disable_statement_logging().connect().await.unwrap() }
@@ -110,7 +110,7 @@ async fn acquire_error(db: &TenantPool) -> AcquireError {
 
 #[tokio::test]
 async fn sessions_have_the_settings_of_the_entry() {
-    let mut world = World::new().await;
+    let mut world = ResolverSetup::new().await;
     let database = world.tenant("acme").await;
     let resolver = world.resolver().build();
     let plain = resolve(&resolver, "acme").await;
@@ -142,7 +142,7 @@ async fn sessions_have_the_settings_of_the_entry() {
 
 #[tokio::test]
 async fn task_on_a_busy_thread_gets_a_connection_soon() {
-    let world = World::new().await;
+    let world = ResolverSetup::new().await;
     let _made = world.tenant("acme").await;
     let resolver = world.resolver().build();
     let db = resolve(&resolver, "acme").await;
@@ -154,7 +154,7 @@ async fn task_on_a_busy_thread_gets_a_connection_soon() {
 
 #[tokio::test]
 async fn password_with_special_characters_connects() {
-    let mut world = World::new().await;
+    let mut world = ResolverSetup::new().await;
     let database = world.tenant("acme").await;
     let password = "p@ss/w?rd:1#%'\" \\ä";
     world
@@ -169,7 +169,7 @@ async fn password_with_special_characters_connects() {
 
 #[tokio::test]
 async fn handle_follows_a_rotation_without_a_notification() {
-    let mut world = World::new().await;
+    let mut world = ResolverSetup::new().await;
     let database = world.tenant("acme").await;
     let resolver = world.resolver().fresh_for(Duration::from_secs(3600)).ping_after(Duration::ZERO).build();
     let db = resolve(&resolver, "acme").await;
@@ -192,7 +192,7 @@ async fn handle_follows_a_rotation_without_a_notification() {
 
 #[tokio::test]
 async fn suspended_login_makes_a_handle_report_the_suspension() {
-    let mut world = World::new().await;
+    let mut world = ResolverSetup::new().await;
     let database = world.tenant("acme").await;
     let resolver = world.resolver().fresh_for(Duration::from_secs(3600)).ping_after(Duration::ZERO).build();
     let db = resolve(&resolver, "acme").await;
@@ -218,7 +218,7 @@ async fn suspended_login_makes_a_handle_report_the_suspension() {
 
 #[tokio::test]
 async fn handle_works_after_the_eviction_of_its_pool() {
-    let mut world = World::new().await;
+    let mut world = ResolverSetup::new().await;
     let slugs = ["acme", "umbrella", "initech"];
     let mut databases = vec![];
     for slug in slugs {
@@ -249,7 +249,7 @@ async fn handle_works_after_the_eviction_of_its_pool() {
 
 #[tokio::test]
 async fn acquire_timeout_reports_how_long_the_caller_waited() {
-    let world = World::new().await;
+    let world = ResolverSetup::new().await;
     world.tenant("acme").await;
     let limit = Duration::from_secs(2);
     let resolver = world.resolver().max_connections_per_tenant(1).acquire_timeout(limit).build();
@@ -268,7 +268,7 @@ async fn acquire_timeout_reports_how_long_the_caller_waited() {
 
 #[tokio::test]
 async fn unreachable_server_fails_with_connect_timeout() {
-    let world = World::new().await;
+    let world = ResolverSetup::new().await;
     add_tenant(&world.fakes, tenant("acme", TenantStatus::Active));
     let resolver = world.resolver().acquire_timeout(Duration::from_millis(200)).build();
     let reason = acquire_error(&resolve(&resolver, "acme").await).await;
@@ -277,7 +277,7 @@ async fn unreachable_server_fails_with_connect_timeout() {
 
 #[tokio::test]
 async fn close_waits_for_connections_in_use_and_closes_all() {
-    let mut world = World::new().await;
+    let mut world = ResolverSetup::new().await;
     let database = world.tenant("acme").await;
     let resolver = world.resolver().build();
     let db = resolve(&resolver, "acme").await;
@@ -297,7 +297,7 @@ async fn close_waits_for_connections_in_use_and_closes_all() {
 
 #[tokio::test]
 async fn close_waits_no_longer_than_the_drain_timeout() {
-    let mut world = World::new().await;
+    let mut world = ResolverSetup::new().await;
     let database = world.tenant("acme").await;
     let resolver = world.resolver().drain_timeout(Duration::from_millis(200)).build();
     let db = resolve(&resolver, "acme").await;

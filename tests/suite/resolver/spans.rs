@@ -1,7 +1,7 @@
 //! Tracing of the pool: spans and events name the tenant of a connection and contain no password.
 //!
 //! A query that finds an idle connection must not create a span.
-use super::sessions::World;
+use super::sessions::ResolverSetup;
 use crate::canary::Log;
 use sqlx::ConnectOptions;
 use tenantry::{ConnectionResolver, TenantPool, sqlx};
@@ -21,7 +21,7 @@ async fn pool_traces_name_the_tenant_and_contain_no_password() {
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
     let subscriber = subscriber.with_span_events(FmtSpan::NEW | FmtSpan::CLOSE);
     let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
-    let world = World::new().await;
+    let world = ResolverSetup::new().await;
     let databases = [world.tenant("acme").await, world.tenant("globex").await];
     // A ping would create a span of its own, and on a slow machine one would be due between two queries.
     let resolver = world.resolver().max_connections(1).ping_after(std::time::Duration::from_secs(60)).build();

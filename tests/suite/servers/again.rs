@@ -23,7 +23,7 @@ pub(super) fn servers_with_outage(harness: &Harness, tenantry: &Tenantry, outage
     (settings.lease, settings.attempts) = (Duration::from_millis(500), 2);
     (settings.backoff, settings.backoff_limit) = (Duration::from_millis(1), Duration::from_millis(5));
     let engine = Engine::new(journal.clone(), vec![], settings, CancellationToken::new());
-    (Servers::new(tenantry.workshop(), engine, harness.landlord().clone()), journal)
+    (Servers::new(tenantry.operation_context(), engine, harness.landlord().clone()), journal)
 }
 
 /// Repeats the set-up until the lease of the dead process has expired and the server's lane is free.

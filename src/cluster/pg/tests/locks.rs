@@ -43,7 +43,7 @@ async fn take_with_evict_terminates_the_holder() -> Outcome {
     lock::take(&mut old, key, false, SHORT).await?;
     lock::take(&mut new, key, true, LONG).await?;
     assert!(sql(&mut old, "SELECT 1").await.is_err(), "the session of the old holder is still alive");
-    let (session_user, current_user, _) = catalog::identity(&mut new).await?;
+    let (session_user, current_user, _) = catalog::read_identity(&mut new).await?;
     assert_eq!([session_user, current_user], [it.server.names.blue.to_string(), it.server.names.admin.to_string()]);
     Ok(())
 }
@@ -94,7 +94,11 @@ async fn terminate_worker_sessions_needs_pg_signal_backend_for_the_other_login()
         lock::take(&mut new, key, true, SHORT).await.is_err(),
         "without pg_signal_backend the old worker must keep the lock"
     );
-    assert!(crate::cluster::pg::bootstrap::optional(&mut it.admin().await?, &it.server.names.admin).await?.is_empty());
+    assert!(
+        crate::cluster::pg::bootstrap::grant_optional_roles(&mut it.admin().await?, &it.server.names.admin)
+            .await?
+            .is_empty()
+    );
     terminate::terminate_worker_sessions(&mut new, "tenantry/a/").await?;
     assert!(sql(&mut old, "SELECT 1").await.is_err(), "the old worker's session is still alive");
     lock::take(&mut new, key, true, LONG).await?;

@@ -66,9 +66,9 @@ impl Installation {
     pub(crate) async fn set_up(&self) -> Outcome {
         let names = &self.server.names;
         let mut admin = self.admin().await?;
-        let verifiers = (scram::verifier(&self.blue).await, scram::verifier(&self.green).await);
-        bootstrap::roles(&mut admin, names, [&verifiers.0, &verifiers.1], &self.marker()).await?;
-        bootstrap::maintenance(&mut admin, names).await?;
+        let verifiers = (scram::derive_verifier(&self.blue).await, scram::derive_verifier(&self.green).await);
+        bootstrap::ensure_roles(&mut admin, names, [&verifiers.0, &verifiers.1], &self.marker()).await?;
+        bootstrap::ensure_maintenance(&mut admin, names).await?;
         bootstrap::close_maintenance(&mut self.provisioner().await?, &names.maintenance).await?;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Setting up a server, as a superuser and as a managed service's admin.
 use super::{By, Installation, Outcome, ask, code, sql};
-use crate::cluster::pg::script::{Landlord, script};
+use crate::cluster::pg::script::{Landlord, build_script};
 use crate::cluster::pg::{bootstrap, ddl, scram};
 use crate::error::ClusterError;
 use crate::testing::TestServer;
@@ -29,7 +29,7 @@ async fn set_up_gives_the_provisioner_createdb_and_createrole_only() -> Outcome 
         let it = Installation::new(by).await?;
         for (login, password) in [(&it.server.names.blue, &it.blue), (&it.server.names.green, &it.green)] {
             let mut session = it.login(login, password, &it.server.names.maintenance).await?;
-            let rights = bootstrap::admin(&mut session).await?;
+            let rights = bootstrap::read_admin_rights(&mut session).await?;
             assert_eq!(rights.role, it.server.names.admin.as_str());
             assert!(!rights.superuser && rights.create_db && rights.create_role, "{rights:?}");
         }
@@ -57,7 +57,7 @@ async fn set_up_completes_after_dying_at_any_statement() -> Outcome {
                     "{by:?}: members of the admin role after a set-up that died after statement {died_after}"
                 );
             }
-            bootstrap::optional(&mut it.admin().await?, &it.server.names.admin).await?;
+            bootstrap::grant_optional_roles(&mut it.admin().await?, &it.server.names.admin).await?;
             it.provisioner().await?;
         }
     }
@@ -68,7 +68,7 @@ async fn set_up_completes_after_dying_at_any_statement() -> Outcome {
 async fn run_first_statements(it: &Installation, statements: usize) -> Outcome {
     let names = &it.server.names;
     let mut admin = it.admin().await?;
-    let verifier = scram::verifier(&scram::password()).await;
+    let verifier = scram::derive_verifier(&scram::generate_password()).await;
     let all = [
         ddl::create_admin(&names.admin, &it.marker()),
         ddl::create_provisioner(&names.blue, &names.admin, &verifier, &it.marker()),
@@ -110,7 +110,7 @@ async fn set_up_refuses_names_that_another_party_uses() -> Outcome {
 #[tokio::test]
 async fn optional_reports_each_refused_right() -> Outcome {
     let it = Installation::new(By::Managed).await?;
-    let refused = bootstrap::optional(&mut it.admin().await?, &it.server.names.admin).await?;
+    let refused = bootstrap::grant_optional_roles(&mut it.admin().await?, &it.server.names.admin).await?;
     if TestServer::shared().await?.version_num() < 160_000 {
         assert!(refused.is_empty(), "{refused:?}");
     } else {
@@ -168,12 +168,12 @@ async fn psql_script_sets_the_server_up() -> Outcome {
         let server = TestServer::shared().await?;
         let (landlord, elsewhere) = (server.create_database("landlord").await?, server.create_database("other").await?);
         let reports = server.create_database("reports").await?;
-        let verifiers = (scram::verifier(&it.blue).await, scram::verifier(&it.green).await);
-        let cluster = bootstrap::cluster_of(&mut it.admin().await?).await?;
+        let verifiers = (scram::derive_verifier(&it.blue).await, scram::derive_verifier(&it.green).await);
+        let cluster = bootstrap::read_cluster_id(&mut it.admin().await?).await?;
         let script_for = |name: &str, cluster: &str| {
             let (database, role) = (name.to_owned(), landlord.name().to_owned());
             let landlord = Landlord { database, role, cluster: cluster.to_owned() };
-            script(&it.server.names, [&verifiers.0, &verifiers.1], &it.marker(), Some(&landlord), false)
+            build_script(&it.server.names, [&verifiers.0, &verifiers.1], &it.marker(), Some(&landlord), false)
         };
         let _inside = reports.options().database(landlord.name()).connect().await?;
         for _ in 0..2 {
@@ -224,10 +224,10 @@ async fn run_psql(it: &Installation, script: &str) -> Outcome<bool> {
 #[tokio::test]
 async fn cluster_of_is_equal_in_every_time_zone_and_date_style() -> Outcome {
     let it = Installation::new(By::Superuser).await?;
-    let expected = bootstrap::cluster_of(&mut it.admin().await?).await?;
+    let expected = bootstrap::read_cluster_id(&mut it.admin().await?).await?;
     let mut elsewhere = it.superuser("template1").await?;
     sql(&mut elsewhere, "SET timezone = 'Asia/Kathmandu'; SET datestyle = 'German'").await?;
-    assert_eq!(bootstrap::cluster_of(&mut elsewhere).await?, expected);
+    assert_eq!(bootstrap::read_cluster_id(&mut elsewhere).await?, expected);
     Ok(())
 }
 

@@ -14,8 +14,8 @@ pub(super) async fn login(
     let (name, group): (RoleName, RoleName) =
         (format!("{}{suffix}", it.prefix()).parse()?, format!("{}{suffix}_g", it.prefix()).parse()?);
     ddl::create_groups(&[&group], &it.ownership().marker).run(provisioner, "test").await?;
-    let password = scram::password();
-    let verifier = scram::verifier(&password).await;
+    let password = scram::generate_password();
+    let verifier = scram::derive_verifier(&password).await;
     let login = ddl::Login { name: &name, acts_as: &group, limit: -1, verifier: &verifier };
     ensure::create_login(provisioner, &login, &it.ownership()).await?;
     Ok((name, password))

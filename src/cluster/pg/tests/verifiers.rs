@@ -36,7 +36,7 @@ async fn login_created_with_a_verifier_accepts_only_its_password() -> Outcome {
     ddl::create_groups(&[&group], "x").run(&mut provisioner, "test").await?;
     for (n, password) in PASSWORDS.iter().take(6).enumerate() {
         let (name, password) = (format!("{}_v{n}", it.prefix()).parse()?, SecretString::from(*password));
-        let verifier = scram::verifier(&password).await;
+        let verifier = scram::derive_verifier(&password).await;
         let login = ddl::Login { name: &name, acts_as: &group, limit: 2, verifier: &verifier };
         ensure::create_login(&mut provisioner, &login, &it.ownership()).await?;
         let database = "postgres";

@@ -57,7 +57,7 @@ pub(super) async fn run(landlord: &PgPool, statement: Statement<'_>) -> Result<b
     match statement.fetch_one(landlord).await {
         Ok(row) if !row.try_get::<bool, _>("held")? => Err(StoreError::Fenced),
         Ok(row) => Ok(row.try_get("done")?),
-        Err(error) if sqlstate::is_other_rows(&error) => Ok(false),
+        Err(error) if sqlstate::is_conflicting_row(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,4 +1,7 @@
-//! [`TenantRegistry`], [`RegistryWriter`] and [`ServerRegistry`].
+//! The conformance suites of [`TenantRegistry`], [`RegistryWriter`] and [`ServerRegistry`].
+//!
+//! Each submodule checks one part of the contract, alone and with concurrent calls. [`subject`] creates the tenants and
+//! servers that the checks use.
 use crate::store::registry::{RegistryWriter, ServerRegistry, TenantRegistry};
 use crate::tenant::Tenant;
 
@@ -6,7 +9,7 @@ mod databases;
 mod domains;
 mod fencing;
 mod pages;
-mod places;
+mod placements;
 mod publish;
 mod read;
 mod servers;
@@ -14,8 +17,8 @@ mod subject;
 mod tenants;
 mod users;
 
-/// Reading: for adapters over a host's own tables. `seeded` are tenants that stand there, in any order and of any
-/// status; others may stand there too, but each page is read, so better not many.
+/// Checks reading, for adapters over an application's own tables. `seeded` are tenants that the registry contains, in
+/// any order and of any status. It may contain others too; the suite reads every page, so there should not be many.
 ///
 /// ```
 /// # async fn example() {
@@ -25,12 +28,12 @@ mod users;
 /// ```
 ///
 /// # Panics
-/// When a promise of [`TenantRegistry`] is broken.
+/// If the implementation breaks the contract of [`TenantRegistry`]. The message names the rule.
 pub async fn registry(registry: impl TenantRegistry, seeded: &[Tenant]) {
     read::check(&registry, seeded).await;
 }
 
-/// Writing, alone and in races.
+/// Checks writing, with single and with concurrent calls.
 ///
 /// ```
 /// # async fn example() {
@@ -40,9 +43,9 @@ pub async fn registry(registry: impl TenantRegistry, seeded: &[Tenant]) {
 /// ```
 ///
 /// # Panics
-/// When a promise of [`RegistryWriter`] is broken.
+/// If the implementation breaks the contract of [`RegistryWriter`]. The message names the rule.
 pub async fn registry_writer(registry: impl RegistryWriter) {
-    fencing::writes(&registry).await;
+    fencing::check_writes(&registry).await;
     tenants::check(&registry).await;
     publish::check(&registry).await;
     domains::check(&registry).await;
@@ -51,12 +54,12 @@ pub async fn registry_writer(registry: impl RegistryWriter) {
     pages::check(&registry).await;
 }
 
-/// Servers and places, alone and in races.
+/// Checks servers and placements, with single and with concurrent calls.
 ///
 /// # Panics
-/// When a promise of [`ServerRegistry`] is broken.
+/// If the implementation breaks the contract of [`ServerRegistry`]. The message names the rule.
 pub async fn server_registry(registry: impl ServerRegistry) {
-    fencing::server_writes(&registry).await;
+    fencing::check_server_writes(&registry).await;
     servers::check(&registry).await;
-    places::check(&registry).await;
+    placements::check(&registry).await;
 }

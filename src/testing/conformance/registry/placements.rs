@@ -1,108 +1,121 @@
-use super::subject::{Subject, server, server_writer};
+//! [`ServerRegistry`]: placements, their uniqueness, and the capacity of a server.
+use super::subject::{Subject, create_server_token, server};
 use crate::error::{NameConflict, StoreError};
 use crate::operation::FencingToken;
 use crate::server::{DatabaseServer, ServerStatus};
 use crate::store::registry::{Placement, ServerRegistry};
-use crate::testing::conformance::assertions::{expect_conflict, expect_ok, expect_winners, expect_some, expect_taken};
+use crate::testing::conformance::assertions::{expect_conflict, expect_ok, expect_some, expect_taken, expect_winners};
 use futures_util::future::{join, join_all};
 
 pub(super) async fn check(registry: &impl ServerRegistry) {
-    let by = server_writer(registry).await;
-    reasons(registry, by).await;
-    capacity(registry, by).await;
-    racing_for_one(registry, by).await;
-    racing_with_removal(registry, by).await;
+    let by = create_server_token(registry).await;
+    check_reserve(registry, by).await;
+    check_capacity(registry, by).await;
+    check_concurrent_reserve(registry, by).await;
+    check_reserve_and_remove_server(registry, by).await;
 }
 
-async fn home(registry: &impl ServerRegistry, capacity: u32) -> DatabaseServer {
-    let home = server(capacity);
-    expect_ok(registry.put_server(None, &home, None).await, "a server is added");
-    home
+async fn add_server(registry: &impl ServerRegistry, capacity: u32) -> DatabaseServer {
+    let server = server(capacity);
+    expect_ok(registry.put_server(None, &server, None).await, "put_server() adds a server");
+    server
 }
 
-async fn tenants(registry: &impl ServerRegistry, home: &DatabaseServer) -> u32 {
-    expect_some(expect_ok(registry.server(&home.name).await, "a server is found"), "a server is found").tenants
+async fn count_tenants(registry: &impl ServerRegistry, server: &DatabaseServer) -> u32 {
+    let load = expect_ok(registry.server(&server.name).await, "server() returns a server");
+    expect_some(load, "server() finds an added server").tenants
 }
 
-async fn reasons(registry: &impl ServerRegistry, by: FencingToken) {
-    let (home, other) = (home(registry, 2).await, home(registry, 2).await);
+async fn check_reserve(registry: &impl ServerRegistry, by: FencingToken) {
+    let (home, other) = (add_server(registry, 2).await, add_server(registry, 2).await);
     let first = Subject::new().placement(&home.name);
-    expect_ok(registry.reserve(&first, by).await, "a place is reserved");
-    let found = expect_ok(registry.placement(first.tenant).await, "a place is found");
-    assert_eq!(found.as_ref(), Some(&first), "expected: a place reads back as it was reserved");
-    let found = expect_ok(registry.place(first.tenant).await, "a place and its server are found");
-    let (place, there) = expect_some(found, "a place and its server are found");
-    assert_eq!((&place, &there.name), (&first, &home.name), "expected: a place comes with its server");
-    let none = expect_ok(registry.place(Subject::new().id()).await, "who has no place is asked for it");
-    assert_eq!(none, None, "expected: who has no place has none");
+    expect_ok(registry.reserve(&first, by).await, "reserve() places a tenant");
+    let found = expect_ok(registry.placement(first.tenant).await, "placement() returns a placement");
+    assert_eq!(found.as_ref(), Some(&first), "expected: placement() returns the reserved placement");
+    let found = expect_ok(registry.place(first.tenant).await, "place() returns a placement and its server");
+    let (placement, its_server) = expect_some(found, "place() finds a reserved placement");
+    assert_eq!(
+        (&placement, &its_server.name),
+        (&first, &home.name),
+        "expected: place() returns the placement and its server"
+    );
+    let none = expect_ok(registry.place(Subject::new().id()).await, "place() of an unplaced tenant is no error");
+    assert_eq!(none, None, "expected: place() returns None for an unplaced tenant");
 
     let elsewhere = Placement::new(first.tenant, other.name.clone(), first.database.clone());
-    expect_conflict(registry.reserve(&elsewhere, by).await, "a second place");
+    expect_conflict(registry.reserve(&elsewhere, by).await, "reserve() of a second placement for one tenant");
     let second = Subject::new();
     let same_name = Placement::new(second.id(), home.name.clone(), first.database.clone());
     let database = NameConflict::Database(home.name.clone(), first.database.clone());
-    expect_taken(registry.reserve(&same_name, by).await, &database, "another tenant's database");
-    let there = Placement::new(second.id(), other.name.clone(), first.database.clone());
-    expect_ok(registry.reserve(&there, by).await, "the same name is free on another server");
-    expect_conflict(registry.reserve(&Subject::new().placement(&server(1).name), by).await, "a place on an unknown server");
-    assert_eq!(tenants(registry, &home).await, 1, "expected: a place that is refused is not counted");
+    expect_taken(registry.reserve(&same_name, by).await, &database, "reserve() of another tenant's database name");
+    let same_name_elsewhere = Placement::new(second.id(), other.name.clone(), first.database.clone());
+    let reserved = registry.reserve(&same_name_elsewhere, by).await;
+    expect_ok(reserved, "reserve() accepts the same database name on another server");
+    let unknown = Subject::new().placement(&server(1).name);
+    expect_conflict(registry.reserve(&unknown, by).await, "reserve() on an unknown server");
+    let count = count_tenants(registry, &home).await;
+    assert_eq!(count, 1, "expected: a refused reserve() does not count");
 
     for closed in [
         DatabaseServer { draining: true, ..server(9) },
         DatabaseServer { status: ServerStatus::SettingUp, ..server(9) },
         server(0),
     ] {
-        expect_ok(registry.put_server(None, &closed, None).await, "a server is added");
-        let room = NameConflict::ServerFull(closed.name.clone());
+        expect_ok(registry.put_server(None, &closed, None).await, "put_server() adds a server");
+        let full = NameConflict::ServerFull(closed.name.clone());
         let refused = registry.reserve(&Subject::new().placement(&closed.name), by).await;
-        expect_taken(refused, &room, "a place on a server that is draining, not ready or full");
+        expect_taken(refused, &full, "reserve() on a server that is draining, not ready or full");
     }
     let draining = DatabaseServer { draining: true, ..home.clone() };
-    expect_ok(registry.put_server(Some(&home), &draining, None).await, "a server is drained");
-    expect_ok(registry.reserve(&first, by).await, "who has a place has it, whatever the server has become");
+    expect_ok(registry.put_server(Some(&home), &draining, None).await, "put_server() sets a server to draining");
+    expect_ok(registry.reserve(&first, by).await, "reserve() can be repeated, whatever the server's state is now");
 }
 
-async fn capacity(registry: &impl ServerRegistry, by: FencingToken) {
-    let home = home(registry, 5).await;
-    let places: Vec<_> = (0..20).map(|_| Subject::new().placement(&home.name)).collect();
-    let answers = join_all(places.iter().map(|place| registry.reserve(place, by))).await;
-    let is_room = |e: &StoreError| matches!(e, StoreError::Taken(NameConflict::ServerFull(s)) if *s == home.name);
-    expect_winners(answers, 5, is_room, "racing calls never exceed the capacity");
-    assert_eq!(tenants(registry, &home).await, 5, "expected: who has a place is counted");
+async fn check_capacity(registry: &impl ServerRegistry, by: FencingToken) {
+    let home = add_server(registry, 5).await;
+    let placements: Vec<_> = (0..20).map(|_| Subject::new().placement(&home.name)).collect();
+    let answers = join_all(placements.iter().map(|placement| registry.reserve(placement, by))).await;
+    let is_full = |e: &StoreError| matches!(e, StoreError::Taken(NameConflict::ServerFull(s)) if *s == home.name);
+    expect_winners(answers, 5, is_full, "concurrent calls of reserve() never exceed the capacity");
+    assert_eq!(count_tenants(registry, &home).await, 5, "expected: each reserved placement counts");
 
-    let placed = join_all(places.iter().map(|place| registry.placement(place.tenant))).await;
-    let placed: Vec<_> = placed.into_iter().filter_map(|p| expect_ok(p, "a place is found")).collect();
-    assert_eq!(placed.len(), 5, "expected: who was refused has no place");
-    let twice = placed.iter().chain(&placed).map(|place| registry.release(place.tenant, by));
-    expect_winners(join_all(twice).await, 10, |_| false, "ten releases of five places");
-    assert_eq!(tenants(registry, &home).await, 0, "expected: a place is given back once");
-    expect_ok(registry.reserve(&placed[0], by).await, "a place that was given back is free");
-    let heir = Placement::new(Subject::new().id(), home.name, placed[1].database.clone());
-    expect_ok(registry.reserve(&heir, by).await, "a database's name that was given back is free");
+    let placed = join_all(placements.iter().map(|placement| registry.placement(placement.tenant))).await;
+    let placed: Vec<_> =
+        placed.into_iter().filter_map(|p| expect_ok(p, "placement() returns a placement or None")).collect();
+    assert_eq!(placed.len(), 5, "expected: a refused reserve() leaves no placement");
+    let twice = placed.iter().chain(&placed).map(|placement| registry.release(placement.tenant, by));
+    expect_winners(join_all(twice).await, 10, |_| false, "release() can be repeated, also concurrently");
+    let count = count_tenants(registry, &home).await;
+    assert_eq!(count, 0, "expected: a repeated release() frees a placement once");
+    expect_ok(registry.reserve(&placed[0], by).await, "reserve() accepts a released placement");
+    let new_owner = Placement::new(Subject::new().id(), home.name, placed[1].database.clone());
+    expect_ok(registry.reserve(&new_owner, by).await, "reserve() accepts a released database name for another tenant");
 }
 
-async fn racing_for_one(registry: &impl ServerRegistry, by: FencingToken) {
-    let home = home(registry, 5).await;
-    let place = Subject::new().placement(&home.name);
-    let answers = join_all((0..10).map(|_| registry.reserve(&place, by))).await;
-    expect_winners(answers, 10, |_| false, "ten reservations of one place are one");
-    assert_eq!(tenants(registry, &home).await, 1, "expected: a place is counted once");
+async fn check_concurrent_reserve(registry: &impl ServerRegistry, by: FencingToken) {
+    let home = add_server(registry, 5).await;
+    let placement = Subject::new().placement(&home.name);
+    let answers = join_all((0..10).map(|_| registry.reserve(&placement, by))).await;
+    expect_winners(answers, 10, |_| false, "concurrent calls of reserve() with one placement all succeed");
+    assert_eq!(count_tenants(registry, &home).await, 1, "expected: a repeated reserve() counts once");
 
     let rivals: Vec<_> = (0..3).map(|_| Subject::new().id()).collect();
     let name = Subject::new().entry.database;
     let rivals: Vec<_> = rivals.into_iter().map(|id| Placement::new(id, home.name.clone(), name.clone())).collect();
-    let answers = join_all(rivals.iter().map(|place| registry.reserve(place, by))).await;
+    let answers = join_all(rivals.iter().map(|placement| registry.reserve(placement, by))).await;
     let is_database = |e: &StoreError| matches!(e, StoreError::Taken(NameConflict::Database(_, d)) if *d == name);
-    expect_winners(answers, 1, is_database, "of three tenants one gets a database's name");
-    assert_eq!(tenants(registry, &home).await, 2, "expected: a place that is refused is not counted");
+    expect_winners(answers, 1, is_database, "only one of three tenants gets a database name");
+    assert_eq!(count_tenants(registry, &home).await, 2, "expected: a refused reserve() does not count");
 }
 
-async fn racing_with_removal(registry: &impl ServerRegistry, by: FencingToken) {
+async fn check_reserve_and_remove_server(registry: &impl ServerRegistry, by: FencingToken) {
     for _ in 0..5 {
-        let home = home(registry, 5).await;
-        let place = Subject::new().placement(&home.name);
-        let (removed, placed) = join(registry.remove_server(&home.name, None), registry.reserve(&place, by)).await;
+        let home = add_server(registry, 5).await;
+        let placement = Subject::new().placement(&home.name);
+        let remove = registry.remove_server(&home.name, None);
+        let (removed, placed) = join(remove, registry.reserve(&placement, by)).await;
         let won = u8::from(removed.is_ok()) + u8::from(placed.is_ok());
-        assert_eq!(won, 1, "expected: a server is removed or taken; got: {removed:?} and {placed:?}");
+        let rule = "expected: of concurrent remove_server() and reserve() exactly one succeeds";
+        assert_eq!(won, 1, "{rule}; got: {removed:?} and {placed:?}");
     }
 }

@@ -1,3 +1,4 @@
+//! [`TenantRegistry`]: finding tenants, their entries, and pages.
 use crate::directory::{DatabaseKind, DatabaseStatus};
 use crate::store::registry::{TenantRegistry, TenantRegistryExt};
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
@@ -5,19 +6,19 @@ use crate::testing::conformance::assertions::{expect_ok, expect_some};
 use futures_util::TryStreamExt;
 
 pub(super) async fn check(registry: &impl TenantRegistry, seeded: &[Tenant]) {
-    nobody(registry).await;
+    check_unknown_names(registry).await;
     for tenant in seeded {
-        found(registry, tenant).await;
-        entries(registry, tenant.id()).await;
+        check_find(registry, tenant).await;
+        check_entries(registry, tenant.id()).await;
     }
-    pages(registry, seeded).await;
+    check_pages(registry, seeded).await;
 }
 
-async fn nobody(registry: &impl TenantRegistry) {
+async fn check_unknown_names(registry: &impl TenantRegistry) {
     let stranger = TenantId::new();
     let slug = |text: &'static str| TenantRef::Slug(text.into());
     let domain = |text: &'static str| TenantRef::Domain(text.into());
-    let nobody = [
+    let unknown = [
         TenantRef::Id(stranger),
         slug("nobody-has-this-slug"),
         slug(""),
@@ -27,70 +28,76 @@ async fn nobody(registry: &impl TenantRegistry) {
         domain(""),
         domain("no domain\0"),
     ];
-    for name in nobody {
-        let answer = expect_ok(registry.find(name.clone()).await, "a name that is nobody's is no error");
-        assert!(answer.is_none(), "expected: {name} is nobody; got: {answer:?}");
+    for name in unknown {
+        let answer = expect_ok(registry.find(name.clone()).await, "find() of an unknown name is no error");
+        assert!(answer.is_none(), "expected: find() returns None for {name}, which no tenant has; got: {answer:?}");
     }
-    let entries = expect_ok(registry.databases(stranger).await, "the entries of nobody are no error");
-    assert!(entries.is_empty(), "expected: nobody has no entry; got: {entries:?}");
+    let entries = expect_ok(registry.databases(stranger).await, "databases() of an unknown tenant is no error");
+    assert!(entries.is_empty(), "expected: an unknown tenant has no entry; got: {entries:?}");
 }
 
-async fn found(registry: &impl TenantRegistry, tenant: &Tenant) {
-    let by_id = expect_some(expect_ok(registry.find(tenant.into()).await, "a tenant is found by id"), "a tenant is found by id");
-    assert_eq!(by_id, *tenant, "expected: a tenant is found by id as it was seeded (left: actual, right: seeded)");
-    let by_slug = expect_ok(registry.find(tenant.slug().into()).await, "a tenant is found by slug");
+async fn check_find(registry: &impl TenantRegistry, tenant: &Tenant) {
+    let by_id = expect_ok(registry.find(tenant.into()).await, "find() by id returns a tenant");
+    let by_id = expect_some(by_id, "find() by id finds every seeded tenant");
+    assert_eq!(by_id, *tenant, "expected: find() by id returns the seeded tenant (left: actual, right: seeded)");
+    let by_slug = expect_ok(registry.find(tenant.slug().into()).await, "find() by slug returns a tenant or None");
     if tenant.status() == TenantStatus::Deleted {
-        let other = by_slug.is_none_or(|found| found.id() != tenant.id());
-        assert!(other, "expected: a deleted tenant is found by id alone; got: {} by slug", tenant.slug());
+        let is_other = by_slug.is_none_or(|found| found.id() != tenant.id());
+        let slug = tenant.slug();
+        assert!(is_other, "expected: a deleted tenant is found by id only; got: find() by slug {slug} returned it");
     } else {
-        assert_eq!(by_slug.as_ref(), Some(tenant), "expected: found by slug as by id (left: actual, right: seeded)");
+        let rule = "expected: find() by slug returns the seeded tenant (left: actual, right: seeded)";
+        assert_eq!(by_slug.as_ref(), Some(tenant), "{rule}");
     }
 }
 
-async fn entries(registry: &impl TenantRegistry, tenant: TenantId) {
-    let entries = expect_ok(registry.databases(tenant).await, "entries are listed");
-    let in_use = entries.iter().all(|e| e.status != DatabaseStatus::Dropped);
-    assert!(in_use, "expected: dropped entries are not listed; got: {entries:?}");
-    let own = entries.iter().all(|e| e.tenant == tenant);
-    assert!(own, "expected: entries are the tenant's own; got: {entries:?}");
+async fn check_entries(registry: &impl TenantRegistry, tenant: TenantId) {
+    let entries = expect_ok(registry.databases(tenant).await, "databases() lists entries");
+    let are_in_use = entries.iter().all(|e| e.status != DatabaseStatus::Dropped);
+    assert!(are_in_use, "expected: databases() lists no dropped entry; got: {entries:?}");
+    let are_own = entries.iter().all(|e| e.tenant == tenant);
+    assert!(are_own, "expected: databases() lists entries of this tenant only; got: {entries:?}");
     let primaries = entries.iter().filter(|e| e.kind == DatabaseKind::Primary).count();
-    assert!(primaries <= 1, "expected: at most one primary; got: {entries:?}");
-    let first = entries.iter().position(|e| e.kind == DatabaseKind::Primary).unwrap_or(0);
-    assert!(first == 0, "expected: the primary comes first; got: {entries:?}");
-    let primary = expect_ok(registry.primary(tenant).await, "a primary is found");
-    assert_eq!(primary.as_ref(), entries.first().filter(|_| primaries == 1), "expected: primary() is the first entry");
+    assert!(primaries <= 1, "expected: a tenant has at most one primary entry; got: {entries:?}");
+    let position = entries.iter().position(|e| e.kind == DatabaseKind::Primary).unwrap_or(0);
+    assert!(position == 0, "expected: databases() lists the primary entry first; got: {entries:?}");
+    let primary = expect_ok(registry.primary(tenant).await, "primary() returns an entry or None");
+    let first = entries.first().filter(|_| primaries == 1);
+    assert_eq!(primary.as_ref(), first, "expected: primary() returns the primary entry of databases()");
 }
 
-async fn pages(registry: &impl TenantRegistry, seeded: &[Tenant]) {
-    // First, since whoever repeats the named one is read for ever.
-    if let Some(first) = expect_ok(registry.page(None, 1).await, "a page is read").first() {
-        let second = expect_ok(registry.page(Some(first.id()), 1).await, "a page is read");
-        let behind = second.iter().all(|t| t.id() > first.id());
-        assert!(behind, "expected: a page begins behind the id that is named; got: {second:?} after {}", first.id());
+async fn check_pages(registry: &impl TenantRegistry, seeded: &[Tenant]) {
+    // Must come first: all() below never ends if page() repeats the tenant whose id was given.
+    if let Some(first) = expect_ok(registry.page(None, 1).await, "page() lists tenants").first() {
+        let second = expect_ok(registry.page(Some(first.id()), 1).await, "page() lists tenants");
+        let are_above = second.iter().all(|t| t.id() > first.id());
+        let id = first.id();
+        assert!(are_above, "expected: page() lists tenants with an id above the given one; got: {second:?} after {id}");
     }
-    let all: Vec<Tenant> = expect_ok(registry.all().try_collect().await, "every tenant is listed");
-    let ascending = all.windows(2).all(|two| two[0].id() < two[1].id());
-    assert!(ascending, "expected: pages are ascending by id, each tenant once; got: {all:?}");
-    let alive = all.iter().all(|t| t.status() != TenantStatus::Deleted);
-    assert!(alive, "expected: no page lists a deleted tenant; got: {all:?}");
+    let all: Vec<Tenant> = expect_ok(registry.all().try_collect().await, "all() lists tenants");
+    let is_ascending = all.windows(2).all(|two| two[0].id() < two[1].id());
+    assert!(is_ascending, "expected: pages list each tenant once, in ascending order of the ids; got: {all:?}");
+    let are_alive = all.iter().all(|t| t.status() != TenantStatus::Deleted);
+    assert!(are_alive, "expected: page() lists no deleted tenant; got: {all:?}");
     for tenant in seeded.iter().filter(|t| t.status() != TenantStatus::Deleted) {
-        assert!(all.contains(tenant), "expected: pages list every tenant; {tenant:?} was missed");
+        assert!(all.contains(tenant), "expected: pages list every tenant that is not deleted; missing: {tenant:?}");
     }
-    let none = expect_ok(registry.page(None, 0).await, "a page of none is no error");
-    assert!(none.is_empty(), "expected: a page has at most its limit; got: {none:?} for 0");
+    let none = expect_ok(registry.page(None, 0).await, "page() with limit 0 is no error");
+    assert!(none.is_empty(), "expected: page() with limit 0 is empty; got: {none:?}");
     let after = all.last().map(Tenant::id);
-    let rest =
-        expect_ok(registry.page(after.or(Some(TenantId::new())), 10).await, "a page behind the last tenant is no error");
-    assert!(rest.is_empty(), "expected: nothing comes after the last tenant; got: {rest:?}");
+    let rest = registry.page(after.or(Some(TenantId::new())), 10).await;
+    let rest = expect_ok(rest, "page() after the last tenant is no error");
+    assert!(rest.is_empty(), "expected: page() after the last tenant is empty; got: {rest:?}");
     for size in [1, 2, 3] {
-        let (mut after, mut seen) = (None, Vec::new());
-        while seen.len() < all.len() {
-            let page = expect_ok(registry.page(after, size).await, "a page is read");
-            let asked = usize::try_from(size).unwrap_or(usize::MAX).min(all.len() - seen.len());
-            assert_eq!(page.len(), asked, "expected: a page is full while there are more tenants");
+        let (mut after, mut listed) = (None, Vec::new());
+        while listed.len() < all.len() {
+            let page = expect_ok(registry.page(after, size).await, "page() lists tenants");
+            let full = usize::try_from(size).unwrap_or(usize::MAX).min(all.len() - listed.len());
+            assert_eq!(page.len(), full, "expected: a page has as many tenants as its limit allows");
             after = page.last().map(Tenant::id);
-            seen.extend(page);
+            listed.extend(page);
         }
-        assert_eq!(seen, all, "expected: pages of {size} list what larger ones do (left: actual, right: expected)");
+        let rule = "expected: pages of any size list the same tenants (left: actual, right: expected)";
+        assert_eq!(listed, all, "{rule}; page size {size}");
     }
 }

@@ -1,30 +1,32 @@
-use super::subject::{Subject, server, server_writer};
+//! [`ServerRegistry`]: rows of servers, their changes and their removal.
+use super::subject::{Subject, create_server_token, server};
 use crate::error::StoreError;
 use crate::operation::FencingToken;
 use crate::server::{DatabaseServer, TlsMode};
 use crate::store::registry::ServerRegistry;
-use crate::testing::conformance::assertions::{expect_conflict, expect_ok, expect_winners, expect_some};
+use crate::testing::conformance::assertions::{expect_conflict, expect_ok, expect_some, expect_winners};
 use futures_util::future::join_all;
 
 pub(super) async fn check(registry: &impl ServerRegistry) {
-    let by = server_writer(registry).await;
-    let first = expect_ok(registry.installation().await, "an installation has an id");
-    let second = expect_ok(registry.installation().await, "an installation has an id");
-    assert_eq!(first, second, "expected: an installation's id is the same for its whole life");
-    rows(registry).await;
-    changes(registry, by).await;
-    removal(registry, by).await;
+    let by = create_server_token(registry).await;
+    let first = expect_ok(registry.installation().await, "installation() returns an id");
+    let second = expect_ok(registry.installation().await, "installation() returns an id");
+    assert_eq!(first, second, "expected: installation() always returns the same id");
+    check_rows(registry).await;
+    check_changes(registry, by).await;
+    check_removal(registry, by).await;
 }
 
-async fn stored(registry: &impl ServerRegistry, like: &DatabaseServer) -> DatabaseServer {
-    expect_some(expect_ok(registry.server(&like.name).await, "a server is found"), "a server is found").server
+async fn read_stored(registry: &impl ServerRegistry, like: &DatabaseServer) -> DatabaseServer {
+    let load = expect_ok(registry.server(&like.name).await, "server() returns a server");
+    expect_some(load, "server() finds an added server").server
 }
 
 fn without_time(server: DatabaseServer) -> DatabaseServer {
     DatabaseServer { created_at: time::OffsetDateTime::UNIX_EPOCH, ..server }
 }
 
-async fn rows(registry: &impl ServerRegistry) {
+async fn check_rows(registry: &impl ServerRegistry) {
     let plain = server(10);
     let rich = DatabaseServer {
         tls: TlsMode::VerifyCa,
@@ -38,24 +40,24 @@ async fn rows(registry: &impl ServerRegistry) {
         ..server(10)
     };
     for server in [&plain, &rich] {
-        expect_ok(registry.put_server(None, server, None).await, "a server is added by hand");
-        let found = without_time(stored(registry, server).await);
-        assert_eq!(found, *server, "expected: a server reads back as it was put (left: actual, right: put)");
+        expect_ok(registry.put_server(None, server, None).await, "put_server() adds a server outside any operation");
+        let found = without_time(read_stored(registry, server).await);
+        assert_eq!(found, *server, "expected: server() returns a server as it was put (left: actual, right: put)");
     }
-    let all = expect_ok(registry.servers().await, "servers are listed");
-    let sorted = all.windows(2).all(|two| two[0].server.name < two[1].server.name);
-    assert!(sorted, "expected: servers are listed by name; got: {all:?}");
-    let listed = |s: &DatabaseServer| all.iter().any(|load| load.server.name == s.name);
-    assert!(listed(&plain) && listed(&rich), "expected: all servers are listed; got: {all:?}");
-    let nobody = expect_ok(registry.server(&server(1).name).await, "an unknown server is no error");
-    assert!(nobody.is_none(), "expected: an unknown server is nobody; got: {nobody:?}");
+    let all = expect_ok(registry.servers().await, "servers() lists servers");
+    let is_sorted = all.windows(2).all(|two| two[0].server.name < two[1].server.name);
+    assert!(is_sorted, "expected: servers() lists servers in ascending order of their names; got: {all:?}");
+    let is_listed = |s: &DatabaseServer| all.iter().any(|load| load.server.name == s.name);
+    assert!(is_listed(&plain) && is_listed(&rich), "expected: servers() lists every server; got: {all:?}");
+    let unknown = expect_ok(registry.server(&server(1).name).await, "server() with an unknown name is no error");
+    assert!(unknown.is_none(), "expected: server() with an unknown name returns None; got: {unknown:?}");
 }
 
-async fn changes(registry: &impl ServerRegistry, by: FencingToken) {
+async fn check_changes(registry: &impl ServerRegistry, by: FencingToken) {
     let old = server(3);
-    expect_ok(registry.put_server(None, &old, Some(by)).await, "a server is added");
-    expect_ok(registry.reserve(&Subject::new().placement(&old.name), by).await, "a place is reserved");
-    let read = stored(registry, &old).await;
+    expect_ok(registry.put_server(None, &old, Some(by)).await, "put_server() adds a server");
+    expect_ok(registry.reserve(&Subject::new().placement(&old.name), by).await, "reserve() places a tenant");
+    let read = read_stored(registry, &old).await;
     let new = DatabaseServer {
         host: "moved.example.test".into(),
         weight: 2,
@@ -63,38 +65,44 @@ async fn changes(registry: &impl ServerRegistry, by: FencingToken) {
         system_identifier: Some(1),
         ..read.clone()
     };
-    expect_ok(registry.put_server(Some(&read), &new, Some(by)).await, "a server is changed, whoever lives there");
-    let load = expect_some(expect_ok(registry.server(&old.name).await, "a server is found"), "a server is found");
-    assert_eq!(load.server, new, "expected: a changed server reads back");
-    assert_eq!(load.tenants, 1, "expected: a change leaves the places alone");
+    expect_ok(registry.put_server(Some(&read), &new, Some(by)).await, "put_server() changes a server with placements");
+    let load = expect_ok(registry.server(&old.name).await, "server() returns a server");
+    let load = expect_some(load, "server() finds a changed server");
+    assert_eq!(load.server, new, "expected: server() returns the changed server");
+    assert_eq!(load.tenants, 1, "expected: a change of a server leaves its placements");
 
-    expect_conflict(registry.put_server(Some(&old), &server_like(&old, 7), None).await, "changing a server that has changed");
-    expect_conflict(registry.put_server(None, &server_like(&old, 7), None).await, "adding a server that is another one");
+    let stale = registry.put_server(Some(&old), &with_capacity(&old, 7), None).await;
+    expect_conflict(stale, "put_server() that expects a former state");
+    let existing = registry.put_server(None, &with_capacity(&old, 7), None).await;
+    expect_conflict(existing, "put_server() that adds a server with a different stored row");
     let unknown = server(1);
-    expect_conflict(registry.put_server(Some(&unknown), &server_like(&unknown, 7), None).await, "changing an unknown server");
-    expect_conflict(registry.put_server(Some(&new), &server(1), None).await, "changing a server's name");
-    let untouched = stored(registry, &old).await;
-    assert_eq!(untouched, new, "expected: a server that is refused changes nothing");
+    let changed = registry.put_server(Some(&unknown), &with_capacity(&unknown, 7), None).await;
+    expect_conflict(changed, "put_server() that changes an unknown server");
+    expect_conflict(registry.put_server(Some(&new), &server(1), None).await, "put_server() that changes the name");
+    let stored = read_stored(registry, &old).await;
+    assert_eq!(stored, new, "expected: a refused put_server() changes nothing");
 
-    let wishes: Vec<_> = (10..15).map(|capacity| server_like(&new, capacity)).collect();
-    let answers = join_all(wishes.iter().map(|wish| registry.put_server(Some(&new), wish, None))).await;
+    let changes: Vec<_> = (10..15).map(|capacity| with_capacity(&new, capacity)).collect();
+    let answers = join_all(changes.iter().map(|change| registry.put_server(Some(&new), change, None))).await;
     let is_conflict = |e: &StoreError| matches!(e, StoreError::Conflict(_));
-    expect_winners(answers, 1, is_conflict, "of five changes of one state one takes place");
+    expect_winners(answers, 1, is_conflict, "only one of five concurrent changes of one state takes effect");
 }
 
-async fn removal(registry: &impl ServerRegistry, by: FencingToken) {
+async fn check_removal(registry: &impl ServerRegistry, by: FencingToken) {
     let home = server(3);
-    let place = Subject::new().placement(&home.name);
-    expect_ok(registry.put_server(None, &home, None).await, "a server is added");
-    expect_ok(registry.reserve(&place, by).await, "a place is reserved");
-    expect_conflict(registry.remove_server(&home.name, None).await, "removing a server that somebody has a place on");
-    expect_ok(registry.release(place.tenant, by).await, "a place is released");
-    expect_ok(registry.remove_server(&home.name, None).await, "a server is removed by hand");
-    expect_ok(registry.remove_server(&home.name, None).await, "removing a server is idempotent");
-    let gone = expect_ok(registry.server(&home.name).await, "an unknown server is no error");
-    assert!(gone.is_none(), "expected: a removed server is gone; got: {gone:?}");
+    let placement = Subject::new().placement(&home.name);
+    expect_ok(registry.put_server(None, &home, None).await, "put_server() adds a server");
+    expect_ok(registry.reserve(&placement, by).await, "reserve() places a tenant");
+    expect_conflict(registry.remove_server(&home.name, None).await, "remove_server() of a server with a placement");
+    expect_ok(registry.release(placement.tenant, by).await, "release() removes a placement");
+    for _ in 0..2 {
+        let removed = registry.remove_server(&home.name, None).await;
+        expect_ok(removed, "remove_server() succeeds outside any operation and can be repeated");
+    }
+    let removed = expect_ok(registry.server(&home.name).await, "server() of a removed server is no error");
+    assert!(removed.is_none(), "expected: server() does not find a removed server; got: {removed:?}");
 }
 
-fn server_like(server: &DatabaseServer, capacity: u32) -> DatabaseServer {
+fn with_capacity(server: &DatabaseServer, capacity: u32) -> DatabaseServer {
     DatabaseServer { capacity, ..server.clone() }
 }

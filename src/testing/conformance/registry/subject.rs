@@ -1,5 +1,8 @@
-//! A tenant with all that it may have, under names that nobody else has, and how it gets to where a check needs it.
-#![expect(clippy::expect_used, reason = "names that are made here are valid")]
+//! The tenants and servers that the checks of registries use, with new names for each.
+//!
+//! A [`Subject`] is a tenant with its domain and entry; its constructors bring it into the state that a check needs. A
+//! [`Snapshot`] is what the registry stores about it, so a check can compare the state before and after a call.
+#![expect(clippy::expect_used, reason = "the names that this module creates are valid")]
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
 use crate::names::{DatabaseName, Domain, RoleName, ServerName};
@@ -10,17 +13,18 @@ use crate::store::registry::{Placement, RegistryWriter, ServerRegistry};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use crate::testing::conformance::assertions::expect_ok;
 
+/// A tenant, with the domain and the entry that the constructors store for it.
 #[derive(Clone)]
 pub(super) struct Subject {
     pub(super) tenant: Tenant,
     pub(super) domain: Domain,
-    /// Its primary, on a server of ours, of generation 1.
+    /// The primary entry, on the registered server `conformance`, of generation 1.
     pub(super) entry: TenantDatabase,
 }
 
-/// All that a registry says of a tenant.
+/// Everything that a registry stores about a tenant.
 #[derive(Debug, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct Snapshot {
     pub(super) tenant: Option<Tenant>,
     pub(super) domains: Vec<Domain>,
     pub(super) databases: Vec<TenantDatabase>,
@@ -28,20 +32,24 @@ pub(super) struct Seen {
 }
 
 impl Subject {
+    /// A subject that is not stored yet.
     pub(super) fn new() -> Self {
         let id = TenantId::new();
-        // The random end of the id: its beginning is the time.
+        // The second half of the id, which is random. The first half is the time, so ids of one test would share it.
         let name = format!("t{}", &id.as_uuid().simple().to_string()[16..]);
-        let database: DatabaseName = name.parse().expect("a database's name");
-        let login: RoleName = format!("{name}_v1").parse().expect("a role's name");
+        let database: DatabaseName = name.parse().expect("the name is a valid database name");
+        let login: RoleName = format!("{name}_v1").parse().expect("the name is a valid role name");
         let credential = CredentialId::login(id, &database, &login, 1);
         let entry = TenantDatabase::primary(id, "db.example.test", 5432, database, login, credential);
         Self {
-            tenant: Tenant::new(id, name.parse().expect("a slug"), TenantStatus::Provisioning)
+            tenant: Tenant::new(id, name.parse().expect("the name is a valid slug"), TenantStatus::Provisioning)
                 .with_name("Acme & Söhne")
                 .with_metadata(serde_json::json!({ "region": "eu", "seats": [1, 2.5, null] })),
-            domain: format!("{name}.example.test").parse().expect("a domain"),
-            entry: TenantDatabase { server: Some("conformance".parse().expect("a server's name")), ..entry },
+            domain: format!("{name}.example.test").parse().expect("the name is a valid domain"),
+            entry: TenantDatabase {
+                server: Some("conformance".parse().expect("the name is a valid server name")),
+                ..entry
+            },
         }
     }
 
@@ -49,18 +57,19 @@ impl Subject {
         self.tenant.id()
     }
 
+    /// A second domain, which the constructors do not store.
     pub(super) fn other_domain(&self) -> Domain {
-        format!("also-{}", self.domain).parse().expect("a domain")
+        format!("also-{}", self.domain).parse().expect("the name is a valid domain")
     }
 
-    /// The login of a generation, about to be made.
+    /// The login of a generation, in status `Pending`.
     pub(super) fn user(&self, generation: i64) -> DatabaseUser {
-        let role = format!("{}_v{generation}", self.entry.database).parse().expect("a role's name");
-        let server = self.entry.server.clone().expect("a server of ours");
+        let role = format!("{}_v{generation}", self.entry.database).parse().expect("the name is a valid role name");
+        let server = self.entry.server.clone().expect("the entry names a registered server");
         DatabaseUser::pending(self.id(), server, self.entry.database.clone(), role, Generation(generation))
     }
 
-    /// The entry after a rotation to a generation.
+    /// The entry as it is after a rotation to this generation.
     pub(super) fn rotated(&self, generation: i64) -> TenantDatabase {
         let login = self.user(generation).role;
         let credential = CredentialId::login(self.id(), &self.entry.database, &login, generation);
@@ -71,88 +80,92 @@ impl Subject {
         Placement::new(self.id(), server.clone(), self.entry.database.clone())
     }
 
-    /// Provisioning, with a domain and a pending login.
-    pub(super) async fn created(registry: &impl RegistryWriter, fencing_token: FencingToken) -> Self {
+    /// Stores a tenant in provisioning, with a domain and a pending login.
+    pub(super) async fn create_provisioning(registry: &impl RegistryWriter, token: FencingToken) -> Self {
         let subject = Self::new();
         let domains = [subject.domain.clone()];
-        expect_ok(registry.create(&subject.tenant, &domains, fencing_token).await, "a new tenant is created");
-        expect_ok(registry.put_user(None, &subject.user(1), fencing_token).await, "a login is added");
+        expect_ok(registry.create(&subject.tenant, &domains, token).await, "create() stores a new tenant");
+        expect_ok(registry.put_user(None, &subject.user(1), token).await, "put_user() adds a login");
         subject
     }
 
-    /// Active, with a domain, a primary and its login.
-    pub(super) async fn published(registry: &impl RegistryWriter, fencing_token: FencingToken) -> Self {
-        let subject = Self::created(registry, fencing_token).await;
-        let published = registry.publish(TenantStatus::Provisioning, &subject.entry, fencing_token).await;
-        expect_ok(published, "a tenant in provisioning is published");
+    /// Stores an active tenant, with a domain, a primary entry and its login.
+    pub(super) async fn create_active(registry: &impl RegistryWriter, token: FencingToken) -> Self {
+        let subject = Self::create_provisioning(registry, token).await;
+        let published = registry.publish(TenantStatus::Provisioning, &subject.entry, token).await;
+        expect_ok(published, "publish() makes a tenant in provisioning active");
         Self { tenant: subject.tenant.clone().with_status(TenantStatus::Active), ..subject }
     }
 
-    /// In any status, by the shortest way of the transition table.
-    pub(super) async fn in_status(
-        registry: &impl RegistryWriter, status: TenantStatus, fencing_token: FencingToken,
+    /// Stores a tenant in any status, through as few changes as the transition table allows.
+    pub(super) async fn create_in_status(
+        registry: &impl RegistryWriter, status: TenantStatus, token: FencingToken,
     ) -> Self {
         use TenantStatus::*;
         if status == Provisioning {
-            return Self::created(registry, fencing_token).await;
+            return Self::create_provisioning(registry, token).await;
         }
-        let mut subject = Self::published(registry, fencing_token).await;
-        let way: &[_] = match status {
+        let mut subject = Self::create_active(registry, token).await;
+        let path: &[_] = match status {
             Active => &[],
             Deleted => &[Purging, Deleted],
             other => &[other],
         };
-        for next in way {
-            subject.becomes(registry, *next, fencing_token).await;
+        for next in path {
+            subject.change_status(registry, *next, token).await;
         }
         subject
     }
 
-    pub(super) async fn becomes(
-        &mut self, registry: &impl RegistryWriter, next: TenantStatus, fencing_token: FencingToken,
+    /// Changes the stored status, and `self.tenant` with it.
+    pub(super) async fn change_status(
+        &mut self, registry: &impl RegistryWriter, next: TenantStatus, token: FencingToken,
     ) {
         let changed = self.tenant.clone().with_status(next);
-        let answer = registry.update(&self.tenant, &changed, Some(fencing_token)).await;
-        expect_ok(answer, "a status changes as the transition table allows");
+        let answer = registry.update(&self.tenant, &changed, Some(token)).await;
+        expect_ok(answer, "update() changes the status as the transition table allows");
         self.tenant = changed;
     }
 
-    pub(super) async fn seen(&self, registry: &impl RegistryWriter) -> Seen {
-        Seen {
-            tenant: expect_ok(registry.find(self.id().into()).await, "a tenant is found by id"),
-            domains: expect_ok(registry.domains(self.id()).await, "domains are listed"),
-            databases: expect_ok(registry.databases(self.id()).await, "entries are listed"),
-            users: expect_ok(registry.users(self.id()).await, "users are listed"),
+    /// Reads everything that the registry stores about the tenant.
+    pub(super) async fn snapshot(&self, registry: &impl RegistryWriter) -> Snapshot {
+        Snapshot {
+            tenant: expect_ok(registry.find(self.id().into()).await, "find() by id returns a tenant or None"),
+            domains: expect_ok(registry.domains(self.id()).await, "domains() lists domains"),
+            databases: expect_ok(registry.databases(self.id()).await, "databases() lists entries"),
+            users: expect_ok(registry.users(self.id()).await, "users() lists logins"),
         }
     }
 }
 
-impl Seen {
+impl Snapshot {
+    /// Generation and status of each login.
     pub(super) fn logins(&self) -> Vec<(i64, UserStatus)> {
         self.users.iter().map(|u| (u.generation.0, u.status)).collect()
     }
 }
 
-/// A fencing_token that the registry knows.
-pub(super) async fn fencing_token(registry: &impl RegistryWriter) -> FencingToken {
+/// Fences a new operation at epoch 1, and returns its token.
+pub(super) async fn create_token(registry: &impl RegistryWriter) -> FencingToken {
     fence(1, async |operation, epoch| registry.fence(operation, epoch).await).await
 }
 
-/// The same of a registry of servers.
-pub(super) async fn server_writer(registry: &impl ServerRegistry) -> FencingToken {
+/// As [`create_token`], in a registry of servers.
+pub(super) async fn create_server_token(registry: &impl ServerRegistry) -> FencingToken {
     fence(1, async |operation, epoch| registry.fence(operation, epoch).await).await
 }
 
 async fn fence(epoch: i64, raise: impl AsyncFn(OperationId, i64) -> Result<(), StoreError>) -> FencingToken {
     let operation = OperationId::new();
-    expect_ok(raise(operation, epoch).await, "a new operation is fenced");
+    expect_ok(raise(operation, epoch).await, "fence() stores the epoch of a new operation");
     FencingToken { operation, epoch }
 }
 
-/// A server that takes tenants.
+/// A ready server with this capacity, which is not stored yet.
 pub(super) fn server(capacity: u32) -> DatabaseServer {
     let name = format!("s{}", &TenantId::new().as_uuid().simple().to_string()[16..]);
-    let names = ServerNames::with_prefix(&name).expect("names of roles");
-    let server = DatabaseServer::new(name.parse().expect("a server's name"), "db.example.test", 5432, names);
+    let names = ServerNames::with_prefix(&name).expect("the prefix is valid");
+    let server =
+        DatabaseServer::new(name.parse().expect("the name is a valid server name"), "db.example.test", 5432, names);
     DatabaseServer { status: ServerStatus::Ready, capacity, ..server }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// with the time until the window ends. The limiter stores at most 50 000 keys. When it is full it removes the keys
 /// whose window is over. If that is not enough it removes all keys, which allows their attempts again.
 #[derive(Debug)]
-pub struct RateLimiter<K> {
+pub(crate) struct RateLimiter<K> {
     max_attempts: u32,
     window: Duration,
     counters: Mutex<HashMap<K, (Instant, u32)>>,

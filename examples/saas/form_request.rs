@@ -1,26 +1,27 @@
-//! What both frameworks hand over of a request, beside the tenant.
+//! The parts of a request that the handlers use, independent of the web framework, and the limits for requests.
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// A request without its framework.
-pub(crate) struct Seen {
+/// Cookies and form fields of a request, and whether another site sent it.
+pub(crate) struct FormRequest {
     cookies: String,
-    /// Whether a browser says that another site's page has sent it.
+    /// Whether the browser's headers say that a page of another origin sent the request.
     foreign: bool,
     form: HashMap<String, String>,
 }
 
-/// Most bytes of a form.
+/// Maximum size of a form, in bytes.
 pub(crate) const FORM: usize = 64 * 1024;
-/// How long it may take to come.
+/// Maximum time to receive a form.
 pub(crate) const FORM_TIME: Duration = Duration::from_secs(10);
-/// How long what comes before it may take: else whoever connects and says nothing holds a connection for ever.
+/// Maximum time to receive a request head. Without it, a client that connects and sends nothing would keep a connection
+/// for ever.
 pub(crate) const HEAD_TIME: Duration = Duration::from_secs(5);
-/// How long until an answer begins, whatever it waits for.
-pub(crate) const TIME: Duration = Duration::from_secs(30);
+/// Maximum time until a response begins.
+pub(crate) const RESPONSE_TIME: Duration = Duration::from_secs(30);
 
-impl Seen {
-    /// `header` finds a header's value by its name, in lower case.
+impl FormRequest {
+    /// Reads a request. `header` returns the value of a header, given its name in lower case.
     pub(crate) fn new<'a>(header: impl Fn(&'static str) -> Option<&'a str>, body: &[u8]) -> Self {
         let foreign = match (header("origin"), header("host")) {
             (Some(origin), host) => origin.split_once("://").map(|(_, at)| at) != host,
@@ -33,11 +34,12 @@ impl Seen {
     pub(crate) fn is_foreign(&self) -> bool {
         self.foreign
     }
-    /// Without spaces at its ends.
+    /// Value of a form field, trimmed; empty if the field is missing.
     pub(crate) fn field(&self, name: &str) -> &str {
         self.form.get(name).map(|value| value.trim()).unwrap_or_default()
     }
-    /// Exactly as it was typed, as the form of the setup link takes it: spaces at its ends are part of a password.
+    /// Value of the field `password`, not trimmed: spaces at its ends are part of the password, and the page of the setup
+    /// link keeps them too.
     pub(crate) fn password(&self) -> &str {
         self.form.get("password").map(String::as_str).unwrap_or_default()
     }
