@@ -1,6 +1,9 @@
-//! Pages of notes per second through axum, 300 tenants by Zipf's law: with `TenantLayer` and `TenantPool`, against the same
-//! handler with one plain `PgPool` for each tenant: `cargo bench --bench notes --features axum`.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+//! Requests per second of an axum handler that reads notes: with `TenantLayer` and `TenantPool`, compared with the same
+//! handler over one `PgPool` for each tenant.
+//!
+//! `cargo bench --bench notes --features axum`. The requests run in this process. They are distributed over 300 tenants by
+//! Zipf's law.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -50,40 +53,41 @@ async fn main() {
     }
     let (zipf, mut pairs) = (Zipf::new(TENANTS), vec![]);
     for _ in 0..3 {
-        let pools: Vec<PgPool> = (0..TENANTS).map(|n| pool(&server, n)).collect();
-        let theirs = ask(plain(Arc::new(pools.clone())), &zipf).await;
+        let pools: Vec<PgPool> = (0..TENANTS).map(|n| tenant_pool(&server, n)).collect();
+        let reference = run_requests(reference_router(Arc::new(pools.clone())), &zipf).await;
         for pool in pools {
             let _ = tokio::time::timeout(Duration::from_millis(300), pool.close()).await;
         }
-        tell("a PgPool for each tenant", &theirs);
+        print_load("a PgPool for each tenant", &reference);
         let builder = PooledResolver::builder(hosts.clone(), hosts.clone()).max_connections(BUDGET);
         let resolver = builder.fresh_for(Duration::from_secs(3600)).build();
-        let ours = ask(tenants(resolver.clone()), &zipf).await;
+        let ours = run_requests(tenantry_router(resolver.clone()), &zipf).await;
         tenantry::ConnectionResolver::close(&resolver).await;
-        tell("ours", &ours);
-        pairs.push((ours.rate, theirs.rate));
+        print_load("tenantry", &ours);
+        pairs.push((ours.rate, reference.rate));
     }
     let name = "300 tenants, axum: ours / a PgPool for each";
     ratio::report_rows("notes", &[Row::of(name, "/s", Goal::AtLeast(3.5), &pairs)]).unwrap();
 }
 
-fn pool(server: &TestServer, n: usize) -> PgPool {
+/// The reference pool of one tenant.
+fn tenant_pool(server: &TestServer, n: usize) -> PgPool {
     let options = options(server, n);
     let pool = PgPoolOptions::new().max_connections(5).idle_timeout(Duration::from_secs(10));
     pool.acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options)
 }
 
-async fn ours(_: Tenant, db: TenantPool) -> Result<Json<Vec<String>>, TenantRejection> {
+async fn tenantry_handler(_: Tenant, db: TenantPool) -> Result<Json<Vec<String>>, TenantRejection> {
     let notes = sqlx::query_scalar(NOTES).fetch_all(&db).await;
     Ok(Json(notes.map_err(|e| TenantRejection::from_sqlx(&e).unwrap_or(TenantRejection::Failed))?))
 }
 
-fn tenants(resolver: PooledResolver) -> Router {
+fn tenantry_router(resolver: PooledResolver) -> Router {
     let layer = TenantLayer::new(Arc::new(resolver), Identify::subdomain_of("example.org"));
-    Router::new().route("/notes", get(ours)).layer(layer)
+    Router::new().route("/notes", get(tenantry_handler)).layer(layer)
 }
 
-async fn theirs(State(pools): State<Arc<Vec<PgPool>>>, request: Request) -> Result<Json<Vec<String>>, StatusCode> {
+async fn reference_handler(State(pools): State<Arc<Vec<PgPool>>>, request: Request) -> Result<Json<Vec<String>>, StatusCode> {
     let host = request.headers().get("host").and_then(|h| h.to_str().ok()).unwrap_or_default();
     let tenant = host.strip_suffix(".example.org").and_then(|s| s.strip_prefix("tenant-")?.parse::<usize>().ok());
     let pool = tenant.and_then(|n| pools.get(n)).ok_or(StatusCode::NOT_FOUND)?;
@@ -91,11 +95,12 @@ async fn theirs(State(pools): State<Arc<Vec<PgPool>>>, request: Request) -> Resu
     notes.map(Json).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
 }
 
-fn plain(pools: Arc<Vec<PgPool>>) -> Router {
-    Router::new().route("/notes", get(theirs)).with_state(pools)
+fn reference_router(pools: Arc<Vec<PgPool>>) -> Router {
+    Router::new().route("/notes", get(reference_handler)).with_state(pools)
 }
 
-async fn ask(app: Router, zipf: &Zipf) -> Load {
+/// Sends requests to the router in [`TASKS`] tasks.
+async fn run_requests(app: Router, zipf: &Zipf) -> Load {
     let request = move |n: usize| {
         let app = app.clone();
         async move {
@@ -110,9 +115,9 @@ async fn ask(app: Router, zipf: &Zipf) -> Load {
     run(TASKS, zipf, WARM, COUNTED, request).await
 }
 
-fn tell(name: &str, load: &Load) {
+fn print_load(name: &str, load: &Load) {
     println!(
-        "  {name:28} {:>8.0} pages/s   p50 {:>9.3?}   p99 {:>9.3?}   {} errors",
+        "  {name:28} {:>8.0} requests/s   p50 {:>9.3?}   p99 {:>9.3?}   {} errors",
         load.rate, load.p50, load.p99, load.errors
     );
 }

@@ -1,23 +1,26 @@
-//! Throughput and the slowest requests over the number of tenants: one budget, a pool for each tenant, PgBouncer.
-//! Measured in turn, several rounds; the medians become `benches/pool/tenants.svg`.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+//! The chart `benches/pool/tenants.svg`: throughput and latency by number of tenants, for tenantry, a pool for each tenant,
+//! and PgBouncer.
+//!
+//! `cargo bench --bench picture`. The competitors are measured alternately in three rounds, and the chart shows the
+//! medians. PgBouncer must be installed.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use chart::{Axis, Panel, Point, Series};
 use pool::bouncer::Bouncer;
 use pool::hosts::Hosts;
 use pool::load::{Load, Zipf};
-use pool::peers::{BUDGET, TASKS, bounced, ours, pools, theirs};
+use pool::peers::{BUDGET, TASKS, bouncer_pools, create_pools, run_pools, run_tenantry};
 use tenantry::testing::TestServer;
 
 mod chart;
-#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+#[allow(dead_code, reason = "each benchmark uses only a part of this module")]
 #[path = "pool/parts.rs"]
 mod pool;
 
 const TENANTS: [usize; 6] = [10, 30, 60, 100, 200, 300];
 const ROUNDS: usize = 3;
-const NAMES: [&str; 3] = ["tenantry: one budget", "a PgPool for each tenant", "PgBouncer, session mode"];
+const NAMES: [&str; 3] = ["tenantry: one shared limit", "a PgPool for each tenant", "PgBouncer, session mode"];
 
-/// By competitor, number of tenants and round.
+/// The measurements by competitor, number of tenants and round.
 type Measured = Vec<Vec<Vec<Load>>>;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -31,44 +34,44 @@ async fn main() {
         for (at, tenants) in TENANTS.into_iter().enumerate() {
             println!("{tenants} tenants, round {}:", round + 1);
             let zipf = Zipf::new(tenants);
-            measured[0][at].push(ours(&hosts, &zipf).await);
-            measured[1][at].push(theirs(NAMES[1], pools(server, tenants), &zipf, true).await);
-            let bouncer = Bouncer::start(server, "session", BUDGET).unwrap();
-            measured[2][at].push(theirs(NAMES[2], bounced(&bouncer, server, tenants, true), &zipf, false).await);
+            measured[0][at].push(run_tenantry(&hosts, &zipf).await);
+            measured[1][at].push(run_pools(NAMES[1], create_pools(server, tenants), &zipf, true).await);
+            let bouncer = Bouncer::start(server, "session", BUDGET).expect("PgBouncer is installed at /usr/sbin/pgbouncer");
+            measured[2][at].push(run_pools(NAMES[2], bouncer_pools(&bouncer, server, tenants, true), &zipf, false).await);
         }
     }
     let to = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pool/tenants.svg");
-    std::fs::write(to, picture(&measured)).unwrap();
-    println!("benches/pool/tenants.svg is written");
+    std::fs::write(to, draw(&measured)).unwrap();
+    println!("wrote benches/pool/tenants.svg");
 }
 
-fn picture(measured: &Measured) -> String {
+fn draw(measured: &Measured) -> String {
     let rate = Panel {
         title: "Throughput",
-        x: axis_of_tenants(),
+        x: tenants_axis(),
         y: Axis { label: "answered queries per second", logarithmic: true, ticks: vec![] },
         series: series(measured, |load| load.rate),
     };
-    let slowest = Panel {
-        title: "The slowest of a hundred",
-        x: axis_of_tenants(),
+    let latency = Panel {
+        title: "Latency",
+        x: tenants_axis(),
         y: Axis { label: "99th percentile, in milliseconds", logarithmic: true, ticks: vec![] },
         series: series(measured, |load| load.p99.as_secs_f64() * 1e3),
     };
-    let words = [
+    let caption = [
         format!(
-            "{TASKS} tasks ask SELECT 1 without a pause, tenants by Zipf's law; max_connections = 100, budget {BUDGET}."
+            "{TASKS} tasks run SELECT 1 without a pause; tenants follow Zipf's law; max_connections 100, limit {BUDGET}."
         ),
         format!(
-            "Medians of {ROUNDS} rounds. Hollow: some requests failed; the throughput is of those that were answered."
+            "Medians of {ROUNDS} rounds. Hollow points: some queries failed; the throughput counts answered queries."
         ),
     ];
-    chart::svg(&[rate, slowest], &words)
+    chart::svg(&[rate, latency], &caption)
 }
 
-fn axis_of_tenants() -> Axis {
+fn tenants_axis() -> Axis {
     let ticks = TENANTS.iter().map(|n| *n as f64).collect();
-    Axis { label: "tenants, each with a database of its own", logarithmic: true, ticks }
+    Axis { label: "tenants, each with its own database", logarithmic: true, ticks }
 }
 
 fn series(measured: &Measured, figure: fn(&Load) -> f64) -> Vec<Series> {

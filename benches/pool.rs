@@ -1,6 +1,6 @@
 //! One budget for all tenants, against its limits and against what else there is: a pool for each tenant, PgBouncer.
 //! `-- --only zipf` (or `hit`, `checkout`, `discard`, `idle`, `cold`, `hot`, `noisy`) runs one part.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use pool::bouncer::Bouncer;
 use pool::hosts::{Hosts, options, slug};
 use pool::load::{Zipf, run};

@@ -1,6 +1,8 @@
-//! Provisioning a tenant, against a program that knows all names, sends the same blocks over the same connections, and
-//! keeps no journal.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+//! Provisioning a tenant, compared with a program that sends the same SQL statements over the same connections but keeps
+//! no journal.
+//!
+//! `cargo bench --bench provision`. The module [`bare`] is the reference.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use std::time::Instant;
 use tenantry::sqlx;
 use tenantry::testing::{Harness, TestServer};
@@ -26,9 +28,9 @@ async fn main() {
         let clock = Instant::now();
         bare.provision(&format!("bare_{n}")).await;
         let reference = clock.elapsed();
-        // The first ones warm caches and prepare statements.
+        // The first rounds fill caches and prepare statements, so they are not counted.
         if n >= 3 {
-            ratio.pair(ours, reference);
+            ratio.add_pair(ours, reference);
         }
     }
     ratio::report("provision", &[ratio]).unwrap();

@@ -1,6 +1,6 @@
 //! Recovering operations that died at random points, against provisioning as many tenants: `-- --full` does 1,000.
 //! What is waited for leases is not counted.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ async fn main() {
         while !tenantry.operations().open().await.unwrap().is_empty() {
             tenantry.operations().recover().await.unwrap();
         }
-        ratio.pair(clock.elapsed(), reference);
+        ratio.add_pair(clock.elapsed(), reference);
     }
     let live: i64 = sqlx::query_scalar("SELECT count(*) FROM tenantry.tenants WHERE status = 'active'")
         .fetch_one(harness.landlord())

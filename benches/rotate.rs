@@ -1,7 +1,7 @@
 //! A rotation against its bare statements; and a thousand of them while three other processes ask all the time, then a
 //! hundred while one of these is stopped: `cargo bench --bench rotate [-- --rotations N]`, with 0 for
 //! the first part alone.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use rotate::{Load, load};
 use sqlx::{ConnectOptions, Executor};
 use std::sync::{Arc, OnceLock};

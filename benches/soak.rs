@@ -1,6 +1,6 @@
 //! Ten thousand tenants in one process, a thousand of them in use, for minutes: nothing may grow.
 //! `-- --minutes 10` runs for so long (one by default) and draws `benches/pool/soak.svg`; `--databases 100` makes fewer.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use chart::{Axis, Panel, Point, Series};
 use pool::hosts::{Hosts, slug};
 use pool::load::Zipf;
@@ -14,7 +14,7 @@ use tenantry::resolver::PooledResolver;
 use tenantry::testing::TestServer;
 
 mod chart;
-#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+#[allow(dead_code, reason = "each benchmark uses only a part of this module")]
 #[path = "pool/parts.rs"]
 mod pool;
 mod ratio;

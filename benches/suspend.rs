@@ -1,7 +1,7 @@
 //! How long a suspension takes to hold on another node: until its running query ends, and until its next is refused. And
 //! until it is *closed* (read back: no role can enter, every session was told to end), alone, with a hostile tenant next
 //! door, and when the suspended tenant itself is hostile.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use std::sync::{Arc, OnceLock};

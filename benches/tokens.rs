@@ -1,6 +1,6 @@
 //! Setup tokens in the landlord: 64 clients at 10,000 of them, each consumed once, and at 100 links; and whether the store
 //! takes another time for one that is unknown, expired, used or mistyped: `cargo bench --bench tokens --features axum`.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark talks, and may panic")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use once::{HOUR, issued};
 use ratio::{Goal, Row};
 use secrecy::ExposeSecret;

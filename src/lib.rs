@@ -88,12 +88,12 @@ pub mod web;
 
 /// What the methods of [`Tenantry`] return: calls that start when they are awaited, and their reports.
 pub mod calls {
-    pub use crate::facade::{Batch, BatchReport, Call, HealthIssue, Operations, Rotations, Tokens};
-    /// They only tell the calls apart.
+    /// Type parameters of [`Call`] and [`Batch`]: one marker type for each kind of call.
     #[doc(hidden)]
     pub use crate::facade::{
         Activate, Archive, BatchVerb, CallVerb, Migrate, Purge, RekeyVault, Restore, Rotate, RotateServer, Suspend,
     };
+    pub use crate::facade::{Batch, BatchReport, Call, HealthIssue, Operations, Rotations, Tokens};
     pub use crate::saga::RecoveryReport;
 }
 /// Results of suspending, archiving and purging a tenant.

@@ -1,4 +1,7 @@
-//! The reference: blocks b1 to b9 and c1 to c3 with the same connects, verifiers and migrations.
+//! The reference of the benchmarks `provision` and `rotate`: the SQL statements of these operations and nothing else.
+//!
+//! [`Bare`] makes the same connections, computes the same SCRAM verifiers and applies the same migrations as the library.
+//! It keeps no journal, takes no locks and checks nothing, so the ratio shows the cost of these.
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -10,6 +13,7 @@ use tenantry::secret::CredentialId;
 use tenantry::testing::Harness;
 use tenantry::{Tenantry, sqlx};
 
+/// Provisions databases and rotates their logins with plain statements. It uses the library's provisioner login.
 pub(crate) struct Bare {
     provisioner: PgConnectOptions,
     password: SecretString,
@@ -18,7 +22,7 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// With the provisioner's own login, as the library has it.
+    /// Reads the provisioner's password from the vault, so that both sides connect as the same role.
     pub(crate) async fn new(harness: &Harness, tenantry: &Tenantry, migrations: &'static Migrator) -> Self {
         let role = format!("{}_blue", harness.prefix());
         let id = CredentialId::provisioner(&"main".parse().unwrap(), &role.parse().unwrap(), 1);
@@ -28,24 +32,25 @@ impl Bare {
         Self { provisioner, password, admin: format!("{}_admin", harness.prefix()), migrations }
     }
 
+    /// Creates roles and database, sets privileges, creates the login `<db>_v1`, and applies the migrations.
     pub(crate) async fn provision(&self, db: &str) {
         let mut cluster = self.provisioner.connect().await.unwrap();
         let (login, mig) = ("a password of thirty-two letters", "another one of thirty-two letter");
-        run(&mut cluster, roles(db)).await;
-        run(&mut cluster, format!("CREATE DATABASE {db} TEMPLATE template0 ALLOW_CONNECTIONS false")).await;
-        run(&mut cluster, access(db)).await;
-        self.schema(db).await;
-        run(&mut cluster, login_sql(&format!("{db}_mig"), &format!("{db}_owner"), 3, &verifier(mig))).await;
+        execute(&mut cluster, roles_sql(db)).await;
+        execute(&mut cluster, format!("CREATE DATABASE {db} TEMPLATE template0 ALLOW_CONNECTIONS false")).await;
+        execute(&mut cluster, access_sql(db)).await;
+        self.prepare_schema(db).await;
+        execute(&mut cluster, login_sql(&format!("{db}_mig"), &format!("{db}_owner"), 3, &verifier(mig))).await;
         let mut migrator = self.connect(db, &format!("{db}_mig"), mig).await;
-        run(&mut migrator, defaults(db)).await;
-        run(&mut cluster, login_sql(&format!("{db}_v1"), &format!("{db}_app"), -1, &verifier(login))).await;
+        execute(&mut migrator, default_privileges_sql(db)).await;
+        execute(&mut cluster, login_sql(&format!("{db}_v1"), &format!("{db}_app"), -1, &verifier(login))).await;
         let mut probe = self.connect(db, &format!("{db}_v1"), login).await;
         probe.execute("SELECT session_user, current_user, current_database()").await.unwrap();
         probe.close().await.unwrap();
-        self.migrations.run(&mut migrator).await.unwrap();
-        run(&mut migrator, format!("REVOKE INSERT, UPDATE, DELETE ON TABLE _sqlx_migrations FROM {db}_app")).await;
+        self.migrations.execute(&mut migrator).await.unwrap();
+        execute(&mut migrator, format!("REVOKE INSERT, UPDATE, DELETE ON TABLE _sqlx_migrations FROM {db}_app")).await;
         migrator.close().await.unwrap();
-        self.retire(&mut cluster, db, &format!("{db}_mig")).await;
+        self.retire_login(&mut cluster, db, &format!("{db}_mig")).await;
         cluster.close().await.unwrap();
     }
 
@@ -53,37 +58,40 @@ impl Bare {
         self.provisioner.clone().username(role).password(password).database(db).connect().await.unwrap()
     }
 
-    async fn schema(&self, db: &str) {
+    /// Gives the schema `public` to the tenant's owner role, in a session of the tenant's database.
+    async fn prepare_schema(&self, db: &str) {
         let admin = &self.admin;
         let inside = self.provisioner.clone().password(self.password.expose_secret()).database(db);
         let mut inside = inside.connect().await.unwrap();
-        let b4 = format!(
+        let sql = format!(
             "BEGIN; GRANT {db}_owner TO {admin}; ALTER SCHEMA public OWNER TO {db}_owner;
              REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO {db}_app;
              REVOKE {db}_owner FROM {admin}; COMMIT"
         );
-        run(&mut inside, b4).await;
+        execute(&mut inside, sql).await;
         inside.close().await.unwrap();
     }
 
-    /// From login `n` to the next one: b7, probe, c1 to c3. How long it takes to the drop.
-    #[allow(dead_code, reason = "each benchmark uses its part of this file")]
+    /// Rotates from login `n` to the next one: creates the new login, connects with it once, and retires the old one.
+    /// Returns the time until the old login is dropped.
+    #[allow(dead_code, reason = "each benchmark uses only a part of this module")]
     pub(crate) async fn rotate(&self, db: &str, n: u32) -> Duration {
         let clock = Instant::now();
         let mut cluster = self.provisioner.connect().await.unwrap();
         let (old, new, login) = (format!("{db}_v{n}"), format!("{db}_v{}", n + 1), "a password of thirty-two letters");
-        run(&mut cluster, login_sql(&new, &format!("{db}_app"), -1, &verifier(login))).await;
+        execute(&mut cluster, login_sql(&new, &format!("{db}_app"), -1, &verifier(login))).await;
         let mut probe = self.connect(db, &new, login).await;
         probe.execute("SELECT session_user, current_user, current_database()").await.unwrap();
         probe.close().await.unwrap();
-        self.retire(&mut cluster, db, &old).await;
+        self.retire_login(&mut cluster, db, &old).await;
         let took = clock.elapsed();
         cluster.close().await.unwrap();
         took
     }
 
-    async fn retire(&self, cluster: &mut PgConnection, db: &str, login: &str) {
-        run(cluster, format!("BEGIN; ALTER ROLE {login} NOLOGIN; GRANT {login} TO {}; COMMIT", self.admin)).await;
+    /// Refuses new sessions of the login (NOLOGIN), terminates its sessions, and drops it.
+    async fn retire_login(&self, cluster: &mut PgConnection, db: &str, login: &str) {
+        execute(cluster, format!("BEGIN; ALTER ROLE {login} NOLOGIN; GRANT {login} TO {}; COMMIT", self.admin)).await;
         let connecting = "SELECT DISTINCT l.pid, d.datname = $1 FROM pg_locks l JOIN pg_database d ON d.oid = l.objid
             WHERE l.locktype = 'object' AND l.classid = 'pg_catalog.pg_database'::regclass
               AND (d.datname = $1 OR has_database_privilege('public', d.oid, 'CONNECT'))
@@ -92,23 +100,25 @@ impl Bare {
         let end = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = $1)";
         while !sqlx::query(end).bind(login).fetch_all(&mut *cluster).await.unwrap().is_empty() {}
-        run(cluster, format!("DROP ROLE {login}")).await;
+        execute(cluster, format!("DROP ROLE {login}")).await;
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "names of the benchmark's own")]
-async fn run(session: &mut PgConnection, sql: String) {
+#[expect(clippy::disallowed_methods, reason = "all names in the SQL are constants of the benchmark")]
+async fn execute(session: &mut PgConnection, sql: String) {
     session.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
 }
 
-fn roles(db: &str) -> String {
+/// Creates the group roles `<db>_owner` and `<db>_app`.
+fn roles_sql(db: &str) -> String {
     format!(
         "BEGIN; CREATE ROLE {db}_owner NOLOGIN; COMMENT ON ROLE {db}_owner IS 'bare';
          CREATE ROLE {db}_app NOLOGIN; COMMENT ON ROLE {db}_app IS 'bare'; COMMIT"
     )
 }
 
-fn access(db: &str) -> String {
+/// Lets the tenant's roles connect to the database, and no other role.
+fn access_sql(db: &str) -> String {
     format!(
         "BEGIN; COMMENT ON DATABASE {db} IS 'bare'; REVOKE ALL ON DATABASE {db} FROM PUBLIC;
          GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {db} TO {db}_owner; GRANT CONNECT ON DATABASE {db} TO {db}_app;
@@ -116,6 +126,7 @@ fn access(db: &str) -> String {
     )
 }
 
+/// Creates a login that acts as the group role.
 fn login_sql(login: &str, group: &str, limit: i32, verifier: &str) -> String {
     format!(
         "BEGIN; CREATE ROLE {login} LOGIN CONNECTION LIMIT {limit} PASSWORD '{verifier}';
@@ -123,7 +134,8 @@ fn login_sql(login: &str, group: &str, limit: i32, verifier: &str) -> String {
     )
 }
 
-fn defaults(db: &str) -> String {
+/// Default privileges of the objects that migrations create.
+fn default_privileges_sql(db: &str) -> String {
     let d = "ALTER DEFAULT PRIVILEGES";
     format!(
         "BEGIN; {d} GRANT USAGE ON SCHEMAS TO {db}_app;
@@ -133,6 +145,7 @@ fn defaults(db: &str) -> String {
     )
 }
 
+/// SCRAM-SHA-256 verifier with 4096 iterations, as the library computes it.
 fn verifier(password: &str) -> String {
     let (salt, mut salted) = ([9u8; 16], [0u8; 32]);
     pbkdf2::pbkdf2_hmac::<Sha256>(password.as_bytes(), &salt, 4096, &mut salted);

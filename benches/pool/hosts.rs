@@ -24,7 +24,7 @@ pub(crate) fn slug(n: usize) -> String {
 
 impl Hosts {
     /// So many databases on the server, and as many tenants.
-    #[allow(dead_code, reason = "each benchmark uses its part of this file")]
+    #[allow(dead_code, reason = "each benchmark uses only a part of this module")]
     pub(crate) async fn new(server: &TestServer, tenants: usize) -> Self {
         let mut session = server.admin_options().disable_statement_logging().connect().await.unwrap();
         run(&mut session, format!("CREATE ROLE {LOGIN} LOGIN PASSWORD '{PASSWORD}'")).await;
@@ -35,13 +35,13 @@ impl Hosts {
     }
 
     /// The tenants alone.
-    #[allow(dead_code, reason = "each benchmark uses its part of this file")]
+    #[allow(dead_code, reason = "each benchmark uses only a part of this module")]
     pub(crate) fn named(server: &TestServer, tenants: usize) -> Self {
         let admin = server.admin_options();
         Self::at(admin.get_host(), admin.get_port(), tenants)
     }
 
-    #[allow(dead_code, reason = "each benchmark uses its part of this file")]
+    #[allow(dead_code, reason = "each benchmark uses only a part of this module")]
     /// Tenants at an address that nobody connects to, or at that of a server.
     pub(crate) fn at(host: &str, port: u16, tenants: usize) -> Self {
         let mut known = HashMap::new();
@@ -58,13 +58,13 @@ impl Hosts {
     }
 }
 
-#[allow(dead_code, reason = "each benchmark uses its part of this file")]
-#[expect(clippy::disallowed_methods, reason = "names of the benchmark's own")]
+#[allow(dead_code, reason = "each benchmark uses only a part of this module")]
+#[expect(clippy::disallowed_methods, reason = "all names in the SQL are constants of the benchmark")]
 async fn run(session: &mut PgConnection, sql: String) {
     session.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
 }
 
-#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+#[allow(dead_code, reason = "each benchmark uses only a part of this module")]
 pub(crate) fn options(server: &TestServer, n: usize) -> PgConnectOptions {
     let options = server.admin_options().username(LOGIN).password(PASSWORD).disable_statement_logging();
     options.database(&format!("pooled_{n}")).ssl_mode(sqlx::postgres::PgSslMode::Prefer)

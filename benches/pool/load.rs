@@ -19,7 +19,7 @@ impl Zipf {
         added.iter_mut().for_each(|p| *p /= sum);
         Self(Arc::new(added))
     }
-    #[allow(dead_code, reason = "each benchmark uses its part of this file")]
+    #[allow(dead_code, reason = "each benchmark uses only a part of this module")]
     pub(crate) fn uniform(tenants: usize) -> Self {
         Self(Arc::new((1..=tenants).map(|n| n as f64 / tenants as f64).collect()))
     }
@@ -27,7 +27,7 @@ impl Zipf {
         let at: f64 = rand::random();
         self.0.partition_point(|p| *p < at).min(self.0.len() - 1)
     }
-    #[allow(dead_code, reason = "each benchmark uses its part of this file")]
+    #[allow(dead_code, reason = "each benchmark uses only a part of this module")]
     /// Of requests for what is not among the `kept` most frequent ones: no eviction can do better.
     pub(crate) fn misses(&self, kept: usize) -> f64 {
         1.0 - self.0[kept.min(self.0.len()) - 1]

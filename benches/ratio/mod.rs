@@ -1,29 +1,37 @@
-//! Ours and the reference, interleaved in one run; the median of the pairs' ratios; a table and a file.
+//! Comparisons of the library with a reference, for all benchmarks.
+//!
+//! A benchmark measures both sides alternately in one run, so that a slow phase of the machine affects both. The result is
+//! the median of the pairs' ratios. [`report`] and [`report_rows`] print a table and write `target/ratios/<bench>.json`.
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What one comparison gave.
+/// The measured times of one comparison.
 pub(crate) struct Ratio {
     pub(crate) name: &'static str,
+    /// Times of the library, one for each pair.
     pub(crate) ours: Vec<Duration>,
+    /// Times of the reference, one for each pair.
     pub(crate) reference: Vec<Duration>,
+    /// Upper limit of the ratio.
     pub(crate) goal: f64,
 }
 
-#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+#[allow(dead_code, reason = "each benchmark uses only a part of this module")]
 impl Ratio {
     pub(crate) fn new(name: &'static str, goal: f64) -> Self {
         Self { name, ours: vec![], reference: vec![], goal }
     }
-    /// One figure against a bound.
+    /// Compares one time with a limit.
     pub(crate) fn against(name: &'static str, ours: Duration, bound: Duration, goal: f64) -> Self {
         Self { name, ours: vec![ours], reference: vec![bound], goal }
     }
-    pub(crate) fn pair(&mut self, ours: Duration, reference: Duration) {
+    /// Adds a pair of times.
+    pub(crate) fn add_pair(&mut self, ours: Duration, reference: Duration) {
         self.ours.push(ours);
         self.reference.push(reference);
     }
+    /// The median of the pairs' ratios.
     fn ratio(&self) -> f64 {
         let pairs = self.ours.iter().zip(&self.reference);
         median(pairs.map(|(o, r)| o.as_secs_f64() / r.as_secs_f64()).collect())
@@ -36,7 +44,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
 
-/// One line of the table.
+/// One line of the table. `ours` and `reference` are medians in `unit`.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) ours: f64,
@@ -47,16 +55,17 @@ pub(crate) struct Row {
     pub(crate) pairs: usize,
 }
 
+/// The limit that a ratio should keep. A missed goal is printed; it does not fail the benchmark.
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+#[allow(dead_code, reason = "each benchmark uses only a part of this module")]
 pub(crate) enum Goal {
     AtMost(f64),
     AtLeast(f64),
 }
 
-#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+#[allow(dead_code, reason = "each benchmark uses only a part of this module")]
 impl Row {
-    /// The medians of interleaved runs, and of their ratios.
+    /// A row of the medians of (ours, reference) pairs, and of the median of their ratios.
     pub(crate) fn of(name: &'static str, unit: &'static str, goal: Goal, pairs: &[(f64, f64)]) -> Self {
         let of = |pick: fn(&(f64, f64)) -> f64| median(pairs.iter().map(pick).collect());
         let (ours, reference, ratio) = (of(|p| p.0), of(|p| p.1), of(|p| p.0 / p.1));
@@ -66,19 +75,20 @@ impl Row {
 
 impl From<&Ratio> for Row {
     fn from(r: &Ratio) -> Self {
-        let (ours, reference) = (middle(&r.ours), middle(&r.reference));
+        let (ours, reference) = (median_seconds(&r.ours), median_seconds(&r.reference));
         let (unit, scale) = if ours > 1e-3 { ("ms", 1e3) } else { ("us", 1e6) };
         let (ours, reference, goal) = (ours * scale, reference * scale, Goal::AtMost(r.goal));
         Self { name: r.name, ours, reference, unit, ratio: r.ratio(), goal, pairs: r.ours.len() }
     }
 }
 
-/// Prints the table and writes `target/ratios/<bench>.json`.
-#[allow(dead_code, reason = "each benchmark uses its part of this file")]
+/// As [`report_rows`], for times.
+#[allow(dead_code, reason = "each benchmark uses only a part of this module")]
 pub(crate) fn report(bench: &str, ratios: &[Ratio]) -> std::io::Result<()> {
     report_rows(bench, &ratios.iter().map(Row::from).collect::<Vec<_>>())
 }
 
+/// Prints the table and writes `target/ratios/<bench>.json`.
 pub(crate) fn report_rows(bench: &str, table: &[Row]) -> std::io::Result<()> {
     println!("{:44} {:>12} {:>12} {:>9} {:>8}", "", "ours", "reference", "ratio", "goal");
     let mut rows = vec![];
@@ -95,15 +105,17 @@ pub(crate) fn report_rows(bench: &str, table: &[Row]) -> std::io::Result<()> {
             "name": name, "ours": ours, "reference": reference, "unit": unit, "ratio": ratio, "goal": goal
         }));
     }
-    let directory = target().join("ratios");
+    let directory = target_directory().join("ratios");
     std::fs::create_dir_all(&directory)?;
     std::fs::write(directory.join(format!("{bench}.json")), serde_json::to_string_pretty(&rows)?)
 }
-fn middle(times: &[Duration]) -> f64 {
+
+fn median_seconds(times: &[Duration]) -> f64 {
     median(times.iter().map(Duration::as_secs_f64).collect())
 }
 
-fn target() -> PathBuf {
+/// Cargo's target directory.
+fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from)
 }

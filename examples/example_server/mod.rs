@@ -1,7 +1,7 @@
 //! The database server and the landlord database of an example, and their removal.
 //!
-//! The examples call [`ExampleServer::find`] first, and [`ExampleServer::remove`] or [`ExampleServer::keep`] at the end.
-//! All names have the prefix of the example, so another installation on the same server is not touched.
+//! The examples call [`ExampleServer::find`] first, and [`ExampleServer::remove`] or [`ExampleServer::keep`] at the
+//! end. All names have the prefix of the example, so another installation on the same server is not touched.
 use super::AnyError;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions, Executor};
@@ -20,8 +20,8 @@ pub(crate) struct ExampleServer {
 }
 
 impl ExampleServer {
-    /// Uses the server at `TENANTRY_DATABASE_URL`, or starts a throwaway server, and creates the landlord database there.
-    /// `prefix` begins the names of everything that the example creates.
+    /// Uses the server at `TENANTRY_DATABASE_URL`, or starts a throwaway server, and creates the landlord database
+    /// there. `prefix` begins the names of everything that the example creates.
     pub(crate) async fn find(prefix: &'static str) -> Result<Self, AnyError> {
         let server = TestServer::builder().url_variable(EXAMPLE_DATABASE_URL).start().await?;
         let database = server.create_database(prefix).await?;

@@ -38,8 +38,8 @@ impl FormRequest {
     pub(crate) fn field(&self, name: &str) -> &str {
         self.form.get(name).map(|value| value.trim()).unwrap_or_default()
     }
-    /// Value of the field `password`, not trimmed: spaces at its ends are part of the password, and the page of the setup
-    /// link keeps them too.
+    /// Value of the field `password`, not trimmed: spaces at its ends are part of the password, and the page of the
+    /// setup link keeps them too.
     pub(crate) fn password(&self) -> &str {
         self.form.get("password").map(String::as_str).unwrap_or_default()
     }

@@ -38,8 +38,8 @@ pub(super) async fn find(db: &TenantPool, form: &FormRequest) -> Result<Option<S
     Ok(found.map(|(email, csrf)| Session { email, csrf }))
 }
 
-/// Checks that the form was sent from a page of this session. Redirects to the log-in if there is no session, and answers
-/// 403 if the form comes from another site or has the wrong CSRF token.
+/// Checks that the form was sent from a page of this session. Redirects to the log-in if there is no session, and
+/// answers 403 if the form comes from another site or has the wrong CSRF token.
 pub(super) async fn check_form(app: &App, db: &TenantPool, form: &FormRequest) -> Result<Session, Problem> {
     let session = find(db, form).await?.ok_or_else(|| Problem::Page(WebResponse::see_other("/login")))?;
     if form.is_foreign() || form.field("csrf") != session.csrf {

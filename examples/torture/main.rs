@@ -2,13 +2,13 @@
 //! `cargo run --release --example torture -- [--runs N] [--seed S] [--saga NAME] [--lanes N] [--json]`, or `-- --once`.
 //!
 //! A child process runs one saga through proxies that understand the PostgreSQL protocol. A point is one statement: a
-//! saga, a step, a kind of session, and the number of the statement. At one point the driver injects one fault: it kills
-//! the child, cuts the connection, answers with an SQLSTATE, crashes the server, or stops the child past its lease while
-//! another worker takes over. Then recovery runs, and an auditor, which uses its own SQL, checks what is left. The
-//! servers are started from local binaries (`TENANTRY_TEST_PG_BIN`).
+//! saga, a step, a kind of session, and the number of the statement. At one point the driver injects one fault: it
+//! kills the child, cuts the connection, answers with an SQLSTATE, crashes the server, or stops the child past its
+//! lease while another worker takes over. Then recovery runs, and an auditor, which uses its own SQL, checks what is
+//! left. The servers are started from local binaries (`TENANTRY_TEST_PG_BIN`).
 //!
-//! With `--once` the program injects no faults. Many clients claim the same tokens and follow the same links at the same
-//! time, and each token and link must be consumed exactly once.
+//! With `--once` the program injects no faults. Many clients claim the same tokens and follow the same links at the
+//! same time, and each token and link must be consumed exactly once.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its progress and its errors")]
 
 mod torture;

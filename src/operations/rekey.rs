@@ -46,17 +46,17 @@ pub(crate) struct Rekey {
 
 impl Rekey {
     /// Works on these stores.
-    pub fn new(stores: OperationContext, engine: Engine) -> Self {
+    pub(crate) fn new(stores: OperationContext, engine: Engine) -> Self {
         let saga = Arc::new(RekeySaga { stores: stores.clone(), steps: vec![Box::new(Rewrap)] });
         Self { stores, engine, saga }
     }
     /// The rekey saga, for a [`Recoverer`](crate::saga::Recoverer).
-    pub fn saga(&self) -> Arc<dyn AnySaga> {
+    pub(crate) fn saga(&self) -> Arc<dyn AnySaga> {
         self.saga.clone()
     }
     /// Commits the intent of a new rekey, which the caller must then drive, or finds the operation that already has
     /// `key`.
-    pub async fn begin(&self, key: Option<String>, reason: Option<String>) -> Result<Begun, ChangeError> {
+    pub(crate) async fn begin(&self, key: Option<String>, reason: Option<String>) -> Result<Begun, ChangeError> {
         let intent = Intent {
             key,
             reason,
@@ -70,7 +70,7 @@ impl Rekey {
         self.stores.begin(&intent).await
     }
     /// Converts the outcome of an operation to the result that the caller gets.
-    pub async fn rekeyed(&self, outcome: Outcome) -> Result<Rekeyed, ChangeError> {
+    pub(crate) async fn rekeyed(&self, outcome: Outcome) -> Result<Rekeyed, ChangeError> {
         require_done(outcome)?;
         let keys = self.stores.vault.keys_in_use().await.map_err(StoreError::unavailable)?;
         Ok(Rekeyed { keys })

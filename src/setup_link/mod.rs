@@ -120,7 +120,7 @@ pub(crate) struct SetupLinks {
 impl SetupLinks {
     /// Creates both operations over these stores. `lifetime` is how long the password link is valid that a credentials
     /// link leads to.
-    pub fn new(
+    pub(crate) fn new(
         stores: OperationContext, engine: Engine, login: AppLogin, admins: Arc<dyn AdminStore>, lifetime: Duration,
     ) -> Self {
         let credentials = Arc::new(CredentialsSaga::new(stores.clone(), login, lifetime));
@@ -128,7 +128,7 @@ impl SetupLinks {
         Self { stores, engine, credentials, password }
     }
     /// The sagas of both links, for a [`Recoverer`](crate::saga::Recoverer).
-    pub fn sagas(&self) -> [Arc<dyn AnySaga>; 2] {
+    pub(crate) fn sagas(&self) -> [Arc<dyn AnySaga>; 2] {
         [self.credentials.clone(), self.password.clone()]
     }
 

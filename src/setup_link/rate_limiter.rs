@@ -28,14 +28,14 @@ const MAX_COUNTERS: usize = 50_000;
 
 impl<K: Eq + Hash> RateLimiter<K> {
     /// Allows `max_attempts` attempts of each key per `window`. Zero attempts count as one.
-    pub fn new(max_attempts: u32, window: Duration) -> Self {
+    pub(crate) fn new(max_attempts: u32, window: Duration) -> Self {
         Self { max_attempts: max_attempts.max(1), window, counters: Mutex::new(HashMap::new()) }
     }
     /// Counts one attempt of this key.
     ///
     /// # Errors
     /// The time until the key's window ends, if it has used up its attempts.
-    pub fn attempt(&self, key: K) -> Result<(), Duration> {
+    pub(crate) fn attempt(&self, key: K) -> Result<(), Duration> {
         self.attempt_at(key, Instant::now())
     }
 

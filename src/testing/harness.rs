@@ -1,7 +1,8 @@
 //! A landlord and a tenant server for one test.
 //!
-//! A test starts a [`Harness`] and builds one [`Tenantry`] for each node that it needs. All harnesses of a process share
-//! one PostgreSQL server. Each has a landlord database and a name prefix of its own, so tests can run concurrently.
+//! A test starts a [`Harness`] and builds one [`Tenantry`] for each node that it needs. All harnesses of a process
+//! share one PostgreSQL server. Each has a landlord database and a name prefix of its own, so tests can run
+//! concurrently.
 use super::TestServer;
 use super::server::{DatabaseError, NoServer, TestDatabase};
 use crate::error::{BuildError, SchemaError, ServerSetupError};
@@ -65,8 +66,9 @@ impl Harness {
         crate::store::schema::install(&landlord).await?;
         Ok(Self { server, database, landlord, keys: LocalKeyring::random() })
     }
-    /// Builds a node: a facade with this landlord and these keys, and with the server `main` set up. `configure` adds the
-    /// application's settings; pass the function that production uses. Call this twice for two nodes of one application.
+    /// Builds a node: a facade with this landlord and these keys, and with the server `main` set up. `configure` adds
+    /// the application's settings; pass the function that production uses. Call this twice for two nodes of one
+    /// application.
     pub async fn tenantry(&self, configure: impl FnOnce(Builder) -> Builder) -> Result<Tenantry, HarnessError> {
         self.tenantry_on(self.server, configure).await
     }

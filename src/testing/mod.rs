@@ -1,8 +1,8 @@
 //! Helpers for tests of applications and of this crate.
 //!
 //! [`TestServer`] and [`Harness`] give a test a real PostgreSQL and a whole [`Tenantry`](crate::Tenantry) over it.
-//! [`FixedResolver`] resolves tenants without a database. [`proxy`] injects network faults, and [`conformance`] checks an
-//! application's own implementation of a trait. Only the feature `testing` compiles this module.
+//! [`FixedResolver`] resolves tenants without a database. [`proxy`] injects network faults, and [`conformance`] checks
+//! an application's own implementation of a trait. Only the feature `testing` compiles this module.
 
 pub mod conformance;
 #[cfg(unix)]

@@ -1,8 +1,8 @@
 //! Checks the landlord and both servers after a run.
 //!
-//! The auditor reads tables and catalogs with its own SQL, so an error in the crate's queries cannot hide a violation. It
-//! uses the crate only to find a tenant's entry and to open its password. Each function returns findings; an empty list
-//! means that everything is as it must be.
+//! The auditor reads tables and catalogs with its own SQL, so an error in the crate's queries cannot hide a violation.
+//! It uses the crate only to find a tenant's entry and to open its password. Each function returns findings; an empty
+//! list means that everything is as it must be.
 use super::AnyError;
 use super::lane::{Lane, PREFIX, superuser};
 use super::saga::Saga;
@@ -52,13 +52,15 @@ async fn audit_landlord(lane: &Lane) -> Result<Findings, AnyError> {
         SELECT 'a tenant is in an intermediate status: ' || slug || ' ' || status
             FROM alive WHERE status IN ('provisioning', 'purging')
         UNION ALL SELECT 'a tenant has not exactly one active primary entry: ' || slug FROM alive
-            WHERE 1 <> (SELECT count(*) FROM tenantry.tenant_databases d WHERE d.tenant_id = alive.id AND d.status = 'active' AND d.kind = 'primary')
+            WHERE 1 <> (SELECT count(*) FROM tenantry.tenant_databases d
+            WHERE d.tenant_id = alive.id AND d.status = 'active' AND d.kind = 'primary')
         UNION ALL SELECT 'a tenant has not exactly one active login: ' || slug FROM alive WHERE 1 <> (SELECT count(*)
             FROM tenantry.tenant_database_users u WHERE u.tenant_id = alive.id AND u.status = 'active')
         UNION ALL SELECT 'a tenant has no placement: ' || slug FROM alive
             WHERE NOT EXISTS (SELECT FROM tenantry.placements p WHERE p.tenant_id = alive.id)
         UNION ALL SELECT 'a tenant has no login secret: ' || slug FROM alive
-            WHERE NOT EXISTS (SELECT FROM tenantry.credentials c WHERE c.owner = 'tenant:' || alive.id AND c.purpose = 'login')
+            WHERE NOT EXISTS (SELECT FROM tenantry.credentials c
+            WHERE c.owner = 'tenant:' || alive.id AND c.purpose = 'login')
         UNION ALL SELECT 'a placement without a tenant: ' || database FROM tenantry.placements
             WHERE tenant_id NOT IN (SELECT id FROM alive)
         UNION ALL SELECT 'an entry without a tenant: ' || database FROM tenantry.tenant_databases
@@ -112,8 +114,8 @@ async fn audit_server(lane: &Lane, name: &str, server: &mut PgConnection) -> Res
     Ok(found)
 }
 
-/// Finds roles that can connect to a tenant's database but must not. Allowed are superusers, the provisioner's two logins,
-/// and the tenant's own login if the tenant is active.
+/// Finds roles that can connect to a tenant's database but must not. Allowed are superusers, the provisioner's two
+/// logins, and the tenant's own login if the tenant is active.
 async fn find_unexpected_access(
     server: &mut PgConnection, expected: &[(String, String, String, String, String)],
 ) -> Result<Findings, AnyError> {
@@ -135,8 +137,8 @@ async fn find_unexpected_access(
     Ok(found)
 }
 
-/// Lists the databases and roles of tenants on a server, and everything that must not be there: memberships of the admin
-/// role, rights of PUBLIC, sessions of workers and of refused logins, and locks of workers.
+/// Lists the databases and roles of tenants on a server, and everything that must not be there: memberships of the
+/// admin role, rights of PUBLIC, sessions of workers and of refused logins, and locks of workers.
 async fn list_objects(server: &mut PgConnection) -> Result<Vec<String>, AnyError> {
     const THINGS: &str = "WITH ours AS (SELECT oid, rolname, rolcanlogin, rolconfig FROM pg_roles
             WHERE shobj_description(oid, 'pg_authid') LIKE 'tenantry %' AND rolname NOT LIKE $1 || '\\_%')
@@ -158,8 +160,8 @@ async fn list_objects(server: &mut PgConnection) -> Result<Vec<String>, AnyError
     Ok(sqlx::query_scalar(THINGS).bind(PREFIX).fetch_all(server).await?)
 }
 
-/// Checks that the login of an active tenant works, sees exactly its own rows, cannot write the ledger of migrations, and
-/// cannot connect to another database.
+/// Checks that the login of an active tenant works, sees exactly its own rows, cannot write the ledger of migrations,
+/// and cannot connect to another database.
 pub(crate) async fn check_tenant(lane: &Lane, slug: &str, server: &str) -> Result<Findings, AnyError> {
     use secrecy::ExposeSecret;
     let tenant = lane.rescuer.registry().find(slug.into()).await?.ok_or("the tenant of the run does not exist")?;
@@ -248,8 +250,8 @@ pub(crate) async fn drop_server_objects(lane: &Lane, name: &str) -> Result<(), A
     Ok(server.close().await?)
 }
 
-/// Checks that the tenant is in the status before or the status after the saga, and in the status before only if the saga
-/// was never begun or may be undone.
+/// Checks that the tenant is in the status before or the status after the saga, and in the status before only if the
+/// saga was never begun or may be undone.
 pub(crate) fn check_end_state(saga: Saga, state: &TenantState, has_begun: bool) -> Findings {
     let status = match state {
         TenantState::Nothing => "nothing",

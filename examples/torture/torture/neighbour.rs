@@ -51,8 +51,8 @@ async fn disturb(login: PgConnectOptions) {
     }
 }
 
-/// Grants rights to roles of other tenants and locks a database of another tenant. In one of five rounds the transaction
-/// that holds the lock is left prepared.
+/// Grants rights to roles of other tenants and locks a database of another tenant. In one of five rounds the
+/// transaction that holds the lock is left prepared.
 async fn disturb_once(session: &mut PgConnection) -> Result<(), sqlx::Error> {
     const ROLES: &str = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 't\\_%' ORDER BY random() LIMIT 3";
     let roles: Vec<String> = sqlx::query_scalar(ROLES).fetch_all(&mut *session).await?;

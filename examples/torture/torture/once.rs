@@ -1,7 +1,8 @@
-//! Many clients claim the same tokens and post the same setup links at the same time. Each must be consumed exactly once.
+//! Many clients claim the same tokens and post the same setup links at the same time. Each must be consumed exactly
+//! once.
 //!
-//! `torture -- --once`, the benchmark `tokens` and the test `torture_sample` use this file. It does not depend on the rest
-//! of the directory.
+//! `torture -- --once`, the benchmark `tokens` and the test `torture_sample` use this file. It does not depend on the
+//! rest of the directory.
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -94,8 +95,8 @@ pub(crate) async fn tokens(
     Ok(won.iter().filter(|n| n.load(Relaxed) != 1).count())
 }
 
-/// Provisions `count` tenants and posts each one's credentials link from all clients at once. Returns how many links did
-/// not lead to exactly one password form and one new login.
+/// Provisions `count` tenants and posts each one's credentials link from all clients at once. Returns how many links
+/// did not lead to exactly one password form and one new login.
 pub(crate) async fn links(tenantry: &Tenantry, clients: usize, count: usize) -> Result<usize, AnyError> {
     let mut links = vec![];
     for n in 0..count {

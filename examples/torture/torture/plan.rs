@@ -1,7 +1,7 @@
 //! Finds all points, makes the list of runs, and distributes the runs over lanes.
 //!
-//! First every saga runs once without a fault, to record the statements that it sends. Each pair of a recorded point and
-//! a fault that fits it can become a run. The seed decides the order, so the same seed gives the same runs.
+//! First every saga runs once without a fault, to record the statements that it sends. Each pair of a recorded point
+//! and a fault that fits it can become a run. The seed decides the order, so the same seed gives the same runs.
 use super::AnyError;
 use super::director::Target;
 use super::fault::{Fault, StatementPoint};
@@ -136,8 +136,8 @@ fn parse_point(at: &str) -> Result<RunSpec, AnyError> {
     Ok(RunSpec { saga, far, hostile, target: Some(Target::At(point, fault)), second_target: None })
 }
 
-/// The list of runs. Pairs with the first faults and pairs with all other faults are shuffled separately. Two of three runs
-/// take a pair with a first fault, as long as there are any, so that a short list has every kind of fault too.
+/// The list of runs. Pairs with the first faults and pairs with all other faults are shuffled separately. Two of three
+/// runs take a pair with a first fault, as long as there are any, so that a short list has every kind of fault too.
 fn make_specs(points: &Points, options: &Options) -> Vec<RunSpec> {
     let mut rng = StdRng::seed_from_u64(options.seed);
     let pairs = |faults: &[Fault]| {

@@ -7,7 +7,7 @@ use crate::cluster::{OperationContext, require_done};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
 use crate::pool::connect;
-use crate::saga::{AnySaga, Engine, Observer, Outcome};
+use crate::saga::{AnySaga, Engine, Outcome};
 use crate::store::journal::{Begun, Intent, Record};
 use crate::store::registry::TenantRegistryExt;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
@@ -53,36 +53,18 @@ pub(crate) struct Migration {
 impl Migration {
     /// Works on these stores with the host's migrations. Without migrations every call fails with
     /// [`ChangeError::NoMigrations`].
-    pub fn new(stores: OperationContext, engine: Engine, migrations: Option<&'static Migrator>) -> Self {
+    pub(crate) fn new(stores: OperationContext, engine: Engine, migrations: Option<&'static Migrator>) -> Self {
         let saga = Arc::new(MigrateSaga::new(stores.clone(), migrations));
         Self { stores, engine, migrations, saga }
     }
     /// The migration saga, for a [`Recoverer`](crate::saga::Recoverer).
-    pub fn saga(&self) -> Arc<dyn AnySaga> {
+    pub(crate) fn saga(&self) -> Arc<dyn AnySaga> {
         self.saga.clone()
-    }
-
-    /// Begins a migration of one tenant and drives it to its end.
-    ///
-    /// # Errors
-    /// If one migration fails, those before it stay applied, because each is committed separately.
-    /// [`status`](Self::status) shows which have run.
-    ///
-    /// # Cancel safety
-    /// A future dropped before the intent is committed leaves nothing. After the commit recovery continues the
-    /// operation.
-    pub async fn migrate(&self, tenant: TenantRef<'_>, observer: &Observer) -> Result<Migrated, ChangeError> {
-        match self.begin(tenant, None, None).await? {
-            Begun::New(record) => self.migrated(self.engine.drive(&*self.saga, *record, true, observer).await?).await,
-            Begun::Joined(record) => self.migrated(Outcome::from_record(self.stores.wait(record.id).await?)).await,
-            Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
-            Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
-        }
     }
 
     /// Commits the intent of a new migration, which the caller must then drive, or finds the operation that already has
     /// `key`.
-    pub async fn begin(
+    pub(crate) async fn begin(
         &self, tenant: TenantRef<'_>, key: Option<String>, reason: Option<String>,
     ) -> Result<Begun, ChangeError> {
         let found = self.stores.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
@@ -107,7 +89,7 @@ impl Migration {
     }
 
     /// Converts the outcome of an operation to the result that the caller gets.
-    pub async fn migrated(&self, outcome: Outcome) -> Result<Migrated, ChangeError> {
+    pub(crate) async fn migrated(&self, outcome: Outcome) -> Result<Migrated, ChangeError> {
         let record = require_done(outcome)?;
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
@@ -120,7 +102,7 @@ impl Migration {
     /// # Errors
     /// [`ChangeError::Status`] if the tenant is not active, [`ChangeError::Unreadable`] if its database does not
     /// answer.
-    pub async fn status(&self, tenant: TenantRef<'_>) -> Result<MigrationStatus, ChangeError> {
+    pub(crate) async fn status(&self, tenant: TenantRef<'_>) -> Result<MigrationStatus, ChangeError> {
         let found = self.stores.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
         let migrations = self.migrations.ok_or(ChangeError::NoMigrations)?;
         if found.status() != TenantStatus::Active {

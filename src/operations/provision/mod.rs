@@ -27,8 +27,8 @@ mod landlord;
 mod link;
 mod request;
 mod saga;
-pub(crate) use link::{issue_token, link};
 pub use crate::saga::{Engine, EpochFence, Settings};
+pub(crate) use link::{issue_token, link};
 pub use request::Provision;
 pub(crate) use saga::ProvisionSaga;
 

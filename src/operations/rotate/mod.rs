@@ -12,7 +12,7 @@ use crate::cluster::{OperationContext, require_done};
 use crate::directory::{AppAccess, Generation};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{Lane, OperationId, Subject};
-use crate::saga::{AnySaga, Engine, Observer, Outcome};
+use crate::saga::{AnySaga, Engine, Outcome};
 use crate::store::journal::{Begun, Intent, Record};
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub(crate) struct AppLogin {
 }
 impl AppLogin {
     /// Logins with these rights and this CONNECTION LIMIT.
-    pub fn new(access: AppAccess, connection_limit: i32) -> Self {
+    pub(crate) fn new(access: AppAccess, connection_limit: i32) -> Self {
         Self { access, connection_limit }
     }
 }
@@ -84,41 +84,13 @@ pub(crate) struct Rotation {
 
 impl Rotation {
     /// Works on these stores and gives `login`'s properties to every new login.
-    pub fn new(stores: OperationContext, engine: Engine, login: AppLogin) -> Self {
+    pub(crate) fn new(stores: OperationContext, engine: Engine, login: AppLogin) -> Self {
         let saga = Arc::new(RotateSaga::new(stores.clone(), login));
         Self { stores, engine, login, saga }
     }
     /// The rotation saga, for a [`Recoverer`](crate::saga::Recoverer).
-    pub fn saga(&self) -> Arc<dyn AnySaga> {
+    pub(crate) fn saga(&self) -> Arc<dyn AnySaga> {
         self.saga.clone()
-    }
-
-    /// Begins a rotation and drives it to its end. With a zero `grace` the sessions of the old login are terminated at
-    /// once; use it if the password of the old login has leaked.
-    ///
-    /// # Cancel safety
-    /// A future dropped before the intent is committed leaves nothing. After the commit recovery continues the
-    /// operation.
-    pub async fn rotate(
-        &self, tenant: TenantRef<'_>, grace: Duration, observer: &Observer,
-    ) -> Result<Rotated, ChangeError> {
-        match self.begin_and_preconnect(tenant, grace, None, None).await? {
-            Begun::New(record) => self.rotated(self.engine.drive(&*self.saga, *record, true, observer).await?).await,
-            Begun::Joined(record) => self.rotated(Outcome::from_record(self.stores.wait(record.id).await?)).await,
-            Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
-            Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
-        }
-    }
-
-    /// Commits the intent of a new rotation, which the caller must then drive, or finds the operation that already has
-    /// `key`.
-    pub async fn begin(
-        &self, tenant: TenantRef<'_>, grace: Duration, key: Option<String>, reason: Option<String>,
-    ) -> Result<Begun, ChangeError> {
-        match self.intent(tenant, grace, key, reason).await? {
-            (_, Some(begun)) => Ok(begun),
-            (intent, None) => self.stores.begin(&intent).await,
-        }
     }
 
     /// As [`begin`](Self::begin), and opens the worker's session while the intent is committed. For a caller that
@@ -162,7 +134,7 @@ impl Rotation {
     }
 
     /// Converts the outcome of an operation to the result that the caller gets.
-    pub async fn rotated(&self, outcome: Outcome) -> Result<Rotated, ChangeError> {
+    pub(crate) async fn rotated(&self, outcome: Outcome) -> Result<Rotated, ChangeError> {
         let record = require_done(outcome)?;
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
@@ -173,7 +145,7 @@ impl Rotation {
 
     /// When the operation began that gave the tenant its current login (its last rotation, or its provisioning), by the
     /// landlord's clock. `None` if the login was made in another way.
-    pub async fn since(&self, tenant: TenantId) -> Result<Option<OffsetDateTime>, StoreError> {
+    pub(crate) async fn since(&self, tenant: TenantId) -> Result<Option<OffsetDateTime>, StoreError> {
         let history = self.stores.journal.history(&Subject::Tenant(tenant)).await?;
         let has_set_login = |r: &&Record| r.outputs.contains_key(FLIP) || r.outputs.contains_key("tenant.publish");
         Ok(history.iter().rev().find(has_set_login).map(|r| r.begun_at))

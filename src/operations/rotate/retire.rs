@@ -38,7 +38,7 @@ impl Rotation {
     ///
     /// # Cancel safety
     /// If the future is dropped, the logins that it had claimed are due again after three minutes.
-    pub async fn retire_due(&self) -> Result<RetireReport, StoreError> {
+    pub(crate) async fn retire_due(&self) -> Result<RetireReport, StoreError> {
         let mut report = RetireReport::default();
         loop {
             let due = self.stores.registry.take_retirements(CONCURRENCY as u32, CLAIM).await?;
@@ -57,7 +57,7 @@ impl Rotation {
 
     /// Replaced logins that could not be dropped yet, each with the reason. The one that has waited longest comes
     /// first; at most `limit` are returned.
-    pub async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
+    pub(crate) async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
         self.stores.registry.retiring(limit).await
     }
 

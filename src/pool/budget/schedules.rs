@@ -195,3 +195,25 @@ async fn resize_to_a_lower_limit_takes_effect_when_connections_are_returned() {
     }
     assert_eq!(leases.len(), BUDGET as usize, "the raised limit must be usable");
 }
+
+#[tokio::test(start_paused = true)]
+async fn reopen_ends_although_every_permit_is_held_by_a_caller_that_waits_for_a_slot() {
+    let mut simulation = Simulation::new(0);
+    let (server, keys) = (simulation.server.clone(), simulation.keys.clone());
+    let mut leases = vec![];
+    for tenant in 0..BUDGET as usize {
+        leases.extend(server.acquire(keys[tenant], &(tenant, u32::MAX)).await.unwrap());
+    }
+    // More callers than permits: those that have one now wait for a slot.
+    (0..8).for_each(|_| simulation.add_caller());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    simulation.poll_callers();
+
+    let began = tokio::time::Instant::now();
+    for (tenant, lease) in leases.into_iter().enumerate() {
+        drop(server.reopen(lease, &(tenant, u32::MAX)).await.unwrap());
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "reopening {BUDGET} broken connections took {took:?}");
+    simulation.finish().await;
+}

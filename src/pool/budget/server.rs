@@ -20,6 +20,8 @@ use tracing::{Instrument, debug_span};
 
 /// Maximum time for closing a connection. Without it, a server that does not answer would keep the slot occupied.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a caller that holds a slot waits for a connect permit.
+const REOPEN_PATIENCE: Duration = Duration::from_millis(50);
 /// How often a waiting caller looks for lent connections that were detached or closed, and frees their slots.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -181,15 +183,17 @@ impl<O: Opener> ServerPool<O> {
         }
     }
 
-    /// Drops the broken connection in the slot and opens another one for the same tenant. Keeps the slot while it waits
-    /// for a connect permit, until the deadline.
+    /// Drops the broken connection in the slot and opens another one for the same tenant. It keeps the slot, so it waits
+    /// for a connect permit for [`REOPEN_PATIENCE`] only and then opens without one: every permit may be held by a caller
+    /// that waits for a slot, and after a restart of the server every slot may have a broken connection.
     pub(super) async fn reopen(
         self: &Arc<Self>, mut lease: Lease<O>, target: &O::Target,
     ) -> Result<Lease<O>, sqlx::Error> {
         (lease.conn, lease.to_open) = (None, true);
         let began = Instant::now();
         let until = began + self.acquire;
-        let permit = timeout_at(until, self.connect_permits.clone().acquire_owned()).await.ok().and_then(Result::ok);
+        let permit = timeout(REOPEN_PATIENCE, self.connect_permits.clone().acquire_owned()).await;
+        let permit = permit.ok().and_then(Result::ok);
         self.open_in_slot(lease, target, permit, began, until).await
     }
 

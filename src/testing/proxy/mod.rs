@@ -1,12 +1,13 @@
-//! A proxy that speaks the PostgreSQL protocol, for faults from outside: it holds a statement while something else
-//! happens, cuts before or after it, answers with an SQLSTATE of its own, or goes half-open.
+//! A proxy between a client and PostgreSQL that injects faults. It can delay a statement, cut the connection before or
+//! after it, answer with an SQLSTATE, or make the connection half-open.
 //!
-//! What it does is decided by a [`Director`], statement by statement:
+//! A test implements [`Director`], which decides at each stage of each statement, and connects its clients to
+//! [`Proxy::port`]:
 //!
 //! ```no_run
 //! use tenantry::testing::proxy::{Director, Point, Proxy, Stage, Verdict};
 //!
-//! /// Cuts the connection after each INSERT was done and before its answer arrives.
+//! /// Cuts the connection after the server has run an INSERT and before the client gets the answer.
 //! struct Unanswered;
 //! #[async_trait::async_trait]
 //! impl Director for Unanswered {
@@ -36,10 +37,11 @@ mod relay;
 mod unit;
 mod wire;
 
-/// Decides what happens at each point. It may take its time: the message is held meanwhile.
+/// Decides what happens at each stage of each statement.
 #[async_trait]
 pub trait Director: Send + Sync + 'static {
-    /// What is to be done here.
+    /// Returns what the proxy does at this point. The proxy withholds the message until this returns, so an
+    /// implementation can delay it.
     async fn at(&self, point: Point) -> Verdict;
 }
 
@@ -50,57 +52,60 @@ impl<D: Director + ?Sized> Director for Arc<D> {
     }
 }
 
-/// A moment in the life of a connection.
+/// A statement of a connection and its stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Point {
-    /// Counts the connections of this proxy, from 1.
+    /// Number of the connection. The proxy counts its connections from 1.
     pub connection: u64,
-    /// As whom it connects.
+    /// User name of the session.
     pub user: String,
-    /// Into which database.
+    /// Database of the session.
     pub database: String,
-    /// The `application_name` that it began with.
+    /// The `application_name` of the startup packet. A later `SET` does not change it.
     pub application: String,
-    /// Counts the statements of this connection, from 1: one simple query, or everything up to one `Sync`. Preparing and
-    /// running a statement are two. 0: connecting.
+    /// Number of the statement. The proxy counts the statements of a connection from 1: a simple query is one, and so
+    /// are all messages up to a `Sync`. Preparing and running a statement are two. At [`Stage::Connect`] it is 0.
     pub statement: u32,
-    /// The statement's text, also of one that was prepared before.
+    /// Text of the statement, also if it was prepared before. Empty at [`Stage::Connect`].
     pub sql: String,
-    /// Where the statement is.
+    /// The stage of the statement.
     pub stage: Stage,
 }
 
-/// Where a statement is.
+/// How far a statement has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
-    /// The client wants to connect; the server knows nothing of it yet.
+    /// The client has connected to the proxy. The proxy has not connected to the server.
     Connect,
-    /// The client has sent it; the server knows nothing of it yet.
+    /// The client has sent the statement. The server has not received it.
     Before,
-    /// The server has done it; the client knows nothing of its answer yet.
+    /// The server has run the statement. The client has not received the answer.
     Sent,
-    /// The client has the answer.
+    /// The client has received the answer.
     Answered,
 }
 
-/// What is done at a point.
+/// What the proxy does at a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing: it goes its way.
+    /// Forwards the message.
     Forward,
-    /// Both sides are closed.
+    /// Closes both sides.
     Cut,
-    /// The client's side is closed; the server gets the statement and finishes it.
+    /// Closes the client's side. Before the statement, the server still gets the statement and finishes it; at the
+    /// other stages this is the same as `Cut`.
     CutClient,
-    /// An error with this SQLSTATE in place of the statement (before it) or of its answer (after it). Where a server
-    /// would close the connection with it (57P01, 57P02, 57P03, 53300, 28xxx), so does this.
+    /// Sends an error with this SQLSTATE instead of forwarding the statement ([`Stage::Before`]) or its answer
+    /// ([`Stage::Sent`]). Closes the connection if PostgreSQL does so with this SQLSTATE (57P01, 57P02, 57P03, 53300,
+    /// 28xxx).
     Answer(&'static str),
-    /// Half-open: from now on nothing goes either way, until somebody cuts.
+    /// Makes the connection half-open: it forwards nothing in either direction until [`Proxy::cut_all`] or
+    /// [`Proxy::stop`].
     Stall,
 }
 
-/// Nothing ever happens.
+/// A director that forwards everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pass;
 #[async_trait]
@@ -110,7 +115,7 @@ impl Director for Pass {
     }
 }
 
-/// Listens on a port of the loopback interface. Dropping it cuts all connections.
+/// A running proxy, on a port of 127.0.0.1. Dropping it cuts all connections and stops it in the background.
 pub struct Proxy {
     port: u16,
     shared: Arc<Shared>,
@@ -126,10 +131,10 @@ struct Shared {
 }
 
 impl Proxy {
-    /// In front of the server at `upstream`.
+    /// Starts a proxy in front of the server at `upstream`.
     ///
     /// # Errors
-    /// If no port is free.
+    /// If it cannot bind a port.
     pub async fn start(upstream: SocketAddr, director: impl Director) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
@@ -142,19 +147,19 @@ impl Proxy {
             stop,
             tasks: TaskTracker::new(),
         });
-        shared.tasks.spawn(accept(shared.clone(), listener));
+        shared.tasks.spawn(accept_loop(shared.clone(), listener));
         Ok(Self { port, shared })
     }
-    /// Where it listens, at 127.0.0.1.
+    /// The port of 127.0.0.1 on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
-    /// Cuts every connection that there is; new ones are taken.
+    /// Cuts all current connections. It still accepts new ones.
     pub fn cut_all(&self) {
         let mut cut = self.shared.cut.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *cut, self.shared.stop.child_token()).cancel();
     }
-    /// Cuts every connection and takes no more; nothing runs any more afterwards.
+    /// Cuts all connections, accepts no more, and waits until its tasks have ended.
     pub async fn stop(self) {
         self.shared.stop.cancel();
         self.shared.tasks.close();
@@ -174,7 +179,8 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+/// Accepts connections until the proxy stops.
+async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) {
     loop {
         let accepted = tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -183,12 +189,12 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
         let Ok((client, _)) = accepted else { continue };
         let cut = shared.cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let number = shared.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let serving = shared.clone();
+        let connection_shared = shared.clone();
         shared.tasks.spawn(async move {
             tokio::select! {
                 () = cut.cancelled() => {}
-                // A connection that ends in an error has ended.
-                _ = relay::serve(&serving, client, number) => {}
+                // The client notices an error as a closed connection, so it is not reported here.
+                _ = relay::serve(&connection_shared, client, number) => {}
             }
         });
     }

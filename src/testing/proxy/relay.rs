@@ -1,5 +1,8 @@
-//! One connection, from its first byte to its end.
-use super::block::{Block, Next, error, is_fatal};
+//! Relays one connection between a client and the server, and applies the director's verdicts.
+//!
+//! [`serve`] reads the startup packet, connects to the server, and then handles one unit at a time. Invariant: the
+//! client gets the answer of a unit only after the server has sent all of it and the director has decided.
+use super::block::{Handling, TransactionState, error_response, is_fatal};
 use super::unit::{Unit, Units};
 use super::wire::{Message, Reader, Startup};
 use super::{Point, Shared, Stage, Verdict};
@@ -8,9 +11,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// The connection is over, or is to be cut: both sides close when their halves are dropped.
+/// Why the relay ends. Dropping it closes both sides.
 enum End {
-    Over,
+    /// One side has closed, or the director has cut the connection.
+    Closed,
+    /// Reading or writing failed.
     Io,
 }
 impl From<io::Error> for End {
@@ -26,16 +31,17 @@ struct Relay<'a> {
     to_client: OwnedWriteHalf,
     server: Reader<OwnedReadHalf>,
     to_server: OwnedWriteHalf,
-    block: Block,
+    transaction: TransactionState,
     units: Units,
 }
 
+/// Serves one connection until it ends. `connection` is its number.
 pub(super) async fn serve(shared: &Shared, client: TcpStream, connection: u64) -> io::Result<()> {
     client.set_nodelay(true)?;
     let (from_client, mut to_client) = client.into_split();
     let mut client = Reader::new(from_client);
     let (start, point) = loop {
-        let Some(packet) = client.startup().await? else { return Ok(()) };
+        let Some(packet) = client.read_startup().await? else { return Ok(()) };
         match Startup::parse(&packet) {
             Startup::Encryption => to_client.write_all(b"N").await?,
             Startup::Cancel => return TcpStream::connect(shared.upstream).await?.write_all(&packet).await,
@@ -47,7 +53,7 @@ pub(super) async fn serve(shared: &Shared, client: TcpStream, connection: u64) -
     };
     match shared.director.at(point.clone()).await {
         Verdict::Forward => {}
-        Verdict::Answer(code) => return to_client.write_all(&error(code)).await,
+        Verdict::Answer(code) => return to_client.write_all(&error_response(code)).await,
         Verdict::Stall => std::future::pending().await,
         Verdict::Cut | Verdict::CutClient => return Ok(()),
     }
@@ -55,23 +61,23 @@ pub(super) async fn serve(shared: &Shared, client: TcpStream, connection: u64) -
     upstream.set_nodelay(true)?;
     let (server, mut to_server) = upstream.into_split();
     to_server.write_all(&start).await?;
-    let (server, block, units) = (Reader::new(server), Block::new(), Units::default());
-    let mut relay = Relay { shared, point, client, to_client, server, to_server, block, units };
+    let (server, transaction, units) = (Reader::new(server), TransactionState::new(), Units::default());
+    let mut relay = Relay { shared, point, client, to_client, server, to_server, transaction, units };
     relay.log_in().await?;
-    while let Ok(()) = relay.turn().await {}
+    while let Ok(()) = relay.relay_next().await {}
     Ok(())
 }
 
 impl Relay<'_> {
-    /// Until the server is ready for the first time, messages go through as they are.
+    /// Forwards all messages until the first `ReadyForQuery`.
     async fn log_in(&mut self) -> io::Result<()> {
         loop {
             tokio::select! {
-                message = self.client.message() => match message? {
+                message = self.client.read_message() => match message? {
                     Some(message) => self.to_server.write_all(message.bytes()).await?,
                     None => return Err(io::ErrorKind::UnexpectedEof.into()),
                 },
-                message = self.server.message() => match message? {
+                message = self.server.read_message() => match message? {
                     Some(message) => {
                         self.to_client.write_all(message.bytes()).await?;
                         if message.tag() == b'Z' {
@@ -84,105 +90,110 @@ impl Relay<'_> {
         }
     }
 
-    /// One message from either side. What the server says unasked goes through.
-    async fn turn(&mut self) -> Result<(), End> {
+    /// Handles the next message of either side. A message that the server sends between units is forwarded.
+    async fn relay_next(&mut self) -> Result<(), End> {
         tokio::select! {
-            message = self.server.message() => {
-                let message = message?.ok_or(End::Over)?;
+            message = self.server.read_message() => {
+                let message = message?.ok_or(End::Closed)?;
                 Ok(self.to_client.write_all(message.bytes()).await?)
             }
-            message = self.client.message() => {
-                let message = message?.ok_or(End::Over)?;
+            message = self.client.read_message() => {
+                let message = message?.ok_or(End::Closed)?;
                 if message.tag() == b'X' {
                     self.to_server.write_all(message.bytes()).await?;
-                    return Err(End::Over);
+                    return Err(End::Closed);
                 }
                 match self.units.add(&message) {
-                    Some(unit) => self.unit(unit).await,
+                    Some(unit) => self.handle_unit(unit).await,
                     None => Ok(()),
                 }
             }
         }
     }
 
-    async fn unit(&mut self, mut unit: Unit) -> Result<(), End> {
-        match self.block.next(&unit.sql) {
-            Next::Forward => {}
-            Next::Answer(bytes) => return Ok(self.to_client.write_all(&bytes).await?),
-            Next::RollBack if unit.simple => unit.bytes = Message::new(b'Q', b"ROLLBACK\0").bytes().to_vec(),
-            Next::RollBack => {}
+    /// Sends a unit to the server and its answer to the client, and asks the director at each stage.
+    async fn handle_unit(&mut self, mut unit: Unit) -> Result<(), End> {
+        match self.transaction.handling(&unit.sql) {
+            Handling::Forward => {}
+            Handling::Answer(bytes) => return Ok(self.to_client.write_all(&bytes).await?),
+            Handling::RollBack if unit.simple => unit.bytes = Message::new(b'Q', b"ROLLBACK\0").bytes().to_vec(),
+            Handling::RollBack => {}
         }
         self.point.statement += 1;
         self.point.sql.clone_from(&unit.sql);
-        match self.ask(Stage::Before).await {
+        match self.ask_director(Stage::Before).await {
             Verdict::Forward => {}
             Verdict::Answer(code) => {
-                let bytes = self.block.refuse(code, &unit.sql);
-                return self.say(code, &bytes).await;
+                let bytes = self.transaction.refuse(code, &unit.sql);
+                return self.send_error(code, &bytes).await;
             }
-            Verdict::CutClient => return self.finish_alone(&unit).await,
-            other => return self.end(other).await,
+            Verdict::CutClient => return self.finish_without_client(&unit).await,
+            other => return self.end_with(other).await,
         }
         self.to_server.write_all(&unit.bytes).await?;
-        let answer = self.answer().await?;
-        match self.ask(Stage::Sent).await {
+        let answer = self.read_answer().await?;
+        match self.ask_director(Stage::Sent).await {
             Verdict::Forward => self.to_client.write_all(&answer).await?,
             Verdict::Answer(code) => {
-                let bytes = self.block.replace(code);
-                return self.say(code, &bytes).await;
+                let bytes = self.transaction.replace_answer(code);
+                return self.send_error(code, &bytes).await;
             }
-            other => return self.end(other).await,
+            other => return self.end_with(other).await,
         }
-        match self.ask(Stage::Answered).await {
+        match self.ask_director(Stage::Answered).await {
             Verdict::Forward => Ok(()),
-            other => self.end(other).await,
+            other => self.end_with(other).await,
         }
     }
 
-    async fn ask(&mut self, stage: Stage) -> Verdict {
+    async fn ask_director(&mut self, stage: Stage) -> Verdict {
         self.point.stage = stage;
         self.shared.director.at(self.point.clone()).await
     }
 
-    async fn end(&self, verdict: Verdict) -> Result<(), End> {
+    /// Ends the connection, or never returns if the verdict is `Stall`.
+    async fn end_with(&self, verdict: Verdict) -> Result<(), End> {
         if verdict == Verdict::Stall {
             std::future::pending::<()>().await;
         }
-        Err(End::Over)
+        Err(End::Closed)
     }
 
-    async fn say(&mut self, code: &str, answer: &[u8]) -> Result<(), End> {
+    /// Sends an injected error. If it is fatal, closes the connection as PostgreSQL does.
+    async fn send_error(&mut self, code: &str, answer: &[u8]) -> Result<(), End> {
         if !is_fatal(code) {
             return Ok(self.to_client.write_all(answer).await?);
         }
-        self.to_client.write_all(&error(code)).await?;
+        self.to_client.write_all(&error_response(code)).await?;
         self.to_client.shutdown().await?;
-        Err(End::Over)
+        Err(End::Closed)
     }
 
-    /// The client hears nothing any more; the server does all of it.
-    async fn finish_alone(&mut self, unit: &Unit) -> Result<(), End> {
+    /// Closes the client's side, and lets the server finish the unit.
+    async fn finish_without_client(&mut self, unit: &Unit) -> Result<(), End> {
         self.to_client.shutdown().await?;
         self.to_server.write_all(&unit.bytes).await?;
-        while self.server.message().await?.ok_or(End::Over)?.tag() != b'Z' {}
-        Err(End::Over)
+        while self.server.read_message().await?.ok_or(End::Closed)?.tag() != b'Z' {}
+        Err(End::Closed)
     }
 
-    /// The server's answer, withheld up to the end. Only a COPY that wants data is let through: nobody would send any.
-    async fn answer(&mut self) -> Result<Vec<u8>, End> {
+    /// Reads the server's whole answer to a unit and returns it. `CopyInResponse` is forwarded at once, because the
+    /// client sends its data only after it.
+    async fn read_answer(&mut self) -> Result<Vec<u8>, End> {
         let mut withheld = vec![];
         let mut copying = false;
         loop {
             let message = tokio::select! {
-                message = self.server.message() => message?.ok_or(End::Over),
-                data = self.client.message(), if copying => {
-                    self.to_server.write_all(data?.ok_or(End::Over)?.bytes()).await?;
+                message = self.server.read_message() => message?.ok_or(End::Closed),
+                data = self.client.read_message(), if copying => {
+                    self.to_server.write_all(data?.ok_or(End::Closed)?.bytes()).await?;
                     continue;
                 }
             };
             let message = match message {
                 Ok(message) => message,
-                // The server has gone: what it said last is for the client.
+                // The server has closed the connection. Its last messages usually contain the reason, so the client
+                // gets them.
                 Err(end) => {
                     self.to_client.write_all(&withheld).await?;
                     return Err(end);
@@ -191,7 +202,7 @@ impl Relay<'_> {
             withheld.extend(message.bytes());
             match message.tag() {
                 b'Z' => {
-                    self.block.ready(message.body().first().copied().unwrap_or(b'I'));
+                    self.transaction.set_status(message.body().first().copied().unwrap_or(b'I'));
                     return Ok(withheld);
                 }
                 b'G' => {

@@ -1,16 +1,22 @@
-//! What the client sends, cut into statements.
+//! Groups the client's messages into units that the server answers with one `ReadyForQuery` each.
+//!
+//! The relay passes every message to [`Units::add`], and handles a unit when it is complete.
 use super::wire::Message;
 use std::collections::HashMap;
 
-/// One simple query, or everything up to a `Sync`: the server answers it with one `ReadyForQuery`.
+/// One simple query, or all messages up to a `Sync`.
 #[derive(Debug, Default)]
 pub(super) struct Unit {
+    /// The messages as they were received.
     pub(super) bytes: Vec<u8>,
+    /// Text of the statement, also if it was prepared before.
     pub(super) sql: String,
+    /// Whether it is a simple query.
     pub(super) simple: bool,
 }
 
-/// Collects messages until a unit is whole. It remembers what was prepared: a later `Bind` names it alone.
+/// Collects messages until a unit is complete. It remembers the texts of prepared statements, because a later `Bind`
+/// contains only the name.
 #[derive(Debug, Default)]
 pub(super) struct Units {
     prepared: HashMap<String, String>,
@@ -18,26 +24,26 @@ pub(super) struct Units {
 }
 
 impl Units {
-    /// The unit that this message completes.
+    /// Adds a message. Returns the unit if this message completes it.
     pub(super) fn add(&mut self, message: &Message) -> Option<Unit> {
         self.open.bytes.extend(message.bytes());
         match message.tag() {
             b'Q' => {
-                self.open.sql = Message::text(message.body()).0;
+                self.open.sql = Message::split_text(message.body()).0;
                 self.open.simple = true;
                 Some(std::mem::take(&mut self.open))
             }
             b'S' => Some(std::mem::take(&mut self.open)),
             b'P' => {
-                let (name, rest) = Message::text(message.body());
-                let sql = Message::text(rest).0;
+                let (name, rest) = Message::split_text(message.body());
+                let sql = Message::split_text(rest).0;
                 self.open.sql.clone_from(&sql);
                 self.prepared.insert(name, sql);
                 None
             }
             b'B' => {
-                let (_portal, rest) = Message::text(message.body());
-                if let Some(sql) = self.prepared.get(&Message::text(rest).0) {
+                let (_portal, rest) = Message::split_text(message.body());
+                if let Some(sql) = self.prepared.get(&Message::split_text(rest).0) {
                     self.open.sql.clone_from(sql);
                 }
                 None
@@ -52,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_unit_has_its_text() {
+    fn unit_has_the_text_of_its_statement_also_if_prepared_before() {
         let mut units = Units::default();
         assert!(units.add(&Message::new(b'P', b"s1\0SELECT $1\0\0\0")).is_none());
         let prepared = units.add(&Message::new(b'S', b"")).unwrap();

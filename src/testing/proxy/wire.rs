@@ -1,11 +1,13 @@
 //! Messages of the PostgreSQL protocol, version 3 (PostgreSQL manual, chapter "Frontend/Backend Protocol").
+//!
+//! The relay reads both directions with a [`Reader`] and forwards each [`Message`] as the bytes that were received.
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Longer than any message of a test: what claims to be longer is no message.
-const LONGEST: usize = 64 << 20;
+/// Upper limit of a message's length in bytes. A longer one means that the stream is not the PostgreSQL protocol.
+const LENGTH_LIMIT: usize = 64 << 20;
 
-/// One message as it stands on the wire, with its tag and its length.
+/// One message as it was received: tag, length and body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Message(Vec<u8>);
 
@@ -26,15 +28,15 @@ impl Message {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
-    /// The next text of the body that ends with a zero, and what follows it.
-    pub(super) fn text(body: &[u8]) -> (String, &[u8]) {
+    /// Splits a body into its first zero-terminated string and the rest.
+    pub(super) fn split_text(body: &[u8]) -> (String, &[u8]) {
         let end = body.iter().position(|b| *b == 0).unwrap_or(body.len());
         let rest = body.get(end + 1..).unwrap_or_default();
         (String::from_utf8_lossy(&body[..end]).into_owned(), rest)
     }
 }
 
-/// Reads messages, and loses nothing when its future is dropped.
+/// Reads messages from a stream. It keeps bytes of an incomplete message, so a dropped future loses nothing.
 pub(super) struct Reader<R> {
     from: R,
     read: Vec<u8>,
@@ -44,8 +46,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     pub(super) fn new(from: R) -> Self {
         Self { from, read: vec![] }
     }
-    /// The next message; `None` at the end of the stream.
-    pub(super) async fn message(&mut self) -> io::Result<Option<Message>> {
+    /// Reads the next message; `None` at the end of the stream.
+    pub(super) async fn read_message(&mut self) -> io::Result<Option<Message>> {
         loop {
             let length = self.read.get(1..5).and_then(|l| l.try_into().ok()).map(u32::from_be_bytes);
             if let Some(taken) = self.take(length.map(|l| l as usize + 1))? {
@@ -56,8 +58,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
         }
     }
-    /// The first message of a connection, which has no tag.
-    pub(super) async fn startup(&mut self) -> io::Result<Option<Vec<u8>>> {
+    /// Reads the first packet of a connection, which has no tag; `None` at the end of the stream.
+    pub(super) async fn read_startup(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             let length = self.read.get(..4).and_then(|l| l.try_into().ok()).map(u32::from_be_bytes);
             if let Some(taken) = self.take(length.map(|l| l as usize))? {
@@ -68,9 +70,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
         }
     }
+    /// Takes a message of this length from the buffer, if the buffer contains all of it.
     fn take(&mut self, length: Option<usize>) -> io::Result<Option<Vec<u8>>> {
         match length {
-            Some(length) if !(4..LONGEST).contains(&length) => Err(io::ErrorKind::InvalidData.into()),
+            Some(length) if !(4..LENGTH_LIMIT).contains(&length) => Err(io::ErrorKind::InvalidData.into()),
             Some(length) if self.read.len() >= length => {
                 let rest = self.read.split_off(length);
                 Ok(Some(std::mem::replace(&mut self.read, rest)))
@@ -80,14 +83,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-/// What a connection begins with.
+/// The first packet of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Startup {
-    /// SSLRequest or GSSENCRequest: answered with `N`, and asked again without.
+    /// SSLRequest or GSSENCRequest. The relay answers `N`, and the client continues without encryption.
     Encryption,
-    /// CancelRequest.
+    /// CancelRequest, on a connection of its own.
     Cancel,
-    /// Who connects.
+    /// StartupMessage, with the parameters of the session.
     Session { user: String, database: String, application: String },
 }
 
@@ -102,8 +105,8 @@ impl Startup {
         let (mut user, mut database, mut application) = (String::new(), None, String::new());
         let mut rest = packet.get(8..).unwrap_or_default();
         while rest.first().is_some_and(|b| *b != 0) {
-            let (name, after) = Message::text(rest);
-            let (value, after) = Message::text(after);
+            let (name, after) = Message::split_text(rest);
+            let (value, after) = Message::split_text(after);
             match name.as_str() {
                 "user" => user = value,
                 "database" => database = Some(value),
@@ -122,21 +125,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn messages_are_read_whole_however_they_arrive() {
+    async fn reader_returns_whole_messages_when_they_arrive_in_parts() {
         let (query, sync) = (Message::new(b'Q', b"SELECT 1\0"), Message::new(b'S', b""));
         let bytes = [query.bytes(), sync.bytes()].concat();
         for cut in 0..bytes.len() {
             let (first, second) = bytes.split_at(cut);
             let mut reader = Reader::new(tokio::io::AsyncReadExt::chain(first, second));
-            assert_eq!(reader.message().await.unwrap().as_ref(), Some(&query), "cut at {cut}");
-            assert_eq!(reader.message().await.unwrap().as_ref(), Some(&sync), "cut at {cut}");
-            assert_eq!(reader.message().await.unwrap(), None);
+            assert_eq!(reader.read_message().await.unwrap().as_ref(), Some(&query), "cut at {cut}");
+            assert_eq!(reader.read_message().await.unwrap().as_ref(), Some(&sync), "cut at {cut}");
+            assert_eq!(reader.read_message().await.unwrap(), None);
         }
-        assert!(Reader::new(&b"Q\xff\xff\xff\xff"[..]).message().await.is_err(), "no message is so long");
+        assert!(
+            Reader::new(&b"Q\xff\xff\xff\xff"[..]).read_message().await.is_err(),
+            "a message above the length limit must be an error"
+        );
     }
 
     #[test]
-    fn a_start_says_who_connects() {
+    fn parse_returns_the_parameters_of_a_startup_packet() {
         let mut packet = 0u32.to_be_bytes().to_vec();
         packet.extend(196_608u32.to_be_bytes());
         packet.extend(b"user\0ada\0application_name\0tenantry/1\0\0");

@@ -9,7 +9,8 @@ pub const DATABASE_URL: &str = "TENANTRY_TEST_DATABASE_URL";
 pub const EXAMPLE_DATABASE_URL: &str = "TENANTRY_DATABASE_URL";
 /// Environment variable that forces one backend: `url`, `container` or `local`.
 pub const BACKEND: &str = "TENANTRY_TEST_BACKEND";
-/// Environment variable with the container image to run. Default: `tenantry-postgres:17` if it exists, else `postgres:17`.
+/// Environment variable with the container image to run. Default: `tenantry-postgres:17` if it exists, else
+/// `postgres:17`.
 pub const IMAGE: &str = "TENANTRY_TEST_IMAGE";
 /// Environment variable with the directory that contains `initdb` and `postgres`.
 pub const PG_BIN: &str = "TENANTRY_TEST_PG_BIN";
@@ -86,6 +87,9 @@ mod tests {
     #[test]
     fn unknown_backend_is_an_error_that_names_the_value_and_the_variable() {
         let error = choose(Some("docker"), None).unwrap_err().to_string();
-        assert!(error.contains("docker") && error.contains(BACKEND), "the error lacks the value or the variable: {error}");
+        assert!(
+            error.contains("docker") && error.contains(BACKEND),
+            "the error lacks the value or the variable: {error}"
+        );
     }
 }

@@ -1,3 +1,7 @@
+//! A PostgreSQL server in a Docker container, with a random password.
+//!
+//! The script `container.sh` removes the container when this process ends. It runs before the container is created, so
+//! a process that is killed in the middle of the creation leaves nothing either.
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -9,49 +13,51 @@ use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt, T
 use super::ServerKind;
 use super::error::ContainerError;
 use super::running::Running;
-use super::session::{connects, random_password, random_suffix};
+use super::session::{random_password, random_suffix, wait_until_accepting};
 use super::watcher::Watcher;
 
-/// Starts a container of the named image, else of one of the usual two.
+/// Starts a container of this image, or of a default image if none is given.
 pub(super) async fn start(image: Option<&str>, arguments: &[String]) -> Result<Running, ContainerError> {
-    docker(&["version", "--format", "{{.Server.Version}}"], Duration::from_secs(10))
+    run_docker(&["version", "--format", "{{.Server.Version}}"], Duration::from_secs(10))
         .await
         .map_err(|reason| ContainerError::NoDocker { reason })?;
-    let image = available(image).await?;
+    let image = find_image(image).await?;
     let name = format!("tenantry-test-{}", random_suffix());
-    let mut watcher = watch(&name).map_err(ContainerError::Watcher)?;
+    let mut watcher = spawn_watcher(&name).map_err(ContainerError::Watcher)?;
     let password = random_password();
     let started = request(&image, &name, &password, arguments).start().await;
-    // From here on the container is there or never will be: the watcher need not wait for it.
-    watcher.tell("created").map_err(ContainerError::Watcher)?;
-    let failed = |reason: String| ContainerError::Start { image: image.clone(), reason };
-    let container = started.map_err(|error| failed(error.to_string()))?;
-    let admin = options(&container, &password).await.map_err(|error| failed(error.to_string()))?;
-    // The watcher removes it. The crate's own Drop wants a runtime, and a `static` server outlives them all.
+    // The creation has succeeded or failed. The watcher no longer has to wait for a container that may still appear.
+    watcher.send_line("created").map_err(ContainerError::Watcher)?;
+    let start_error = |reason: String| ContainerError::Start { image: image.clone(), reason };
+    let container = started.map_err(|error| start_error(error.to_string()))?;
+    let admin = admin_options(&container, &password).await.map_err(|error| start_error(error.to_string()))?;
+    // The watcher removes the container. The Drop of testcontainers needs a Tokio runtime, and a `static` server has
+    // none at the end of the process.
     std::mem::forget(container);
-    connects(&admin, Duration::from_secs(30)).await.map_err(|error| failed(error.to_string()))?;
+    wait_until_accepting(&admin, Duration::from_secs(30)).await.map_err(|error| start_error(error.to_string()))?;
     Ok(Running { kind: ServerKind::Container { name, image }, admin, watcher: Some(watcher) })
 }
 
-/// What the container has written so far, on both streams.
-pub(super) async fn log(name: &str) -> Result<String, String> {
-    let output = output(&["logs", name], Duration::from_secs(60)).await?;
+/// Reads the container's output so far: standard output, then standard error.
+pub(super) async fn read_log(name: &str) -> Result<String, String> {
+    let output = execute_docker(&["logs", name], Duration::from_secs(60)).await?;
     let text = [output.stdout, output.stderr].concat();
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-async fn available(named: Option<&str>) -> Result<String, ContainerError> {
+/// Returns an image that exists locally. Pulls one, within 60 s, if none of them does.
+async fn find_image(named: Option<&str>) -> Result<String, ContainerError> {
     let wanted: &[&str] = match &named {
         Some(image) => &[image],
         None => &[BUILT_IMAGE, OFFICIAL_IMAGE],
     };
     for image in wanted {
-        if docker(&["image", "inspect", image], Duration::from_secs(10)).await.is_ok() {
+        if run_docker(&["image", "inspect", image], Duration::from_secs(10)).await.is_ok() {
             return Ok((*image).to_owned());
         }
     }
     let image = named.unwrap_or(OFFICIAL_IMAGE).to_owned();
-    match docker(&["pull", "--quiet", &image], Duration::from_secs(60)).await {
+    match run_docker(&["pull", "--quiet", &image], Duration::from_secs(60)).await {
         Ok(_) => Ok(image),
         Err(reason) => Err(ContainerError::NoImage { image, reason }),
     }
@@ -70,13 +76,13 @@ fn request(image: &str, name: &str, password: &str, arguments: &[String]) -> Con
         .with_container_name(name)
         .with_label("tenantry.test", std::process::id().to_string())
         .with_env_var("POSTGRES_PASSWORD", password)
-        // The official image would let everybody in through its socket.
+        // By default the official image accepts every login through its Unix socket.
         .with_env_var("POSTGRES_INITDB_ARGS", "--auth=scram-sha-256")
         .with_startup_timeout(Duration::from_secs(120))
         .with_cmd(arguments)
 }
 
-async fn options(
+async fn admin_options(
     container: &ContainerAsync<GenericImage>, password: &str,
 ) -> Result<PgConnectOptions, TestcontainersError> {
     let host = container.get_host().await?.to_string();
@@ -85,15 +91,15 @@ async fn options(
     Ok(options.username("postgres").database("postgres").password(password))
 }
 
-fn watch(name: &str) -> std::io::Result<Watcher> {
+fn spawn_watcher(name: &str) -> std::io::Result<Watcher> {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", SCRIPT, "tenantry-docker", name]);
     Watcher::spawn(command)
 }
 
-/// Runs the `docker` command; its standard output, or what it complained of.
-async fn docker(arguments: &[&str], limit: Duration) -> Result<String, String> {
-    let output = output(arguments, limit).await?;
+/// Runs the `docker` command. Returns its standard output, or its standard error if it fails.
+async fn run_docker(arguments: &[&str], limit: Duration) -> Result<String, String> {
+    let output = execute_docker(arguments, limit).await?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
@@ -101,12 +107,12 @@ async fn docker(arguments: &[&str], limit: Duration) -> Result<String, String> {
     }
 }
 
-async fn output(arguments: &[&str], limit: Duration) -> Result<Output, String> {
+async fn execute_docker(arguments: &[&str], limit: Duration) -> Result<Output, String> {
     let mut command = tokio::process::Command::new("docker");
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(limit, command.output()).await {
-        Ok(output) => output.map_err(|error| format!("the docker command: {error}")),
-        Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+        Ok(output) => output.map_err(|error| format!("the docker command cannot be run: {error}")),
+        Err(_) => Err(format!("the docker command did not end within {} s", limit.as_secs())),
     }
 }
 

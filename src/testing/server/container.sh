@@ -1,10 +1,10 @@
-# Removes container $1 when standard input ends. A line of input says that its creation is over; without one
-# the client died in the middle of it, and Docker may still be creating it for a while.
+# Removes the container $1 when standard input ends. A line of input reports that the creation has succeeded or failed.
+# Without that line the parent process died during the creation, and Docker may create the container later.
 name=$1 created=
 trap '' HUP INT TERM
 while read -r line; do created=$line; done
 
-# `docker rm --force` says nothing when it finds no container, so only looking again tells.
+# Lists the container after each removal, because `docker rm --force` succeeds even if the container does not exist.
 tries=60
 while [ $tries -gt 0 ]; do
     if [ -n "$(docker ps --all --quiet --filter "name=^$name\$")" ]; then

@@ -56,8 +56,8 @@ impl TestServer {
     /// Creates an empty database with a new name, and a login of the same name that owns it. The name is `prefix` and a
     /// random suffix.
     ///
-    /// It is removed with the server. On a server named by URL it stays until [`drop_database`](Self::drop_database). If
-    /// the future is dropped, the login and the database may stay there.
+    /// It is removed with the server. On a server named by URL it stays until [`drop_database`](Self::drop_database).
+    /// If the future is dropped, the login and the database may stay there.
     ///
     /// # Errors
     /// [`DatabaseError::Prefix`] unless the prefix has 1 to 40 characters of `a-z`, `0-9` and `_`;

@@ -1,159 +1,162 @@
+//! Why there is no test server. Every message says what is missing and how to provide it.
 use std::io;
 use std::path::PathBuf;
 
 use super::choice::{BACKEND, IMAGE, LC_MESSAGES, PG_BIN};
 
-/// Why there is no server to test with, and what to do.
+/// Why no test server could be found or started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoServer {
-    /// None of the three ways works.
+    /// Neither a URL, nor a container, nor a local cluster is available.
     #[error(
-        "no PostgreSQL to work with. Give one of these: \
+        "no PostgreSQL server is available. Provide one of these: \
          (1) {variable}=postgres://… with the URL of a superuser; \
          (2) Docker ({container}); \
-         (3) PostgreSQL's server binaries, their directory in {PG_BIN} if they are not found ({local})"
+         (3) PostgreSQL's server binaries; set {PG_BIN} to their directory if it is not found ({local})"
     )]
     NoneOfThree {
-        /// The variable that may hold a URL.
+        /// Name of the environment variable that may contain a URL.
         variable: &'static str,
-        /// What stood in the way of a container.
+        /// Why no container could be started.
         container: ContainerError,
-        /// What stood in the way of a local cluster.
+        /// Why no local cluster could be started.
         local: LocalError,
     },
-    /// A backend was forced that does not exist.
-    #[error("{BACKEND} is {value:?}; it takes url, container or local")]
+    /// The environment names a backend that does not exist.
+    #[error("{BACKEND} is {value:?}; set it to url, container or local")]
     UnknownBackend {
-        /// What the variable holds.
+        /// Value of the environment variable.
         value: String,
     },
-    /// The URL was forced and is missing.
+    /// The backend `url` was forced, and there is no URL.
     #[error("{BACKEND} is url; set {variable} to the URL of a superuser")]
     UrlMissing {
-        /// The variable that should hold the URL.
+        /// Name of the environment variable that should contain the URL.
         variable: &'static str,
     },
-    /// The URL cannot be read, or its server does not answer.
+    /// The URL cannot be parsed, or the server does not accept the connection.
     #[error("the server in {variable} cannot be used; correct the URL or unset it")]
     Url {
-        /// The variable that holds the URL.
+        /// Name of the environment variable that contains the URL.
         variable: &'static str,
-        /// What is wrong.
+        /// The error of the parser or of the connection.
         #[source]
         source: sqlx::Error,
     },
-    /// Settings were asked for, and the server is not ours to change.
-    #[error("this needs a server with settings of its own, and {variable} names one that is not ours; unset it")]
+    /// The builder has settings or a certificate, and a server named by URL cannot be reconfigured.
+    #[error("this test needs special server settings, and the server in {variable} cannot be reconfigured; unset it")]
     UrlTakesNoSettings {
-        /// The variable that holds the URL.
+        /// Name of the environment variable that contains the URL.
         variable: &'static str,
     },
-    /// A container was forced.
-    #[error("no PostgreSQL in a container, as {BACKEND} demands")]
+    /// The backend `container` was forced, and it failed.
+    #[error("{BACKEND} is container, and no PostgreSQL container could be started")]
     Container(#[source] ContainerError),
-    /// A local cluster was forced.
-    #[error("no PostgreSQL with the machine's own binaries, as {BACKEND} demands")]
+    /// A local cluster was demanded, by the environment or by the builder, and it failed.
+    #[error("a local PostgreSQL cluster is required, and it could not be started")]
     Local(#[source] LocalError),
-    /// No standby of this server can be made.
-    #[error("there is no standby of the server {kind}: {reason}")]
+    /// This kind of server cannot have a standby.
+    #[error("no standby of the server {kind} can be started: {reason}")]
     NoStandby {
-        /// Which server.
+        /// Description of the server.
         kind: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The server runs and cannot be made ready for use.
-    #[error("the server {kind} was started and cannot be used")]
+    /// The server accepts connections, and its preparation failed.
+    #[error("the server {kind} runs, but it could not be prepared for tests")]
     SetupLinks {
-        /// Which server.
+        /// Description of the server.
         kind: String,
-        /// What is wrong.
+        /// The step of the preparation that failed.
         #[source]
         source: PrepareError,
     },
 }
 
-/// Why there is no container. A message names its cause, because two of these stand in one [`NoServer`].
+/// Why no container could be started. The message includes the cause, because [`NoServer::NoneOfThree`] shows it
+/// together with a [`LocalError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContainerError {
     /// The `docker` command is missing or its daemon does not answer.
     #[error("Docker does not answer: {reason}")]
     NoDocker {
-        /// What the command said.
+        /// Error of the `docker` command.
         reason: String,
     },
-    /// There is no image and none can be pulled.
-    #[error("there is no image {image} and it cannot be pulled ({reason}); build one and name it in {IMAGE}")]
+    /// The image does not exist locally and cannot be pulled.
+    #[error("the image {image} does not exist and cannot be pulled ({reason}); build one and set {IMAGE} to its name")]
     NoImage {
-        /// The image asked for.
+        /// Name of the image.
         image: String,
-        /// What the command said.
+        /// Error of the `docker` command.
         reason: String,
     },
-    /// The container does not come up.
+    /// The container does not start, or its server does not accept connections.
     #[error("the container of image {image} does not start: {reason}")]
     Start {
-        /// The image it should run.
+        /// Name of the image.
         image: String,
-        /// What Docker or the server said.
+        /// Error of Docker or of the connection.
         reason: String,
     },
-    /// The process that would clear up cannot be started.
-    #[error("/bin/sh, which clears up afterwards, cannot be started: {0}")]
+    /// The process that removes the container later cannot be started.
+    #[error("/bin/sh, which removes the container later, cannot be started: {0}")]
     Watcher(io::Error),
 }
 
-/// Why there is no local cluster. A message names its cause, because two of these stand in one [`NoServer`].
+/// Why no local cluster could be started. The message includes the cause, because [`NoServer::NoneOfThree`] shows it
+/// together with a [`ContainerError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LocalError {
-    /// `initdb` and `postgres` are nowhere.
-    #[error("no directory with initdb and postgres among {looked:?}")]
+    /// No searched directory contains `initdb` and `postgres`.
+    #[error("none of the directories {looked:?} contains initdb and postgres")]
     NoBinaries {
-        /// Where they were looked for.
+        /// The searched directories.
         looked: Vec<PathBuf>,
     },
-    /// PostgreSQL refuses to run as root, and there is no way to another account.
-    #[error("as root it takes the account postgres or nobody, and setpriv or runuser to change to it")]
+    /// This process runs as root, which PostgreSQL refuses, and it cannot change to another account.
+    #[error("PostgreSQL does not run as root; create the account postgres, and install setpriv or runuser")]
     NoAccount,
-    /// The process that runs the server and clears up cannot be started.
-    #[error("/bin/sh, which runs the server and clears up afterwards, cannot be started: {0}")]
+    /// The process that runs the server and removes it later cannot be started.
+    #[error("/bin/sh, which runs the server and removes it later, cannot be started: {0}")]
     Watcher(io::Error),
-    /// The server ended before it could be used.
+    /// The server ended before it accepted a connection.
     #[error("the server does not start: {log}")]
     Exited {
-        /// The end of its log.
+        /// Last lines of the server's log.
         log: String,
     },
-    /// The server runs and takes no connection.
-    #[error("the server took no connection within {seconds} s: {log}")]
+    /// The server runs and does not accept connections.
+    #[error("the server did not accept a connection within {seconds} s: {log}")]
     NotReady {
-        /// How long it was waited for.
+        /// Time limit that has passed, in seconds.
         seconds: u64,
-        /// The end of its log.
+        /// Last lines of the server's log.
         log: String,
     },
 }
 
-/// Why a running server is not ready for tests.
+/// Why a running server could not be prepared for tests.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrepareError {
-    /// It could not be asked for its version.
-    #[error("its version cannot be read")]
+    /// The version of the server could not be read.
+    #[error("the server's version cannot be read")]
     Version(#[source] sqlx::Error),
-    /// The certificate could not be put in place.
-    #[error("its TLS certificate cannot be put in place")]
+    /// The TLS certificate could not be installed.
+    #[error("the TLS certificate cannot be installed on the server")]
     Tls(#[source] sqlx::Error),
-    /// The language of its messages could not be found out.
-    #[error("the language of its messages cannot be seen")]
+    /// The check of the server's message language failed.
+    #[error("the language of the server's messages cannot be determined")]
     Language(#[source] sqlx::Error),
-    /// It speaks English, and another language was asked for.
-    #[error("{LC_MESSAGES} is {locale:?} and its messages are English: it has no translation for that")]
+    /// Another language was demanded, and the server's messages are English.
+    #[error("{LC_MESSAGES} is {locale:?}, but the server's messages are English; install its translations")]
     Untranslated {
-        /// What the variable holds.
+        /// Value of the environment variable.
         locale: String,
     },
 }

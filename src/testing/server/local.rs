@@ -1,3 +1,7 @@
+//! Throwaway PostgreSQL clusters with the machine's own binaries: on loopback, with a random password.
+//!
+//! The script `local.sh` is the parent of the server. It creates the cluster, restarts the server after [`crash`], and
+//! removes everything when its standard input ends. This module starts the script and waits until the server answers.
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -8,41 +12,46 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::error::LocalError;
 use super::running::Running;
-use super::session::{Patience, Session, random_password, random_suffix};
+use super::session::{Deadline, Session, random_password, random_suffix};
 use super::watcher::Watcher;
 use super::{ServerKind, binaries};
 
-/// Starts a cluster of its own with the machine's binaries.
+/// Creates and starts a cluster. `pg_bin` is the directory of the binaries; without it they are searched.
 pub(super) async fn start(pg_bin: Option<&Path>, arguments: &[String]) -> Result<Running, LocalError> {
-    launch(binaries::find(pg_bin)?, None, arguments).await
+    start_with_retry(binaries::find(pg_bin)?, None, arguments).await
 }
 
-/// Where a standby's data comes from, and as whom: the superuser's password is the same there.
+/// The cluster that a standby replicates. The standby gets its superuser's password with the data.
 pub(super) struct Primary {
     pub(super) port: u16,
     pub(super) password: String,
 }
 
-/// Starts a physical standby of another local cluster, with the same binaries.
-pub(super) async fn standby(binaries: &Path, of: Primary, arguments: &[String]) -> Result<Running, LocalError> {
-    launch(binaries.to_owned(), Some(of), arguments).await
+/// Starts a physical standby of another local cluster. `binaries` must be those of the primary.
+pub(super) async fn start_standby(
+    binaries: &Path, primary: Primary, arguments: &[String],
+) -> Result<Running, LocalError> {
+    start_with_retry(binaries.to_owned(), Some(primary), arguments).await
 }
 
-async fn launch(binaries: PathBuf, of: Option<Primary>, arguments: &[String]) -> Result<Running, LocalError> {
-    let launcher = binaries::unprivileged()?;
+async fn start_with_retry(
+    binaries: PathBuf, primary: Option<Primary>, arguments: &[String],
+) -> Result<Running, LocalError> {
+    let prefix = binaries::unprivileged_prefix()?;
     let mut attempts = 3;
     loop {
         attempts -= 1;
-        let cluster = Cluster::launch(&binaries, &launcher, of.as_ref(), arguments)?;
+        let cluster = Cluster::launch(&binaries, &prefix, primary.as_ref(), arguments)?;
         let port = cluster.port;
-        match cluster.ready().await {
-            // Between our look for a free port and the server's bind anybody may take it.
+        match cluster.wait_until_ready().await {
+            // Another process can take the port after `free_port` has found it and before the server binds it.
             Err(LocalError::Exited { .. }) if attempts > 0 && !is_free(port) => {}
             other => return other,
         }
     }
 }
 
+/// A cluster whose script is running. It may not answer yet.
 struct Cluster {
     binaries: PathBuf,
     directory: PathBuf,
@@ -53,21 +62,21 @@ struct Cluster {
 
 impl Cluster {
     fn launch(
-        binaries: &Path, launcher: &[OsString], of: Option<&Primary>, arguments: &[String],
+        binaries: &Path, prefix: &[OsString], primary: Option<&Primary>, arguments: &[String],
     ) -> Result<Self, LocalError> {
         let directory = std::env::temp_dir().join(format!("tenantry-pg-{}", random_suffix()));
         let port = free_port().map_err(LocalError::Watcher)?;
-        let shell = launcher.iter().cloned().chain(["/bin/sh", "-c", SCRIPT, "tenantry-pg"].map(OsString::from));
-        let primary = of.map(|of| of.port.to_string()).unwrap_or_default();
-        let words = shell.chain([binaries.into(), directory.clone().into(), primary.into()]);
+        let shell = prefix.iter().cloned().chain(["/bin/sh", "-c", SCRIPT, "tenantry-pg"].map(OsString::from));
+        let primary_port = primary.map(|primary| primary.port.to_string()).unwrap_or_default();
+        let words = shell.chain([binaries.into(), directory.clone().into(), primary_port.into()]);
         let words: Vec<OsString> = words.collect();
         let [program, rest @ ..] = words.as_slice() else { return Err(LocalError::NoAccount) };
         let mut command = Command::new(program);
-        command.args(rest).args(own_arguments(port)).args(arguments);
+        command.args(rest).args(address_arguments(port)).args(arguments);
 
-        let password = of.map_or_else(random_password, |of| of.password.clone());
+        let password = primary.map_or_else(random_password, |primary| primary.password.clone());
         let mut watcher = Watcher::spawn(command).map_err(LocalError::Watcher)?;
-        watcher.tell(&password).map_err(LocalError::Watcher)?;
+        watcher.send_line(&password).map_err(LocalError::Watcher)?;
         let admin = PgConnectOptions::new_without_pgpass()
             .host("127.0.0.1")
             .port(port)
@@ -77,15 +86,15 @@ impl Cluster {
         Ok(Self { binaries: binaries.to_owned(), directory, port, admin, watcher })
     }
 
-    async fn ready(mut self) -> Result<Running, LocalError> {
-        let patience = Patience::new(PATIENCE);
-        // Nobody else has the password, so a connection means that this cluster answers.
+    async fn wait_until_ready(mut self) -> Result<Running, LocalError> {
+        let deadline = Deadline::new(START_TIMEOUT);
+        // Another server on this port would refuse the random password, so a connection proves that this one answers.
         while Session::open(&self.admin).await.is_err() {
             if self.watcher.has_ended() || self.directory.join("exited").exists() {
                 return Err(LocalError::Exited { log: log_end(&self.directory) });
             }
-            if !patience.wait().await {
-                let (seconds, log) = (PATIENCE.as_secs(), log_end(&self.directory));
+            if !deadline.sleep().await {
+                let (seconds, log) = (START_TIMEOUT.as_secs(), log_end(&self.directory));
                 return Err(LocalError::NotReady { seconds, log });
             }
         }
@@ -94,35 +103,39 @@ impl Cluster {
     }
 }
 
-/// The postmaster alone is told: it ends its processes, and the shell starts it again.
+/// Sends SIGQUIT to the postmaster, which then terminates its own processes, and waits until the script has restarted
+/// the server. The file `restart` tells the script that the end was intended.
 pub(super) async fn crash(directory: &Path, admin: &PgConnectOptions) -> std::io::Result<()> {
     let postmaster = std::fs::read_to_string(directory.join("pid"))?;
     std::fs::write(directory.join("restart"), "")?;
     let status = Command::new("kill").arg("-QUIT").arg(postmaster.trim()).status()?;
     if !status.success() {
-        return Err(std::io::Error::other("the server has ended before"));
+        return Err(std::io::Error::other("the server was not running"));
     }
-    let patience = Patience::new(PATIENCE);
+    let deadline = Deadline::new(START_TIMEOUT);
     while directory.join("restart").exists() || Session::open(admin).await.is_err() {
-        if !patience.wait().await {
+        if !deadline.sleep().await {
             return Err(std::io::ErrorKind::TimedOut.into());
         }
     }
     Ok(())
 }
 
-/// The server's log so far.
-pub(super) fn log(directory: &Path) -> std::io::Result<String> {
+/// Reads the server's log so far.
+pub(super) fn read_log(directory: &Path) -> std::io::Result<String> {
     std::fs::read(directory.join("server.log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// The last ten lines of the log, for an error message.
 fn log_end(directory: &Path) -> String {
-    let log = log(directory).unwrap_or_else(|error| format!("no log in {}: {error}", directory.display()));
+    let log = read_log(directory)
+        .unwrap_or_else(|error| format!("the log in {} cannot be read: {error}", directory.display()));
     let lines: Vec<&str> = log.lines().collect();
     lines.iter().skip(lines.len().saturating_sub(10)).copied().collect::<Vec<_>>().join("\n")
 }
 
-fn own_arguments(port: u16) -> Vec<String> {
+/// Arguments that bind the server to one port of 127.0.0.1, without a Unix socket.
+fn address_arguments(port: u16) -> Vec<String> {
     let port = format!("port={port}");
     let settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", &port];
     settings.iter().flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]).collect()
@@ -137,5 +150,6 @@ fn is_free(port: u16) -> bool {
 }
 
 const SCRIPT: &str = include_str!("local.sh");
-/// initdb takes about a second; a machine that builds at the same time is much slower.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Maximum time until a started server answers. It usually takes about a second, mostly for initdb. The limit allows
+/// for a machine that compiles at the same time.
+const START_TIMEOUT: Duration = Duration::from_secs(120);

@@ -1,7 +1,7 @@
-# Runs a throwaway PostgreSQL in directory $2 with the binaries of $1 until standard input ends: a new cluster, or, if
-# $3 is not empty, a standby of the one at that port. The rest are the server's arguments. The first line of input is
-# the superuser's password. Whoever holds the other end may be killed at any moment: this shell is the server's parent,
-# so it needs no pid file to find it.
+# Runs a throwaway PostgreSQL server until standard input ends, and then removes it. $1 is the directory of the
+# binaries, and $2 the directory to create. If $3 is empty, the cluster is new; otherwise it is a standby of the local
+# server at port $3. The other arguments are those of the server. The first line of input is the superuser's password.
+# The parent process may be killed at any moment. This shell is the parent of the server, so it can always stop it.
 bin=$1 dir=$2 primary=$3
 shift 3
 trap '' HUP INT TERM
@@ -14,7 +14,7 @@ new_cluster() {
     "$bin/initdb" --pgdata="$dir/data" --username=postgres --auth=scram-sha-256 \
         --pwfile="$dir/password" --encoding=UTF8 --locale=C --no-sync && rm "$dir/password"
 }
-# With a slot: what the standby has not got yet is kept for it, also while it is away.
+# The replication slot makes the primary keep the WAL that the standby has not received, also while the standby is down.
 standby() {
     slot=$(basename "$dir" | tr -c 'a-z0-9\n' _)
     PGPASSWORD=$password "$bin/pg_basebackup" --pgdata="$dir/data" --host=127.0.0.1 --port="$primary" \
@@ -24,8 +24,8 @@ standby() {
 
 if IFS= read -r password <&3; then
     if { if [ -n "$primary" ]; then standby; else new_cluster; fi; } 3<&-; then
-        # CONT, for a stopped server sees no other signal; again and again, for one that is just starting
-        # ignores them, as background processes of a shell do.
+        # CONT first, because a stopped process receives no other signal. Repeated, because a server that is just
+        # starting still ignores QUIT, as background processes of a shell do.
         {
             while read -r _; do :; done <&3
             : >"$dir/ending"
@@ -34,7 +34,7 @@ if IFS= read -r password <&3; then
                 sleep 0.1
             done
         } &
-        # Once, and again each time that somebody has left the file "restart" before he killed it.
+        # Restarts the server if the file "restart" exists: `crash()` creates it before it kills the server.
         while [ ! -e "$dir/ending" ]; do
             rm -f "$dir/restart"
             "$bin/postgres" -D "$dir/data" "$@" 3<&- &

@@ -15,7 +15,10 @@ pub enum LogError {
     #[error("the server did not write a marker line to its log")]
     Marker(#[source] sqlx::Error),
     /// The marker line did not appear in the log within 30 s.
-    #[error("the server's log is incomplete: the marker line did not appear within 30 s{}", .reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default())]
+    #[error(
+        "the server's log is incomplete: the marker line did not appear within 30 s{}",
+        .reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default()
+    )]
     Incomplete {
         /// Error of the last attempt to read the log, if it failed.
         reason: Option<String>,
@@ -23,7 +26,8 @@ pub enum LogError {
 }
 
 impl TestServer {
-    /// Reads the server's log, up to this call. It writes a marker line and waits at most 30 s until the log contains it.
+    /// Reads the server's log, up to this call. It writes a marker line and waits at most 30 s until the log contains
+    /// it.
     ///
     /// # Errors
     /// [`LogError::NotOurs`] for a server named by URL.

@@ -1,17 +1,18 @@
-//! A PostgreSQL server for tests and examples: found, or started and taken away again.
+//! A PostgreSQL server for tests and examples. It is found by its URL, or started and removed again.
 //!
-//! Which one, in this order:
-//! 1. the server at the URL in [`DATABASE_URL`] (examples: [`EXAMPLE_DATABASE_URL`]);
-//! 2. a container, when Docker answers: the image in [`IMAGE`], else `tenantry-postgres:17` if it is there,
-//!    else `postgres:17`, pulled within 60 s;
-//! 3. the machine's own PostgreSQL binaries (the directory in [`PG_BIN`], else `PATH`, else the newest of
-//!    `/usr/lib/postgresql/*/bin`), as a throwaway cluster on loopback.
+//! [`TestServer`] uses the first of these that is available:
+//! 1. The server at the URL in [`DATABASE_URL`] (examples: [`EXAMPLE_DATABASE_URL`]).
+//! 2. A Docker container of the image in [`IMAGE`]. The default is `tenantry-postgres:17` if it exists locally, else
+//!    `postgres:17`, which is pulled if that takes less than 60 s.
+//! 3. A throwaway cluster on loopback, with the machine's own PostgreSQL binaries: those in the directory [`PG_BIN`],
+//!    else those in `PATH`, else the newest version in `/usr/lib/postgresql/*/bin`.
 //!
-//! [`BACKEND`] (`url`, `container` or `local`) forces one; then it is an error if that one does not work.
-//! [`LC_MESSAGES`] is the language that the server speaks, `de_DE.UTF-8` say; it is an error if it speaks English
-//! all the same. A server named by URL has to speak it already.
-//! All take passwords only (scram-sha-256). A started server ends with the process, also after `kill -9`:
-//! a watcher holds the other end of a pipe and clears up when it closes.
+//! [`BACKEND`] (`url`, `container` or `local`) forces one of them; if it does not work, the start fails.
+//! [`LC_MESSAGES`] sets the language of the server's messages, for example `de_DE.UTF-8`. The start fails if the
+//! messages are English all the same. A server named by URL must have this setting already.
+//!
+//! Invariants: a started server accepts only password logins (scram-sha-256). It ends with the process that started it,
+//! even after `kill -9`: a watcher process reads from a pipe, and removes the server when the pipe closes.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,9 +53,9 @@ pub use error::{ContainerError, LocalError, NoServer, PrepareError};
 pub use log::LogError;
 use watcher::Watcher;
 
-/// A PostgreSQL server, with the rights of its superuser.
+/// A PostgreSQL server, and superuser access to it.
 ///
-/// Dropping it stops a server that was started for it, in the background; [`stop`](Self::stop) also waits.
+/// Dropping it stops a server that it has started, in the background. [`stop`](Self::stop) waits until that is done.
 pub struct TestServer {
     kind: ServerKind,
     admin: PgConnectOptions,
@@ -63,79 +64,83 @@ pub struct TestServer {
     watcher: Option<Watcher>,
 }
 
-/// Which server it is, and where it lives.
+/// The kind of a test server, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServerKind {
-    /// A server that was there before and stays.
+    /// A server named by URL. It is neither configured nor stopped.
     #[non_exhaustive]
     Url {
-        /// Its host name or address.
+        /// Host name or address.
         host: String,
-        /// Its TCP port.
+        /// TCP port.
         port: u16,
     },
-    /// A Docker container of our own.
+    /// A Docker container that was started for the tests.
     #[non_exhaustive]
     Container {
-        /// The container's name.
+        /// Name of the container.
         name: String,
-        /// The image it runs.
+        /// Image of the container.
         image: String,
     },
-    /// A throwaway cluster made with the machine's own binaries.
+    /// A throwaway cluster with the machine's own binaries.
     #[non_exhaustive]
     Local {
-        /// Where `postgres` and `initdb` are.
+        /// Directory that contains `postgres` and `initdb`.
         binaries: PathBuf,
-        /// All that it has on disk: `data`, `server.log`.
+        /// Directory of the cluster's files, such as `data` and `server.log`. It is removed with the server.
         directory: PathBuf,
     },
 }
 
 impl TestServer {
-    /// The one server of this process, started by the first caller with the default settings.
+    /// The shared server of this process. The first call starts it with the default settings; it runs until the process
+    /// ends. A failed start is not repeated: every later call returns the same error.
     ///
-    /// It lives as long as the process. Cancel safe: if the first caller is dropped, the next one starts it.
+    /// # Cancel safety
+    /// If the future of the first call is dropped, the next call starts the server.
     pub async fn shared() -> Result<&'static TestServer, &'static NoServer> {
         static SHARED: OnceCell<Result<TestServer, NoServer>> = OnceCell::const_new();
         SHARED.get_or_init(TestServer::start).await.as_ref()
     }
 
-    /// Finds or starts a server with the default settings. If the future is dropped, nothing stays behind.
+    /// Finds or starts a server with the default settings. If the future is dropped, a server that was started is
+    /// removed.
     pub async fn start() -> Result<TestServer, NoServer> {
         Self::builder().start().await
     }
 
-    /// A server with settings of its own.
+    /// Starts a builder, for a server with other settings.
     pub fn builder() -> TestServerBuilder {
         TestServerBuilder::new()
     }
 
-    /// How to connect to database `postgres` (or the one in the URL) as the superuser.
+    /// Options to connect to the database `postgres`, or to the one in the URL, as the superuser.
     pub fn admin_options(&self) -> PgConnectOptions {
         self.admin.clone()
     }
 
-    /// Which server it is, and where it lives.
+    /// The kind of the server, and where it is.
     pub fn kind(&self) -> &ServerKind {
         &self.kind
     }
 
-    /// As `server_version_num` has it: 150014 is 15.14.
+    /// The setting `server_version_num`: 150014 is version 15.14.
     pub fn version_num(&self) -> u32 {
         self.version_num
     }
 
-    /// One line that says which server this is, without its password.
+    /// Describes the server in one line, without its password.
     pub fn describe(&self) -> String {
         format!("PostgreSQL {}, {}", self.version, self.kind)
     }
 
-    /// Kills the server as `pg_ctl restart -m immediate` does, and waits until it has recovered and answers again.
+    /// Crashes the server as `pg_ctl restart -m immediate` does, and waits until it has recovered and accepts
+    /// connections.
     ///
     /// # Errors
-    /// `Unsupported` for any but a local cluster.
+    /// `Unsupported` unless it is a local cluster; `TimedOut` if it does not recover within 120 s.
     pub async fn crash(&self) -> std::io::Result<()> {
         match &self.kind {
             ServerKind::Local { directory, .. } => local::crash(directory, &self.admin).await,
@@ -143,9 +148,11 @@ impl TestServer {
         }
     }
 
-    /// Stops a server that was started for this and waits until nothing of it is left.
+    /// Stops a server that was started, and waits until its processes and files, or its container, are removed. A
+    /// server named by URL is not stopped. If the future is dropped, the server is removed in the background.
     ///
-    /// If the future is dropped, the server still stops. A server named by URL stays as it is.
+    /// # Errors
+    /// `TimedOut` if that takes longer than 60 s; the removal continues.
     pub async fn stop(mut self) -> std::io::Result<()> {
         match self.watcher.take() {
             Some(watcher) => watcher.finish().await,

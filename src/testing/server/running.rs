@@ -3,8 +3,8 @@ use super::ServerKind;
 use super::watcher::Watcher;
 use sqlx::postgres::PgConnectOptions;
 
-/// A server that accepts connections. `url`, `container` and `local` return it; [`TestServer`](super::TestServer) is built
-/// from it.
+/// A server that accepts connections. `url`, `container` and `local` return it; [`TestServer`](super::TestServer) is
+/// built from it.
 pub(super) struct Running {
     pub(super) kind: ServerKind,
     /// How to connect as the superuser.

@@ -1,5 +1,8 @@
 //! Sessions of the superuser, and small helpers that the other modules of the test server share.
-#![expect(clippy::disallowed_methods, reason = "callers quote every name and literal with the functions of this module")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "callers quote every name and literal with the functions of this module"
+)]
 
 use std::time::Duration;
 

@@ -39,12 +39,14 @@ impl TestServer {
         Ok(TestServer { kind: running.kind, admin: running.admin, version, version_num, watcher: running.watcher })
     }
 
-    /// The settings of this server's command line, for the standby's. A standby does not start if its `max_connections` is
-    /// lower than the primary's.
+    /// The settings of this server's command line, for the standby's. A standby does not start if its `max_connections`
+    /// is lower than the primary's.
     async fn copied_arguments(&self) -> Result<Vec<String>, sqlx::Error> {
-        const SETTINGS: &str = "SELECT name, setting FROM pg_settings WHERE source = 'command line' AND name <> ALL($1)";
+        const SETTINGS: &str =
+            "SELECT name, setting FROM pg_settings WHERE source = 'command line' AND name <> ALL($1)";
         let mut session = Session::open(&self.admin).await?;
-        let settings: Vec<(String, String)> = sqlx::query_as(SETTINGS).bind(&NOT_COPIED[..]).fetch_all(session.connection()).await?;
+        let settings: Vec<(String, String)> =
+            sqlx::query_as(SETTINGS).bind(&NOT_COPIED[..]).fetch_all(session.connection()).await?;
         Ok(settings.into_iter().flat_map(|(name, value)| ["-c".into(), format!("{name}={value}")]).collect())
     }
 }

@@ -17,8 +17,8 @@ impl Certificate {
         Self { certificate_pem, key_pem }
     }
 
-    /// Writes the files, sets `ssl`, and waits at most 10 s until the server accepts TLS connections. It uses SQL, because
-    /// the files must belong to the server's account, which may be in a container.
+    /// Writes the files, sets `ssl`, and waits at most 10 s until the server accepts TLS connections. It uses SQL,
+    /// because the files must belong to the server's account, which may be in a container.
     pub(super) async fn install(&self, admin: &PgConnectOptions) -> Result<(), sqlx::Error> {
         let mut session = Session::open(admin).await?;
         session.run("SET log_statement = none".to_owned()).await?;
@@ -32,8 +32,8 @@ impl Certificate {
     }
 }
 
-/// A `COPY … TO PROGRAM` that writes a file readable by the server only. PostgreSQL runs the program in its data directory,
-/// so the name is relative to it.
+/// A `COPY … TO PROGRAM` that writes a file readable by the server only. PostgreSQL runs the program in its data
+/// directory, so the name is relative to it.
 fn write_file(name: &str, text: &str) -> String {
     let lines = format!("SELECT unnest(string_to_array({}, E'\\n'))", quote_literal(text.trim_end()));
     format!("COPY ({lines}) TO PROGRAM {}", quote_literal(&format!("umask 077; cat >{name}")))

@@ -11,8 +11,8 @@ use super::session::Deadline;
 
 /// A child process that cleans up when its standard input ends.
 ///
-/// Only this process has the write end of that pipe: std creates pipes close-on-exec, so no other child inherits it. The
-/// kernel closes it when this process ends. So a `static` server, which Rust never drops, is cleaned up too.
+/// Only this process has the write end of that pipe: std creates pipes close-on-exec, so no other child inherits it.
+/// The kernel closes it when this process ends. So a `static` server, which Rust never drops, is cleaned up too.
 pub(super) struct Watcher {
     child: Child,
     lifeline: ChildStdin,

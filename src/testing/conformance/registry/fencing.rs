@@ -180,7 +180,11 @@ async fn check_write<T: Debug + PartialEq>(
     expect_fenced(write(at(epoch - 1)).await, &format!("{name:?} under a lower epoch"));
     expect_fenced(write(at(epoch + 1)).await, &format!("{name:?} under a higher epoch that was not fenced"));
     expect_fenced(fence(operation, epoch - 1).await, "fence() with a lower epoch");
-    assert_eq!(read().await, before, "expected: a {name:?} that fails with Fenced changes nothing (left: actual, right: before)");
+    assert_eq!(
+        read().await,
+        before,
+        "expected: a {name:?} that fails with Fenced changes nothing (left: actual, right: before)"
+    );
 
     expect_ok(write(fencing_token).await, &format!("{name:?} under the fenced epoch succeeds"));
     let after = read().await;
