@@ -1,5 +1,5 @@
-//! The time that identifying and extracting the tenant adds to a request, in axum and in actix-web. The goal is at most one
-//! microsecond.
+//! The time that identifying and extracting the tenant adds to a request, in axum and in actix-web. The goal is at most
+//! one microsecond.
 //!
 //! `cargo bench --bench identify --features axum,actix`. The requests run in this process, without a network. The
 //! reference is the same empty handler without the layer. All tenants are cached.

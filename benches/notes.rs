@@ -1,8 +1,8 @@
 //! Requests per second of an axum handler that reads notes: with `TenantLayer` and `TenantPool`, compared with the same
 //! handler over one `PgPool` for each tenant.
 //!
-//! `cargo bench --bench notes --features axum`. The requests run in this process. They are distributed over 300 tenants by
-//! Zipf's law.
+//! `cargo bench --bench notes --features axum`. The requests run in this process. They are distributed over 300 tenants
+//! by Zipf's law.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -87,7 +87,9 @@ fn tenantry_router(resolver: PooledResolver) -> Router {
     Router::new().route("/notes", get(tenantry_handler)).layer(layer)
 }
 
-async fn reference_handler(State(pools): State<Arc<Vec<PgPool>>>, request: Request) -> Result<Json<Vec<String>>, StatusCode> {
+async fn reference_handler(
+    State(pools): State<Arc<Vec<PgPool>>>, request: Request,
+) -> Result<Json<Vec<String>>, StatusCode> {
     let host = request.headers().get("host").and_then(|h| h.to_str().ok()).unwrap_or_default();
     let tenant = host.strip_suffix(".example.org").and_then(|s| s.strip_prefix("tenant-")?.parse::<usize>().ok());
     let pool = tenant.and_then(|n| pools.get(n)).ok_or(StatusCode::NOT_FOUND)?;

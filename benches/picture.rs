@@ -1,5 +1,5 @@
-//! The chart `benches/pool/tenants.svg`: throughput and latency by number of tenants, for tenantry, a pool for each tenant,
-//! and PgBouncer.
+//! The chart `benches/pool/tenants.svg`: throughput and latency by number of tenants, for tenantry, a pool for each
+//! tenant, and PgBouncer.
 //!
 //! `cargo bench --bench picture`. The competitors are measured alternately in three rounds, and the chart shows the
 //! medians. PgBouncer must be installed.
@@ -36,8 +36,9 @@ async fn main() {
             let zipf = Zipf::new(tenants);
             measured[0][at].push(run_tenantry(&hosts, &zipf).await);
             measured[1][at].push(run_pools(NAMES[1], create_pools(server, tenants), &zipf, true).await);
-            let bouncer = Bouncer::start(server, "session", BUDGET).expect("PgBouncer is installed at /usr/sbin/pgbouncer");
-            measured[2][at].push(run_pools(NAMES[2], bouncer_pools(&bouncer, server, tenants, true), &zipf, false).await);
+            let bouncer = Bouncer::start(server, "session", BUDGET).unwrap();
+            measured[2][at]
+                .push(run_pools(NAMES[2], bouncer_pools(&bouncer, server, tenants, true), &zipf, false).await);
         }
     }
     let to = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pool/tenants.svg");
@@ -60,7 +61,7 @@ fn draw(measured: &Measured) -> String {
     };
     let caption = [
         format!(
-            "{TASKS} tasks run SELECT 1 without a pause; tenants follow Zipf's law; max_connections 100, limit {BUDGET}."
+            "{TASKS} tasks run SELECT 1 without a pause; tenants by Zipf's law; max_connections 100, limit {BUDGET}."
         ),
         format!(
             "Medians of {ROUNDS} rounds. Hollow points: some queries failed; the throughput counts answered queries."

@@ -1,12 +1,14 @@
-//! One budget for all tenants, against its limits and against what else there is: a pool for each tenant, PgBouncer.
-//! `-- --only zipf` (or `hit`, `checkout`, `discard`, `idle`, `cold`, `hot`, `noisy`) runs one part.
+//! The pool that all tenants share, compared with theoretical limits, with a pool for each tenant, and with PgBouncer.
+//!
+//! `cargo bench --bench pool`. `-- --only zipf` runs one part; the parts are `hit`, `checkout`, `discard`, `idle`,
+//! `cold`, `hot`, `noisy` and `zipf`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use pool::bouncer::Bouncer;
 use pool::hosts::{Hosts, options, slug};
 use pool::load::{Zipf, run};
 use pool::peers::{
-    BUDGET, COUNTED, TASKS, WARM, ask, ask_by_name, bounced, ours, ours_with_misses, pools, resident, resolver, tell,
-    theirs,
+    BUDGET, COUNTED, TASKS, WARM, bouncer_pools, create_pools, create_resolver, print_load, query, query_by_name,
+    resident_bytes, run_pools, run_tenantry, run_tenantry_with_misses,
 };
 use ratio::{Goal, Row};
 use sqlx::postgres::PgPool;
@@ -42,36 +44,37 @@ async fn main() {
     let hosts = Hosts::named(server, TENANTS);
     let mut rows = vec![];
     if wanted("hit") {
-        rows.push(hit(&hosts).await);
+        rows.push(measure_hit(&hosts).await);
     }
     if wanted("checkout") {
-        rows.push(checkout(&hosts).await);
+        rows.push(measure_checkout(&hosts).await);
     }
     if wanted("discard") {
-        rows.push(discard(&hosts).await);
+        rows.push(measure_discard(&hosts).await);
     }
     if wanted("idle") {
-        rows.push(idle(server).await);
+        rows.push(measure_idle(server).await);
     }
     if wanted("cold") {
-        rows.extend(cold(server, &hosts).await);
+        rows.extend(measure_cold(server, &hosts).await);
     }
     if wanted("hot") {
-        rows.push(hot(server, &hosts).await);
+        rows.push(measure_hot(server, &hosts).await);
     }
     if wanted("noisy") {
-        rows.push(noisy(server, &hosts).await);
+        rows.push(measure_noisy(server, &hosts).await);
     }
     if wanted("zipf") {
-        rows.extend(zipf(server, &hosts).await);
+        rows.extend(measure_zipf(server, &hosts).await);
     }
     ratio::report_rows("pool", &rows).unwrap();
 }
 
-/// What is cached, against a map of `Arc`s; in short looks, as [`checkout`].
-async fn hit(hosts: &Hosts) -> Row {
+/// A lookup of a cached tenant, compared with a lookup in a `HashMap` and a clone of an `Arc`. In many short
+/// measurements, as [`measure_checkout`].
+async fn measure_hit(hosts: &Hosts) -> Row {
     const TIMES: u32 = 6_000;
-    let resolver = resolver(hosts, BUDGET);
+    let resolver = create_resolver(hosts, BUDGET);
     let names: Vec<String> = (0..TENANTS).map(slug).collect();
     let mut plain = HashMap::new();
     for name in &names {
@@ -93,15 +96,15 @@ async fn hit(hosts: &Hosts) -> Row {
     Row::of("resolve hit / a map and an Arc clone", "ns", Goal::AtMost(2.5), &pairs)
 }
 
-/// What a call does before and after its statement while a connection is idle, in nanoseconds. Many short looks: on a
-/// machine that does something else too, a long one measures that.
-async fn checkout(hosts: &Hosts) -> Row {
+/// The time in nanoseconds to take an idle connection from the pool and to return it. The measurements are many and
+/// short: a long one would include the time of other processes of the machine.
+async fn measure_checkout(hosts: &Hosts) -> Row {
     const TIMES: u32 = 1000;
-    let resolver = resolver(hosts, BUDGET);
+    let resolver = create_resolver(hosts, BUDGET);
     let db = resolver.resolve(slug(0).as_str().into()).await.unwrap();
     let mut figures = vec![];
     for _ in 0..1001 {
-        ask(&db).await.unwrap();
+        query(&db).await.unwrap();
         let clock = Instant::now();
         for _ in 0..TIMES {
             db.acquire_and_release().await.unwrap();
@@ -109,27 +112,27 @@ async fn checkout(hosts: &Hosts) -> Row {
         figures.push((clock.elapsed().as_nanos() as f64 / f64::from(TIMES), 1.0));
     }
     let opened: u64 = resolver.stats().iter().map(|(_, stats)| stats.connects).sum();
-    assert_eq!(opened, 1, "it was idle all the time");
+    assert_eq!(opened, 1, "the pool opened another connection, so some checkouts did not use an idle one");
     resolver.close().await;
     Row::of("checkout and release, no I/O: nanoseconds", "ns", Goal::AtMost(150.0), &figures)
 }
 
-/// Tenants that all fit, with `DISCARD ALL` after each query and without.
-async fn discard(hosts: &Hosts) -> Row {
+/// Queries of 15 tenants, whose connections all fit in the pool, with and without `DISCARD ALL` after each query.
+async fn measure_discard(hosts: &Hosts) -> Row {
     let (zipf, mut pairs) = (Zipf::uniform(15), vec![]);
     println!("15 tenants, {TASKS} tasks:");
     for _ in 0..5 {
         let mut rates = vec![];
-        for (name, yes) in [("with discard_on_release", true), ("without", false)] {
+        for (name, is_enabled) in [("with discard_on_release", true), ("without", false)] {
             let builder = PooledResolver::builder(hosts.clone(), hosts.clone());
-            let resolver = builder.fresh_for(Duration::from_secs(3600)).discard_on_release(yes).build();
+            let resolver = builder.fresh_for(Duration::from_secs(3600)).discard_on_release(is_enabled).build();
             let at = resolver.clone();
             let load = run(TASKS, &zipf, WARM / 2, COUNTED / 2, move |n| {
                 let resolver = at.clone();
-                async move { ask_by_name(&resolver, n).await }
+                async move { query_by_name(&resolver, n).await }
             })
             .await;
-            tell(name, &load);
+            print_load(name, &load);
             resolver.close().await;
             rates.push(load.rate);
         }
@@ -138,70 +141,71 @@ async fn discard(hosts: &Hosts) -> Row {
     Row::of("queries with DISCARD ALL / without", "/s", Goal::AtLeast(0.0), &pairs)
 }
 
-/// Resident memory for each of many tenants that were resolved and have no connection.
-async fn idle(server: &TestServer) -> Row {
-    const MANY: usize = 10_000;
-    let hosts = Hosts::named(server, MANY);
-    let resolver = resolver(&hosts, BUDGET);
+/// Resident memory per tenant, of many tenants that are resolved and have no connection.
+async fn measure_idle(server: &TestServer) -> Row {
+    const COUNT: usize = 10_000;
+    let hosts = Hosts::named(server, COUNT);
+    let resolver = create_resolver(&hosts, BUDGET);
     resolver.resolve(slug(0).as_str().into()).await.unwrap();
-    let before = resident();
-    for n in 1..MANY {
+    let before = resident_bytes();
+    for n in 1..COUNT {
         resolver.resolve(slug(n).as_str().into()).await.unwrap();
     }
-    let bytes = (resident() - before) / MANY as f64;
+    let bytes = (resident_bytes() - before) / COUNT as f64;
     Row::of("an idle tenant, bytes", "B", Goal::AtMost(2048.0), &[(bytes, 1.0)])
 }
 
-/// A tenant beside one that is asked by 256 tasks, against the same two with five connections each.
-async fn noisy(server: &TestServer, hosts: &Hosts) -> Row {
+/// Latency of a tenant while 256 tasks query another one. The reference is two pools of five connections each.
+async fn measure_noisy(server: &TestServer, hosts: &Hosts) -> Row {
     let (one, mut pairs) = (Zipf::uniform(1), vec![]);
-    println!("a tenant beside a noisy one:");
+    println!("a tenant next to a noisy one:");
     for _ in 0..3 {
-        let dedicated = pools(server, 2);
-        let (hog, meek) = (dedicated[0].clone(), dedicated[1].clone());
+        let dedicated = create_pools(server, 2);
+        let (noisy, quiet) = (dedicated[0].clone(), dedicated[1].clone());
         let through = |pool: PgPool| {
             move |_| {
                 let pool = pool.clone();
                 async move { sqlx::query("SELECT 1").fetch_one(&pool).await.map(drop) }
             }
         };
-        let noise = tokio::spawn(async move { run(256, &Zipf::uniform(1), WARM, COUNTED, through(hog)).await });
-        let reference = run(4, &one, WARM, COUNTED, through(meek)).await;
+        let noise = tokio::spawn(async move { run(256, &Zipf::uniform(1), WARM, COUNTED, through(noisy)).await });
+        let reference = run(4, &one, WARM, COUNTED, through(quiet)).await;
         drop(noise.await);
-        tell("dedicated connections", &reference);
-        let resolver = resolver(hosts, BUDGET);
-        let hog = resolver.resolve(slug(0).as_str().into()).await.unwrap();
-        let meek = resolver.resolve(slug(1).as_str().into()).await.unwrap();
+        print_load("dedicated connections", &reference);
+        let resolver = create_resolver(hosts, BUDGET);
+        let noisy = resolver.resolve(slug(0).as_str().into()).await.unwrap();
+        let quiet = resolver.resolve(slug(1).as_str().into()).await.unwrap();
         let through = |db: TenantPool| {
             move |_| {
                 let db = db.clone();
-                async move { ask(&db).await }
+                async move { query(&db).await }
             }
         };
-        let noise = tokio::spawn(async move { run(256, &Zipf::uniform(1), WARM, COUNTED, through(hog)).await });
-        let ours = run(4, &one, WARM, COUNTED, through(meek)).await;
+        let noise = tokio::spawn(async move { run(256, &Zipf::uniform(1), WARM, COUNTED, through(noisy)).await });
+        let ours = run(4, &one, WARM, COUNTED, through(quiet)).await;
         drop(noise.await);
-        tell("ours", &ours);
+        print_load("tenantry", &ours);
         resolver.close().await;
         pairs.push((ours.p99.as_secs_f64() * 1e3, reference.p99.as_secs_f64() * 1e3));
     }
-    Row::of("p99 beside a noisy tenant / dedicated", "ms", Goal::AtMost(1.25), &pairs)
+    Row::of("p99 next to a noisy tenant / dedicated", "ms", Goal::AtMost(1.25), &pairs)
 }
 
-/// A tenant without a connection: while slots are free, and while another one's must be closed first.
-async fn cold(server: &TestServer, hosts: &Hosts) -> [Row; 2] {
-    let (mut free, mut steal) = (vec![], vec![]);
-    let wide = resolver(hosts, 99);
-    let narrow = resolver(hosts, 1);
+/// The first query of a tenant without a connection: while a slot is free, and while the pool must first close the
+/// connection of another tenant.
+async fn measure_cold(server: &TestServer, hosts: &Hosts) -> [Row; 2] {
+    let (mut free, mut evict) = (vec![], vec![]);
+    let wide = create_resolver(hosts, 99);
+    let narrow = create_resolver(hosts, 1);
     for n in 0..60 {
         let (raw, other) = (options(server, 100 + n), slug(200 + n));
         let db = wide.resolve(slug(n).as_str().into()).await.unwrap();
         let other = narrow.resolve(other.as_str().into()).await.unwrap();
-        // Whoever comes second meets a server that still ends the session before: each is second as often.
+        // The second connect is slower, because the server is still ending the first session. So the order alternates.
         let (mut reference, mut first) = (0.0, 0.0);
-        for of_raw in [n % 2 == 0, n % 2 == 1] {
+        for is_raw in [n % 2 == 0, n % 2 == 1] {
             let clock = Instant::now();
-            if of_raw {
+            if is_raw {
                 raw.connect().await.unwrap().close().await.unwrap();
                 reference = clock.elapsed().as_secs_f64() * 1e3;
             } else {
@@ -211,31 +215,31 @@ async fn cold(server: &TestServer, hosts: &Hosts) -> [Row; 2] {
         }
         free.push((first, reference));
         let clock = Instant::now();
-        ask(&other).await.unwrap();
-        steal.push((clock.elapsed().as_secs_f64() * 1e3, reference));
+        query(&other).await.unwrap();
+        evict.push((clock.elapsed().as_secs_f64() * 1e3, reference));
     }
     wide.close().await;
     narrow.close().await;
     [
         Row::of("cold acquire, a slot is free / raw connect", "ms", Goal::AtMost(1.1), &free[5..]),
-        Row::of("cold acquire, one is closed first / raw", "ms", Goal::AtMost(1.4), &steal[5..]),
+        Row::of("cold acquire, one is closed first / raw", "ms", Goal::AtMost(1.4), &evict[5..]),
     ]
 }
 
-/// Fifteen tenants that all fit: nothing is opened.
-async fn hot(server: &TestServer, hosts: &Hosts) -> Row {
+/// Queries of 15 tenants, whose connections all fit in the pool, so none is opened during the measurement.
+async fn measure_hot(server: &TestServer, hosts: &Hosts) -> Row {
     let (zipf, mut pairs) = (Zipf::uniform(15), vec![]);
     println!("15 tenants, {TASKS} tasks:");
-    // Five seconds of 64 tasks on two cores differ by a quarter from one look to the next.
+    // Seven rounds, because the rate of five seconds varies by a quarter from one round to the next.
     for _ in 0..7 {
-        let theirs = theirs("a PgPool for each tenant", pools(server, 15), &zipf, true).await;
-        pairs.push((ours(hosts, &zipf).await.rate, theirs.rate));
+        let theirs = run_pools("a PgPool for each tenant", create_pools(server, 15), &zipf, true).await;
+        pairs.push((run_tenantry(hosts, &zipf).await.rate, theirs.rate));
     }
     Row::of("15 hot tenants: ours / a PgPool for each", "/s", Goal::AtLeast(2.0), &pairs)
 }
 
-/// How many connections the machine can make in a second, two at a time.
-async fn connects(server: &TestServer) -> f64 {
+/// How many connections per second the machine can open, with four tasks.
+async fn measure_connect_rate(server: &TestServer) -> f64 {
     let zipf = Zipf::uniform(TENANTS);
     let targets: Arc<Vec<_>> = Arc::new((0..TENANTS).map(|n| options(server, n)).collect());
     let connect = move |n: usize| {
@@ -249,37 +253,37 @@ async fn connects(server: &TestServer) -> f64 {
     run(4, &zipf, WARM / 4, COUNTED / 2, connect).await.rate
 }
 
-/// More tenants than connections.
-async fn zipf(server: &TestServer, hosts: &Hosts) -> Vec<Row> {
+/// Queries of 300 tenants, which are more than the pool has connections.
+async fn measure_zipf(server: &TestServer, hosts: &Hosts) -> Vec<Row> {
     let zipf = Zipf::new(TENANTS);
-    let optimum = zipf.misses(BUDGET as usize);
+    let optimum = zipf.miss_ratio(BUDGET as usize);
     println!(
-        "{TENANTS} tenants by Zipf's law, {TASKS} tasks, {BUDGET} connections; at best {optimum:.3} of requests miss:"
+        "{TENANTS} tenants by Zipf's law, {TASKS} tasks, {BUDGET} connections; optimum: {optimum:.3} connects/query:"
     );
     let (mut limit, mut misses, mut session, mut transaction) = (vec![], vec![], vec![], vec![]);
     for _ in 0..3 {
-        let capacity = connects(server).await / optimum;
-        println!("  {:28} {capacity:>8.0} ops/s", "limit: connects / misses");
-        let (ours, missed) = ours_with_misses(hosts, &zipf).await;
+        let capacity = measure_connect_rate(server).await / optimum;
+        println!("  {:28} {capacity:>8.0} ops/s", "limit: connect rate / optimum");
+        let (ours, missed) = run_tenantry_with_misses(hosts, &zipf).await;
         limit.push((ours.rate, capacity));
         misses.push((missed, optimum));
         match Bouncer::start(server, "session", BUDGET) {
             Some(bouncer) => {
-                let pools = bounced(&bouncer, server, TENANTS, true);
-                let peer = theirs("PgBouncer, session", pools, &zipf, false).await;
+                let pools = bouncer_pools(&bouncer, server, TENANTS, true);
+                let peer = run_pools("PgBouncer, session", pools, &zipf, false).await;
                 session.push((ours.rate, peer.rate));
             }
-            None => println!("  !!! PgBouncer is not installed: left out !!!"),
+            None => println!("  !!! SKIPPED: PgBouncer is not installed !!!"),
         }
         if let Some(bouncer) = Bouncer::start(server, "transaction", BUDGET) {
-            let pools = bounced(&bouncer, server, TENANTS, false);
-            let peer = theirs("PgBouncer, transaction", pools, &zipf, false).await;
+            let pools = bouncer_pools(&bouncer, server, TENANTS, false);
+            let peer = run_pools("PgBouncer, transaction", pools, &zipf, false).await;
             transaction.push((ours.rate, peer.rate));
         }
-        theirs("a PgPool for each tenant", pools(server, TENANTS), &zipf, true).await;
+        run_pools("a PgPool for each tenant", create_pools(server, TENANTS), &zipf, true).await;
     }
     let mut rows = vec![Row::of("Zipf: ours / the limit", "/s", Goal::AtLeast(0.85), &limit)];
-    rows.push(Row::of("Zipf: requests that open one / at best", "  ", Goal::AtMost(1.12), &misses));
+    rows.push(Row::of("Zipf: queries that connect / optimum", "  ", Goal::AtMost(1.12), &misses));
     if !session.is_empty() {
         rows.push(Row::of("Zipf: ours / PgBouncer, session mode", "/s", Goal::AtLeast(3.5), &session));
         rows.push(Row::of("Zipf: ours / PgBouncer, transaction mode", "/s", Goal::AtLeast(3.5), &transaction));

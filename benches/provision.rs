@@ -1,5 +1,5 @@
-//! Provisioning a tenant, compared with a program that sends the same SQL statements over the same connections but keeps
-//! no journal.
+//! Provisioning a tenant, compared with a program that sends the same SQL statements over the same connections but
+//! keeps no journal.
 //!
 //! `cargo bench --bench provision`. The module [`bare`] is the reference.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]

@@ -1,8 +1,10 @@
-//! A rotation against its bare statements; and a thousand of them while three other processes ask all the time, then a
-//! hundred while one of these is stopped: `cargo bench --bench rotate [-- --rotations N]`, with 0 for
-//! the first part alone.
+//! Rotations of a tenant's login: their duration, and whether queries fail while they run.
+//!
+//! `cargo bench --bench rotate [-- --rotations N]`. The first part compares the duration with that of the bare
+//! statements. In the second part, three other processes query all tenants during N rotations (default: 1000). In the
+//! third part, one of these processes is stopped during 100 rotations. With N = 0, only the first part runs.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
-use rotate::{Load, load};
+use rotate::{LoadProcess, load};
 use sqlx::{ConnectOptions, Executor};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -31,13 +33,13 @@ fn main() {
 }
 
 async fn measure() {
-    let words: Vec<String> = std::env::args().collect();
-    let given = words.iter().position(|w| w == "--rotations").and_then(|at| words.get(at + 1)?.parse().ok());
+    let arguments: Vec<String> = std::env::args().collect();
+    let given = arguments.iter().position(|w| w == "--rotations").and_then(|at| arguments.get(at + 1)?.parse().ok());
     let rotations: usize = given.unwrap_or(1000);
     let server = TestServer::builder().durable(true).start().await.unwrap();
     println!("{}", server.describe());
     let harness = Harness::on(Box::leak(Box::new(server))).await.unwrap();
-    let single = against_bare(&harness).await;
+    let single = measure_single(&harness).await;
     if rotations == 0 {
         return ratio::report_rows("rotate", &[Row::from(&single)]).unwrap();
     }
@@ -46,50 +48,54 @@ async fn measure() {
     let harness = Harness::on(Box::leak(Box::new(server))).await.unwrap();
     let (tenantry, task) = prepare(&harness).await;
     let mut rows = vec![Row::from(&single)];
-    rows.push(under_load(&tenantry, &task, rotations).await);
-    rows.push(while_stopped(&tenantry, &task).await);
+    rows.push(measure_under_load(&tenantry, &task, rotations).await);
+    rows.push(measure_with_stopped_process(&tenantry, &task).await);
     ratio::report_rows("rotate", &rows).unwrap();
     tenantry.close().await;
 }
 
-/// From the call to the drop of the old login: both by the landlord's clock, the drop when it is written down. And until
-/// the operation's end is told, which comes after it.
-async fn against_bare(harness: &Harness) -> Ratio {
+/// The time from the call until the old login is dropped, compared with the bare statements. Both moments are taken by
+/// the landlord's clock, the drop when the landlord records it. Also prints the time until the operation's end is
+/// reported, which is later.
+async fn measure_single(harness: &Harness) -> Ratio {
     let tenantry = harness.tenantry(|b| b.tenant_migrations(&MIGRATIONS)).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let bare = bare::Bare::new(harness, &tenantry, &MIGRATIONS).await;
     bare.provision("bare").await;
     let mut ratio = Ratio::new("rotate a tenant, no session, no grace", 1.3);
-    let mut told = Ratio::new("", 0.0);
+    let mut reported = Ratio::new("", 0.0);
     for n in 1..=303 {
-        let began = at(harness, "SELECT clock_timestamp()").await;
-        let (clock, gone) = (Instant::now(), Arc::new(OnceLock::new()));
-        let seen = gone.clone();
-        let see = move |event: &OperationEvent| {
+        let began = read_time(harness, "SELECT clock_timestamp()").await;
+        let (clock, ended) = (Instant::now(), Arc::new(OnceLock::new()));
+        let ended_by_event = ended.clone();
+        let observe = move |event: &OperationEvent| {
             if event.status.is_over() {
-                let _ = seen.set(clock.elapsed());
+                let _ = ended_by_event.set(clock.elapsed());
             }
         };
-        tenantry.rotate("acme").grace(Duration::ZERO).on_event(see).await.unwrap();
-        let dropped = at(harness, "SELECT max(dropped_at) FROM tenantry.tenant_database_users").await - began;
+        tenantry.rotate("acme").grace(Duration::ZERO).on_event(observe).await.unwrap();
+        let dropped = read_time(harness, "SELECT max(dropped_at) FROM tenantry.tenant_database_users").await - began;
         let reference = bare.rotate("bare", n).await;
         if n > 3 {
-            ratio.pair(dropped.unsigned_abs(), reference);
-            told.pair(*gone.get().unwrap(), reference);
+            ratio.add_pair(dropped.unsigned_abs(), reference);
+            reported.add_pair(*ended.get().unwrap(), reference);
         }
     }
-    let (row, told) = (Row::from(&ratio), Row::from(&told));
-    println!("{} rotations: {:.1} ms to the drop, {:.1} ms until the end is told", row.pairs, row.ours, told.ours);
+    let (row, reported) = (Row::from(&ratio), Row::from(&reported));
+    println!(
+        "{} rotations: {:.1} ms until the drop, {:.1} ms until the end is reported",
+        row.pairs, row.ours, reported.ours
+    );
     tenantry.close().await;
     ratio
 }
 
-/// By the landlord's clock.
-async fn at(harness: &Harness, question: &'static str) -> OffsetDateTime {
-    sqlx::query_scalar(question).fetch_one(harness.landlord()).await.unwrap()
+/// Reads a time from the landlord.
+async fn read_time(harness: &Harness, sql: &'static str) -> OffsetDateTime {
+    sqlx::query_scalar(sql).fetch_one(harness.landlord()).await.unwrap()
 }
 
-/// Tenants, each with its own name in its data, and what another process needs to find them.
+/// Provisions the tenants, and returns what another process needs to query them.
 async fn prepare(harness: &Harness) -> (Tenantry, load::Task) {
     let mut admin = harness.server().admin_options().connect().await.unwrap();
     admin.execute("CREATE ROLE bench_load SUPERUSER LOGIN PASSWORD 'of the benchmark alone'").await.unwrap();
@@ -114,28 +120,30 @@ async fn prepare(harness: &Harness) -> (Tenantry, load::Task) {
     (tenantry, task)
 }
 
-async fn under_load(tenantry: &Tenantry, task: &load::Task, rotations: usize) -> Row {
-    let mut loads = [Load::start(task), Load::start(task), Load::start(task)];
+/// Rotates while three processes query all tenants. No query may fail.
+async fn measure_under_load(tenantry: &Tenantry, task: &load::Task, rotations: usize) -> Row {
+    let mut loads = [LoadProcess::start(task), LoadProcess::start(task), LoadProcess::start(task)];
     let clock = Instant::now();
     for n in 0..rotations {
         let rotated = tenantry.rotate(&*load::slug(n % TENANTS)).await.unwrap();
-        assert_eq!(rotated.retiring, None);
+        assert_eq!(rotated.retiring, None, "a rotation left its old login behind");
     }
     let took = clock.elapsed();
-    let said: Vec<_> = loads.iter_mut().map(Load::end).collect();
-    let asked: u64 = said.iter().map(|s| s.asked).sum();
+    let results: Vec<_> = loads.iter_mut().map(LoadProcess::end).collect();
+    let asked: u64 = results.iter().map(|s| s.asked).sum();
     println!(
-        "{rotations} rotations in {took:.0?}, {:.1} ms each, while three processes asked {asked} times",
+        "{rotations} rotations in {took:.0?}, {:.1} ms each, while three processes ran {asked} queries",
         took.as_secs_f64() * 1e3 / rotations as f64
     );
-    let failed: u64 = said.iter().map(|s| s.lost + s.failed).sum();
-    said.iter().flat_map(|s| &s.errors).take(5).for_each(|e| println!("  {e}"));
-    none("failed queries while logins change", failed, rotations)
+    let failed: u64 = results.iter().map(|s| s.lost + s.failed).sum();
+    results.iter().flat_map(|s| &s.errors).take(5).for_each(|e| println!("  {e}"));
+    failures_row("failed queries while logins change", failed, rotations)
 }
 
-/// The grace is shorter than the stop: whatever the stopped process has open is ended.
-async fn while_stopped(tenantry: &Tenantry, task: &load::Task) -> Row {
-    let mut loads = [Load::start(task), Load::start(task), Load::start(task)];
+/// Rotates while one of three processes is stopped for longer than the grace period, so its sessions are terminated. It
+/// may lose statements that were in flight; every other query must succeed.
+async fn measure_with_stopped_process(tenantry: &Tenantry, task: &load::Task) -> Row {
+    let mut loads = [LoadProcess::start(task), LoadProcess::start(task), LoadProcess::start(task)];
     let clock = Instant::now();
     for _ in 0..10 {
         loads[2].signal("STOP");
@@ -143,19 +151,20 @@ async fn while_stopped(tenantry: &Tenantry, task: &load::Task) -> Row {
             tenantry.rotate(&*load::slug(n)).grace(Duration::from_millis(50)).await.unwrap();
         }
         loads[2].signal("CONT");
-        loads[2].goes_on();
+        loads[2].wait_until_active();
     }
     let took = clock.elapsed();
-    let said: Vec<_> = loads.iter_mut().map(Load::end).collect();
-    let (lost, asked) = (said[2].lost, said[2].asked);
+    let results: Vec<_> = loads.iter_mut().map(LoadProcess::end).collect();
+    let (lost, asked) = (results[2].lost, results[2].asked);
     println!(
-        "100 rotations in {took:.0?}; the process that was stopped ten times asked {asked} times, and lost {lost} statements that were in flight"
+        "100 rotations in {took:.0?}; the process that was stopped ten times ran {asked} queries, {lost} lost in flight"
     );
-    let failed: u64 = said[0].lost + said[1].lost + said.iter().map(|s| s.failed).sum::<u64>();
-    said.iter().flat_map(|s| &s.errors).take(5).for_each(|e| println!("  {e}"));
-    none("failed queries after a process has woken", failed, 100)
+    let failed: u64 = results[0].lost + results[1].lost + results.iter().map(|s| s.failed).sum::<u64>();
+    results.iter().flat_map(|s| &s.errors).take(5).for_each(|e| println!("  {e}"));
+    failures_row("failed queries after a process has woken", failed, 100)
 }
 
-fn none(name: &'static str, failed: u64, pairs: usize) -> Row {
+/// A row for a number of failed queries, which must be zero.
+fn failures_row(name: &'static str, failed: u64, pairs: usize) -> Row {
     Row { name, ours: failed as f64, reference: 1.0, unit: "q ", ratio: failed as f64, goal: Goal::AtMost(0.0), pairs }
 }

@@ -1,10 +1,13 @@
-//! Ten thousand tenants in one process, a thousand of them in use, for minutes: nothing may grow.
-//! `-- --minutes 10` runs for so long (one by default) and draws `benches/pool/soak.svg`; `--databases 100` makes fewer.
+//! A process with ten thousand tenants, a thousand of them in use, for several minutes: memory and latency must not
+//! grow.
+//!
+//! `cargo bench --bench soak`. `-- --minutes 10` sets the duration (default: 1); from two minutes on, it also draws the
+//! chart `benches/pool/soak.svg`. `-- --databases 100` sets the number of tenants in use (default: 1000).
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use chart::{Axis, Panel, Point, Series};
 use pool::hosts::{Hosts, slug};
 use pool::load::Zipf;
-use pool::peers::{BUDGET, TASKS, ask_by_name};
+use pool::peers::{BUDGET, TASKS, query_by_name};
 use ratio::{Goal, Row};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -19,16 +22,21 @@ mod chart;
 mod pool;
 mod ratio;
 
+/// Number of tenants in the registry.
 const REGISTERED: usize = 10_000;
-const EACH: Duration = Duration::from_secs(5);
-/// Pages of the allocator and caches fill in this time; what comes after it counts.
-const FILLED: Duration = Duration::from_secs(60);
+/// Interval between two samples.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Time in which caches and the allocator grow to their final size. Growth after it counts.
+const WARM_UP: Duration = Duration::from_secs(60);
 
-/// What was seen in one interval.
+/// The measurements of one interval.
 struct Sample {
+    /// Time since the start.
     minutes: f64,
     megabytes: f64,
+    /// In milliseconds.
     p99: f64,
+    /// Queries per second.
     rate: f64,
 }
 
@@ -41,29 +49,31 @@ async fn main() {
     println!("{}", server.describe());
     let began = Instant::now();
     Hosts::new(server, databases).await;
-    println!("{databases} databases in {:.0} s", began.elapsed().as_secs_f64());
+    println!("created {databases} databases in {:.0} s", began.elapsed().as_secs_f64());
     let hosts = Hosts::named(server, REGISTERED);
-    // As a host has it: answers count for five seconds.
+    // The default settings of an application: a cached answer is valid for five seconds.
     let resolver = PooledResolver::builder(hosts.clone(), hosts).max_connections(BUDGET).build();
-    let (samples, failed) = watch(&resolver, databases, Duration::from_secs_f64(minutes * 60.0)).await;
+    let (samples, failed) = run_load(&resolver, databases, Duration::from_secs_f64(minutes * 60.0)).await;
     let stats = resolver.stats();
     println!("{:?}, {:?}", resolver, stats[0].1);
     resolver.close().await;
     if minutes >= 2.0 {
         let to = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pool/soak.svg");
-        std::fs::write(to, picture(&samples, databases)).unwrap();
-        println!("benches/pool/soak.svg is written");
+        std::fs::write(to, draw(&samples, databases)).unwrap();
+        println!("wrote benches/pool/soak.svg");
     }
     ratio::report_rows("soak", &rows(&samples, failed)).unwrap();
 }
 
+/// The number after this word of the command line.
 fn argument(name: &str) -> Option<f64> {
     std::env::args().skip_while(|a| a != name).nth(1)?.parse().ok()
 }
 
-/// Those in use are asked by Zipf's law, without a pause; all others are resolved one after the other, over and over.
-async fn watch(resolver: &PooledResolver, in_use: usize, time: Duration) -> (Vec<Sample>, u64) {
-    let (times, over) = (Arc::new(Times::new()), Arc::new(AtomicBool::new(false)));
+/// Queries the tenants in use by Zipf's law, without a pause, and resolves all other tenants in turn, again and again.
+/// Returns a sample for each interval, and the number of failed queries.
+async fn run_load(resolver: &PooledResolver, in_use: usize, time: Duration) -> (Vec<Sample>, u64) {
+    let (times, over) = (Arc::new(Histogram::new()), Arc::new(AtomicBool::new(false)));
     let zipf = Zipf::new(in_use);
     let mut tasks = vec![];
     for _ in 0..TASKS {
@@ -71,8 +81,8 @@ async fn watch(resolver: &PooledResolver, in_use: usize, time: Duration) -> (Vec
         tasks.push(tokio::spawn(async move {
             while !over.load(Relaxed) {
                 let clock = Instant::now();
-                let done = ask_by_name(&resolver, zipf.pick()).await;
-                times.add(clock.elapsed(), done.is_err());
+                let answer = query_by_name(&resolver, zipf.pick()).await;
+                times.add(clock.elapsed(), answer.is_err());
             }
         }));
     }
@@ -85,8 +95,8 @@ async fn watch(resolver: &PooledResolver, in_use: usize, time: Duration) -> (Vec
     }));
     let (began, mut samples) = (Instant::now(), vec![]);
     while began.elapsed() < time {
-        tokio::time::sleep(EACH).await;
-        let sample = times.take(began.elapsed());
+        tokio::time::sleep(INTERVAL).await;
+        let sample = times.take_sample(began.elapsed());
         println!(
             "{:5.2} min {:7.1} MB   p99 {:7.1} ms {:6.0} ops/s {} errors",
             sample.minutes,
@@ -105,15 +115,16 @@ async fn watch(resolver: &PooledResolver, in_use: usize, time: Duration) -> (Vec
     (samples, failed)
 }
 
-/// How long requests took, in steps of a twelfth: what measures must not grow itself.
-struct Times {
+/// A histogram of query times. Its size is fixed, so that the measurement does not use more memory over time.
+struct Histogram {
     counts: Vec<AtomicU64>,
     errors: AtomicU64,
 }
 
+/// Ratio of the upper limits of two neighbouring buckets.
 const STEP: f64 = 1.08;
 
-impl Times {
+impl Histogram {
     fn new() -> Self {
         Self { counts: (0..256).map(|_| AtomicU64::new(0)).collect(), errors: AtomicU64::new(0) }
     }
@@ -122,25 +133,25 @@ impl Times {
         self.counts[at.min(255)].fetch_add(1, Relaxed);
         self.errors.fetch_add(u64::from(failed), Relaxed);
     }
-    /// Of the time since the last call.
-    fn take(&self, since: Duration) -> Sample {
+    /// Returns the measurements since the last call, and resets the histogram. `since` is the time since the start.
+    fn take_sample(&self, since: Duration) -> Sample {
         let counts: Vec<u64> = self.counts.iter().map(|n| n.swap(0, Relaxed)).collect();
-        let (all, mut seen) = (counts.iter().sum::<u64>(), 0);
+        let (all, mut counted) = (counts.iter().sum::<u64>(), 0);
         let slowest = counts.iter().position(|n| {
-            seen += n;
-            seen * 100 >= all * 99
+            counted += n;
+            counted * 100 >= all * 99
         });
         let p99 = STEP.powi(slowest.unwrap_or(0) as i32 + 1) / 1e3;
-        let megabytes = pool::peers::resident() / f64::from(1 << 20);
-        // Whole samples: one that comes late by a moment would begin another tick of the axis.
-        let minutes = (since.as_secs_f64() / EACH.as_secs_f64()).round() * EACH.as_secs_f64() / 60.0;
-        Sample { minutes, megabytes, p99, rate: all as f64 / EACH.as_secs_f64() }
+        let megabytes = pool::peers::resident_bytes() / f64::from(1 << 20);
+        // Rounded to whole intervals: a sample that is slightly late would add another tick to the axis.
+        let minutes = (since.as_secs_f64() / INTERVAL.as_secs_f64()).round() * INTERVAL.as_secs_f64() / 60.0;
+        Sample { minutes, megabytes, p99, rate: all as f64 / INTERVAL.as_secs_f64() }
     }
 }
 
 fn rows(samples: &[Sample], failed: u64) -> Vec<Row> {
-    let filled = samples.iter().position(|s| s.minutes * 60.0 >= FILLED.as_secs_f64()).unwrap_or(0);
-    // Three samples each: one alone is chance.
+    let filled = samples.iter().position(|s| s.minutes * 60.0 >= WARM_UP.as_secs_f64()).unwrap_or(0);
+    // The mean of three samples, because a single one varies too much.
     let mean = |of: &[Sample], figure: fn(&Sample) -> f64| of.iter().map(figure).sum::<f64>() / of.len() as f64;
     let first = &samples[filled..(filled + 3).min(samples.len())];
     let last = &samples[samples.len().saturating_sub(3)..];
@@ -152,7 +163,7 @@ fn rows(samples: &[Sample], failed: u64) -> Vec<Row> {
     ]
 }
 
-fn picture(samples: &[Sample], in_use: usize) -> String {
+fn draw(samples: &[Sample], in_use: usize) -> String {
     let panel = |title, label, figure: fn(&Sample) -> f64| Panel {
         title,
         x: Axis { label: "minutes", logarithmic: false, ticks: vec![] },
@@ -162,15 +173,13 @@ fn picture(samples: &[Sample], in_use: usize) -> String {
             points: samples.iter().map(|s| Point { x: s.minutes, y: figure(s), hollow: false }).collect(),
         }],
     };
-    let words = [
+    let caption = [
         format!(
-            "{REGISTERED} tenants resolved over and over in one process, with answers that count for five seconds."
+            "One process resolves {REGISTERED} tenants again and again; a cached answer is valid for five seconds."
         ),
-        format!(
-            "Of them {in_use}, each with a database, are asked by {TASKS} tasks by Zipf's law; {BUDGET} connections."
-        ),
+        format!("{TASKS} tasks query {in_use} of the tenants by Zipf's law; the limit is {BUDGET} connections."),
     ];
     let memory = panel("Resident memory", "megabytes", |s| s.megabytes);
-    let p99 = panel("The slowest of a hundred", "99th percentile, in milliseconds", |s| s.p99);
-    chart::svg(&[memory, p99], &words)
+    let p99 = panel("Latency", "99th percentile, in milliseconds", |s| s.p99);
+    chart::svg(&[memory, p99], &caption)
 }

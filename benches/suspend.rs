@@ -1,6 +1,9 @@
-//! How long a suspension takes to hold on another node: until its running query ends, and until its next is refused. And
-//! until it is *closed* (read back: no role can enter, every session was told to end), alone, with a hostile tenant next
-//! door, and when the suspended tenant itself is hostile.
+//! How soon a suspension takes effect.
+//!
+//! `cargo bench --bench suspend`. The first part measures another node: the time until its running query ends, and
+//! until its next query is refused; and the same on a standby, if one can be started. The second part measures the time
+//! until the tenant is *closed*: the step `server.refuse` has read back that no role can log in, and has terminated
+//! every session. It repeats that with a hostile neighbour, and with a suspended tenant that is hostile itself.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
@@ -26,23 +29,24 @@ async fn main() {
     let harness = Harness::on(server).await.unwrap();
     let nodes = [harness.tenantry(|b| b).await.unwrap(), harness.tenantry(|b| b).await.unwrap()];
     nodes[0].provision("acme").await.unwrap();
-    let [ended, refused] = times(&nodes, server, false).await;
+    let [ended, refused] = measure_effect(&nodes, server, false).await;
     let mut all = vec![("suspend: a running query has ended", ended), ("suspend: the next query is refused", refused)];
     let neighbour = nodes[0].provision("neighbour").await.unwrap().tenant;
-    let (acme, neighbour) = (login(&nodes[0], "acme").await, login(&nodes[0], neighbour.slug().as_str()).await);
-    all.push(("suspend: closed", closed(&nodes[0], None).await));
-    let hostile = tokio::spawn(hostile::neighbour(neighbour));
-    all.push(("closed, a hostile tenant next door", closed(&nodes[0], None).await));
-    all.push(("closed, that and the tenant itself is hostile", closed(&nodes[0], Some(&acme)).await));
+    let (acme, neighbour) =
+        (login_options(&nodes[0], "acme").await, login_options(&nodes[0], neighbour.slug().as_str()).await);
+    all.push(("suspend: closed", measure_closed(&nodes[0], None).await));
+    let hostile = tokio::spawn(hostile::disturb_others(neighbour));
+    all.push(("suspend: closed, a neighbour is hostile", measure_closed(&nodes[0], None).await));
+    all.push(("suspend: closed, both tenants are hostile", measure_closed(&nodes[0], Some(&acme)).await));
     hostile.abort();
     match server.standby().await {
         Ok(standby) => {
-            replicate(&nodes[0], &standby).await;
-            let [ended, refused] = times(&nodes, &standby, true).await;
-            all.push(("the same for a query on a standby", ended));
-            all.push(("the same for the next read", refused));
+            add_replica(&nodes[0], &standby).await;
+            let [ended, refused] = measure_effect(&nodes, &standby, true).await;
+            all.push(("suspend: a query on a standby has ended", ended));
+            all.push(("suspend: the next standby read is refused", refused));
         }
-        Err(error) => println!("no standby: {error}"),
+        Err(error) => println!("!!! SKIPPED: the part with a standby: {error} !!!"),
     }
     report(all);
     for node in nodes {
@@ -50,18 +54,19 @@ async fn main() {
     }
 }
 
-/// Of a query that runs on `server` for the second node while the first one suspends; and of the next one after it.
-async fn times([here, there]: &[Tenantry; 2], server: &TestServer, reads: bool) -> [Vec<Duration>; 2] {
+/// The second node runs a query on `server` while the first node suspends the tenant. Measures the time until the query
+/// ends, and until the second node's next query is refused.
+async fn measure_effect([here, there]: &[Tenantry; 2], server: &TestServer, reads: bool) -> [Vec<Duration>; 2] {
     let mut watch = server.admin_options().connect().await.unwrap();
     let mut times = [vec![], vec![]];
     for round in 0..ROUNDS + 3 {
-        let elsewhere = resolved(there, &mut watch, reads).await;
-        let running = tokio::spawn(run_long(elsewhere.clone()));
-        is_running(&mut watch).await;
+        let db = resolve(there, &mut watch, reads).await;
+        let running = tokio::spawn(run_long_query(db.clone()));
+        wait_until_running(&mut watch).await;
         let begun = Instant::now();
         let suspending = tokio::spawn(here.suspend("acme").into_future());
         let at = running.await.unwrap();
-        while sqlx::query("SELECT 1").execute(&elsewhere).await.is_ok() {}
+        while sqlx::query("SELECT 1").execute(&db).await.is_ok() {}
         let next = begun.elapsed();
         suspending.await.unwrap().unwrap();
         here.activate("acme").await.unwrap();
@@ -73,22 +78,23 @@ async fn times([here, there]: &[Tenantry; 2], server: &TestServer, reads: bool) 
     times
 }
 
-/// From the call until its read-back has ended, each time with the tenant as `hostile` makes it.
-async fn closed(node: &Tenantry, hostile: Option<&PgConnectOptions>) -> Vec<Duration> {
+/// Measures the time from the call until the step `server.refuse` is done. With `hostile`, the tenant first locks its
+/// own role with this login.
+async fn measure_closed(node: &Tenantry, hostile: Option<&PgConnectOptions>) -> Vec<Duration> {
     let mut times = vec![];
     for round in 0..ROUNDS + 3 {
         let sessions = match hostile {
-            Some(login) => hostile::sessions(login).await,
+            Some(login) => hostile::lock_own_role(login).await,
             None => vec![],
         };
         let (begun, closed) = (Instant::now(), Arc::new(OnceLock::new()));
-        let seen = closed.clone();
+        let closed_by_event = closed.clone();
         let suspended = node.suspend("acme").on_event(move |event| {
             if event.step == "server.refuse" {
-                seen.get_or_init(Instant::now);
+                closed_by_event.get_or_init(Instant::now);
             }
         });
-        assert!(suspended.await.unwrap().is_complete());
+        assert!(suspended.await.unwrap().is_complete(), "the suspension did not complete");
         drop(sessions);
         node.activate("acme").await.unwrap();
         if round >= 3 {
@@ -98,7 +104,8 @@ async fn closed(node: &Tenantry, hostile: Option<&PgConnectOptions>) -> Vec<Dura
     times
 }
 
-async fn login(tenantry: &Tenantry, slug: &str) -> PgConnectOptions {
+/// Options to connect as the tenant's own login, as a tenant that has learnt its password.
+async fn login_options(tenantry: &Tenantry, slug: &str) -> PgConnectOptions {
     use secrecy::ExposeSecret;
     let tenant = tenantry.registry().find(slug.into()).await.unwrap().unwrap();
     let entry = tenantry.registry().primary(tenant.id()).await.unwrap().unwrap();
@@ -107,18 +114,20 @@ async fn login(tenantry: &Tenantry, slug: &str) -> PgConnectOptions {
     options.database(entry.database.as_str()).username(entry.login.as_str()).password(password.expose_secret())
 }
 
-/// Of the standby only when that lets the tenant in again: until then the primary answers.
-async fn resolved(node: &Tenantry, watch: &mut PgConnection, reads: bool) -> TenantPool {
-    const IN: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename LIKE '%v1')";
+/// Resolves the tenant. With `reads`, waits until its reads use the standby: after a suspension they use the primary
+/// until the standby accepts the login again.
+async fn resolve(node: &Tenantry, watch: &mut PgConnection, reads: bool) -> TenantPool {
+    const HAS_SESSION: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename LIKE '%v1')";
     let db = node.resolve("acme").await.unwrap();
     let db = if reads { db.read() } else { return db };
-    while !sqlx::query_scalar::<_, bool>(IN).fetch_one(&mut *watch).await.unwrap() {
+    while !sqlx::query_scalar::<_, bool>(HAS_SESSION).fetch_one(&mut *watch).await.unwrap() {
         sqlx::query("SELECT 1").execute(&db).await.unwrap();
     }
     db
 }
 
-async fn replicate(tenantry: &Tenantry, standby: &TestServer) {
+/// Adds the standby to the tenant's entries as a replica.
+async fn add_replica(tenantry: &Tenantry, standby: &TestServer) {
     let tenant = tenantry.resolve("acme").await.unwrap().tenant().id();
     let primary = tenantry.registry().primary(tenant).await.unwrap().unwrap();
     let there = standby.admin_options();
@@ -126,6 +135,7 @@ async fn replicate(tenantry: &Tenantry, standby: &TestServer) {
     tenantry.registry_writer().put_database(None, &replica, None).await.unwrap();
 }
 
+/// Prints the times, and writes the ratios of the maxima to one second.
 fn report(all: Vec<(&'static str, Vec<Duration>)>) {
     println!("{:44} {:>9} {:>9} {:>9}", "", "p50", "p99", "max");
     let mut rows = vec![];
@@ -136,17 +146,18 @@ fn report(all: Vec<(&'static str, Vec<Duration>)>) {
         println!("{name:44} {} {} {}", ms(p50), ms(p99), ms(max));
         rows.push(ratio::Ratio::against(name, max, Duration::from_secs(1), 1.0));
     }
-    println!("The longest of {ROUNDS}, against one second:");
+    println!("The maximum of {ROUNDS} rounds, compared with one second:");
     ratio::report("suspend", &rows).unwrap();
 }
 
-/// Runs until somebody ends it, and says when that was.
-async fn run_long(pool: TenantPool) -> Instant {
-    assert!(sqlx::query("SELECT pg_sleep(600)").execute(&pool).await.is_err());
+/// Runs a query until the suspension terminates it. Returns that moment.
+async fn run_long_query(pool: TenantPool) -> Instant {
+    let answer = sqlx::query("SELECT pg_sleep(600)").execute(&pool).await;
+    assert!(answer.is_err(), "the query ended although nothing should have terminated it");
     Instant::now()
 }
 
-async fn is_running(watch: &mut PgConnection) {
+async fn wait_until_running(watch: &mut PgConnection) {
     const RUNS: &str =
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND state = 'active')";
     while !sqlx::query_scalar::<_, bool>(RUNS).fetch_one(&mut *watch).await.unwrap() {}

@@ -1,5 +1,8 @@
-//! Setup tokens in the landlord: 64 clients at 10,000 of them, each consumed once, and at 100 links; and whether the store
-//! takes another time for one that is unknown, expired, used or mistyped: `cargo bench --bench tokens --features axum`.
+//! Setup tokens in the landlord: whether each is consumed exactly once, and whether the time of a lookup reveals its
+//! state.
+//!
+//! `cargo bench --bench tokens --features axum`. 64 clients compete for 10,000 tokens and for 100 links. Then lookups
+//! of expired, used and mistyped tokens are compared with those of unknown ones.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use once::{HOUR, issued};
 use ratio::{Goal, Row};
@@ -10,7 +13,7 @@ use tenantry::tokens::{PgTokenStore, Token, TokenPurpose, TokenStore};
 use tenantry::{OperationId, TenantId, Tenantry, sqlx};
 
 #[path = "../examples/torture/torture/once.rs"]
-#[allow(dead_code, reason = "the benchmark uses a part")]
+#[allow(dead_code, reason = "the benchmark uses only a part of this module")]
 mod once;
 mod ratio;
 
@@ -25,34 +28,36 @@ async fn main() {
     let acme = tenantry.provision("acme").await.unwrap().tenant.id();
     let landlord = once::wide(&harness).await.unwrap();
     let store = PgTokenStore::new(landlord.clone());
-    let mut rows = vec![consumed(&store, acme).await];
-    rows.extend(alike(&store, acme, &landlord).await);
-    rows.push(followed(&tenantry).await);
+    let mut rows = vec![measure_tokens(&store, acme).await];
+    rows.extend(measure_lookup_times(&store, acme, &landlord).await);
+    rows.push(measure_links(&tenantry).await);
     ratio::report_rows("tokens", &rows).unwrap();
     tenantry.close().await;
 }
 
-/// What the torture does too, in figures.
-async fn consumed(store: &PgTokenStore, tenant: TenantId) -> Row {
+/// 64 clients try to consume every token. Counts the tokens that were not consumed exactly once.
+async fn measure_tokens(store: &PgTokenStore, tenant: TenantId) -> Row {
     let clock = Instant::now();
     let wrong = once::tokens(store, tenant, once::CLIENTS, once::TOKENS).await.unwrap();
-    told("tokens not consumed exactly once, 64 clients", once::TOKENS, wrong, clock.elapsed())
+    print_row("tokens not consumed exactly once, 64 clients", once::TOKENS, wrong, clock.elapsed())
 }
 
-async fn followed(tenantry: &Tenantry) -> Row {
+/// 64 clients follow every link. Counts the links that were not followed exactly once.
+async fn measure_links(tenantry: &Tenantry) -> Row {
     let clock = Instant::now();
     let wrong = once::links(tenantry, once::CLIENTS, once::LINKS).await.unwrap();
-    told("links not followed exactly once, 64 clients", once::LINKS, wrong, clock.elapsed())
+    print_row("links not followed exactly once, 64 clients", once::LINKS, wrong, clock.elapsed())
 }
 
-fn told(name: &'static str, pairs: usize, wrong: usize, took: Duration) -> Row {
-    println!("{} clients at each of {pairs}, with their making, in {took:.0?}: {wrong} {name}", once::CLIENTS);
+/// Prints one result, and returns its row for the table. Any wrong token misses the goal.
+fn print_row(name: &'static str, pairs: usize, wrong: usize, took: Duration) -> Row {
+    println!("{} clients at each of {pairs}, in {took:.0?} including their creation: {wrong} {name}", once::CLIENTS);
     let (ours, goal) = (wrong as f64, Goal::AtMost(0.0));
     Row { name, ours, reference: 1.0, unit: "  ", ratio: ours, goal, pairs }
 }
 
-/// The median of each kind against that of unknown ones, all interleaved.
-async fn alike(store: &PgTokenStore, tenant: TenantId, landlord: &sqlx::PgPool) -> Vec<Row> {
+/// The median time to look up each kind of invalid token, compared with an unknown one. The kinds alternate.
+async fn measure_lookup_times(store: &PgTokenStore, tenant: TenantId, landlord: &sqlx::PgPool) -> Vec<Row> {
     let (used, used_token) = issued(store, tenant, "used@acme.example", HOUR).await.unwrap();
     let by = OperationId::new();
     store.claim(&used_token.hash(), by).await.unwrap();
@@ -71,9 +76,10 @@ async fn alike(store: &PgTokenStore, tenant: TenantId, landlord: &sqlx::PgPool) 
     ];
     let mut times: Vec<Vec<f64>> = vec![vec![]; kinds.len()];
     for n in 0..CALLS + 200 {
-        for (at, (_, text)) in kinds.iter().enumerate() {
+        for (at, (name, text)) in kinds.iter().enumerate() {
             let clock = Instant::now();
-            assert!(store.look_up(&Token::hash_of(text)).await.unwrap().is_none());
+            let found = store.look_up(&Token::hash_of(text)).await.unwrap();
+            assert!(found.is_none(), "an invalid token was found: {name}");
             if n >= 200 {
                 times[at].push(clock.elapsed().as_secs_f64() * 1e6);
             }

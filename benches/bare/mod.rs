@@ -1,7 +1,7 @@
 //! The reference of the benchmarks `provision` and `rotate`: the SQL statements of these operations and nothing else.
 //!
-//! [`Bare`] makes the same connections, computes the same SCRAM verifiers and applies the same migrations as the library.
-//! It keeps no journal, takes no locks and checks nothing, so the ratio shows the cost of these.
+//! [`Bare`] makes the same connections, computes the same SCRAM verifiers and applies the same migrations as the
+//! library. It keeps no journal, takes no locks and checks nothing, so the ratio shows the cost of these.
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -47,7 +47,7 @@ impl Bare {
         let mut probe = self.connect(db, &format!("{db}_v1"), login).await;
         probe.execute("SELECT session_user, current_user, current_database()").await.unwrap();
         probe.close().await.unwrap();
-        self.migrations.execute(&mut migrator).await.unwrap();
+        self.migrations.run(&mut migrator).await.unwrap();
         execute(&mut migrator, format!("REVOKE INSERT, UPDATE, DELETE ON TABLE _sqlx_migrations FROM {db}_app")).await;
         migrator.close().await.unwrap();
         self.retire_login(&mut cluster, db, &format!("{db}_mig")).await;

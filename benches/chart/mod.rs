@@ -1,7 +1,7 @@
 //! Line charts as SVG, for the benchmarks `picture` and `soak`.
 //!
-//! [`svg`] draws panels next to each other. The image has a background of its own, so it is readable on light and on dark
-//! pages. The series differ by colour and by the shape of their markers.
+//! [`svg`] draws panels next to each other. The image has a background of its own, so it is readable on light and on
+//! dark pages. The series differ by colour and by the shape of their markers.
 use std::fmt::Write;
 
 /// Width of a panel.
@@ -145,11 +145,19 @@ impl Panel {
             let at = y(*v);
             let _ = write!(out, "<path class=\"grid\" d=\"M{:.1} {at:.1}h{w:.1}\"/>", left + ml);
             let (label, below) = (left + ml - 8.0, at + 4.5);
-            let _ = writeln!(out, "<text x=\"{label:.1}\" y=\"{below:.1}\" text-anchor=\"end\">{}</text>", format_number(*v));
+            let _ = writeln!(
+                out,
+                "<text x=\"{label:.1}\" y=\"{below:.1}\" text-anchor=\"end\">{}</text>",
+                format_number(*v)
+            );
         }
         for v in &xs {
             let (at, below) = (x(*v), mt + h + 20.0);
-            let _ = writeln!(out, "<text x=\"{at:.1}\" y=\"{below:.1}\" text-anchor=\"middle\">{}</text>", format_number(*v));
+            let _ = writeln!(
+                out,
+                "<text x=\"{at:.1}\" y=\"{below:.1}\" text-anchor=\"middle\">{}</text>",
+                format_number(*v)
+            );
         }
         let (middle, foot) = (left + ml + w / 2.0, mt + h + 42.0);
         let _ = writeln!(out, "<text x=\"{middle:.1}\" y=\"{foot:.1}\" text-anchor=\"middle\">{}</text>", self.x.label);

@@ -1,11 +1,13 @@
-//! PgBouncer between sqlx and the server, if it is installed: 90 server connections of one user, as many databases as
-//! there are.
+//! A PgBouncer process in front of the test server, if `/usr/sbin/pgbouncer` is installed.
+//!
+//! It serves all databases of the server with one login, and limits the connections of that login.
 use super::hosts::{LOGIN, PASSWORD};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use tenantry::sqlx::postgres::PgConnectOptions;
 use tenantry::testing::TestServer;
 
+/// A running PgBouncer. Dropping it stops the process and removes its files.
 pub(crate) struct Bouncer {
     process: Child,
     directory: PathBuf,
@@ -13,38 +15,40 @@ pub(crate) struct Bouncer {
 }
 
 impl Bouncer {
-    /// `None`: there is no PgBouncer here.
+    /// Starts PgBouncer in this pool mode, with at most `connections` server connections. `None` if it is not installed
+    /// or does not start.
     pub(crate) fn start(server: &TestServer, mode: &str, connections: u32) -> Option<Self> {
         let directory = std::env::temp_dir().join(format!("tenantry-pgbouncer-{mode}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).ok()?;
         let port = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-        let to = server.admin_options();
+        let upstream = server.admin_options();
         let (ini, users) = (directory.join("pgbouncer.ini"), directory.join("users.txt"));
         std::fs::write(&users, format!("\"{LOGIN}\" \"{PASSWORD}\"\n")).ok()?;
         let settings = format!(
             "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\nmax_client_conn = 5000\n\
-             default_pool_size = 5\nmax_user_connections = {connections}\nignore_startup_parameters = extra_float_digits,options\n",
-            to.get_host(),
-            to.get_port(),
+             default_pool_size = 5\nmax_user_connections = {connections}\n\
+             ignore_startup_parameters = extra_float_digits,options\n",
+            upstream.get_host(),
+            upstream.get_port(),
             users.display()
         );
         std::fs::write(&ini, settings).ok()?;
         let mut command = Command::new("/usr/sbin/pgbouncer");
         command.arg("-q").arg(&ini).stdout(Stdio::null()).stderr(Stdio::null());
-        // It refuses to run as root.
-        if std::fs::metadata("/root").is_ok_and(|_| nix_root()) {
+        // PgBouncer does not run as root.
+        if std::fs::metadata("/root").is_ok_and(|_| is_root()) {
             Command::new("chown").arg("-R").arg("postgres").arg(&directory).status().ok()?;
             command = Command::new("setpriv");
             command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "/usr/sbin/pgbouncer", "-q"]);
             command.arg(&ini).stdout(Stdio::null()).stderr(Stdio::null());
         }
-        let mut this = Self { process: command.spawn().ok()?, directory, port };
+        let mut bouncer = Self { process: command.spawn().ok()?, directory, port };
         for _ in 0..100 {
             if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Some(this);
+                return Some(bouncer);
             }
-            if this.process.try_wait().ok()?.is_some() {
+            if bouncer.process.try_wait().ok()?.is_some() {
                 return None;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -52,12 +56,14 @@ impl Bouncer {
         None
     }
 
-    pub(crate) fn options(&self, of: PgConnectOptions) -> PgConnectOptions {
-        of.host("127.0.0.1").port(self.port).statement_cache_capacity(0).extra_float_digits(None)
+    /// The given options with the address of PgBouncer. The statement cache is off, because PgBouncer may give each
+    /// query another server connection.
+    pub(crate) fn options(&self, options: PgConnectOptions) -> PgConnectOptions {
+        options.host("127.0.0.1").port(self.port).statement_cache_capacity(0).extra_float_digits(None)
     }
 }
 
-fn nix_root() -> bool {
+fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.starts_with(b"0\n"))
 }
 

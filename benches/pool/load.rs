@@ -1,48 +1,60 @@
-//! Tasks that ask tenants by Zipf's law, without a pause.
+//! Load for a benchmark: tasks that query tenants without a pause, and the measured rate and latencies.
+//!
+//! [`Zipf`] selects the tenant of each query, and [`run`] runs the tasks.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tenantry::sqlx;
 
-/// Probabilities of tenants, added up.
+/// A probability distribution over tenants, as cumulative sums.
 #[derive(Clone)]
 pub(crate) struct Zipf(Arc<Vec<f64>>);
 
 impl Zipf {
+    /// Zipf's law: tenant `n` is queried with a frequency proportional to 1 / (n + 1).
     pub(crate) fn new(tenants: usize) -> Self {
         let mut sum = 0.0;
-        let mut added = vec![];
+        let mut cumulative = vec![];
         for n in 1..=tenants {
             sum += 1.0 / n as f64;
-            added.push(sum);
+            cumulative.push(sum);
         }
-        added.iter_mut().for_each(|p| *p /= sum);
-        Self(Arc::new(added))
+        cumulative.iter_mut().for_each(|p| *p /= sum);
+        Self(Arc::new(cumulative))
     }
+    /// All tenants are queried equally often.
     #[allow(dead_code, reason = "each benchmark uses only a part of this module")]
     pub(crate) fn uniform(tenants: usize) -> Self {
         Self(Arc::new((1..=tenants).map(|n| n as f64 / tenants as f64).collect()))
     }
+    /// Selects a tenant at random.
     pub(crate) fn pick(&self) -> usize {
         let at: f64 = rand::random();
         self.0.partition_point(|p| *p < at).min(self.0.len() - 1)
     }
+    /// Fraction of the queries that are not for one of the `kept` most frequent tenants. With `kept` connections, no
+    /// eviction strategy that does not know the future can have fewer misses.
     #[allow(dead_code, reason = "each benchmark uses only a part of this module")]
-    /// Of requests for what is not among the `kept` most frequent ones: no eviction can do better.
-    pub(crate) fn misses(&self, kept: usize) -> f64 {
+    pub(crate) fn miss_ratio(&self, kept: usize) -> f64 {
         1.0 - self.0[kept.min(self.0.len()) - 1]
     }
 }
 
+/// The result of a load.
 pub(crate) struct Load {
+    /// Successful queries per second.
     pub(crate) rate: f64,
+    /// Median time of a query, including failed ones.
     pub(crate) p50: Duration,
+    /// 99th percentile of the times.
     pub(crate) p99: Duration,
+    /// Number of failed queries.
     pub(crate) errors: usize,
 }
 
-/// Runs `ask(tenant)` in so many tasks, a while to warm up and then to be counted.
-pub(crate) async fn run<F, R>(tasks: usize, zipf: &Zipf, warm: Duration, counted: Duration, ask: F) -> Load
+/// Calls `query(tenant)` without a pause in `tasks` tasks. Queries of the time `warm` are not counted; those of the
+/// time `counted` after it are.
+pub(crate) async fn run<F, R>(tasks: usize, zipf: &Zipf, warm: Duration, counted: Duration, query: F) -> Load
 where
     F: Fn(usize) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Result<(), sqlx::Error>> + Send + 'static,
@@ -50,15 +62,15 @@ where
     let (counts, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (0..tasks)
         .map(|_| {
-            let (ask, zipf, counts, over) = (ask.clone(), zipf.clone(), counts.clone(), over.clone());
+            let (query, zipf, counts, over) = (query.clone(), zipf.clone(), counts.clone(), over.clone());
             tokio::spawn(async move {
                 let (mut took, mut errors) = (vec![], 0);
                 while !over.load(Relaxed) {
                     let clock = Instant::now();
-                    let done = ask(zipf.pick()).await;
+                    let answer = query(zipf.pick()).await;
                     if counts.load(Relaxed) {
                         took.push(clock.elapsed());
-                        errors += usize::from(done.is_err());
+                        errors += usize::from(answer.is_err());
                     }
                 }
                 (took, errors)
@@ -72,13 +84,18 @@ where
     over.store(true, Relaxed);
     let (mut took, mut errors) = (vec![], 0);
     for worker in workers {
-        let (of_one, failed) = worker.await.unwrap();
-        took.extend(of_one);
+        let (times, failed) = worker.await.unwrap();
+        took.extend(times);
         errors += failed;
     }
     took.sort_unstable();
-    let at = |part: f64| {
+    let percentile = |part: f64| {
         took.get(((took.len() as f64 * part) as usize).min(took.len().saturating_sub(1))).copied().unwrap_or_default()
     };
-    Load { rate: (took.len() - errors) as f64 / counted.as_secs_f64(), p50: at(0.5), p99: at(0.99), errors }
+    Load {
+        rate: (took.len() - errors) as f64 / counted.as_secs_f64(),
+        p50: percentile(0.5),
+        p99: percentile(0.99),
+        errors,
+    }
 }

@@ -1,4 +1,4 @@
-//! The same load on ours and on what else there is.
+//! The same load on tenantry and on its competitors: one `PgPool` for each tenant, and PgBouncer.
 use super::bouncer::Bouncer;
 use super::hosts::{Hosts, options, slug};
 use super::load::{Load, Zipf, run};
@@ -9,58 +9,67 @@ use tenantry::resolver::PooledResolver;
 use tenantry::testing::TestServer;
 use tenantry::{ConnectionResolver, TenantPool, TenantRef, sqlx};
 
+/// Maximum connections to the server, for tenantry and for PgBouncer.
 pub(crate) const BUDGET: u32 = 90;
+/// Concurrent tasks of the load.
 pub(crate) const TASKS: usize = 64;
+/// Time before the measurement starts.
 pub(crate) const WARM: Duration = Duration::from_secs(2);
+/// Duration of the measurement.
 pub(crate) const COUNTED: Duration = Duration::from_secs(5);
 
-pub(crate) fn resolver(hosts: &Hosts, budget: u32) -> PooledResolver {
+/// A resolver whose cached answers stay valid during the whole benchmark.
+pub(crate) fn create_resolver(hosts: &Hosts, budget: u32) -> PooledResolver {
     let builder = PooledResolver::builder(hosts.clone(), hosts.clone());
     builder.max_connections(budget).fresh_for(Duration::from_secs(3600)).build()
 }
 
-pub(crate) async fn ask(db: &TenantPool) -> Result<(), sqlx::Error> {
+/// Runs `SELECT 1` for a tenant.
+pub(crate) async fn query(db: &TenantPool) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT 1").fetch_one(db).await.map(drop)
 }
 
-/// As a host asks: what is cached, else what resolves.
-pub(crate) async fn ask_by_name(resolver: &PooledResolver, n: usize) -> Result<(), sqlx::Error> {
+/// Runs `SELECT 1` as an application does: with the cached handle, or after resolving the tenant.
+pub(crate) async fn query_by_name(resolver: &PooledResolver, n: usize) -> Result<(), sqlx::Error> {
     let slug = slug(n);
     let db = match resolver.cached(&TenantRef::from(slug.as_str())) {
         Some(db) => db,
         None => resolver.resolve(slug.as_str().into()).await.map_err(|e| sqlx::Error::Configuration(e.into()))?,
     };
-    ask(&db).await
+    query(&db).await
 }
 
-pub(crate) async fn ours(hosts: &Hosts, zipf: &Zipf) -> Load {
-    ours_with_misses(hosts, zipf).await.0
+/// Runs the load on tenantry.
+pub(crate) async fn run_tenantry(hosts: &Hosts, zipf: &Zipf) -> Load {
+    run_tenantry_with_misses(hosts, zipf).await.0
 }
 
-/// With the part of requests for which a connection was opened, once it is known who asks how often.
-pub(crate) async fn ours_with_misses(hosts: &Hosts, zipf: &Zipf) -> (Load, f64) {
-    let resolver = resolver(hosts, BUDGET);
+/// As [`run_tenantry`]. Also returns the fraction of queries for which a connection was opened, without those of the
+/// warm-up, in which the pool learns how often each tenant is queried.
+pub(crate) async fn run_tenantry_with_misses(hosts: &Hosts, zipf: &Zipf) -> (Load, f64) {
+    let resolver = create_resolver(hosts, BUDGET);
     let at = resolver.clone();
     let load = run(TASKS, zipf, WARM, COUNTED, move |n| {
         let resolver = at.clone();
-        async move { ask_by_name(&resolver, n).await }
+        async move { query_by_name(&resolver, n).await }
     });
     let warm = async {
         tokio::time::sleep(WARM).await;
-        opened_and_asked(&resolver)
+        count_connects_and_checkouts(&resolver)
     };
     let (load, before) = tokio::join!(load, warm);
-    tell("ours", &load);
-    let after = opened_and_asked(&resolver);
+    print_load("tenantry", &load);
+    let after = count_connects_and_checkouts(&resolver);
     resolver.close().await;
     (load, (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64)
 }
 
-fn opened_and_asked(resolver: &PooledResolver) -> (u64, u64) {
+fn count_connects_and_checkouts(resolver: &PooledResolver) -> (u64, u64) {
     resolver.stats().iter().fold((0, 0), |(o, a), (_, s)| (o + s.connects, a + s.checkouts))
 }
 
-pub(crate) fn pools(server: &TestServer, tenants: usize) -> Arc<Vec<PgPool>> {
+/// One pool of at most five connections for each tenant.
+pub(crate) fn create_pools(server: &TestServer, tenants: usize) -> Arc<Vec<PgPool>> {
     let pool = |n| {
         PgPoolOptions::new()
             .max_connections(5)
@@ -70,8 +79,9 @@ pub(crate) fn pools(server: &TestServer, tenants: usize) -> Arc<Vec<PgPool>> {
     Arc::new((0..tenants).map(pool).collect())
 }
 
-/// Pools to PgBouncer. In session mode a connection to it holds one of the server's: they must go when they are idle.
-pub(crate) fn bounced(bouncer: &Bouncer, server: &TestServer, tenants: usize, session: bool) -> Arc<Vec<PgPool>> {
+/// One pool to PgBouncer for each tenant. In session mode every client connection occupies a server connection, so idle
+/// ones must be closed soon.
+pub(crate) fn bouncer_pools(bouncer: &Bouncer, server: &TestServer, tenants: usize, session: bool) -> Arc<Vec<PgPool>> {
     let pool = |n| {
         PgPoolOptions::new()
             .max_connections(5)
@@ -83,27 +93,28 @@ pub(crate) fn bounced(bouncer: &Bouncer, server: &TestServer, tenants: usize, se
     Arc::new((0..tenants).map(pool).collect())
 }
 
-pub(crate) async fn theirs(name: &str, pools: Arc<Vec<PgPool>>, zipf: &Zipf, persistent: bool) -> Load {
+/// Runs the load on one pool for each tenant. `persistent` is whether statements stay prepared.
+pub(crate) async fn run_pools(name: &str, pools: Arc<Vec<PgPool>>, zipf: &Zipf, persistent: bool) -> Load {
     let at = pools.clone();
     let load = run(TASKS, zipf, WARM, COUNTED, move |n| {
         let pool = at[n].clone();
         async move { sqlx::query("SELECT 1").persistent(persistent).fetch_one(&pool).await.map(drop) }
     })
     .await;
-    tell(name, &load);
+    print_load(name, &load);
     for pool in pools.iter() {
         let _ = tokio::time::timeout(Duration::from_millis(300), pool.close()).await;
     }
     load
 }
 
-/// Memory of this process, in bytes.
-pub(crate) fn resident() -> f64 {
+/// Resident memory of this process, in bytes.
+pub(crate) fn resident_bytes() -> f64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 4096.0
 }
 
-pub(crate) fn tell(name: &str, load: &Load) {
+pub(crate) fn print_load(name: &str, load: &Load) {
     println!(
         "  {name:28} {:>8.0} ops/s   p50 {:>9.3?}   p99 {:>9.3?}   {} errors",
         load.rate, load.p50, load.p99, load.errors

@@ -1,7 +1,8 @@
 //! Comparisons of the library with a reference, for all benchmarks.
 //!
-//! A benchmark measures both sides alternately in one run, so that a slow phase of the machine affects both. The result is
-//! the median of the pairs' ratios. [`report`] and [`report_rows`] print a table and write `target/ratios/<bench>.json`.
+//! A benchmark measures both sides alternately in one run, so that a slow phase of the machine affects both. The result
+//! is the median of the pairs' ratios. [`report`] and [`report_rows`] print a table and write
+//! `target/ratios/<bench>.json`.
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,47 +1,56 @@
-//! Another process of the application: it asks all the time, and says what became of it.
+//! A second process of the application, which queries all tenants without a pause and reports the results.
+//!
+//! The benchmark starts its own executable again with [`load::TASK`] set. The child prints a dot while it is active,
+//! and its results as JSON when its standard input closes.
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 
-pub(crate) struct Load {
+/// The child process, as the benchmark controls it.
+pub(crate) struct LoadProcess {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
 }
 
-/// What a process says at its end.
+/// The results that the child prints at its end.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Said {
+pub(crate) struct LoadResult {
+    /// Number of queries.
     pub(crate) asked: u64,
-    /// Statements that were in flight when the process was stopped, and failed.
+    /// Failed queries that were in flight while the process was stopped.
     pub(crate) lost: u64,
-    /// All others that failed, or brought another tenant's row.
+    /// All other failed queries, and those that returned another tenant's row.
     pub(crate) failed: u64,
+    /// Errors of the queries that `failed` counts.
     pub(crate) errors: Vec<String>,
 }
 
-impl Load {
+impl LoadProcess {
+    /// Starts the child, and waits until it queries.
     pub(crate) fn start(task: &load::Task) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(load::TASK, serde_json::to_string(task).unwrap());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let mut load = Self { child, out };
-        load.goes_on();
+        load.wait_until_active();
         load
     }
-    /// Waits for its next sign of life: each says that all tenants have answered.
-    pub(crate) fn goes_on(&mut self) {
-        // What is in the pipe may be old; the second one is not.
+    /// Waits until the child prints a new dot and has had time to query all tenants.
+    pub(crate) fn wait_until_active(&mut self) {
+        // The child may have printed the first line before it was stopped. The second one is new.
         for _ in 0..2 {
             self.out.read_line(&mut String::new()).unwrap();
         }
-        // And what it asks then is asked.
+        // The child sleeps 2 ms between queries, so every tenant is queried in this time.
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
+    /// Sends a signal, such as STOP, to the child.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        assert!(sent.success(), "signal {name} could not be sent to the child process");
     }
-    pub(crate) fn end(&mut self) -> Said {
+    /// Ends the child and returns its results.
+    pub(crate) fn end(&mut self) -> LoadResult {
         drop(self.child.stdin.take());
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).unwrap();
@@ -50,8 +59,9 @@ impl Load {
     }
 }
 
+/// What the child process does.
 pub(crate) mod load {
-    use super::{Read, Said, Write};
+    use super::{LoadResult, Read, Write};
     use serde::{Deserialize, Serialize};
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -60,10 +70,12 @@ pub(crate) mod load {
     use tenantry::vault::LocalKeyring;
     use tenantry::{Tenantry, sqlx};
 
+    /// Environment variable with the [`Task`] as JSON. It makes this executable the child.
     pub(crate) const TASK: &str = "TENANTRY_BENCH_LOAD";
-    /// A process that does nothing for so long was stopped.
+    /// If the process does nothing for this long, it was stopped.
     const PAUSE: Duration = Duration::from_millis(60);
 
+    /// Where the landlord is, how many tenants there are, and the keys.
     #[derive(Serialize, Deserialize)]
     pub(crate) struct Task {
         pub(crate) host: String,
@@ -82,49 +94,54 @@ pub(crate) mod load {
         format!("tenant-{n}")
     }
 
+    /// Entry point of the child.
     pub(crate) fn run(task: &Task) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let said = runtime.block_on(ask(task));
-        println!("{}", serde_json::to_string(&said).unwrap());
+        let result = runtime.block_on(query_until_stdin_closes(task));
+        println!("{}", serde_json::to_string(&result).unwrap());
     }
 
+    /// The results so far.
     #[derive(Default)]
-    struct Seen {
+    struct Measured {
         asked: u64,
+        /// Begin, end and error of each failed query.
         failures: Vec<(Instant, Instant, String)>,
+        /// Begin and end of each time in which the process was stopped.
         pauses: Vec<(Instant, Instant)>,
     }
 
-    impl Seen {
-        fn note(&mut self, begun: Instant, answer: Result<(), String>) {
+    impl Measured {
+        fn add_query(&mut self, begun: Instant, answer: Result<(), String>) {
             self.asked += 1;
             self.failures.extend(answer.err().map(|error| (begun, Instant::now(), error)));
         }
     }
 
-    async fn ask(task: &Task) -> Said {
+    async fn query_until_stdin_closes(task: &Task) -> LoadResult {
         let options = PgConnectOptions::new_without_pgpass().host(&task.host).port(task.port);
         let options = options.username("bench_load").password("of the benchmark alone").database(&task.database);
         let landlord = PgPoolOptions::new().max_connections(2).connect_lazy_with(options);
         let keys = LocalKeyring::from_text(&task.keys).unwrap();
         let tenantry = Tenantry::builder(landlord).keys(keys).max_connections(12).build().await.unwrap();
         let background = tokio::spawn(tenantry.run(std::future::pending::<()>()));
-        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
+        let (stop, measured) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Measured::default())));
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..task.tenants {
-            tasks.spawn(one(tenantry.clone(), slug(n), stop.clone(), seen.clone()));
+            tasks.spawn(query_in_loop(tenantry.clone(), slug(n), stop.clone(), measured.clone()));
         }
-        tasks.spawn(watch(stop.clone(), seen.clone()));
+        tasks.spawn(report_activity(stop.clone(), measured.clone()));
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut vec![])).await.unwrap().unwrap();
         stop.store(true, Relaxed);
         while tasks.join_next().await.is_some() {}
         tenantry.close().await;
         background.await.unwrap().unwrap();
-        let seen = std::mem::take(&mut *seen.lock().unwrap());
-        judged(seen)
+        let measured = std::mem::take(&mut *measured.lock().unwrap());
+        classify(measured)
     }
 
-    async fn one(tenantry: Tenantry, slug: String, stop: Arc<AtomicBool>, seen: Arc<Mutex<Seen>>) {
+    /// Queries one tenant until `stop` is set, and checks that the answer comes from its own database.
+    async fn query_in_loop(tenantry: Tenantry, slug: String, stop: Arc<AtomicBool>, measured: Arc<Mutex<Measured>>) {
         let tenant =
             tenantry.registry().find((&*slug).into()).await.unwrap().unwrap().id().as_uuid().simple().to_string();
         while !stop.load(Relaxed) {
@@ -138,19 +155,19 @@ pub(crate) mod load {
                 if database.contains(&tenant) { Ok(()) } else { Err(format!("ANOTHER TENANT'S ROW: {database}")) }
             };
             let answer: Result<(), String> = answer.await;
-            seen.lock().unwrap().note(begun, answer);
+            measured.lock().unwrap().add_query(begun, answer);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Says that it lives, and notices when it did not.
-    async fn watch(stop: Arc<AtomicBool>, seen: Arc<Mutex<Seen>>) {
+    /// Prints a dot every 5 ms, and records the times in which the process was stopped.
+    async fn report_activity(stop: Arc<AtomicBool>, measured: Arc<Mutex<Measured>>) {
         let mut last = Instant::now();
         while !stop.load(Relaxed) {
             tokio::time::sleep(Duration::from_millis(5)).await;
             let now = Instant::now();
             if now - last > PAUSE {
-                seen.lock().unwrap().pauses.push((last, now));
+                measured.lock().unwrap().pauses.push((last, now));
             }
             last = now;
             println!(".");
@@ -158,14 +175,17 @@ pub(crate) mod load {
         }
     }
 
-    /// In flight: begun before a pause, and ended after it.
-    fn judged(seen: Seen) -> Said {
+    /// Separates the failed queries that were in flight during a pause: they began before it and ended after it.
+    fn classify(measured: Measured) -> LoadResult {
         let in_flight = |(begun, ended, _): &&(Instant, Instant, String)| {
-            seen.pauses.iter().any(|(from, to)| *begun <= *from + Duration::from_millis(6) && *ended >= *to - PAUSE / 2)
+            measured
+                .pauses
+                .iter()
+                .any(|(from, to)| *begun <= *from + Duration::from_millis(6) && *ended >= *to - PAUSE / 2)
         };
-        let lost = seen.failures.iter().filter(in_flight).count() as u64;
-        let others = || seen.failures.iter().filter(|f| !in_flight(f));
+        let lost = measured.failures.iter().filter(in_flight).count() as u64;
+        let others = || measured.failures.iter().filter(|f| !in_flight(f));
         let errors = others().map(|(_, _, e)| e.clone()).collect();
-        Said { asked: seen.asked, lost, failed: others().count() as u64, errors }
+        LoadResult { asked: measured.asked, lost, failed: others().count() as u64, errors }
     }
 }

@@ -46,7 +46,7 @@ impl Tokens {
     ) -> Result<SetupLink, ChangeError> {
         self.issue_for(TokenPurpose::password(), tenant, email).await
     }
-    /// Issues a link for a purpose of the host's own. The host handles it with [`look`](Self::look) and the
+    /// Issues a link for a purpose of the host's own. The host handles it with [`look_up`](Self::look_up) and the
     /// [`TokenStore`](crate::store::tokens::TokenStore). Otherwise as [`issue`](Self::issue).
     ///
     /// ```no_run
@@ -95,7 +95,7 @@ impl Tokens {
         let found = self.stores.tokens.look_up(&Token::hash_of(text)).await?;
         Ok(found.filter(|issued| issued.purpose == *purpose))
     }
-    /// The tenant's newest link that was not marked as [`delivered`](Self::delivered), for a progress page that is
+    /// The tenant's newest link that was not marked by [`mark_delivered`](Self::mark_delivered), for a progress page that is
     /// reloaded, on any node. Only links that an operation has issued can be read again, because only their text is
     /// stored (sealed). `None` for any other link.
     pub async fn undelivered(&self, tenant: TenantId) -> Result<Option<SetupLink>, StoreError> {

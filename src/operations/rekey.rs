@@ -8,7 +8,7 @@
 //! 4. Remove the old key. A program whose key ring lacks a key that a secret still needs refuses to start.
 //!
 //! It is safe to stop after any of these for any length of time. Backups of the landlord that are older than the rekey
-//! still need the old key. The facade begins and drives the operation through [`Rekey`]. Rewrapping changes no secret,
+//! still need the old key. The facade begins and drives the operation through `Rekey`. Rewrapping changes no secret,
 //! so it can be repeated and never has to be undone.
 use crate::cluster::{OperationContext, require_done};
 use crate::error::{ChangeError, StepError, StoreError};

@@ -239,7 +239,7 @@ async fn locked_role_is_dropped_after_the_lock_is_released() {
     let mut admin = auditor::superuser(&harness).await;
     let lock = format!("BEGIN; ALTER ROLE \"{old}\" CONNECTION LIMIT 3");
     execute(&mut admin, lock).await;
-    let database = assert_old_login_retires(&harness, &tenantry, "acme", "locked").await;
+    let database = assert_old_login_retires(&harness, &tenantry, "acme", "holds a lock").await;
     admin.execute("ROLLBACK").await.unwrap();
     wait_until_retired(&harness, &tenantry, &database).await;
 }

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn password_has_32_characters_and_is_random() {
-        let (a, b) = (password(), password());
+        let (a, b) = (generate_password(), generate_password());
         assert_eq!(a.expose_secret().len(), 32);
         assert_ne!(a.expose_secret(), b.expose_secret());
     }

@@ -1,7 +1,7 @@
 //! Migrates the databases of existing tenants, and compares each tenant's ledger with this program's migrations.
 //!
 //! A migration is a saga of the change lane: create the migrator login, run the migrations, close the ledger (sqlx's
-//! table of applied migrations) to the application, drop the migrator. The facade drives it through [`Migration`].
+//! table of applied migrations) to the application, drop the migrator. The facade drives it through `Migration`.
 //! Applied migrations are never reverted, and the migrator login exists only during the operation.
 use crate::cluster::{OperationContext, require_done};
 use crate::error::{ChangeError, StoreError};

@@ -3,7 +3,7 @@
 //! The steps are: store the new password, create the new login, probe it, flip the directory entry by one
 //! compare-and-set, then let the old login drain, set NOLOGIN and drop it. The flip is the pivot step. An old login
 //! that cannot be dropped does not fail the rotation: it stays in the registry as `Retiring`, with the reason, and
-//! [`Rotation::retire_due`] retries until it is dropped.
+//! `Rotation::retire_due` retries until it is dropped.
 //!
 //! Nodes do not report that they use the new login. The worker asks PostgreSQL whether the old login still has
 //! sessions, and lets it stay valid until they have ended or the grace period is over. After that PostgreSQL refuses

@@ -29,7 +29,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 pub struct RetireReport {
     /// Logins that were dropped.
     pub dropped: u32,
-    /// Logins that could not be dropped. [`Rotation::retiring`] lists them with the reason.
+    /// Logins that could not be dropped. [`Tenantry::retiring`](crate::Tenantry::retiring) lists them with the reason.
     pub left: u32,
 }
 

@@ -4,7 +4,7 @@
 //! as one (NFC). [`to_opaque_string`] maps both to one form. The setup links apply it to a password before they store
 //! or compare it, and [`PgAdminStore`](super::PgAdminStore) applies it before it hashes one.
 //!
-//! The result differs from the RFC in two points, so that no usable password is to_error:
+//! The result differs from the RFC in two points, so that no usable password is refused:
 //! - The text is normalised before its characters are checked. The RFC checks first, and so refuses Korean text in NFD.
 //! - A code point that the tables call unassigned is accepted. The tables are those of the IANA registry, for Unicode
 //!   6.3. They would refuse every emoji since 2014.

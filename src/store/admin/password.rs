@@ -28,7 +28,7 @@ impl Default for PasswordPolicy {
     }
 }
 
-/// Why a password was refused, or could not be hash_password or compared.
+/// Why a password was refused, or could not be hashed or compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordError {

@@ -5,7 +5,7 @@
 //! application's own tables may be in the same database.
 //!
 //! Invariants: an installation is one transaction, so a node sees all of a version or none of it. A landlord of a newer
-//! version, or one that to_schema_error an object, is reported and never changed.
+//! version, or one that lacks an object, is reported and never changed.
 use crate::error::{SchemaError, StoreError};
 use crate::sqlstate;
 use inspect::SchemaState;

@@ -62,7 +62,7 @@ async fn check_keys(journal: &impl Journal) {
     let again = Intent { id: OperationId::new(), subject: new_subject(), ..first.clone() };
     let joined = journal.find_joined(&again).await.map(|b| b.unwrap_or(Begun::Busy(again.id)));
     for answer in [journal.begin(&again).await, joined] {
-        let answer = expect_ok(answer, "begin() and joined() look up a known key");
+        let answer = expect_ok(answer, "begin() and find_joined() look up a known key");
         let is_joined = matches!(&answer, Begun::Joined(r) if r.id == first.id);
         assert!(is_joined, "expected: a known key with an equal request is Joined; got: {answer:?}");
     }

@@ -69,7 +69,7 @@ async fn issue(store: &impl TokenStore, new: &NewToken) -> IssuedToken {
 }
 
 async fn look(store: &impl TokenStore, hash: &[u8; 32]) -> Option<IssuedToken> {
-    expect_ok(store.look_up(hash).await, "look() returns a token or None, not an error")
+    expect_ok(store.look_up(hash).await, "look_up() returns a token or None, not an error")
 }
 
 async fn claim(store: &impl TokenStore, hash: &[u8; 32], by: OperationId) -> TokenClaim {
@@ -81,7 +81,7 @@ async fn check_single_use(store: &impl TokenStore, tenant: TenantId) {
     let issued = issue(store, &new).await;
     assert_eq!(issue(store, &new).await, issued, "expected: a repeated issue() returns the stored token");
     for _ in 0..2 {
-        assert_eq!(look(store, &hash).await.as_ref(), Some(&issued), "expected: look() consumes nothing");
+        assert_eq!(look(store, &hash).await.as_ref(), Some(&issued), "expected: look_up() consumes nothing");
     }
     let (a, b) = (OperationId::new(), OperationId::new());
     expect_conflict(store.use_up(new.id, a).await, "use_up() of an unclaimed token");
@@ -108,7 +108,7 @@ async fn check_single_use(store: &impl TokenStore, tenant: TenantId) {
     for _ in 0..2 {
         expect_ok(store.use_up(new.id, b).await, "use_up() marks a claimed token used and can be repeated");
     }
-    assert_eq!(look(store, &hash).await, None, "expected: look() does not find a used token");
+    assert_eq!(look(store, &hash).await, None, "expected: look_up() does not find a used token");
     assert_eq!(claim(store, &hash, b).await, TokenClaim::NotValid, "expected: a used token cannot be claimed");
 }
 
@@ -141,21 +141,21 @@ async fn check_siblings(store: &impl TokenStore, tenant: TenantId) {
     }
     assert_eq!(look(store, &first.1).await, None, "expected: a new token revokes the earlier one of the same address");
     assert!(look(store, &other.1).await.is_some(), "expected: a new token revokes no token of another address");
-    expect_ok(store.mark_delivered(second.0.id).await, "delivered() records a delivery");
+    expect_ok(store.mark_delivered(second.0.id).await, "mark_delivered() records a delivery");
     let valid = expect_ok(store.of_tenant(tenant).await, "of_tenant() lists tokens");
     let delivered: Vec<bool> = valid.iter().filter(|t| t.id == second.0.id).map(|t| t.delivered).collect();
     assert_eq!(delivered, [true], "expected: of_tenant() lists a valid token, and that it was delivered");
     expect_ok(store.revoke(second.0.id).await, "revoke() succeeds");
-    assert_eq!(look(store, &second.1).await, None, "expected: look() does not find a revoked token");
+    assert_eq!(look(store, &second.1).await, None, "expected: look_up() does not find a revoked token");
 }
 
 async fn check_expiry(store: &impl TokenStore, tenant: TenantId) {
     let (new, hash) = token(tenant, "late@acme.example", Duration::ZERO);
     issue(store, &new).await;
-    assert_eq!(look(store, &hash).await, None, "expected: look() does not find an expired token");
+    assert_eq!(look(store, &hash).await, None, "expected: look_up() does not find an expired token");
     let answer = claim(store, &hash, OperationId::new()).await;
     assert_eq!(answer, TokenClaim::NotValid, "expected: an expired token cannot be claimed");
-    assert_eq!(look(store, &[7; 32]).await, None, "expected: look() does not find a token that was never issued");
+    assert_eq!(look(store, &[7; 32]).await, None, "expected: look_up() does not find a token that was never issued");
 }
 
 /// A claimed token stays valid for its operation after it expires, and cannot be revoked.

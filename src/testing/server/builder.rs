@@ -63,7 +63,7 @@ impl TestServerBuilder {
         let environment = Environment::read(self.url_variable);
         let running = self.start_backend(&environment).await?;
         let kind = running.kind.to_string();
-        self.prepare(running, &environment).await.map_err(|source| NoServer::SetupLinks { kind, source })
+        self.prepare(running, &environment).await.map_err(|source| NoServer::Setup { kind, source })
     }
 
     async fn start_backend(&self, environment: &Environment) -> Result<Running, NoServer> {

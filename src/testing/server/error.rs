@@ -66,7 +66,7 @@ pub enum NoServer {
     },
     /// The server accepts connections, and its preparation failed.
     #[error("the server {kind} runs, but it could not be prepared for tests")]
-    SetupLinks {
+    Setup {
         /// Description of the server.
         kind: String,
         /// The step of the preparation that failed.

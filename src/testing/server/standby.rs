@@ -29,7 +29,7 @@ impl TestServer {
         }
         // The options have no method that returns the password, so it is taken from their URL.
         let password = self.admin.to_url_lossy().password().unwrap_or_default().to_owned();
-        let setup_error = |source| NoServer::SetupLinks { kind: kind.clone(), source };
+        let setup_error = |source| NoServer::Setup { kind: kind.clone(), source };
         let arguments = self.copied_arguments().await.map_err(|e| setup_error(PrepareError::Version(e)))?;
         let primary = Primary { port: self.admin.get_port(), password };
         let running = local::start_standby(binaries, primary, &arguments).await.map_err(NoServer::Local)?;

@@ -121,7 +121,7 @@ async fn operator(site: &Site, slug: &str, session: &str) {
         ("suspend", "is suspended", 503),
         ("activate", "is active", 200),
         ("archive", "is archived", 410),
-        ("suspend", "cannot do this", 410),
+        ("suspend", "does not allow this operation", 410),
     ] {
         let done = site.post(&bare, &format!("/admin/{slug}/{verb}"), &admin, &form).await;
         assert!(done.body.contains(message), "{verb}: {}", between(&done.body, "<main", "</main>"));

@@ -168,7 +168,7 @@ async fn post_through_a_link_in_use_answers_409_with_the_form() {
         let other = tokio::time::timeout(Duration::from_secs(60), other).await.expect("no answer within a minute");
         assert_eq!(other.status, 409, "{other:?}");
         assert!(other.header("retry-after").is_some_and(|wait| wait.parse::<u32>().is_ok()), "{other:?}");
-        assert!(other.body.contains("being used at the moment") && other.body.contains("<form"), "{}", other.body);
+        assert!(other.body.contains("using this link") && other.body.contains("<form"), "{}", other.body);
         assert!(!other.body.contains("horse") && !other.body.contains("another long"), "{}", other.body);
         assert_shielded(&other);
     }
