@@ -29,6 +29,7 @@ mod password;
 mod rate_limiter;
 use credentials::CredentialsSaga;
 use password::PasswordSaga;
+#[cfg(any(feature = "axum", feature = "actix"))]
 pub(crate) use rate_limiter::RateLimiter;
 
 /// How long a link waits for another operation of its tenant.

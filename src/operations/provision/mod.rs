@@ -123,7 +123,8 @@ impl Provisioner {
         let saga = Arc::new(ProvisionSaga::new(stores.clone(), config));
         Self { stores, engine, saga }
     }
-    /// The provisioning saga, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The provisioning saga, for a `Recoverer`.
+    #[doc(hidden)]
     pub fn saga(&self) -> Arc<dyn AnySaga> {
         self.saga.clone()
     }

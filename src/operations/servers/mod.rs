@@ -113,7 +113,8 @@ impl Servers {
     pub fn set_up(&self, name: impl Into<String>, admin: PgConnectOptions) -> ServerSetup {
         ServerSetup::new(self.clone(), name.into(), admin)
     }
-    /// The saga that rotates the provisioner's passwords, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The saga that rotates the provisioner's passwords, for a `Recoverer`.
+    #[doc(hidden)]
     pub fn saga(&self) -> Arc<dyn AnySaga> {
         self.rotation.clone()
     }

@@ -104,7 +104,8 @@ impl Servers {
             replaced: false,
         }
     }
-    /// The saga of relocations, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The saga of relocations, for a `Recoverer`.
+    #[doc(hidden)]
     pub fn relocation_saga(&self) -> Arc<dyn AnySaga> {
         self.relocation.clone()
     }
