@@ -26,6 +26,7 @@ mod credentials;
 mod join;
 mod link;
 mod password;
+#[cfg(any(feature = "axum", feature = "actix"))]
 mod rate_limiter;
 use credentials::CredentialsSaga;
 use password::PasswordSaga;

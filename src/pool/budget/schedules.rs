@@ -201,8 +201,8 @@ async fn reopen_ends_although_every_permit_is_held_by_a_caller_that_waits_for_a_
     let mut simulation = Simulation::new(0);
     let (server, keys) = (simulation.server.clone(), simulation.keys.clone());
     let mut leases = vec![];
-    for tenant in 0..BUDGET as usize {
-        leases.extend(server.acquire(keys[tenant], &(tenant, u32::MAX)).await.unwrap());
+    for (tenant, key) in keys.into_iter().enumerate().take(BUDGET as usize) {
+        leases.extend(server.acquire(key, &(tenant, u32::MAX)).await.unwrap());
     }
     // More callers than permits: those that have one now wait for a slot.
     (0..8).for_each(|_| simulation.add_caller());
