@@ -30,7 +30,7 @@ pub enum StoreError {
     Corrupt(SharedError),
 }
 
-/// The name or capacity that is not available.
+/// What is not available: a slug, domain or database name that another tenant has, or capacity on a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

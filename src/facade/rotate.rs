@@ -21,7 +21,7 @@ use crate::tenant::{Tenant, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use std::time::Duration;
 
-/// The verb of [`Tenantry::rotate`].
+/// The operation of [`Tenantry::rotate`], as the type parameter of [`Call`]. Programs need not name it.
 pub struct Rotate {
     tenant: TenantRef<'static>,
     grace: Duration,
@@ -45,7 +45,7 @@ impl CallVerb for Rotate {
     }
 }
 
-/// The verb of [`Tenantry::rotate_server`].
+/// The operation of [`Tenantry::rotate_server`], as the type parameter of [`Call`]. Programs need not name it.
 pub struct RotateServer(String);
 impl sealed::Sealed for RotateServer {}
 #[async_trait]
@@ -66,7 +66,7 @@ impl CallVerb for RotateServer {
     }
 }
 
-/// The verb of [`Tenantry::rekey`].
+/// The operation of [`Tenantry::rekey`], as the type parameter of [`Call`]. Programs need not name it.
 pub struct RekeyVault(());
 impl sealed::Sealed for RekeyVault {}
 #[async_trait]

@@ -108,19 +108,19 @@ macro_rules! lifecycle_verbs {
     )*};
 }
 lifecycle_verbs! {
-    /// The verb of [`Tenantry::suspend`].
+    /// The operation of [`Tenantry::suspend`], as the type parameter of [`Call`]. Programs need not name it.
     Suspend(Verb::Suspend) => ShutOut, shut_out, END_SESSIONS, closing;
-    /// The verb of [`Tenantry::activate`].
+    /// The operation of [`Tenantry::activate`], as the type parameter of [`Call`]. Programs need not name it.
     Activate(Verb::Activate) => Tenant, tenant_after;
-    /// The verb of [`Tenantry::archive`].
+    /// The operation of [`Tenantry::archive`], as the type parameter of [`Call`]. Programs need not name it.
     Archive(Verb::Archive { keep_for: THIRTY_DAYS }) => ShutOut, shut_out, END_SESSIONS, closing;
-    /// The verb of [`Tenantry::restore`].
+    /// The operation of [`Tenantry::restore`], as the type parameter of [`Call`]. Programs need not name it.
     Restore(Verb::Restore) => Tenant, tenant_after;
-    /// The verb of [`Tenantry::purge`].
+    /// The operation of [`Tenantry::purge`], as the type parameter of [`Call`]. Programs need not name it.
     Purge(Verb::Purge { force: false }) => Purged, purged;
 }
 
-/// The verb of [`Tenantry::migrate`].
+/// The operation of [`Tenantry::migrate`], as the type parameter of [`Call`]. Programs need not name it.
 pub struct Migrate(TenantRef<'static>);
 impl Migrate {
     pub(super) fn new(tenant: TenantRef<'_>) -> Self {

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct GroupRoles {
     /// The role that owns the schema and the objects in it.
     pub owner: RoleName,
-    /// The role that has the application's grants.
+    /// The role that may read and write rows. By default the application's login acts as it
+    /// ([`AppAccess::App`](crate::directory::AppAccess::App)).
     pub app: RoleName,
 }
 /// The names of a tenant's database and roles. All are derived from the name of the database. The tenant's

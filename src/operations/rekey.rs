@@ -26,7 +26,8 @@ const KIND: &str = "rekey";
 /// Records that one call of the vault rewraps.
 const BATCH: u32 = 100;
 
-/// Result of a rekey.
+/// Result of [`Tenantry::rekey`](crate::Tenantry::rekey), which encrypts the data key of every secret with the current
+/// primary key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rekeyed {
@@ -45,7 +46,7 @@ pub(crate) struct Rekey {
 }
 
 impl Rekey {
-    /// Works on these stores.
+    /// Uses these stores.
     pub(crate) fn new(stores: OperationContext, engine: Engine) -> Self {
         let saga = Arc::new(RekeySaga { stores: stores.clone(), steps: vec![Box::new(Rewrap)] });
         Self { stores, engine, saga }

@@ -96,7 +96,7 @@ impl<'a> Acquire<'a> for &'_ TenantPool {
 }
 
 impl TenantPool {
-    /// Takes and returns a connection as a call does, without a statement. For benchmarks.
+    /// Takes a connection and returns it, as for a statement, but runs none. For benchmarks.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire).

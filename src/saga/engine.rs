@@ -67,8 +67,8 @@ pub trait SagaStep<C: Send>: Send + Sync + 'static {
     }
 }
 
-/// A store outside the journal's database that rejects writes of workers that have been replaced. The engine notifies
-/// each of them of a takeover before the new worker acts.
+/// A store outside the journal's database. It must reject the writes of a worker that has been replaced. Before the new
+/// worker acts, the engine calls [`fence`](Self::fence) on each such store.
 #[async_trait]
 pub trait EpochFence: Send + Sync + 'static {
     /// After this call returns, the store accepts only writes of `operation` whose epoch is at least `epoch`.

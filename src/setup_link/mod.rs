@@ -140,7 +140,8 @@ impl SetupLinks {
         found.filter(|issued| issued.purpose == *purpose).ok_or(SetupLinkError::NotValid)
     }
 
-    /// Commits the intent of a credentials link. It waits up to ten seconds for another operation of the tenant.
+    /// Begins the operation of a credentials link, or joins it. While another operation of the tenant is unfinished it tries
+    /// again for ten seconds; then the error is `Busy`.
     pub(crate) async fn begin_credentials(&self, text: &str) -> Result<Begun, SetupLinkError> {
         let issued = self.find_link(&TokenPurpose::credentials(), text).await?;
         let deadline = Instant::now() + BUSY_TIMEOUT;

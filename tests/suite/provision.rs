@@ -209,7 +209,7 @@ pub(crate) fn statement_of(text: String) -> sqlx::AssertSqlSafe<String> {
 }
 
 #[tokio::test]
-async fn missing_createdb_right_is_named_and_provision_is_undone() {
+async fn provision_without_createdb_names_the_failed_step_and_is_undone() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     let mut server = auditor::superuser(&harness).await;

@@ -157,7 +157,7 @@ async fn link_with_a_host_purpose_works_once_and_only_for_that_purpose() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn concurrent_clicks_cause_one_rotation_and_get_one_form() {
+async fn concurrent_uses_of_a_credentials_link_rotate_once_and_return_the_same_password_link() {
     let harness = Harness::start().await.unwrap();
     let nodes = [harness.tenantry(quick).await.unwrap(), harness.tenantry(quick).await.unwrap()];
     let link = acme(&nodes[0]).await;

@@ -59,12 +59,12 @@ impl LockedSession {
         self.drop_role(login).await
     }
 
-    /// Retires a login that another one has replaced. Waits up to `grace` until the applications have closed its
-    /// sessions, then refuses new ones. Sessions that were opened at the last moment get up to two more seconds (and at
-    /// most `grace`).
+    /// Drops a login that another one has replaced. Waits up to `grace` until the applications have closed its
+    /// sessions, then forbids new ones. Sessions that were opened just before that get two more seconds, or `grace` if
+    /// that is shorter; then they are terminated. `Left` if the role could not be dropped.
     ///
     /// # Errors
-    /// When the login may still be able to connect to its database.
+    /// The login may still be able to connect to its database, or a newer worker has taken over.
     pub(crate) async fn retire_login(
         &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName, grace: Duration, standbys: &[Standby],
     ) -> Result<RetiredLogin, StepError> {

@@ -288,8 +288,8 @@ pub(crate) fn drop_owned(role: &RoleName, grantor: Option<&RoleName>, admin: &Ro
     Ddl::block(block)
 }
 
-/// As [`drop_owned`], and drops the role. If DROP ROLE fails, the transaction rolls DROP OWNED back too, which is
-/// harmless.
+/// As [`drop_owned`], and drops the role. If DROP ROLE fails, DROP OWNED is rolled back too; the caller then
+/// runs [`drop_owned`] alone.
 pub(crate) fn drop_owned_and_role(role: &RoleName, grantor: Option<&RoleName>, admin: &RoleName) -> Ddl {
     let mut block = drop_owned_statements(role, grantor, admin);
     block.push(format!("DROP ROLE {}", quote_identifier(role)));
@@ -415,8 +415,8 @@ pub(crate) fn grant_predefined(group: &'static str, admin: &RoleName) -> Ddl {
     Ddl(format!("GRANT {} TO {}", quote_identifier(&group), quote_identifier(admin)))
 }
 
-/// A query that returns the text of the same GRANT, for psql's `\gexec`. It returns no row if this PostgreSQL version
-/// does not have the role.
+/// A query that returns the text of the GRANT of [`grant_predefined`], for psql's `\gexec`. It returns no row if this
+/// PostgreSQL version does not have the role.
 pub(crate) fn grant_if_present(group: &'static str, admin: &RoleName) -> Ddl {
     let (group, admin) = (quote_literal(group), quote_literal(admin.as_str()));
     Ddl(format!(

@@ -24,8 +24,8 @@ const FOREIGN_CONNECTING_LIMIT: Duration = Duration::from_secs(5);
 /// already.
 const FOREIGN_SESSION_LIMIT: Duration = Duration::from_secs(2);
 
-/// A session that is left: process id, login, and the result of the signal. The result is NULL if the provisioner may
-/// not terminate the session or the query did not signal.
+/// A session that still exists: process id, login, result of `pg_terminate_backend`. The result is `None` if the query
+/// did not signal, or if the provisioner may not terminate the session.
 type Row = (i32, Option<String>, Option<bool>);
 
 /// Signals every session of these logins, in all databases, and does not wait for them to end.

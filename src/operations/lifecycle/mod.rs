@@ -57,7 +57,7 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Works on these stores. `access` is what an application's login may do; a login that is admitted again gets it.
+    /// Uses these stores. `access` is what an application's login may do; a login that is admitted again gets it.
     pub fn new(stores: OperationContext, engine: Engine, access: AppAccess) -> Self {
         let sagas = Verb::KINDS.map(|verb| Arc::new(LifecycleSaga::new(stores.clone(), verb, access)));
         Self { stores, engine, sagas }

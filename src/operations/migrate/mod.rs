@@ -34,9 +34,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Migrated {
     /// The tenant, after the migration.
     pub tenant: Tenant,
-    /// Newest version before the operation; `None` if no migration had run.
+    /// Newest applied migration version before the operation; `None` if no migration had run.
     pub from: Option<i64>,
-    /// Newest version after the operation.
+    /// Newest applied migration version after the operation; `None` if the program has no migrations.
     pub to: Option<i64>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Migration {
 }
 
 impl Migration {
-    /// Works on these stores with the host's migrations. Without migrations every call fails with
+    /// Uses these stores and the application's migrations. Without migrations every call fails with
     /// [`ChangeError::NoMigrations`].
     pub(crate) fn new(stores: OperationContext, engine: Engine, migrations: Option<&'static Migrator>) -> Self {
         let saga = Arc::new(MigrateSaga::new(stores.clone(), migrations));

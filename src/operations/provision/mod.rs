@@ -118,7 +118,7 @@ pub struct Provisioner {
 }
 
 impl Provisioner {
-    /// Works on these stores and provisions tenants as `config` says.
+    /// Creates a provisioner that uses these stores and this configuration.
     pub fn new(stores: OperationContext, engine: Engine, config: ProvisionConfig) -> Self {
         let saga = Arc::new(ProvisionSaga::new(stores.clone(), config));
         Self { stores, engine, saga }
@@ -223,7 +223,8 @@ impl Provisioner {
     }
 }
 
-/// The caller's error for a failure of this process's worker, whose cause is still a typed error.
+/// The error that the caller gets if this process drove the operation. `failure.cause` is then the original error, so it
+/// can be downcast.
 fn error_of_failure(mut failure: Failure) -> ProvisionError {
     if failure.state != FailureState::Undone {
         return ProvisionError::Failed(failure);
@@ -242,7 +243,7 @@ fn error_of_failure(mut failure: Failure) -> ProvisionError {
     }
 }
 
-/// The caller's error for a failure of another worker, whose cause is only known from the journal.
+/// The error that the caller gets if another process drove the operation: the journal stores the cause as text only.
 fn error_of_record(record: &Record, state: FailureState) -> ProvisionError {
     let taken = record.failure().and_then(|f| f.taken);
     if let (Some(taken), FailureState::Undone) = (taken, state)

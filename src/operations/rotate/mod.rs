@@ -83,7 +83,7 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// Works on these stores and gives `login`'s properties to every new login.
+    /// Uses these stores and gives `login`'s properties to every new login.
     pub(crate) fn new(stores: OperationContext, engine: Engine, login: AppLogin) -> Self {
         let saga = Arc::new(RotateSaga::new(stores.clone(), login));
         Self { stores, engine, login, saga }

@@ -115,8 +115,8 @@ async fn store_new_login(
     Ok((change, password, entries))
 }
 
-/// For a worker that takes over: a preempting operation may have refused the new login meanwhile, so make sure that it
-/// can log in again.
+/// Makes sure, if this worker has taken over, that the new login can log in: a suspend, archive or purge may have set it to
+/// NOLOGIN in between.
 async fn restore_after_takeover(
     run: &Execution, context: &mut RotateContext, change: &LoginChange,
 ) -> Result<(), StepError> {

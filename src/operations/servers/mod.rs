@@ -91,7 +91,7 @@ pub struct Servers {
 type OnMove = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl Servers {
-    /// Works on these stores. `landlord` is the pool of the landlord's database. If that database is on a server that
+    /// Uses these stores. `landlord` is the pool of the landlord's database. If that database is on a server that
     /// is set up, the set-up closes it to PUBLIC but not to this pool's role.
     pub fn new(stores: OperationContext, engine: Engine, landlord: PgPool) -> Self {
         let rotation = Arc::new(rotate::RotateServer::new(stores.clone()));

@@ -26,7 +26,8 @@ use sqlx::{ConnectOptions, PgConnection};
 use std::future::IntoFuture;
 use uuid::Uuid;
 
-/// A set-up of a server to configure and then `.await`, or to turn into a [`script`](Self::script) for a DBA.
+/// A call that sets up a server. Configure it by its methods, then `.await` it, or get a [`script`](Self::script) for a
+/// DBA instead.
 ///
 /// # Cancel safety
 /// If the future is dropped, the set-up stops there. Make the same call again to complete it.

@@ -301,11 +301,11 @@ pub trait Journal: Send + Sync + 'static {
     /// `Fenced` if a newer worker has taken over, or if the operation was parked or has ended. `LostWrites` if the
     /// landlord has crashed since the worker claimed the operation.
     async fn record(&self, token: FencingToken, progress: &Progress) -> Result<OperationEvent, StoreError>;
-    /// Parks the subject's open `Change` and raises its epoch, on behalf of the preempting operation `by`. May be
-    /// repeated. Returns the parked operation; `None` if the subject has no open `Change`.
+    /// Parks the subject's unfinished operation of [`Lane::Change`] and raises its epoch, for the preempting operation
+    /// `by`. May be repeated. Returns the parked operation; `None` if there is none.
     async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError>;
-    /// Ends the subject's parked `Change` as `Undone` without undoing it, on behalf of a preempting operation that
-    /// destroys what the `Change` could continue with. `Ok` if there is no parked `Change`.
+    /// Ends the subject's parked operation of [`Lane::Change`] as `Undone` without undoing its steps. For a purge: it
+    /// destroys everything that the operation could continue or undo. `Ok` if there is none.
     async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError>;
     /// Sets a parked operation to `Running`, or to `Undoing` if `undo` is true. `Conflict` if it is not parked.
     async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError>;

@@ -179,8 +179,9 @@ pub enum TokenClaim {
     NotValid,
 }
 
-/// Stores tokens, each of which goes from unused to claimed by an operation to used. Every call is one atomic write or
-/// read. Writers are as in [`RegistryWriter`](crate::store::registry::RegistryWriter).
+/// Stores the tokens of setup links. A token is first unused, then claimed by an operation, then used. Every call is one
+/// atomic write or read. A `writer` argument has the same meaning as in
+/// [`RegistryWriter`](crate::store::registry::RegistryWriter).
 #[async_trait]
 pub trait TokenStore: Send + Sync + 'static {
     /// As [`RegistryWriter::fence`](crate::store::registry::RegistryWriter::fence).

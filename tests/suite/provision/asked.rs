@@ -62,7 +62,7 @@ async fn provision_refuses_input_that_postgres_cannot_store() {
 }
 
 #[tokio::test]
-async fn host_settings_apply_to_sessions_and_links() {
+async fn connection_settings_and_link_lifetime_of_the_builder_apply() {
     let harness = Harness::start().await.unwrap();
     let mut settings = ConnectionSettings::default();
     settings.application_name = Some("shop".into());

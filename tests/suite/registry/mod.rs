@@ -32,6 +32,6 @@ async fn pg_registry_passes_the_tenant_conformance_suite() {
 }
 
 #[tokio::test]
-async fn pg_registry_passes_the_server_conformance_suite() {
+async fn pg_registry_passes_the_server_registry_conformance_suite() {
     conformance::server_registry(PgTenantRegistry::new(landlord::installed().await)).await;
 }
