@@ -17,8 +17,8 @@ type TenantOf<J> = Arc<dyn Fn(&J) -> TenantRef<'static> + Send + Sync>;
 
 /// Resolves a job's tenant and runs the job with [`TenantPool::current`](crate::TenantPool::current) set to its handle.
 /// A job whose tenant does not resolve fails with the [`ResolveError`] and does not run; there is no default tenant. A
-/// closure reads the tenant from the job. It is not a trait, because a host cannot implement a foreign trait for a
-/// queue's own type.
+/// closure reads the tenant from the job. It is not a trait, because an application cannot implement a foreign trait
+/// for a queue's own type.
 ///
 /// ```
 /// # fn example(resolver: std::sync::Arc<dyn tenantry::ConnectionResolver>) {

@@ -52,7 +52,7 @@
 //! No feature is on by default, and no feature changes the behaviour of another. sqlx's `macros` feature is always on,
 //! because `sqlx::Executor` has the same methods for every combination of drivers only with that feature.
 
-// Tests and benchmarks use parts that hosts cannot reach; without the feature these look unused.
+// Tests and benchmarks use parts that applications cannot reach; without the feature these look unused.
 #![cfg_attr(not(feature = "testing"), allow(unreachable_pub, dead_code, unused_imports))]
 
 pub(crate) mod cluster;

@@ -45,7 +45,7 @@ impl ExampleServer {
     pub(crate) async fn keep(self) -> Result<(), AnyError> {
         let options = self.admin();
         let (host, port, database) = (options.get_host(), options.get_port(), self.database.name());
-        println!("\nEverything was kept. Connect to the landlord as the server's admin:");
+        println!("\nEverything was kept. Connect to the landlord as the server admin:");
         if let ServerKind::Url { .. } = self.server.kind() {
             println!("  psql -h {host} -p {port} -U {} {database}", options.get_username());
             return Ok(());

@@ -41,7 +41,7 @@ struct Inner {
     admin: Mutex<Option<(String, String)>>,
 }
 
-/// Why a handler has no page to return.
+/// The reason for which a handler has no page to return.
 pub(crate) enum Problem {
     /// The tenant cannot be served, for example because all its connections are in use.
     Tenant(TenantRejection),

@@ -71,8 +71,8 @@ pub(crate) struct WorkerPermits {
 }
 
 impl OperationContext {
-    /// Creates a context over these stores. At most eight changes of this process work on one server at a time;
-    /// [`with_workers`](Self::with_workers) sets another number.
+    /// Creates the context of the operations that use these stores. At most eight changes of this process work on one
+    /// server at a time; [`with_workers`](Self::with_workers) sets another number.
     pub fn new(
         registry: Arc<dyn RegistryWriter>, servers: Arc<dyn ServerRegistry>, vault: Arc<dyn VaultWriter>,
         tokens: Arc<dyn TokenStore>, journal: Arc<dyn Journal>,

@@ -43,7 +43,7 @@ pub enum ServerSetupError {
         /// The host and port that the call described.
         given: String,
     },
-    /// The admin login lacks a right that it needs to create the provisioner's roles and database.
+    /// The server admin lacks a right that it needs to create the provisioner's roles and database.
     #[error("the role {role} lacks {right}; grant it, or use script() and let a DBA run it")]
     #[non_exhaustive]
     Rights {
@@ -61,7 +61,7 @@ pub enum ServerSetupError {
         /// Name of the role or database.
         name: String,
     },
-    /// The admin login cannot connect to the server.
+    /// The server admin cannot connect to the server.
     #[error(transparent)]
     Connect(Box<super::ClusterError>),
     /// The server runs a PostgreSQL version before 15.

@@ -1,5 +1,5 @@
-//! The background work of a node, as one future that the host spawns: [`Tenantry::run`]. Also [`Tenantry::problems`],
-//! for a readiness probe.
+//! The background work of a node, as one future that the application spawns: [`Tenantry::run`]. Also
+//! [`Tenantry::problems`], for a readiness probe.
 //!
 //! Invariants:
 //! - At most one `run` is active in a process.
@@ -49,8 +49,8 @@ impl HealthIssue {
 }
 
 impl Tenantry {
-    /// The background work of this node, as one future that the host spawns. It ends when `shutdown` resolves or the
-    /// facade is closed. It sends the heartbeat, recovers abandoned operations, retires old logins and reconciles
+    /// The background work of this node, as one future that the application spawns. It ends when `shutdown` resolves or
+    /// the facade is closed. It sends the heartbeat, recovers abandoned operations, retires old logins and reconciles
     /// connection limits. It follows changes that other nodes make, claims this node's share of the connections if the
     /// nodes share them, publishes metrics and writes the events of setup links.
     ///

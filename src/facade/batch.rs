@@ -1,6 +1,6 @@
 //! Batches: one verb of [`Call`] for every tenant that needs it.
 //!
-//! `Tenantry::migrate_all`, `purge_due` and `rotate_all` return a [`Batch`], which the host awaits.
+//! `Tenantry::migrate_all`, `purge_due` and `rotate_all` return a [`Batch`], which the application awaits.
 //!
 //! Invariants:
 //! - At most `concurrency` operations of a batch run at once, and the failure of one tenant does not stop the others.
@@ -17,7 +17,7 @@ use futures_core::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, future};
 use std::{future::IntoFuture, sync::Arc};
 
-/// A verb that a [`Batch`] can run. Sealed. A host's code does not need to name this trait.
+/// A verb that a [`Batch`] can run. Sealed. Application code does not need to name this trait.
 #[async_trait]
 pub trait BatchVerb: CallVerb<Error = ChangeError> {
     #[doc(hidden)]
@@ -76,7 +76,7 @@ pub struct Batch<V: BatchVerb> {
     pub(super) options: V::Options,
 }
 
-/// Result of a [`Batch`], by tenant.
+/// The tenants for which a [`Batch`] succeeded or failed, and how many needed nothing.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BatchReport<A> {

@@ -1,11 +1,11 @@
-//! [`Builder`]: collects the host's configuration and assembles a [`Tenantry`].
+//! [`Builder`]: collects the application's configuration and assembles a [`Tenantry`].
 //!
-//! A host starts with [`Tenantry::builder`], calls setters, and ends with [`Builder::build`].
+//! An application starts with [`Tenantry::builder`], calls setters, and ends with [`Builder::build`].
 //!
 //! Invariants:
 //! - Setters never fail; `build` refuses a value that is out of range and steps that contradict each other.
 //! - `build` only reads. It spawns no task and writes nothing.
-//! - Heartbeats, lease renewals and change notifications use a small pool of their own, never the host's.
+//! - Heartbeats, lease renewals and change notifications use a small pool of their own, never the application's.
 use super::{Operations, Tenantry, Tokens};
 use crate::cluster::OperationContext;
 use crate::directory::{AppAccess, ConnectionSettings};
@@ -84,13 +84,14 @@ impl Builder {
         self.config.migrations = Some(migrator);
         self
     }
-    /// Adds a host step to provisioning, before the tenant becomes active. It must be undoable, because a provisioning
-    /// that fails is undone. Steps run in the order of these calls.
+    /// Adds a step of the application to provisioning, before the tenant becomes active. It must be undoable, because a
+    /// provisioning that fails is undone. Steps run in the order of these calls.
     pub fn before_activation(mut self, step: impl Compensate) -> Self {
         self.config.before.push(Arc::new(Undoable(step)));
         self
     }
-    /// Adds a host step to provisioning, after the tenant has become active. It is retried until it succeeds.
+    /// Adds a step of the application to provisioning, after the tenant has become active. It is retried until it
+    /// succeeds.
     pub fn after_activation(mut self, step: impl Step) -> Self {
         self.config.after.push(Arc::new(Forward(step)));
         self
@@ -214,7 +215,7 @@ impl Builder {
         self
     }
     /// Maximum age of an operation that has not reached its pivot step; 1 h by default. An older one is undone,
-    /// whatever it is waiting for. This bounds host steps and migrations too.
+    /// whatever it is waiting for. This bounds migrations and steps of the application too.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = deadline;
         self
@@ -249,8 +250,8 @@ impl Builder {
     /// nothing.
     ///
     /// # Errors
-    /// The schema is not installed, a key is missing or wrong, two host steps have the same name, or a setting is out
-    /// of range.
+    /// The schema is not installed, a key is missing or wrong, two steps of the application have the same name, or a
+    /// setting is out of range.
     pub async fn build(self) -> Result<Tenantry, BuildError> {
         self.check()?;
         schema::check(&self.landlord).await?;
@@ -302,9 +303,9 @@ impl Builder {
         let limit = self.connection_limit();
         self.config.connection_limit = limit;
         let own = Arc::new(PgTenantRegistry::new(self.landlord.clone()));
-        // The built-in stores check a worker's epoch in the landlord's own tables. A host's store does not see these,
-        // so the engine must report each takeover to it; otherwise it would accept writes of a worker that has lost its
-        // lease.
+        // The built-in stores check a worker's epoch in the landlord's own tables. A store of the application's own
+        // does not see these, so the engine must report each takeover to it; otherwise it would accept writes of a
+        // worker that has lost its lease.
         let mut fences: Vec<Arc<dyn EpochFence>> = vec![];
         fences.extend(self.registry.clone().map(|r| Arc::new(RegistryFence(r)) as Arc<dyn EpochFence>));
         fences.extend(self.vault.map(|v| Arc::new(VaultFence(v)) as Arc<dyn EpochFence>));
@@ -396,8 +397,9 @@ fn follow_relocations(servers: Servers, resolver: Arc<dyn ConnectionResolver>, p
     })
 }
 
-/// A pool of at most three connections for heartbeats, lease renewals and change notifications. On the host's pool they
-/// would wait when the host has used up its connections, and its workers would lose their leases.
+/// A pool of at most three connections for heartbeats, lease renewals and change notifications. On the application's
+/// own pool they would wait when the application has used up its connections, and the node's workers would lose their
+/// leases.
 fn background_pool(landlord: &sqlx::PgPool) -> sqlx::PgPool {
     let options = landlord.connect_options().as_ref().clone().application_name(BACKGROUND_APPLICATION);
     let pool = sqlx::postgres::PgPoolOptions::new().max_connections(3).idle_timeout(Duration::from_secs(60));
@@ -413,7 +415,7 @@ const PASSWORD_LINK_LIFETIME: Duration = Duration::from_secs(3600);
 /// The `application_name` of the background connections in `pg_stat_activity`.
 const BACKGROUND_APPLICATION: &str = "tenantry background";
 
-/// Passes epochs on to a host's registry.
+/// Passes epochs on to the application's own registry.
 struct RegistryFence(Arc<dyn RegistryWriter>);
 #[async_trait::async_trait]
 impl EpochFence for RegistryFence {
@@ -421,7 +423,7 @@ impl EpochFence for RegistryFence {
         self.0.fence(operation, epoch).await
     }
 }
-/// Passes epochs on to a host's vault.
+/// Passes epochs on to the application's own vault.
 struct VaultFence(Arc<dyn VaultWriter>);
 #[async_trait::async_trait]
 impl EpochFence for VaultFence {

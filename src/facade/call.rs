@@ -1,6 +1,6 @@
 //! [`Call`]: one verb with its options, before and while it runs.
 //!
-//! Each verb of [`Tenantry`] returns a `Call`. The host sets options on it and then awaits it or calls `start`.
+//! Each verb of [`Tenantry`] returns a `Call`. The application sets options on it and then awaits it or calls `start`.
 //!
 //! Invariants:
 //! - Nothing happens before the intent is committed.
@@ -135,7 +135,8 @@ impl Call<Provision> {
     pub fn metadata(self, metadata: serde_json::Value) -> Self {
         self.with(|p| p.metadata(metadata))
     }
-    /// Input for the host's own steps of this operation. It is stored in the journal, so it must not contain a secret.
+    /// Input for the application's own steps of this operation. It is stored in the journal, so it must not contain a
+    /// secret.
     pub fn input<T: Serialize>(self, input: &T) -> Self {
         self.with(|p| p.input(input))
     }

@@ -1,6 +1,6 @@
 //! Following the two kinds of setup links, for a web layer.
 //!
-//! `web::SetupRoutes` calls these methods for each POST; a host with its own web stack can call them directly.
+//! `web::SetupRoutes` calls these methods for each POST; an application with its own web stack can call them directly.
 //!
 //! Invariants:
 //! - A call returns when the token is used up; the rest of the operation continues in a task of the facade.
@@ -38,7 +38,7 @@ impl Tenantry {
         let record = self.wait_until_used(id, started).await?;
         self.inner.setup.read_password_link(&record).await
     }
-    /// Follows a password link: sets the password of the link's admin and returns the tenant.
+    /// Follows a password link: sets the password of the link's tenant admin and returns the tenant.
     ///
     /// A second call with the same password while the first one runs joins it and gets its outcome. The NFD and NFC
     /// forms of a text count as the same password.

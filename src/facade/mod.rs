@@ -1,6 +1,6 @@
 //! The facade: [`Tenantry`] joins the stores, sagas, pools and the resolver of one landlord behind one handle.
 //!
-//! A host builds it with [`Builder`], spawns [`Tenantry::run`] and calls the verbs (`provision`, `suspend`, …).
+//! An application builds it with [`Builder`], spawns [`Tenantry::run`] and calls the verbs (`provision`, `suspend`, …).
 //!
 //! Invariants:
 //! - The facade has no logic of operations: each verb commits an intent and hands the operation to its saga.
@@ -104,19 +104,19 @@ struct Inner {
     change_poll_interval: std::time::Duration,
 }
 
-/// The connection pools of this process. They stay empty if the host gave the builder a resolver of its own.
+/// The connection pools of this process. They stay empty if the application gave the builder a resolver of its own.
 struct Pool {
     resolver: PooledResolver,
     /// Maximum connections to each server over all nodes; `None` if the nodes do not share connections.
     shared: Option<u32>,
-    /// Whether the landlord's change notifications cover every change. True for the built-in registry. A host's
-    /// registry may change without a notification.
+    /// Whether the landlord's change notifications cover every change. True for the built-in registry. A registry of
+    /// the application's own may change without a notification.
     has_complete_changes: bool,
 }
 
 impl Tenantry {
-    /// Starts a configuration. `landlord` is the host's own pool to the landlord database; [`close`](Self::close) does
-    /// not close it.
+    /// Starts a configuration. `landlord` is the application's own pool to the landlord database;
+    /// [`close`](Self::close) does not close it.
     pub fn builder(landlord: sqlx::PgPool) -> Builder {
         Builder::new(landlord)
     }
@@ -151,14 +151,14 @@ impl Tenantry {
     /// be used again.
     ///
     /// Fails with [`ChangeError::Kept`] unless it is forced or the deadline of the archive has passed. A provisioning
-    /// that is still running is stopped and what it made is removed. The host's own steps of that provisioning are not
-    /// compensated; to compensate them, undo the provisioning with [`Operations::undo`] instead.
+    /// that is still running is stopped and what it made is removed. The application's own steps of that provisioning
+    /// are not compensated; to compensate them, undo the provisioning with [`Operations::undo`] instead.
     pub fn purge<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Purge> {
         Call::new(self, Purge::new(tenant.into()))
     }
 
     /// [`purge`](Self::purge)s every archived tenant whose deadline has passed. [`run`](Self::run) does not call it:
-    /// the host decides when.
+    /// the application decides when.
     pub fn purge_due(&self) -> Batch<Purge> {
         Batch::new(self)
     }
@@ -235,7 +235,7 @@ impl Tenantry {
     pub fn resolver(&self) -> Arc<dyn ConnectionResolver> {
         self.inner.resolver.clone()
     }
-    /// The stores and servers that operations use, for a host that composes its own operations.
+    /// The stores and servers that operations use, for an application that composes its own operations.
     pub fn operation_context(&self) -> OperationContext {
         self.inner.stores.clone()
     }
@@ -245,8 +245,8 @@ impl Tenantry {
     }
 
     /// Shuts the facade down. It refuses new operations, waits until each running operation has reached a step
-    /// boundary, and closes the tenants' connections. Recovery on another node continues the operations. The host's
-    /// landlord pool stays open. Calling it again does nothing more.
+    /// boundary, and closes the tenants' connections. Recovery on another node continues the operations. The
+    /// application's own landlord pool stays open. Calling it again does nothing more.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the facade closed for new operations. Another call completes the shutdown.

@@ -1,7 +1,7 @@
 //! [`Operations`]: reads operations from the journal, follows their events, and resumes or undoes parked ones.
 //!
-//! A host reaches it by [`Tenantry::operations`](super::Tenantry::operations), for example for a progress page or an
-//! admin tool.
+//! An application reaches it by [`Tenantry::operations`](super::Tenantry::operations), for example for a progress page
+//! or a tool for operators.
 //!
 //! Invariants:
 //! - Reading and following never change an operation, and work on every node.

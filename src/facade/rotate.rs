@@ -147,8 +147,8 @@ impl Tenantry {
     pub fn rotate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Rotate> {
         Call::new(self, Rotate { tenant: tenant.into().into_owned(), grace: GRACE })
     }
-    /// [`rotate`](Self::rotate)s the login of every active tenant. The host calls it on its own schedule, usually with
-    /// [`older_than`](Batch::older_than).
+    /// [`rotate`](Self::rotate)s the login of every active tenant. The application calls it on its own schedule,
+    /// usually with [`older_than`](Batch::older_than).
     pub fn rotate_all(&self) -> Batch<Rotate> {
         Batch::new(self)
     }

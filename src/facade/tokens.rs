@@ -1,7 +1,8 @@
 //! [`Tokens`]: issues setup links, looks them up, revokes them and lists their events.
 //!
-//! A host reaches it by [`Tenantry::tokens`](crate::Tenantry::tokens). The module [`setup_link`](crate::setup_link)
-//! handles links of the two built-in purposes. A host handles links of its own purposes itself.
+//! An application reaches it by [`Tenantry::tokens`](crate::Tenantry::tokens). The module
+//! [`setup_link`](crate::setup_link) handles links of the two built-in purposes. An application handles links of its
+//! own purposes itself.
 //!
 //! Invariants:
 //! - The landlord stores the hash of a token. Its text is stored, sealed, only if an operation has issued the link.
@@ -39,15 +40,15 @@ impl Tokens {
     ) -> Result<SetupLink, ChangeError> {
         self.issue_for(TokenPurpose::credentials(), tenant, email).await
     }
-    /// Issues a password link for this address, by which the admin sets a new password. Otherwise as
+    /// Issues a password link for this address, by which the tenant admin sets a new password. Otherwise as
     /// [`issue`](Self::issue).
     pub async fn issue_password<'a>(
         &self, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
     ) -> Result<SetupLink, ChangeError> {
         self.issue_for(TokenPurpose::password(), tenant, email).await
     }
-    /// Issues a link for a purpose of the host's own. The host handles it with [`look_up`](Self::look_up) and the
-    /// [`TokenStore`](crate::store::tokens::TokenStore). Otherwise as [`issue`](Self::issue).
+    /// Issues a link for a purpose of the application's own. The application handles it with [`look_up`](Self::look_up)
+    /// and the [`TokenStore`](crate::store::tokens::TokenStore). Otherwise as [`issue`](Self::issue).
     ///
     /// ```no_run
     /// # use {sqlx::PgPool, std::error::Error, tenantry::Tenantry};

@@ -16,10 +16,11 @@ use crate::tenant::{Tenant, TenantRef};
 use async_trait::async_trait;
 use std::time::Duration;
 
-/// A verb of [`Call`]: an operation that a host can call. Sealed. A host's code does not need to name this trait.
+/// A verb of [`Call`]: an operation that an application can call. Sealed. Application code does not need to name this
+/// trait.
 #[async_trait]
 pub trait CallVerb: sealed::Sealed + Sized + Send + 'static {
-    /// Result of the operation.
+    /// What the caller gets when the operation has succeeded.
     type Answer: Send + 'static;
     /// Error of the operation.
     type Error: std::error::Error + From<StoreError> + Send + 'static;

@@ -2,15 +2,15 @@
 //!
 //! # The parts of an installation
 //!
-//! - The *landlord* is a database of the host. The schema `tenantry` in it holds tenants, directory entries, sealed
-//!   secrets, operations and tokens. All durable state is there, so any number of nodes can share the work.
+//! - The *landlord* is a database of the application. The schema `tenantry` in it holds tenants, directory entries,
+//!   sealed secrets, operations and tokens. All durable state is there, so any number of nodes can share the work.
 //! - A *database server* is a PostgreSQL cluster on which tenants have their databases. The *provisioner* is the login by
 //!   which operations work there; see [`roles`](super::roles).
-//! - A *node* is one process of the host that links this crate. It resolves tenants to connections, starts operations,
-//!   and recovers operations of nodes that died.
+//! - A *node* is one process of the application that links this crate. It resolves tenants to connections, starts
+//!   operations, and recovers operations of nodes that died.
 //!
 //! ```text
-//!   host application (axum, actix-web, jobs)
+//!   application (axum, actix-web, jobs)
 //!        │ resolve("acme")              │ provision, suspend, rotate, …
 //!        ▼                              ▼
 //!   resolver ─► pool ──────────┐   operations ─► saga ─► journal ─┐
@@ -27,14 +27,14 @@
 //!
 //! | floor | rooms | what is there |
 //! |---|---|---|
-//! | 9 | `web`, `testing` | what a host mounts, or uses in its own tests |
+//! | 9 | `web`, `testing` | what an application mounts, or uses in its own tests |
 //! | 8 | `facade`, `job` | [`Tenantry`](crate::Tenantry), its builder, calls and background loops: they assemble, and decide nothing |
 //! | 7 | `setup_link` | one-time links: a token, and the operation that it starts |
 //! | 6 | `operations` | one folder for each operation: request and result, list of steps, steps, context |
 //! | 5 | `resolver` | from a tenant to a handle: cache, single-flight load |
 //! | 4 | `pool`, `cluster` | tenants' connections under one limit per server; the sessions of one operation on a server |
 //! | 3 | `saga` | what a saga is, the runner, recovery |
-//! | 2 | `store/*` | traits and their implementations: registry, vault, journal, tokens, nodes, admin |
+//! | 2 | `store/*` | traits and their implementations: registry, vault, journal, tokens, nodes, tenant admins |
 //! | 1 | `store/schema` | the landlord's schema and its migrations |
 //! | 0 | `tenant`, `names`, `directory`, `server`, `operation`, `secret`, `placement`, `error` | data without I/O, and helpers |
 //!

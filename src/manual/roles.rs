@@ -10,7 +10,7 @@
 //! | `tenantry_blue`, `tenantry_green` | LOGIN | nothing | `tenantry_admin` | the provisioner's two logins: one is in use, the other is used after the next rotation |
 //! | `<database>_owner` | NOLOGIN | schema `public`, all objects | nothing | owns what migrations create; does not own the database |
 //! | `<database>_app` | NOLOGIN | objects that application sessions create by accident | nothing | holds the application's grants |
-//! | `<database>_mig` | LOGIN, for one operation | nothing | owner | runs migrations and seeds, and inserts the first admin's row |
+//! | `<database>_mig` | LOGIN, for one operation | nothing | owner | runs migrations and seeds, and inserts the row of the tenant's first admin |
 //! | `<database>_v1`, … | LOGIN | nothing | app | the application's login, one per generation |
 //!
 //! [`set_up`](crate::operations::servers::Servers::set_up) creates the first three roles and a maintenance database.

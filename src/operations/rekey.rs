@@ -26,8 +26,8 @@ const KIND: &str = "rekey";
 /// Records that one call of the vault rewraps.
 const BATCH: u32 = 100;
 
-/// Result of [`Tenantry::rekey`](crate::Tenantry::rekey), which encrypts the data key of every secret with the current
-/// primary key.
+/// The keys that are in use after [`Tenantry::rekey`](crate::Tenantry::rekey), which encrypts the data key of every
+/// secret with the current primary key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rekeyed {
@@ -46,7 +46,7 @@ pub(crate) struct Rekey {
 }
 
 impl Rekey {
-    /// Uses these stores.
+    /// Creates the driver of rekey operations over these stores.
     pub(crate) fn new(stores: OperationContext, engine: Engine) -> Self {
         let saga = Arc::new(RekeySaga { stores: stores.clone(), steps: vec![Box::new(Rewrap)] });
         Self { stores, engine, saga }

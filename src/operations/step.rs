@@ -1,8 +1,8 @@
-//! Steps that the host application adds to a provisioning.
+//! Steps that the application adds to a provisioning.
 //!
-//! The host implements [`Step`], and [`Compensate`] if the step can be undone, and gives it to the builder
-//! (`before_activation`, `after_activation`). The engine records each step's output, so a later step can read it.
-//! A step may run more than once, on any node, and must therefore be idempotent.
+//! The application implements [`Step`], and [`Compensate`] if the step can be undone, and gives it to the builder
+//! (`before_activation`, `after_activation`). The engine records each step's output, so a later step can read it. A
+//! step may run more than once, on any node, and must therefore be idempotent.
 pub use crate::error::StepError;
 use crate::operation::OperationId;
 use crate::tenant::Tenant;
@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use std::{fmt, sync::Arc};
 
-/// A step of the host's. It runs at least once. A step after activation is retried until it succeeds; a step before
-/// activation also implements [`Compensate`].
+/// A step of the application's own. It runs at least once. A step after activation is retried until it succeeds; a step
+/// before activation also implements [`Compensate`].
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -45,7 +45,7 @@ pub trait Step: Send + Sync + 'static {
     /// Name under which the journal stores the step. Do not change it once it is in use. Lower case with dots by
     /// convention. `build()` fails if two steps share a name.
     const NAME: &'static str;
-    /// Result of the step, which the journal stores as JSON, so it must not hold a secret. `()` for a step without a
+    /// What the step returns. The journal stores it as JSON, so it must not hold a secret. `()` for a step without a
     /// result.
     type Output: Serialize + DeserializeOwned + Send + 'static;
     /// Does the work. It must be idempotent under [`StepContext::idempotency_key`]: the future may be dropped at any
@@ -61,8 +61,8 @@ pub trait Compensate: Step {
     async fn compensate(&self, cx: &StepContext, output: Option<Self::Output>) -> Result<(), StepError>;
 }
 
-/// What the engine gives to a host's step: the tenant, the input, earlier outputs and connections. It holds no secret
-/// that a step can read. Only [`LinkDelivery`](crate::store::tokens::LinkDelivery) receives the setup link.
+/// What the engine gives to a step of the application: the tenant, the input, earlier outputs and connections. It holds
+/// no secret that a step can read. Only [`LinkDelivery`](crate::store::tokens::LinkDelivery) receives the setup link.
 pub struct StepContext {
     tenant: Tenant,
     operation: OperationId,

@@ -1,4 +1,4 @@
-//! Why a caller of `TenantPool` got no connection.
+//! The error of a caller of `TenantPool` that got no connection.
 //!
 //! sqlx's traits can only return `sqlx::Error`, so every [`AcquireError`] travels inside `sqlx::Error::Io`. Web layers
 //! call [`AcquireError::find`] to choose a status and [`AcquireError::retry_after`] for the header.
@@ -6,7 +6,7 @@ use crate::error::ResolveError;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-/// Why there was no connection for a caller. Queries can only return `sqlx::Error`, so this error is wrapped in
+/// The reason for which a caller got no connection. Queries can only return `sqlx::Error`, so this error is wrapped in
 /// `sqlx::Error::Io`; [`find`](Self::find) extracts it.
 ///
 /// ```
@@ -43,7 +43,7 @@ pub enum AcquireError {
         /// How long the caller waited.
         waited: Duration,
     },
-    /// The server accepted no connection in time, or the pool is one that the host created and it timed out.
+    /// The server accepted no connection in time, or the pool is one that the application created and it timed out.
     #[error("waited {waited:?} for the server to accept a connection; check that it is up and has free connections")]
     #[non_exhaustive]
     ConnectTimeout {
@@ -70,7 +70,7 @@ pub enum AcquireError {
     /// example because the tenant was suspended. The source says why.
     #[error("no connection for the tenant: it could not be resolved again")]
     Refused(#[source] ResolveError),
-    /// The resolver, or the pool that the host created, is closed. The handle will not work again.
+    /// The resolver, or the pool that the application created, is closed. The handle will not work again.
     #[error("no connection for the tenant: the resolver or its pool is closed")]
     Closed,
 }
@@ -94,12 +94,12 @@ impl AcquireError {
             Self::Closed => None,
         }
     }
-    /// A [`PoolExhausted`](Self::PoolExhausted), for tests of a host's error responses.
+    /// A [`PoolExhausted`](Self::PoolExhausted), for tests of an application's error responses.
     #[cfg(feature = "testing")]
     pub fn budget(waited: Duration) -> Self {
         Self::PoolExhausted { waited }
     }
-    /// A [`ConnectTimeout`](Self::ConnectTimeout), for tests of a host's error responses.
+    /// A [`ConnectTimeout`](Self::ConnectTimeout), for tests of an application's error responses.
     #[cfg(feature = "testing")]
     pub fn server(waited: Duration) -> Self {
         Self::ConnectTimeout { waited }

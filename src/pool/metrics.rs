@@ -15,7 +15,7 @@
 //! | `tenantry_connections_opened_total` | counter | connections opened |
 //! | `tenantry_connections_stolen_total` | counter | idle connections closed because another tenant needed the slot |
 //!
-//! [`Tenantry::run`](crate::Tenantry::run) publishes them every five seconds. A host that does not run it calls
+//! [`Tenantry::run`](crate::Tenantry::run) publishes them every five seconds. An application that does not run it calls
 //! [`publish`].
 use super::PoolStats;
 use metrics::{counter, gauge};

@@ -1,8 +1,8 @@
 //! A tenant's connections, as a handle that works wherever sqlx takes `&PgPool`.
 //!
-//! The resolver creates one [`TenantPool`] per tenant; host code runs its queries on it. A query takes a connection
-//! from the tenant's share of the server's budget (`budget`), or from the tenant's replica if the handle came from
-//! [`TenantPool::read`].
+//! The resolver creates one [`TenantPool`] per tenant; the application runs its queries on it. A query takes a
+//! connection from the tenant's share of the server's budget (`budget`), or from the tenant's replica if the handle
+//! came from [`TenantPool::read`].
 //!
 //! Invariants: a connection serves one tenant for its whole life. A handle outlives evictions, login rotations and
 //! server moves, because it resolves its tenant again when its share is retired or its login is refused.
@@ -81,7 +81,7 @@ struct Inner {
 /// Where a handle's connections come from.
 #[derive(Clone)]
 enum Source {
-    /// A pool that the host created.
+    /// A pool that the application created.
     Own(PgPool),
     /// The server pools of the resolver.
     Budget(Budgeted),
@@ -125,8 +125,8 @@ pub(crate) async fn run_with_current<F: Future>(pool: TenantPool, work: F) -> F:
 }
 
 impl TenantPool {
-    /// A handle over a pool that the host created, for unit tests (`#[sqlx::test]`) and custom resolvers. The crate
-    /// neither limits nor closes that pool.
+    /// A handle over a pool that the application created, for unit tests (`#[sqlx::test]`) and custom resolvers. The
+    /// crate neither limits nor closes that pool.
     pub fn from_pool(tenant: Tenant, pool: PgPool) -> Self {
         Self(Arc::new(Inner { tenant, source: Source::Own(pool), reads: false }))
     }
@@ -209,7 +209,7 @@ impl TenantPool {
         }
     }
     /// Retires the shares: idle connections are closed now, connections in use when they are returned. Callers of this
-    /// handle resolve the tenant again. Does nothing to a pool that the host created.
+    /// handle resolve the tenant again. Does nothing to a pool that the application created.
     pub(crate) fn retire(&self) {
         if let Source::Budget(Budgeted { primary, replica, .. }) = &self.0.source {
             primary.retire();

@@ -1,8 +1,8 @@
 //! Resolves a tenant's id, slug or domain to a [`TenantPool`].
 //!
 //! Web layers, job layers and `Tenantry::with_tenant` use a [`ConnectionResolver`]. [`PooledResolver`] is the default
-//! one; a host may implement the trait itself. Invariant: only an active tenant has a handle, and there is no default
-//! tenant.
+//! one; an application may implement the trait itself. Invariant: only an active tenant has a handle, and there is no
+//! default tenant.
 use crate::error::ResolveError;
 use crate::pool::TenantPool;
 use crate::tenant::{TenantId, TenantRef};

@@ -36,7 +36,7 @@ pub(crate) use rate_limiter::RateLimiter;
 /// How long a link waits for another operation of its tenant.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why following a setup link failed. The link stays valid, except after [`NotValid`](Self::NotValid).
+/// An error from following a setup link. The link stays valid, except after [`NotValid`](Self::NotValid).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupLinkError {
@@ -120,8 +120,8 @@ pub(crate) struct SetupLinks {
 }
 
 impl SetupLinks {
-    /// Creates both operations over these stores. `lifetime` is how long the password link is valid that a credentials
-    /// link leads to.
+    /// Creates the drivers of both operations over these stores. `lifetime` is how long the password link is valid that
+    /// a credentials link leads to.
     pub(crate) fn new(
         stores: OperationContext, engine: Engine, login: AppLogin, admins: Arc<dyn AdminStore>, lifetime: Duration,
     ) -> Self {

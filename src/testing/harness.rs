@@ -32,7 +32,7 @@ pub struct Harness {
     keys: LocalKeyring,
 }
 
-/// Why a [`Harness`], or a [`Tenantry`] on it, could not be created.
+/// The error for a [`Harness`], or a [`Tenantry`] on it, that could not be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HarnessError {

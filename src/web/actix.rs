@@ -39,7 +39,7 @@ impl ResponseError for TenantRejection {
         StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
     /// The rejection is stored in the response's extensions, where `TenantLayer::on_reject` finds it. The middleware
-    /// could not get it from the response's error, because a host's own error type may wrap it.
+    /// could not get it from the response's error, because an application's own error type may wrap it.
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::from(WebResponse::from(self));
         response.extensions_mut().insert(self.clone());
@@ -123,7 +123,7 @@ where
     }
 }
 
-/// Replaces a response that carries a rejection with the host's response to that rejection.
+/// Replaces a response that carries a rejection with the application's response to that rejection.
 fn apply_on_reject<B>(layer: &Inner, response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
     let rejection = response.response().extensions().get::<TenantRejection>().cloned();
     match rejection {

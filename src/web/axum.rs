@@ -143,7 +143,7 @@ where
     }
 }
 
-/// Replaces a response that carries a rejection with the host's response to that rejection.
+/// Replaces a response that carries a rejection with the application's response to that rejection.
 fn apply_on_reject(layer: &Inner, response: Response) -> Response {
     match response.extensions().get::<TenantRejection>() {
         Some(rejection) => (layer.reject)(rejection).into_response(),

@@ -1,4 +1,4 @@
-//! The built-in pages of the setup links, which a host can replace by `SetupRoutes::pages`.
+//! The built-in pages of the setup links, which an application can replace by `SetupRoutes::pages`.
 //!
 //! Invariants:
 //! - Every text of a tenant or a user is escaped.

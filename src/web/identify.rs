@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - The first rule that matches decides. There is no default tenant.
-//! - Headers that a client can forge are ignored unless the host has configured them.
+//! - Headers that a client can forge are ignored unless the application has configured them.
 use super::RequestView;
 use crate::tenant::TenantRef;
 use std::borrow::Cow;
@@ -22,7 +22,7 @@ enum Rule {
     With(Arc<Read>),
 }
 
-/// Result of one rule for a request.
+/// What one rule says about the tenant of a request.
 enum RuleResult<'a> {
     Tenant(TenantRef<'a>),
     /// The request names no tenant. No further rule is evaluated.
@@ -77,7 +77,8 @@ impl Identify {
     pub fn path_after(prefix: impl AsRef<str>) -> Self {
         Self::rule(Rule::PathAfter(prefix.as_ref().trim_end_matches('/').into()))
     }
-    /// A rule of the host's own, for example by a claim or a session. If it returns `None`, the next rule is evaluated.
+    /// A rule of the application's own, for example by a claim or a session. If it returns `None`, the next rule is
+    /// evaluated.
     pub fn with(rule: impl Fn(&RequestView<'_>) -> Option<TenantRef<'static>> + Send + Sync + 'static) -> Self {
         Self::rule(Rule::With(Arc::new(rule)))
     }

@@ -56,7 +56,8 @@ impl TenantLayer {
     }
 }
 
-/// Result of the layer for one request. It is stored in the request's extensions for the extractors.
+/// What the layer has found for one request: its tenant, or why there is none. It is stored in the request's extensions
+/// for the extractors.
 #[derive(Clone)]
 pub(super) enum Resolution {
     /// No rule named a tenant.

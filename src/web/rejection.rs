@@ -11,7 +11,7 @@ use crate::tenant::Tenant;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a request is not served. It converts into a plain-text response.
+/// The reason for which a request is not served. It converts into a plain-text response.
 /// [`TenantLayer::on_reject`](super::TenantLayer::on_reject) replaces that response, whether the layer, an extractor or
 /// a handler has returned it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ pub enum TenantRejection {
     /// 503.
     #[error("not available at this moment")]
     Unavailable(#[source] ResolveError),
-    /// A handler of the host failed. Status 500.
+    /// A handler of the application failed. Status 500.
     #[error("something went wrong")]
     Failed,
     /// A handler takes a tenant on a route that is not below a [`TenantLayer`](super::TenantLayer). Status 500.

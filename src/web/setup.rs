@@ -44,7 +44,7 @@ pub enum SetupPage<'a> {
     Password {
         /// Tenant of the admin.
         tenant: &'a Tenant,
-        /// E-mail address of the admin whose password is set.
+        /// E-mail address of the tenant admin whose password is set.
         email: &'a str,
         /// Path of the link, to which the form is posted.
         action: &'a str,

@@ -235,7 +235,7 @@ async fn nodes_share_the_budget_and_never_exceed_it() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    // If the host aborts `run` and calls it again, the node keeps its share throughout.
+    // If the application aborts `run` and calls it again, the node keeps its share throughout.
     first.abort();
     assert!(first.await.is_err_and(|e| e.is_cancelled()));
     let second_run = tokio::spawn(one.run(std::future::pending::<()>()));

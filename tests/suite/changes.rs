@@ -11,7 +11,7 @@ use tenantry::testing::Harness;
 use tenantry::{ConnectionResolver, TenantId, TenantPool, TenantRef, sqlx};
 use tokio::sync::Notify;
 
-/// A host's own resolver that records the tenants that it is asked to invalidate.
+/// An application's own resolver that records the tenants that it is asked to invalidate.
 #[derive(Clone, Default)]
 struct RecordingResolver(Arc<(Mutex<Vec<TenantId>>, Notify)>);
 

@@ -37,7 +37,7 @@ fn intent(saga: &Chain, lease: Duration) -> Intent {
     intent
 }
 
-/// A store of the host outside the landlord. A crash of the landlord does not affect it.
+/// A store of the application outside the landlord. A crash of the landlord does not affect it.
 struct ExternalStore;
 #[async_trait]
 impl EpochFence for ExternalStore {
@@ -47,7 +47,7 @@ impl EpochFence for ExternalStore {
 }
 
 /// A landlord that crashes may lose an intent that was committed asynchronously. A write to an external store would
-/// survive its intent then, so where the host has such a store every intent must be durable before its step.
+/// survive its intent then, so where the application has such a store every intent must be durable before its step.
 #[tokio::test]
 async fn intent_is_durable_before_each_step_if_the_host_has_an_external_store() {
     for stores in [vec![], vec![Arc::new(ExternalStore) as Arc<dyn EpochFence>]] {

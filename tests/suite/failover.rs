@@ -19,7 +19,7 @@ async fn lose_commits(harness: &Harness, statement: &'static str) {
     assert!(done.rows_affected() > 0, "the statement reverted no row: {statement}");
 }
 
-/// A host step that signals when it is reached, and then waits for a permit.
+/// A step of the application that signals when it is reached, and then waits for a permit.
 #[derive(Clone)]
 struct Wait {
     reached: Arc<Semaphore>,

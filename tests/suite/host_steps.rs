@@ -1,5 +1,5 @@
-//! A host's own steps in a provisioning, and its delivery of setup links: order, typed outputs, retries, compensation,
-//! and what a failure reports.
+//! An application's own steps in a provisioning, and its delivery of setup links: order, typed outputs, retries,
+//! compensation, and what a failure reports.
 use crate::auditor::{self, assert_nothing};
 use crate::provision::migrated;
 use async_trait::async_trait;
@@ -133,7 +133,7 @@ async fn failing_host_step_is_compensated_with_all_steps_before_it() {
     assert_eq!((failure.step.as_str(), failure.state), ("seed.plan", FailureState::Undone));
     assert_eq!(failure.cause.to_string(), "the plan is sold out");
     assert_eq!(*billing.0.lock().unwrap(), Vec::<String>::new(), "the account must be closed by the compensation");
-    assert_nothing(&harness, "after a failed host step").await;
+    assert_nothing(&harness, "after a failed step of the application").await;
     assert_eq!(auditor::operations(harness.landlord(), "provision", "undone").await, 1);
 }
 

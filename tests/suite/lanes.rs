@@ -158,8 +158,8 @@ impl Step for Welcome {
     }
 }
 
-/// The landlord's tables share the epochs of the operations. A host's own store does not, so a preempting operation
-/// must fence the stopped worker there explicitly.
+/// The landlord's tables share the epochs of the operations. An application's own store does not, so a preempting
+/// operation must fence the stopped worker there explicitly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn suspend_fences_the_stopped_worker_in_a_store_of_the_host() {
     let harness = Harness::start().await.unwrap();

@@ -1,7 +1,7 @@
 //! The landlord's schema: `install` creates or upgrades it, and `check` reports everything that is missing or unknown.
 //!
-//! Both must not depend on the host's session defaults, must be safe to call concurrently, and must leave no lock
-//! behind.
+//! Both must not depend on the application's session defaults, must be safe to call concurrently, and must leave no
+//! lock behind.
 use crate::landlord;
 use sqlx::{ConnectOptions, Connection, PgPool};
 use tenantry::error::SchemaError;
@@ -169,7 +169,7 @@ async fn install_ignores_search_path_isolation_and_read_only_defaults() {
     install(&landlord).await.unwrap();
     check(&landlord).await.unwrap();
     let after: String = sqlx::query_scalar("SHOW search_path").fetch_one(&landlord).await.unwrap();
-    assert_eq!(after, "astray,pg_catalog", "install() changed the search_path of the host's sessions");
+    assert_eq!(after, "astray,pg_catalog", "install() changed the search_path of the application's sessions");
 }
 
 #[tokio::test]

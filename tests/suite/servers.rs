@@ -20,7 +20,7 @@ use tenantry::testing::Harness;
 use tenantry::vault::{CredentialVault, KeyDisposal, LocalKeyring, PgVault, VaultWriter};
 use tenantry::{TenantId, Tenantry, sqlx};
 
-/// A login with the rights that a managed service gives its administrator: CREATEDB and CREATEROLE, no superuser.
+/// A server admin with the rights that a managed service gives: CREATEDB and CREATEROLE, no superuser.
 async fn managed_admin(harness: &Harness, rights: &str) -> PgConnectOptions {
     let name = format!("{}_managed", harness.prefix());
     let mut server = auditor::superuser(harness).await;
@@ -84,8 +84,8 @@ async fn set_up_refuses_roles_of_another_installation() {
     tenantry.servers().set_up("main", second.server().admin_options()).prefix(second.prefix()).await.unwrap();
 }
 
-/// Set-up revokes CONNECT on the landlord from PUBLIC. A host role that has a session there only by that right gets a
-/// grant.
+/// Set-up revokes CONNECT on the landlord from PUBLIC. A role of the application that has a session there only by that
+/// right gets a grant.
 #[tokio::test]
 async fn set_up_keeps_connected_host_roles_able_to_connect_to_the_landlord() {
     let harness = Harness::start().await.unwrap();
@@ -96,7 +96,7 @@ async fn set_up_keeps_connected_host_roles_able_to_connect_to_the_landlord() {
     let session = reports.connect().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     session.close().await.unwrap();
-    reports.connect().await.expect("a host role that had a session can no longer connect");
+    reports.connect().await.expect("a role of the application that had a session can no longer connect");
     tenantry.registry().page(None, 1).await.expect("the role of the landlord pool can no longer read");
     let stranger = format!("{}_stranger", harness.prefix());
     server.execute(statement_of(format!("CREATE ROLE {stranger} LOGIN PASSWORD 'x'"))).await.unwrap();

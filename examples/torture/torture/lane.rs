@@ -102,7 +102,7 @@ impl Lane {
         let (first, second) = self.keys.split_once(',').unwrap_or_default();
         format!("{second},{first}")
     }
-    /// Connect options of the admin of the near server.
+    /// Connect options of the server admin of the near server.
     pub(crate) fn dba_options(&self) -> PgConnectOptions {
         dba_options(self.near_port(), &self.password)
     }
@@ -139,7 +139,7 @@ fn address(server: &TestServer) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, server.admin_options().get_port()).into()
 }
 
-/// Connect options of the admin of the near server, through the proxy at this port.
+/// Connect options of the server admin of the near server, through the proxy at this port.
 pub(crate) fn dba_options(port: u16, password: &str) -> PgConnectOptions {
     let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
     options.username("torture_dba").password(password).database("postgres")

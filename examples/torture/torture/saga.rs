@@ -49,8 +49,8 @@ pub(crate) enum Saga {
     Rekey,
     /// A worker died while it rewrapped secrets; the child recovers the operation.
     RekeyRecovery,
-    /// Set-up of a server. Recovery cannot continue it, because it needs the admin's password, which is not stored. A
-    /// repeated call continues it.
+    /// Set-up of a server. Recovery cannot continue it, because it needs the server admin's password, which is not
+    /// stored. A repeated call continues it.
     ServerSetup,
 }
 

@@ -6,7 +6,7 @@ use crate::error::StepError;
 use crate::names::RoleName;
 use crate::server::LoginSessions;
 
-/// Result of setting a connection limit on several logins.
+/// Number of logins that got a new connection limit, and of those that could not get it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LimitCounts {
     /// Logins whose limit was altered.

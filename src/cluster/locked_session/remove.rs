@@ -20,7 +20,7 @@ const DROP_TRIES: u32 = 5;
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Result of retiring a replaced login. In both cases it can no longer connect to its database.
+/// What became of a replaced login. In both cases it can no longer connect to its database.
 #[derive(Debug)]
 pub(crate) enum RetiredLogin {
     /// The role does not exist any more.

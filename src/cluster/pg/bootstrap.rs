@@ -1,4 +1,4 @@
-//! Setting up a server once, in the session of a superuser or of an admin with CREATEDB and CREATEROLE.
+//! Setting up a server once, in the session of the server admin: a superuser, or a login with CREATEDB and CREATEROLE.
 //!
 //! `Servers::set_up` calls these functions in order: the three roles, the maintenance database, the optional rights,
 //! and closing shared databases. Each looks at the catalogs first, so a set-up that died may be repeated.
@@ -11,7 +11,7 @@ use crate::server::ServerNames;
 use crate::sqlstate;
 use sqlx::{FromRow, PgConnection};
 
-/// The rights of the admin that sets the server up, and the server's version.
+/// The rights of the server admin, and the server's version.
 #[derive(Debug, FromRow)]
 pub(crate) struct Admin {
     pub(crate) role: String,
@@ -27,7 +27,7 @@ pub(crate) async fn read_admin_rights(session: &mut PgConnection) -> Result<Admi
     const ADMIN: &str = "SELECT current_user::text AS role, rolsuper AS superuser, rolcreaterole AS create_role, \
         rolcreatedb AS create_db, current_setting('server_version_num')::int AS version \
         FROM pg_catalog.pg_roles WHERE rolname = current_user";
-    sqlx::query_as(ADMIN).fetch_one(session).await.map_err(ClusterError::sql("reading the admin's rights"))
+    sqlx::query_as(ADMIN).fetch_one(session).await.map_err(ClusterError::sql("reading the server admin's rights"))
 }
 
 /// Makes sure that the admin role and the two provisioner logins exist, with these verifiers.
@@ -64,7 +64,7 @@ pub(crate) async fn ensure_maintenance(session: &mut PgConnection, names: &Serve
         None => {}
     }
     // CREATE DATABASE … OWNER needs the membership, so it is granted for this statement and revoked. From 16 on the
-    // admin then keeps only the ADMIN option, which the creator of a role gets.
+    // server admin then keeps only the ADMIN option, which the creator of a role gets.
     ddl::lend_admin(&names.admin, true).run(session, "lending the admin role").await?;
     let create = ddl::create_maintenance(&names.maintenance, &names.admin).execute(session).await;
     revoke_lent_admin(session, &names.admin).await?;
@@ -85,7 +85,7 @@ async fn revoke_lent_admin(session: &mut PgConnection, admin: &RoleName) -> Resu
           AND (coalesce((pg_catalog.to_jsonb(m) ->> 'set_option')::bool, true) \
             OR coalesce((pg_catalog.to_jsonb(m) ->> 'inherit_option')::bool, true)))";
     let lent = sqlx::query_scalar(LENT).bind(admin.as_str()).fetch_one(&mut *session).await;
-    match lent.map_err(ClusterError::sql("looking for the admin's memberships"))? {
+    match lent.map_err(ClusterError::sql("looking for the server admin's memberships"))? {
         true => ddl::lend_admin(admin, false).run(session, "taking the admin role back").await,
         false => Ok(()),
     }
@@ -141,7 +141,7 @@ pub(crate) async fn close_to_public(
         let rollback = sqlx::query("ROLLBACK").execute(&mut *session).await;
         rollback.map_err(ClusterError::sql("rolling back"))?;
         let code = sqlstate::code(&e).unwrap_or_default().into_owned();
-        return Ok(Some(format!("{database} stays open to PUBLIC: the admin may not change it ({code})")));
+        return Ok(Some(format!("{database} stays open to PUBLIC: the server admin may not change it ({code})")));
     }
     is_closed(session, database).await.map(|is_closed| {
         (!is_closed).then(|| format!("{database} stays open to PUBLIC: the admin role does not own it"))

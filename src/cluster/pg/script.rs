@@ -1,6 +1,6 @@
 //! The set-up of a server as a script for psql.
 //!
-//! A DBA runs it if the application may not have a superuser's or admin's password. It contains the same statements as
+//! A DBA runs it if the application may not have the password of a server admin. It contains the same statements as
 //! `bootstrap`, and verifiers in place of passwords. It may be repeated.
 use super::bootstrap::CLUSTER;
 use super::ddl::{self, Ddl};
@@ -82,7 +82,7 @@ impl Script {
         self.end_if();
     }
     /// Creates the maintenance database and closes it to PUBLIC before the admin role is revoked from the current user.
-    /// Later an admin that is not a superuser could not close it.
+    /// Later a server admin that is not a superuser could not close it.
     fn push_maintenance(&mut self, names: &ServerNames) {
         self.begin_if(&ddl::is_database_missing(&names.maintenance));
         self.push_statement(&ddl::lend_admin(&names.admin, true));

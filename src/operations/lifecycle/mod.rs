@@ -36,7 +36,7 @@ struct Request {
     verb: Verb,
 }
 
-/// Result of a purge.
+/// A purged tenant, and what became of its key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Purged {
@@ -57,7 +57,8 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Uses these stores. `access` is what an application's login may do; a login that is admitted again gets it.
+    /// Creates the driver over these stores. `access` is what an application's login may do; a login that is admitted
+    /// again gets it.
     pub fn new(stores: OperationContext, engine: Engine, access: AppAccess) -> Self {
         let sagas = Verb::KINDS.map(|verb| Arc::new(LifecycleSaga::new(stores.clone(), verb, access)));
         Self { stores, engine, sagas }

@@ -28,7 +28,7 @@ const KIND: &str = "migrate";
 /// Time limit for connecting to a tenant's database and reading its ledger.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Result of a migration.
+/// A migrated tenant, with its newest applied version before and after.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Migrated {
@@ -51,8 +51,8 @@ pub(crate) struct Migration {
 }
 
 impl Migration {
-    /// Uses these stores and the application's migrations. Without migrations every call fails with
-    /// [`ChangeError::NoMigrations`].
+    /// Creates the driver of migrations over these stores, with the application's migrations. Without migrations every
+    /// call fails with [`ChangeError::NoMigrations`].
     pub(crate) fn new(stores: OperationContext, engine: Engine, migrations: Option<&'static Migrator>) -> Self {
         let saga = Arc::new(MigrateSaga::new(stores.clone(), migrations));
         Self { stores, engine, migrations, saga }

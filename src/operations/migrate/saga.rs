@@ -67,8 +67,8 @@ impl Saga for MigrateSaga {
 enum Migrate {
     /// Creates the migrator login. The output holds the newest version in the ledger.
     Create,
-    /// Runs the host's migrations. Repeating it is safe: a migration in a transaction has either run or not, and for
-    /// one outside a transaction the ledger shows whether it was begun.
+    /// Runs the application's migrations. Repeating it is safe: a migration in a transaction has either run or not, and
+    /// for one outside a transaction the ledger shows whether it was begun.
     RunMigrations,
     /// Lets the application read the ledger but not write it.
     CloseLedger,

@@ -17,7 +17,7 @@ pub struct MigrationStatus {
     pub applied: Option<i64>,
     /// Newest version among this program's migrations; `None` if it has none.
     pub newest: Option<i64>,
-    /// Result of the comparison.
+    /// How the ledger compares with the migrations.
     pub state: MigrationState,
 }
 

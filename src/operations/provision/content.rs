@@ -1,8 +1,8 @@
-//! The steps of a provisioning inside the tenant's database: migrations, the first admin, the host's own steps, and the
-//! drop of the migrator login.
+//! The steps of a provisioning inside the tenant's database: migrations, the tenant's first admin, the application's
+//! own steps, and the drop of the migrator login.
 //!
 //! The saga runs them after the steps of `cluster.rs`. Their undo does nothing, because the undo of `roles.create`
-//! drops the whole database; only the host's steps have a compensation of their own.
+//! drops the whole database; only the application's steps have a compensation of their own.
 use super::context::ProvisionContext;
 use crate::cluster::{close_ledger, prefetch, run_migrations, set_defaults};
 use crate::error::StepError;
@@ -13,7 +13,7 @@ use futures_util::future::try_join;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Runs the host's migrations as the migrator.
+/// Runs the application's migrations as the migrator.
 pub(super) struct Migrations;
 #[async_trait]
 impl SagaStep<ProvisionContext> for Migrations {
@@ -125,7 +125,7 @@ impl SagaStep<ProvisionContext> for DropMigrator {
     }
 }
 
-/// A step of the host's. It has an intent of its own, because its effects may be outside the database: the journal
+/// A step of the application. It has an intent of its own, because its effects may be outside the database: the journal
 /// commits before the step runs.
 pub(super) struct HostStep {
     pub(super) step: Arc<dyn AnyStep>,

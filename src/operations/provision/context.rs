@@ -100,8 +100,8 @@ impl ProvisionContext {
         Ok(server.login_target(&names.database, &login, password))
     }
 
-    /// The context for a host's step. With `has_migrator` the step may connect as the migrator, which exists only
-    /// before activation.
+    /// The context for a step of the application. With `has_migrator` the step may connect as the migrator, which
+    /// exists only before activation.
     pub(super) async fn step_context(
         &mut self, run: &Execution, step: &'static str, has_migrator: bool,
     ) -> Result<StepContext, StepError> {
@@ -115,7 +115,7 @@ impl ProvisionContext {
     }
 }
 
-/// The two logins by which a host's step may connect to the tenant's database.
+/// The two logins by which a step of the application may connect to the tenant's database.
 struct LoginTargets {
     run: Execution,
     migrator: Option<LoginTarget>,

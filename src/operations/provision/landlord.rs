@@ -84,7 +84,7 @@ async fn reserve_placement(run: &Execution, context: &ProvisionContext) -> Resul
     Err(StepError::fail(no_room_error(&servers)))
 }
 
-/// The name of the tenant's database. It fails if the host's function returns one that is not usable.
+/// The name of the tenant's database. It fails if the application's function returns one that is not usable.
 fn choose_database_name(context: &ProvisionContext, request: &PlacementRequest) -> Result<DatabaseName, StepError> {
     let value = (context.config.database_name)(request, context.tenant);
     let parsed = value.parse::<DatabaseName>().and_then(|n| TenantNames::of(&n).map(|_| n));

@@ -94,10 +94,11 @@ impl SagaStep<ProvisionContext> for IssueLink {
     }
 }
 
-/// Passes the link to the host's `LinkDelivery`, if there is one. If that returns `Ok`, the delivery is confirmed and
-/// the bytes of the link are deleted. After a crash in between, the same link is delivered again.
+/// Passes the link to the application's `LinkDelivery`, if there is one. If that returns `Ok`, the delivery is
+/// confirmed and the bytes of the link are deleted. After a crash in between, the same link is delivered again.
 pub(super) struct DeliverLink {
-    /// Whether the host has given a receiver. The step then acts outside the landlord and needs an intent of its own.
+    /// Whether the application has given a receiver. The step then acts outside the landlord and needs an intent of its
+    /// own.
     pub(super) has_receiver: bool,
 }
 #[async_trait]

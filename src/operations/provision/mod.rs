@@ -35,7 +35,7 @@ pub(crate) use saga::ProvisionSaga;
 /// The stored name of the saga.
 pub(crate) const KIND: &str = "provision";
 
-/// Result of a provisioning: a tenant that is ready for use.
+/// A tenant that is ready for use, with the operation that created it and its setup link.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Provisioned {
@@ -53,11 +53,12 @@ type ChooseServer = Arc<dyn Fn(&PlacementRequest, &[Candidate]) -> Option<Server
 /// Chooses the name of a new tenant's database.
 type NameDatabase = Arc<dyn Fn(&PlacementRequest, TenantId) -> String + Send + Sync>;
 
-/// How tenants are provisioned. The defaults suit a host without migrations, steps or an admin store of its own.
+/// How tenants are provisioned. The defaults suit an application without migrations, steps or an admin store of its
+/// own.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ProvisionConfig {
-    /// The host's migrations, which also name the ledger table. Default: none.
+    /// The application's migrations, which also name the ledger table. Default: none.
     pub migrations: Option<&'static Migrator>,
     /// Rights of the application's login. Default: [`AppAccess::App`].
     pub access: AppAccess,
@@ -83,7 +84,7 @@ pub struct ProvisionConfig {
 }
 
 impl Default for ProvisionConfig {
-    /// No migrations, no host steps, no right to change the schema, and the least loaded server.
+    /// No migrations, no steps of the application, no right to change the schema, and the least loaded server.
     fn default() -> Self {
         Self {
             migrations: None,

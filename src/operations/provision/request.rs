@@ -34,7 +34,7 @@ impl Provision {
         self.name = Some(name.into());
         self
     }
-    /// Sets the email address of the first admin, who gets a setup link. Default: no admin.
+    /// Sets the email address of the tenant's first admin, who gets a setup link. Default: no admin.
     pub fn admin(mut self, email: impl Into<String>) -> Self {
         self.admin = Some(email.into());
         self
@@ -49,7 +49,7 @@ impl Provision {
         self.metadata = metadata;
         self
     }
-    /// Sets the value that the host's steps of this operation read by
+    /// Sets the value that the application's steps of this operation read by
     /// [`StepContext::input`](crate::step::StepContext::input). The journal stores it, so it must not hold a secret.
     pub fn input<T: Serialize>(mut self, input: &T) -> Self {
         self.input = Some(serde_json::to_value(input));

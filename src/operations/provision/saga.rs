@@ -1,7 +1,7 @@
 //! The saga of a provisioning: its ordered steps and its pivot step, which publishes the tenant.
 //!
-//! [`Provisioner`](super::Provisioner) drives it, and recovery continues it. The host's own steps are part of the list:
-//! those before activation run before the migrator login is dropped, those after activation at the end.
+//! [`Provisioner`](super::Provisioner) drives it, and recovery continues it. The application's own steps are part of
+//! the list: those before activation run before the migrator login is dropped, those after activation at the end.
 use super::cluster::ClusterStep;
 use super::content::{CloseLedger, DropMigrator, FirstAdmin, HostStep, Migrations};
 use super::context::ProvisionContext;
@@ -45,7 +45,7 @@ impl ProvisionSaga {
     }
 }
 
-/// The host's steps as steps of the saga.
+/// The application's steps as steps of the saga.
 fn host_steps(
     steps: &[Arc<dyn crate::operations::step::AnyStep>], before_activation: bool,
 ) -> Vec<Box<dyn SagaStep<ProvisionContext>>> {

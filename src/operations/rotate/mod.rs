@@ -59,7 +59,7 @@ pub(crate) struct Request {
     pub(crate) grace_ms: u64,
 }
 
-/// Result of a rotation.
+/// A tenant after a rotation, with its new login.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Rotated {
@@ -83,7 +83,7 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// Uses these stores and gives `login`'s properties to every new login.
+    /// Creates the driver of rotations over these stores. It gives `login`'s properties to every new login.
     pub(crate) fn new(stores: OperationContext, engine: Engine, login: AppLogin) -> Self {
         let saga = Arc::new(RotateSaga::new(stores.clone(), login));
         Self { stores, engine, login, saga }

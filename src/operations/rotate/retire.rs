@@ -23,7 +23,7 @@ const CLAIM: Duration = Duration::from_secs(180);
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// Result of one pass over the queue of replaced logins.
+/// Number of logins that one pass over the queue of replaced logins dropped and left.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RetireReport {

@@ -1,4 +1,5 @@
-//! Roles of the host that may connect to the databases of suspended and archived tenants.
+//! Roles of the application, other than its logins for tenants, that may connect to the databases of suspended and
+//! archived tenants.
 //!
 //! The list is part of the server's row. A suspension or an archive reads it when it verifies that no other role can
 //! connect. Changing the list changes no rights on the server.
@@ -7,9 +8,9 @@ use crate::error::ServerSetupError;
 use crate::names::RoleName;
 
 impl Servers {
-    /// Permits that a role of the host's (a support login, a monitoring agent) can connect to the databases of
-    /// suspended and archived tenants of this server. A suspension fails if it finds a role outside this list that can
-    /// still connect, and names the role. The call grants nothing on the server.
+    /// Permits that a role of the application's own (a support login, a monitoring agent) can connect to the databases
+    /// of suspended and archived tenants of this server. A suspension fails if it finds a role outside this list that
+    /// can still connect, and names the role. The call grants nothing on the server.
     ///
     /// # Errors
     /// [`ServerSetupError::Unknown`] if no server has this name, [`ServerSetupError::Invalid`] for an unusable role

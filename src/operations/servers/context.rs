@@ -1,7 +1,7 @@
 //! State of a server's set-up: the input of one call, and the sessions of its worker.
 //!
-//! The admin's connection options are only in memory, so recovery cannot continue a set-up; the same call must be made
-//! again. Both types are private to the set-up saga.
+//! The server admin's connection options are only in memory, so recovery cannot continue a set-up; the same call must
+//! be made again. Both types are private to the set-up saga.
 use crate::cluster::pg::ownership::MARK;
 use crate::cluster::pg::session::{Purpose, Target};
 use crate::cluster::{OperationContext, application_name};
@@ -21,7 +21,7 @@ pub(super) fn marker(installation: uuid::Uuid) -> String {
     format!("{}{installation}", MARK)
 }
 
-/// Input of one set-up call. It lives only as long as the call, because the admin's password is never stored.
+/// Input of one set-up call. It lives only as long as the call, because the server admin's password is never stored.
 #[derive(Clone)]
 pub(super) struct Work {
     pub(super) stores: OperationContext,
@@ -49,7 +49,7 @@ impl Work {
     }
 }
 
-/// State of one worker of a set-up. The admin's session is opened when the first step needs it.
+/// State of one worker of a set-up. The server admin's session is opened when the first step needs it.
 pub(super) struct ServerSetupContext {
     pub(super) work: Work,
     admin: Option<PgConnection>,
@@ -58,15 +58,15 @@ impl ServerSetupContext {
     pub(super) fn new(work: Work) -> Self {
         Self { work, admin: None }
     }
-    /// The admin's session. It fails for a set-up by script, which has no admin.
+    /// The server admin's session. It fails for a set-up by script, which has none.
     pub(super) async fn admin_session(&mut self, run: &Execution) -> Result<&mut PgConnection, StepError> {
         if self.admin.is_none() {
-            let none = || StepError::fail("this set-up has no admin connection, because it was begun by script()");
+            let none = || StepError::fail("this set-up has no server admin, because it was begun by script()");
             let options = self.work.admin.as_ref().ok_or_else(none)?;
             let options = options.clone().application_name(&application_name(run));
             self.admin = Some(rt::poll_batched(options.connect()).await?);
             run.check().await?;
         }
-        self.admin.as_mut().ok_or_else(|| StepError::retry("the admin's session was not opened"))
+        self.admin.as_mut().ok_or_else(|| StepError::retry("the server admin's session was not opened"))
     }
 }

@@ -20,7 +20,7 @@ const PAGE_SIZE: u32 = 200;
 /// Concurrent reads of tenants' logins from the registry.
 const CONCURRENCY: usize = 4;
 
-/// Result of one pass over the logins.
+/// Number of logins that one pass covered, changed and left.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LimitReport {

@@ -35,7 +35,7 @@ pub use set_up::ServerSetup;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Server {
-    /// Name that the host has given to the server.
+    /// Name that the application has given to the server.
     pub name: ServerName,
     /// Host name or IP address.
     pub host: String,
@@ -65,7 +65,7 @@ impl From<ServerLoad> for Server {
     }
 }
 
-/// Result of a set-up.
+/// A server that was set up, and what could not be done on it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ServerSetupReport {
@@ -91,8 +91,8 @@ pub struct Servers {
 type OnMove = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl Servers {
-    /// Uses these stores. `landlord` is the pool of the landlord's database. If that database is on a server that
-    /// is set up, the set-up closes it to PUBLIC but not to this pool's role.
+    /// Creates the handle over these stores. `landlord` is the pool of the landlord's database. If that database is on
+    /// a server that is set up, the set-up closes it to PUBLIC but not to this pool's role.
     pub fn new(stores: OperationContext, engine: Engine, landlord: PgPool) -> Self {
         let rotation = Arc::new(rotate::RotateServer::new(stores.clone()));
         let relocation = Arc::new(probe::RelocateSaga::new(stores.clone()));
@@ -105,8 +105,8 @@ impl Servers {
     }
 
     /// Creates the admin role, the provisioner's two logins and the maintenance database on a server. `admin` connects
-    /// as a superuser, or as a managed service's admin with CREATEDB and CREATEROLE. It is not stored. Its host and
-    /// port become the server's address unless [`ServerSetup::address`] sets another one.
+    /// as the server admin: a superuser, or a managed service's admin login with CREATEDB and CREATEROLE. It is not
+    /// stored. Its host and port become the server's address unless [`ServerSetup::address`] sets another one.
     ///
     /// The call may be repeated, also after a crash. A repetition changes the settings that it names. It does not
     /// change the address of a server that is ready; use [`relocate`](Self::relocate) for that.
@@ -137,7 +137,7 @@ impl Servers {
         self.change(name, |server| server.draining = false).await
     }
     /// Removes the row of a server that has no tenants, and the stored passwords of the provisioner's logins. The roles
-    /// and the database that `set_up` created on the server stay; its admin may drop them.
+    /// and the database that `set_up` created on the server stay; the server admin may drop them.
     ///
     /// # Errors
     /// [`ServerSetupError::Unknown`] if no server has this name, [`ServerSetupError::InUse`] while tenants are placed

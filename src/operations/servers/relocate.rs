@@ -42,7 +42,7 @@ pub(super) struct Request {
     pub(super) replaced: bool,
 }
 
-/// Result of a relocation.
+/// A relocated server, and what was checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Relocated {

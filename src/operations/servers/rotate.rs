@@ -274,7 +274,7 @@ async fn open(
     Ok(session)
 }
 
-/// Why a session could not be opened. [`is_refused`] tells a refused login from other failures.
+/// The failure to open a session. [`is_refused`] tells a refused login from other failures.
 struct OpenError(StepError);
 impl From<ClusterError> for OpenError {
     fn from(error: ClusterError) -> Self {

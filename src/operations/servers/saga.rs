@@ -1,6 +1,6 @@
 //! The saga of a server's set-up.
 //!
-//! [`ServerSetup`](super::ServerSetup) drives it. There is one saga value per call, because it holds the admin's
+//! [`ServerSetup`](super::ServerSetup) drives it. There is one saga value per call, because it holds the server admin's
 //! connection options; recovery therefore never runs it. A failed set-up is undone in the landlord only.
 use super::context::{ServerSetupContext, Work};
 use super::steps::ServerSetupStep;

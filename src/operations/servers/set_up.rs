@@ -1,8 +1,8 @@
 //! Setting up a server: the builder that the caller awaits, and the script for a DBA as an alternative.
 //!
-//! [`Servers::set_up`](super::Servers::set_up) returns a [`ServerSetup`]. It checks the admin's rights before it writes
-//! anything, then begins and drives the set-up saga, which needs the admin's password. The password is never stored, so
-//! recovery skips a set-up, and the same call undoes what a dead process left and begins again.
+//! [`Servers::set_up`](super::Servers::set_up) returns a [`ServerSetup`]. It checks the server admin's rights before it
+//! writes anything, then begins and drives the set-up saga, which needs the server admin's password. The password is
+//! never stored, so recovery skips a set-up, and the same call undoes what a dead process left and begins again.
 use super::address::check_address;
 use super::context::{Work, marker};
 use super::saga::ServerSetupSaga;
@@ -64,7 +64,7 @@ impl ServerSetup {
             close_shared: false,
         }
     }
-    /// Sets the address under which the application reaches the server. Default: host and port of the admin's
+    /// Sets the address under which the application reaches the server. Default: host and port of the server admin's
     /// connection.
     pub fn address(mut self, host: impl Into<String>, port: u16) -> Self {
         self.address = Some((host.into(), port));
@@ -106,7 +106,7 @@ impl ServerSetup {
         self.max_connections = Some(n.max(1));
         self
     }
-    /// Sets labels, any JSON, which the host's placement function reads.
+    /// Sets labels, any JSON, which the application's placement function reads.
     pub fn labels(mut self, labels: serde_json::Value) -> Self {
         self.labels = Some(labels);
         self
@@ -157,7 +157,7 @@ impl ServerSetup {
 
     async fn run(self) -> Result<ServerSetupReport, ServerSetupError> {
         let server = self.describe_server().await?;
-        // Check the admin's rights before anything is written: a retry cannot provide a missing right.
+        // Check the server admin's rights before anything is written: a retry cannot provide a missing right.
         let admin = self.check_admin(&server).await?;
         let work = self.work(server.clone(), Some(admin));
         let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::WHOLE)).await?;
@@ -213,7 +213,7 @@ impl ServerSetup {
         }
     }
 
-    /// Connects as the admin and checks its rights. Returns the options with which the saga connects.
+    /// Connects as the server admin and checks its rights. Returns the options with which the saga connects.
     async fn check_admin(&self, server: &DatabaseServer) -> Result<PgConnectOptions, ServerSetupError> {
         let options = session::tls(server, self.admin.clone());
         let options = options.application_name("tenantry set-up").options([("search_path", "pg_catalog")]);
@@ -248,7 +248,7 @@ impl ServerSetup {
                 total: saga.len(),
                 worker: Uuid::now_v7().to_string(),
                 lease: engine.settings().lease,
-                // The saga needs the admin's password, which is not stored, so recovery cannot continue it.
+                // The saga needs the server admin's password, which is not stored, so recovery cannot continue it.
                 recoverable: false,
                 ..Intent::new(OperationId::new(), super::saga::KIND, Lane::Change, subject.clone())
             };

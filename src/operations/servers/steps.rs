@@ -42,7 +42,7 @@ pub(super) enum ServerSetupStep {
 }
 
 impl ServerSetupStep {
-    /// The whole set-up, with an admin's session.
+    /// The whole set-up, with the server admin's session.
     pub(super) const WHOLE: &[Self] = &[
         Self::Register,
         Self::Seal,

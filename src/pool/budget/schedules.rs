@@ -201,13 +201,19 @@ async fn reopen_ends_although_every_permit_is_held_by_a_caller_that_waits_for_a_
     let mut simulation = Simulation::new(0);
     let (server, keys) = (simulation.server.clone(), simulation.keys.clone());
     let mut leases = vec![];
-    for (tenant, key) in keys.into_iter().enumerate().take(BUDGET as usize) {
+    for (tenant, key) in keys.iter().copied().enumerate().take(BUDGET as usize) {
         leases.extend(server.acquire(key, &(tenant, u32::MAX)).await.unwrap());
     }
-    // More callers than permits: those that have one now wait for a slot.
-    (0..8).for_each(|_| simulation.add_caller());
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    simulation.poll_callers();
+    // Two tenants without a connection take both permits and wait for a slot.
+    for tenant in [4, 5] {
+        let (server, key) = (server.clone(), keys[tenant]);
+        simulation.waiting.push((tenant, async move { server.acquire(key, &(tenant, u32::MAX)).await }.boxed()));
+    }
+    for _ in 0..5 {
+        simulation.poll_callers();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(simulation.waiting.len(), 2, "all slots are in use");
 
     let began = tokio::time::Instant::now();
     for (tenant, lease) in leases.into_iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The settings of a [`PooledResolver`], with their defaults.
 //!
-//! [`Tenantry`](crate::Tenantry) builds its resolver here; a host may build one of its own over any registry and vault.
-//! Building opens no connection and starts no task.
+//! [`Tenantry`](crate::Tenantry) builds its resolver here; an application may build one of its own over any registry
+//! and vault. Building opens no connection and starts no task.
 use super::{PooledResolver, Shared};
 use crate::pool::budget::login_limit::CountSessions;
 use crate::pool::budget::{Handover, PoolLimits};

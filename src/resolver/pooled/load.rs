@@ -85,8 +85,8 @@ impl PooledResolver {
             return Err(ResolveError::NotBuilt { tenant: tenant.clone(), driver: primary.driver });
         }
         let row = self.0.find_row(tenant, &primary).await?;
-        // A standby that was promoted keeps its replica entry until the host removes it. It is the primary now, so
-        // reads must not go to it as to a standby.
+        // A standby that was promoted keeps its replica entry until the application removes it. It is the primary now,
+        // so reads must not go to it as to a standby.
         let is_promoted = |entry: &TenantDatabase| row.as_ref().is_some_and(|row| row.is_at(&entry.host, entry.port));
         let is_standby = |entry: &TenantDatabase| entry.is_standby_of(&primary.database) && !is_promoted(entry);
         let standbys = entries.into_iter().filter(is_standby);
@@ -165,7 +165,7 @@ impl PooledResolver {
     }
 }
 
-/// Checks the name's syntax before the registry is read, so that garbage in a host header costs no query.
+/// Checks the name's syntax before the registry is read, so that garbage in a `Host` header costs no query.
 fn check_syntax(name: &TenantRef<'_>) -> Result<(), ResolveError> {
     match name {
         TenantRef::Id(_) => {}

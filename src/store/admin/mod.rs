@@ -1,6 +1,6 @@
-//! The admin users of a tenant and their passwords.
+//! The tenant admins, which are users of one tenant, and their passwords.
 //!
-//! Provisioning creates the first admin through [`AdminStore`], and the setup links set a password through it.
+//! Provisioning creates a tenant's first admin through [`AdminStore`], and the setup links set a password through it.
 //! [`PgAdminStore`] keeps the users in a table of the tenant's own database. An application with a users table of its
 //! own implements the trait over that.
 //!
@@ -38,7 +38,7 @@ pub trait AdminStore: Send + Sync + 'static {
     /// # Errors
     /// [`AdminError::Foreign`] if an object of another origin has the name; [`AdminError::Database`].
     async fn prepare(&self, db: &mut PgConnection, app: Option<&RoleName>) -> Result<(), AdminError>;
-    /// Creates this admin if there is none with the address. A new admin has no password. Runs as the migrator.
+    /// Creates this tenant admin if there is none with the address. A new admin has no password. Runs as the migrator.
     ///
     /// Atomic. Idempotent: an existing admin keeps the password. A user with this address who is not an admin becomes
     /// one.
@@ -46,7 +46,7 @@ pub trait AdminStore: Send + Sync + 'static {
     /// # Errors
     /// [`AdminError::Database`].
     async fn ensure_admin(&self, db: &mut PgConnection, email: &Email) -> Result<(), AdminError>;
-    /// Sets an admin's password and replaces the old one, if there is one. Runs as the application's login.
+    /// Sets a tenant admin's password and replaces the old one, if there is one. Runs as the application's login.
     ///
     /// Atomic: after an error or a dropped future the old password or the new one is in force. Idempotent.
     ///
@@ -55,8 +55,8 @@ pub trait AdminStore: Send + Sync + 'static {
     async fn set_password(
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,
     ) -> Result<(), AdminError>;
-    /// Checks whether this is the admin's password. The result is `false` if the address is unknown or has no password
-    /// yet; that takes as long as a comparison, so the time does not reveal which addresses exist. Runs as the
+    /// Checks whether this is the tenant admin's password. The result is `false` if the address is unknown or has no
+    /// password yet; that takes as long as a comparison, so the time does not reveal which addresses exist. Runs as the
     /// application's login; reads only.
     ///
     /// # Errors
@@ -82,11 +82,11 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
     }
 }
 
-/// Why a call of an [`AdminStore`] failed.
+/// An error of an [`AdminStore`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminError {
-    /// No admin has this address.
+    /// No tenant admin has this address.
     #[error("no admin has the address {0}")]
     Unknown(Email),
     /// The password breaks a rule of the [`PasswordPolicy`], or its stored hash cannot be read.

@@ -28,7 +28,7 @@ impl Default for PasswordPolicy {
     }
 }
 
-/// Why a password was refused, or could not be hashed or compared.
+/// An error about a password: it was refused, or it could not be hashed or compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordError {

@@ -22,7 +22,7 @@ pub struct Token {
     text: SecretString,
 }
 
-/// Why a text is not a token.
+/// The error for a text that is not a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidToken {

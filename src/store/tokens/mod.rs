@@ -60,7 +60,7 @@ impl TokenPurpose {
     pub fn credentials() -> Self {
         Self("credentials".into())
     }
-    /// Sets a new password for an admin.
+    /// Sets a new password for a tenant admin.
     pub fn password() -> Self {
         Self("password".into())
     }
@@ -94,7 +94,7 @@ impl From<TokenPurpose> for String {
 pub struct SetupLink {
     /// Id of the link.
     pub id: LinkId,
-    /// Address of the admin that the link is for.
+    /// Address of the tenant admin that the link is for.
     pub email: String,
     /// Time at which the link expires, by the landlord's clock.
     pub expires_at: OffsetDateTime,
@@ -115,9 +115,9 @@ impl SetupLink {
     }
 }
 
-/// Sends a setup link to the admin, by e-mail for example. `Ok` confirms that it was sent; the sealed token is deleted
-/// then. Until then the saga calls this at least once, and after an error or a crash again. All calls for one link have
-/// the same [`SetupLink::id`].
+/// Sends a setup link to the tenant admin, by e-mail for example. `Ok` confirms that it was sent; the sealed token is
+/// deleted then. Until then the saga calls this at least once, and after an error or a crash again. All calls for one
+/// link have the same [`SetupLink::id`].
 #[async_trait]
 pub trait LinkDelivery: Send + Sync + 'static {
     /// Sends the link. The error says whether the saga may try again.
@@ -134,7 +134,7 @@ pub struct NewToken {
     pub tenant: TenantId,
     /// Purpose of the token.
     pub purpose: TokenPurpose,
-    /// Address of the admin that the token is for.
+    /// Address of the tenant admin that the token is for.
     pub email: String,
     /// SHA-256 of the token.
     pub hash: [u8; 32],
@@ -158,7 +158,7 @@ pub struct IssuedToken {
     pub tenant: TenantId,
     /// Purpose of the token.
     pub purpose: TokenPurpose,
-    /// Address of the admin that the token is for.
+    /// Address of the tenant admin that the token is for.
     pub email: String,
     /// Time at which the token expires, by the store's clock. A claimed token stays valid after it.
     pub expires_at: OffsetDateTime,
@@ -168,7 +168,7 @@ pub struct IssuedToken {
     pub delivered: bool,
 }
 
-/// Result of [`TokenStore::claim`].
+/// What [`TokenStore::claim`] found: the claimed token, or that there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenClaim {
     /// The caller's operation has claimed the token, in this call or in an earlier one.

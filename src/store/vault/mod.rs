@@ -114,7 +114,7 @@ impl<T: KeyProvider + ?Sized> KeyProvider for Arc<T> {
     }
 }
 
-/// Result of [`KeyProvider::forget`]: whether the purged tenant's key is destroyed.
+/// What [`KeyProvider::forget`] did: whether the purged tenant's key is destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

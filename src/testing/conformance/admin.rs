@@ -1,4 +1,4 @@
-//! The conformance suite of [`AdminStore`]: admins, their passwords, and which passwords are accepted.
+//! The conformance suite of [`AdminStore`]: tenant admins, their passwords, and which passwords are accepted.
 use super::assertions::expect_ok;
 use crate::names::Email;
 use crate::store::admin::{AdminError, AdminStore, PasswordError};

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// Why the relay ends. Dropping it closes both sides.
+/// The event that ends the relay. Dropping it closes both sides.
 enum End {
     /// One side has closed, or the director has cut the connection.
     Closed,

@@ -13,7 +13,7 @@ pub struct TestDatabase {
     options: PgConnectOptions,
 }
 
-/// Why a test database could not be created or dropped.
+/// The error for a test database that could not be created or dropped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseError {

@@ -1,10 +1,10 @@
-//! Why there is no test server. Every message says what is missing and how to provide it.
+//! Errors for a missing test server. Every message says what is missing and how to provide it.
 use std::io;
 use std::path::PathBuf;
 
 use super::choice::{BACKEND, IMAGE, LC_MESSAGES, PG_BIN};
 
-/// Why no test server could be found or started.
+/// The error for a test server that could not be found or started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoServer {
@@ -18,9 +18,9 @@ pub enum NoServer {
     NoneOfThree {
         /// Name of the environment variable that may contain a URL.
         variable: &'static str,
-        /// Why no container could be started.
+        /// The error from starting a container.
         container: ContainerError,
-        /// Why no local cluster could be started.
+        /// The error from starting a local cluster.
         local: LocalError,
     },
     /// The environment names a backend that does not exist.
@@ -75,8 +75,8 @@ pub enum NoServer {
     },
 }
 
-/// Why no container could be started. The message includes the cause, because [`NoServer::NoneOfThree`] shows it
-/// together with a [`LocalError`].
+/// The error for a container that could not be started. The message includes the cause, because
+/// [`NoServer::NoneOfThree`] shows it together with a [`LocalError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContainerError {
@@ -107,8 +107,8 @@ pub enum ContainerError {
     Watcher(io::Error),
 }
 
-/// Why no local cluster could be started. The message includes the cause, because [`NoServer::NoneOfThree`] shows it
-/// together with a [`ContainerError`].
+/// The error for a local cluster that could not be started. The message includes the cause, because
+/// [`NoServer::NoneOfThree`] shows it together with a [`ContainerError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LocalError {
@@ -140,7 +140,7 @@ pub enum LocalError {
     },
 }
 
-/// Why a running server could not be prepared for tests.
+/// The error for a running server that could not be prepared for tests.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrepareError {

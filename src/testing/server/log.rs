@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::session::{Deadline, Session, quote_literal, random_suffix};
 use super::{ServerKind, TestServer, container, local};
 
-/// Why the server's log cannot be read.
+/// The error for a server's log that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {

@@ -1,4 +1,4 @@
-//! Options of a provisioning: what the caller passes with the call, and what the host configures.
+//! Options of a provisioning: what the caller passes with the call, and what the application configures.
 //!
 //! Also faults in the middle of one: a migration that fails at first, a dying worker, a server that fills up, a login
 //! that does not work.

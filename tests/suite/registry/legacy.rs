@@ -1,4 +1,4 @@
-//! A host that keeps its tenants in tables of its own and implements only the reading trait, `TenantRegistry`.
+//! An application that keeps its tenants in tables of its own and implements only the reading trait, `TenantRegistry`.
 //!
 //! The adapter must pass the conformance suite of that trait.
 use crate::landlord;
@@ -12,7 +12,7 @@ use tenantry::tenant::TenantStatus;
 use tenantry::testing::conformance;
 use tenantry::{Tenant, TenantId, TenantRef, TenantRegistry};
 
-/// The host's table. A closed customer is a deleted tenant.
+/// The application's table. A closed customer is a deleted tenant.
 const CUSTOMERS: &str = "CREATE TABLE customers (
         id uuid PRIMARY KEY, short_name text NOT NULL, dbname text, closed boolean NOT NULL)";
 

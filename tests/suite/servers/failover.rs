@@ -179,7 +179,7 @@ async fn relocate_replaces_open_connections_to_an_old_server_that_still_answers(
     other_node.close().await;
 }
 
-/// A host step that reports that it has been reached and then waits for a permit.
+/// A step of the application that reports that it has been reached and then waits for a permit.
 #[derive(Clone)]
 struct WaitingStep {
     reached: Arc<Semaphore>,

@@ -258,8 +258,8 @@ async fn relocate_refuses_a_server_whose_set_up_is_incomplete() {
     other.await.expect("set_up with another address failed although the server was not ready yet");
 }
 
-/// A host with its own registry has no entries in the landlord. The relocation must notify such tenants by their
-/// placement.
+/// An application with its own registry has no entries in the landlord. The relocation must notify such tenants by
+/// their placement.
 #[tokio::test]
 async fn relocate_notifies_tenants_without_an_entry_in_the_landlord() {
     let (harness, tenantry, port) = at_loopback().await;

@@ -56,7 +56,7 @@ impl Answer {
     }
 }
 
-/// What the host's authentication layer stores in the request's extensions.
+/// What the application's authentication layer stores in the request's extensions.
 #[derive(Clone)]
 struct Claims(String);
 
@@ -110,14 +110,14 @@ fn busy() -> TenantRejection {
     TenantRejection::from_sqlx(&error).expect("the error is not recognised as an AcquireError")
 }
 
-/// An error type of the host that contains a rejection.
+/// An error type of the application that contains a rejection.
 #[derive(Debug)]
 enum AppError {
     Tenant(TenantRejection),
 }
 impl std::fmt::Display for AppError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an error of the host")
+        f.write_str("an error of the application")
     }
 }
 impl IntoResponse for AppError {

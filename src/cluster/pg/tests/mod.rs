@@ -45,7 +45,7 @@ impl Installation {
         Ok(it)
     }
 
-    /// Creates names and secrets. On the server only the admin that will set it up exists.
+    /// Creates names and secrets. On the server only the server admin exists.
     pub(crate) async fn new_without_set_up(by: By) -> Outcome<Self> {
         Self::new_without_set_up_on(TestServer::shared().await?, by).await
     }
@@ -100,7 +100,7 @@ impl Installation {
     pub(crate) fn options(&self, role: &RoleName, password: &SecretString) -> PgConnectOptions {
         self.superuser.clone().username(role.as_str()).password(password.expose_secret())
     }
-    /// Opens a session of the admin that sets the server up, in `postgres`.
+    /// Opens a session of the server admin, in `postgres`.
     pub(crate) async fn admin(&self) -> Result<PgConnection, sqlx::Error> {
         self.admin.clone().options([("search_path", "pg_catalog")]).connect().await
     }

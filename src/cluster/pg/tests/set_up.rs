@@ -152,7 +152,7 @@ async fn close_to_public_reports_a_database_that_it_may_not_change() -> Outcome 
     let mut admin = it.admin().await?;
     let keep = [landlord.name().to_owned()];
     let reason = bootstrap::close_to_public(&mut admin, landlord.name(), &keep).await?;
-    let reason = reason.expect("a database that the admin does not own must be reported as open");
+    let reason = reason.expect("a database that the server admin does not own must be reported as open");
     assert!(reason.contains(landlord.name()), "{reason}");
     // The session must be usable, outside a failed transaction.
     sql(&mut admin, "SELECT 1").await?;
@@ -190,7 +190,7 @@ async fn psql_script_sets_the_server_up() -> Outcome {
         assert_eq!(
             bootstrap::is_closed(&mut admin, landlord.name()).await?,
             by == By::Superuser,
-            "{by:?}: only a superuser can close a landlord database that the admin does not own"
+            "{by:?}: only a superuser can close a landlord database that the server admin does not own"
         );
         assert!(
             !bootstrap::is_closed(&mut admin, elsewhere.name()).await?,
@@ -204,7 +204,7 @@ async fn psql_script_sets_the_server_up() -> Outcome {
     Ok(())
 }
 
-/// Runs a script with psql as the admin; `false` if this machine has no psql.
+/// Runs a script with psql as the server admin; `false` if this machine has no psql.
 async fn run_psql(it: &Installation, script: &str) -> Outcome<bool> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), script)?;

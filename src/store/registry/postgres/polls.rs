@@ -45,7 +45,7 @@ const PRUNE: &str = "DELETE FROM tenantry.tenant_changes WHERE (txid, tenant_id)
     WHERE txid < pg_snapshot_xmax($1::text::pg_snapshot) AND pg_visible_in_snapshot(txid, $1::text::pg_snapshot)
     ORDER BY txid LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-/// Result of a read.
+/// The tenants that a read reports as changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PollResult {
     /// These tenants have changed since the previous read.

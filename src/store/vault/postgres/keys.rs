@@ -34,7 +34,7 @@ const LOCK: &str = "SELECT record FROM tenantry.credentials
 /// (one key for each tenant, for example), so that no check record can prove this key.
 pub(super) type Proof = Option<Vec<u8>>;
 
-/// Result of opening a sample of a key's secrets.
+/// Whether the secrets of a sample, all of one key, can be opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SampleResult {
     /// No stored secret names this key.
