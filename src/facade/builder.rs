@@ -6,33 +6,25 @@
 //! - Setters never fail; `build` refuses a value that is out of range and steps that contradict each other.
 //! - `build` only reads. It spawns no task and writes nothing.
 //! - Heartbeats, lease renewals and change notifications use a small pool of their own, never the application's.
-use super::{Operations, Tenantry, Tokens};
-use crate::cluster::OperationContext;
+use super::Tenantry;
 use crate::directory::{AppAccess, ConnectionSettings};
 use crate::error::{BuildError, KeyError, VaultError};
 use crate::names::ServerName;
-use crate::operations::lifecycle::Lifecycle;
-use crate::operations::migrate::Migration;
-use crate::operations::provision::{ProvisionConfig, Provisioner, connection_limit};
-use crate::operations::rekey::Rekey;
-use crate::operations::rotate::{AppLogin, Rotation};
-use crate::operations::servers::Servers;
+use crate::operations::provision::{ProvisionConfig, connection_limit};
 use crate::operations::step::{Compensate, Forward, Step, Undoable};
 use crate::placement::{Candidate, PlacementRequest};
-use crate::resolver::{ConnectionResolver, PooledResolver};
-use crate::saga::{Engine, EpochFence, Recoverer, Settings};
-use crate::setup_link::SetupLinks;
+use crate::resolver::ConnectionResolver;
+use crate::saga::Settings;
 use crate::store::admin::AdminStore;
-use crate::store::journal::PgJournal;
-use crate::store::nodes::{Node, PgNodes};
-use crate::store::registry::{self, PgTenantRegistry, RegistryWriter};
+use crate::store::registry::{self, RegistryWriter};
 use crate::store::schema;
-use crate::store::tokens::{LinkDelivery, PgTokenStore};
+use crate::store::tokens::LinkDelivery;
 use crate::store::vault::{KeyProvider, PgVault, VaultWriter};
 use crate::tenant::TenantId;
 use sqlx::migrate::Migrator;
 use std::{sync::Arc, time::Duration};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+mod assemble;
 
 /// The configuration of a [`Tenantry`]. [`build`](Self::build) checks it.
 #[must_use = "a builder does nothing until build()"]
@@ -298,140 +290,9 @@ impl Builder {
     fn connection_limit(&self) -> i32 {
         connection_limit(self.max_connections_per_tenant.min(self.max_connections), self.max_nodes)
     }
-
-    fn assemble(mut self, vault: Arc<dyn VaultWriter>) -> Tenantry {
-        let limit = self.connection_limit();
-        self.config.connection_limit = limit;
-        let own = Arc::new(PgTenantRegistry::new(self.landlord.clone()));
-        // The built-in stores check a worker's epoch in the landlord's own tables. A store of the application's own
-        // does not see these, so the engine must report each takeover to it; otherwise it would accept writes of a
-        // worker that has lost its lease.
-        let mut fences: Vec<Arc<dyn EpochFence>> = vec![];
-        fences.extend(self.registry.clone().map(|r| Arc::new(RegistryFence(r)) as Arc<dyn EpochFence>));
-        fences.extend(self.vault.map(|v| Arc::new(VaultFence(v)) as Arc<dyn EpochFence>));
-        let has_complete_changes = self.registry.is_none();
-        let registry = self.registry.unwrap_or_else(|| own.clone());
-        let tokens = Arc::new(PgTokenStore::new(self.landlord.clone()));
-        let background = background_pool(&self.landlord);
-        let journal = Arc::new(PgJournal::new(self.landlord.clone()).renewing_on(background.clone()));
-        let stores = OperationContext::new(registry.clone(), own, vault.clone(), tokens.clone(), journal.clone());
-        let stores = stores.with_workers(self.workers);
-        let stop = CancellationToken::new();
-        let engine = Engine::new(journal.clone(), fences, self.settings, stop.clone());
-        let (link_lifetime, head) = (self.config.link_lifetime, self.config.migrations);
-        let migration = Migration::new(stores.clone(), engine.clone(), self.config.migrations);
-        let login = AppLogin::new(self.config.access, limit);
-        let rotation = Rotation::new(stores.clone(), engine.clone(), login);
-        let rekey = Rekey::new(stores.clone(), engine.clone());
-        let servers = Servers::new(stores.clone(), engine.clone(), self.landlord.clone());
-        let servers = servers.with_connection_limit(limit);
-        let admins = self.config.admins.clone();
-        let setup = SetupLinks::new(stores.clone(), engine.clone(), login, admins, PASSWORD_LINK_LIFETIME);
-        let provisioner = Provisioner::new(stores.clone(), engine.clone(), self.config);
-        let lifecycle = Lifecycle::new(stores.clone(), engine.clone(), login.access);
-        let mut sagas = vec![provisioner.saga(), migration.saga(), rotation.saga(), rekey.saga(), servers.saga()];
-        sagas.push(servers.relocation_saga());
-        sagas.extend(lifecycle.sagas());
-        sagas.extend(setup.sagas());
-        let recoverer = Recoverer::new(engine.clone(), sagas).with_workers(self.workers);
-        let mut pooled = PooledResolver::builder(registry.clone(), vault.clone()).servers(stores.servers.clone());
-        if let (true, Some(migrations)) = (self.require_head, head) {
-            pooled = pooled.require_head(migrations);
-        }
-        let pooled = pooled
-            .max_connections(self.max_connections)
-            .max_connections_per_tenant(self.max_connections_per_tenant)
-            .acquire_timeout(self.acquire_timeout)
-            .count_sessions(Arc::new(stores.clone()))
-            .build();
-        let shared = self.share_connections && self.resolver.is_none();
-        if shared {
-            pooled.resize(0);
-        }
-        let pool = super::Pool {
-            resolver: pooled.clone(),
-            shared: shared.then_some(self.max_connections),
-            has_complete_changes,
-        };
-        let resolver = self.resolver.unwrap_or_else(|| Arc::new(pooled));
-        let servers = follow_relocations(servers, resolver.clone(), pool.resolver.clone());
-        Tenantry {
-            inner: Arc::new(super::Inner {
-                servers,
-                tokens: Tokens::new(stores.clone(), link_lifetime),
-                link_events: Default::default(),
-                operations: Operations::new(journal, recoverer.clone()),
-                nodes: Arc::new(PgNodes::new(background.clone())),
-                node: Node::here(),
-                background,
-                landlord: self.landlord,
-                stores,
-                engine,
-                provisioner,
-                lifecycle,
-                migration,
-                rotation,
-                rekey,
-                setup,
-                recoverer,
-                registry,
-                vault,
-                resolver,
-                pool,
-                tasks: TaskTracker::new(),
-                stop,
-                running: Default::default(),
-                change_poll_interval: self.change_poll_interval,
-            }),
-        }
-    }
-}
-
-/// Makes this process check the servers' addresses right after it has relocated a server. Otherwise a process that does
-/// not [`run`](Tenantry::run), and so gets no notifications, would keep connecting to the old address.
-fn follow_relocations(servers: Servers, resolver: Arc<dyn ConnectionResolver>, pooled: PooledResolver) -> Servers {
-    servers.with_move_callback(move || {
-        resolver.invalidate_all();
-        let pooled = pooled.clone();
-        Box::pin(async move { pooled.check_servers().await })
-    })
-}
-
-/// A pool of at most three connections for heartbeats, lease renewals and change notifications. On the application's
-/// own pool they would wait when the application has used up its connections, and the node's workers would lose their
-/// leases.
-fn background_pool(landlord: &sqlx::PgPool) -> sqlx::PgPool {
-    let options = landlord.connect_options().as_ref().clone().application_name(BACKGROUND_APPLICATION);
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(3).idle_timeout(Duration::from_secs(60));
-    pool.acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options)
 }
 
 /// Valid values of [`Builder::change_poll_interval`]. One read takes about a millisecond, so a shorter interval would
 /// load the landlord. While changes are reported, cached entries are valid for a minute, so a longer one would be
 /// useless.
 const POLL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
-/// How long the password link is valid that a credentials link redirects to.
-const PASSWORD_LINK_LIFETIME: Duration = Duration::from_secs(3600);
-/// The `application_name` of the background connections in `pg_stat_activity`.
-const BACKGROUND_APPLICATION: &str = "tenantry background";
-
-/// Passes epochs on to the application's own registry.
-struct RegistryFence(Arc<dyn RegistryWriter>);
-#[async_trait::async_trait]
-impl EpochFence for RegistryFence {
-    async fn fence(&self, operation: crate::OperationId, epoch: i64) -> Result<(), crate::error::StoreError> {
-        self.0.fence(operation, epoch).await
-    }
-}
-/// Passes epochs on to the application's own vault.
-struct VaultFence(Arc<dyn VaultWriter>);
-#[async_trait::async_trait]
-impl EpochFence for VaultFence {
-    async fn fence(&self, operation: crate::OperationId, epoch: i64) -> Result<(), crate::error::StoreError> {
-        match self.0.fence(operation, epoch).await {
-            Err(VaultError::Store(error)) => Err(error),
-            Err(error) => Err(crate::error::StoreError::unavailable(error)),
-            Ok(()) => Ok(()),
-        }
-    }
-}

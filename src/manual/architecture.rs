@@ -66,7 +66,7 @@
 //! | you add | where |
 //! |---|---|
 //! | a step of an operation | the operation's steps file, and one line in its list of steps; its name is stored, so it never changes |
-//! | an operation | a folder in `src/operations/`, and one line in the list of sagas in `src/facade/builder.rs` |
+//! | an operation | a folder in `src/operations/`, and one line in the list of sagas in `src/facade/builder/assemble.rs` |
 //! | a statement for a database server | a function in `src/cluster/pg/`: only `ddl` makes SQL from names |
 //! | a store for another landlord | an implementation of the trait in `src/store/…`, tested by the trait's conformance suite |
 //! | a key provider | an implementation of [`KeyProvider`](crate::vault::KeyProvider) |

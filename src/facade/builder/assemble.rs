@@ -1,0 +1,211 @@
+//! Assembles a [`Tenantry`] from a checked [`Builder`]: the stores, the engine, the operations, the connection pools.
+//!
+//! A new operation is added to [`OperationSet`]; recovery knows the kinds of sagas that are listed there.
+use super::Builder;
+use crate::cluster::OperationContext;
+use crate::error::{StoreError, VaultError};
+use crate::facade::{Inner, Operations, Pool, Tenantry, Tokens};
+use crate::operation::OperationId;
+use crate::operations::lifecycle::Lifecycle;
+use crate::operations::migrate::Migration;
+use crate::operations::provision::Provisioner;
+use crate::operations::rekey::Rekey;
+use crate::operations::rotate::{AppLogin, Rotation};
+use crate::operations::servers::Servers;
+use crate::resolver::{ConnectionResolver, PooledResolver};
+use crate::saga::{AnySaga, Engine, EpochFence, Recoverer};
+use crate::setup_link::SetupLinks;
+use crate::store::journal::PgJournal;
+use crate::store::nodes::{Node, PgNodes};
+use crate::store::registry::{PgTenantRegistry, RegistryWriter};
+use crate::store::tokens::PgTokenStore;
+use crate::store::vault::VaultWriter;
+use async_trait::async_trait;
+use sqlx::PgPool;
+use std::{sync::Arc, time::Duration};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long the password link is valid that a credentials link redirects to.
+const PASSWORD_LINK_LIFETIME: Duration = Duration::from_secs(3600);
+/// The `application_name` of the background connections in `pg_stat_activity`.
+const BACKGROUND_APPLICATION: &str = "tenantry background";
+
+impl Builder {
+    pub(super) fn assemble(mut self, vault: Arc<dyn VaultWriter>) -> Tenantry {
+        self.config.connection_limit = self.connection_limit();
+        let stores = Stores::new(&self, vault.clone());
+        let stop = CancellationToken::new();
+        let engine = Engine::new(stores.journal.clone(), self.epoch_fences(), self.settings, stop.clone());
+        let operations = OperationSet::new(&self, &stores.context, &engine);
+        let recoverer = Recoverer::new(engine.clone(), operations.sagas()).with_workers(self.workers);
+        let pool = self.pool(&stores);
+        let resolver = self.resolver.unwrap_or_else(|| Arc::new(pool.resolver.clone()));
+        let servers = follow_relocations(operations.servers, resolver.clone(), pool.resolver.clone());
+        Tenantry {
+            inner: Arc::new(Inner {
+                servers,
+                tokens: Tokens::new(stores.context.clone(), self.config.link_lifetime),
+                link_events: Default::default(),
+                operations: Operations::new(stores.journal, recoverer.clone()),
+                nodes: Arc::new(PgNodes::new(stores.background.clone())),
+                node: Node::here(),
+                background: stores.background,
+                landlord: self.landlord,
+                stores: stores.context,
+                engine,
+                provisioner: operations.provisioner,
+                lifecycle: operations.lifecycle,
+                migration: operations.migration,
+                rotation: operations.rotation,
+                rekey: operations.rekey,
+                setup: operations.setup,
+                recoverer,
+                registry: stores.registry,
+                vault,
+                resolver,
+                pool,
+                tasks: TaskTracker::new(),
+                stop,
+                running: Default::default(),
+                change_poll_interval: self.change_poll_interval,
+            }),
+        }
+    }
+
+    /// The built-in stores check a worker's epoch in the landlord's own tables. A store of the application's own does not
+    /// see these, so the engine must report each takeover to it; otherwise it would accept writes of a worker that has
+    /// lost its lease.
+    fn epoch_fences(&self) -> Vec<Arc<dyn EpochFence>> {
+        let mut fences: Vec<Arc<dyn EpochFence>> = vec![];
+        fences.extend(self.registry.clone().map(|r| Arc::new(RegistryFence(r)) as Arc<dyn EpochFence>));
+        fences.extend(self.vault.clone().map(|v| Arc::new(VaultFence(v)) as Arc<dyn EpochFence>));
+        fences
+    }
+
+    fn pool(&self, stores: &Stores) -> Pool {
+        let context = &stores.context;
+        let mut pooled = PooledResolver::builder(stores.registry.clone(), context.vault.clone());
+        if let (true, Some(migrations)) = (self.require_head, self.config.migrations) {
+            pooled = pooled.require_head(migrations);
+        }
+        let resolver = pooled
+            .servers(context.servers.clone())
+            .max_connections(self.max_connections)
+            .max_connections_per_tenant(self.max_connections_per_tenant)
+            .acquire_timeout(self.acquire_timeout)
+            .count_sessions(Arc::new(context.clone()))
+            .build();
+        let shared = self.share_connections && self.resolver.is_none();
+        if shared {
+            // Until this node has claimed its share.
+            resolver.resize(0);
+        }
+        let shared = shared.then_some(self.max_connections);
+        Pool { resolver, shared, has_complete_changes: self.registry.is_none() }
+    }
+}
+
+/// The stores over one landlord.
+struct Stores {
+    registry: Arc<dyn RegistryWriter>,
+    journal: Arc<PgJournal>,
+    background: PgPool,
+    context: OperationContext,
+}
+
+impl Stores {
+    fn new(builder: &Builder, vault: Arc<dyn VaultWriter>) -> Self {
+        let landlord = &builder.landlord;
+        let own = Arc::new(PgTenantRegistry::new(landlord.clone()));
+        let registry = builder.registry.clone().unwrap_or_else(|| own.clone());
+        let background = background_pool(landlord);
+        let journal = Arc::new(PgJournal::new(landlord.clone()).renewing_on(background.clone()));
+        let tokens = Arc::new(PgTokenStore::new(landlord.clone()));
+        let context = OperationContext::new(registry.clone(), own, vault, tokens, journal.clone());
+        Self { registry, journal, background, context: context.with_workers(builder.workers) }
+    }
+}
+
+/// All operations that this program can drive.
+struct OperationSet {
+    provisioner: Provisioner,
+    lifecycle: Lifecycle,
+    migration: Migration,
+    rotation: Rotation,
+    rekey: Rekey,
+    servers: Servers,
+    setup: SetupLinks,
+}
+
+impl OperationSet {
+    fn new(builder: &Builder, stores: &OperationContext, engine: &Engine) -> Self {
+        let config = &builder.config;
+        let login = AppLogin::new(config.access, config.connection_limit);
+        let (stores, engine) = (|| stores.clone(), || engine.clone());
+        let servers = Servers::new(stores(), engine(), builder.landlord.clone());
+        Self {
+            provisioner: Provisioner::new(stores(), engine(), config.clone()),
+            lifecycle: Lifecycle::new(stores(), engine(), login.access),
+            migration: Migration::new(stores(), engine(), config.migrations),
+            rotation: Rotation::new(stores(), engine(), login),
+            rekey: Rekey::new(stores(), engine()),
+            servers: servers.with_connection_limit(config.connection_limit),
+            setup: SetupLinks::new(stores(), engine(), login, config.admins.clone(), PASSWORD_LINK_LIFETIME),
+        }
+    }
+
+    fn sagas(&self) -> Vec<Arc<dyn AnySaga>> {
+        let mut sagas = vec![
+            self.provisioner.saga(),
+            self.migration.saga(),
+            self.rotation.saga(),
+            self.rekey.saga(),
+            self.servers.saga(),
+            self.servers.relocation_saga(),
+        ];
+        sagas.extend(self.lifecycle.sagas());
+        sagas.extend(self.setup.sagas());
+        sagas
+    }
+}
+
+/// Makes this process check the servers' addresses right after it has relocated a server. Otherwise a process that does
+/// not [`run`](Tenantry::run), and so gets no notifications, would keep connecting to the old address.
+fn follow_relocations(servers: Servers, resolver: Arc<dyn ConnectionResolver>, pooled: PooledResolver) -> Servers {
+    servers.with_move_callback(move || {
+        resolver.invalidate_all();
+        let pooled = pooled.clone();
+        Box::pin(async move { pooled.check_servers().await })
+    })
+}
+
+/// A pool of at most three connections for heartbeats, lease renewals and change notifications. On the application's
+/// own pool they would wait when the application has used up its connections, and the node's workers would lose their
+/// leases.
+fn background_pool(landlord: &PgPool) -> PgPool {
+    let options = landlord.connect_options().as_ref().clone().application_name(BACKGROUND_APPLICATION);
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(3).idle_timeout(Duration::from_secs(60));
+    pool.acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options)
+}
+
+/// Passes epochs on to the application's own registry.
+struct RegistryFence(Arc<dyn RegistryWriter>);
+#[async_trait]
+impl EpochFence for RegistryFence {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        self.0.fence(operation, epoch).await
+    }
+}
+
+/// Passes epochs on to the application's own vault.
+struct VaultFence(Arc<dyn VaultWriter>);
+#[async_trait]
+impl EpochFence for VaultFence {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        match self.0.fence(operation, epoch).await {
+            Err(VaultError::Store(error)) => Err(error),
+            Err(error) => Err(StoreError::unavailable(error)),
+            Ok(()) => Ok(()),
+        }
+    }
+}
