@@ -7,11 +7,13 @@ use crate::error::StoreError;
 use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationStatus, Subject};
 use crate::sqlstate;
 use async_trait::async_trait;
+use rand::RngExt;
 use serde_json::{Map, Value};
 use sqlx::types::Json;
 use sqlx::{PgPool, Row, postgres::PgRow};
 use std::time::Duration;
 use time::OffsetDateTime;
+use tokio::time::sleep;
 
 mod sql;
 
@@ -25,7 +27,7 @@ pub struct PgJournal {
 
 /// How often `begin` tries to take the lane. A further attempt is needed if the lane becomes free between the failed
 /// write and the read of the operation that occupied it.
-const BEGIN_ATTEMPTS: u32 = 10;
+const BEGIN_ATTEMPTS: u64 = 30;
 
 impl PgJournal {
     /// Uses the application's pool to the landlord for all calls.
@@ -79,7 +81,7 @@ impl Journal for PgJournal {
         if let Some(begun) = self.find_joined(intent).await? {
             return Ok(begun);
         }
-        for _ in 0..BEGIN_ATTEMPTS {
+        for attempt in 0..BEGIN_ATTEMPTS {
             match self.insert(intent).await {
                 Ok(Some(record)) => return Ok(Begun::New(Box::new(record))),
                 Ok(None) => {}
@@ -94,6 +96,9 @@ impl Journal for PgJournal {
             if let Some(id) = busy.fetch_optional(&self.landlord).await? {
                 return Ok(Begun::Busy(OperationId::from_uuid(id)));
             }
+            // With jitter, because callers that take turns at one lane would otherwise meet at it again and again.
+            let pause = Duration::from_millis(rand::rng().random_range(0..=attempt));
+            sleep(pause).await;
         }
         Err(StoreError::unavailable("the lane was occupied and freed by other operations at every attempt"))
     }
