@@ -173,8 +173,8 @@ impl Builder {
     /// runs its own SQL, or whose password has leaked, could use up the server's connections. If more nodes run than
     /// this, a query may fail with [`AcquireError::LoginLimit`](crate::pool::AcquireError::LoginLimit).
     ///
-    /// A new value reaches existing logins with the next [`set_up`](Servers::set_up), or within a day while a node
-    /// [`run`](Tenantry::run)s.
+    /// A new value reaches existing logins with the next [`set_up`](crate::servers::Servers::set_up), or within a day
+    /// while a node [`run`](Tenantry::run)s.
     pub fn max_nodes(mut self, n: u32) -> Self {
         self.max_nodes = n;
         self
@@ -232,7 +232,7 @@ impl Builder {
         self.vault = Some(Arc::new(vault));
         self
     }
-    /// Replaces the built-in [`PooledResolver`].
+    /// Replaces the built-in [`PooledResolver`](crate::resolver::PooledResolver).
     pub fn resolver(mut self, resolver: impl ConnectionResolver) -> Self {
         self.resolver = Some(Arc::new(resolver));
         self
