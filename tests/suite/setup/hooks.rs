@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use sqlx::PgConnection;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tenantry::admin::{AdminError, AdminStore, PgAdminStore};
 use tenantry::error::VaultError;
 use tenantry::names::{Email, RoleName};
@@ -67,9 +68,14 @@ impl Hooks {
     pub(crate) fn stop_at(&self, point: Point) {
         *self.0.armed.lock().unwrap() = Some((point, Fault::Stop));
     }
-    /// Whether no worker has reached the armed point yet.
-    pub(crate) fn is_armed(&self) -> bool {
-        self.0.armed.lock().unwrap().is_some()
+    /// Waits until a worker has reached the armed point.
+    pub(crate) async fn wait_until_reached(&self) {
+        let reached = async {
+            while self.0.armed.lock().unwrap().is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reached).await.expect("no worker has reached the armed point");
     }
     /// Waits until a worker has stopped at its point.
     pub(crate) async fn wait_until_stopped(&self) {
