@@ -218,7 +218,7 @@ async fn rotation_between_reading_the_entry_and_its_secret_is_retried() {
 }
 
 /// Compiles only if the builder accepts trait objects as registry and vault. It is never called.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "it only has to compile")]
 fn builder_accepts_trait_objects(
     registry: std::sync::Arc<dyn tenantry::TenantRegistry>, vault: std::sync::Arc<dyn tenantry::CredentialVault>,
 ) -> std::sync::Arc<dyn ConnectionResolver> {
