@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tenantry::journal::PgJournal;
 use tenantry::provision::{Provision, ProvisionConfig, Provisioner};
-use tenantry::saga::{Engine, Observer, Settings};
+use tenantry::saga::{CallOptions, Engine, Settings};
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{Tenantry, sqlx};
 use tokio_util::sync::CancellationToken;
@@ -76,12 +76,12 @@ fn create_worker(harness: &Harness, tenantry: &Tenantry) -> Provisioner {
 
 /// Begins to provision a tenant, and kills the worker at its `n`-th event: the observer panics, which unwinds the task.
 async fn provision_until_event(provisioner: &Provisioner, slug: String, n: i64) {
-    let observer = Observer::new(move |event| {
+    let options = CallOptions::new().on_event(move |event| {
         if event.seq == n {
             std::panic::resume_unwind(Box::new("worker killed by the benchmark"));
         }
     });
     let provisioner = provisioner.clone();
-    let killed = tokio::spawn(async move { provisioner.provision(Provision::new(slug), &observer).await.map(drop) });
+    let killed = tokio::spawn(async move { provisioner.provision(Provision::new(slug), &options).await.map(drop) });
     assert!(killed.await.unwrap_err().is_panic(), "the worker was not killed");
 }

@@ -90,10 +90,17 @@ pub mod web;
 pub mod calls {
     /// Type parameters of [`Call`] and [`Batch`]: one marker type for each kind of call.
     #[doc(hidden)]
-    pub use crate::facade::{
-        Activate, Archive, BatchVerb, CallVerb, Migrate, Purge, RekeyVault, Restore, Rotate, RotateServer, Suspend,
-    };
+    pub use crate::facade::BatchVerb;
     pub use crate::facade::{Batch, BatchReport, Call, HealthIssue, Operations, Rotations, Tokens};
+    #[doc(hidden)]
+    pub use crate::operations::{
+        lifecycle::{Activate, Archive, Purge, Restore, Suspend},
+        migrate::Migrate,
+        rekey::RekeyVault,
+        rotate::Rotate,
+        servers::RotateServer,
+        verb::CallVerb,
+    };
     pub use crate::saga::RecoveryReport;
 }
 /// Results of suspending, archiving and purging a tenant.

@@ -6,14 +6,13 @@
 //! new session.
 use crate::cluster::pg::ownership::Ownership;
 use crate::cluster::pg::session::{Purpose, Target};
-use crate::cluster::pg::{ddl, ensure, scram};
+use crate::cluster::pg::{ddl, ensure, scram, session};
 use crate::directory::AppAccess;
 use crate::error::{ClusterError, StepError};
 use crate::names::{DatabaseName, RoleName};
 use crate::names::{GroupRoles, TenantNames};
 use crate::server::DatabaseServer;
 use crate::sqlstate;
-use futures_util::future::try_join;
 use secrecy::SecretString;
 use sqlx::PgConnection;
 use std::time::Duration;
@@ -72,22 +71,11 @@ impl LockedSession {
     }
     /// Makes the tenant's owner role the owner of schema `public`, in a second session.
     pub(crate) async fn ensure_schema(&mut self, names: &TenantNames) -> Result<(), StepError> {
-        transfer_schema(
-            open_session_in(&self.server, &names.database, &self.password, &self.name),
-            names,
-            &self.ownership,
-        )
-        .await
-    }
-    /// As [`ensure_schema`](Self::ensure_schema), and creates the application's login concurrently. The two are
-    /// independent, and the first connection to a new database is slow.
-    pub(crate) async fn ensure_schema_and_login(
-        &mut self, names: &TenantNames, login: &ddl::Login<'_>,
-    ) -> Result<(), StepError> {
-        let Self { session, server, password, ownership, name, .. } = self;
-        let schema = transfer_schema(open_session_in(server, &names.database, password, name), names, ownership);
-        let login = async { Ok(ensure::create_login(session, login, ownership).await?) };
-        try_join(schema, login).await.map(drop)
+        let mut inside = self.open_session_in(&names.database).await?;
+        let transfer = ddl::transfer_schema(&names.roles, &self.ownership.admin);
+        transfer.run(&mut inside, "giving the schema to its owner").await?;
+        session::close(inside).await;
+        Ok(())
     }
     /// Makes sure that the migrator's login exists with this verifier and at most three sessions.
     pub(crate) async fn ensure_migrator(
@@ -96,16 +84,9 @@ impl LockedSession {
         let login = ddl::Login { name: &names.migrator, acts_as: &names.roles.owner, limit: 3, verifier };
         Ok(ensure::create_login(&mut self.session, &login, &self.ownership).await?)
     }
-    /// Makes sure that the application's login exists with this password and connection limit, as a member of the group
+    /// Makes sure that the application's login exists with this verifier and connection limit, as a member of the group
     /// role that `access` selects.
     pub(crate) async fn ensure_login(
-        &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: i32, password: &SecretString,
-    ) -> Result<(), StepError> {
-        let verifier = scram::derive_verifier(password).await;
-        self.ensure_login_with_verifier(names, login, access, limit, &verifier).await
-    }
-    /// As [`ensure_login`](Self::ensure_login), with a verifier that the caller has derived.
-    pub(crate) async fn ensure_login_with_verifier(
         &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: i32, verifier: &scram::Verifier,
     ) -> Result<(), StepError> {
         let acts_as = ddl::acts_as(&names.roles, access);
@@ -115,30 +96,15 @@ impl LockedSession {
     /// Opens a second session of the provisioner, in a tenant's database. Use it for catalog statements only: code of
     /// the tenant, such as a trigger, would run with the provisioner's rights.
     async fn open_session_in(&self, database: &DatabaseName) -> Result<PgConnection, StepError> {
-        open_session_in(&self.server, database, &self.password, &self.name).await
-    }
-}
-
-async fn open_session_in(
-    server: &DatabaseServer, database: &DatabaseName, password: &SecretString, name: &str,
-) -> Result<PgConnection, StepError> {
-    match open_provisioner_session(server, database, password, name, Purpose::Cluster).await {
-        // The first session logged in with this password, so the password has been rotated since. The next attempt
-        // reads the new one.
-        Err(ClusterError::Connect { source, .. }) if sqlstate::is_refused_login(&source) => {
-            Err(StepError::retry(source))
+        match open_provisioner_session(&self.server, database, &self.password, &self.name, Purpose::Cluster).await {
+            // The first session logged in with this password, so the password has been rotated since. The next attempt
+            // reads the new one.
+            Err(ClusterError::Connect { source, .. }) if sqlstate::is_refused_login(&source) => {
+                Err(StepError::retry(source))
+            }
+            opened => Ok(opened?),
         }
-        opened => Ok(opened?),
     }
-}
-
-async fn transfer_schema(
-    inside: impl Future<Output = Result<PgConnection, StepError>>, names: &TenantNames, by: &Ownership,
-) -> Result<(), StepError> {
-    let mut inside = inside.await?;
-    ddl::transfer_schema(&names.roles, &by.admin).run(&mut inside, "giving the schema to its owner").await?;
-    crate::cluster::pg::session::close(inside).await;
-    Ok(())
 }
 
 async fn open_provisioner_session(

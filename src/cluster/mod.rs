@@ -9,7 +9,6 @@
 //!   raised, so the check of the old worker fails.
 //! - The session that runs the statements also has the advisory lock of the tenant. If the connection breaks,
 //!   PostgreSQL releases the lock and the worker can run no further statement.
-use crate::cluster::pg::scram::{self, Verifier};
 use crate::error::{StepError, StoreError};
 use crate::names::{DatabaseName, RoleName};
 use crate::operation::{FencingToken, OperationId};
@@ -25,22 +24,24 @@ use tokio::sync::{OnceCell, Semaphore};
 use uuid::Uuid;
 
 mod address;
+mod generated_password;
 mod locked_session;
 mod login_target;
 mod migrations;
+mod outcome;
 pub(crate) mod pg;
 mod preconnecting;
 mod tenant_sessions;
 #[cfg(test)]
 #[cfg(all(unix, feature = "testing"))]
 mod tests;
-mod verb;
+pub(crate) use generated_password::GeneratedPassword;
 pub(crate) use locked_session::{Closed, LockedSession, RetiredLogin, Standby, close_ledger, set_defaults};
 pub(crate) use login_target::LoginTarget;
 pub(crate) use migrations::{head, run_migrations};
+pub(crate) use outcome::require_done;
 use preconnecting::Preconnecting;
 pub(crate) use tenant_sessions::{TenantLocation, TenantSessions};
-pub(crate) use verb::require_done;
 
 /// The stores that operations write to. Cheap to clone.
 #[derive(Clone)]
@@ -51,7 +52,6 @@ pub struct OperationContext {
     pub(crate) tokens: Arc<dyn TokenStore>,
     pub(crate) journal: Arc<dyn Journal>,
     permits: Arc<Mutex<HashMap<String, Arc<WorkerPermits>>>>,
-    preconnecting_by_operation: Arc<Mutex<HashMap<OperationId, Preconnecting>>>,
     installation: Arc<OnceCell<Uuid>>,
     workers: usize,
 }
@@ -84,7 +84,6 @@ impl OperationContext {
             tokens,
             journal,
             permits: Arc::default(),
-            preconnecting_by_operation: Arc::default(),
             installation: Arc::default(),
             workers: 8,
         }
@@ -143,37 +142,6 @@ impl DatabaseServer {
     pub(crate) fn login_target(&self, database: &DatabaseName, role: &RoleName, password: SecretString) -> LoginTarget {
         LoginTarget::new(self.clone(), database.clone(), role.clone(), password)
     }
-}
-
-/// A SCRAM verifier and its password. PostgreSQL receives the verifier only.
-pub(crate) type Kept = (Verifier, SecretString);
-
-/// Derives the verifier of a password, which takes milliseconds on a blocking thread.
-pub(crate) async fn with_verifier(password: SecretString) -> Kept {
-    (scram::derive_verifier(&password).await, password)
-}
-/// A newly generated password that is not stored anywhere yet. Its verifier is derived in the background.
-pub(crate) struct Fresh {
-    pub(crate) password: SecretString,
-    verifier: scram::PendingVerifier,
-}
-impl Fresh {
-    /// Generates the password and starts deriving its verifier.
-    pub(crate) fn new() -> Self {
-        let password = scram::generate_password();
-        Self { verifier: scram::start_deriving(&password), password }
-    }
-    /// Waits for the verifier.
-    pub(crate) async fn made(self) -> Kept {
-        (self.verifier.wait().await, self.password)
-    }
-}
-
-/// Runs work that is only a preparation, concurrently with something that the caller waits for, and drops its result.
-/// If the preparation fails, the later call that needs it fails with its own error.
-pub(crate) async fn prefetch<T>(preparation: impl Future<Output = T>) -> Result<(), StepError> {
-    preparation.await;
-    Ok(())
 }
 
 /// The `application_name` of a worker's sessions, `tenantry/<operation>/<epoch>`. A new worker of the operation finds

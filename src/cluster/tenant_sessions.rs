@@ -3,12 +3,13 @@
 //! Each saga context owns a [`TenantSessions`] and asks it for a session when a step needs one; sessions are opened at
 //! the first use. After an error the saga runner drops the whole value and builds a new one under a new epoch, so a
 //! session is never reopened under the same epoch.
-use super::{Fresh, Kept, LockedSession, LoginTarget, OperationContext, Preconnecting};
+use super::{GeneratedPassword, LockedSession, LoginTarget, OperationContext, Preconnecting, application_name};
 use crate::cluster::pg::session;
 use crate::error::StepError;
 use crate::names::TenantNames;
 use crate::saga::Execution;
 use crate::server::DatabaseServer;
+use crate::store::journal::Intent;
 use crate::tenant::TenantId;
 use secrecy::SecretString;
 use sqlx::PgConnection;
@@ -22,11 +23,8 @@ pub(crate) struct TenantSessions {
     locked: Option<LockedSession>,
     /// The migrator's password, which is not stored. A new worker sets another one, so the old worker can no longer log
     /// in as the migrator.
-    migrator: Option<SecretString>,
-    /// The migrator's next password, derived while this worker waited for something else.
-    ready: Option<Kept>,
-    /// The migrator's session.
-    content: Option<PgConnection>,
+    migrator_password: Option<SecretString>,
+    migrator: Option<PgConnection>,
 }
 
 /// The server and the names of a tenant's objects on it, from its committed placement.
@@ -52,19 +50,24 @@ impl TenantSessions {
     /// # Errors
     /// When the subject of the operation is not a tenant.
     pub(crate) fn new(stores: OperationContext, run: &Execution) -> Result<Self, StepError> {
-        let tenant =
-            run.subject().tenant().ok_or_else(|| StepError::fail("the subject of this operation is not a tenant"))?;
-        let preconnecting = stores.take_preconnecting(run.operation());
-        Ok(Self {
+        Ok(Self::of_tenant(stores, tenant_of(run)?))
+    }
+    /// As [`new`](Self::new), for the first worker of an operation whose intent the caller is about to commit. Starts to
+    /// open the worker's session at once.
+    pub(crate) fn preconnecting(stores: OperationContext, intent: &Intent, tenant: TenantId) -> Self {
+        let preconnecting = Some(Preconnecting::start(stores.clone(), intent, tenant));
+        Self { preconnecting, ..Self::of_tenant(stores, tenant) }
+    }
+    fn of_tenant(stores: OperationContext, tenant: TenantId) -> Self {
+        Self {
             stores,
             tenant,
             location: None,
-            preconnecting,
+            preconnecting: None,
             locked: None,
+            migrator_password: None,
             migrator: None,
-            ready: None,
-            content: None,
-        })
+        }
     }
     /// The tenant that the operation is about.
     pub(crate) fn tenant(&self) -> TenantId {
@@ -88,30 +91,25 @@ impl TenantSessions {
     /// As [`location`](Self::location), but `None` for a tenant without a placement; nothing of it is on any server.
     pub(crate) async fn try_location(&mut self) -> Result<Option<&TenantLocation>, StepError> {
         if self.location.is_none() {
-            self.location = match self.preconnecting.as_ref().and_then(Preconnecting::location) {
-                Some(location) => Some(location.clone()),
-                None => self.stores.place(self.tenant).await?,
-            };
+            self.location = self.stores.place(self.tenant).await?;
         }
         Ok(self.location.as_ref())
     }
 
-    /// Returns a new password: the one that was generated while the session was preconnecting, or else another one.
-    pub(crate) fn fresh(&mut self) -> Fresh {
-        self.preconnecting.as_mut().and_then(Preconnecting::take_password).unwrap_or_else(Fresh::new)
-    }
-
-    /// The session that has the tenant's lock. The first call opens it, or finishes the preconnected one, and takes the
+    /// The session that has the tenant's lock. The first call opens it, or takes the preconnected one, and takes the
     /// lock.
     pub(crate) async fn locked_session(&mut self, run: &Execution) -> Result<&mut LockedSession, StepError> {
-        if let Some(preconnecting) = self.preconnecting.take() {
-            let (location, preconnected) = preconnecting.wait().await?;
-            self.locked = Some(preconnected.take_lock(run, &location.names).await?);
-            self.location.get_or_insert(location);
-        }
         if self.locked.is_none() {
             let TenantLocation { server, names } = self.location().await?.clone();
-            self.locked = Some(self.stores.locked_session(run, server, &names).await?);
+            let preconnected = match self.preconnecting.take() {
+                Some(preconnecting) => preconnecting.wait(&server).await?,
+                None => None,
+            };
+            let opened = match preconnected {
+                Some(preconnected) => preconnected,
+                None => self.stores.open(self.tenant, run.record().lane, application_name(run), server).await?,
+            };
+            self.locked = Some(opened.take_lock(run, &names).await?);
         }
         self.locked.as_mut().ok_or_else(|| StepError::retry("the locked session was not opened"))
     }
@@ -120,50 +118,29 @@ impl TenantSessions {
     /// target.
     pub(crate) async fn migrator_target(&mut self, run: &Execution) -> Result<LoginTarget, StepError> {
         let names = self.location().await?.names.clone();
-        let password = match &self.migrator {
+        let password = match &self.migrator_password {
             Some(password) => password.clone(),
             None => {
-                let (verifier, password) = match self.ready.take() {
-                    Some(ready) => ready,
-                    None => Fresh::new().made().await,
-                };
+                let GeneratedPassword { password, verifier } = GeneratedPassword::generate().await;
                 self.locked_session(run).await?.ensure_migrator(&names, &verifier).await?;
-                self.migrator = Some(password.clone());
-                password
+                self.migrator_password.insert(password).clone()
             }
         };
         Ok(self.location().await?.server.login_target(&names.database, &names.migrator, password))
-    }
-
-    /// Keeps a password and its verifier for the next [`migrator_target`](Self::migrator_target).
-    pub(crate) fn keep_migrator_password(&mut self, password: Kept) {
-        self.ready = Some(password);
     }
 
     /// The session that runs migrations, with the settings that it had after login: each call resets what an earlier
     /// step has set. After an error inside a transaction it must not be used again; the saga runner then replaces the
     /// whole [`TenantSessions`].
     pub(crate) async fn migrator(&mut self, run: &Execution) -> Result<&mut PgConnection, StepError> {
-        let session = match self.content.take() {
+        let session = match self.migrator.take() {
             Some(mut session) => {
                 session::reset_settings(&mut session).await?;
                 session
             }
             None => self.migrator_target(run).await?.open(run).await?,
         };
-        Ok(self.content.insert(session))
-    }
-
-    /// The migrator's session and the locked session, for a step that uses both at the same time.
-    pub(crate) async fn migrator_and_locked_session(
-        &mut self, run: &Execution,
-    ) -> Result<(&mut PgConnection, &mut LockedSession), StepError> {
-        self.locked_session(run).await?;
-        self.migrator(run).await?;
-        match (&mut self.content, &mut self.locked) {
-            (Some(content), Some(locked)) => Ok((content, locked)),
-            _ => Err(StepError::retry("the sessions of the migrator and the worker were not opened")),
-        }
+        Ok(self.migrator.insert(session))
     }
 
     /// Drops the migrator's role and closes its session. The migrator exists during one operation only.
@@ -175,9 +152,14 @@ impl TenantSessions {
 
     /// Closes the migrator's session and forgets its password. The next use sets a new password.
     pub(crate) async fn forget_migrator(&mut self) {
-        self.migrator = None;
-        if let Some(session) = self.content.take() {
+        self.migrator_password = None;
+        if let Some(session) = self.migrator.take() {
             session::close(session).await;
         }
     }
+}
+
+/// The tenant that is the subject of the operation.
+fn tenant_of(run: &Execution) -> Result<TenantId, StepError> {
+    run.subject().tenant().ok_or_else(|| StepError::fail("the subject of this operation is not a tenant"))
 }

@@ -148,6 +148,9 @@ pub enum RelocateError {
     /// The landlord did not answer, or refused a read or write.
     #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
+    /// `close()` was called, so no new operation may begin.
+    #[error("tenantry is closed; it begins no new operation")]
+    Closed,
 }
 
 /// A directory entry names a server that is not registered. The entry's own host and port are not used instead, because

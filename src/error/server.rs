@@ -91,4 +91,7 @@ pub enum ServerSetupError {
     /// The landlord did not answer, or refused a read or write.
     #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
+    /// `close()` was called, so no new operation may begin.
+    #[error("tenantry is closed; it begins no new operation")]
+    Closed,
 }

@@ -6,10 +6,11 @@
 //! - At most `concurrency` operations of a batch run at once, and the failure of one tenant does not stop the others.
 //! - The landlord decides which tenants are due, so a batch needs no state of its own and can be interrupted and
 //!   repeated.
-use super::verbs::{CallVerb, Migrate, Purge};
 use super::{Call, Tenantry};
 use crate::error::{ChangeError, StoreError};
-use crate::operations::migrate::MigrationState;
+use crate::operations::lifecycle::{Lifecycle, Purge};
+use crate::operations::migrate::{Migrate, Migration, MigrationState};
+use crate::operations::verb::CallVerb;
 use crate::store::registry::TenantRegistryExt;
 use crate::tenant::{Tenant, TenantStatus};
 use async_trait::async_trait;
@@ -23,6 +24,8 @@ pub trait BatchVerb: CallVerb<Error = ChangeError> {
     #[doc(hidden)]
     type Options: Default + Clone + Send + Sync + 'static;
     #[doc(hidden)]
+    fn driver(on: &Tenantry) -> &Self::Driver;
+    #[doc(hidden)]
     fn is_candidate(tenant: &Tenant) -> bool;
     #[doc(hidden)]
     async fn is_due(on: &Tenantry, tenant: &Tenant, options: &Self::Options) -> Result<bool, ChangeError>;
@@ -33,6 +36,9 @@ pub trait BatchVerb: CallVerb<Error = ChangeError> {
 #[async_trait]
 impl BatchVerb for Migrate {
     type Options = ();
+    fn driver(on: &Tenantry) -> &Migration {
+        &on.inner.migration
+    }
     fn is_candidate(tenant: &Tenant) -> bool {
         tenant.status() == TenantStatus::Active
     }
@@ -47,6 +53,9 @@ impl BatchVerb for Migrate {
 #[async_trait]
 impl BatchVerb for Purge {
     type Options = ();
+    fn driver(on: &Tenantry) -> &Lifecycle {
+        &on.inner.lifecycle
+    }
     fn is_candidate(tenant: &Tenant) -> bool {
         tenant.status() == TenantStatus::Archived && tenant.kept_until().is_some()
     }
@@ -168,7 +177,7 @@ impl<V: BatchVerb> Batch<V> {
         if !V::is_due(&self.tenantry, tenant, &self.options).await? {
             return Ok(None);
         }
-        let call = Call::new(&self.tenantry, V::for_tenant(tenant, &self.options));
+        let call = Call::new(&self.tenantry, V::driver(&self.tenantry), V::for_tenant(tenant, &self.options));
         let call = match &self.reason {
             Some(reason) => call.reason(reason.clone()),
             None => call,

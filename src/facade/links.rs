@@ -7,19 +7,13 @@
 //! - Notes about links are written later by [`Tenantry::run`], so no response waits for them.
 use super::Tenantry;
 use crate::cluster::require_done;
-use crate::error::StoreError;
-use crate::operation::OperationId;
-use crate::saga::{Observer, Outcome};
+use crate::saga::{Observer, Started};
 use crate::setup_link::{SetupLinkError, SetupLinks};
-use crate::store::journal::{Begun, Record};
+use crate::store::journal::Record;
 use crate::store::tokens::{SetupLink, Token, TokenEventKind};
 use crate::tenant::Tenant;
 use secrecy::SecretString;
 use std::net::IpAddr;
-use tokio::sync::oneshot;
-
-/// Result channel of an operation that this process drives; `None` for one that it has joined.
-type Started = Option<oneshot::Receiver<Result<Outcome, StoreError>>>;
 
 impl Tenantry {
     /// Follows a credentials link: rotates the tenant's database login and returns a link to the password form. The new
@@ -34,8 +28,7 @@ impl Tenantry {
     /// # Cancel safety
     /// An operation that has begun continues in a task of the facade.
     pub async fn follow_credentials_link(&self, token: &str) -> Result<SetupLink, SetupLinkError> {
-        let (id, started) = self.launch_or_join(self.inner.setup.begin_credentials(token).await?)?;
-        let record = self.wait_until_used(id, started).await?;
+        let record = self.wait_until_used(self.inner.setup.begin_credentials(token).await?).await?;
         self.inner.setup.read_password_link(&record).await
     }
     /// Follows a password link: sets the password of the link's tenant admin and returns the tenant.
@@ -52,8 +45,7 @@ impl Tenantry {
     /// An operation that has begun continues in a task of the facade. A future that is dropped before the password is
     /// sealed leaves an operation that recovery undoes.
     pub async fn follow_password_link(&self, token: &str, password: &SecretString) -> Result<Tenant, SetupLinkError> {
-        let (id, started) = self.launch_or_join(self.inner.setup.begin_password(token, password).await?)?;
-        let record = self.wait_until_used(id, started).await?;
+        let record = self.wait_until_used(self.inner.setup.begin_password(token, password).await?).await?;
         self.inner.setup.read_tenant(&record).await
     }
 
@@ -68,22 +60,13 @@ impl Tenantry {
         self.inner.link_events.dropped()
     }
 
-    fn launch_or_join(&self, begun: Begun) -> Result<(OperationId, Started), SetupLinkError> {
-        if self.is_closed() {
-            return Err(SetupLinkError::Closed);
-        }
-        match begun {
-            Begun::New(record) => Ok((record.id, Some(self.launch(*record, Observer::none())))),
-            Begun::Joined(record) => Ok((record.id, None)),
-            Begun::KeyReused(operation) | Begun::Busy(operation) => Err(SetupLinkError::Busy { operation }),
-        }
-    }
-
-    /// Waits until the operation has used the token up. If this process drives the operation, a failure keeps its typed
-    /// error; from another process only the journal's record of it is available.
-    async fn wait_until_used(&self, id: OperationId, started: Started) -> Result<Record, SetupLinkError> {
-        let Some(result) = started else { return Ok(self.inner.setup.wait_until_used(id).await?) };
-        let quiet = Observer::none();
+    /// Drives a new operation in a task, and waits until the operation has used the token up. If this process drives the
+    /// operation, a failure keeps its typed error; from another process only the journal's record of it is available.
+    async fn wait_until_used(&self, started: Started) -> Result<Record, SetupLinkError> {
+        let (id, quiet) = (started.id(), Observer::none());
+        let Some(result) = self.launch(started, quiet.clone()) else {
+            return Ok(self.inner.setup.wait_until_used(id).await?);
+        };
         let mut end = std::pin::pin!(self.watch(id, Some(result), &quiet));
         tokio::select! {
             outcome = &mut end => return Ok(require_done(outcome?)?),

@@ -10,17 +10,16 @@
 use crate::cluster::OperationContext;
 use crate::error::{ChangeError, ResolveError, StoreError};
 use crate::operation::OperationId;
-use crate::operations::lifecycle::Lifecycle;
-use crate::operations::migrate::{Migration, MigrationStatus};
+use crate::operations::lifecycle::{Activate, Archive, Lifecycle, Purge, Restore, Suspend};
+use crate::operations::migrate::{Migrate, Migration, MigrationStatus};
 use crate::operations::provision::{Provision, Provisioner};
 use crate::operations::rekey::Rekey;
 use crate::operations::rotate::Rotation;
 use crate::operations::servers::Servers;
 use crate::pool::{PoolStats, TenantPool};
 use crate::resolver::{ConnectionResolver, PooledResolver};
-use crate::saga::{Engine, Observer, Outcome, Recoverer};
+use crate::saga::{Engine, Observer, Outcome, Recoverer, Started};
 use crate::setup_link::SetupLinks;
-use crate::store::journal::Record;
 use crate::store::nodes::{Node, Nodes};
 use crate::store::registry::{RegistryWriter, TenantRegistry};
 use crate::store::tokens::Events;
@@ -44,9 +43,8 @@ pub use batch::{Batch, BatchReport, BatchVerb};
 pub use builder::Builder;
 pub use call::Call;
 pub use operations::Operations;
-pub use rotate::{RekeyVault, Rotate, RotateServer, Rotations};
+pub use rotate::Rotations;
 pub use tokens::Tokens;
-pub use verbs::{Activate, Archive, CallVerb, Migrate, Purge, Restore, Suspend};
 
 /// The entry point of this crate: all operations, the resolver and the background tasks over one landlord database.
 /// Cloning it clones one `Arc`.
@@ -123,7 +121,7 @@ impl Tenantry {
 
     /// Creates a tenant with this slug: its roles, its database, its migrations and its registry entries.
     pub fn provision(&self, slug: impl Into<String>) -> Call<Provision> {
-        Call::new(self, Provision::new(slug))
+        Call::new(self, &self.inner.provisioner, Provision::new(slug))
     }
     /// Refuses the tenant's logins and ends its sessions. All data stays.
     ///
@@ -131,21 +129,21 @@ impl Tenantry {
     /// second. A standby refuses them when it has replayed the change, and the call waits for that. The operation
     /// retries a standby that does not answer; the tenant is already suspended on the primary during that time.
     pub fn suspend<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Suspend> {
-        Call::new(self, Suspend::new(tenant.into()))
+        Call::new(self, &self.inner.lifecycle, Suspend::new(tenant.into()))
     }
     /// Allows a suspended tenant's logins again.
     pub fn activate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Activate> {
-        Call::new(self, Activate::new(tenant.into()))
+        Call::new(self, &self.inner.lifecycle, Activate::new(tenant.into()))
     }
     /// Refuses the tenant's logins as [`suspend`](Self::suspend) does, closes its database to every role, and keeps the
     /// data until a deadline: see [`Call::keep_for`].
     pub fn archive<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Archive> {
-        Call::new(self, Archive::new(tenant.into()))
+        Call::new(self, &self.inner.lifecycle, Archive::new(tenant.into()))
     }
     /// Makes an archived tenant active again. Fails after the deadline of the archive. A tenant that was suspended
     /// before it was archived becomes active too.
     pub fn restore<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Restore> {
-        Call::new(self, Restore::new(tenant.into()))
+        Call::new(self, &self.inner.lifecycle, Restore::new(tenant.into()))
     }
     /// Destroys the tenant's database, roles, secrets and tokens. The history of its operations stays, and the slug can
     /// be used again.
@@ -154,7 +152,7 @@ impl Tenantry {
     /// that is still running is stopped and what it made is removed. The application's own steps of that provisioning
     /// are not compensated; to compensate them, undo the provisioning with [`Operations::undo`] instead.
     pub fn purge<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Purge> {
-        Call::new(self, Purge::new(tenant.into()))
+        Call::new(self, &self.inner.lifecycle, Purge::new(tenant.into()))
     }
 
     /// [`purge`](Self::purge)s every archived tenant whose deadline has passed. [`run`](Self::run) does not call it:
@@ -164,7 +162,7 @@ impl Tenantry {
     }
     /// Runs the migrations of this program that the tenant's database has not run yet.
     pub fn migrate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Migrate> {
-        Call::new(self, Migrate::new(tenant.into()))
+        Call::new(self, &self.inner.migration, Migrate::new(tenant.into()))
     }
     /// [`migrate`](Self::migrate)s every active tenant that is not at head. It skips tenants that are at head already,
     /// so a second call continues a batch that was interrupted.
@@ -254,22 +252,20 @@ impl Tenantry {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
-        self.inner.rotation.close();
         self.inner.resolver.close().await;
         self.inner.background.close().await;
     }
 
-    /// Drives an operation whose lease this process has, in a task of the facade. If the caller's own future drove it,
-    /// a dropped request would leave the operation idle until its lease expires.
-    fn launch(&self, record: Record, observer: Observer) -> oneshot::Receiver<Result<Outcome, StoreError>> {
+    /// Drives a new operation in a task of the facade, and returns the channel of its outcome; `None` for one that
+    /// another caller has begun. If the caller's own future drove it, a dropped request would leave the operation idle
+    /// until its lease expires.
+    fn launch(&self, started: Started, observer: Observer) -> Option<oneshot::Receiver<Result<Outcome, StoreError>>> {
+        let Started::New(operation) = started else { return None };
         let (sender, receiver) = oneshot::channel();
         let inner = self.inner.clone();
-        let observer = self.refresh_pool_after_flip(record.subject.tenant(), observer);
+        let observer = self.refresh_pool_after_flip(operation.record().subject.tenant(), observer);
         self.inner.tasks.spawn(async move {
-            let result = match inner.recoverer.saga(&record.kind) {
-                Some(saga) => saga.drive(&inner.engine, record, true, &observer).await,
-                None => Err(StoreError::conflict("this program has no saga for the operation's kind")),
-            };
+            let result = operation.drive(&inner.engine, &observer).await;
             if let Ok(Outcome { record, .. }) = &result
                 && let Some(tenant) = record.subject.tenant()
             {
@@ -278,7 +274,7 @@ impl Tenantry {
             // The send fails if the caller has dropped its future. The result is in the journal.
             let _ = sender.send(result);
         });
-        receiver
+        Some(receiver)
     }
 
     /// Makes this process switch to a new login as soon as a rotation's flip step reports it. Waiting for the

@@ -7,85 +7,15 @@
 //! - All nodes can connect with the new login before the old one is dropped.
 //! - A login that cannot be dropped yet is kept in the queue that [`Tenantry::retiring`] lists.
 use super::batch::BatchVerb;
-use super::verbs::{CallVerb, sealed};
 use super::{Batch, Call, Tenantry};
 use crate::error::{ChangeError, StoreError};
-use crate::operation::OperationId;
-use crate::operations::rekey::Rekeyed;
-use crate::operations::rotate::{GRACE, RetireReport, Rotated};
-use crate::operations::servers::Server;
-use crate::saga::Outcome;
-use crate::store::journal::Begun;
+use crate::operations::rekey::RekeyVault;
+use crate::operations::rotate::{GRACE, RetireReport, Rotate, Rotation};
+use crate::operations::servers::RotateServer;
 use crate::store::registry::Retirement;
 use crate::tenant::{Tenant, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use std::time::Duration;
-
-/// The operation of [`Tenantry::rotate`], as the type parameter of [`Call`]. Programs need not name it.
-pub struct Rotate {
-    tenant: TenantRef<'static>,
-    grace: Duration,
-}
-impl sealed::Sealed for Rotate {}
-#[async_trait]
-impl CallVerb for Rotate {
-    type Answer = Rotated;
-    type Error = ChangeError;
-    async fn begin(self, on: &Tenantry, key: Option<String>, reason: Option<String>) -> Result<Begun, ChangeError> {
-        on.inner.rotation.begin_and_preconnect(self.tenant, self.grace, key, reason).await
-    }
-    async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Rotated, ChangeError> {
-        on.inner.rotation.rotated(outcome).await
-    }
-    fn busy_error(operation: OperationId) -> ChangeError {
-        ChangeError::Busy { operation }
-    }
-    fn closed_error() -> ChangeError {
-        ChangeError::Closed
-    }
-}
-
-/// The operation of [`Tenantry::rotate_server`], as the type parameter of [`Call`]. Programs need not name it.
-pub struct RotateServer(String);
-impl sealed::Sealed for RotateServer {}
-#[async_trait]
-impl CallVerb for RotateServer {
-    type Answer = Server;
-    type Error = ChangeError;
-    async fn begin(self, on: &Tenantry, key: Option<String>, reason: Option<String>) -> Result<Begun, ChangeError> {
-        on.inner.servers.begin_rotation(&self.0, key, reason).await
-    }
-    async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Server, ChangeError> {
-        on.inner.servers.rotated(outcome).await
-    }
-    fn busy_error(operation: OperationId) -> ChangeError {
-        ChangeError::Busy { operation }
-    }
-    fn closed_error() -> ChangeError {
-        ChangeError::Closed
-    }
-}
-
-/// The operation of [`Tenantry::rekey`], as the type parameter of [`Call`]. Programs need not name it.
-pub struct RekeyVault(());
-impl sealed::Sealed for RekeyVault {}
-#[async_trait]
-impl CallVerb for RekeyVault {
-    type Answer = Rekeyed;
-    type Error = ChangeError;
-    async fn begin(self, on: &Tenantry, key: Option<String>, reason: Option<String>) -> Result<Begun, ChangeError> {
-        on.inner.rekey.begin(key, reason).await
-    }
-    async fn answer(on: &Tenantry, outcome: Outcome) -> Result<Rekeyed, ChangeError> {
-        on.inner.rekey.rekeyed(outcome).await
-    }
-    fn busy_error(operation: OperationId) -> ChangeError {
-        ChangeError::Busy { operation }
-    }
-    fn closed_error() -> ChangeError {
-        ChangeError::Closed
-    }
-}
 
 impl Call<Rotate> {
     /// How long sessions of the old login may continue; 30 s by default. The login is dropped as soon as it has no
@@ -112,6 +42,9 @@ impl Default for Rotations {
 #[async_trait]
 impl BatchVerb for Rotate {
     type Options = Rotations;
+    fn driver(on: &Tenantry) -> &Rotation {
+        &on.inner.rotation
+    }
     fn is_candidate(tenant: &Tenant) -> bool {
         tenant.status() == TenantStatus::Active
     }
@@ -122,7 +55,9 @@ impl BatchVerb for Rotate {
         Ok(since.is_none_or(|since| now - since >= age))
     }
     fn for_tenant(tenant: &Tenant, options: &Rotations) -> Self {
-        Self { tenant: tenant.into(), grace: options.grace }
+        let mut rotate = Self::new(tenant.into());
+        rotate.grace = options.grace;
+        rotate
     }
 }
 
@@ -145,7 +80,7 @@ impl Tenantry {
     /// the rotation, unless it runs for longer than the [grace period](Call::grace). The call also succeeds if the old
     /// login cannot be dropped yet: that login then waits in the [`retiring`](Self::retiring) queue.
     pub fn rotate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Rotate> {
-        Call::new(self, Rotate { tenant: tenant.into().into_owned(), grace: GRACE })
+        Call::new(self, &self.inner.rotation, Rotate::new(tenant.into()))
     }
     /// [`rotate`](Self::rotate)s the login of every active tenant. The application calls it on its own schedule,
     /// usually with [`older_than`](Batch::older_than).
@@ -155,12 +90,12 @@ impl Tenantry {
     /// Sets new passwords for the two logins that the provisioner has on a server. It changes the idle login first.
     /// When all nodes use that login, it changes the other one. Running operations continue.
     pub fn rotate_server(&self, name: impl Into<String>) -> Call<RotateServer> {
-        Call::new(self, RotateServer(name.into()))
+        Call::new(self, &self.inner.servers, RotateServer::new(name.into()))
     }
     /// Wraps the data key of every secret again, with the primary key of this program's key provider: see
     /// [`rekey`](crate::operations::rekey).
     pub fn rekey(&self) -> Call<RekeyVault> {
-        Call::new(self, RekeyVault(()))
+        Call::new(self, &self.inner.rekey, RekeyVault::new())
     }
     /// Lists at most `limit` logins that were replaced and could not be dropped yet, each with the reason. The one that
     /// has waited longest is first. [`run`](Self::run) retries them.

@@ -1,8 +1,9 @@
-//! Every operation that changes a tenant or a server, one module each.
+//! Every operation that changes a tenant or a server, one folder each.
 //!
-//! A module holds the request type, the saga (its ordered list of steps) and the steps. The facade begins an operation
-//! through the module's driver type (`Provisioner`, `Rotation`, `Lifecycle`, ...) and hands its saga to recovery.
-//! Each step is idempotent, because any worker may die at any await and another one runs the step again.
+//! A folder holds the request and the result, the saga (its ordered list of steps), the steps, and the context (the
+//! state of one worker). The facade begins an operation through the folder's driver (`Provisioner`, `Rotation`,
+//! `Lifecycle`, …) by [`verb::CallVerb`], and gives its saga to recovery. Each step is idempotent, because any worker
+//! may die at any await and another one runs the step again.
 pub(crate) mod lifecycle;
 pub mod migrate;
 pub mod provision;
@@ -10,3 +11,4 @@ pub mod rekey;
 pub mod rotate;
 pub mod servers;
 pub mod step;
+pub(crate) mod verb;

@@ -1,71 +1,22 @@
-//! Defines sagas and their steps, and the engine that drives one operation through them.
+//! The engine: begins operations, and keeps the lease of the one that a worker drives.
 //!
-//! The operations layer implements [`Saga`] once for each verb and calls [`Engine::drive`] with an operation that it
-//! has begun or claimed in the journal. The runner module contains the loop itself.
+//! The operations layer begins an operation with [`Engine::begin`] and drives it with [`NewOperation::drive`]; recovery
+//! drives the operations that it has claimed. The runner module contains the loop itself.
 //!
 //! Invariants: a step runs only after its intent is committed. A worker acts only while its epoch is the newest one and
-//! its lease is valid. `Engine::drive` spawns no task, so dropping its future stops all of the worker's activity.
-use super::{Execution, Observer, runner};
-use crate::error::{Failure, StepError, StoreError};
-use crate::operation::OperationId;
+//! its lease is valid. Driving spawns no task, so dropping its future stops all of the worker's activity.
+use super::{CallOptions, Execution, NewOperation, Saga, Started};
+use crate::error::{BeginError, Failure, StepError, StoreError};
+use crate::operation::{OperationId, Subject};
 use crate::rt;
-use crate::store::journal::{Journal, Record};
+use crate::store::journal::{Begun, Intent, Journal, Record};
 use async_trait::async_trait;
 use rand::RngExt;
-use serde_json::Value;
+use serde::Serialize;
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
-
-/// An operation kind: an ordered list of steps that share one context.
-pub trait Saga: Send + Sync + 'static {
-    /// The state that one worker keeps between steps, mainly open sessions. The engine builds a new context after every
-    /// error, because the state of the old sessions is then unknown.
-    type Context: Send;
-    /// The kind under which the journal stores operations of this saga. It must never change: recovery finds the saga
-    /// by it.
-    fn kind(&self) -> &'static str;
-    /// The steps, in the order in which they run.
-    fn steps(&self) -> &[Box<dyn SagaStep<Self::Context>>];
-    /// Index of the pivot step. Once the intent of this step is committed, a failure no longer undoes the operation:
-    /// the engine retries it or parks it.
-    fn pivot_index(&self) -> usize;
-    /// Whether the final record may be committed asynchronously. Safe only if every result shown to the caller is
-    /// already durable and the last step can be repeated.
-    fn final_record_is_repeatable(&self) -> bool {
-        false
-    }
-    /// Builds a context without any open session.
-    ///
-    /// # Errors
-    /// An error is handled like the failure of a step with the name `takeover`.
-    fn context(&self, run: &Execution) -> Result<Self::Context, StepError>;
-}
-
-/// One step of a saga. The futures of `run` and `undo` may be dropped at any await point, and both may be called again,
-/// on this node or on another one.
-#[async_trait]
-pub trait SagaStep<C: Send>: Send + Sync + 'static {
-    /// The name under which the journal stores the step. It must never change and must be unique within the saga.
-    fn name(&self) -> &'static str;
-    /// Whether the intent of the previous step also covers this step, so that the engine commits nothing between them.
-    fn shares_intent_with_previous(&self) -> bool;
-    /// Whether the step writes to the landlord's own tables only. A crashed landlord loses its latest commits first, so
-    /// the effect of such a step cannot survive without its intent. The engine then does not wait until the intent is
-    /// flushed to disk.
-    fn landlord_only(&self) -> bool {
-        false
-    }
-    /// Performs the step, or confirms that it has already been performed. The journal stores the returned value, so it
-    /// must not contain a secret.
-    async fn run(&self, run: &Execution, context: &mut C) -> Result<Value, StepError>;
-    /// Ensures that no effect of the step exists. `run` may not have begun, may have failed, may have succeeded, or its
-    /// outcome may be unknown. The default fails. A step after the pivot step can keep it, because the engine never
-    /// starts an undo from there.
-    async fn undo(&self, _: &Execution, _: &mut C) -> Result<(), StepError> {
-        Err(StepError::fail(format!("step {} cannot be undone", self.name())))
-    }
-}
+use uuid::Uuid;
 
 /// A store outside the journal's database. It must reject the writes of a worker that has been replaced. Before the new
 /// worker acts, the engine calls [`fence`](Self::fence) on each such store.
@@ -85,7 +36,7 @@ pub struct Settings {
     pub backoff: Duration,
     /// The longest delay between two attempts. Default: 1 min.
     pub backoff_limit: Duration,
-    /// How often one call of [`Engine::drive`] attempts a step before it undoes the operation or leaves it to recovery.
+    /// How often one worker attempts a step before it undoes the operation or leaves it to recovery.
     /// Default: 4.
     pub attempts: u32,
     /// Time limit of an operation before its pivot step, counted from its begin. When it expires, the operation is
@@ -156,24 +107,58 @@ impl Engine {
     pub fn settings(&self) -> Settings {
         self.settings
     }
-    /// The number of steps that the first intent of a new operation of this saga covers.
-    pub fn first_intent_steps<S: Saga>(saga: &S) -> u32 {
-        runner::intent_group_end(saga, 0)
-    }
-
-    /// Drives an operation that the caller has begun or claimed, until the operation ends, waits for a retry, is parked
-    /// or is taken over. Set `fresh` if the caller has just begun it, so that no earlier worker can have left an
-    /// effect. `observe` is called with each event that this worker writes.
-    ///
-    /// Dropping the future has the same effect as a crash of the worker: recovery continues after the lease expires.
+    /// The intent of a new operation of this saga on `subject`. `request` must not contain a secret. Its id, worker and
+    /// lease are those of this process.
     ///
     /// # Errors
-    /// Fails only when the journal does not answer or refuses to claim the operation again. The outcome reports every
-    /// other failure.
-    pub async fn drive<S: Saga>(
-        &self, saga: &S, claimed: Record, fresh: bool, observe: &Observer,
-    ) -> Result<Outcome, StoreError> {
-        runner::drive(self, saga, Execution::new(self.journal.clone(), claimed, fresh), observe).await
+    /// `Corrupt` if the request cannot be stored as JSON.
+    pub fn intent<C: Send + 'static>(
+        &self, saga: &Saga<C>, subject: Subject, request: &impl Serialize, options: &CallOptions,
+    ) -> Result<Intent, StoreError> {
+        Ok(Intent {
+            key: options.key.clone(),
+            reason: options.reason.clone(),
+            request: serde_json::to_value(request).map_err(StoreError::corrupt)?,
+            intended: saga.intent_group_end(0),
+            total: saga.step_list().len() as u32,
+            worker: Uuid::now_v7().to_string(),
+            lease: self.settings.lease,
+            ..Intent::new(OperationId::new(), saga.kind(), saga.lane(), subject)
+        })
+    }
+
+    /// Commits an intent, or finds the operation that already has its key. `check` runs before the commit and may
+    /// refuse a new operation. It does not run for a repeated call: the first call may have changed what it looks at.
+    ///
+    /// # Errors
+    /// The error of `check`, or a [`BeginError`]. Nothing is committed then, except that the outcome of a commit whose
+    /// answer was lost is unknown.
+    pub async fn commit<E: From<BeginError>>(
+        &self, intent: &Intent, check: impl Future<Output = Result<(), E>>,
+    ) -> Result<Begun, E> {
+        if self.stop.is_cancelled() {
+            return Err(BeginError::Closed.into());
+        }
+        if intent.key.is_some()
+            && let Some(joined) = self.journal.find_joined(intent).await?
+        {
+            return Ok(Begun::Joined(Box::new(joined)));
+        }
+        check.await?;
+        Ok(self.journal.begin(intent).await?)
+    }
+
+    /// As [`commit`](Self::commit), and binds a new operation to its saga.
+    ///
+    /// # Errors
+    /// Same as [`commit`](Self::commit).
+    pub async fn begin<C: Send + 'static, E: From<BeginError>>(
+        &self, saga: &Arc<Saga<C>>, intent: &Intent, check: impl Future<Output = Result<(), E>>,
+    ) -> Result<Started, E> {
+        Ok(match self.commit(intent, check).await? {
+            Begun::New(record) => Started::New(NewOperation::new(saga.clone(), *record, None)),
+            Begun::Joined(record) => Started::Joined(record),
+        })
     }
 
     /// Whether all stores are in the journal's own database.

@@ -4,8 +4,8 @@
 //! are idempotent. An undo means "ensure absent", so it also covers a step that failed or whose outcome is unknown.
 //! Every takeover raises the operation's *epoch*, and the stores reject writes with an older epoch.
 //!
-//! The operations layer implements [`Saga`] and calls [`Engine::drive`]. A background loop calls [`Recoverer::pass`] to
-//! continue the operations of crashed workers.
+//! The operations layer defines each operation as a [`Saga`] and begins it with [`Engine::begin`]. A background loop
+//! calls [`Recoverer::pass`] to continue the operations of crashed workers.
 //!
 //! # When the landlord loses commits
 //!
@@ -26,10 +26,14 @@
 //!   `tenantry.placements`.
 //! - If a status (suspended, archived) is lost, the server still enforces it; call the verb again. If a purge is lost,
 //!   the registry shows an active tenant whose database does not exist; purge it again.
+mod begin;
+mod definition;
 mod engine;
 mod execution;
 mod recover;
 mod runner;
-pub use engine::{Engine, EpochFence, Outcome, Saga, SagaStep, Settings};
+pub use begin::{CallOptions, NewOperation, Started};
+pub use definition::{Saga, SagaStep};
+pub use engine::{Engine, EpochFence, Outcome, Settings};
 pub use execution::{Execution, Observer};
 pub use recover::{AnySaga, Recoverer, RecoveryReport};

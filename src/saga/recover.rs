@@ -2,7 +2,7 @@
 //!
 //! A background loop calls [`Recoverer::pass`]; an administrator's request calls [`Recoverer::resume`]. Both claim an
 //! operation in the journal first, so two nodes never drive the same operation at the same time.
-use super::{Engine, Observer, Outcome, Saga};
+use super::{Engine, Execution, Observer, Outcome, Saga, runner};
 use crate::error::StoreError;
 use crate::operation::{OperationId, OperationStatus};
 use crate::store::journal::{Claim, Record};
@@ -19,24 +19,21 @@ pub trait AnySaga: Send + Sync + 'static {
     /// Whether an operation with this record can still be undone, that is, the intent of the pivot step is not
     /// committed.
     fn can_undo(&self, record: &Record) -> bool;
-    /// Same as [`Engine::drive`].
-    async fn drive(
-        &self, engine: &Engine, claimed: Record, fresh: bool, observe: &Observer,
-    ) -> Result<Outcome, StoreError>;
+    /// Drives an operation that the caller has claimed: as [`NewOperation::drive`](super::NewOperation::drive).
+    async fn drive(&self, engine: &Engine, claimed: Record, observer: &Observer) -> Result<Outcome, StoreError>;
 }
 
 #[async_trait]
-impl<S: Saga> AnySaga for S {
+impl<C: Send + 'static> AnySaga for Saga<C> {
     fn kind(&self) -> &'static str {
         Saga::kind(self)
     }
     fn can_undo(&self, record: &Record) -> bool {
-        record.intended as usize <= self.pivot_index()
+        Saga::can_undo(self, record.intended)
     }
-    async fn drive(
-        &self, engine: &Engine, claimed: Record, fresh: bool, observe: &Observer,
-    ) -> Result<Outcome, StoreError> {
-        engine.drive(self, claimed, fresh, observe).await
+    async fn drive(&self, engine: &Engine, claimed: Record, observer: &Observer) -> Result<Outcome, StoreError> {
+        let run = Execution::new(engine.journal().clone(), claimed, false);
+        runner::drive(engine, self, run, None, observer).await
     }
 }
 
@@ -103,7 +100,7 @@ impl Recoverer {
         let Some(saga) = self.saga(&record.kind) else { return Ok(None) };
         let worker = Uuid::now_v7().to_string();
         match self.engine.journal().claim(id, &worker, self.engine.settings().lease).await? {
-            Claim::Taken(record) => Ok(Some(saga.drive(&self.engine, *record, false, &Observer::none()).await?)),
+            Claim::Taken(record) => Ok(Some(saga.drive(&self.engine, *record, &Observer::none()).await?)),
             Claim::Held(_) | Claim::Over(_) => Ok(None),
         }
     }

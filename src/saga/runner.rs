@@ -1,36 +1,34 @@
 //! The loop in which one worker drives one operation: it runs the steps, or undoes them after a failure.
 //!
-//! [`Engine::drive`] calls [`drive`] with an operation that the caller has claimed. After each failure the runner
-//! claims the operation again and builds a new context.
+//! The caller has begun or claimed the operation. After each failure the runner claims it again and makes a new context.
 //!
-//! Invariants: the runner commits the intent of a step before it runs the step. The record in memory is at most one
-//! completed step ahead of the journal. A worker that has been replaced stops and undoes nothing.
+//! Invariants: the runner commits the intent of a step before it runs the step. The record in memory is what the journal
+//! has recorded. A worker that has been replaced stops and undoes nothing.
 use super::{Engine, Execution, Observer, Outcome, Saga};
 use crate::error::{BoxError, Failure, FailureState, StepError, StoreError, chain};
 use crate::operation::OperationStatus;
 use crate::store::journal::{Claim, FAILURE, FailureFacts, Progress, StillUndoing};
-use futures_util::future::join;
 use serde_json::Value;
 use std::{future::Future, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// Drives the operation until it ends, waits for a retry, is parked, or is taken over by a newer worker.
-pub(super) async fn drive<S: Saga>(
-    engine: &Engine, saga: &S, run: Execution, observe: &Observer,
+/// `context` is the first worker's state, if the caller has prepared one.
+pub(super) async fn drive<C: Send + 'static>(
+    engine: &Engine, saga: &Saga<C>, run: Execution, context: Option<C>, observe: &Observer,
 ) -> Result<Outcome, StoreError> {
     let deadline = undo_deadline(engine, &run).await;
-    let recorded_done = run.record().done;
-    let mut runner = Runner { engine, saga, run, observe, undo_cause: None, deadline, recorded_done };
-    let mut attempt = 0;
+    let mut runner = Runner { engine, saga, run, observe, undo_cause: None, deadline };
+    let (mut attempt, mut prepared) = (0, context);
     loop {
-        let before = runner.recorded_position();
-        let (step, error) = match runner.run_or_undo().await {
+        let before = runner.position();
+        let (step, error) = match runner.run_or_undo(prepared.take()).await {
             Ok(()) => return Ok(runner.outcome(None)),
             Err(Stop::Fenced) => return runner.read_outcome().await,
             Err(Stop::Closing) => return runner.release().await,
             Err(Stop::Step(step, error)) => (step, error),
         };
-        attempt = if runner.recorded_position() == before { attempt + 1 } else { 1 };
+        attempt = if runner.position() == before { attempt + 1 } else { 1 };
         if let Some(outcome) = runner.handle_failure(step, error, &mut attempt).await? {
             return Ok(outcome);
         }
@@ -47,17 +45,15 @@ enum Stop {
     Step(&'static str, StepError),
 }
 
-struct Runner<'a, S: Saga> {
+struct Runner<'a, C> {
     engine: &'a Engine,
-    saga: &'a S,
+    saga: &'a Saga<C>,
     run: Execution,
     observe: &'a Observer,
     /// The step that failed and its error, once the runner has started undoing because of it.
     undo_cause: Option<(String, BoxError)>,
     /// The time at which the runner starts undoing an operation that can still be undone.
     deadline: Instant,
-    /// The number of completed steps that the journal has recorded. The record in memory may be one step ahead.
-    recorded_done: u32,
 }
 
 /// Computes the deadline from the operation's age by the landlord's clock, because another node may have begun the
@@ -70,12 +66,15 @@ async fn undo_deadline(engine: &Engine, run: &Execution) -> Instant {
     Instant::now() + engine.settings.deadline.saturating_sub(age.unwrap_or_default())
 }
 
-impl<S: Saga> Runner<'_, S> {
+impl<C: Send + 'static> Runner<'_, C> {
     /// Continues from the journal's state until the operation ends or the first error occurs.
-    async fn run_or_undo(&mut self) -> Result<(), Stop> {
+    async fn run_or_undo(&mut self, prepared: Option<C>) -> Result<(), Stop> {
         let step = |error| Stop::from("takeover", error);
         self.engine.fence(self.run.record()).await.map_err(step)?;
-        let mut context = self.saga.context(&self.run).map_err(step)?;
+        let mut context = match prepared {
+            Some(context) => context,
+            None => self.saga.new_context(&self.run).map_err(step)?,
+        };
         if self.run.record().status == OperationStatus::Undoing {
             self.undo_steps(&mut context).await
         } else {
@@ -83,29 +82,22 @@ impl<S: Saga> Runner<'_, S> {
         }
     }
 
-    async fn run_steps(&mut self, context: &mut S::Context) -> Result<(), Stop> {
-        let steps = self.saga.steps();
-        // The completion record of the previous step, not yet written. It is flushed while the next step runs; a crash
-        // in between only repeats an idempotent step whose intent is committed.
-        let mut pending = None;
-        for (at, step) in steps.iter().enumerate().skip(self.run.record().done as usize) {
+    async fn run_steps(&mut self, context: &mut C) -> Result<(), Stop> {
+        for (at, step) in self.saga.step_list().iter().enumerate().skip(self.run.record().done as usize) {
             let name = step.name();
             if self.engine.stop.is_cancelled() {
-                self.flush(pending.as_ref()).await?;
                 return Err(Stop::Closing);
             }
             if self.run.record().intended as usize <= at {
-                let intended = intent_group_end(self.saga, at);
+                let intended = self.saga.intent_group_end(at);
                 let intent = Progress { intended, durable: true, ..self.progress(name) };
                 self.record(intent).await.map_err(|e| Stop::from(name, e))?;
             }
             tracing::debug!(operation = %self.run.operation(), step = name, "step begins");
             let running = self.engine.run_with_lease(&self.run, step.run(&self.run, context));
-            let (result, flushed) = join(self.run_before_deadline(running), self.flush(pending.as_ref())).await;
-            flushed?;
-            self.recorded_done = pending.map_or(self.recorded_done, |progress| progress.done);
+            let result = self.run_before_deadline(running).await;
             let output = result.map_err(|e| Stop::from(name, e))?;
-            pending = self.complete_step(at, name, output).await.map_err(|e| Stop::from(name, e))?;
+            self.complete_step(at, name, output).await.map_err(|e| Stop::from(name, e))?;
         }
         Ok(())
     }
@@ -113,7 +105,7 @@ impl<S: Saga> Runner<'_, S> {
     /// Runs a step and fails at the deadline. After the pivot step there is no deadline, because the operation can no
     /// longer be undone.
     async fn run_before_deadline<T>(&self, step: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
-        if self.run.record().intended as usize > self.saga.pivot_index() {
+        if !self.saga.can_undo(self.run.record().intended) {
             return step.await;
         }
         match timeout_at(self.deadline, step).await {
@@ -122,43 +114,31 @@ impl<S: Saga> Runner<'_, S> {
         }
     }
 
-    /// Records that a step has completed. If the next step does not depend on the record, returns it unwritten so that
-    /// the caller can flush it while the next step runs.
-    async fn complete_step(
-        &mut self, at: usize, name: &'static str, output: Value,
-    ) -> Result<Option<Progress>, StepError> {
-        let mut progress = Progress { done: at as u32 + 1, output: Some(output), ..self.progress(name) };
-        if at + 1 == self.saga.steps().len() {
+    /// Records that a step has completed. After the last step of an intent the same record contains the intent of the
+    /// next steps, or ends the operation. Otherwise a crash may lose the record, which only repeats an idempotent step.
+    async fn complete_step(&mut self, at: usize, name: &'static str, output: Value) -> Result<(), StepError> {
+        let next = at + 1;
+        let mut progress = Progress { done: next as u32, output: Some(output), ..self.progress(name) };
+        if next == self.saga.step_list().len() {
             let durable = !(self.saga.final_record_is_repeatable() && self.engine.is_one_database());
             progress = Progress { status: OperationStatus::Done, lease: None, durable, ..progress };
-        } else if self.run.record().intended as usize == at + 1 {
-            // The same commit contains the intent of the next step, so it must be durable before that step runs.
-            let durable = !self.is_landlord_only(at + 1);
-            progress = Progress { intended: intent_group_end(self.saga, at + 1), durable, ..progress };
-        } else {
-            self.apply(&progress);
-            return Ok(Some(progress));
+        } else if self.run.record().intended as usize == next {
+            // The intent must be durable before the step that it covers runs.
+            let durable = !self.is_landlord_only(next);
+            progress = Progress { intended: self.saga.intent_group_end(next), durable, ..progress };
         }
-        self.record(progress).await.map(|()| None)
+        self.record(progress).await
     }
 
     /// Whether the steps that share the intent of step `at` write to the landlord only, so that none of their effects
     /// can survive a crash that loses the intent.
     fn is_landlord_only(&self, at: usize) -> bool {
-        let group = &self.saga.steps()[at..intent_group_end(self.saga, at) as usize];
+        let group = &self.saga.step_list()[at..self.saga.intent_group_end(at) as usize];
         self.engine.is_one_database() && group.iter().all(|step| step.landlord_only())
     }
 
-    /// Writes a pending completion record, if there is one.
-    async fn flush(&self, pending: Option<&Progress>) -> Result<(), Stop> {
-        match pending {
-            Some(progress) => self.write(progress).await.map_err(|e| Stop::from("journal", e)),
-            None => Ok(()),
-        }
-    }
-
-    async fn undo_steps(&mut self, context: &mut S::Context) -> Result<(), Stop> {
-        let steps = self.saga.steps();
+    async fn undo_steps(&mut self, context: &mut C) -> Result<(), Stop> {
+        let steps = self.saga.step_list();
         let from = (self.run.record().intended as usize).min(steps.len());
         for at in (0..from).rev() {
             let (step, name) = (&steps[at], steps[at].name());
@@ -216,16 +196,14 @@ impl<S: Saga> Runner<'_, S> {
             Claim::Taken(record) => (true, record),
             Claim::Held(record) | Claim::Over(record) => (false, record),
         };
-        self.recorded_done = record.done;
         self.run = Execution::new(self.engine.journal.clone(), *record, false);
         Ok(if is_claimed { None } else { Some(self.outcome(None)) })
     }
 
-    /// The progress that the journal has recorded. A completed step that is not recorded does not count, because the
-    /// next attempt has to repeat it.
-    fn recorded_position(&self) -> (OperationStatus, u32, u32) {
+    /// How far the operation is, to tell whether an attempt has made progress.
+    fn position(&self) -> (OperationStatus, u32, u32) {
         let record = self.run.record();
-        (record.status, record.intended, self.recorded_done)
+        (record.status, record.intended, record.done)
     }
 
     /// Records the failure and decides how the operation continues. `Some`: this worker leaves it to recovery or to an
@@ -234,14 +212,12 @@ impl<S: Saga> Runner<'_, S> {
         &mut self, step: &'static str, error: StepError, attempt: u32,
     ) -> Result<Option<Outcome>, StoreError> {
         let wait = Some(self.engine.settings.backoff_delay(self.run.record().attempts.max(attempt)));
-        // A completed step that the journal has not recorded runs again, so this record must not count it as done.
-        let error_text = Some(describe_cause(&error));
-        let base = Progress { error: error_text, durable: true, done: self.recorded_done, ..self.progress(step) };
+        let base = Progress { error: Some(describe_cause(&error)), durable: true, ..self.progress(step) };
         let (progress, state) = if self.run.record().status == OperationStatus::Undoing {
             (Progress { lease: None, retry_after: wait, ..base }, FailureState::Undoing)
         } else if error.is_park() {
             (Progress { status: OperationStatus::Parked, lease: None, ..base }, FailureState::Parked)
-        } else if self.run.record().intended as usize <= self.saga.pivot_index() {
+        } else if self.saga.can_undo(self.run.record().intended) {
             let output = failure_facts(step, &error);
             (Progress { status: OperationStatus::Undoing, output, ..base }, FailureState::Undone)
         } else if error.is_retry() {
@@ -286,33 +262,22 @@ impl<S: Saga> Runner<'_, S> {
         Progress { step: step.into(), lease, ..Progress::of(self.run.record()) }
     }
 
-    /// Writes a progress record and applies it to the record in memory.
+    /// Writes a progress record to the journal, reports its event to the log and to the observer, and applies it to the
+    /// record in memory.
     async fn record(&mut self, progress: Progress) -> Result<(), StepError> {
-        self.write(&progress).await?;
-        self.recorded_done = progress.done;
-        self.apply(&progress);
-        Ok(())
-    }
-
-    /// Writes a progress record to the journal and reports its event to the log and to the observer.
-    async fn write(&self, progress: &Progress) -> Result<(), StepError> {
-        let event = self.engine.journal.record(self.run.fencing_token(), progress).await?;
+        let event = self.engine.journal.record(self.run.fencing_token(), &progress).await?;
         tracing::info!(operation = %event.operation, step = %event.step, done = event.done, total = event.total,
             status = %event.status, "operation progress recorded");
         self.observe.notify(&event);
-        Ok(())
-    }
-
-    /// Applies a progress record to the record in memory.
-    fn apply(&mut self, progress: &Progress) {
         let record = self.run.record_mut();
         record.status = progress.status;
         record.step = progress.step.to_string();
         record.intended = progress.intended;
         record.done = progress.done;
-        if let Some(output) = &progress.output {
-            self.run.store_output(if progress.error.is_some() { FAILURE } else { &progress.step }, output.clone());
+        if let Some(output) = progress.output {
+            self.run.store_output(if progress.error.is_some() { FAILURE } else { &progress.step }, output);
         }
+        Ok(())
     }
 
     fn outcome(&mut self, failure: Option<Failure>) -> Outcome {
@@ -341,12 +306,6 @@ impl Stop {
     fn from(step: &'static str, error: StepError) -> Self {
         if error.is_fenced() { Self::Fenced } else { Self::Step(step, error) }
     }
-}
-
-/// The number of steps up to and including the last one that shares the intent of step `at`.
-pub(super) fn intent_group_end<S: Saga>(saga: &S, at: usize) -> u32 {
-    let more = saga.steps().iter().skip(at + 1).take_while(|s| s.shares_intent_with_previous()).count();
-    (at + 1 + more) as u32
 }
 
 fn describe_cause(error: &StepError) -> String {

@@ -10,54 +10,26 @@
 use super::{Request, link};
 use crate::cluster::OperationContext;
 use crate::error::StepError;
-use crate::operations::rotate::{AppLogin, Rotate, RotateContext};
+use crate::operation::Lane;
+use crate::operations::rotate::{AppLogin, RotateContext, RotateStep};
 use crate::saga::{Execution, Saga, SagaStep};
 use crate::store::tokens::TokenPurpose;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The stored name of the saga.
-const KIND: &str = "setup_credentials";
-
-/// The saga: its steps, and what they need.
-pub(super) struct CredentialsSaga {
-    stores: OperationContext,
-    login: AppLogin,
-    steps: Vec<Box<dyn SagaStep<RotateContext>>>,
-}
-
-impl CredentialsSaga {
-    pub(super) fn new(stores: OperationContext, login: AppLogin, lifetime: Duration) -> Self {
-        let steps: Vec<Box<dyn SagaStep<RotateContext>>> = vec![
-            Box::new(LinkStep::Claim),
-            Box::new(Rotate::Seal),
-            Box::new(Rotate::Create),
-            Box::new(Rotate::Probe),
-            Box::new(Rotate::Flip),
-            Box::new(LinkStep::IssueNext(lifetime)),
-            Box::new(LinkStep::Use),
-            Box::new(Rotate::Retire),
-        ];
-        Self { stores, login, steps }
-    }
-}
-
-impl Saga for CredentialsSaga {
-    type Context = RotateContext;
-    fn kind(&self) -> &'static str {
-        KIND
-    }
-    fn steps(&self) -> &[Box<dyn SagaStep<RotateContext>>] {
-        &self.steps
-    }
-    /// The flip: once the directory names the new login, the rotation is not undone.
-    fn pivot_index(&self) -> usize {
-        4
-    }
-    fn context(&self, run: &Execution) -> Result<RotateContext, StepError> {
-        RotateContext::new(self.stores.clone(), self.login, run)
-    }
+/// The saga of a credentials link. Its pivot step is the flip: once the directory names the new login, the rotation is
+/// not undone. `lifetime` is how long the password link is valid.
+pub(super) fn define(stores: OperationContext, login: AppLogin, lifetime: Duration) -> Saga<RotateContext> {
+    Saga::new("setup_credentials", Lane::Change, move |run| RotateContext::new(stores.clone(), login, run))
+        .step(LinkStep::Claim)
+        .step(RotateStep::Seal)
+        .step(RotateStep::Create)
+        .step(RotateStep::Probe)
+        .pivot(RotateStep::Flip)
+        .step(LinkStep::IssueNext(lifetime))
+        .step(LinkStep::Use)
+        .step(RotateStep::Retire)
 }
 
 /// The steps that concern links.

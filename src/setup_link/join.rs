@@ -19,8 +19,9 @@
 use super::{SetupLinkError, SetupLinks, password};
 use crate::error::{StoreError, VaultError};
 use crate::operation::{OperationStatus, Subject};
+use crate::saga::Started;
 use crate::store::admin::to_opaque_string;
-use crate::store::journal::{Begun, Progress, Record};
+use crate::store::journal::{Progress, Record};
 use crate::store::tokens::TokenPurpose;
 use crate::tenant::TenantId;
 use hmac::{Hmac, KeyInit, Mac};
@@ -50,22 +51,21 @@ enum OpenOperation {
 impl SetupLinks {
     /// Commits the intent of a password link and seals the password, or joins the open operation if that has the same
     /// password. While the open operation has no password, it waits for at most ten seconds.
-    pub(crate) async fn begin_password(&self, text: &str, password: &SecretString) -> Result<Begun, SetupLinkError> {
+    pub(crate) async fn begin_password(&self, text: &str, password: &SecretString) -> Result<Started, SetupLinkError> {
         let password = to_opaque_string(password).map_err(SetupLinkError::Password)?;
         let issued = self.find_link(&TokenPurpose::password(), text).await?;
         let subject = Subject::Link(issued.id.as_uuid());
         let (deadline, mut pause) = (Instant::now() + super::BUSY_TIMEOUT, FIRST_PAUSE);
         loop {
-            let record = match self.begin(&*self.password, subject.clone(), &issued, text).await? {
-                Begun::New(record) => {
-                    self.seal(issued.tenant, &record, &password).await?;
-                    return Ok(Begun::New(record));
+            let record = match self.begin(&self.password, subject.clone(), &issued, text).await? {
+                Started::New(operation) => {
+                    self.seal(issued.tenant, operation.record(), &password).await?;
+                    return Ok(Started::New(operation));
                 }
-                Begun::Joined(record) => record,
-                refused => return Ok(refused),
+                Started::Joined(record) => record,
             };
             match self.inspect_open(issued.tenant, &record, &password).await? {
-                OpenOperation::SamePassword => return Ok(Begun::Joined(record)),
+                OpenOperation::SamePassword => return Ok(Started::Joined(record)),
                 OpenOperation::Finished => return Err(SetupLinkError::NotValid),
                 OpenOperation::NoPassword if Instant::now() < deadline => sleep(pause).await,
                 OpenOperation::NoPassword | OpenOperation::OtherPassword => {

@@ -9,18 +9,17 @@
 //! - A second POST with the same link joins the open operation. One with another password is refused while that
 //!   operation is open: see `setup_link/join.rs`.
 use crate::cluster::OperationContext;
-use crate::error::{ChangeError, Failure, StoreError};
-use crate::operation::{Lane, OperationId, Subject};
-use crate::operations::rotate::{AppLogin, GRACE};
-use crate::saga::{AnySaga, Engine, Saga};
+use crate::error::{BeginError, ChangeError, Failure, StoreError};
+use crate::operation::{OperationId, Subject};
+use crate::operations::rotate::{AppLogin, GRACE, RotateContext};
+use crate::saga::{AnySaga, CallOptions, Engine, Saga, Started};
 use crate::store::admin::{AdminError, AdminStore, PasswordError};
-use crate::store::journal::{Begun, Intent, Record};
+use crate::store::journal::Record;
 use crate::store::tokens::{IssuedToken, LinkId, SetupLink, Token, TokenPurpose};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
-use uuid::Uuid;
 
 mod credentials;
 mod join;
@@ -28,8 +27,7 @@ mod link;
 mod password;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rate_limiter;
-use credentials::CredentialsSaga;
-use password::PasswordSaga;
+use password::PasswordContext;
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub(crate) use rate_limiter::RateLimiter;
 
@@ -87,6 +85,12 @@ impl From<ChangeError> for SetupLinkError {
     }
 }
 
+impl From<BeginError> for SetupLinkError {
+    fn from(error: BeginError) -> Self {
+        ChangeError::from(error).into()
+    }
+}
+
 impl SetupLinkError {
     /// Separates the failures that the user can correct from the others.
     fn from_failure(failure: Failure) -> Self {
@@ -115,8 +119,8 @@ struct Request {
 pub(crate) struct SetupLinks {
     stores: OperationContext,
     engine: Engine,
-    credentials: Arc<CredentialsSaga>,
-    password: Arc<PasswordSaga>,
+    credentials: Arc<Saga<RotateContext>>,
+    password: Arc<Saga<PasswordContext>>,
 }
 
 impl SetupLinks {
@@ -125,8 +129,8 @@ impl SetupLinks {
     pub(crate) fn new(
         stores: OperationContext, engine: Engine, login: AppLogin, admins: Arc<dyn AdminStore>, lifetime: Duration,
     ) -> Self {
-        let credentials = Arc::new(CredentialsSaga::new(stores.clone(), login, lifetime));
-        let password = Arc::new(PasswordSaga::new(stores.clone(), admins));
+        let credentials = Arc::new(credentials::define(stores.clone(), login, lifetime));
+        let password = Arc::new(password::define(stores.clone(), admins));
         Self { stores, engine, credentials, password }
     }
     /// The sagas of both links, for a [`Recoverer`](crate::saga::Recoverer).
@@ -142,11 +146,11 @@ impl SetupLinks {
 
     /// Begins the operation of a credentials link, or joins it. While another operation of the tenant is unfinished it tries
     /// again for ten seconds; then the error is `Busy`.
-    pub(crate) async fn begin_credentials(&self, text: &str) -> Result<Begun, SetupLinkError> {
+    pub(crate) async fn begin_credentials(&self, text: &str) -> Result<Started, SetupLinkError> {
         let issued = self.find_link(&TokenPurpose::credentials(), text).await?;
         let deadline = Instant::now() + BUSY_TIMEOUT;
         loop {
-            match self.begin(&*self.credentials, Subject::Tenant(issued.tenant), &issued, text).await {
+            match self.begin(&self.credentials, Subject::Tenant(issued.tenant), &issued, text).await {
                 Err(SetupLinkError::Busy { .. }) if Instant::now() < deadline => {
                     sleep(Duration::from_millis(100)).await
                 }
@@ -155,9 +159,9 @@ impl SetupLinks {
         }
     }
 
-    async fn begin<S: Saga>(
-        &self, saga: &S, subject: Subject, issued: &IssuedToken, text: &str,
-    ) -> Result<Begun, SetupLinkError> {
+    async fn begin<C: Send + 'static>(
+        &self, saga: &Arc<Saga<C>>, subject: Subject, issued: &IssuedToken, text: &str,
+    ) -> Result<Started, SetupLinkError> {
         let tenant = self.stores.registry.find(issued.tenant.into()).await?.ok_or(SetupLinkError::NotValid)?;
         let request = Request {
             tenant: issued.tenant,
@@ -166,23 +170,15 @@ impl SetupLinks {
             hash: Token::hash_of(text),
             email: issued.email.clone(),
         };
-        let intent = Intent {
-            key: Some(format!("setup/{}", issued.id)),
-            reason: Some(String::from("setup link")),
-            request: serde_json::to_value(request).map_err(StoreError::corrupt)?,
-            intended: Engine::first_intent_steps(saga),
-            total: saga.steps().len() as u32,
-            worker: Uuid::now_v7().to_string(),
-            lease: self.engine.settings().lease,
-            ..Intent::new(OperationId::new(), saga.kind(), Lane::Change, subject)
+        let options = CallOptions::new().key(format!("setup/{}", issued.id)).reason("setup link");
+        let intent = self.engine.intent(saga, subject, &request, &options)?;
+        let check = async {
+            match tenant.status() {
+                TenantStatus::Active => Ok(()),
+                _ => Err(SetupLinkError::Refused(tenant)),
+            }
         };
-        if let Some(begun) = self.stores.find_joined(&intent).await? {
-            return Ok(begun);
-        }
-        match tenant.status() {
-            TenantStatus::Active => Ok(self.stores.begin(&intent).await?),
-            _ => Err(SetupLinkError::Refused(tenant)),
-        }
+        self.engine.begin(saga, &intent, check).await
     }
 
     /// Whether the operation has used its token up: the work for which the link was issued is done.

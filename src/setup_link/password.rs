@@ -10,7 +10,7 @@ use super::{Request, SetupLinkError, link};
 use crate::cluster::pg::terminate;
 use crate::cluster::{OperationContext, application_name};
 use crate::error::{ClusterError, StepError, VaultError};
-use crate::operation::OperationId;
+use crate::operation::{Lane, OperationId};
 use crate::pool::connect;
 use crate::saga::{Execution, Saga, SagaStep};
 use crate::secret::CredentialId;
@@ -22,8 +22,6 @@ use serde_json::Value;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::{sync::Arc, time::Duration};
 
-/// The stored name of the saga.
-const KIND: &str = "setup_password";
 /// Maximum time to connect to the tenant's database.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -32,36 +30,17 @@ pub(super) fn new_password_id(tenant: TenantId, operation: OperationId) -> Crede
     CredentialId::new_password(tenant, operation)
 }
 
-/// The saga: its steps, and what they need.
-pub(super) struct PasswordSaga {
-    stores: OperationContext,
-    admins: Arc<dyn AdminStore>,
-    steps: Vec<Box<dyn SagaStep<PasswordContext>>>,
-}
-
-impl PasswordSaga {
-    pub(super) fn new(stores: OperationContext, admins: Arc<dyn AdminStore>) -> Self {
-        let steps = [PasswordStep::Claim, PasswordStep::Set, PasswordStep::Use, PasswordStep::Forget];
-        Self { stores, admins, steps: steps.map(|s| Box::new(s) as Box<dyn SagaStep<PasswordContext>>).into() }
-    }
-}
-
-impl Saga for PasswordSaga {
-    type Context = PasswordContext;
-    fn kind(&self) -> &'static str {
-        KIND
-    }
-    fn steps(&self) -> &[Box<dyn SagaStep<PasswordContext>>] {
-        &self.steps
-    }
-    /// Using the token up. An operation that fails before that is undone: a password that it has set stays set, and the
-    /// user can try again with the same link.
-    fn pivot_index(&self) -> usize {
-        2
-    }
-    fn context(&self, run: &Execution) -> Result<PasswordContext, StepError> {
-        Ok(PasswordContext { stores: self.stores.clone(), admins: self.admins.clone(), request: run.request()? })
-    }
+/// The saga of a password link. Its pivot step uses the token up. An operation that fails before that is undone: a
+/// password that it has set stays set, and the user can try again with the same link.
+pub(super) fn define(stores: OperationContext, admins: Arc<dyn AdminStore>) -> Saga<PasswordContext> {
+    let new_context = move |run: &Execution| {
+        Ok(PasswordContext { stores: stores.clone(), admins: admins.clone(), request: run.request()? })
+    };
+    Saga::new("setup_password", Lane::Change, new_context)
+        .step(PasswordStep::Claim)
+        .step(PasswordStep::Set)
+        .pivot(PasswordStep::Use)
+        .step(PasswordStep::Forget)
 }
 
 /// One worker's view of the operation.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tenantry::journal::PgJournal;
 use tenantry::operation::OperationStatus;
 use tenantry::provision::{Provision, ProvisionConfig, Provisioner};
-use tenantry::saga::{Engine, Observer, Settings};
+use tenantry::saga::{CallOptions, Engine, Settings};
 use tenantry::testing::Harness;
 use tenantry::{Tenantry, sqlx};
 use tokio_util::sync::CancellationToken;
@@ -15,15 +15,15 @@ use tokio_util::sync::CancellationToken;
 /// Runs a provisioning in a task that dies when its `n`-th event has been written. The panic unwinds from the observer,
 /// so the worker sends nothing more to any server.
 async fn die_after(provisioner: &Provisioner, slug: &str, n: i64) {
-    let observer = Observer::new(move |event| {
+    let options = CallOptions::new().key(slug).on_event(move |event| {
         if event.seq == n {
             // Unwinds like a panic, but prints no message.
             std::panic::resume_unwind(Box::new("died"));
         }
     });
-    let request = Provision::new(slug).admin(format!("ada@{slug}.example")).key(slug);
+    let request = Provision::new(slug).admin(format!("ada@{slug}.example"));
     let provisioner = provisioner.clone();
-    let worker = tokio::spawn(async move { provisioner.provision(request, &observer).await });
+    let worker = tokio::spawn(async move { provisioner.provision(request, &options).await });
     assert!(worker.await.expect_err("the worker dies before the operation ends").is_panic());
 }
 

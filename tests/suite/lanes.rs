@@ -14,7 +14,7 @@ use tenantry::journal::{Journal, PgJournal};
 use tenantry::lifecycle::{Lifecycle, Verb};
 use tenantry::operation::{FencingToken, OperationId, OperationStatus};
 use tenantry::provision::{Provision, ProvisionConfig, Provisioned, Provisioner};
-use tenantry::saga::{Engine, Observer, Settings};
+use tenantry::saga::{CallOptions, Engine, Settings};
 use tenantry::secret::CredentialId;
 use tenantry::step::{Step, StepContext};
 use tenantry::tenant::TenantStatus;
@@ -50,8 +50,8 @@ impl Stopped {
         config.migrations = Some(&MIGRATIONS);
         let context = tenantry.operation_context().with_workers(64);
         let provisioner = Provisioner::new(context, engine(journal.clone()), config);
-        let request = Provision::new(&slug).admin("ada@acme.example").key(&slug);
-        let worker = tokio::spawn(async move { provisioner.provision(request, &Observer::none()).await });
+        let (request, options) = (Provision::new(&slug).admin("ada@acme.example"), CallOptions::new().key(&slug));
+        let worker = tokio::spawn(async move { provisioner.provision(request, &options).await });
         Self { slug, journal, worker }
     }
     /// Starts a provisioning and waits until its `n`-th call of the journal's method `call` is delayed. Returns `None`
@@ -131,7 +131,7 @@ async fn provisioning_continues_after_a_purge_of_its_tenant_is_undone() {
         let outage = Outage::of(3..7, Lost::Call).only("record");
         let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
         let lifecycle = Lifecycle::new(tenantry.operation_context(), engine(journal.clone()), AppAccess::App);
-        let purge = lifecycle.apply(Verb::Purge { force: true }, slug.as_str().into(), &Observer::none()).await;
+        let purge = lifecycle.apply(Verb::Purge { force: true }, slug.as_str().into(), &CallOptions::new()).await;
         let Err(ChangeError::Failed(failure)) = purge else { panic!("{purge:?}") };
         assert_eq!((failure.step.as_str(), failure.state), ("server.refuse", FailureState::Undone));
         assert_eq!(journal.hit().len(), 4, "number of records that the purge lost");

@@ -139,8 +139,8 @@ async fn verb_that_an_earlier_one_made_impossible_is_undone() {
         let mut intent = Intent::new(OperationId::new(), kind, Lane::Preempt, Subject::Tenant(tenant.id()));
         intent.request = serde_json::json!({ "tenant": tenant.id(), "verb": verb });
         intent.total = 4;
-        let begun = journal.begin(&intent).await.unwrap();
-        assert!(matches!(begun, Begun::New(_)), "{begun:?}");
+        let begun = journal.begin(&intent).await;
+        assert!(matches!(begun, Ok(Begun::New(_))), "{begun:?}");
         tenantry.operations().recover().await.unwrap();
         let ended = tenantry.operations().get(intent.id).await.unwrap().unwrap();
         assert_eq!(ended.status, OperationStatus::Undone, "{kind}: {ended:?}");
@@ -154,9 +154,9 @@ async fn verb_that_an_earlier_one_made_impossible_is_undone() {
 #[tokio::test]
 async fn lifecycle_reports_open_joined_and_reused_operations() {
     use std::sync::Arc;
-    use tenantry::journal::{Begun, PgJournal};
+    use tenantry::journal::PgJournal;
     use tenantry::lifecycle::{Lifecycle, Verb};
-    use tenantry::saga::{Engine, Observer, Settings};
+    use tenantry::saga::{CallOptions, Engine, Settings, Started};
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
     for slug in ["acme", "other"] {
@@ -165,26 +165,24 @@ async fn lifecycle_reports_open_joined_and_reused_operations() {
     let journal = Arc::new(PgJournal::new(harness.landlord().clone()));
     let engine = Engine::new(journal, vec![], Settings::default(), tokio_util::sync::CancellationToken::new());
     let lifecycle = Lifecycle::new(tenantry.operation_context(), engine, tenantry::directory::AppAccess::App);
-    let key = || Some(String::from("form-9"));
+    let (quiet, keyed) = (CallOptions::new(), CallOptions::new().key("form-9"));
 
-    let suspended = lifecycle.apply(Verb::Suspend, "acme".into(), &Observer::none()).await.unwrap();
+    let suspended = lifecycle.apply(Verb::Suspend, "acme".into(), &quiet).await.unwrap();
     assert_eq!(suspended.status(), TenantStatus::Suspended);
-    let refused = lifecycle.apply(Verb::Suspend, "acme".into(), &Observer::none()).await;
+    let refused = lifecycle.apply(Verb::Suspend, "acme".into(), &quiet).await;
     assert!(matches!(refused, Err(ChangeError::Status { found: TenantStatus::Suspended, .. })), "{refused:?}");
-    assert!(matches!(lifecycle.begin(Verb::Restore, "unknown".into(), None, None).await, Err(ChangeError::Unknown)));
+    let unknown = lifecycle.begin(Verb::Restore, "unknown".into(), &quiet).await;
+    assert!(matches!(unknown, Err(ChangeError::Unknown)), "{unknown:?}");
 
     // This operation is begun but not driven, as if its caller had died.
-    let Begun::New(open) = lifecycle.begin(Verb::Suspend, "other".into(), key(), None).await.unwrap() else {
-        panic!("begin joined an operation although none was open")
-    };
-    let joined = lifecycle.begin(Verb::Suspend, "other".into(), key(), None).await.unwrap();
-    assert!(
-        matches!(joined, Begun::Joined(record) if record.id == open.id),
-        "a repeated key must join the same operation"
-    );
-    let reused = lifecycle.begin(Verb::Archive { keep_for: 9 }, "other".into(), key(), None).await;
-    assert!(matches!(reused, Err(ChangeError::KeyReused { operation, .. }) if operation == open.id), "{reused:?}");
-    let busy = lifecycle.apply(Verb::Archive { keep_for: 9 }, "other".into(), &Observer::none()).await;
-    assert!(matches!(busy, Err(ChangeError::Busy { operation, .. }) if operation == open.id), "{busy:?}");
+    let open = lifecycle.begin(Verb::Suspend, "other".into(), &keyed).await.unwrap();
+    assert!(matches!(open, Started::New(_)), "begin joined an operation although none was open");
+    let joined = lifecycle.begin(Verb::Suspend, "other".into(), &keyed).await.unwrap();
+    assert!(matches!(joined, Started::Joined(_)), "a repeated key must join the same operation");
+    assert_eq!(joined.id(), open.id(), "a repeated key must join the same operation");
+    let reused = lifecycle.begin(Verb::Archive { keep_for: 9 }, "other".into(), &keyed).await;
+    assert!(matches!(reused, Err(ChangeError::KeyReused { operation, .. }) if operation == open.id()), "{reused:?}");
+    let busy = lifecycle.apply(Verb::Archive { keep_for: 9 }, "other".into(), &quiet).await;
+    assert!(matches!(busy, Err(ChangeError::Busy { operation, .. }) if operation == open.id()), "{busy:?}");
     assert_eq!(tenantry.registry().find("other".into()).await.unwrap().unwrap().status(), TenantStatus::Active);
 }

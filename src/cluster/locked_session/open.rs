@@ -1,13 +1,13 @@
 //! Opening a locked session: a worker permit, a session, the epoch check, and then the advisory lock.
 //!
-//! [`OperationContext::locked_session`] does all of it; a preconnected session does the first two early. The order
+//! [`OperationContext::open`] does the first two, and [`Preconnected::take_lock`] the others. The order
 //! keeps an outdated worker from acting: the session is open before the epoch is checked, so that a new worker either
 //! finds and terminates it or has raised the epoch before the check.
 use super::{LockedSession, open_provisioner_session};
 use crate::cluster::pg::ownership::{MARK, Ownership};
 use crate::cluster::pg::session::{self, Purpose};
 use crate::cluster::pg::{dependents, ensure, lock, membership, terminate};
-use crate::cluster::{OperationContext, WorkerPermits, application_name};
+use crate::cluster::{OperationContext, WorkerPermits};
 use crate::error::{ClusterError, StepError, VaultError};
 use crate::names::TenantNames;
 use crate::operation::{Lane, OperationId, Subject};
@@ -38,6 +38,9 @@ pub(crate) struct Preconnected {
 impl Preconnected {
     /// Checks that the epoch is the newest, then terminates the sessions of earlier workers and takes the lock.
     ///
+    /// # Errors
+    /// A retry when the lock is not free within 10 s; `Fenced` when a newer worker has taken over.
+    ///
     /// The first worker of a change terminates nothing, so it requests the lock while the check is running. If the
     /// check fails after the lock was granted, dropping the session releases the lock, and a new worker would terminate
     /// it anyway.
@@ -56,22 +59,11 @@ impl Preconnected {
 }
 
 impl OperationContext {
-    /// Opens the worker's session, checks the epoch *after* that, and takes the tenant's lock.
+    /// Waits for a worker permit and opens the session. The caller takes the lock after that.
     ///
     /// # Errors
-    /// A retry when no permit is free within 60 s or the lock is not free within 10 s; `Fenced` when a newer worker has
-    /// taken over.
-    pub(crate) async fn locked_session(
-        &self, run: &Execution, server: DatabaseServer, names: &TenantNames,
-    ) -> Result<LockedSession, StepError> {
-        let tenant =
-            run.subject().tenant().ok_or_else(|| StepError::fail("the subject of this operation is not a tenant"))?;
-        let preconnected = self.open(tenant, run.record().lane, application_name(run), server).await?;
-        preconnected.take_lock(run, names).await
-    }
-
-    /// Waits for a worker permit and opens the session. A login that PostgreSQL refuses because its password was
-    /// rotated in the meantime is a retry.
+    /// A retry when no permit is free within 60 s, or when PostgreSQL refuses the login because its password was rotated
+    /// in the meantime.
     pub(in crate::cluster) async fn open(
         &self, tenant: TenantId, lane: Lane, name: String, server: DatabaseServer,
     ) -> Result<Preconnected, StepError> {

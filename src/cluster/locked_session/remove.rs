@@ -39,13 +39,6 @@ impl LockedSession {
         if existing.is_empty() { Ok(()) } else { self.drop_refused(names, login, new_owner).await }
     }
 
-    /// Runs the catalog queries of [`remove_login`](Self::remove_login) once, while the worker waits for something
-    /// else. The session then has these catalogs in its cache, which makes the removal faster.
-    pub(crate) async fn prefetch_catalog(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
-        catalog::find_roles(&mut self.session, &[login], &self.ownership.admin).await?;
-        Ok(terminate::prefetch_catalog(&mut self.session, &names.database, login).await?)
-    }
-
     async fn drop_refused(
         &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName,
     ) -> Result<(), StepError> {

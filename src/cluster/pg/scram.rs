@@ -9,7 +9,6 @@ use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
-use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 /// Number of PBKDF2 iterations, PostgreSQL's default for `scram_iterations`.
@@ -34,29 +33,14 @@ pub(crate) fn generate_password() -> SecretString {
     SecretString::from(text.as_str())
 }
 
-/// A verifier that is being derived on a blocking thread, because the derivation takes milliseconds of CPU time.
-pub(crate) struct PendingVerifier(JoinHandle<Verifier>);
-
-/// Starts deriving the verifier of this password, with a random salt. The thread runs to its end even if the result is
-/// dropped.
-pub(crate) fn start_deriving(password: &SecretString) -> PendingVerifier {
-    let (password, salt) = (password.clone(), rand::rng().random::<[u8; 16]>());
-    PendingVerifier(tokio::task::spawn_blocking(move || derive(password.expose_secret(), &salt, ITERATIONS)))
-}
-
-impl PendingVerifier {
-    /// Waits for the verifier. Resumes a panic of the blocking thread.
-    pub(crate) async fn wait(self) -> Verifier {
-        match self.0.await {
-            Ok(verifier) => verifier,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
-    }
-}
-
-/// Derives the verifier of this password, with a random salt.
+/// Derives the verifier of this password, with a random salt, on a blocking thread: it takes milliseconds of CPU time.
+/// Resumes a panic of that thread.
 pub(crate) async fn derive_verifier(password: &SecretString) -> Verifier {
-    start_deriving(password).wait().await
+    let (password, salt) = (password.clone(), rand::rng().random::<[u8; 16]>());
+    match tokio::task::spawn_blocking(move || derive(password.expose_secret(), &salt, ITERATIONS)).await {
+        Ok(verifier) => verifier,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
 }
 
 /// Derives a verifier with a given salt and number of iterations. Blocks the thread for milliseconds.

@@ -169,15 +169,6 @@ async fn list_connecting_sessions(
     found.map_err(ClusterError::sql("looking for sessions that are connecting"))
 }
 
-/// Runs the queries for terminating a login's sessions once, without signalling. The first run takes milliseconds,
-/// because the session has to load these catalogs into its cache.
-pub(crate) async fn prefetch_catalog(
-    session: &mut PgConnection, database: &DatabaseName, login: &RoleName,
-) -> Result<(), ClusterError> {
-    list_connecting_sessions(session, database).await?;
-    list_role_sessions(session, &[login], false).await.map(drop)
-}
-
 /// Terminates sessions that are still connecting to this database, and does not wait for them to end.
 pub(crate) async fn terminate_connecting_sessions(
     session: &mut PgConnection, database: &DatabaseName,

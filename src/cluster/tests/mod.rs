@@ -2,6 +2,7 @@
 //! sagas, without a journal.
 use super::LockedSession;
 use super::locked_session::{close_ledger, set_defaults};
+use crate::cluster::pg::scram::derive_verifier;
 use crate::cluster::pg::session::{Purpose, Target, close};
 use crate::cluster::pg::tests::{Installation, Outcome, ask, code, sql};
 use crate::directory::AppAccess;
@@ -104,13 +105,12 @@ impl<'a> Tenant<'a> {
             Step::Database => locked.ensure_database(names).await?,
             Step::Access => locked.ensure_access(names, self.temp_tables).await?,
             Step::Schema => locked.ensure_schema(names).await?,
-            Step::Migrator => {
-                locked
-                    .ensure_migrator(names, &crate::cluster::pg::scram::derive_verifier(&self.migrator_password).await)
-                    .await?
-            }
+            Step::Migrator => locked.ensure_migrator(names, &derive_verifier(&self.migrator_password).await).await?,
             Step::Defaults => set_defaults(&mut self.migrator().await?, &names.roles).await?,
-            Step::Login => locked.ensure_login(names, &self.login, self.access, 5, &self.password).await?,
+            Step::Login => {
+                let verifier = derive_verifier(&self.password).await;
+                locked.ensure_login(names, &self.login, self.access, 5, &verifier).await?
+            }
             Step::Content => {
                 let mut migrator = self.migrator().await?;
                 sql(&mut migrator, CONTENT).await?;
@@ -125,7 +125,8 @@ impl<'a> Tenant<'a> {
     /// Creates a login of another generation.
     async fn create_login(&self, locked: &mut LockedSession, generation: i64) -> Outcome<RoleName> {
         let login = self.names.login(crate::directory::Generation(generation))?;
-        locked.ensure_login(&self.names, &login, self.access, 5, &self.password).await?;
+        let verifier = derive_verifier(&self.password).await;
+        locked.ensure_login(&self.names, &login, self.access, 5, &verifier).await?;
         Ok(login)
     }
 

@@ -2,30 +2,29 @@
 //!
 //! Each verb is a saga of the preempt lane, so it does not wait for an open change of the tenant, such as a rotation or
 //! a migration. Suspend, archive and purge park that change; activate and restore resume it; purge ends it. The facade
-//! drives the sagas through [`Lifecycle`]. A verb that closes a tenant refuses its logins on the PostgreSQL server
+//! begins them through [`Lifecycle`]. A verb that closes a tenant refuses its logins on the PostgreSQL server
 //! before it changes the stored status, so it also takes effect on nodes that have not yet learned of the new status.
 use crate::cluster::{OperationContext, require_done};
 use crate::directory::AppAccess;
-use crate::error::{ChangeError, StoreError};
-use crate::operation::{Lane, OperationId, Subject};
-use crate::saga::{AnySaga, Engine, Observer, Outcome};
-use crate::store::journal::{Begun, Intent};
+use crate::error::ChangeError;
+use crate::operation::Subject;
+use crate::saga::{AnySaga, CallOptions, Engine, Outcome, Saga, Started};
 use crate::store::vault::KeyDisposal;
 use crate::tenant::{Tenant, TenantId, TenantRef};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use uuid::Uuid;
 
 mod answers;
 mod context;
 mod entries;
+mod requests;
 mod saga;
-mod server;
 mod shut_out;
 mod steps;
 mod verb;
-pub(crate) use answers::END_SESSIONS;
-use saga::LifecycleSaga;
+use answers::END_SESSIONS;
+use context::LifecycleContext;
+pub use requests::{Activate, Archive, Purge, Restore, Suspend};
 pub use shut_out::ShutOut;
 pub use verb::Verb;
 
@@ -47,25 +46,47 @@ pub struct Purged {
     pub keys: KeyDisposal,
 }
 
-/// Begins and drives lifecycle operations. It spawns no task: if one of its futures is dropped, the work stops there,
-/// and recovery continues it after the lease.
+/// Begins lifecycle operations and reads their results. It spawns no task: if one of its futures is dropped, the work
+/// stops there, and recovery continues it after the lease.
 #[derive(Clone)]
 pub struct Lifecycle {
     stores: OperationContext,
     engine: Engine,
-    sagas: [Arc<LifecycleSaga>; 5],
+    suspend: Arc<Saga<LifecycleContext>>,
+    activate: Arc<Saga<LifecycleContext>>,
+    archive: Arc<Saga<LifecycleContext>>,
+    restore: Arc<Saga<LifecycleContext>>,
+    purge: Arc<Saga<LifecycleContext>>,
 }
 
 impl Lifecycle {
     /// Creates the driver over these stores. `access` is what an application's login may do; a login that is admitted
     /// again gets it.
     pub fn new(stores: OperationContext, engine: Engine, access: AppAccess) -> Self {
-        let sagas = Verb::KINDS.map(|verb| Arc::new(LifecycleSaga::new(stores.clone(), verb, access)));
-        Self { stores, engine, sagas }
+        let define = |verb| Arc::new(saga::define(verb, stores.clone(), access));
+        Self {
+            suspend: define(Verb::Suspend),
+            activate: define(Verb::Activate),
+            archive: define(Verb::Archive { keep_for: 0 }),
+            restore: define(Verb::Restore),
+            purge: define(Verb::Purge { force: false }),
+            stores,
+            engine,
+        }
     }
     /// The saga of each verb, for a [`Recoverer`](crate::saga::Recoverer).
-    pub fn sagas(&self) -> Vec<Arc<dyn AnySaga>> {
-        self.sagas.iter().map(|s| s.clone() as Arc<dyn AnySaga>).collect()
+    pub fn sagas(&self) -> [Arc<dyn AnySaga>; 5] {
+        let Self { suspend, activate, archive, restore, purge, .. } = self;
+        [suspend, activate, archive, restore, purge].map(|saga| saga.clone() as Arc<dyn AnySaga>)
+    }
+    fn saga(&self, verb: Verb) -> &Arc<Saga<LifecycleContext>> {
+        match verb {
+            Verb::Suspend => &self.suspend,
+            Verb::Activate => &self.activate,
+            Verb::Archive { .. } => &self.archive,
+            Verb::Restore => &self.restore,
+            Verb::Purge { .. } => &self.purge,
+        }
     }
 
     /// Begins a lifecycle operation and drives it to its end.
@@ -73,50 +94,35 @@ impl Lifecycle {
     /// # Cancel safety
     /// A future dropped before the intent is committed leaves nothing. After the commit recovery continues the
     /// operation.
-    pub async fn apply(&self, verb: Verb, tenant: TenantRef<'_>, observer: &Observer) -> Result<Tenant, ChangeError> {
-        match self.begin(verb, tenant, None, None).await? {
-            Begun::New(record) => {
-                let saga = self.sagas.iter().find(|s| s.verb().kind() == verb.kind());
-                let saga = saga.ok_or_else(|| StoreError::conflict("no saga is registered for this verb"))?;
-                let outcome = self.engine.drive(&**saga, *record, true, observer).await?;
-                self.tenant_after(outcome).await
-            }
-            Begun::Joined(record) => self.tenant_after(Outcome::from_record(self.stores.wait(record.id).await?)).await,
-            Begun::KeyReused(operation) => Err(ChangeError::KeyReused { operation }),
-            Begun::Busy(operation) => Err(ChangeError::Busy { operation }),
-        }
+    pub async fn apply(&self, verb: Verb, tenant: TenantRef<'_>, options: &CallOptions) -> Result<Tenant, ChangeError> {
+        let outcome = match self.begin(verb, tenant, options).await? {
+            Started::New(operation) => operation.drive(&self.engine, &options.observer).await?,
+            Started::Joined(record) => Outcome::from_record(self.stores.wait(record.id).await?),
+        };
+        self.tenant_after(outcome).await
     }
 
-    /// Commits the intent of a new operation, which the caller must then drive, or finds the operation that already has
-    /// `key`.
+    /// Commits the intent of a new operation, or finds the operation that already has the key.
     pub async fn begin(
-        &self, verb: Verb, tenant: TenantRef<'_>, key: Option<String>, reason: Option<String>,
-    ) -> Result<Begun, ChangeError> {
+        &self, verb: Verb, tenant: TenantRef<'_>, options: &CallOptions,
+    ) -> Result<Started, ChangeError> {
         let found = self.stores.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
-        let saga = self.sagas.iter().find(|s| s.verb().kind() == verb.kind());
-        let saga = saga.ok_or_else(|| StoreError::conflict("no saga is registered for this verb"))?;
-        let intent = Intent {
-            key,
-            reason,
-            request: serde_json::to_value(Request { tenant: found.id(), verb }).map_err(StoreError::corrupt)?,
-            intended: Engine::first_intent_steps(&**saga),
-            total: saga.len(),
-            worker: Uuid::now_v7().to_string(),
-            lease: self.engine.settings().lease,
-            ..Intent::new(OperationId::new(), verb.kind(), Lane::Preempt, Subject::Tenant(found.id()))
-        };
-        if let Some(begun) = self.stores.find_joined(&intent).await? {
-            return Ok(begun);
-        }
+        let (saga, request) = (self.saga(verb), Request { tenant: found.id(), verb });
+        let intent = self.engine.intent(saga, Subject::Tenant(found.id()), &request, options)?;
+        self.engine.begin(saga, &intent, self.check(verb, &found)).await
+    }
+
+    /// Fails unless the tenant's status, its deadline and its directory entries allow the verb.
+    async fn check(&self, verb: Verb, tenant: &Tenant) -> Result<(), ChangeError> {
         let now = match verb.is_bound_by_deadline() {
             true => Some(self.engine.journal().now().await?),
             false => None,
         };
-        verb.check(&found, now)?;
-        if verb.is_closing() {
-            entries::verify_entries(&self.stores, found.id()).await?;
+        verb.check(tenant, now)?;
+        match verb.is_closing() {
+            true => entries::verify_entries(&self.stores, tenant.id()).await,
+            false => Ok(()),
         }
-        self.stores.begin(&intent).await
     }
 
     /// Converts the outcome of an operation to the changed tenant, or to the caller's error.

@@ -31,10 +31,6 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// One verb of each kind, with placeholder values.
-    pub(super) const KINDS: [Self; 5] =
-        [Self::Suspend, Self::Activate, Self::Archive { keep_for: 0 }, Self::Restore, Self::Purge { force: true }];
-
     /// The stored name of the verb's saga.
     pub(crate) fn kind(self) -> &'static str {
         match self {

@@ -1,144 +1,19 @@
-//! The saga of a migration and its steps.
+//! The saga of a migration: its ordered steps and its pivot step.
 //!
-//! [`Migration`](super::Migration) drives it, and recovery continues it. A failed migration is undone only by dropping
-//! the migrator: applied versions stay. From closing the ledger on, the pivot step, failures no longer undo.
-use super::KIND;
-use super::status::read_ledger;
-use crate::cluster::{OperationContext, TenantSessions, close_ledger, run_migrations};
-use crate::error::{ChangeError, StepError};
-use crate::saga::{Execution, Saga, SagaStep};
-use crate::store::journal::LOGINS;
-use crate::tenant::TenantStatus;
-use async_trait::async_trait;
-use serde_json::{Value, json};
+//! [`Migration`](super::Migration) begins it, and recovery continues it. Applied migrations are not reverted, so from
+//! closing the ledger on failures no longer undo.
+use super::context::MigrateContext;
+use super::steps::MigrateStep;
+use crate::cluster::OperationContext;
+use crate::operation::Lane;
+use crate::saga::Saga;
 use sqlx::migrate::Migrator;
 
-/// The stored names of the steps whose output holds a version.
-pub(super) const CREATE: &str = "migrator.create";
-pub(super) const RUN: &str = "migrations.run";
-
-/// The ordered steps of a migration.
-pub(crate) struct MigrateSaga {
-    stores: OperationContext,
-    migrations: Option<&'static Migrator>,
-    steps: Vec<Box<dyn SagaStep<MigrateContext>>>,
-}
-
-/// State of one worker of a migration.
-pub(crate) struct MigrateContext {
-    stores: OperationContext,
-    sessions: TenantSessions,
-    migrations: &'static Migrator,
-}
-
-impl MigrateSaga {
-    pub(super) fn new(stores: OperationContext, migrations: Option<&'static Migrator>) -> Self {
-        let steps = [Migrate::Create, Migrate::RunMigrations, Migrate::CloseLedger, Migrate::Drop];
-        Self { stores, migrations, steps: steps.map(|s| Box::new(s) as Box<dyn SagaStep<MigrateContext>>).into() }
-    }
-    pub(super) fn len(&self) -> u32 {
-        self.steps.len() as u32
-    }
-}
-
-impl Saga for MigrateSaga {
-    type Context = MigrateContext;
-    fn kind(&self) -> &'static str {
-        KIND
-    }
-    fn steps(&self) -> &[Box<dyn SagaStep<MigrateContext>>] {
-        &self.steps
-    }
-    /// Closing the ledger. Applied migrations are not reverted, so from there on failures no longer undo.
-    fn pivot_index(&self) -> usize {
-        2
-    }
-    fn context(&self, run: &Execution) -> Result<MigrateContext, StepError> {
-        let none = || StepError::park("this program has no tenant migrations; resume from one that has them");
-        Ok(MigrateContext {
-            stores: self.stores.clone(),
-            sessions: TenantSessions::new(self.stores.clone(), run)?,
-            migrations: self.migrations.ok_or_else(none)?,
-        })
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Migrate {
-    /// Creates the migrator login. The output holds the newest version in the ledger.
-    Create,
-    /// Runs the application's migrations. Repeating it is safe: a migration in a transaction has either run or not, and
-    /// for one outside a transaction the ledger shows whether it was begun.
-    RunMigrations,
-    /// Lets the application read the ledger but not write it.
-    CloseLedger,
-    /// Drops the migrator login.
-    Drop,
-}
-
-#[async_trait]
-impl SagaStep<MigrateContext> for Migrate {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Create => CREATE,
-            Self::RunMigrations => RUN,
-            Self::CloseLedger => "ledger.close",
-            Self::Drop => "migrator.drop",
-        }
-    }
-    fn shares_intent_with_previous(&self) -> bool {
-        !matches!(self, Self::CloseLedger)
-    }
-    async fn run(&self, run: &Execution, context: &mut MigrateContext) -> Result<Value, StepError> {
-        let migrations = context.migrations;
-        match self {
-            Self::Create => {
-                require_active(context).await?;
-                let session = context.sessions.migrator(run).await?;
-                let newest = read_ledger(migrations, session).await?.last().map(|row| row.0);
-                Ok(json!({ "version": newest, LOGINS: [&context.sessions.location().await?.names.migrator] }))
-            }
-            Self::RunMigrations => {
-                let session = context.sessions.migrator(run).await?;
-                let ran = run_migrations(session, migrations, false).await;
-                Ok(json!({ "version": refuse_migrator_if_parked(run, context, ran).await? }))
-            }
-            Self::CloseLedger => {
-                let app = context.sessions.location().await?.names.roles.app.clone();
-                let session = context.sessions.migrator(run).await?;
-                close_ledger(session, &migrations.table_name, &app).await?;
-                Ok(Value::Null)
-            }
-            Self::Drop => context.sessions.drop_migrator(run).await.map(|()| Value::Null),
-        }
-    }
-    /// Drops the migrator. Applied migrations stay.
-    async fn undo(&self, run: &Execution, context: &mut MigrateContext) -> Result<(), StepError> {
-        match self {
-            Self::Create => context.sessions.drop_migrator(run).await,
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Fails unless the tenant is active. The call checked this before the operation had its lane, but a preempting
-/// operation may have suspended or archived the tenant in between.
-async fn require_active(context: &MigrateContext) -> Result<(), StepError> {
-    match context.stores.registry.find(context.sessions.tenant().into()).await? {
-        Some(tenant) if tenant.status() == TenantStatus::Active => Ok(()),
-        Some(tenant) => Err(StepError::fail(ChangeError::Status { found: tenant.status() })),
-        None => Err(StepError::fail(ChangeError::Unknown)),
-    }
-}
-
-/// A parked operation may wait for days. Refuse the migrator login meanwhile, because it has the rights of the
-/// database's owner.
-async fn refuse_migrator_if_parked<T>(
-    run: &Execution, context: &mut MigrateContext, ran: Result<T, StepError>,
-) -> Result<T, StepError> {
-    if ran.as_ref().is_err_and(StepError::is_park) {
-        let names = context.sessions.location().await?.names.clone();
-        context.sessions.locked_session(run).await?.refuse(&names, &[]).await?;
-    }
-    ran
+/// The saga of a migration.
+pub(super) fn define(stores: OperationContext, migrations: Option<&'static Migrator>) -> Saga<MigrateContext> {
+    Saga::new("migrate", Lane::Change, move |run| MigrateContext::new(stores.clone(), migrations, run))
+        .step(MigrateStep::Create)
+        .step(MigrateStep::RunMigrations)
+        .pivot(MigrateStep::CloseLedger)
+        .step(MigrateStep::Drop)
 }

@@ -4,8 +4,7 @@
 //! value: passwords come from the vault and names from the stored placement.
 use super::ProvisionConfig;
 use super::request::Request;
-use crate::cluster::pg::scram::Verifier;
-use crate::cluster::{Kept, LoginTarget, OperationContext, TenantLocation, TenantSessions, with_verifier};
+use crate::cluster::{GeneratedPassword, LoginTarget, OperationContext, TenantLocation, TenantSessions};
 use crate::directory::{Generation, TenantDatabase};
 use crate::error::StepError;
 use crate::names::RoleName;
@@ -14,7 +13,6 @@ use crate::saga::Execution;
 use crate::secret::CredentialId;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
-use secrecy::SecretString;
 use sqlx::PgConnection;
 use std::sync::Arc;
 
@@ -28,10 +26,8 @@ pub(crate) struct ProvisionContext {
     pub(super) request: Request,
     pub(super) tenant: TenantId,
     pub(super) sessions: TenantSessions,
-    /// Verifier and password of the application's login, once this worker has opened the password.
-    pub(super) app_password: Option<Kept>,
-    /// Whether this worker has created the application's login.
-    pub(super) has_login: bool,
+    /// The password of the application's login, once this worker has opened it.
+    app_password: Option<GeneratedPassword>,
 }
 
 impl ProvisionContext {
@@ -39,15 +35,7 @@ impl ProvisionContext {
         stores: OperationContext, config: Arc<ProvisionConfig>, run: &Execution,
     ) -> Result<Self, StepError> {
         let sessions = TenantSessions::new(stores.clone(), run)?;
-        Ok(Self {
-            stores,
-            config,
-            request: run.request()?,
-            tenant: sessions.tenant(),
-            sessions,
-            app_password: None,
-            has_login: false,
-        })
+        Ok(Self { stores, config, request: run.request()?, tenant: sessions.tenant(), sessions, app_password: None })
     }
 
     /// Name of the application's login.
@@ -61,21 +49,26 @@ impl ProvisionContext {
         Ok(CredentialId::login(tenant, &self.sessions.location().await?.names.database, &login, FIRST_GENERATION.0))
     }
 
-    /// The application's password, as the vault stores it. Every worker of the operation reads the same one.
-    pub(super) async fn password(&mut self) -> Result<SecretString, StepError> {
-        let id = self.credential().await?;
-        Ok(self.stores.vault.open(&id).await?)
-    }
-
-    /// The SCRAM verifier of the application's password, computed once per worker, together with the worker's sessions.
-    pub(super) async fn verifier(&mut self) -> Result<(&mut TenantSessions, &Verifier), StepError> {
+    /// The password of the application's login, opened from the vault once per worker. Every worker of the operation
+    /// reads the same one.
+    pub(super) async fn password(&mut self) -> Result<&GeneratedPassword, StepError> {
         if self.app_password.is_none() {
             let id = self.credential().await?;
-            self.app_password = Some(open_password(&self.stores, &id).await?);
+            self.app_password = Some(GeneratedPassword::from_stored(self.stores.vault.open(&id).await?).await);
         }
-        let unread = || StepError::retry("the password of the application's login was not read");
-        let (verifier, _) = self.app_password.as_ref().ok_or_else(unread)?;
-        Ok((&mut self.sessions, verifier))
+        self.app_password.as_ref().ok_or_else(|| StepError::retry("the application's password was not read"))
+    }
+
+    /// Makes sure that the application's login exists.
+    pub(super) async fn ensure_login(&mut self, run: &Execution) -> Result<(), StepError> {
+        let login = self.login().await?;
+        let names = self.sessions.location().await?.names.clone();
+        self.password().await?;
+        let Self { sessions, config, app_password: Some(password), .. } = self else {
+            return Err(StepError::retry("the application's password was not read"));
+        };
+        let locked = sessions.locked_session(run).await?;
+        locked.ensure_login(&names, &login, config.access, config.connection_limit, &password.verifier).await
     }
 
     /// The directory entry to publish.
@@ -95,7 +88,7 @@ impl ProvisionContext {
 
     /// Where and as which role to connect for a session of the application's login.
     pub(super) async fn app_login_target(&mut self) -> Result<LoginTarget, StepError> {
-        let (login, password) = (self.login().await?, self.password().await?);
+        let (login, password) = (self.login().await?, self.password().await?.password.clone());
         let TenantLocation { server, names } = self.sessions.location().await?;
         Ok(server.login_target(&names.database, &login, password))
     }
@@ -130,9 +123,4 @@ impl Connect for LoginTargets {
     async fn as_app(&self) -> Result<PgConnection, StepError> {
         self.app.open(&self.run).await
     }
-}
-
-/// Opens a stored password and computes its SCRAM verifier.
-pub(super) async fn open_password(stores: &OperationContext, id: &CredentialId) -> Result<Kept, StepError> {
-    Ok(with_verifier(stores.vault.open(id).await?).await)
 }

@@ -1,39 +1,35 @@
 //! Provisioning: creates a tenant with its database, roles, login, migrations, first admin and setup link.
 //!
-//! The facade begins and drives the saga through [`Provisioner`]. A failure before the pivot step, which publishes the
+//! The facade begins the saga through [`Provisioner`]. A failure before the pivot step, which publishes the
 //! tenant, undoes everything that the operation has made. After it the engine retries until the saga is done. No secret
 //! is generated twice: it is stored before its first use, so a worker that takes over uses the same one.
 use crate::cluster::OperationContext;
 use crate::directory::{AppAccess, ConnectionSettings};
 use crate::error::{Failure, FailureState, NameConflict, ProvisionError, StoreError};
 use crate::names::ServerName;
-use crate::operation::{Lane, OperationId, OperationStatus, Subject};
+use crate::operation::{OperationId, OperationStatus, Subject};
 use crate::operations::step::AnyStep;
+use crate::operations::verb::CallVerb;
 use crate::placement::{Candidate, PlacementRequest, least_loaded};
-use crate::saga::{AnySaga, Observer, Outcome};
+use crate::saga::{AnySaga, Outcome, Saga, Started};
 use crate::store::admin::{AdminStore, PgAdminStore};
-use crate::store::journal::{Begun, Intent, Record};
+use crate::store::journal::Record;
 use crate::store::tokens::{LinkDelivery, SetupLink};
 use crate::tenant::{Tenant, TenantId};
+use async_trait::async_trait;
 use futures_util::future::try_join;
 use sqlx::migrate::Migrator;
 use std::{sync::Arc, time::Duration};
-use uuid::Uuid;
 
-mod cluster;
-mod content;
 mod context;
-mod landlord;
-mod link;
 mod request;
 mod saga;
-pub use crate::saga::{Engine, EpochFence, Settings};
-pub(crate) use link::{issue_token, link};
+mod steps;
+pub use crate::saga::{CallOptions, Engine, EpochFence, Settings};
+use context::ProvisionContext;
 pub use request::Provision;
-pub(crate) use saga::ProvisionSaga;
-
-/// The stored name of the saga.
-pub(crate) const KIND: &str = "provision";
+use steps::link;
+pub(crate) use steps::link::{issue_token, link};
 
 /// A tenant that is ready for use, with the operation that created it and its setup link.
 #[derive(Clone, Debug)]
@@ -109,19 +105,19 @@ pub(crate) fn connection_limit(per_tenant: u32, nodes: u32) -> i32 {
     i32::try_from(per_tenant.saturating_mul(nodes).saturating_add(3)).unwrap_or(i32::MAX)
 }
 
-/// Begins and drives provisionings. It spawns no task: if one of its futures is dropped, the work stops there, and
+/// Begins provisionings and drives them. It spawns no task: if one of its futures is dropped, the work stops there, and
 /// recovery continues it after the lease.
 #[derive(Clone)]
 pub struct Provisioner {
     stores: OperationContext,
     engine: Engine,
-    saga: Arc<ProvisionSaga>,
+    saga: Arc<Saga<ProvisionContext>>,
 }
 
 impl Provisioner {
     /// Creates a provisioner that uses these stores and this configuration.
     pub fn new(stores: OperationContext, engine: Engine, config: ProvisionConfig) -> Self {
-        let saga = Arc::new(ProvisionSaga::new(stores.clone(), config));
+        let saga = Arc::new(saga::define(stores.clone(), Arc::new(config)));
         Self { stores, engine, saga }
     }
     /// The provisioning saga, for a `Recoverer`.
@@ -130,8 +126,8 @@ impl Provisioner {
         self.saga.clone()
     }
 
-    /// Begins a provisioning and drives it to its end. If an operation with the request's key exists already, waits for
-    /// that one instead.
+    /// Begins a provisioning and drives it to its end. If an operation with the same key exists already, waits for that
+    /// one instead.
     ///
     /// # Errors
     /// The variants differ by what the caller can do about them. [`ProvisionError::Failed`] is an operation that began
@@ -140,38 +136,10 @@ impl Provisioner {
     /// # Cancel safety
     /// A future dropped before the intent is committed leaves nothing. After the commit recovery continues the
     /// operation.
-    pub async fn provision(&self, request: Provision, observer: &Observer) -> Result<Provisioned, ProvisionError> {
-        match self.begin(request).await? {
-            Begun::New(record) => {
-                let outcome = self.engine.drive(&*self.saga, *record, true, observer).await?;
-                self.answer(outcome).await
-            }
-            Begun::Joined(record) => self.watch(record.id).await,
-            Begun::KeyReused(operation) | Begun::Busy(operation) => Err(ProvisionError::KeyReused { operation }),
-        }
-    }
-
-    /// Commits the intent of a new provisioning, which the caller must then drive, or finds the operation that already
-    /// has the request's key.
-    pub async fn begin(&self, request: Provision) -> Result<Begun, ProvisionError> {
-        let parsed = request.parse()?;
-        if parsed.key.is_none() {
-            self.check_early(&parsed.request).await?;
-        }
-        let stored = serde_json::to_value(&parsed.request).map_err(ProvisionError::Input)?;
-        let intent = Intent {
-            key: parsed.key,
-            reason: parsed.reason,
-            request: stored,
-            intended: Engine::first_intent_steps(&*self.saga),
-            total: self.saga.len(),
-            worker: Uuid::now_v7().to_string(),
-            lease: self.engine.settings().lease,
-            ..Intent::new(OperationId::new(), KIND, Lane::Change, Subject::Tenant(TenantId::new()))
-        };
-        match self.engine.journal().begin(&intent).await? {
-            Begun::KeyReused(operation) | Begun::Busy(operation) => Err(ProvisionError::KeyReused { operation }),
-            begun => Ok(begun),
+    pub async fn provision(&self, request: Provision, options: &CallOptions) -> Result<Provisioned, ProvisionError> {
+        match request.begin(self, options).await? {
+            Started::New(operation) => self.answer(operation.drive(&self.engine, &options.observer).await?).await,
+            Started::Joined(record) => self.watch(record.id).await,
         }
     }
 
@@ -198,8 +166,7 @@ impl Provisioner {
         self.answer(Outcome::from_record(record)).await
     }
 
-    /// Converts the outcome of an operation to the result that the caller gets.
-    pub async fn answer(&self, outcome: Outcome) -> Result<Provisioned, ProvisionError> {
+    async fn answer(&self, outcome: Outcome) -> Result<Provisioned, ProvisionError> {
         let record = outcome.record;
         if let Some(failure) = outcome.failure {
             return Err(error_of_failure(failure));
@@ -221,6 +188,28 @@ impl Provisioner {
         let link = async { if issued { link::find_undelivered(&self.stores, id, record.id).await } else { Ok(None) } };
         let (tenant, link) = try_join(self.stores.registry.find(id.into()), link).await?;
         Ok(Provisioned { tenant: tenant.ok_or_else(missing)?, operation: record.id, link })
+    }
+}
+
+#[async_trait]
+impl CallVerb for Provision {
+    type Driver = Provisioner;
+    type Answer = Provisioned;
+    type Error = ProvisionError;
+    async fn begin(self, driver: &Provisioner, options: &CallOptions) -> Result<Started, ProvisionError> {
+        let request = self.parse()?;
+        let subject = Subject::Tenant(TenantId::new());
+        let intent = driver.engine.intent(&driver.saga, subject, &request, options)?;
+        let check = async {
+            match options.key {
+                Some(_) => Ok(()),
+                None => driver.check_early(&request).await,
+            }
+        };
+        driver.engine.begin(&driver.saga, &intent, check).await
+    }
+    async fn answer(driver: &Provisioner, outcome: Outcome) -> Result<Provisioned, ProvisionError> {
+        driver.answer(outcome).await
     }
 }
 

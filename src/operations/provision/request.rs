@@ -19,8 +19,6 @@ pub struct Provision {
     pub(crate) metadata: Value,
     pub(crate) input: Option<Result<Value, serde_json::Error>>,
     pub(crate) server: Option<String>,
-    pub(crate) key: Option<String>,
-    pub(crate) reason: Option<String>,
 }
 
 impl Provision {
@@ -60,18 +58,7 @@ impl Provision {
         self.server = Some(name.into());
         self
     }
-    /// Sets an idempotency key: a second call with the same key and request joins the operation of the first one.
-    pub fn key(mut self, key: impl std::fmt::Display) -> Self {
-        self.key = Some(key.to_string());
-        self
-    }
-    /// Sets a text for the tenant's history, such as who asked for the tenant and why.
-    pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.reason = Some(reason.into());
-        self
-    }
-
-    pub(super) fn parse(self) -> Result<ParsedProvision, ProvisionError> {
+    pub(super) fn parse(self) -> Result<Request, ProvisionError> {
         let mut domains: Vec<Domain> = self.domains.iter().map(|d| parse("domain", d)).collect::<Result<_, _>>()?;
         domains.sort();
         domains.dedup();
@@ -79,7 +66,7 @@ impl Provision {
         let input = self.input.transpose().map_err(ProvisionError::Input)?.unwrap_or_default();
         require_storable("metadata", &self.metadata)?;
         require_storable("input", &input)?;
-        let request = Request {
+        Ok(Request {
             name: parse_display_name(self.name, &slug)?,
             slug,
             admin: self.admin.map(|a| parse("admin", &a)).transpose()?,
@@ -87,16 +74,8 @@ impl Provision {
             metadata: self.metadata,
             input,
             server: self.server.map(|s| parse("server", &s)).transpose()?,
-        };
-        Ok(ParsedProvision { request, key: self.key, reason: self.reason })
+        })
     }
-}
-
-/// A request whose values are valid.
-pub(super) struct ParsedProvision {
-    pub(super) request: Request,
-    pub(super) key: Option<String>,
-    pub(super) reason: Option<String>,
 }
 
 /// The request as the journal stores it. A call whose key belongs to a different request is refused. It holds no

@@ -5,14 +5,14 @@
 use super::login_change::{LoginChange, SEAL, find_primary, require_managed};
 use super::{AppLogin, Request};
 use crate::cluster::pg::ddl;
-use crate::cluster::{Kept, OperationContext, Standby, TenantSessions, with_verifier};
+use crate::cluster::{GeneratedPassword, OperationContext, Standby, TenantSessions};
 use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
 use crate::error::StepError;
 use crate::names::RoleName;
 use crate::saga::Execution;
 use crate::secret::CredentialId;
+use crate::store::journal::Intent;
 use crate::tenant::TenantId;
-use secrecy::SecretString;
 use std::time::Duration;
 
 /// Sessions and cached values of one worker of a rotation.
@@ -21,34 +21,32 @@ pub(crate) struct RotateContext {
     pub(super) login: AppLogin,
     pub(crate) tenant: TenantId,
     pub(super) sessions: TenantSessions,
-    /// Verifier and password of the new login, once this worker has stored or opened the password.
-    pub(super) new_password: Option<Kept>,
-    /// The tenant's directory entries, as this worker last read them; `None` reads them again.
-    pub(super) entries: Option<Vec<TenantDatabase>>,
+    /// The new login's password, once this worker has opened it.
+    new_password: Option<GeneratedPassword>,
 }
 
 impl RotateContext {
     pub(crate) fn new(stores: OperationContext, login: AppLogin, run: &Execution) -> Result<Self, StepError> {
-        let sessions = TenantSessions::new(stores.clone(), run)?;
-        Ok(Self { stores, login, tenant: sessions.tenant(), sessions, new_password: None, entries: None })
+        Ok(Self::over(TenantSessions::new(stores.clone(), run)?, stores, login))
+    }
+    /// As [`new`](Self::new), for the first worker of an operation whose intent the caller is about to commit. Starts to
+    /// open the worker's session at once.
+    pub(super) fn preconnecting(stores: OperationContext, login: AppLogin, intent: &Intent, tenant: TenantId) -> Self {
+        Self::over(TenantSessions::preconnecting(stores.clone(), intent, tenant), stores, login)
+    }
+    fn over(sessions: TenantSessions, stores: OperationContext, login: AppLogin) -> Self {
+        Self { stores, login, tenant: sessions.tenant(), sessions, new_password: None }
     }
 
-    async fn read_entries(&mut self) -> Result<&[TenantDatabase], StepError> {
-        let entries = match self.entries.take() {
-            Some(entries) => entries,
-            None => self.stores.registry.databases(self.tenant).await?,
-        };
-        Ok(self.entries.insert(entries))
-    }
     /// The tenant's primary entry. It fails if tenantry did not create the login of that entry.
     pub(super) async fn primary_entry(&mut self) -> Result<TenantDatabase, StepError> {
-        let primary = find_primary(self.read_entries().await?).cloned();
-        require_managed(primary, self.sessions.location().await?)
+        let entries = self.stores.registry.databases(self.tenant).await?;
+        require_managed(find_primary(&entries).cloned(), self.sessions.location().await?)
     }
     /// The tenant's standbys, from its directory entries.
     pub(super) async fn standbys(&mut self) -> Result<Vec<Standby>, StepError> {
         let database = self.sessions.location().await?.names.database.clone();
-        Ok(Standby::of_database(self.read_entries().await?, &database))
+        Ok(self.stores.standbys(self.tenant, &database).await?)
     }
 
     /// The logins that this rotation has created or is about to create. Only the operation that holds the tenant's
@@ -63,31 +61,28 @@ impl RotateContext {
         let database = &self.sessions.location().await?.names.database;
         Ok(CredentialId::login(self.tenant, database, &change.login, change.generation.0))
     }
-    /// The new login's password, opened from the vault once per worker.
-    pub(super) async fn password(&mut self, change: &LoginChange) -> Result<SecretString, StepError> {
-        if let Some((_, password)) = &self.new_password {
-            return Ok(password.clone());
+    /// The new login's password and verifier, opened from the vault once per worker.
+    pub(super) async fn password(&mut self, change: &LoginChange) -> Result<&GeneratedPassword, StepError> {
+        if self.new_password.is_none() {
+            let id = self.credential(change).await?;
+            self.new_password = Some(GeneratedPassword::from_stored(self.stores.vault.open(&id).await?).await);
         }
-        let id = self.credential(change).await?;
-        let password = self.stores.vault.open(&id).await?;
-        self.new_password = Some(with_verifier(password.clone()).await);
-        Ok(password)
+        self.new_password.as_ref().ok_or_else(|| StepError::retry("the password of the new login was not read"))
     }
 
     /// Makes sure that the new login exists with its password, rights and limit, and may log in. This also restores a
     /// login that a preempting operation has refused.
     pub(super) async fn ensure_login(&mut self, run: &Execution, change: &LoginChange) -> Result<(), StepError> {
         self.password(change).await?;
-        let none = || StepError::retry("the password of the new login was not read");
-        let ((verifier, _), rules) = (self.new_password.as_ref().ok_or_else(none)?, self.login);
         let names = self.sessions.location().await?.names.clone();
-        let locked = self.sessions.locked_session(run).await?;
-        locked
-            .ensure_login_with_verifier(&names, &change.login, rules.access, rules.connection_limit, verifier)
-            .await?;
+        let Self { sessions, login: AppLogin { access, connection_limit }, new_password: Some(new), .. } = self else {
+            return Err(StepError::retry("the password of the new login was not read"));
+        };
+        let locked = sessions.locked_session(run).await?;
+        locked.ensure_login(&names, &change.login, *access, *connection_limit, &new.verifier).await?;
         // The old login may have sessions until the grace period is over, so it needs the limit too. If it cannot be
         // altered the failure is ignored, because the old login is dropped soon.
-        locked.limit_logins(std::slice::from_ref(&change.old), rules.connection_limit).await.map(drop)
+        locked.limit_logins(std::slice::from_ref(&change.old), *connection_limit).await.map(drop)
     }
 
     /// The role that becomes owner of objects that a dropped login owned: the group role that the login acts as.

@@ -1,48 +1,22 @@
 //! The saga of a rotation: its ordered steps and its pivot step, the flip.
 //!
-//! [`Rotation`](super::Rotation) drives it, and recovery continues it. No worker undoes a step once the intent of the
-//! flip is committed, because other nodes may use the new login from then on.
+//! [`Rotation`](super::Rotation) begins it, and recovery continues it. No worker undoes a step once the intent of the
+//! flip is committed, because its outcome may be unknown, and other nodes may use the new login from then on.
+use super::AppLogin;
 use super::context::RotateContext;
-use super::steps::Rotate;
-use super::{AppLogin, KIND};
+use super::steps::RotateStep;
 use crate::cluster::OperationContext;
-use crate::error::StepError;
-use crate::saga::{Execution, Saga, SagaStep};
+use crate::operation::Lane;
+use crate::saga::Saga;
 
-/// The ordered steps of a rotation.
-pub(crate) struct RotateSaga {
-    stores: OperationContext,
-    login: AppLogin,
-    steps: Vec<Box<dyn SagaStep<RotateContext>>>,
-}
-
-impl RotateSaga {
-    pub(super) fn new(stores: OperationContext, login: AppLogin) -> Self {
-        let steps = Rotate::ALL.map(|s| Box::new(s) as Box<dyn SagaStep<RotateContext>>).into();
-        Self { stores, login, steps }
-    }
-    pub(super) fn len(&self) -> u32 {
-        self.steps.len() as u32
-    }
-}
-
-impl Saga for RotateSaga {
-    type Context = RotateContext;
-    fn kind(&self) -> &'static str {
-        KIND
-    }
-    fn steps(&self) -> &[Box<dyn SagaStep<RotateContext>>] {
-        &self.steps
-    }
-    /// The flip. Once its intent is committed its outcome may be unknown, and nodes may use the new login.
-    fn pivot_index(&self) -> usize {
-        Rotate::ALL.iter().position(|s| matches!(s, Rotate::Flip)).unwrap_or_default()
-    }
-    /// The flip is durable before the old login is dropped, and dropping a login that no longer exists succeeds.
-    fn final_record_is_repeatable(&self) -> bool {
-        true
-    }
-    fn context(&self, run: &Execution) -> Result<RotateContext, StepError> {
-        RotateContext::new(self.stores.clone(), self.login, run)
-    }
+/// The saga of a rotation. Its end is repeatable: the flip is durable before the old login is dropped, and dropping a
+/// login that no longer exists succeeds.
+pub(super) fn define(stores: OperationContext, login: AppLogin) -> Saga<RotateContext> {
+    Saga::new("rotate", Lane::Change, move |run| RotateContext::new(stores.clone(), login, run))
+        .step(RotateStep::Seal)
+        .step(RotateStep::Create)
+        .step(RotateStep::Probe)
+        .pivot(RotateStep::Flip)
+        .step(RotateStep::Retire)
+        .with_repeatable_end()
 }

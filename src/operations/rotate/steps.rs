@@ -1,11 +1,12 @@
 //! The steps of a rotation.
 //!
-//! The saga runs them in the order of [`Rotate::ALL`]; a credentials link runs the same steps between its own. Each
-//! step first looks for what an earlier worker has done. Everything before [`Rotate::Flip`] can be undone; after it the
+//! The saga lists them in this order; a credentials link runs the same steps between its own. Each
+//! step first looks for what an earlier worker has done. Everything before [`RotateStep::Flip`] can be undone; after it the
 //! old login is dropped, now or by the retirement queue.
 use super::context::RotateContext;
 use super::login_change::{LoginChange, SEAL, choose_login};
-use crate::cluster::{Fresh, Kept, OperationContext, RetiredLogin, TenantLocation, prefetch, with_verifier};
+use crate::cluster::pg::scram;
+use crate::cluster::{OperationContext, RetiredLogin, TenantLocation};
 use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
 use crate::error::{StepError, chain};
 use crate::saga::{Execution, SagaStep};
@@ -13,7 +14,6 @@ use crate::secret::CredentialId;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
 use futures_util::future::{join, try_join};
-use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) struct RetireOutput {
 
 /// The steps of a rotation, in the order in which they run.
 #[derive(Clone, Copy)]
-pub(crate) enum Rotate {
+pub(crate) enum RotateStep {
     /// Stores name and password of the new login, before the role exists.
     Seal,
     /// Creates the new login.
@@ -46,12 +46,8 @@ pub(crate) enum Rotate {
     Retire,
 }
 
-impl Rotate {
-    pub(super) const ALL: [Self; 5] = [Self::Seal, Self::Create, Self::Probe, Self::Flip, Self::Retire];
-}
-
 #[async_trait]
-impl SagaStep<RotateContext> for Rotate {
+impl SagaStep<RotateContext> for RotateStep {
     fn name(&self) -> &'static str {
         match self {
             Self::Seal => SEAL,
@@ -88,31 +84,26 @@ impl SagaStep<RotateContext> for Rotate {
     }
 }
 
+/// Stores the new login and its password, and opens the session that the next step needs at the same time. The password
+/// that an earlier worker has stored stays.
 async fn seal(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
-    let (stores, tenant, fresh) = (context.stores.clone(), context.tenant, context.sessions.fresh());
+    let (stores, tenant) = (context.stores.clone(), context.tenant);
     let location = context.sessions.try_location().await?.cloned();
-    // The next step needs a session on the server. Opening it now saves a round trip; it runs no statement before then.
-    let locked = prefetch(context.sessions.locked_session(run));
-    let stored = store_new_login(run, &stores, tenant, location, fresh);
-    let ((change, password, entries), ()) = try_join(stored, locked).await?;
-    (context.new_password, context.entries) = (Some(password), Some(entries));
+    let stored = store_new_login(run, &stores, tenant, location);
+    let opened = async { context.sessions.locked_session(run).await.map(drop) };
+    let (change, ()) = try_join(stored, opened).await?;
     serde_json::to_value(change).map_err(StepError::fail)
 }
 
-/// Stores the new login and its password. If an earlier worker has stored a password, that one stays.
 async fn store_new_login(
-    run: &Execution, stores: &OperationContext, tenant: TenantId, location: Option<TenantLocation>, fresh: Fresh,
-) -> Result<(LoginChange, Kept, Vec<TenantDatabase>), StepError> {
-    let (entries, entry, user) = choose_login(stores, tenant, location).await?;
+    run: &Execution, stores: &OperationContext, tenant: TenantId, location: Option<TenantLocation>,
+) -> Result<LoginChange, StepError> {
+    let (entry, user) = choose_login(stores, tenant, location).await?;
     stores.registry.put_user(None, &user, run.fencing_token()).await?;
     let (login, generation) = (user.role, user.generation);
     let id = CredentialId::login(tenant, &user.database, &login, generation.0);
-    let stored = stores.vault.put(&id, &fresh.password, run.fencing_token()).await?;
-    let change = LoginChange { login, generation, from: entry.generation, old: entry.login };
-    // The vault returns the password of an earlier worker, if there was one. It needs a verifier of its own.
-    let is_fresh = stored.expose_secret() == fresh.password.expose_secret();
-    let password = if is_fresh { fresh.made().await } else { with_verifier(stored).await };
-    Ok((change, password, entries))
+    stores.vault.put(&id, &scram::generate_password(), run.fencing_token()).await?;
+    Ok(LoginChange { login, generation, from: entry.generation, old: entry.login })
 }
 
 /// Makes sure, if this worker has taken over, that the new login can log in: a suspend, archive or purge may have set it to
@@ -126,12 +117,10 @@ async fn restore_after_takeover(
 async fn probe(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
     let change = RotateContext::login_change(run)?;
     restore_after_takeover(run, context, &change).await?;
-    let (password, access) = (context.password(&change).await?, context.login.access);
+    let (password, access) = (context.password(&change).await?.password.clone(), context.login.access);
     let TenantLocation { server, names } = context.sessions.location().await?.clone();
     let login = server.login_target(&names.database, &change.login, password);
-    let probe = login.probe(run, &names.roles, access);
-    let catalog = prefetch(context.sessions.locked_session(run).await?.prefetch_catalog(&names, &change.old));
-    try_join(probe, catalog).await.map(drop)
+    login.probe(run, &names.roles, access).await
 }
 
 async fn flip(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
@@ -184,10 +173,6 @@ async fn try_drop_login(
 ) -> Result<Option<String>, StepError> {
     let (new_owner, grace) = (context.new_owner().await?, RotateContext::grace(run)?);
     let names = context.sessions.location().await?.names.clone();
-    if !grace.is_zero() {
-        // The grace period hides the cost of another read, and standbys may have been added since the first one.
-        context.entries = None;
-    }
     let standbys = context.standbys().await?;
     let retired = match context.sessions.locked_session(run).await {
         Ok(locked) => locked.retire_login(&names, &old.role, &new_owner, grace, &standbys).await,
@@ -211,7 +196,7 @@ pub(super) fn format_cause(error: &StepError) -> String {
     std::error::Error::source(error).map(chain).unwrap_or_default()
 }
 
-/// Undo of [`Rotate::Create`]. No node uses the new login yet. If it cannot be dropped now the undo does not wait: the
+/// Undo of [`RotateStep::Create`]. No node uses the new login yet. If it cannot be dropped now the undo does not wait: the
 /// login becomes `Retiring`, and the retirement queue drops it later.
 async fn remove_pending_logins(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
     for user in context.pending_logins().await? {
@@ -226,7 +211,7 @@ async fn remove_pending_logins(run: &Execution, context: &mut RotateContext) -> 
     Ok(())
 }
 
-/// Undo of [`Rotate::Seal`]: removes the pending logins' passwords and marks the logins as dropped.
+/// Undo of [`RotateStep::Seal`]: removes the pending logins' passwords and marks the logins as dropped.
 async fn forget_pending_passwords(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
     for user in context.pending_logins().await? {
         let secret = CredentialId::login(context.tenant, &user.database, &user.role, user.generation.0);

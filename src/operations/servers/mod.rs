@@ -7,7 +7,7 @@ use crate::cluster::OperationContext;
 use crate::error::{ServerSetupError, StoreError};
 use crate::names::ServerName;
 use crate::operation::{FencingToken, OperationId};
-use crate::saga::{AnySaga, Engine};
+use crate::saga::{AnySaga, Engine, Saga};
 use crate::secret::CredentialId;
 use crate::server::{DatabaseServer, ServerNames, TlsMode};
 use crate::store::registry::ServerLoad;
@@ -19,16 +19,14 @@ use std::{fmt, sync::Arc};
 
 mod address;
 mod allow;
-mod context;
 mod limits;
-mod probe;
 mod relocate;
 mod rotate;
-mod saga;
 mod set_up;
-mod steps;
 pub use limits::LimitReport;
 pub use relocate::{Relocate, Relocated};
+#[doc(hidden)]
+pub use rotate::RotateServer;
 pub use set_up::ServerSetup;
 
 /// A registered server, as [`Servers::list`] shows it.
@@ -81,9 +79,9 @@ pub struct Servers {
     stores: OperationContext,
     engine: Engine,
     landlord: PgPool,
-    rotation: Arc<rotate::RotateServer>,
+    rotation: Arc<Saga<rotate::RotateServerContext>>,
     connection_limit: Option<i32>,
-    relocation: Arc<probe::RelocateSaga>,
+    relocation: Arc<Saga<relocate::RelocateContext>>,
     with_move_callback: Option<OnMove>,
 }
 
@@ -94,8 +92,8 @@ impl Servers {
     /// Creates the handle over these stores. `landlord` is the pool of the landlord's database. If that database is on
     /// a server that is set up, the set-up closes it to PUBLIC but not to this pool's role.
     pub fn new(stores: OperationContext, engine: Engine, landlord: PgPool) -> Self {
-        let rotation = Arc::new(rotate::RotateServer::new(stores.clone()));
-        let relocation = Arc::new(probe::RelocateSaga::new(stores.clone()));
+        let rotation = Arc::new(rotate::define(stores.clone()));
+        let relocation = Arc::new(relocate::define(stores.clone()));
         Self { stores, engine, landlord, rotation, relocation, with_move_callback: None, connection_limit: None }
     }
     /// Runs `moved` after each relocation by this process, so that its resolver need not wait for the landlord's

@@ -4,7 +4,7 @@
 //! writes only under the newest epoch. It never returns `LostWrites`.
 #![expect(clippy::disallowed_methods, reason = "a store in one process's memory uses that process's clock")]
 use super::{Begun, Claim, FAILURE, Intent, Journal, Progress, Record};
-use crate::error::StoreError;
+use crate::error::{BeginError, StoreError};
 use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationStatus, Subject};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
@@ -39,12 +39,12 @@ impl MemoryJournal {
 }
 
 impl State {
-    fn find_joined(&self, intent: &Intent) -> Option<Begun> {
-        let key = intent.key.as_ref()?;
+    fn find_joined(&self, intent: &Intent) -> Result<Option<Record>, BeginError> {
+        let Some(key) = &intent.key else { return Ok(None) };
         let has_key = |k: &&Entry| k.key.as_ref() == Some(key) && k.record.status != OperationStatus::Undone;
-        let found = &self.operations.values().find(has_key)?.record;
+        let Some(Entry { record: found, .. }) = self.operations.values().find(has_key) else { return Ok(None) };
         let is_same = found.kind == intent.kind && found.request == intent.request;
-        Some(if is_same { Begun::Joined(Box::new(found.clone())) } else { Begun::KeyReused(found.id) })
+        if is_same { Ok(Some(found.clone())) } else { Err(BeginError::KeyReused { operation: found.id }) }
     }
     /// The entry of an operation, if `token` has its newest epoch.
     fn fenced_entry(&mut self, token: FencingToken) -> Result<&mut Entry, StoreError> {
@@ -104,10 +104,10 @@ fn new_record(intent: &Intent) -> Record {
 
 #[async_trait]
 impl Journal for MemoryJournal {
-    async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError> {
+    async fn begin(&self, intent: &Intent) -> Result<Begun, BeginError> {
         let mut state = self.state();
-        if let Some(begun) = state.find_joined(intent) {
-            return Ok(begun);
+        if let Some(joined) = state.find_joined(intent)? {
+            return Ok(Begun::Joined(Box::new(joined)));
         }
         let lanes = state.lanes.entry(intent.subject.to_string()).or_default();
         let (lane, occupant) = match intent.lane {
@@ -115,7 +115,7 @@ impl Journal for MemoryJournal {
             Lane::Change => (CHANGE, lanes[PREEMPT].or(lanes[CHANGE])),
         };
         if let Some(id) = occupant {
-            return Ok(Begun::Busy(id));
+            return Err(BeginError::Busy { operation: id });
         }
         lanes[lane] = Some(intent.id);
         let record = new_record(intent);
@@ -123,8 +123,8 @@ impl Journal for MemoryJournal {
         state.operations.insert(intent.id, entry);
         Ok(Begun::New(Box::new(record)))
     }
-    async fn find_joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
-        Ok(self.state().find_joined(intent))
+    async fn find_joined(&self, intent: &Intent) -> Result<Option<Record>, BeginError> {
+        self.state().find_joined(intent)
     }
     async fn now(&self) -> Result<OffsetDateTime, StoreError> {
         Ok(OffsetDateTime::now_utc())

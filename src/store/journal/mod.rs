@@ -5,7 +5,7 @@
 //!
 //! Invariants: a subject has at most one open operation in each lane. Only the worker with the newest epoch can write.
 //! Every call is atomic, and no record contains a secret.
-use crate::error::{BoxError, Failure, FailureState, NameConflict, StoreError};
+use crate::error::{BeginError, BoxError, Failure, FailureState, NameConflict, StoreError};
 use crate::names::RoleName;
 use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationState, OperationStatus, Subject};
 use async_trait::async_trait;
@@ -204,10 +204,6 @@ pub enum Begun {
     New(Box<Record>),
     /// An operation with the same key and the same request exists. The caller waits for it and does not drive it.
     Joined(Box<Record>),
-    /// An operation with the same key and a different request exists.
-    KeyReused(OperationId),
-    /// This open operation prevents the new one from taking its lane.
-    Busy(OperationId),
 }
 
 /// The result of [`Journal::claim`].
@@ -274,11 +270,18 @@ pub trait Journal: Send + Sync + 'static {
     /// Commits an intent durably, takes its lane, and gives the operation to the intent's worker under epoch 1.
     ///
     /// The idempotency key is checked first: if an operation with this key exists and is not `Undone`, the result is
-    /// `Joined` or `KeyReused`. A `Change` is `Busy` while any operation of the subject is open. A `Preempt` operation
-    /// is `Busy` only while another `Preempt` operation of the subject is open.
-    async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError>;
-    /// Looks up the intent's key and returns what `begin` would return for it: `Joined`, `KeyReused`, or `None`.
-    async fn find_joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError>;
+    /// `Joined`, or `KeyReused` if its request differs.
+    ///
+    /// # Errors
+    /// `KeyReused`, or `Busy` with the operation that has the lane. A `Change` is `Busy` while any operation of the
+    /// subject is open. A `Preempt` operation is `Busy` only while another `Preempt` operation of the subject is open.
+    async fn begin(&self, intent: &Intent) -> Result<Begun, BeginError>;
+    /// Finds the operation that `begin` would join because it has the intent's key and request. `None` if no operation
+    /// has the key.
+    ///
+    /// # Errors
+    /// `KeyReused` if the operation with the key has another request.
+    async fn find_joined(&self, intent: &Intent) -> Result<Option<Record>, BeginError>;
     /// Reads the landlord's clock. Leases and deadlines refer to it.
     async fn now(&self) -> Result<OffsetDateTime, StoreError>;
     /// Reads one operation; `None` if the journal does not have it.

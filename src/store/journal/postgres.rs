@@ -3,7 +3,7 @@
 //! Production code uses it through the trait [`Journal`]. It locks rows always in the same order: the operation's
 //! epoch, then the operation, then its lane. All times are computed by the landlord's clock.
 use super::{Begun, Claim, Intent, Journal, Progress, Record};
-use crate::error::StoreError;
+use crate::error::{BeginError, StoreError};
 use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationStatus, Subject};
 use crate::sqlstate;
 use async_trait::async_trait;
@@ -77,9 +77,9 @@ impl PgJournal {
 
 #[async_trait]
 impl Journal for PgJournal {
-    async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError> {
-        if let Some(begun) = self.find_joined(intent).await? {
-            return Ok(begun);
+    async fn begin(&self, intent: &Intent) -> Result<Begun, BeginError> {
+        if let Some(joined) = self.find_joined(intent).await? {
+            return Ok(Begun::Joined(Box::new(joined)));
         }
         for attempt in 0..BEGIN_ATTEMPTS {
             match self.insert(intent).await {
@@ -87,27 +87,27 @@ impl Journal for PgJournal {
                 Ok(None) => {}
                 // A concurrent caller has begun an operation with the same key; the next lookup finds it.
                 Err(e) if sqlstate::unique_violation(&e) == Some("operations_key") => {}
-                Err(e) => return Err(e.into()),
+                Err(e) => return Err(StoreError::from(e).into()),
             }
-            if let Some(begun) = self.find_joined(intent).await? {
-                return Ok(begun);
+            if let Some(joined) = self.find_joined(intent).await? {
+                return Ok(Begun::Joined(Box::new(joined)));
             }
             let busy = sqlx::query_scalar(sql::BUSY).bind(intent.subject.to_string());
-            if let Some(id) = busy.fetch_optional(&self.landlord).await? {
-                return Ok(Begun::Busy(OperationId::from_uuid(id)));
+            if let Some(id) = busy.fetch_optional(&self.landlord).await.map_err(StoreError::from)? {
+                return Err(BeginError::Busy { operation: OperationId::from_uuid(id) });
             }
             // With jitter, because callers that take turns at one lane would otherwise meet at it again and again.
             let pause = Duration::from_millis(rand::rng().random_range(0..=attempt));
             sleep(pause).await;
         }
-        Err(StoreError::unavailable("the lane was occupied and freed by other operations at every attempt"))
+        Err(StoreError::unavailable("the lane was occupied and freed by other operations at every attempt").into())
     }
 
-    async fn find_joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
+    async fn find_joined(&self, intent: &Intent) -> Result<Option<Record>, BeginError> {
         let Some(key) = &intent.key else { return Ok(None) };
         let Some(found) = self.find_by_key(key).await? else { return Ok(None) };
         let is_same = found.kind == intent.kind && found.request == intent.request;
-        Ok(Some(if is_same { Begun::Joined(Box::new(found)) } else { Begun::KeyReused(found.id) }))
+        if is_same { Ok(Some(found)) } else { Err(BeginError::KeyReused { operation: found.id }) }
     }
 
     async fn now(&self) -> Result<OffsetDateTime, StoreError> {

@@ -1,5 +1,6 @@
 //! The conformance suite of [`Journal`]: keys, lanes, leases and epochs, progress, retries, parking, recovery, history.
 use super::assertions::{expect_conflict, expect_fenced, expect_ok, expect_some};
+use crate::error::BeginError;
 use crate::operation::{FencingToken, Lane, OperationId, OperationStatus, Subject};
 use crate::store::journal::{Begun, Claim, Intent, Journal, Progress, Record};
 use crate::tenant::TenantId;
@@ -60,37 +61,43 @@ async fn check_keys(journal: &impl Journal) {
     let first = Intent { key, ..intent(&new_subject(), Lane::Change, LONG) };
     let record = begin(journal, &first).await;
     let again = Intent { id: OperationId::new(), subject: new_subject(), ..first.clone() };
-    let joined = journal.find_joined(&again).await.map(|b| b.unwrap_or(Begun::Busy(again.id)));
-    for answer in [journal.begin(&again).await, joined] {
-        let answer = expect_ok(answer, "begin() and find_joined() look up a known key");
-        let is_joined = matches!(&answer, Begun::Joined(r) if r.id == first.id);
-        assert!(is_joined, "expected: a known key with an equal request is Joined; got: {answer:?}");
-    }
+    let answer = expect_ok(journal.begin(&again).await, "begin() looks up a known key");
+    let is_joined = matches!(&answer, Begun::Joined(r) if r.id == first.id);
+    assert!(is_joined, "expected: a known key with an equal request is Joined; got: {answer:?}");
+    let found = expect_ok(journal.find_joined(&again).await, "find_joined() looks up a known key");
+    assert_eq!(found.map(|r| r.id), Some(first.id), "expected: find_joined() finds the operation with the key");
+    let unknown = Intent { key: Some(OperationId::new().to_string()), ..again.clone() };
+    let found = expect_ok(journal.find_joined(&unknown).await, "find_joined() looks up an unknown key");
+    assert!(found.is_none(), "expected: find_joined() finds nothing for an unknown key; got: {found:?}");
     let other = Intent { request: serde_json::json!(1), ..again.clone() };
-    let answer = expect_ok(journal.begin(&other).await, "begin() looks up a known key");
-    let is_reused = matches!(answer, Begun::KeyReused(id) if id == first.id);
-    assert!(is_reused, "expected: a known key with a different request is KeyReused; got: {answer:?}");
+    for answer in [journal.begin(&other).await.err(), journal.find_joined(&other).await.err()] {
+        let is_reused = matches!(answer, Some(BeginError::KeyReused { operation }) if operation == first.id);
+        assert!(is_reused, "expected: a known key with a different request is KeyReused; got: {answer:?}");
+    }
     let undone = journal.record(record.fencing_token(), &progress(OperationStatus::Undone, 0, None)).await;
     expect_ok(undone, "record() ends an operation as Undone");
     let answer = expect_ok(journal.begin(&other).await, "begin() accepts the key of an undone operation");
     assert!(matches!(answer, Begun::New(_)), "expected: the key of an undone operation can be used again; {answer:?}");
 }
 
+/// Asserts that this intent finds its lane occupied by `holder`.
+async fn expect_busy(journal: &impl Journal, intent: &Intent, holder: &Record, rule: &str) {
+    let answer = journal.begin(intent).await;
+    let is_busy = matches!(answer, Err(BeginError::Busy { operation }) if operation == holder.id);
+    assert!(is_busy, "expected: {rule}; got: {answer:?}");
+}
+
 async fn check_lanes(journal: &impl Journal) {
     let subject = new_subject();
     let change = begin(journal, &intent(&subject, Lane::Change, LONG)).await;
-    let busy = expect_ok(journal.begin(&intent(&subject, Lane::Change, LONG)).await, "begin() finds the lane taken");
-    let is_busy = matches!(busy, Begun::Busy(id) if id == change.id);
-    assert!(is_busy, "expected: one open Change at a time; got: {busy:?}");
+    expect_busy(journal, &intent(&subject, Lane::Change, LONG), &change, "one open Change at a time").await;
     let preempting = begin(journal, &intent(&subject, Lane::Preempt, LONG)).await;
-    let busy = expect_ok(journal.begin(&intent(&subject, Lane::Preempt, LONG)).await, "begin() finds the lane taken");
-    let is_busy = matches!(busy, Begun::Busy(id) if id == preempting.id);
-    assert!(is_busy, "expected: one open Preempt operation at a time; got: {busy:?}");
+    let rule = "one open Preempt operation at a time";
+    expect_busy(journal, &intent(&subject, Lane::Preempt, LONG), &preempting, rule).await;
     let done = journal.record(change.fencing_token(), &progress(OperationStatus::Done, 3, None)).await;
     expect_ok(done, "record() ends a Change");
-    let busy = expect_ok(journal.begin(&intent(&subject, Lane::Change, LONG)).await, "begin() finds the lane taken");
-    let is_busy = matches!(busy, Begun::Busy(id) if id == preempting.id);
-    assert!(is_busy, "expected: no Change begins while a Preempt operation is open; got: {busy:?}");
+    let rule = "no Change begins while a Preempt operation is open";
+    expect_busy(journal, &intent(&subject, Lane::Change, LONG), &preempting, rule).await;
     let done = journal.record(preempting.fencing_token(), &progress(OperationStatus::Done, 3, None)).await;
     expect_ok(done, "record() ends a Preempt operation");
     begin(journal, &intent(&subject, Lane::Change, LONG)).await;

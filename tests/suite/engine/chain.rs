@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use tenantry::error::StepError;
 use tenantry::journal::Journal;
-use tenantry::operation::OperationStatus;
+use tenantry::operation::{Lane, OperationStatus};
 use tenantry::saga::{Execution, Saga, SagaStep};
 
 /// The steps: name, and whether the step shares the intent of the previous step.
 pub(super) const STEPS: [(&str, bool); 5] =
     [("place", false), ("roles", true), ("database", false), ("login", true), ("publish", false)];
-/// Index of the pivot step. Once its intent is recorded, the saga can no longer be undone.
+/// Position of the pivot step. Once its intent is recorded, the saga can no longer be undone.
 const PIVOT: usize = 4;
 
 /// Effects of the steps, and the failures that a test injects.
@@ -40,37 +40,16 @@ impl Effects {
     }
 }
 
-/// The saga: five steps without a context, each of which records its effect in `Effects`.
-pub(super) struct Chain {
-    steps: Vec<Box<dyn SagaStep<()>>>,
-}
-impl Chain {
-    /// The steps read `journal` to check what is recorded. It must be the journal itself, not one that loses calls.
-    pub(super) fn new(effects: Arc<Effects>, journal: Arc<dyn Journal>) -> Self {
-        let steps = (0..).zip(STEPS).map(|(at, (name, shares_intent))| {
-            let step = ChainStep { at, name, shares_intent, effects: effects.clone(), journal: journal.clone() };
-            Box::new(step) as Box<dyn SagaStep<()>>
-        });
-        Self { steps: steps.collect() }
+/// The saga: five steps without a context, each of which records its effect in `effects`. The last one is the pivot step.
+/// The steps read `journal` to check what is recorded. It must be the journal itself, not one that loses calls.
+pub(super) fn chain(effects: &Arc<Effects>, journal: &Arc<dyn Journal>) -> Arc<Saga<()>> {
+    let mut saga = Saga::new("chain", Lane::Change, |_| Ok(())).with_repeatable_end();
+    for (at, (name, shares_intent)) in STEPS.into_iter().enumerate() {
+        let (effects, journal) = (effects.clone(), journal.clone());
+        let step = ChainStep { at: at as u32, name, shares_intent, effects, journal };
+        saga = if at == PIVOT { saga.pivot(step) } else { saga.step(step) };
     }
-}
-impl Saga for Chain {
-    type Context = ();
-    fn kind(&self) -> &'static str {
-        "chain"
-    }
-    fn steps(&self) -> &[Box<dyn SagaStep<()>>] {
-        &self.steps
-    }
-    fn pivot_index(&self) -> usize {
-        PIVOT
-    }
-    fn final_record_is_repeatable(&self) -> bool {
-        true
-    }
-    fn context(&self, _: &Execution) -> Result<(), StepError> {
-        Ok(())
-    }
+    Arc::new(saga)
 }
 
 struct ChainStep {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tenantry::error::StoreError;
+use tenantry::error::{BeginError, StoreError};
 use tenantry::journal::{Begun, Claim, Intent, Journal, Progress, Record};
 use tenantry::operation::{FencingToken, OperationEvent, OperationId, Subject};
 use tokio::sync::Notify;
@@ -87,17 +87,17 @@ impl Failing {
     pub(crate) fn release(&self) {
         self.released.notify_one();
     }
-    async fn intercept<T>(
-        &self, name: &'static str, call: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> Result<T, StoreError> {
+    async fn intercept<T, E: From<StoreError>>(
+        &self, name: &'static str, call: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, E> {
         let counts = self.outage.only.map_or(name != "renew", |only| only == name);
         if !counts || !self.outage.calls.contains(&(self.calls.fetch_add(1, SeqCst) + 1)) {
             return call.await;
         }
         self.hit.lock().unwrap().push(name);
         match self.outage.lost {
-            Lost::Call => Err(StoreError::unavailable("the call is lost")),
-            Lost::Answer => call.await.and(Err(StoreError::unavailable("the answer is lost"))),
+            Lost::Call => Err(StoreError::unavailable("the call is lost").into()),
+            Lost::Answer => call.await.and(Err(StoreError::unavailable("the answer is lost").into())),
             Lost::Nothing => {
                 self.delayed.notify_one();
                 self.released.notified().await;
@@ -109,10 +109,10 @@ impl Failing {
 
 #[async_trait]
 impl Journal for Failing {
-    async fn begin(&self, intent: &Intent) -> Result<Begun, StoreError> {
+    async fn begin(&self, intent: &Intent) -> Result<Begun, BeginError> {
         self.intercept("begin", self.inner.begin(intent)).await
     }
-    async fn find_joined(&self, intent: &Intent) -> Result<Option<Begun>, StoreError> {
+    async fn find_joined(&self, intent: &Intent) -> Result<Option<Record>, BeginError> {
         self.intercept("joined", self.inner.find_joined(intent)).await
     }
     async fn now(&self) -> Result<time::OffsetDateTime, StoreError> {

@@ -1,6 +1,6 @@
 //! An undo that cannot succeed yet. The operation reports the obstacle, waits longer after each attempt, and ends once
 //! the obstacle is gone.
-use super::chain::{Chain, Effects, InjectedFailure};
+use super::chain::{Effects, InjectedFailure, chain};
 use super::{engine, intent, settings};
 use crate::landlord;
 use sqlx::Executor;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tenantry::error::{FailureState, StepError};
 use tenantry::journal::{Begun, Journal, PgJournal, Record};
 use tenantry::operation::OperationStatus;
-use tenantry::saga::{Observer, Outcome, Recoverer, Settings};
+use tenantry::saga::{NewOperation, Observer, Outcome, Recoverer, Saga, Settings};
 use tenantry::sqlx;
 use time::OffsetDateTime;
 
@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 struct Fixture {
     journal: Arc<dyn Journal>,
     effects: Arc<Effects>,
-    saga: Arc<Chain>,
+    saga: Arc<Saga<()>>,
     settings: Settings,
 }
 
@@ -28,7 +28,7 @@ impl Fixture {
         let journal: Arc<dyn Journal> = Arc::new(PgJournal::new(landlord.clone()));
         let effects = Arc::new(Effects::default());
         let errors = Mutex::new(disk_full_errors(&landlord, 20).await);
-        let saga = Arc::new(Chain::new(effects.clone(), journal.clone()));
+        let saga = chain(&effects, &journal);
         let sold_out = Box::new(|| StepError::fail("sold out"));
         let disk_full = Box::new(move || StepError::from(errors.lock().unwrap().pop().expect("an error is left")));
         let run = InjectedFailure { step: "login", undo: false, error: sold_out };
@@ -42,10 +42,10 @@ impl Fixture {
 
     /// Runs the operation until `login` fails permanently. The undo of `roles` then fails because the disk is full.
     async fn run_into_failing_undo(&self) -> Outcome {
-        let begun = self.journal.begin(&intent(&self.saga, self.settings.lease)).await.unwrap();
+        let begun = self.journal.begin(&intent(&self.saga, self.settings)).await.unwrap();
         let Begun::New(record) = begun else { panic!("{begun:?}") };
         let engine = engine(self.journal.clone(), self.settings);
-        engine.drive(&*self.saga, *record, true, &Observer::none()).await.unwrap()
+        NewOperation::new(self.saga.clone(), *record, None).drive(&engine, &Observer::none()).await.unwrap()
     }
 
     /// One attempt of a recovering node. `None` if the operation is not due yet.

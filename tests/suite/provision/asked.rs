@@ -18,7 +18,7 @@ use tenantry::error::{FailureState, ProvisionError, VaultError};
 use tenantry::journal::PgJournal;
 use tenantry::operation::{FencingToken, OperationId, OperationStatus};
 use tenantry::provision::{Provision, ProvisionConfig, Provisioner};
-use tenantry::saga::{Engine, Observer, Settings};
+use tenantry::saga::{CallOptions, Engine, Settings};
 use tenantry::secret::{CredentialId, KeyId, Purpose};
 use tenantry::testing::Harness;
 use tenantry::vault::{CredentialVault, KeyDisposal, PgVault, VaultWriter};
@@ -103,7 +103,7 @@ async fn configured_connection_limit_applies_to_the_login() {
     let mut config = ProvisionConfig::default();
     config.connection_limit = 2;
     let provisioner = provisioner(&harness, &tenantry, config, Outage::none());
-    provisioner.provision(Provision::new("acme"), &Observer::none()).await.unwrap();
+    provisioner.provision(Provision::new("acme"), &CallOptions::new()).await.unwrap();
     let login = auditor::login(&tenantry, "acme").await;
     let _open = (login.connect().await.unwrap(), login.connect().await.unwrap());
     assert_eq!(code(&login.connect().await.unwrap_err()), "53300");
@@ -131,15 +131,15 @@ async fn no_transaction_migration_is_recovered_after_its_worker_dies() {
     let undisturbed = provisioner(&harness, &tenantry, config.clone(), Outage::none());
     let done = Arc::new(AtomicU32::new(0));
     let seen = done.clone();
-    let observer = Observer::new(move |e| {
+    let options = CallOptions::new().on_event(move |e| {
         if e.step == "migrations.run" {
             seen.store(e.seq as u32, SeqCst);
         }
     });
-    undisturbed.provision(Provision::new("first"), &observer).await.unwrap();
+    undisturbed.provision(Provision::new("first"), &options).await.unwrap();
     let migrated = done.load(SeqCst);
     let dying = provisioner(&harness, &tenantry, config, Outage::of(migrated..u32::MAX, Lost::Call).only("record"));
-    dying.provision(Provision::new("acme").key("k"), &Observer::none()).await.unwrap_err();
+    dying.provision(Provision::new("acme"), &CallOptions::new().key("k")).await.unwrap_err();
     let open = tenantry.operations().open().await.unwrap();
     assert_eq!((open.len(), open[0].status, open[0].done), (1, OperationStatus::Running, migrated - 1));
     let database: String = sqlx::query_scalar("SELECT database FROM tenantry.placements WHERE tenant_id = $1")

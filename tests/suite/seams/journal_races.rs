@@ -6,7 +6,7 @@ use crate::landlord;
 use sqlx::{PgPool, PgTransaction};
 use std::future::Future;
 use std::time::Duration;
-use tenantry::error::StoreError;
+use tenantry::error::{BeginError, StoreError};
 use tenantry::journal::{Begun, Claim, Intent, Journal, PgJournal, Progress, Record};
 use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
 use tenantry::{TenantId, sqlx};
@@ -35,7 +35,7 @@ impl Fixture {
         (intent.intended, intent.total, intent.lease, intent.worker) = (1, 3, lease, intent.id.to_string());
         match self.journal.begin(&intent).await.unwrap() {
             Begun::New(record) => *record,
-            other => panic!("{other:?}"),
+            joined => panic!("{joined:?}"),
         }
     }
 
@@ -89,11 +89,11 @@ async fn begin_succeeds_or_is_busy_when_the_lane_is_freed_concurrently() {
             for _ in 0..150 {
                 let mut intent = Intent::new(OperationId::new(), "race", Lane::Change, subject.clone());
                 (intent.intended, intent.total, intent.lease) = (1, 3, LEASE);
-                match journal.begin(&intent).await.unwrap() {
-                    Begun::New(operation) => {
+                match journal.begin(&intent).await {
+                    Ok(Begun::New(operation)) => {
                         drop(journal.record(operation.fencing_token(), &end(&operation)).await.unwrap())
                     }
-                    other => assert!(matches!(other, Begun::Busy(_)), "{other:?}"),
+                    other => assert!(matches!(other, Err(BeginError::Busy { .. })), "{other:?}"),
                 }
             }
         });
@@ -117,8 +117,9 @@ async fn final_record_blocked_by_a_takeover_is_fenced() {
     assert_eq!(fixture.journal.events(operation.id, 0, 10).await.unwrap(), []);
     let mut next = Intent::new(OperationId::new(), "race", Lane::Change, fixture.subject.clone());
     next.total = 1;
-    let next = fixture.journal.begin(&next).await.unwrap();
-    assert!(matches!(next, Begun::Busy(id) if id == operation.id), "a fenced final record freed the lane: {next:?}");
+    let next = fixture.journal.begin(&next).await;
+    let is_busy = matches!(next, Err(BeginError::Busy { operation: by }) if by == operation.id);
+    assert!(is_busy, "a fenced final record freed the lane: {next:?}");
 }
 
 #[tokio::test]

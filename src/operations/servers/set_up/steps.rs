@@ -2,11 +2,11 @@
 //!
 //! The saga runs one of three lists: the whole set-up, or the parts before and after a script that a DBA runs. Each
 //! step looks for what exists and creates what is missing, so it can be repeated. Undo acts on the landlord only.
-use super::address::check_address;
 use super::context::{ServerSetupContext, marker};
 use crate::cluster::pg::{bootstrap, catalog, mark, scram};
 use crate::error::{ClusterError, StepError};
 use crate::names::RoleName;
+use crate::operations::servers::address::check_address;
 use crate::saga::{Execution, SagaStep};
 use crate::server::ServerStatus;
 use async_trait::async_trait;

@@ -3,18 +3,17 @@
 //!
 //! The saga runs them after the steps of `cluster.rs`. Their undo does nothing, because the undo of `roles.create`
 //! drops the whole database; only the application's steps have a compensation of their own.
-use super::context::ProvisionContext;
-use crate::cluster::{close_ledger, prefetch, run_migrations, set_defaults};
+use crate::cluster::{close_ledger, run_migrations, set_defaults};
 use crate::error::StepError;
+use crate::operations::provision::context::ProvisionContext;
 use crate::operations::step::AnyStep;
 use crate::saga::{Execution, SagaStep};
 use async_trait::async_trait;
-use futures_util::future::try_join;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Runs the application's migrations as the migrator.
-pub(super) struct Migrations;
+pub(in crate::operations::provision) struct Migrations;
 #[async_trait]
 impl SagaStep<ProvisionContext> for Migrations {
     fn name(&self) -> &'static str {
@@ -30,11 +29,8 @@ impl SagaStep<ProvisionContext> for Migrations {
         if !run.is_first() && migrator.iter().any(|m| m.no_tx) {
             recreate_database(run, context).await?;
         }
-        let names = context.sessions.location().await?.names.clone();
-        let (session, locked) = context.sessions.migrator_and_locked_session(run).await?;
-        let catalog = prefetch(locked.prefetch_catalog(&names, &names.migrator));
-        let (version, ()) = try_join(run_migrations(session, migrator, true), catalog).await?;
-        Ok(json!({ "version": version }))
+        let session = context.sessions.migrator(run).await?;
+        Ok(json!({ "version": run_migrations(session, migrator, true).await? }))
     }
     /// Nothing to do: the undo of `roles.create` drops the database.
     async fn undo(&self, _: &Execution, _: &mut ProvisionContext) -> Result<(), StepError> {
@@ -51,16 +47,14 @@ async fn recreate_database(run: &Execution, context: &mut ProvisionContext) -> R
     locked.ensure_database(&names).await?;
     locked.ensure_access(&names, temp).await?;
     locked.ensure_schema(&names).await?;
-    let access = (context.config.access, context.config.connection_limit);
-    let (login, password) = (context.login().await?, context.password().await?);
-    context.sessions.locked_session(run).await?.ensure_login(&names, &login, access.0, access.1, &password).await?;
+    context.ensure_login(run).await?;
     context.sessions.forget_migrator().await;
     let session = context.sessions.migrator(run).await?;
     set_defaults(session, &names.roles).await
 }
 
 /// Adds the first admin to the tenant's users, without a password. The setup link lets the admin set one.
-pub(super) struct FirstAdmin;
+pub(in crate::operations::provision) struct FirstAdmin;
 #[async_trait]
 impl SagaStep<ProvisionContext> for FirstAdmin {
     fn name(&self) -> &'static str {
@@ -85,7 +79,7 @@ impl SagaStep<ProvisionContext> for FirstAdmin {
 }
 
 /// Lets the application read the ledger but not write it.
-pub(super) struct CloseLedger;
+pub(in crate::operations::provision) struct CloseLedger;
 #[async_trait]
 impl SagaStep<ProvisionContext> for CloseLedger {
     fn name(&self) -> &'static str {
@@ -107,7 +101,7 @@ impl SagaStep<ProvisionContext> for CloseLedger {
 }
 
 /// Drops the migrator login, which has the rights of the database's owner, before the tenant is published.
-pub(super) struct DropMigrator;
+pub(in crate::operations::provision) struct DropMigrator;
 #[async_trait]
 impl SagaStep<ProvisionContext> for DropMigrator {
     fn name(&self) -> &'static str {
@@ -127,10 +121,10 @@ impl SagaStep<ProvisionContext> for DropMigrator {
 
 /// A step of the application. It has an intent of its own, because its effects may be outside the database: the journal
 /// commits before the step runs.
-pub(super) struct HostStep {
-    pub(super) step: Arc<dyn AnyStep>,
+pub(in crate::operations::provision) struct HostStep {
+    pub(in crate::operations::provision) step: Arc<dyn AnyStep>,
     /// Whether the step runs before the pivot step. It can then connect as the migrator and can be undone.
-    pub(super) before_activation: bool,
+    pub(in crate::operations::provision) before_activation: bool,
 }
 #[async_trait]
 impl SagaStep<ProvisionContext> for HostStep {

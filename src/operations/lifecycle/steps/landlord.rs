@@ -2,11 +2,11 @@
 //!
 //! The sagas in `saga.rs` list them. Each write carries the worker's fencing token, so a worker that was replaced
 //! cannot write any more, and each step finds its work done if it runs again.
-use super::answers::FORGET;
-use super::context::LifecycleContext;
-use super::{Request, Verb};
 use crate::error::{ChangeError, StepError, StoreError};
 use crate::operation::{Lane, OperationStatus};
+use crate::operations::lifecycle::answers::FORGET;
+use crate::operations::lifecycle::context::LifecycleContext;
+use crate::operations::lifecycle::{Request, Verb, entries};
 use crate::saga::{Execution, SagaStep};
 use crate::tenant::{Tenant, TenantStatus};
 use async_trait::async_trait;
@@ -21,7 +21,7 @@ const LATEST_DEADLINE: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
 /// its lane, and another preempting operation may have ended in between; now that the operation has the lane, no other
 /// one can begin. The deadline is compared with the begin of the operation, so that all its workers decide alike. A
 /// status that an earlier worker of this operation has already set passes the check.
-pub(super) struct CheckStatus;
+pub(in crate::operations::lifecycle) struct CheckStatus;
 #[async_trait]
 impl SagaStep<LifecycleContext> for CheckStatus {
     fn name(&self) -> &'static str {
@@ -37,7 +37,7 @@ impl SagaStep<LifecycleContext> for CheckStatus {
         }
         verb.check(&tenant, Some(run.record().begun_at)).map_err(StepError::fail)?;
         if verb.is_closing() {
-            match super::entries::verify_entries(&context.stores, context.tenant).await {
+            match entries::verify_entries(&context.stores, context.tenant).await {
                 Err(ChangeError::Landlord(error)) => return Err(error.into()),
                 with_verifier => with_verifier.map_err(StepError::fail)?,
             }
@@ -51,7 +51,7 @@ impl SagaStep<LifecycleContext> for CheckStatus {
 
 /// Parks the tenant's open operation in the change lane, and raises the epoch in all stores so that its worker can no
 /// longer write.
-pub(super) struct ParkChange;
+pub(in crate::operations::lifecycle) struct ParkChange;
 #[async_trait]
 impl SagaStep<LifecycleContext> for ParkChange {
     fn name(&self) -> &'static str {
@@ -73,7 +73,7 @@ impl SagaStep<LifecycleContext> for ParkChange {
 }
 
 /// Sets the tenant's status by compare-and-set.
-pub(super) struct SetStatus(pub(super) TenantStatus);
+pub(in crate::operations::lifecycle) struct SetStatus(pub(in crate::operations::lifecycle) TenantStatus);
 #[async_trait]
 impl SagaStep<LifecycleContext> for SetStatus {
     fn name(&self) -> &'static str {
@@ -123,7 +123,7 @@ impl SetStatus {
 }
 
 /// Resumes the operation that [`ParkChange`] has parked: forward, or backward if it was being undone.
-pub(super) struct ResumeChange;
+pub(in crate::operations::lifecycle) struct ResumeChange;
 #[async_trait]
 impl SagaStep<LifecycleContext> for ResumeChange {
     fn name(&self) -> &'static str {
@@ -143,7 +143,7 @@ impl SagaStep<LifecycleContext> for ResumeChange {
 }
 
 /// Deletes every secret and every token of the tenant.
-pub(super) struct ForgetSecrets;
+pub(in crate::operations::lifecycle) struct ForgetSecrets;
 #[async_trait]
 impl SagaStep<LifecycleContext> for ForgetSecrets {
     fn name(&self) -> &'static str {
@@ -160,7 +160,7 @@ impl SagaStep<LifecycleContext> for ForgetSecrets {
 }
 
 /// Releases the tenant's placement on its server, which frees its database name and its capacity there.
-pub(super) struct ReleasePlacement;
+pub(in crate::operations::lifecycle) struct ReleasePlacement;
 #[async_trait]
 impl SagaStep<LifecycleContext> for ReleasePlacement {
     fn name(&self) -> &'static str {
@@ -176,7 +176,7 @@ impl SagaStep<LifecycleContext> for ReleasePlacement {
 }
 
 /// Ends the parked operation of the change lane for good: a purged tenant has nothing that it could continue with.
-pub(super) struct AbandonChange;
+pub(in crate::operations::lifecycle) struct AbandonChange;
 #[async_trait]
 impl SagaStep<LifecycleContext> for AbandonChange {
     fn name(&self) -> &'static str {

@@ -3,10 +3,10 @@
 //! The bytes of the link are stored in the vault under the operation's id before the link is issued, so that every
 //! worker and every caller that joins the operation gets the same link. They are deleted when the delivery is
 //! confirmed. The credentials link issues its password link through [`issue`] as well.
-use super::context::ProvisionContext;
 use crate::cluster::OperationContext;
 use crate::error::{StepError, VaultError};
 use crate::operation::OperationId;
+use crate::operations::provision::context::ProvisionContext;
 use crate::saga::{Execution, SagaStep};
 use crate::secret::CredentialId;
 use crate::store::tokens::{IssuedToken, LinkId, NewToken, SetupLink, Token, TokenPurpose};
@@ -16,7 +16,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 /// Generates the token of the link and stores it in the vault. A repetition keeps the stored token.
-pub(super) async fn seal(stores: &OperationContext, run: &Execution, tenant: TenantId) -> Result<(), StepError> {
+pub(in crate::operations::provision) async fn seal(
+    stores: &OperationContext, run: &Execution, tenant: TenantId,
+) -> Result<(), StepError> {
     let token = Token::random(TokenPurpose::credentials());
     let id = CredentialId::setup_link(tenant, run.operation());
     stores.vault.put(&id, token.expose(), run.fencing_token()).await?;
@@ -24,7 +26,7 @@ pub(super) async fn seal(stores: &OperationContext, run: &Execution, tenant: Ten
 }
 
 /// The stored name of the step whose output holds the link's id, if a link was issued.
-pub(super) const ISSUE: &str = "link.issue";
+pub(in crate::operations::provision) const ISSUE: &str = "link.issue";
 
 /// The link has the id of its operation, so that issuing it twice issues one link.
 fn link_id(operation: OperationId) -> LinkId {
@@ -71,7 +73,7 @@ pub(crate) async fn issue_token(
 }
 
 /// Issues the link's token: from then on it is valid, and its lifetime begins.
-pub(super) struct IssueLink;
+pub(in crate::operations::provision) struct IssueLink;
 #[async_trait]
 impl SagaStep<ProvisionContext> for IssueLink {
     fn name(&self) -> &'static str {
@@ -96,10 +98,10 @@ impl SagaStep<ProvisionContext> for IssueLink {
 
 /// Passes the link to the application's `LinkDelivery`, if there is one. If that returns `Ok`, the delivery is
 /// confirmed and the bytes of the link are deleted. After a crash in between, the same link is delivered again.
-pub(super) struct DeliverLink {
+pub(in crate::operations::provision) struct DeliverLink {
     /// Whether the application has given a receiver. The step then acts outside the landlord and needs an intent of its
     /// own.
-    pub(super) has_receiver: bool,
+    pub(in crate::operations::provision) has_receiver: bool,
 }
 #[async_trait]
 impl SagaStep<ProvisionContext> for DeliverLink {

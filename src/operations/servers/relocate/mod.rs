@@ -13,24 +13,24 @@
 //! it dies after the write, recovery finds the new address, checks it once more and resumes the parked change.
 use super::address::Address;
 use super::{Server, Servers, server_name};
-use crate::error::{FailureState, RelocateError, ServerSetupError, StoreError};
+use crate::error::{BeginError, FailureState, RelocateError, ServerSetupError, StoreError};
 use crate::names::ServerName;
-use crate::operation::{Lane, OperationId, OperationStatus, Subject};
-use crate::saga::{AnySaga, Engine, Observer, Outcome, Saga};
+use crate::operation::{OperationStatus, Subject};
+use crate::saga::{AnySaga, CallOptions, NewOperation, Observer, Outcome, Started};
 use crate::server::TlsMode;
-use crate::store::journal::{Begun, Intent, Record};
+use crate::store::journal::Record;
 use crate::store::registry::ServerLoad;
 use futures_core::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::future::IntoFuture;
 use std::sync::Arc;
-use uuid::Uuid;
 
-/// The stored name of the saga.
-pub(super) const KIND: &str = "relocate_server";
-
-/// The stored name of the step that changes the row.
-pub(super) const MOVE: &str = "server.move";
+mod context;
+mod saga;
+mod steps;
+pub(super) use context::RelocateContext;
+pub(super) use saga::define;
+use steps::MOVE;
 
 /// The request as the journal stores it. It holds no secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -138,9 +138,8 @@ impl Relocate {
 
     async fn run(self) -> Result<Relocated, RelocateError> {
         let request = self.request().await?;
-        let record = self.servers.begin_relocation(&request).await?;
-        let saga = &*self.servers.relocation;
-        let outcome = self.servers.engine.drive(saga, record, true, &Observer::none()).await?;
+        let operation = self.servers.begin_relocation(&request).await?;
+        let outcome = operation.drive(&self.servers.engine, &Observer::none()).await?;
         let record = to_result(outcome)?;
         if let Some(moved) = &self.servers.with_move_callback {
             moved().await;
@@ -177,20 +176,12 @@ impl Servers {
         self.stores.servers.server(server).await?.ok_or_else(unknown)
     }
 
-    async fn begin_relocation(&self, request: &Request) -> Result<Record, RelocateError> {
+    async fn begin_relocation(&self, request: &Request) -> Result<NewOperation, RelocateError> {
         let subject = Subject::Server(request.server.clone());
-        let intent = Intent {
-            request: serde_json::to_value(request).map_err(StoreError::corrupt)?,
-            intended: Engine::first_intent_steps(&*self.relocation),
-            total: self.relocation.steps().len() as u32,
-            worker: Uuid::now_v7().to_string(),
-            lease: self.engine.settings().lease,
-            ..Intent::new(OperationId::new(), KIND, Lane::Preempt, subject)
-        };
-        match self.engine.journal().begin(&intent).await? {
-            Begun::New(record) => Ok(*record),
-            Begun::Joined(record) => Err(RelocateError::Busy { operation: record.id }),
-            Begun::KeyReused(operation) | Begun::Busy(operation) => Err(RelocateError::Busy { operation }),
+        let intent = self.engine.intent(&self.relocation, subject, request, &CallOptions::new())?;
+        match self.engine.begin(&self.relocation, &intent, async { Ok::<(), BeginError>(()) }).await? {
+            Started::New(operation) => Ok(operation),
+            Started::Joined(record) => Err(RelocateError::Busy { operation: record.id }),
         }
     }
 }

@@ -1,19 +1,16 @@
-//! The saga of a relocation: its steps, and the checks that they run against the old and the new address.
+//! State of one worker of a relocation, and its checks of the old and the new address.
 //!
-//! `relocate.rs` drives it, and recovery continues it. The row gets the new address only after both addresses were
-//! checked in the same step, so a worker never relies on a check that another worker has made.
-use super::address::Address;
-use super::relocate::{KIND, MOVE, Request};
+//! The row gets the new address only after both addresses were checked in the same step, so a worker never relies on a
+//! check that another worker has made. Each check opens a session of its own.
+use super::Request;
 use crate::cluster::pg::mark;
 use crate::cluster::pg::session::{self, Purpose, Target};
 use crate::cluster::{OperationContext, application_name};
 use crate::error::{ClusterError, RelocateError, StepError, StoreError};
-use crate::operation::{Lane, OperationStatus};
-use crate::saga::{Execution, Saga, SagaStep};
+use crate::operations::servers::address::Address;
+use crate::saga::Execution;
 use crate::secret::CredentialId;
 use crate::server::DatabaseServer;
-use async_trait::async_trait;
-use serde_json::Value;
 use sqlx::PgConnection;
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -22,94 +19,18 @@ use tokio::time::timeout;
 /// Time limit for all queries to one address, after the login. The login itself may take another ten seconds.
 const QUERY_LIMIT: Duration = Duration::from_secs(10);
 
-/// The ordered steps of a relocation.
-pub(super) struct RelocateSaga {
-    stores: OperationContext,
-    steps: Vec<Box<dyn SagaStep<RelocateContext>>>,
-}
-
-impl RelocateSaga {
-    pub(super) fn new(stores: OperationContext) -> Self {
-        let steps = [Step::Park, Step::Move, Step::Resume];
-        Self { stores, steps: steps.map(|s| Box::new(s) as Box<dyn SagaStep<RelocateContext>>).into() }
-    }
-}
-
-impl Saga for RelocateSaga {
-    type Context = RelocateContext;
-    fn kind(&self) -> &'static str {
-        KIND
-    }
-    fn steps(&self) -> &[Box<dyn SagaStep<RelocateContext>>] {
-        &self.steps
-    }
-    /// The step after the change of the row. Until its intent is committed a failure undoes the relocation.
-    fn pivot_index(&self) -> usize {
-        2
-    }
-    fn context(&self, run: &Execution) -> Result<RelocateContext, StepError> {
-        Ok(RelocateContext { stores: self.stores.clone(), request: run.request()? })
-    }
-}
-
-/// State of one worker of a relocation. Each check opens a session of its own.
-pub(super) struct RelocateContext {
+/// The stores, and the request of the operation.
+pub(in crate::operations::servers) struct RelocateContext {
     stores: OperationContext,
     request: Request,
 }
 
-#[derive(Clone, Copy)]
-enum Step {
-    /// Parks an open change of the server and raises the epoch in all stores, so that its worker can no longer write.
-    Park,
-    /// Checks both addresses and changes the row to the new one. Both are one step, so that a worker never relies on a
-    /// check that an earlier worker made.
-    Move,
-    /// Resumes the parked change, which continues at the new address.
-    Resume,
-}
-
-#[async_trait]
-impl SagaStep<RelocateContext> for Step {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Park => "change.park",
-            Self::Move => MOVE,
-            Self::Resume => "change.resume",
-        }
-    }
-    fn shares_intent_with_previous(&self) -> bool {
-        matches!(self, Self::Move)
-    }
-    async fn run(&self, run: &Execution, context: &mut RelocateContext) -> Result<Value, StepError> {
-        match self {
-            Self::Park => context.park(run).await?,
-            Self::Move => return context.relocate(run).await.map(Value::Bool),
-            Self::Resume => resume(run).await?,
-        }
-        Ok(Value::Null)
-    }
-    async fn undo(&self, run: &Execution, context: &mut RelocateContext) -> Result<(), StepError> {
-        match self {
-            Self::Park => resume(run).await,
-            Self::Move => context.restore_row(run).await,
-            Self::Resume => Ok(()),
-        }
-    }
-}
-
-/// Resumes the parked operation in the server's change lane, if there is one.
-async fn resume(run: &Execution) -> Result<(), StepError> {
-    let history = run.journal().history(run.subject()).await?;
-    let parked = history.iter().find(|r| r.lane == Lane::Change && r.status == OperationStatus::Parked);
-    if let Some(record) = parked {
-        run.journal().unpark(record.id, record.failure().is_some()).await?;
-    }
-    Ok(())
-}
-
 impl RelocateContext {
-    async fn park(&self, run: &Execution) -> Result<(), StepError> {
+    pub(super) fn new(stores: OperationContext, run: &Execution) -> Result<Self, StepError> {
+        Ok(Self { stores, request: run.request()? })
+    }
+
+    pub(super) async fn park(&self, run: &Execution) -> Result<(), StepError> {
         if let Some(parked) = run.journal().park_change(run.subject(), run.fencing_token()).await? {
             self.stores.fence(parked.fencing_token()).await?;
         }
@@ -122,7 +43,7 @@ impl RelocateContext {
     }
 
     /// Checks both addresses and changes the row. Returns whether the system identifiers were compared and are equal.
-    async fn relocate(&self, run: &Execution) -> Result<bool, StepError> {
+    pub(super) async fn relocate(&self, run: &Execution) -> Result<bool, StepError> {
         let row = self.read_row().await?;
         let mut moved = self.request.to.assign_to(&row);
         moved.system_identifier = self.examine_new(run, &moved).await?;
@@ -142,9 +63,9 @@ impl RelocateContext {
         put.map_err(|e| if matches!(e, StoreError::Conflict(_)) { StepError::retry(e) } else { e.into() })
     }
 
-    /// Undo of [`Step::Move`]: restores the old address. The row has the new address here only if the outcome of the
+    /// Undo of the step that changes the row: restores the old address. The row has the new address here only if the outcome of the
     /// write was unknown.
-    async fn restore_row(&self, run: &Execution) -> Result<(), StepError> {
+    pub(super) async fn restore_row(&self, run: &Execution) -> Result<(), StepError> {
         let Some(load) = self.stores.servers.server(&self.request.server).await? else { return Ok(()) };
         match Address::of(&load.server) == self.request.to && self.request.to != self.request.from {
             true => self.put_row(run, &load.server, &self.request.from.assign_to(&load.server)).await,

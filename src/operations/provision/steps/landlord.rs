@@ -2,12 +2,13 @@
 //!
 //! The saga runs the first three before anything is created on a server, and [`Publish`] as the pivot step. Each write
 //! carries the worker's fencing token, so a worker that was replaced cannot write any more.
-use super::context::ProvisionContext;
-use crate::cluster;
+use crate::cluster::TenantLocation;
+use crate::cluster::pg::scram;
 use crate::directory::{DatabaseUser, Generation};
 use crate::error::{NameConflict, ProvisionError, StepError, StoreError};
 use crate::names::DatabaseName;
 use crate::names::TenantNames;
+use crate::operations::provision::context::ProvisionContext;
 use crate::placement::{Candidate, PlacementRequest};
 use crate::saga::{Execution, SagaStep};
 use crate::secret::CredentialId;
@@ -18,7 +19,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 /// Creates the tenant's row, which reserves its slug and its domains.
-pub(super) struct CreateTenant;
+pub(in crate::operations::provision) struct CreateTenant;
 #[async_trait]
 impl SagaStep<ProvisionContext> for CreateTenant {
     fn name(&self) -> &'static str {
@@ -39,7 +40,7 @@ impl SagaStep<ProvisionContext> for CreateTenant {
 
 /// Chooses a server and stores the tenant's placement. It also stores the name of the tenant's database, before
 /// anything of that name is created.
-pub(super) struct PlaceTenant;
+pub(in crate::operations::provision) struct PlaceTenant;
 #[async_trait]
 impl SagaStep<ProvisionContext> for PlaceTenant {
     fn name(&self) -> &'static str {
@@ -62,7 +63,7 @@ impl SagaStep<ProvisionContext> for PlaceTenant {
 
 /// Reserves a placement on the server that the placement function chooses. If that server was filled since its load was
 /// read, the function chooses again among the others, until none is left.
-async fn reserve_placement(run: &Execution, context: &ProvisionContext) -> Result<cluster::TenantLocation, StepError> {
+async fn reserve_placement(run: &Execution, context: &ProvisionContext) -> Result<TenantLocation, StepError> {
     let request = PlacementRequest::new(context.request.slug.clone(), context.request.metadata.clone());
     let database = choose_database_name(context, &request)?;
     let servers = context.stores.servers.servers().await?;
@@ -122,7 +123,7 @@ fn no_room_error(servers: &[ServerLoad]) -> ProvisionError {
 
 /// Generates and stores every secret that the operation will need, before its first use. A worker that takes over
 /// therefore continues with the same password and the same setup link.
-pub(super) struct SealSecrets;
+pub(in crate::operations::provision) struct SealSecrets;
 #[async_trait]
 impl SagaStep<ProvisionContext> for SealSecrets {
     fn name(&self) -> &'static str {
@@ -137,16 +138,12 @@ impl SagaStep<ProvisionContext> for SealSecrets {
         let login = role.parse().map_err(StepError::fail)?;
         let (server, database) = (location.server.name.clone(), location.names.database.clone());
         let user = DatabaseUser::pending(context.tenant, server, database, login, Generation(*version));
-        let (stores, has_link) = (context.stores.clone(), context.request.admin.is_some());
-        let store = async {
-            stores.registry.put_user(None, &user, run.fencing_token()).await?;
-            stores.vault.put(&credential, &crate::cluster::pg::scram::generate_password(), run.fencing_token()).await?;
-            if has_link { super::link::seal(&stores, run, context.tenant).await } else { Ok(()) }
-        };
-        // The next step needs a session on the server. Opening it now saves a round trip; it runs no statement before
-        // then.
-        let locked = cluster::prefetch(context.sessions.locked_session(run));
-        futures_util::future::try_join(store, locked).await.map(|_| Value::Null)
+        context.stores.registry.put_user(None, &user, run.fencing_token()).await?;
+        context.stores.vault.put(&credential, &scram::generate_password(), run.fencing_token()).await?;
+        if context.request.admin.is_some() {
+            super::link::seal(&context.stores, run, context.tenant).await?;
+        }
+        Ok(Value::Null)
     }
     async fn undo(&self, run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
         context.stores.vault.forget_tenant(context.tenant, run.fencing_token()).await?;
@@ -156,7 +153,7 @@ impl SagaStep<ProvisionContext> for SealSecrets {
 
 /// Stores the directory entry and the status `active` in one statement. This is the pivot step: once its intent is
 /// committed its outcome may be unknown, and a tenant that is in use must not be removed.
-pub(super) struct Publish;
+pub(in crate::operations::provision) struct Publish;
 #[async_trait]
 impl SagaStep<ProvisionContext> for Publish {
     fn name(&self) -> &'static str {

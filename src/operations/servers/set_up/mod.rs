@@ -4,27 +4,30 @@
 //! writes anything, then begins and drives the set-up saga, which needs the server admin's password. The password is
 //! never stored, so recovery skips a set-up, and the same call undoes what a dead process left and begins again.
 use super::address::check_address;
-use super::context::{Work, marker};
-use super::saga::ServerSetupSaga;
-use super::steps::{REPORTED, ServerSetupStep};
 use super::{Server, ServerSetupReport, Servers, new_server, server_name};
 use crate::cluster::pg::bootstrap::{self, Admin};
 use crate::cluster::pg::script::{self, Landlord};
 use crate::cluster::pg::{catalog, scram, session, terminate};
-use crate::error::{ClusterError, Failure, FailureState, ServerSetupError, StoreError};
+use crate::error::{BeginError, ClusterError, Failure, FailureState, ServerSetupError, StoreError};
 use crate::names::{InvalidName, ServerName};
-use crate::operation::{Lane, OperationId, OperationStatus, Subject};
+use crate::operation::{OperationId, OperationStatus, Subject};
 use crate::rt;
-use crate::saga::{Engine, Observer, Outcome};
+use crate::saga::{AnySaga, CallOptions, Observer, Outcome, Started};
 use crate::secret::CredentialId;
 use crate::server::{DatabaseServer, ServerNames, ServerStatus, TlsMode};
-use crate::store::journal::{Begun, Claim, Intent, Progress, Record};
+use crate::store::journal::{Claim, Intent, Progress, Record};
 use futures_core::future::BoxFuture;
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
-use std::future::IntoFuture;
+use std::{future::IntoFuture, sync::Arc};
 use uuid::Uuid;
+
+mod context;
+mod saga;
+mod steps;
+use context::{Work, marker};
+use steps::{REPORTED, ServerSetupStep};
 
 /// A call that sets up a server. Configure it by its methods, then `.await` it, or get a [`script`](Self::script) for a
 /// DBA instead.
@@ -125,7 +128,7 @@ impl ServerSetup {
     pub async fn script(self) -> Result<String, ServerSetupError> {
         let server = self.describe_server().await?;
         let work = self.work(server.clone(), None);
-        let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::BEFORE_SCRIPT)).await?;
+        let outcome = self.drive(&work, ServerSetupStep::BEFORE_SCRIPT).await?;
         self.to_record(outcome)?;
         let (blue, green) = self.open_passwords(&server).await?;
         let verifiers = (scram::derive_verifier(&blue).await, scram::derive_verifier(&green).await);
@@ -151,7 +154,7 @@ impl ServerSetup {
     pub async fn confirm(self) -> Result<ServerSetupReport, ServerSetupError> {
         let server = self.describe_server().await?;
         let work = self.work(server.clone(), None);
-        let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::AFTER_SCRIPT)).await?;
+        let outcome = self.drive(&work, ServerSetupStep::AFTER_SCRIPT).await?;
         self.report_and_limit_logins(&server.name, outcome).await
     }
 
@@ -160,7 +163,7 @@ impl ServerSetup {
         // Check the server admin's rights before anything is written: a retry cannot provide a missing right.
         let admin = self.check_admin(&server).await?;
         let work = self.work(server.clone(), Some(admin));
-        let outcome = self.drive(ServerSetupSaga::new(work, ServerSetupStep::WHOLE)).await?;
+        let outcome = self.drive(&work, ServerSetupStep::WHOLE).await?;
         self.report_and_limit_logins(&server.name, outcome).await
     }
 
@@ -239,23 +242,19 @@ impl ServerSetup {
     }
 
     /// Begins the set-up and drives it to its end. If a set-up of a dead process is open, undoes that one first.
-    async fn drive(&self, saga: ServerSetupSaga) -> Result<Outcome, ServerSetupError> {
+    async fn drive(&self, work: &Work, steps: &[ServerSetupStep]) -> Result<Outcome, ServerSetupError> {
         let engine = &self.servers.engine;
-        let subject = Subject::Server(saga.server().name.clone());
+        let saga = Arc::new(saga::define(work.clone(), steps));
         for _ in 0..2 {
-            let intent = Intent {
-                intended: Engine::first_intent_steps(&saga),
-                total: saga.len(),
-                worker: Uuid::now_v7().to_string(),
-                lease: engine.settings().lease,
-                // The saga needs the server admin's password, which is not stored, so recovery cannot continue it.
-                recoverable: false,
-                ..Intent::new(OperationId::new(), super::saga::KIND, Lane::Change, subject.clone())
-            };
-            match engine.journal().begin(&intent).await? {
-                Begun::New(record) => return Ok(engine.drive(&saga, *record, true, &Observer::none()).await?),
-                Begun::Joined(record) => return Err(ServerSetupError::Busy { operation: record.id }),
-                Begun::KeyReused(id) | Begun::Busy(id) => self.undo_abandoned(&saga, id).await?,
+            let subject = Subject::Server(work.server.name.clone());
+            let intent = engine.intent(&saga, subject, &serde_json::Value::Null, &CallOptions::new())?;
+            // The saga needs the server admin's password, which is not stored, so recovery cannot continue it.
+            let intent = Intent { recoverable: false, ..intent };
+            match engine.begin(&saga, &intent, async { Ok(()) }).await {
+                Ok(Started::New(operation)) => return Ok(operation.drive(engine, &Observer::none()).await?),
+                Ok(Started::Joined(record)) => return Err(ServerSetupError::Busy { operation: record.id }),
+                Err(BeginError::Busy { operation }) => self.undo_abandoned(work, &*saga, operation).await?,
+                Err(error) => return Err(error.into()),
             }
         }
         Err(StoreError::unavailable("other set-ups of this server began concurrently; call again").into())
@@ -263,20 +262,20 @@ impl ServerSetup {
 
     /// Undoes a set-up that a dead process left open. What that one created on the server stays, and the new set-up
     /// uses it.
-    async fn undo_abandoned(&self, saga: &ServerSetupSaga, id: OperationId) -> Result<(), ServerSetupError> {
+    async fn undo_abandoned(&self, work: &Work, saga: &dyn AnySaga, id: OperationId) -> Result<(), ServerSetupError> {
         let engine = &self.servers.engine;
         // Leave an operation of another kind alone: recovery or its own caller drives it.
-        if engine.journal().read(id).await?.is_some_and(|r| r.kind != super::saga::KIND && !r.status.is_over()) {
+        if engine.journal().read(id).await?.is_some_and(|r| r.kind != saga.kind() && !r.status.is_over()) {
             return Err(ServerSetupError::Busy { operation: id });
         }
         let worker = Uuid::now_v7().to_string();
         match engine.journal().claim(id, &worker, engine.settings().lease).await? {
             Claim::Taken(record) => {
-                self.terminate_sessions(saga, id).await?;
+                self.terminate_sessions(work, id).await?;
                 let undoing = Progress::start_undo(&record, engine.settings().lease);
                 engine.journal().record(record.fencing_token(), &undoing).await?;
                 let record = Record { status: OperationStatus::Undoing, ..*record };
-                engine.drive(saga, record, false, &Observer::none()).await?;
+                saga.drive(engine, record, &Observer::none()).await?;
                 Ok(())
             }
             Claim::Held(_) => Err(ServerSetupError::Busy { operation: id }),
@@ -286,10 +285,10 @@ impl ServerSetup {
 
     /// Terminates the sessions of the abandoned set-up, so that a worker that was only suspended cannot continue behind
     /// this one.
-    async fn terminate_sessions(&self, saga: &ServerSetupSaga, id: OperationId) -> Result<(), ServerSetupError> {
-        let Some(admin) = saga.admin() else { return Ok(()) };
+    async fn terminate_sessions(&self, work: &Work, id: OperationId) -> Result<(), ServerSetupError> {
+        let Some(admin) = &work.admin else { return Ok(()) };
         let mut session =
-            rt::poll_batched(admin.connect()).await.map_err(|source| self.unreachable(saga.server(), source))?;
+            rt::poll_batched(admin.connect()).await.map_err(|source| self.unreachable(&work.server, source))?;
         let terminated = terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{id}/")).await;
         session::close(session).await;
         terminated.map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))

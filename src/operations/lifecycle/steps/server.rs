@@ -3,9 +3,9 @@
 //! The sagas in `saga.rs` list them. Each step reads the tenant's logins again and repeats all its statements, so that
 //! a retry or a new worker also covers what has changed since. A tenant without a placement has nothing on a server, so
 //! the steps do nothing.
-use super::answers::{CLOSE, END_SESSIONS, REFUSE, SessionsLeft, VERIFY_EMPTY};
-use super::context::LifecycleContext;
 use crate::error::StepError;
+use crate::operations::lifecycle::answers::{CLOSE, END_SESSIONS, REFUSE, SessionsLeft, VERIFY_EMPTY};
+use crate::operations::lifecycle::context::LifecycleContext;
 use crate::saga::{Execution, SagaStep};
 use crate::tenant::TenantStatus;
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ const VERIFY_LIMIT: Duration = Duration::from_secs(2);
 
 /// Closes the tenant: sets NOLOGIN on every login that it has or may have, signals each of its sessions to terminate,
 /// and reads back that no role can enter its database.
-pub(super) struct RefuseLogins;
+pub(in crate::operations::lifecycle) struct RefuseLogins;
 #[async_trait]
 impl SagaStep<LifecycleContext> for RefuseLogins {
     fn name(&self) -> &'static str {
@@ -56,7 +56,7 @@ impl SagaStep<LifecycleContext> for RefuseLogins {
 /// Ends the tenant's sessions on its standbys. NOLOGIN arrives there by replication. The step comes after the pivot
 /// step and after the change of status, so that a standby that does not answer neither delays nor undoes the verb. The
 /// error names that standby, and the step is retried until the standby answers or its directory entry is removed.
-pub(super) struct RefuseOnStandbys;
+pub(in crate::operations::lifecycle) struct RefuseOnStandbys;
 #[async_trait]
 impl SagaStep<LifecycleContext> for RefuseOnStandbys {
     fn name(&self) -> &'static str {
@@ -79,7 +79,7 @@ impl SagaStep<LifecycleContext> for RefuseOnStandbys {
 
 /// Ends the tenant's sessions for at most [`END_LIMIT`] and stores how many are left, so that the call can return. The
 /// remaining ones are left to [`VerifyEmpty`].
-pub(super) struct EndSessions;
+pub(in crate::operations::lifecycle) struct EndSessions;
 #[async_trait]
 impl SagaStep<LifecycleContext> for EndSessions {
     fn name(&self) -> &'static str {
@@ -97,7 +97,7 @@ impl SagaStep<LifecycleContext> for EndSessions {
 }
 
 /// Reads back that no session of the tenant is left, that every login is refused, and that no role can enter.
-pub(super) struct VerifyEmpty;
+pub(in crate::operations::lifecycle) struct VerifyEmpty;
 #[async_trait]
 impl SagaStep<LifecycleContext> for VerifyEmpty {
     fn name(&self) -> &'static str {
@@ -115,7 +115,7 @@ impl SagaStep<LifecycleContext> for VerifyEmpty {
 }
 
 /// Sets LOGIN on the login of the current generation, and on no other.
-pub(super) struct AdmitLogin;
+pub(in crate::operations::lifecycle) struct AdmitLogin;
 #[async_trait]
 impl SagaStep<LifecycleContext> for AdmitLogin {
     fn name(&self) -> &'static str {
@@ -134,7 +134,7 @@ impl SagaStep<LifecycleContext> for AdmitLogin {
 }
 
 /// Does what [`RefuseLogins`] does, and closes the database to every role.
-pub(super) struct CloseDatabase;
+pub(in crate::operations::lifecycle) struct CloseDatabase;
 #[async_trait]
 impl SagaStep<LifecycleContext> for CloseDatabase {
     fn name(&self) -> &'static str {
@@ -152,7 +152,7 @@ impl SagaStep<LifecycleContext> for CloseDatabase {
 }
 
 /// Reverses [`CloseDatabase`]: opens the database and admits the login of the current generation.
-pub(super) struct OpenDatabase;
+pub(in crate::operations::lifecycle) struct OpenDatabase;
 #[async_trait]
 impl SagaStep<LifecycleContext> for OpenDatabase {
     fn name(&self) -> &'static str {
@@ -171,7 +171,7 @@ impl SagaStep<LifecycleContext> for OpenDatabase {
 }
 
 /// Makes sure that the tenant's database, logins and roles do not exist.
-pub(super) struct RemoveFromServer;
+pub(in crate::operations::lifecycle) struct RemoveFromServer;
 #[async_trait]
 impl SagaStep<LifecycleContext> for RemoveFromServer {
     fn name(&self) -> &'static str {

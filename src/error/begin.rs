@@ -1,0 +1,74 @@
+//! The reason why an operation did not begin, and its conversion to the error of each group of verbs.
+//!
+//! A journal returns it from [`begin`](crate::store::journal::Journal::begin). The operations pass it on by `?`.
+use super::{ChangeError, ProvisionError, RelocateError, ServerSetupError, StoreError};
+use crate::operation::OperationId;
+
+/// The reason why an operation did not begin. Nothing was committed. After `Landlord` with
+/// [`StoreError::Unavailable`] the outcome is unknown: the intent may have been committed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BeginError {
+    /// The idempotency key was already used with a different request.
+    #[error("operation {operation} used this idempotency key for a different request; use a new key")]
+    KeyReused {
+        /// The operation that used the key first.
+        operation: OperationId,
+    },
+    /// An open operation of the same subject has the lane.
+    #[error("operation {operation} is in progress; wait until it ends, then call again")]
+    Busy {
+        /// The open operation.
+        operation: OperationId,
+    },
+    /// `close()` was called, so this process begins no new operation. A journal does not return it.
+    #[error("tenantry is closed; it begins no new operation")]
+    Closed,
+    /// The journal did not answer, or refused the write.
+    #[error("a call to the landlord failed")]
+    Landlord(#[from] StoreError),
+}
+
+impl From<BeginError> for ChangeError {
+    fn from(error: BeginError) -> Self {
+        match error {
+            BeginError::KeyReused { operation } => Self::KeyReused { operation },
+            BeginError::Busy { operation } => Self::Busy { operation },
+            BeginError::Closed => Self::Closed,
+            BeginError::Landlord(error) => Self::Landlord(error),
+        }
+    }
+}
+
+impl From<BeginError> for ProvisionError {
+    /// A new tenant's lane is free, so only a key can refer to an earlier operation.
+    fn from(error: BeginError) -> Self {
+        match error {
+            BeginError::KeyReused { operation } | BeginError::Busy { operation } => Self::KeyReused { operation },
+            BeginError::Closed => Self::Closed,
+            BeginError::Landlord(error) => Self::Landlord(error),
+        }
+    }
+}
+
+impl From<BeginError> for ServerSetupError {
+    /// A set-up has no key.
+    fn from(error: BeginError) -> Self {
+        match error {
+            BeginError::KeyReused { operation } | BeginError::Busy { operation } => Self::Busy { operation },
+            BeginError::Closed => Self::Closed,
+            BeginError::Landlord(error) => Self::Landlord(error),
+        }
+    }
+}
+
+impl From<BeginError> for RelocateError {
+    /// A relocation has no key.
+    fn from(error: BeginError) -> Self {
+        match error {
+            BeginError::KeyReused { operation } | BeginError::Busy { operation } => Self::Busy { operation },
+            BeginError::Closed => Self::Closed,
+            BeginError::Landlord(error) => Self::Landlord(error),
+        }
+    }
+}

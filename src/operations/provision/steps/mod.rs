@@ -1,0 +1,9 @@
+//! The steps of a provisioning: in the landlord, on the server, in the tenant's database, and for the setup link.
+mod cluster;
+mod content;
+mod landlord;
+pub(super) mod link;
+pub(super) use cluster::ClusterStep;
+pub(super) use content::{CloseLedger, DropMigrator, FirstAdmin, HostStep, Migrations};
+pub(super) use landlord::{CreateTenant, PlaceTenant, Publish, SealSecrets};
+pub(super) use link::{DeliverLink, IssueLink};
