@@ -23,12 +23,14 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 mod credentials;
+mod issue;
 mod join;
 mod link;
 mod password;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rate_limiter;
 use credentials::CredentialsSaga;
+pub(crate) use issue::{find_undelivered, issue};
 use password::PasswordSaga;
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub(crate) use rate_limiter::RateLimiter;
