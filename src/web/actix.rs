@@ -5,13 +5,13 @@
 //!
 //! Invariant: `call` does not block, and a cached tenant is served without an extra await.
 use super::html::STYLE_PATH;
-use super::layer::{Inner, Resolution};
+use super::layer::{Inner, Lookup, Resolution};
 use super::request::View;
 use super::setup::{BODY_TIMEOUT, MAX_BODY_BYTES, style_sheet};
 use super::{RequestView, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use crate::pool::TenantPool;
 use crate::store::tokens::TokenPurpose;
-use crate::tenant::{Tenant, TenantRef};
+use crate::tenant::Tenant;
 use actix_web::body::EitherBody;
 use actix_web::dev::{
     AppService, HttpServiceFactory, Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready,
@@ -95,25 +95,18 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let layer = self.layer.clone();
-        let named = layer.identify.evaluate(&RequestView(View::Actix(request.request())));
-        if let Some(resolution) = layer.resolve_cached(named.as_ref()) {
-            drop(named);
-            request.extensions_mut().insert(resolution);
-            let response = self.inner.call(request);
-            return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
-        }
-        let named = named.map(TenantRef::into_owned);
+        let tenant = match layer.look_up(&RequestView(View::Actix(request.request()))) {
+            Lookup::Ready(resolution) => {
+                request.extensions_mut().insert(resolution);
+                let response = self.inner.call(request);
+                return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
+            }
+            Lookup::Load(tenant) => tenant,
+        };
         let inner = self.inner.clone();
         Box::pin(async move {
-            let resolution = match named {
-                Some(named) => layer.resolve(named).await,
-                None => Ok(Resolution::NoTenant),
-            };
-            match resolution {
-                Err(rejection) => {
-                    let page = HttpResponse::from((layer.reject)(&rejection));
-                    Ok(request.into_response(page).map_into_right_body())
-                }
+            match layer.resolve(tenant).await {
+                Err(page) => Ok(request.into_response(HttpResponse::from(page)).map_into_right_body()),
                 Ok(resolution) => {
                     request.extensions_mut().insert(resolution);
                     Ok(apply_on_reject(&layer, inner.call(request).await?))
@@ -125,12 +118,9 @@ where
 
 /// Replaces a response that carries a rejection with the application's response to that rejection.
 fn apply_on_reject<B>(layer: &Inner, response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
-    let rejection = response.response().extensions().get::<TenantRejection>().cloned();
-    match rejection {
-        Some(rejection) => {
-            let page = HttpResponse::from((layer.reject)(&rejection));
-            response.into_response(page).map_into_right_body()
-        }
+    let page = layer.replace_rejection(response.response().extensions().get());
+    match page {
+        Some(page) => response.into_response(HttpResponse::from(page)).map_into_right_body(),
         None => response.map_into_left_body(),
     }
 }

@@ -5,13 +5,13 @@
 //!
 //! Invariant: `call` does not block, and a cached tenant is served without cloning the inner service.
 use super::html::STYLE_PATH;
-use super::layer::{Inner, Resolution};
+use super::layer::{Inner, Lookup, Resolution};
 use super::request::View;
 use super::setup::{BODY_TIMEOUT, MAX_BODY_BYTES, style_sheet};
 use super::{RequestView, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use crate::pool::TenantPool;
 use crate::store::tokens::TokenPurpose;
-use crate::tenant::{Tenant, TenantRef};
+use crate::tenant::Tenant;
 use ::axum::Router;
 use ::axum::body::Body;
 use ::axum::extract::{FromRequestParts, OptionalFromRequestParts, Path, State};
@@ -114,26 +114,22 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        let named = self.layer.identify.evaluate(&RequestView(View::Axum(&parts)));
         let layer = self.layer.clone();
-        if let Some(resolution) = layer.resolve_cached(named.as_ref()) {
-            drop(named);
-            parts.extensions.insert(resolution);
-            let response = self.inner.call(Request::from_parts(parts, body));
-            return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
-        }
-        let named = named.map(TenantRef::into_owned);
+        let tenant = match layer.look_up(&RequestView(View::Axum(&parts))) {
+            Lookup::Ready(resolution) => {
+                parts.extensions.insert(resolution);
+                let response = self.inner.call(Request::from_parts(parts, body));
+                return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
+            }
+            Lookup::Load(tenant) => tenant,
+        };
         // `poll_ready` has made `self.inner` ready, and a clone of it need not be. So this request takes `self.inner`
         // and leaves the clone for the next one.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
-            let resolution = match named {
-                Some(named) => layer.resolve(named).await,
-                None => Ok(Resolution::NoTenant),
-            };
-            match resolution {
-                Err(rejection) => Ok((layer.reject)(&rejection).into_response()),
+            match layer.resolve(tenant).await {
+                Err(page) => Ok(page.into_response()),
                 Ok(resolution) => {
                     parts.extensions.insert(resolution);
                     Ok(apply_on_reject(&layer, inner.call(Request::from_parts(parts, body)).await?))
@@ -145,8 +141,8 @@ where
 
 /// Replaces a response that carries a rejection with the application's response to that rejection.
 fn apply_on_reject(layer: &Inner, response: Response) -> Response {
-    match response.extensions().get::<TenantRejection>() {
-        Some(rejection) => (layer.reject)(rejection).into_response(),
+    match layer.replace_rejection(response.extensions().get()) {
+        Some(page) => page.into_response(),
         None => response,
     }
 }
