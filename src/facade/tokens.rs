@@ -9,8 +9,8 @@
 //! - Looking a link up never consumes it.
 use crate::cluster::OperationContext;
 use crate::error::{ChangeError, StoreError};
-use crate::setup_link::{find_undelivered, issue};
-use crate::store::tokens::{IssuedToken, LinkId, SetupLink, Token, TokenEvent, TokenPurpose};
+use crate::setup_link::{find_undelivered, issue, look_up};
+use crate::store::tokens::{IssuedToken, LinkId, SetupLink, TokenEvent, TokenPurpose};
 use crate::tenant::{TenantId, TenantRef};
 use std::{fmt, time::Duration};
 
@@ -84,8 +84,7 @@ impl Tokens {
     /// is not a valid link of this purpose, for whatever reason: unknown, expired, revoked or used. Each case costs the
     /// same one statement, so the response time does not reveal which it was.
     pub async fn look_up(&self, purpose: &TokenPurpose, text: &str) -> Result<Option<IssuedToken>, StoreError> {
-        let found = self.stores.tokens.look_up(&Token::hash_of(text)).await?;
-        Ok(found.filter(|issued| issued.purpose == *purpose))
+        look_up(&self.stores, purpose, text).await
     }
     /// The tenant's newest link that was not marked by [`mark_delivered`](Self::mark_delivered), for a progress page that is
     /// reloaded, on any node. Only links that an operation has issued can be read again, because only their text is

@@ -1,25 +1,22 @@
 //! The impls for axum: responses, extractors, the tower layer and the setup routes.
 //!
 //! This file contains only conversions and the traits of axum and tower. `layer.rs` decides about tenants and
-//! `setup.rs` about links.
+//! `setup/handler.rs` about links.
 //!
 //! Invariant: `call` does not block, and a cached tenant is served without cloning the inner service.
-use super::html::STYLE_PATH;
 use super::layer::{Inner, Lookup, Resolution};
 use super::request::View;
-use super::setup::{BODY_TIMEOUT, MAX_BODY_BYTES, style_sheet};
+use super::setup::{BodyError, LINK_PATH, STYLE_PATH, SetupTarget};
 use super::{RequestView, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use crate::pool::TenantPool;
-use crate::store::tokens::TokenPurpose;
 use crate::tenant::Tenant;
 use ::axum::Router;
 use ::axum::body::Body;
 use ::axum::extract::{FromRequestParts, OptionalFromRequestParts, Path, State};
 use ::axum::http::{HeaderName, HeaderValue, Request, StatusCode, request::Parts};
 use ::axum::response::{IntoResponse, Response};
-use ::axum::routing::get;
+use ::axum::routing::any;
 use futures_util::StreamExt;
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -149,54 +146,33 @@ fn apply_on_reject(layer: &Inner, response: Response) -> Response {
 
 impl<S: Clone + Send + Sync + 'static> From<SetupRoutes> for Router<S> {
     fn from(routes: SetupRoutes) -> Router<S> {
-        Router::new()
-            .route("/setup/{purpose}/{token}", get(show).post(submit))
-            .route(STYLE_PATH, get(async || style_sheet()))
-            .with_state(routes)
+        Router::new().route(LINK_PATH, any(serve_link)).route(STYLE_PATH, any(serve_style_sheet)).with_state(routes)
     }
 }
 
-type Link = Path<(String, String)>;
-
-async fn show(
-    State(routes): State<SetupRoutes>, Path((purpose, token)): Link, RequestHead(parts): RequestHead,
+async fn serve_link(
+    State(routes): State<SetupRoutes>, Path((purpose, token)): Path<(String, String)>, request: Request<Body>,
 ) -> WebResponse {
-    let client = routes.client(&RequestView(View::Axum(&parts)));
-    match purpose.parse::<TokenPurpose>() {
-        Ok(purpose) => routes.show(&purpose, &token, client).await,
-        Err(_) => routes.not_valid_page(),
-    }
+    serve(&routes, SetupTarget::Link { purpose, token }, request).await
 }
 
-async fn submit(
-    State(routes): State<SetupRoutes>, Path((purpose, token)): Link, request: Request<Body>,
-) -> WebResponse {
+async fn serve_style_sheet(State(routes): State<SetupRoutes>, request: Request<Body>) -> WebResponse {
+    serve(&routes, SetupTarget::StyleSheet, request).await
+}
+
+async fn serve(routes: &SetupRoutes, target: SetupTarget, request: Request<Body>) -> WebResponse {
     let (parts, body) = request.into_parts();
-    let client = routes.client(&RequestView(View::Axum(&parts)));
-    let body = tokio::time::timeout(BODY_TIMEOUT, read_body(body)).await.unwrap_or(Err(408));
-    match purpose.parse::<TokenPurpose>() {
-        Ok(purpose) => routes.submit(&purpose, &token, client, body.as_deref().map_err(|status| *status)).await,
-        Err(_) => routes.not_valid_page(),
-    }
+    let head = routes.read_head(target, &RequestView(View::Axum(&parts)));
+    routes.handle(head, |limit| read_body(body, limit)).await
 }
 
-/// Reads the body. `Err` is the HTTP status for a body that is too large or breaks off.
-async fn read_body(body: Body) -> Result<Vec<u8>, u16> {
+async fn read_body(body: Body, limit: usize) -> Result<Vec<u8>, BodyError> {
     let (mut bytes, mut chunks) = (vec![], body.into_data_stream());
     while let Some(chunk) = chunks.next().await {
-        bytes.extend_from_slice(&chunk.map_err(|_| 400_u16)?);
-        if bytes.len() > MAX_BODY_BYTES {
-            return Err(413);
+        bytes.extend_from_slice(&chunk.map_err(|_| BodyError::Broken)?);
+        if bytes.len() > limit {
+            return Err(BodyError::TooLarge);
         }
     }
     Ok(bytes)
-}
-
-/// Extracts the request's head: method, URI, headers and extensions.
-struct RequestHead(Parts);
-impl<S: Send + Sync> FromRequestParts<S> for RequestHead {
-    type Rejection = Infallible;
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.clone()))
-    }
 }
