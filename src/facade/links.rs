@@ -1,6 +1,7 @@
 //! Following the two kinds of setup links, for a web layer.
 //!
-//! `web::SetupRoutes` calls these methods for each POST; an application with its own web stack can call them directly.
+//! `web::SetupRoutes` finds a link once per request and follows the found link. An application with its own web stack
+//! calls the methods that take the token's text.
 //!
 //! Invariants:
 //! - A call returns when the token is used up; the rest of the operation continues in a task of the facade.
@@ -8,9 +9,9 @@
 use super::Tenantry;
 use crate::cluster::require_done;
 use crate::saga::{Observer, Started};
-use crate::setup_link::{SetupLinkError, SetupLinks};
+use crate::setup_link::{FoundLink, NormalizedPassword, SetupLinkError, SetupLinks};
 use crate::store::journal::Record;
-use crate::store::tokens::{SetupLink, Token, TokenEventKind};
+use crate::store::tokens::{SetupLink, Token, TokenEventKind, TokenPurpose};
 use crate::tenant::Tenant;
 use secrecy::SecretString;
 use std::net::IpAddr;
@@ -28,7 +29,14 @@ impl Tenantry {
     /// # Cancel safety
     /// An operation that has begun continues in a task of the facade.
     pub async fn follow_credentials_link(&self, token: &str) -> Result<SetupLink, SetupLinkError> {
-        let record = self.wait_until_used(self.inner.setup.begin_credentials(token).await?).await?;
+        let link = self.inner.setup.find(&TokenPurpose::credentials(), token).await?;
+        self.follow_found_credentials_link(&link).await
+    }
+    /// As [`follow_credentials_link`](Self::follow_credentials_link), for a link that was already found.
+    pub(crate) async fn follow_found_credentials_link(
+        &self, link: &FoundLink<'_>,
+    ) -> Result<SetupLink, SetupLinkError> {
+        let record = self.wait_until_used(self.inner.setup.begin_credentials(link).await?).await?;
         self.inner.setup.read_password_link(&record).await
     }
     /// Follows a password link: sets the password of the link's tenant admin and returns the tenant.
@@ -45,7 +53,15 @@ impl Tenantry {
     /// An operation that has begun continues in a task of the facade. A future that is dropped before the password is
     /// sealed leaves an operation that recovery undoes.
     pub async fn follow_password_link(&self, token: &str, password: &SecretString) -> Result<Tenant, SetupLinkError> {
-        let record = self.wait_until_used(self.inner.setup.begin_password(token, password).await?).await?;
+        let password = NormalizedPassword::new(password)?;
+        let link = self.inner.setup.find(&TokenPurpose::password(), token).await?;
+        self.follow_found_password_link(&link, &password).await
+    }
+    /// As [`follow_password_link`](Self::follow_password_link), for a link that was already found.
+    pub(crate) async fn follow_found_password_link(
+        &self, link: &FoundLink<'_>, password: &NormalizedPassword,
+    ) -> Result<Tenant, SetupLinkError> {
+        let record = self.wait_until_used(self.inner.setup.begin_password(link, password).await?).await?;
         self.inner.setup.read_tenant(&record).await
     }
 

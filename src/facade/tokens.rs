@@ -9,10 +9,9 @@
 //! - Looking a link up never consumes it.
 use crate::cluster::OperationContext;
 use crate::error::{ChangeError, StoreError};
-use crate::names::Email;
-use crate::operations::provision::link;
-use crate::store::tokens::{IssuedToken, LinkId, NewToken, SetupLink, Token, TokenEvent, TokenPurpose};
-use crate::tenant::{TenantId, TenantRef, TenantStatus};
+use crate::setup_link::{find_undelivered, issue, look_up};
+use crate::store::tokens::{IssuedToken, LinkId, SetupLink, TokenEvent, TokenPurpose};
+use crate::tenant::{TenantId, TenantRef};
 use std::{fmt, time::Duration};
 
 /// The setup links of all tenants.
@@ -79,32 +78,19 @@ impl Tokens {
     pub async fn issue_for<'a>(
         &self, purpose: TokenPurpose, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
     ) -> Result<SetupLink, ChangeError> {
-        let email: Email = email.as_ref().parse().map_err(|source| ChangeError::Invalid { field: "email", source })?;
-        let tenant = self.stores.registry.find(tenant.into()).await?.ok_or(ChangeError::Unknown)?;
-        if tenant.status() != TenantStatus::Active {
-            return Err(ChangeError::Status { found: tenant.status() });
-        }
-        let token = Token::random(purpose);
-        let new = NewToken::new(LinkId::new(), tenant.id(), email.as_str(), &token, self.lifetime);
-        let issued = self.stores.tokens.issue(&new, None).await?;
-        Ok(SetupLink::new(issued.id, issued.email, issued.expires_at, token))
+        issue(&self.stores, purpose, tenant.into(), email.as_ref(), self.lifetime).await
     }
     /// Looks a link up by the text of its token, for showing a page. It does not consume the link. `None` if the text
     /// is not a valid link of this purpose, for whatever reason: unknown, expired, revoked or used. Each case costs the
     /// same one statement, so the response time does not reveal which it was.
     pub async fn look_up(&self, purpose: &TokenPurpose, text: &str) -> Result<Option<IssuedToken>, StoreError> {
-        let found = self.stores.tokens.look_up(&Token::hash_of(text)).await?;
-        Ok(found.filter(|issued| issued.purpose == *purpose))
+        look_up(&self.stores, purpose, text).await
     }
     /// The tenant's newest link that was not marked by [`mark_delivered`](Self::mark_delivered), for a progress page that is
     /// reloaded, on any node. Only links that an operation has issued can be read again, because only their text is
     /// stored (sealed). `None` for any other link.
     pub async fn undelivered(&self, tenant: TenantId) -> Result<Option<SetupLink>, StoreError> {
-        let valid = self.stores.tokens.of_tenant(tenant).await?;
-        match valid.into_iter().find(|t| !t.delivered) {
-            Some(issued) => link(&self.stores, issued).await,
-            None => Ok(None),
-        }
+        find_undelivered(&self.stores, tenant).await
     }
     /// Marks a link as delivered, so that [`undelivered`](Self::undelivered) does not return it again. Idempotent.
     pub async fn mark_delivered(&self, link: LinkId) -> Result<(), StoreError> {

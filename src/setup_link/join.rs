@@ -16,21 +16,14 @@
 //!   instead if the tenant is deleted or suspended, or if the password breaks a rule. It then first ends the sessions
 //!   of the operation's workers, so that none of them sets the old password later. After that the link is valid again.
 //! - *The token is used up.* The link is not valid any more, with any password.
-use super::{SetupLinkError, SetupLinks, password};
+use super::{FoundLink, NormalizedPassword, SetupLinkError, SetupLinks, password};
 use crate::error::{StoreError, VaultError};
 use crate::operation::{OperationStatus, Subject};
 use crate::saga::Started;
-use crate::store::admin::to_opaque_string;
 use crate::store::journal::{Progress, Record};
-use crate::store::tokens::TokenPurpose;
 use crate::tenant::TenantId;
-use hmac::{Hmac, KeyInit, Mac};
-use rand::RngExt;
-use secrecy::{ExposeSecret, SecretString};
-use sha2::Sha256;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use zeroize::Zeroizing;
 
 /// First and longest pause while another POST has begun the operation and has not sealed its password.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -51,20 +44,21 @@ enum OpenOperation {
 impl SetupLinks {
     /// Commits the intent of a password link and seals the password, or joins the open operation if that has the same
     /// password. While the open operation has no password, it waits for at most ten seconds.
-    pub(crate) async fn begin_password(&self, text: &str, password: &SecretString) -> Result<Started, SetupLinkError> {
-        let password = to_opaque_string(password).map_err(SetupLinkError::Password)?;
-        let issued = self.find_link(&TokenPurpose::password(), text).await?;
-        let subject = Subject::Link(issued.id.as_uuid());
+    pub(crate) async fn begin_password(
+        &self, link: &FoundLink<'_>, password: &NormalizedPassword,
+    ) -> Result<Started, SetupLinkError> {
+        let mut link = link.clone();
+        let (tenant, subject) = (link.issued.tenant, Subject::Link(link.issued.id.as_uuid()));
         let (deadline, mut pause) = (Instant::now() + super::BUSY_TIMEOUT, FIRST_PAUSE);
         loop {
-            let record = match self.begin(&self.password, subject.clone(), &issued, text).await? {
+            let record = match self.begin(&self.password, subject.clone(), &link).await? {
                 Started::New(operation) => {
-                    self.seal(issued.tenant, operation.record(), &password).await?;
+                    self.seal(tenant, operation.record(), password).await?;
                     return Ok(Started::New(operation));
                 }
                 Started::Joined(record) => record,
             };
-            match self.inspect_open(issued.tenant, &record, &password).await? {
+            match self.inspect_open(tenant, &record, password).await? {
                 OpenOperation::SamePassword => return Ok(Started::Joined(record)),
                 OpenOperation::Finished => return Err(SetupLinkError::NotValid),
                 OpenOperation::NoPassword if Instant::now() < deadline => sleep(pause).await,
@@ -73,16 +67,19 @@ impl SetupLinks {
                 }
             }
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+            link.reload_tenant(&self.stores).await?;
         }
     }
 
     /// Seals the password under the operation's id. A crash before that leaves an operation without a password, which
     /// recovery undoes.
-    async fn seal(&self, tenant: TenantId, record: &Record, password: &SecretString) -> Result<(), SetupLinkError> {
+    async fn seal(
+        &self, tenant: TenantId, record: &Record, password: &NormalizedPassword,
+    ) -> Result<(), SetupLinkError> {
         let (id, writer) = (password::new_password_id(tenant, record.id), record.fencing_token());
         let sealed = async {
             self.stores.vault.fence(writer.operation, writer.epoch).await?;
-            self.stores.vault.put(&id, password, writer).await
+            self.stores.vault.put(&id, password.text(), writer).await
         };
         match sealed.await {
             Ok(_) => Ok(()),
@@ -98,10 +95,10 @@ impl SetupLinks {
     }
 
     async fn inspect_open(
-        &self, tenant: TenantId, record: &Record, password: &SecretString,
+        &self, tenant: TenantId, record: &Record, password: &NormalizedPassword,
     ) -> Result<OpenOperation, SetupLinkError> {
         match self.stores.vault.open(&password::new_password_id(tenant, record.id)).await {
-            Ok(sealed) if is_same(&sealed, password) => Ok(OpenOperation::SamePassword),
+            Ok(sealed) if password.is_same_as(&sealed) => Ok(OpenOperation::SamePassword),
             Ok(_) => Ok(OpenOperation::OtherPassword),
             // The record was read before the vault. The operation may have ended since then and deleted the password.
             Err(VaultError::Missing(_)) => match self.stores.journal.read(record.id).await? {
@@ -119,33 +116,5 @@ fn store_error(error: VaultError) -> StoreError {
     match error {
         VaultError::Store(error) => error,
         error => StoreError::unavailable(error),
-    }
-}
-
-/// Whether two passwords are equal. It compares MACs under a random key, so that its duration reveals nothing about the
-/// sealed password. It normalizes the sealed password first, because earlier versions sealed the text as it was typed.
-fn is_same(sealed: &SecretString, posted: &SecretString) -> bool {
-    let sealed = to_opaque_string(sealed).unwrap_or_else(|_| sealed.clone());
-    let key = Zeroizing::new(rand::rng().random::<[u8; 64]>());
-    let mac = |text: &SecretString| {
-        let mut mac = Hmac::<Sha256>::new((&*key).into());
-        mac.update(text.expose_secret().as_bytes());
-        mac
-    };
-    mac(&sealed).verify(&mac(posted).finalize().into_bytes()).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn is_same_compares_whole_texts_after_normalization() {
-        let same = |a: &str, b: &str| is_same(&SecretString::from(a), &SecretString::from(b));
-        assert!(same("correct horse", "correct horse"));
-        assert!(same("cafe\u{301}", "caf\u{e9}"), "an NFD text that an earlier version has sealed equals its NFC form");
-        for other in ["", "correct hors", "correct horse ", "Correct horse"] {
-            assert!(!same("correct horse", other), "{other:?} must differ from \"correct horse\"");
-        }
     }
 }

@@ -1,7 +1,11 @@
 //! Setup links: the operations that a user starts by following a link from an e-mail.
 //!
 //! A *credentials link* rotates the tenant's database login and leads to a *password link*, which sets the password of
-//! the tenant's admin. The facade begins these operations for the web layer and drives them.
+//! the tenant's admin.
+//!
+//! The facade issues links for the application (`issue.rs`); operations issue and deliver their own links. For each
+//! request the web layer finds the link once (`find.rs`), and the facade follows it: it begins or joins the operation
+//! (`join.rs`) and drives it. The first step of the operation claims the token (`link.rs`).
 //!
 //! Invariants:
 //! - An operation claims the token, does the work, and only then uses the token up. A crash in between neither loses
@@ -15,18 +19,24 @@ use crate::operations::rotate::{AppLogin, GRACE, RotateContext};
 use crate::saga::{AnySaga, CallOptions, Engine, Saga, Started};
 use crate::store::admin::{AdminError, AdminStore, PasswordError};
 use crate::store::journal::Record;
-use crate::store::tokens::{IssuedToken, LinkId, SetupLink, Token, TokenPurpose};
+use crate::store::tokens::{LinkId, SetupLink, Token};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 mod credentials;
+mod find;
+mod issue;
 mod join;
 mod link;
+mod normalized;
 mod password;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rate_limiter;
+pub(crate) use find::{FoundLink, look_up};
+pub(crate) use issue::{find_undelivered, issue};
+pub(crate) use normalized::NormalizedPassword;
 use password::PasswordContext;
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub(crate) use rate_limiter::RateLimiter;
@@ -138,31 +148,26 @@ impl SetupLinks {
         [self.credentials.clone(), self.password.clone()]
     }
 
-    /// Finds the valid link of this purpose to which the token text belongs.
-    async fn find_link(&self, purpose: &TokenPurpose, text: &str) -> Result<IssuedToken, SetupLinkError> {
-        let found = self.stores.tokens.look_up(&Token::hash_of(text)).await?;
-        found.filter(|issued| issued.purpose == *purpose).ok_or(SetupLinkError::NotValid)
-    }
-
     /// Begins the operation of a credentials link, or joins it. While another operation of the tenant is unfinished it tries
     /// again for ten seconds; then the error is `Busy`.
-    pub(crate) async fn begin_credentials(&self, text: &str) -> Result<Started, SetupLinkError> {
-        let issued = self.find_link(&TokenPurpose::credentials(), text).await?;
+    pub(crate) async fn begin_credentials(&self, link: &FoundLink<'_>) -> Result<Started, SetupLinkError> {
+        let mut link = link.clone();
         let deadline = Instant::now() + BUSY_TIMEOUT;
         loop {
-            match self.begin(&self.credentials, Subject::Tenant(issued.tenant), &issued, text).await {
+            match self.begin(&self.credentials, Subject::Tenant(link.issued.tenant), &link).await {
                 Err(SetupLinkError::Busy { .. }) if Instant::now() < deadline => {
                     sleep(Duration::from_millis(100)).await
                 }
                 begun => return begun,
             }
+            link.reload_tenant(&self.stores).await?;
         }
     }
 
     async fn begin<C: Send + 'static>(
-        &self, saga: &Arc<Saga<C>>, subject: Subject, issued: &IssuedToken, text: &str,
+        &self, saga: &Arc<Saga<C>>, subject: Subject, link: &FoundLink<'_>,
     ) -> Result<Started, SetupLinkError> {
-        let tenant = self.stores.registry.find(issued.tenant.into()).await?.ok_or(SetupLinkError::NotValid)?;
+        let FoundLink { issued, tenant, text } = link;
         let request = Request {
             tenant: issued.tenant,
             grace_ms: GRACE.as_millis() as u64,
@@ -175,7 +180,7 @@ impl SetupLinks {
         let check = async {
             match tenant.status() {
                 TenantStatus::Active => Ok(()),
-                _ => Err(SetupLinkError::Refused(tenant)),
+                _ => Err(SetupLinkError::Refused(tenant.clone())),
             }
         };
         self.engine.begin(saga, &intent, check).await

@@ -1,17 +1,15 @@
 //! The impls for actix-web: responses, extractors, the middleware and the setup routes.
 //!
-//! This file contains only conversions and actix-web's traits. `layer.rs` decides about tenants and `setup.rs` about
-//! links.
+//! This file contains only conversions and actix-web's traits. `layer.rs` decides about tenants and `setup/handler.rs`
+//! about links.
 //!
 //! Invariant: `call` does not block, and a cached tenant is served without an extra await.
-use super::html::STYLE_PATH;
-use super::layer::{Inner, Resolution};
+use super::layer::{Inner, Lookup, Resolution};
 use super::request::View;
-use super::setup::{BODY_TIMEOUT, MAX_BODY_BYTES, style_sheet};
+use super::setup::{BodyError, LINK_PATH, STYLE_PATH, SetupTarget};
 use super::{RequestView, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use crate::pool::TenantPool;
-use crate::store::tokens::TokenPurpose;
-use crate::tenant::{Tenant, TenantRef};
+use crate::tenant::Tenant;
 use actix_web::body::EitherBody;
 use actix_web::dev::{
     AppService, HttpServiceFactory, Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready,
@@ -95,25 +93,18 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let layer = self.layer.clone();
-        let named = layer.identify.evaluate(&RequestView(View::Actix(request.request())));
-        if let Some(resolution) = layer.resolve_cached(named.as_ref()) {
-            drop(named);
-            request.extensions_mut().insert(resolution);
-            let response = self.inner.call(request);
-            return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
-        }
-        let named = named.map(TenantRef::into_owned);
+        let tenant = match layer.look_up(&RequestView(View::Actix(request.request()))) {
+            Lookup::Ready(resolution) => {
+                request.extensions_mut().insert(resolution);
+                let response = self.inner.call(request);
+                return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
+            }
+            Lookup::Load(tenant) => tenant,
+        };
         let inner = self.inner.clone();
         Box::pin(async move {
-            let resolution = match named {
-                Some(named) => layer.resolve(named).await,
-                None => Ok(Resolution::NoTenant),
-            };
-            match resolution {
-                Err(rejection) => {
-                    let page = HttpResponse::from((layer.reject)(&rejection));
-                    Ok(request.into_response(page).map_into_right_body())
-                }
+            match layer.resolve(tenant).await {
+                Err(page) => Ok(request.into_response(HttpResponse::from(page)).map_into_right_body()),
                 Ok(resolution) => {
                     request.extensions_mut().insert(resolution);
                     Ok(apply_on_reject(&layer, inner.call(request).await?))
@@ -125,49 +116,40 @@ where
 
 /// Replaces a response that carries a rejection with the application's response to that rejection.
 fn apply_on_reject<B>(layer: &Inner, response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
-    let rejection = response.response().extensions().get::<TenantRejection>().cloned();
-    match rejection {
-        Some(rejection) => {
-            let page = HttpResponse::from((layer.reject)(&rejection));
-            response.into_response(page).map_into_right_body()
-        }
+    let page = layer.replace_rejection(response.response().extensions().get());
+    match page {
+        Some(page) => response.into_response(HttpResponse::from(page)).map_into_right_body(),
         None => response.map_into_left_body(),
     }
 }
 
 impl HttpServiceFactory for SetupRoutes {
     fn register(self, config: &mut AppService) {
-        let styles = web::resource(STYLE_PATH).route(web::get().to(async || HttpResponse::from(style_sheet())));
-        styles.register(config);
-        let links = web::resource("/setup/{purpose}/{token}").app_data(web::Data::new(self));
-        let links = links.route(web::get().to(show)).route(web::head().to(show)).route(web::post().to(submit));
-        links.register(config);
+        let routes = web::Data::new(self);
+        web::resource(STYLE_PATH).app_data(routes.clone()).to(serve_style_sheet).register(config);
+        web::resource(LINK_PATH).app_data(routes).to(serve_link).register(config);
     }
 }
 
-type Link = web::Path<(String, String)>;
-
-async fn show(routes: web::Data<SetupRoutes>, link: Link, request: HttpRequest) -> HttpResponse {
+async fn serve_link(
+    routes: web::Data<SetupRoutes>, link: web::Path<(String, String)>, request: HttpRequest, body: web::Payload,
+) -> HttpResponse {
     let (purpose, token) = link.into_inner();
-    let client = routes.client(&RequestView(View::Actix(&request)));
-    let page = match purpose.parse::<TokenPurpose>() {
-        Ok(purpose) => routes.show(&purpose, &token, client).await,
-        Err(_) => routes.not_valid_page(),
-    };
-    page.into()
+    serve(&routes, SetupTarget::Link { purpose, token }, &request, body).await
 }
 
-async fn submit(routes: web::Data<SetupRoutes>, link: Link, request: HttpRequest, body: web::Payload) -> HttpResponse {
-    let (purpose, token) = link.into_inner();
-    let client = routes.client(&RequestView(View::Actix(&request)));
-    let body = match tokio::time::timeout(BODY_TIMEOUT, body.to_bytes_limited(MAX_BODY_BYTES)).await {
-        Ok(Ok(body)) => body.map_err(|_| 400),
-        Ok(Err(_)) => Err(413),
-        Err(_) => Err(408),
-    };
-    let page = match purpose.parse::<TokenPurpose>() {
-        Ok(purpose) => routes.submit(&purpose, &token, client, body.as_deref().map_err(|status| *status)).await,
-        Err(_) => routes.not_valid_page(),
-    };
-    page.into()
+async fn serve_style_sheet(routes: web::Data<SetupRoutes>, request: HttpRequest, body: web::Payload) -> HttpResponse {
+    serve(&routes, SetupTarget::StyleSheet, &request, body).await
+}
+
+async fn serve(routes: &SetupRoutes, target: SetupTarget, request: &HttpRequest, body: web::Payload) -> HttpResponse {
+    let head = routes.read_head(target, &RequestView(View::Actix(request)));
+    routes.handle(head, |limit| read_body(body, limit)).await.into()
+}
+
+async fn read_body(body: web::Payload, limit: usize) -> Result<web::Bytes, BodyError> {
+    match body.to_bytes_limited(limit).await {
+        Ok(body) => body.map_err(|_| BodyError::Broken),
+        Err(_) => Err(BodyError::TooLarge),
+    }
 }

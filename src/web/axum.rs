@@ -1,25 +1,22 @@
 //! The impls for axum: responses, extractors, the tower layer and the setup routes.
 //!
 //! This file contains only conversions and the traits of axum and tower. `layer.rs` decides about tenants and
-//! `setup.rs` about links.
+//! `setup/handler.rs` about links.
 //!
 //! Invariant: `call` does not block, and a cached tenant is served without cloning the inner service.
-use super::html::STYLE_PATH;
-use super::layer::{Inner, Resolution};
+use super::layer::{Inner, Lookup, Resolution};
 use super::request::View;
-use super::setup::{BODY_TIMEOUT, MAX_BODY_BYTES, style_sheet};
+use super::setup::{BodyError, LINK_PATH, STYLE_PATH, SetupTarget};
 use super::{RequestView, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use crate::pool::TenantPool;
-use crate::store::tokens::TokenPurpose;
-use crate::tenant::{Tenant, TenantRef};
+use crate::tenant::Tenant;
 use ::axum::Router;
 use ::axum::body::Body;
 use ::axum::extract::{FromRequestParts, OptionalFromRequestParts, Path, State};
 use ::axum::http::{HeaderName, HeaderValue, Request, StatusCode, request::Parts};
 use ::axum::response::{IntoResponse, Response};
-use ::axum::routing::get;
+use ::axum::routing::any;
 use futures_util::StreamExt;
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -114,26 +111,22 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        let named = self.layer.identify.evaluate(&RequestView(View::Axum(&parts)));
         let layer = self.layer.clone();
-        if let Some(resolution) = layer.resolve_cached(named.as_ref()) {
-            drop(named);
-            parts.extensions.insert(resolution);
-            let response = self.inner.call(Request::from_parts(parts, body));
-            return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
-        }
-        let named = named.map(TenantRef::into_owned);
+        let tenant = match layer.look_up(&RequestView(View::Axum(&parts))) {
+            Lookup::Ready(resolution) => {
+                parts.extensions.insert(resolution);
+                let response = self.inner.call(Request::from_parts(parts, body));
+                return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
+            }
+            Lookup::Load(tenant) => tenant,
+        };
         // `poll_ready` has made `self.inner` ready, and a clone of it need not be. So this request takes `self.inner`
         // and leaves the clone for the next one.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
-            let resolution = match named {
-                Some(named) => layer.resolve(named).await,
-                None => Ok(Resolution::NoTenant),
-            };
-            match resolution {
-                Err(rejection) => Ok((layer.reject)(&rejection).into_response()),
+            match layer.resolve(tenant).await {
+                Err(page) => Ok(page.into_response()),
                 Ok(resolution) => {
                     parts.extensions.insert(resolution);
                     Ok(apply_on_reject(&layer, inner.call(Request::from_parts(parts, body)).await?))
@@ -145,62 +138,41 @@ where
 
 /// Replaces a response that carries a rejection with the application's response to that rejection.
 fn apply_on_reject(layer: &Inner, response: Response) -> Response {
-    match response.extensions().get::<TenantRejection>() {
-        Some(rejection) => (layer.reject)(rejection).into_response(),
+    match layer.replace_rejection(response.extensions().get()) {
+        Some(page) => page.into_response(),
         None => response,
     }
 }
 
 impl<S: Clone + Send + Sync + 'static> From<SetupRoutes> for Router<S> {
     fn from(routes: SetupRoutes) -> Router<S> {
-        Router::new()
-            .route("/setup/{purpose}/{token}", get(show).post(submit))
-            .route(STYLE_PATH, get(async || style_sheet()))
-            .with_state(routes)
+        Router::new().route(LINK_PATH, any(serve_link)).route(STYLE_PATH, any(serve_style_sheet)).with_state(routes)
     }
 }
 
-type Link = Path<(String, String)>;
-
-async fn show(
-    State(routes): State<SetupRoutes>, Path((purpose, token)): Link, RequestHead(parts): RequestHead,
+async fn serve_link(
+    State(routes): State<SetupRoutes>, Path((purpose, token)): Path<(String, String)>, request: Request<Body>,
 ) -> WebResponse {
-    let client = routes.client(&RequestView(View::Axum(&parts)));
-    match purpose.parse::<TokenPurpose>() {
-        Ok(purpose) => routes.show(&purpose, &token, client).await,
-        Err(_) => routes.not_valid_page(),
-    }
+    serve(&routes, SetupTarget::Link { purpose, token }, request).await
 }
 
-async fn submit(
-    State(routes): State<SetupRoutes>, Path((purpose, token)): Link, request: Request<Body>,
-) -> WebResponse {
+async fn serve_style_sheet(State(routes): State<SetupRoutes>, request: Request<Body>) -> WebResponse {
+    serve(&routes, SetupTarget::StyleSheet, request).await
+}
+
+async fn serve(routes: &SetupRoutes, target: SetupTarget, request: Request<Body>) -> WebResponse {
     let (parts, body) = request.into_parts();
-    let client = routes.client(&RequestView(View::Axum(&parts)));
-    let body = tokio::time::timeout(BODY_TIMEOUT, read_body(body)).await.unwrap_or(Err(408));
-    match purpose.parse::<TokenPurpose>() {
-        Ok(purpose) => routes.submit(&purpose, &token, client, body.as_deref().map_err(|status| *status)).await,
-        Err(_) => routes.not_valid_page(),
-    }
+    let head = routes.read_head(target, &RequestView(View::Axum(&parts)));
+    routes.handle(head, |limit| read_body(body, limit)).await
 }
 
-/// Reads the body. `Err` is the HTTP status for a body that is too large or breaks off.
-async fn read_body(body: Body) -> Result<Vec<u8>, u16> {
+async fn read_body(body: Body, limit: usize) -> Result<Vec<u8>, BodyError> {
     let (mut bytes, mut chunks) = (vec![], body.into_data_stream());
     while let Some(chunk) = chunks.next().await {
-        bytes.extend_from_slice(&chunk.map_err(|_| 400_u16)?);
-        if bytes.len() > MAX_BODY_BYTES {
-            return Err(413);
+        bytes.extend_from_slice(&chunk.map_err(|_| BodyError::Broken)?);
+        if bytes.len() > limit {
+            return Err(BodyError::TooLarge);
         }
     }
     Ok(bytes)
-}
-
-/// Extracts the request's head: method, URI, headers and extensions.
-struct RequestHead(Parts);
-impl<S: Send + Sync> FromRequestParts<S> for RequestHead {
-    type Rejection = Infallible;
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.clone()))
-    }
 }

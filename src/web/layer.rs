@@ -1,12 +1,13 @@
 //! [`TenantLayer`]: the framework-independent part of the middleware.
 //!
-//! `axum.rs` and `actix.rs` call [`Inner`] for each request and store the [`Resolution`] in the request's extensions,
-//! where the extractors of `Tenant` and `TenantPool` find it.
+//! `axum.rs` and `actix.rs` call [`Inner::look_up`] for each request, and [`Inner::resolve`] if the tenant is not
+//! cached. They store the [`Resolution`] in the request's extensions, where the extractors of `Tenant` and `TenantPool`
+//! find it.
 //!
 //! Invariants:
 //! - A request whose tenant was named but cannot be served never reaches a handler, unless its status is admitted.
 //! - A handler that takes a [`TenantPool`] never gets the pool of a tenant that is not active.
-use super::{Identify, TenantRejection, WebResponse};
+use super::{Identify, RequestView, TenantRejection, WebResponse};
 use crate::error::ResolveError;
 use crate::pool::TenantPool;
 use crate::resolver::ConnectionResolver;
@@ -25,9 +26,9 @@ pub struct TenantLayer(pub(super) Arc<Inner>);
 #[derive(Clone)]
 pub(super) struct Inner {
     resolver: Arc<dyn ConnectionResolver>,
-    pub(super) identify: Identify,
+    identify: Identify,
     admit: Vec<TenantStatus>,
-    pub(super) reject: Arc<OnReject>,
+    reject: Arc<OnReject>,
 }
 
 impl TenantLayer {
@@ -68,24 +69,40 @@ pub(super) enum Resolution {
     TenantOnly(Tenant, TenantRejection),
 }
 
+/// What the layer knows about the tenant of a request without waiting.
+pub(super) enum Lookup {
+    /// The request can be passed on.
+    Ready(Resolution),
+    /// The tenant is not cached; [`Inner::resolve`] loads it.
+    Load(TenantRef<'static>),
+}
+
 impl Inner {
-    /// The result, if it is available without waiting.
-    pub(super) fn resolve_cached(&self, tenant: Option<&TenantRef<'_>>) -> Option<Resolution> {
-        match tenant {
-            None => Some(Resolution::NoTenant),
-            Some(tenant) => self.resolver.cached(tenant).map(Resolution::Pool),
+    /// Identifies the tenant of a request and looks it up in the cache.
+    pub(super) fn look_up(&self, request: &RequestView<'_>) -> Lookup {
+        match self.identify.evaluate(request) {
+            None => Lookup::Ready(Resolution::NoTenant),
+            Some(tenant) => match self.resolver.cached(&tenant) {
+                Some(pool) => Lookup::Ready(Resolution::Pool(pool)),
+                None => Lookup::Load(tenant.into_owned()),
+            },
         }
     }
 
-    /// Resolves a tenant that is not cached.
-    pub(super) async fn resolve(&self, tenant: TenantRef<'static>) -> Result<Resolution, TenantRejection> {
+    /// Resolves a tenant that is not cached. `Err` is the response to a request that is rejected.
+    pub(super) async fn resolve(&self, tenant: TenantRef<'static>) -> Result<Resolution, WebResponse> {
         match self.resolver.resolve(tenant).await {
             Ok(pool) => Ok(Resolution::Pool(pool)),
             Err(error) => match inactive_tenant(&error).filter(|tenant| self.admit.contains(&tenant.status())) {
                 Some(tenant) => Ok(Resolution::TenantOnly(tenant.clone(), error.into())),
-                None => Err(error.into()),
+                None => Err((self.reject)(&error.into())),
             },
         }
+    }
+
+    /// The application's response to a rejection that a handler's response carries, if it carries one.
+    pub(super) fn replace_rejection(&self, rejection: Option<&TenantRejection>) -> Option<WebResponse> {
+        rejection.map(|rejection| (self.reject)(rejection))
     }
 }
 

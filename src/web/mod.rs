@@ -42,7 +42,6 @@
 mod actix;
 #[cfg(feature = "axum")]
 mod axum;
-mod html;
 mod identify;
 mod layer;
 mod page;

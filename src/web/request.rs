@@ -16,6 +16,15 @@ pub(super) enum View<'a> {
 }
 
 impl<'a> RequestView<'a> {
+    /// The method, as the client has sent it.
+    pub(super) fn method(&self) -> &'a str {
+        match &self.0 {
+            #[cfg(feature = "axum")]
+            View::Axum(parts) => parts.method.as_str(),
+            #[cfg(feature = "actix")]
+            View::Actix(request) => request.method().as_str(),
+        }
+    }
     /// Value of a header. `None` if the header is missing, occurs more than once, or is not ASCII text.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         match &self.0 {

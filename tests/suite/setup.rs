@@ -14,6 +14,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tenantry::admin::{AdminStore, PgAdminStore};
 use tenantry::error::ChangeError;
+use tenantry::journal::{Begun, Intent, Journal, PgJournal};
+use tenantry::operation::{Lane, Subject};
 use tenantry::setup_link::SetupLinkError;
 use tenantry::testing::Harness;
 use tenantry::tokens::{PgTokenStore, SetupLink, Token, TokenClaim, TokenPurpose, TokenStore};
@@ -195,6 +197,29 @@ async fn link_of_a_suspended_tenant_works_after_activation() {
     );
     tenantry.activate("acme").await.unwrap();
     tenantry.follow_credentials_link(token_text(&link)).await.unwrap();
+}
+
+/// Another operation of the tenant is open, so the link waits. The tenant is suspended during that wait.
+#[tokio::test]
+async fn credentials_link_of_a_tenant_suspended_while_it_waits_is_refused() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let link = acme(&tenantry).await;
+    let tenant = tenantry.registry().find("acme".into()).await.unwrap().unwrap().id();
+    let open = Intent::new(OperationId::new(), "by hand", Lane::Change, Subject::Tenant(tenant));
+    let begun = PgJournal::new(harness.landlord().clone()).begin(&open).await.unwrap();
+    assert!(matches!(begun, Begun::New(_)), "another operation is open: {begun:?}");
+    let (node, token) = (tenantry.clone(), token_text(&link).to_owned());
+    let follow = tokio::spawn(async move { node.follow_credentials_link(&token).await });
+    // The link has found its tenant active by then. If it has not, the answer is the same.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    sqlx::query("UPDATE tenantry.tenants SET status = 'suspended' WHERE id = $1")
+        .bind(tenant.as_uuid())
+        .execute(harness.landlord())
+        .await
+        .unwrap();
+    let answer = follow.await.unwrap();
+    assert!(matches!(answer, Err(SetupLinkError::Refused(_))), "{answer:?}");
 }
 
 /// An open transaction prevents the drop of the old login.

@@ -1,11 +1,12 @@
 //! The web integration for axum and actix-web: both must give the same answer to every request in [`LIST`].
 //!
 //! Submodules: the two applications (`apps`), the examples over TCP (`examples`), random requests (`fuzz`), background
-//! jobs (`jobs`), setup links (`links`).
+//! jobs (`jobs`), setup links (`links`), methods and look-ups of the setup routes (`link_requests`).
 mod apps;
 mod examples;
 mod fuzz;
 mod jobs;
+mod link_requests;
 mod links;
 
 use apps::{Ask, answers};

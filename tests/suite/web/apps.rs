@@ -36,6 +36,10 @@ impl Ask {
     pub(super) fn of(hosts: Vec<String>, path: String, headers: Vec<(String, String)>) -> Self {
         Self { method: "GET", hosts, path, headers, body: vec![] }
     }
+    /// The same request with another method.
+    pub(super) fn with_method(self, method: &'static str) -> Self {
+        Self { method, ..self }
+    }
     /// A form post to `acme.example.org`.
     pub(super) fn post(path: &str, body: impl Into<Vec<u8>>) -> Self {
         let form = [("content-type", "application/x-www-form-urlencoded")];

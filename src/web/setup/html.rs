@@ -4,12 +4,18 @@
 //! - Every text of a tenant or a user is escaped.
 //! - The pages have no script and no inline style, because their content security policy forbids both.
 use super::SetupPage;
+use crate::web::WebResponse;
 use std::fmt::Write;
 
 /// Path of the built-in pages' style sheet.
-pub(super) const STYLE_PATH: &str = "/setup/style.css";
+pub(in crate::web) const STYLE_PATH: &str = "/setup/style.css";
 
-pub(super) const STYLE: &str = include_str!("setup.css");
+const STYLE: &str = include_str!("setup.css");
+
+/// The style sheet of the built-in pages.
+pub(super) fn style_sheet() -> WebResponse {
+    WebResponse::of(200, "text/css; charset=utf-8", STYLE).header("cache-control", "public, max-age=3600")
+}
 
 /// Escapes text for HTML, also within a quoted attribute.
 fn escape(text: &str) -> String {
