@@ -2,7 +2,6 @@
 //! the server. A task that retries is served again, and no task ever sees another tenant's row.
 use crate::auditor;
 use crate::provision::migrated;
-use sqlx::Executor;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
@@ -141,10 +140,16 @@ async fn pool_recovers_after_sessions_are_terminated_or_the_network_is_cut() {
     load.wait_until_all_served(Instant::now()).await;
 
     let mut admin = auditor::superuser(&fixture.harness).await;
+    // Only the sessions of this test: others use the same server.
     const TERMINATE: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-        WHERE application_name = 'tenantry' AND datname LIKE 't\\_%'";
+        WHERE application_name = 'tenantry' AND datname = ANY($1)";
+    let databases: Vec<String> = sqlx::query_scalar("SELECT database::text FROM tenantry.placements")
+        .fetch_all(fixture.harness.landlord())
+        .await
+        .unwrap();
     for _ in 0..5 {
-        admin.execute(TERMINATE).await.unwrap();
+        let ended: i64 = sqlx::query_scalar(TERMINATE).bind(&databases).fetch_one(&mut admin).await.unwrap();
+        assert!(ended > 0, "no session was terminated");
         let recovery = load.wait_until_all_served(Instant::now()).await;
         println!("recovered {recovery:?} after all sessions were terminated");
     }

@@ -86,9 +86,11 @@ impl ProvisionContext {
         Ok(entry)
     }
 
-    /// Where and as which role to connect for a session of the application's login.
+    /// Where and as which role to connect for a session of the application's login. Its password is read from the vault
+    /// each time, as a resolver does, so that a probe also checks what the vault returns.
     pub(super) async fn app_login_target(&mut self) -> Result<LoginTarget, StepError> {
-        let (login, password) = (self.login().await?, self.password().await?.password.clone());
+        let (login, credential) = (self.login().await?, self.credential().await?);
+        let password = self.stores.vault.open(&credential).await?;
         let TenantLocation { server, names } = self.sessions.location().await?;
         Ok(server.login_target(&names.database, &login, password))
     }
