@@ -20,7 +20,7 @@ async fn main() {
     let harness = Harness::on(server).await.unwrap();
     let tenantry = harness.tenantry(|b| b.tenant_migrations(&MIGRATIONS)).await.unwrap();
     let bare = bare::Bare::new(&harness, &tenantry, &MIGRATIONS).await;
-    let mut ratio = ratio::Ratio::new("provision a tenant (three migrations)", 1.2);
+    let mut ratio = ratio::Ratio::new("provision a tenant (three migrations)", 1.3);
     for n in 0..34 {
         let clock = Instant::now();
         tenantry.provision(format!("tenant-{n}")).await.unwrap();

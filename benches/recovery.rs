@@ -71,7 +71,7 @@ fn create_worker(harness: &Harness, tenantry: &Tenantry) -> Provisioner {
     let engine = Engine::new(journal, vec![], settings, CancellationToken::new());
     let mut config = ProvisionConfig::default();
     config.migrations = Some(&MIGRATIONS);
-    Provisioner::new(tenantry.operation_context(), engine, config)
+    Provisioner::with_engine(tenantry.operation_context(), engine, config)
 }
 
 /// Begins to provision a tenant, and kills the worker at its `n`-th event: the observer panics, which unwinds the task.

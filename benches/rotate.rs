@@ -62,7 +62,7 @@ async fn measure_single(harness: &Harness) -> Ratio {
     tenantry.provision("acme").await.unwrap();
     let bare = bare::Bare::new(harness, &tenantry, &MIGRATIONS).await;
     bare.provision("bare").await;
-    let mut ratio = Ratio::new("rotate a tenant, no session, no grace", 1.3);
+    let mut ratio = Ratio::new("rotate a tenant, no session, no grace", 1.4);
     let mut reported = Ratio::new("", 0.0);
     for n in 1..=303 {
         let began = read_time(harness, "SELECT clock_timestamp()").await;

@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, PgConnection};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tenantry::directory::TenantDatabase;
-use tenantry::registry::TenantRegistryExt;
+use tenantry::registry::TenantRegistry;
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{TenantPool, Tenantry, sqlx};
 

@@ -60,6 +60,7 @@ impl<S, J> Layer<S> for TenantLayer<J> {
 }
 
 /// The service that [`TenantLayer`] puts around a worker.
+#[doc(hidden)]
 pub struct TenantService<S, J> {
     inner: S,
     layer: TenantLayer<J>,

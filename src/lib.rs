@@ -78,6 +78,10 @@ pub mod secret;
 pub mod server;
 pub mod setup_link;
 pub(crate) mod sql;
+#[cfg(not(feature = "testing"))]
+mod sqlstate;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
 pub mod sqlstate;
 mod store;
 pub mod tenant;
@@ -91,7 +95,7 @@ pub mod calls {
     /// Type parameters of [`Call`] and [`Batch`]: one marker type for each kind of call.
     #[doc(hidden)]
     pub use crate::facade::BatchVerb;
-    pub use crate::facade::{Batch, BatchReport, Call, HealthIssue, Operations, Rotations, Tokens};
+    pub use crate::facade::{Batch, BatchReport, Call, HealthIssue, Operations, Tokens};
     #[doc(hidden)]
     pub use crate::operations::{
         lifecycle::{Activate, Archive, Purge, Restore, Suspend},

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions, Connection};
 use std::time::Instant;
-use tenantry::registry::TenantRegistryExt;
+use tenantry::registry::TenantRegistry;
 use tenantry::{Tenantry, vault::LocalKeyring};
 
 #[path = "../example_server/mod.rs"]

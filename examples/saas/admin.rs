@@ -4,7 +4,7 @@
 use super::session::{cookie, random};
 use super::{App, FormRequest, PageResult, Problem};
 use std::sync::PoisonError;
-use tenantry::registry::TenantRegistryExt;
+use tenantry::registry::TenantRegistry;
 use tenantry::tenant::TenantStatus;
 use tenantry::web::WebResponse;
 use tenantry::{Tenant, TenantRef};

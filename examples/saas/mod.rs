@@ -252,7 +252,7 @@ pub(crate) fn raise_file_limit() {
 }
 
 async fn remove_tenants(tenantry: &Tenantry) {
-    use tenantry::registry::TenantRegistryExt;
+    use tenantry::registry::TenantRegistry;
     let registry = tenantry.registry();
     let mut all = registry.all();
     while let Some(Ok(tenant)) = futures_util::StreamExt::next(&mut all).await {

@@ -9,15 +9,16 @@
 //!   raised, so the check of the old worker fails.
 //! - The session that runs the statements also has the advisory lock of the tenant. If the connection breaks,
 //!   PostgreSQL releases the lock and the worker can run no further statement.
-use crate::error::{StepError, StoreError};
+use crate::error::{StepError, StoreError, VaultError};
 use crate::names::{DatabaseName, RoleName};
 use crate::operation::{FencingToken, OperationId};
-use crate::saga::Execution;
+use crate::saga::{EpochFence, Execution};
 use crate::server::DatabaseServer;
 use crate::store::journal::{Journal, Record};
 use crate::store::registry::{RegistryWriter, ServerRegistry};
 use crate::store::tokens::TokenStore;
 use crate::store::vault::VaultWriter;
+use async_trait::async_trait;
 use secrecy::SecretString;
 use std::{collections::HashMap, sync::Arc, sync::Mutex, time::Duration};
 use tokio::sync::{OnceCell, Semaphore};
@@ -106,11 +107,7 @@ impl OperationContext {
     /// Makes every store reject writes of this operation with an older epoch. A store that the application implements
     /// learns about the new epoch only by this call.
     pub(crate) async fn fence(&self, newest: FencingToken) -> Result<(), StepError> {
-        let FencingToken { operation, epoch } = newest;
-        RegistryWriter::fence(&*self.registry, operation, epoch).await?;
-        ServerRegistry::fence(&*self.servers, operation, epoch).await?;
-        self.vault.fence(operation, epoch).await?;
-        Ok(self.tokens.fence(operation, epoch).await?)
+        Ok(EpochFence::fence(self, newest.operation, newest.epoch).await?)
     }
 
     /// Waits until the operation has ended, is parked or waits for a retry, and returns its record. Polls the journal
@@ -128,6 +125,16 @@ impl OperationContext {
             tokio::time::sleep(pause).await;
             pause = (pause * 3 / 2).min(Duration::from_millis(500));
         }
+    }
+}
+
+#[async_trait]
+impl EpochFence for OperationContext {
+    async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+        RegistryWriter::fence(&*self.registry, operation, epoch).await?;
+        ServerRegistry::fence(&*self.servers, operation, epoch).await?;
+        self.vault.fence(operation, epoch).await.map_err(VaultError::into_store_error)?;
+        self.tokens.fence(operation, epoch).await
     }
 }
 

@@ -185,7 +185,7 @@ impl TenantDatabase {
     /// ```no_run
     /// # async fn example(tenantry: tenantry::Tenantry) -> Result<(), Box<dyn std::error::Error>> {
     /// use tenantry::directory::{DatabaseStatus, TenantDatabase};
-    /// use tenantry::registry::{RegistryWriter, TenantRegistryExt};
+    /// use tenantry::registry::{RegistryWriter, TenantRegistry};
     ///
     /// let db = tenantry.resolve("acme").await?;
     /// let registry = tenantry.registry_writer();

@@ -71,6 +71,15 @@ pub enum VaultError {
     /// The store that holds the encrypted records failed.
     Store(StoreError),
 }
+impl VaultError {
+    /// The store's own error, or this error as a store that did not answer.
+    pub(crate) fn into_store_error(self) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            error => StoreError::unavailable(error),
+        }
+    }
+}
 impl fmt::Display for VaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -32,7 +32,7 @@ use crate::sqlstate;
 use std::{error::Error as StdError, fmt, sync::Arc};
 
 /// A boxed error of any type.
-pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
 /// A cause that can be cloned, because the error of one shared registry load is returned to many waiting callers.
 ///

@@ -75,7 +75,7 @@ impl StepError {
         matches!(self.source.downcast_ref::<StoreError>(), Some(StoreError::LostWrites))
     }
 }
-/// Retries if [`sqlstate::is_transient`] holds, fails otherwise.
+/// Retries if the SQLSTATE, or the lack of one, says that the same statement may succeed later; fails otherwise.
 impl From<sqlx::Error> for StepError {
     fn from(error: sqlx::Error) -> Self {
         Self { reaction: Reaction::retry_if(sqlstate::is_transient(&error)), source: error.into() }

@@ -11,7 +11,7 @@ use crate::error::{ChangeError, StoreError};
 use crate::operations::lifecycle::{Lifecycle, Purge};
 use crate::operations::migrate::{Migrate, Migration, MigrationState};
 use crate::operations::verb::CallVerb;
-use crate::store::registry::TenantRegistryExt;
+use crate::store::registry::TenantRegistry;
 use crate::tenant::{Tenant, TenantStatus};
 use async_trait::async_trait;
 use futures_core::future::BoxFuture;

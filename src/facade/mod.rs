@@ -43,7 +43,6 @@ pub use batch::{Batch, BatchReport, BatchVerb};
 pub use builder::Builder;
 pub use call::Call;
 pub use operations::Operations;
-pub use rotate::Rotations;
 pub use tokens::Tokens;
 
 /// The entry point of this crate: all operations, the resolver and the background tasks over one landlord database.

@@ -304,7 +304,8 @@ fn check_characters(text: &str, allowed: &'static str, is_allowed: impl Fn(char)
 }
 
 mod tenant;
-pub use tenant::{GroupRoles, TenantNames};
+pub use tenant::GroupRoles;
+pub(crate) use tenant::TenantNames;
 
 #[cfg(test)]
 mod tests {

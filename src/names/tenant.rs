@@ -21,22 +21,22 @@ pub struct GroupRoles {
 /// [`Placement`](crate::store::registry::Placement) ensures that this name is unique on its server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TenantNames {
+pub(crate) struct TenantNames {
     /// The tenant's database.
-    pub database: DatabaseName,
+    pub(crate) database: DatabaseName,
     /// The two NOLOGIN roles.
-    pub roles: GroupRoles,
+    pub(crate) roles: GroupRoles,
     /// The login that runs migrations. It exists only during one operation.
-    pub migrator: RoleName,
+    pub(crate) migrator: RoleName,
 }
 impl TenantNames {
     /// Maximum length of a tenant's database name in bytes. With the longest suffix, a role name then has at most 63
     /// bytes.
-    pub const MAX_DATABASE: usize = 50;
+    pub(crate) const MAX_DATABASE: usize = 50;
 
     /// Derives the names `<database>_owner`, `<database>_app` and `<database>_mig`. Fails if the database's name is
     /// longer than [`MAX_DATABASE`](Self::MAX_DATABASE) or a derived name is not a valid role name.
-    pub fn of(database: &DatabaseName) -> Result<Self, InvalidName> {
+    pub(crate) fn of(database: &DatabaseName) -> Result<Self, InvalidName> {
         let length = database.as_str().len();
         if length > Self::MAX_DATABASE {
             return Err(InvalidName::Length { length, min: 1, max: Self::MAX_DATABASE });
@@ -48,7 +48,7 @@ impl TenantNames {
         })
     }
     /// The name of the tenant's login of this generation: `<database>_v<generation>`.
-    pub fn login(&self, generation: Generation) -> Result<RoleName, InvalidName> {
+    pub(crate) fn login(&self, generation: Generation) -> Result<RoleName, InvalidName> {
         format!("{}_v{generation}", self.database).parse()
     }
 }

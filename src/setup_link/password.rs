@@ -15,7 +15,7 @@ use crate::pool::connect;
 use crate::saga::{Execution, Saga, SagaStep};
 use crate::secret::CredentialId;
 use crate::store::admin::AdminStore;
-use crate::store::registry::TenantRegistryExt;
+use crate::store::registry::TenantRegistry;
 use crate::tenant::{TenantId, TenantStatus};
 use async_trait::async_trait;
 use serde_json::Value;

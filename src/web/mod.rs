@@ -48,10 +48,6 @@ mod page;
 mod rejection;
 mod request;
 mod setup;
-#[cfg(feature = "actix")]
-pub use actix::ActixTenantService;
-#[cfg(feature = "axum")]
-pub use axum::TenantService;
 pub use identify::Identify;
 pub use layer::TenantLayer;
 pub use page::WebResponse;

@@ -54,7 +54,7 @@ pub(crate) async fn operations(landlord: &PgPool, kind: &str, status: &str) -> i
 /// Options to connect to the tenant's database as its login. They come from the landlord's directory and the vault.
 pub(crate) async fn login(tenantry: &tenantry::Tenantry, slug: &str) -> PgConnectOptions {
     use secrecy::ExposeSecret;
-    use tenantry::registry::TenantRegistryExt;
+    use tenantry::registry::TenantRegistry;
     let tenant = tenantry.registry().find(slug.into()).await.unwrap().expect("the tenant exists");
     let entry =
         tenantry.registry().primary(tenant.id()).await.unwrap().expect("the tenant has a primary database entry");

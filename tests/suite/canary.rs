@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use sqlx::Executor;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
-use tenantry::registry::TenantRegistryExt;
+use tenantry::registry::TenantRegistry;
 use tenantry::secret::CredentialId;
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{Tenantry, sqlx};

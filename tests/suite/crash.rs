@@ -35,7 +35,7 @@ pub(crate) fn provisioner(harness: &Harness, context: tenantry::OperationContext
     let engine = Engine::new(journal, vec![], settings, CancellationToken::new());
     let mut config = ProvisionConfig::default();
     config.migrations = Some(&crate::provision::MIGRATIONS);
-    Provisioner::new(context, engine, config)
+    Provisioner::with_engine(context, engine, config)
 }
 
 /// Runs recovery until no operation is open. Dead workers keep their leases until these expire.
@@ -92,7 +92,7 @@ async fn recovery_completes_an_undo_whose_worker_died_after_any_step() {
     let engine = Engine::new(journal, vec![], settings, CancellationToken::new());
     let mut config = ProvisionConfig::default();
     config.migrations = Some(&BROKEN);
-    let provisioner = Provisioner::new(tenantry.operation_context(), engine, config);
+    let provisioner = Provisioner::with_engine(tenantry.operation_context(), engine, config);
     let error = tenantry.provision("whole").await.unwrap_err();
     let last = tenantry.operations().get(error.operation_id().unwrap()).await.unwrap().unwrap();
     assert_eq!(last.status, OperationStatus::Undone);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tenantry::directory::{DatabaseKind, Driver, TenantDatabase};
 use tenantry::error::{ChangeError, FailureState};
 use tenantry::operation::{FencingToken, OperationId};
-use tenantry::registry::{RegistryWriter, TenantRegistryExt};
+use tenantry::registry::{RegistryWriter, TenantRegistry};
 use tenantry::secret::CredentialId;
 use tenantry::tenant::{Tenant, TenantId, TenantStatus};
 use tenantry::testing::Harness;

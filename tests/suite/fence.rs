@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{ConnectOptions, Executor};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
-use tenantry::registry::TenantRegistryExt;
+use tenantry::registry::TenantRegistry;
 use tenantry::testing::Harness;
 use tenantry::{Tenantry, sqlx};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};

@@ -49,7 +49,7 @@ impl Stopped {
         let mut config = ProvisionConfig::default();
         config.migrations = Some(&MIGRATIONS);
         let context = tenantry.operation_context().with_workers(64);
-        let provisioner = Provisioner::new(context, engine(journal.clone()), config);
+        let provisioner = Provisioner::with_engine(context, engine(journal.clone()), config);
         let (request, options) = (Provision::new(&slug).admin("ada@acme.example"), CallOptions::new().key(&slug));
         let worker = tokio::spawn(async move { provisioner.provision(request, &options).await });
         Self { slug, journal, worker }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tenantry::directory::{DatabaseStatus, TenantDatabase};
 use tenantry::error::{ChangeError, FailureState, ResolveError};
 use tenantry::pool::AcquireError;
-use tenantry::registry::TenantRegistryExt;
+use tenantry::registry::TenantRegistry;
 use tenantry::server::TlsMode;
 use tenantry::tenant::TenantStatus;
 use tenantry::testing::server::NoServer;

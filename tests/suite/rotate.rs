@@ -381,7 +381,7 @@ async fn history_of_a_rotation_contains_no_password() {
     let tenantry = harness.tenantry(quick).await.unwrap();
     let acme = tenantry.provision("acme").await.unwrap();
     tenantry.rotate("acme").await.unwrap();
-    use tenantry::registry::TenantRegistryExt;
+    use tenantry::registry::TenantRegistry;
     let entry = tenantry.registry().primary(acme.tenant.id()).await.unwrap().unwrap();
     let password = tenantry.vault().open(&entry.credential).await.unwrap();
     let history: String = sqlx::query_scalar(

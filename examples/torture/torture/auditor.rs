@@ -7,7 +7,7 @@ use super::AnyError;
 use super::lane::{Lane, PREFIX, superuser};
 use super::saga::Saga;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
-use tenantry::registry::TenantRegistryExt;
+use tenantry::registry::TenantRegistry;
 use tenantry::sqlx;
 
 /// Violations as text for the report. Empty if there are none.

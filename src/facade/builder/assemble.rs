@@ -144,7 +144,7 @@ impl OperationSet {
         let (stores, engine) = (|| stores.clone(), || engine.clone());
         let servers = Servers::new(stores(), engine(), builder.landlord.clone());
         Self {
-            provisioner: Provisioner::new(stores(), engine(), config.clone()),
+            provisioner: Provisioner::with_engine(stores(), engine(), config.clone()),
             lifecycle: Lifecycle::new(stores(), engine(), login.access),
             migration: Migration::new(stores(), engine(), config.migrations),
             rotation: Rotation::new(stores(), engine(), login),

@@ -11,7 +11,7 @@ use crate::operations::verb::CallVerb;
 use crate::pool::connect;
 use crate::saga::{AnySaga, CallOptions, Engine, Outcome, Saga, Started};
 use crate::store::journal::Record;
-use crate::store::registry::TenantRegistryExt;
+use crate::store::registry::TenantRegistry;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use serde_json::json;

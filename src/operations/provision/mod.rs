@@ -20,12 +20,14 @@ use async_trait::async_trait;
 use futures_util::future::try_join;
 use sqlx::migrate::Migrator;
 use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
 
 mod context;
 mod request;
 mod saga;
 mod steps;
-pub use crate::saga::{CallOptions, Engine, EpochFence, Settings};
+pub use crate::saga::CallOptions;
+use crate::saga::{Engine, EpochFence, Settings};
 use context::ProvisionContext;
 pub use request::Provision;
 use steps::link;
@@ -115,8 +117,16 @@ pub struct Provisioner {
 }
 
 impl Provisioner {
-    /// Creates a provisioner that uses these stores and this configuration.
-    pub fn new(stores: OperationContext, engine: Engine, config: ProvisionConfig) -> Self {
+    /// Creates a provisioner for a program that does not use the facade. Its leases, retries and deadlines are those of
+    /// a facade with default settings. A takeover notifies every store of `stores`, whether or not it is in the landlord.
+    pub fn new(stores: OperationContext, config: ProvisionConfig) -> Self {
+        let fences: Vec<Arc<dyn EpochFence>> = vec![Arc::new(stores.clone())];
+        let engine = Engine::new(stores.journal.clone(), fences, Settings::default(), CancellationToken::new());
+        Self::with_engine(stores, engine, config)
+    }
+    /// Creates a provisioner that begins and drives its operations with this engine.
+    #[doc(hidden)]
+    pub fn with_engine(stores: OperationContext, engine: Engine, config: ProvisionConfig) -> Self {
         let saga = Arc::new(saga::define(stores.clone(), Arc::new(config)));
         Self { stores, engine, saga }
     }

@@ -22,7 +22,7 @@ pub(crate) struct RotateContext {
     pub(crate) tenant: TenantId,
     pub(super) sessions: TenantSessions,
     /// The new login's password, once this worker has opened it.
-    new_password: Option<GeneratedPassword>,
+    pub(super) new_password: Option<GeneratedPassword>,
 }
 
 impl RotateContext {

@@ -5,8 +5,7 @@
 //! old login is dropped, now or by the retirement queue.
 use super::context::RotateContext;
 use super::login_change::{LoginChange, SEAL, choose_login};
-use crate::cluster::pg::scram;
-use crate::cluster::{OperationContext, RetiredLogin, TenantLocation};
+use crate::cluster::{GeneratedPassword, OperationContext, RetiredLogin, TenantLocation};
 use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
 use crate::error::{StepError, chain};
 use crate::saga::{Execution, SagaStep};
@@ -14,6 +13,7 @@ use crate::secret::CredentialId;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
 use futures_util::future::{join, try_join};
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -84,26 +84,31 @@ impl SagaStep<RotateContext> for RotateStep {
     }
 }
 
-/// Stores the new login and its password, and opens the session that the next step needs at the same time. The password
-/// that an earlier worker has stored stays.
+/// Stores the new login and its password, and opens the session that the next step needs at the same time.
 async fn seal(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
     let (stores, tenant) = (context.stores.clone(), context.tenant);
     let location = context.sessions.try_location().await?.cloned();
     let stored = store_new_login(run, &stores, tenant, location);
     let opened = async { context.sessions.locked_session(run).await.map(drop) };
-    let (change, ()) = try_join(stored, opened).await?;
+    let ((change, password), ()) = try_join(stored, opened).await?;
+    context.new_password = Some(password);
     serde_json::to_value(change).map_err(StepError::fail)
 }
 
+/// Stores the new login and its password. The verifier takes milliseconds to derive, which pass while the landlord
+/// answers. If an earlier worker has stored a password, that one stays and gets a verifier of its own.
 async fn store_new_login(
     run: &Execution, stores: &OperationContext, tenant: TenantId, location: Option<TenantLocation>,
-) -> Result<LoginChange, StepError> {
-    let (entry, user) = choose_login(stores, tenant, location).await?;
+) -> Result<(LoginChange, GeneratedPassword), StepError> {
+    let (chosen, new) = join(choose_login(stores, tenant, location), GeneratedPassword::generate()).await;
+    let (entry, user) = chosen?;
     stores.registry.put_user(None, &user, run.fencing_token()).await?;
     let (login, generation) = (user.role, user.generation);
     let id = CredentialId::login(tenant, &user.database, &login, generation.0);
-    stores.vault.put(&id, &scram::generate_password(), run.fencing_token()).await?;
-    Ok(LoginChange { login, generation, from: entry.generation, old: entry.login })
+    let stored = stores.vault.put(&id, &new.password, run.fencing_token()).await?;
+    let is_new = stored.expose_secret() == new.password.expose_secret();
+    let password = if is_new { new } else { GeneratedPassword::from_stored(stored).await };
+    Ok((LoginChange { login, generation, from: entry.generation, old: entry.login }, password))
 }
 
 /// Makes sure, if this worker has taken over, that the new login can log in: a suspend, archive or purge may have set it to

@@ -2,19 +2,19 @@
 //!
 //! The resolver and the web layer only read, through [`TenantRegistry`]; an application may implement it over its own
 //! tables. Sagas and the facade write through [`RegistryWriter`] and [`ServerRegistry`]. [`PgTenantRegistry`]
-//! implements all three over the landlord, and [`PgChanges`] reports changes to nodes that cache.
+//! implements all three over the landlord, and `PgChanges` reports changes to nodes that cache.
 //!
 //! Invariants: a write names the state that it expects, and changes nothing if it finds another. A worker writes only
 //! under the newest epoch of its operation. An active primary entry and its active login change in one write. A server
 //! never gets more placements than its capacity.
-use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
+use crate::directory::{DatabaseKind, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::StoreError;
 use crate::names::{DatabaseName, Domain, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
-use futures_core::{future::BoxFuture, stream::BoxStream};
+use futures_core::stream::BoxStream;
 use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
 
@@ -26,7 +26,12 @@ mod rules;
 #[cfg(feature = "testing")]
 pub use memory::MemoryRegistry;
 pub(crate) use postgres::POLL;
-pub use postgres::{Change, PgChanges, PgTenantRegistry};
+pub use postgres::PgTenantRegistry;
+#[cfg(not(feature = "testing"))]
+pub(crate) use postgres::{Change, PgChanges};
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use postgres::{Change, PgChanges};
 
 /// The read access to tenants that the resolver and the web layer need.
 ///
@@ -40,32 +45,13 @@ pub trait TenantRegistry: Send + Sync + 'static {
     async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError>;
     /// At most `limit` tenants that are not `Deleted`, with an id above `after`, in ascending order of their ids.
     async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError>;
-}
-
-#[async_trait]
-impl<T: TenantRegistry + ?Sized> TenantRegistry for Arc<T> {
-    async fn find(&self, tenant: TenantRef<'_>) -> Result<Option<Tenant>, StoreError> {
-        (**self).find(tenant).await
+    /// The tenant's primary entry that is not `Dropped`, if there is one. Default: found among all entries.
+    async fn primary(&self, tenant: TenantId) -> Result<Option<TenantDatabase>, StoreError> {
+        let entries = self.databases(tenant).await?;
+        Ok(entries.into_iter().find(|e| e.kind == DatabaseKind::Primary))
     }
-    async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
-        (**self).databases(tenant).await
-    }
-    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
-        (**self).page(after, limit).await
-    }
-}
-
-/// Convenience methods for every registry, including `dyn` ones. Only the blanket implementation exists.
-pub trait TenantRegistryExt: TenantRegistry {
-    /// The tenant's primary entry that is not `Dropped`, if there is one.
-    fn primary(&self, tenant: TenantId) -> BoxFuture<'_, Result<Option<TenantDatabase>, StoreError>> {
-        Box::pin(async move {
-            let entries = self.databases(tenant).await?;
-            Ok(entries.into_iter().find(|e| e.kind == crate::directory::DatabaseKind::Primary))
-        })
-    }
-    /// All tenants that are not `Deleted`, read in pages of 500. A tenant that is created while the stream runs may or
-    /// may not appear.
+    /// All tenants that are not `Deleted`. A tenant that is created while the stream runs may or may not appear.
+    /// Default: reads pages of 500.
     fn all(&self) -> BoxStream<'_, Result<Tenant, StoreError>> {
         Box::pin(async_stream::try_stream! {
             let mut after = None;
@@ -80,7 +66,25 @@ pub trait TenantRegistryExt: TenantRegistry {
         })
     }
 }
-impl<T: TenantRegistry + ?Sized> TenantRegistryExt for T {}
+
+#[async_trait]
+impl<T: TenantRegistry + ?Sized> TenantRegistry for Arc<T> {
+    async fn find(&self, tenant: TenantRef<'_>) -> Result<Option<Tenant>, StoreError> {
+        (**self).find(tenant).await
+    }
+    async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
+        (**self).databases(tenant).await
+    }
+    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
+        (**self).page(after, limit).await
+    }
+    async fn primary(&self, tenant: TenantId) -> Result<Option<TenantDatabase>, StoreError> {
+        (**self).primary(tenant).await
+    }
+    fn all(&self) -> BoxStream<'_, Result<Tenant, StoreError>> {
+        (**self).all()
+    }
+}
 
 /// The write access to tenants. Every call is atomic and idempotent: repeating a call whose result still stands
 /// succeeds and changes nothing. Every call names the state that it expects. Another state is [`StoreError::Conflict`],

@@ -25,7 +25,7 @@ pub struct Token {
 /// The error for a text that is not a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum InvalidToken {
+pub(crate) enum InvalidToken {
     /// The text does not have the form `tny_<purpose>_<49 characters>`.
     #[error("a token has the form tny_<purpose>_<49 characters>")]
     Shape,
@@ -58,7 +58,7 @@ impl Token {
     ///
     /// # Errors
     /// The broken rule. The error does not contain the text.
-    pub fn parse(text: &str) -> Result<Self, InvalidToken> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidToken> {
         let (purpose, digits) = text.strip_prefix("tny_").and_then(|t| t.split_once('_')).ok_or(InvalidToken::Shape)?;
         if digits.len() != SECRET + CHECK || !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(InvalidToken::Shape);
@@ -69,7 +69,7 @@ impl Token {
         if check != expected {
             return Err(InvalidToken::Checksum);
         }
-        Ok(Self { purpose: purpose.parse()?, text: SecretString::from(text) })
+        Ok(Self { purpose: purpose.parse().map_err(|_| InvalidToken::Purpose)?, text: SecretString::from(text) })
     }
     /// SHA-256 of any text, whether it is a token or not. With it a server looks up a mistyped token by the same
     /// statement as a valid one, so the time does not reveal the difference.

@@ -6,6 +6,7 @@
 //! Invariants: a token goes from unused to claimed to used, and only its operation can move it on from claimed. Every
 //! token that is not valid gets the same answer from the same statement, so the time does not reveal the reason.
 use crate::error::{StepError, StoreError};
+use crate::names::InvalidName;
 use crate::operation::{FencingToken, OperationId};
 use crate::tenant::{Tenant, TenantId};
 use async_trait::async_trait;
@@ -20,8 +21,13 @@ mod format;
 #[cfg(feature = "testing")]
 mod memory;
 mod postgres;
-pub use events::{Event, Events, TokenEvent, TokenEventKind};
-pub use format::{InvalidToken, Token};
+#[cfg(not(feature = "testing"))]
+pub(crate) use events::Events;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use events::Events;
+pub use events::{Event, TokenEvent, TokenEventKind};
+pub use format::Token;
 #[cfg(feature = "testing")]
 pub use memory::MemoryTokenStore;
 pub use postgres::PgTokenStore;
@@ -70,15 +76,15 @@ impl TokenPurpose {
     }
 }
 impl FromStr for TokenPurpose {
-    type Err = InvalidToken;
-    fn from_str(text: &str) -> Result<Self, InvalidToken> {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
         let fits = (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase());
-        if fits { Ok(Self(text.into())) } else { Err(InvalidToken::Purpose) }
+        if fits { Ok(Self(text.into())) } else { Err(InvalidName::Shape("1 to 20 characters of a-z")) }
     }
 }
 impl TryFrom<String> for TokenPurpose {
-    type Error = InvalidToken;
-    fn try_from(text: String) -> Result<Self, InvalidToken> {
+    type Error = InvalidName;
+    fn try_from(text: String) -> Result<Self, InvalidName> {
         text.parse()
     }
 }

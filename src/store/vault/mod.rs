@@ -73,7 +73,7 @@ pub trait VaultWriter: CredentialVault {
 }
 
 /// The plain data key of one secret. It exists only in memory, while a record is sealed, opened or rewrapped.
-pub type DataKey = SecretBox<[u8; 32]>;
+pub(crate) type DataKey = SecretBox<[u8; 32]>;
 
 /// A wrapped data key, as it is stored in a record together with the ciphertext.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -89,7 +89,7 @@ fn provisioner(harness: &Harness, tenantry: &Tenantry, config: ProvisionConfig, 
     let journal = Failing::new(Arc::new(PgJournal::new(harness.landlord().clone())), outage);
     let mut settings = Settings::default();
     (settings.lease, settings.backoff_limit) = (Duration::from_millis(500), Duration::from_millis(5));
-    Provisioner::new(
+    Provisioner::with_engine(
         tenantry.operation_context(),
         Engine::new(journal, vec![], settings, CancellationToken::new()),
         config,

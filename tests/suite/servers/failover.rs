@@ -13,7 +13,7 @@ use tenantry::directory::TenantDatabase;
 use tenantry::error::{ChangeError, RelocateError, StepError};
 use tenantry::migrate::MigrationState;
 use tenantry::operation::OperationStatus;
-use tenantry::registry::TenantRegistryExt;
+use tenantry::registry::TenantRegistry;
 use tenantry::step::{Compensate, Step, StepContext};
 use tenantry::tenant::TenantStatus;
 use tenantry::testing::server::NoServer;

@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlx::{ConnectOptions, Executor};
 use tenantry::error::ServerSetupError;
 use tenantry::names::ServerName;
-use tenantry::registry::{PgTenantRegistry, ServerRegistry, TenantRegistryExt};
+use tenantry::registry::{PgTenantRegistry, ServerRegistry, TenantRegistry};
 use tenantry::server::{DatabaseServer, TlsMode};
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{Tenantry, sqlx};

@@ -13,7 +13,7 @@ use crate::placement::{Candidate, PlacementRequest};
 use crate::saga::{Execution, SagaStep};
 use crate::secret::CredentialId;
 use crate::server::ServerStatus;
-use crate::store::registry::{Placement, ServerLoad, TenantRegistryExt};
+use crate::store::registry::{Placement, ServerLoad, TenantRegistry};
 use crate::tenant::TenantStatus;
 use async_trait::async_trait;
 use serde_json::Value;

@@ -54,8 +54,7 @@ pub(crate) async fn link(
     let secret = match stores.vault.open(&CredentialId::setup_link(issued.tenant, operation)).await {
         Ok(secret) => secret,
         Err(VaultError::Missing(_)) => return Ok(None),
-        Err(VaultError::Store(error)) => return Err(error),
-        Err(error) => return Err(crate::error::StoreError::unavailable(error)),
+        Err(error) => return Err(error.into_store_error()),
     };
     let token = Token::parse(secret.expose_secret()).map_err(crate::error::StoreError::corrupt)?;
     Ok(Some(SetupLink::new(issued.id, issued.email, issued.expires_at, token)))

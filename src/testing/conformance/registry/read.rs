@@ -1,6 +1,6 @@
 //! [`TenantRegistry`]: finding tenants, their entries, and pages.
 use crate::directory::{DatabaseKind, DatabaseStatus};
-use crate::store::registry::{TenantRegistry, TenantRegistryExt};
+use crate::store::registry::TenantRegistry;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use crate::testing::conformance::assertions::{expect_ok, expect_some};
 use futures_util::TryStreamExt;
