@@ -67,14 +67,14 @@ type Drive = Box<dyn for<'a> FnOnce(&'a Engine, Execution, &'a Observer) -> Driv
 /// An operation that this process has begun, bound to its saga. If it is dropped without being driven, recovery continues
 /// the operation after its lease.
 pub struct NewOperation {
-    record: Record,
+    record: Box<Record>,
     drive: Drive,
 }
 
 impl NewOperation {
     /// Binds an operation to its saga. `context` is the first worker's state, if the caller has prepared one; otherwise
     /// the saga makes it.
-    pub fn new<C: Send + 'static>(saga: Arc<Saga<C>>, record: Record, context: Option<C>) -> Self {
+    pub fn new<C: Send + 'static>(saga: Arc<Saga<C>>, record: Box<Record>, context: Option<C>) -> Self {
         let drive: Drive = Box::new(move |engine, run, observer| {
             Box::pin(async move { runner::drive(engine, &*saga, run, context, observer).await })
         });
@@ -94,7 +94,7 @@ impl NewOperation {
     /// other failure.
     pub async fn drive(self, engine: &Engine, observer: &Observer) -> Result<Outcome, StoreError> {
         let journal: Arc<dyn Journal> = engine.journal().clone();
-        (self.drive)(engine, Execution::new(journal, self.record, true), observer).await
+        (self.drive)(engine, Execution::new(journal, *self.record, true), observer).await
     }
 }
 

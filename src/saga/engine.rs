@@ -156,7 +156,7 @@ impl Engine {
         &self, saga: &Arc<Saga<C>>, intent: &Intent, check: impl Future<Output = Result<(), E>>,
     ) -> Result<Started, E> {
         Ok(match self.commit(intent, check).await? {
-            Begun::New(record) => Started::New(NewOperation::new(saga.clone(), *record, None)),
+            Begun::New(record) => Started::New(NewOperation::new(saga.clone(), record, None)),
             Begun::Joined(record) => Started::Joined(record),
         })
     }

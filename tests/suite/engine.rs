@@ -57,7 +57,7 @@ async fn intent_is_durable_before_each_step_if_the_host_has_an_external_store() 
             panic!("begin created no operation although its lane is free")
         };
         let engine = Engine::new(journal.clone(), stores, settings(), CancellationToken::new());
-        let operation = NewOperation::new(case.saga(), *record, None);
+        let operation = NewOperation::new(case.saga(), record, None);
         let outcome = operation.drive(&engine, &Observer::none()).await.unwrap();
         assert_eq!(outcome.record.status, OperationStatus::Done);
         // The records of the second and fourth step carry the intent of the next step. The fifth step writes only to
@@ -102,7 +102,7 @@ impl Case {
             // A worker that cannot reach its journal gives up. Recovery then completes the operation.
             Begun::New(record) => {
                 let engine = engine(failing.clone(), settings());
-                let _ = NewOperation::new(self.saga(), *record, None).drive(&engine, &Observer::none()).await;
+                let _ = NewOperation::new(self.saga(), record, None).drive(&engine, &Observer::none()).await;
             }
             Begun::Joined(record) => assert_eq!(record.id, self.intent.id),
         }

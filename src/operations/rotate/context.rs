@@ -46,7 +46,7 @@ impl RotateContext {
     /// The tenant's standbys, from its directory entries.
     pub(super) async fn standbys(&mut self) -> Result<Vec<Standby>, StepError> {
         let database = self.sessions.location().await?.names.database.clone();
-        Ok(self.stores.standbys(self.tenant, &database).await?)
+        self.stores.standbys(self.tenant, &database).await
     }
 
     /// The logins that this rotation has created or is about to create. Only the operation that holds the tenant's

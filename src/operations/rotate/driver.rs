@@ -44,7 +44,7 @@ impl CallVerb for Rotate {
             Ok::<(), ChangeError>(())
         };
         Ok(match engine.commit(&intent, check).await? {
-            Begun::New(record) => Started::New(NewOperation::new(saga.clone(), *record, context)),
+            Begun::New(record) => Started::New(NewOperation::new(saga.clone(), record, context)),
             Begun::Joined(record) => Started::Joined(record),
         })
     }

@@ -45,7 +45,7 @@ impl Fixture {
         let begun = self.journal.begin(&intent(&self.saga, self.settings)).await.unwrap();
         let Begun::New(record) = begun else { panic!("{begun:?}") };
         let engine = engine(self.journal.clone(), self.settings);
-        NewOperation::new(self.saga.clone(), *record, None).drive(&engine, &Observer::none()).await.unwrap()
+        NewOperation::new(self.saga.clone(), record, None).drive(&engine, &Observer::none()).await.unwrap()
     }
 
     /// One attempt of a recovering node. `None` if the operation is not due yet.
