@@ -6,7 +6,7 @@
 //! new session.
 use crate::cluster::pg::ownership::Ownership;
 use crate::cluster::pg::session::{Purpose, Target};
-use crate::cluster::pg::{ddl, ensure, scram, session};
+use crate::cluster::pg::{catalog, ddl, ensure, scram, session};
 use crate::directory::AppAccess;
 use crate::error::{ClusterError, StepError};
 use crate::names::{DatabaseName, RoleName};
@@ -48,16 +48,36 @@ pub(crate) struct LockedSession {
 }
 
 impl LockedSession {
-    /// Verifies that no role and no database has one of these names yet.
+    /// Verifies that no role and no database has one of these names yet. Objects found under them later were then
+    /// created by this operation.
     ///
     /// # Errors
     /// `Foreign` names the object that exists.
     pub(crate) async fn precheck(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
-        Ok(ensure::precheck(&mut self.session, names, login).await?)
+        let roles = [&names.roles.owner, &names.roles.app, &names.migrator, login];
+        match catalog::find_name_conflict(&mut self.session, roles, &names.database).await? {
+            Some((kind, name)) => Err(ClusterError::Foreign { kind, name }.into()),
+            None => Ok(()),
+        }
     }
     /// Makes sure that the tenant's two group roles exist (NOLOGIN).
+    ///
+    /// # Errors
+    /// `Foreign` names a role that this installation did not create.
     pub(crate) async fn ensure_roles(&mut self, names: &TenantNames) -> Result<(), StepError> {
-        Ok(ensure::create_group_roles(&mut self.session, &names.roles, &self.ownership).await?)
+        const PHASE: &str = "creating roles";
+        let (session, Ownership { marker, admin }) = (&mut self.session, &self.ownership);
+        let all = [&names.roles.owner, &names.roles.app];
+        let create = ddl::create_groups(&all, marker);
+        if ensure::try_create(session, create, sqlstate::DUPLICATE_OBJECT, PHASE).await? {
+            return Ok(());
+        }
+        let present = catalog::find_made_roles(session, &all, admin, marker).await?;
+        let missing: Vec<&RoleName> = all.into_iter().filter(|r| !present.contains(r)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Ok(ddl::create_groups(&missing, marker).run(session, PHASE).await?)
     }
     /// Makes sure that the database exists. A new one accepts no connections yet.
     pub(crate) async fn ensure_database(&mut self, names: &TenantNames) -> Result<(), StepError> {

@@ -3,9 +3,10 @@
 //! The sagas first *close* the tenant: no role can connect to its database and every session was signalled, which is
 //! read back from the catalogs. Then they verify that it is *empty*: no session is left. Each method may be repeated.
 use super::LockedSession;
+use crate::cluster::pg::ownership::Ownership;
 use crate::cluster::pg::refuse::RefusedLogins;
 use crate::cluster::pg::remaining::{self, Tenant};
-use crate::cluster::pg::{ensure, readback, refuse, terminate};
+use crate::cluster::pg::{catalog, ddl, ensure, readback, refuse, terminate};
 use crate::error::{ClusterError, StepError};
 use crate::names::RoleName;
 use crate::names::TenantNames;
@@ -128,12 +129,21 @@ impl LockedSession {
     pub(crate) async fn reopen(
         &mut self, names: &TenantNames, login: &RoleName, acts_as: &RoleName,
     ) -> Result<(), StepError> {
-        Ok(ensure::open_database(&mut self.session, &names.database, login, acts_as, &self.ownership).await?)
+        let missing = || ClusterError::Missing { kind: "database", name: names.database.to_string() };
+        let found = ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await?;
+        let found = found.ok_or_else(missing)?;
+        ensure::verify_role_exists(&mut self.session, login, &self.ownership).await?;
+        let reopen = ddl::reopen_database(&names.database, found.own_limit(), login, acts_as, &self.ownership.admin);
+        Ok(reopen.run(&mut self.session, "opening the database").await?)
     }
 
     /// Admits those of these logins that exist.
     pub(crate) async fn admit_existing(&mut self, logins: &[RoleName], acts_as: &RoleName) -> Result<(), StepError> {
         let logins: Vec<&RoleName> = logins.iter().collect();
-        Ok(ensure::admit_existing_logins(&mut self.session, &logins, acts_as, &self.ownership).await?)
+        let Ownership { admin, .. } = &self.ownership;
+        for login in catalog::find_own_roles(&mut self.session, &logins, admin).await? {
+            ddl::admit_login(login, acts_as, admin).run(&mut self.session, "admitting a login").await?;
+        }
+        Ok(())
     }
 }

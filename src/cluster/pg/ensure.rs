@@ -6,29 +6,14 @@ use super::ownership::Ownership;
 use super::{catalog, ddl, holders, refuse, retry, terminate};
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
-use crate::names::{GroupRoles, TenantNames};
 use crate::sqlstate;
 use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Verifies that no object has one of these names. Objects found under them later were then created by this operation.
-///
-/// # Errors
-/// `Foreign` names the role or database that exists.
-pub(crate) async fn precheck(
-    session: &mut PgConnection, names: &TenantNames, login: &RoleName,
-) -> Result<(), ClusterError> {
-    let roles = [&names.roles.owner, &names.roles.app, &names.migrator, login];
-    match catalog::find_name_conflict(session, roles, &names.database).await? {
-        Some((kind, name)) => Err(ClusterError::Foreign { kind, name }),
-        None => Ok(()),
-    }
-}
-
 /// Runs a block that creates something. `false` if an object of that name exists; the session is usable then. The block
 /// is tried before any catalog query, because in a normal provisioning the name is free and the query would be wasted.
-async fn try_create(
+pub(crate) async fn try_create(
     session: &mut PgConnection, block: ddl::Ddl, exists_code: &str, phase: &'static str,
 ) -> Result<bool, ClusterError> {
     match block.execute(session).await {
@@ -39,26 +24,6 @@ async fn try_create(
         }
         Err(source) => Err(ClusterError::Sql { phase, source }),
     }
-}
-
-/// Creates the tenant's two group roles, if they are missing.
-///
-/// # Errors
-/// `Foreign` names a role that this installation did not create.
-pub(crate) async fn create_group_roles(
-    session: &mut PgConnection, roles: &GroupRoles, by: &Ownership,
-) -> Result<(), ClusterError> {
-    const PHASE: &str = "creating roles";
-    let all = [&roles.owner, &roles.app];
-    if try_create(session, ddl::create_groups(&all, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
-        return Ok(());
-    }
-    let present = catalog::find_made_roles(session, &all, &by.admin, &by.marker).await?;
-    let missing: Vec<&RoleName> = all.into_iter().filter(|r| !present.contains(r)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    ddl::create_groups(&missing, &by.marker).run(session, PHASE).await
 }
 
 /// Creates the tenant's database, closed to connections, if it is missing. A concurrent CREATE DATABASE raises 42P04 or
@@ -131,22 +96,13 @@ pub(crate) async fn close_database(
     Ok(())
 }
 
-/// Lets the database accept connections again and admits one login.
+/// Verifies that this role of the installation exists.
 ///
 /// # Errors
-/// `Missing` if the database or the login does not exist.
-pub(crate) async fn open_database(
-    session: &mut PgConnection, database: &DatabaseName, login: &RoleName, acts_as: &RoleName, by: &Ownership,
+/// `Missing` if it does not.
+pub(crate) async fn verify_role_exists(
+    session: &mut PgConnection, login: &RoleName, by: &Ownership,
 ) -> Result<(), ClusterError> {
-    let missing = || ClusterError::Missing { kind: "database", name: database.to_string() };
-    let found = find_own_database(session, database, by).await?.ok_or_else(missing)?;
-    verify_role_exists(session, login, by).await?;
-    ddl::reopen_database(database, found.own_limit(), login, acts_as, &by.admin)
-        .run(session, "opening the database")
-        .await
-}
-
-async fn verify_role_exists(session: &mut PgConnection, login: &RoleName, by: &Ownership) -> Result<(), ClusterError> {
     match catalog::find_own_roles(session, &[login], &by.admin).await?.is_empty() {
         true => Err(ClusterError::Missing { kind: "role", name: login.to_string() }),
         false => Ok(()),
@@ -162,16 +118,6 @@ pub(crate) async fn admit_login(
 ) -> Result<(), ClusterError> {
     verify_role_exists(session, login, by).await?;
     ddl::admit_login(login, acts_as, &by.admin).run(session, "admitting a login").await
-}
-
-/// Admits those refused logins that exist.
-pub(crate) async fn admit_existing_logins(
-    session: &mut PgConnection, logins: &[&RoleName], acts_as: &RoleName, by: &Ownership,
-) -> Result<(), ClusterError> {
-    for login in catalog::find_own_roles(session, logins, &by.admin).await? {
-        ddl::admit_login(login, acts_as, &by.admin).run(session, "admitting a login").await?;
-    }
-    Ok(())
 }
 
 /// Drops a role, if it exists. `Some` if an object depends on it (2BP01), with PostgreSQL's detail message.
