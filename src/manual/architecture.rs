@@ -42,9 +42,11 @@
 //!
 //! `tenantry.suspend("acme").await`:
 //!
-//! 1. `facade` finds the tenant in the registry and refuses what its status does not allow.
-//! 2. The journal commits the intent: the operation, its lane and its first steps. From here on any node can finish it.
-//! 3. The runner of `saga` drives the list of steps in `operations/lifecycle`. Each step gets an `Execution` (the
+//! 1. The facade gives the request to `operations/lifecycle`, which finds the tenant in the registry and refuses what its
+//!    status does not allow.
+//! 2. `Engine::begin` commits the intent in the journal: the operation, its lane and its first steps. From here on any node
+//!    can finish it. The facade gets the new operation, bound to its saga, and drives it in a task.
+//! 3. The runner of `saga` runs the steps that `operations/lifecycle/saga.rs` lists. Each step gets an `Execution` (the
 //!    operation's record and fencing token) and the context of its saga (the worker's sessions).
 //! 4. A step that works on the server asks for the `LockedSession`: `cluster` takes a permit, opens the provisioner's
 //!    session, checks that the fencing token is the newest, and takes the tenant's advisory lock. Only then it reads the
@@ -66,7 +68,7 @@
 //! | you add | where |
 //! |---|---|
 //! | a step of an operation | the operation's steps file, and one line in its list of steps; its name is stored, so it never changes |
-//! | an operation | a folder in `src/operations/`, and one line in the list of sagas in `src/facade/builder/assemble.rs` |
+//! | an operation | a folder in `src/operations/` (a `Saga` that lists its steps, and a request that implements `CallVerb`), one line in the list of sagas in `src/facade/builder/assemble.rs`, and a method of `Tenantry` |
 //! | a statement for a database server | a function in `src/cluster/pg/`: only `ddl` makes SQL from names |
 //! | a store for another landlord | an implementation of the trait in `src/store/…`, tested by the trait's conformance suite |
 //! | a key provider | an implementation of [`KeyProvider`](crate::vault::KeyProvider) |

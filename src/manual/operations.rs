@@ -19,8 +19,9 @@
 //!   [`undo`](crate::calls::Operations::undo)), or for the end of the operation that stopped it.
 //! - *done*, *undone*: ended.
 //!
-//! Each saga has one *pivot step*. Until the intent of that step is stored, a failure undoes the operation. From then on
-//! it only goes forward: a step that fails is tried again with a growing pause, or the operation is parked.
+//! A saga has at most one *pivot step*. Until the intent of that step is stored, a failure undoes the operation. After that
+//! it only goes forward: a step that fails is tried again with a growing pause, or the operation is parked. A set-up of a
+//! server has none: a failure always undoes what it wrote to the landlord.
 //!
 //! # Intent before effect
 //!
@@ -28,7 +29,8 @@
 //! secrets that it needs, before the step acts. A step that is run again finds its work done or half done and completes it.
 //! Several steps may share one intent where each of them can be repeated.
 //!
-//! That a step has ended is recorded while the next one runs: if that record is lost, the step is only repeated.
+//! The record that a step has ended is committed without waiting for the disk, unless it contains the intent of the next
+//! step: if a crash loses it, the step is only repeated.
 //!
 //! # Lanes
 //!
