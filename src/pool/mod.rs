@@ -8,13 +8,13 @@
 //! server moves, because it resolves its tenant again when its share is retired or its login is refused.
 use self::budget::{Checkout, TenantShare};
 use crate::error::ResolveError;
+use crate::rt;
 use crate::sqlstate::{self, INVALID_AUTHORIZATION, INVALID_PASSWORD};
 use crate::tenant::{Tenant, TenantId};
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Postgres, Transaction};
-use std::cell::Cell;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{fmt, future::Future};
@@ -226,7 +226,7 @@ impl TenantPool {
 
     /// Takes a connection for one call. Without a wait if an idle one needs no ping.
     async fn checkout(&self) -> Result<BorrowedConnection<'_>, sqlx::Error> {
-        yield_after_many_calls().await;
+        rt::yield_after_many_calls().await;
         let budgeted = match &self.0.source {
             Source::Budget(budgeted) => budgeted,
             Source::Own(pool) => {
@@ -298,23 +298,6 @@ impl TenantPool {
             }
         }
     }
-}
-
-/// Cooperative yield: a fast server never returns `Pending`, so a query loop would starve other tasks on this thread.
-/// Tokio's coop budget does not prevent that, because it does not cover sqlx's reads. So a task yields if it made the
-/// last 16 calls on this thread. If another task made one of them, that task has had its turn and no yield is needed.
-async fn yield_after_many_calls() {
-    const IN_A_ROW: u32 = 16;
-    type Caller = (Option<tokio::task::Id>, u32);
-    thread_local! { static LAST: Cell<Caller> = const { Cell::new((None, 0)) } }
-    let task = tokio::task::try_id();
-    let (last, calls) = LAST.get();
-    let calls = if last == task { calls + 1 } else { 1 };
-    if calls < IN_A_ROW {
-        return LAST.set((task, calls));
-    }
-    LAST.set((task, 0));
-    tokio::task::yield_now().await;
 }
 
 /// A connection for one call. Unless the call ends with [`release_clean`](Self::release_clean), the connection is
