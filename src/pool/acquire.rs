@@ -2,12 +2,12 @@
 //!
 //! [`Search`] is that series. Each attempt goes to the tenant's replica or primary. If the share is retired or the login
 //! is refused, the tenant is resolved again through [`Renew`], and the next attempt uses its new shares.
-use super::budget::{Acquired, PgCheckedOut, TenantShare};
+use super::attempt::Attempt;
+use super::budget::{PgCheckedOut, TenantShare};
 use super::replica::{CONNECT_LIMIT, Replica};
 use super::{AcquireError, Source, TenantPool};
 use crate::error::ResolveError;
 use crate::rt;
-use crate::sqlstate::{self, INVALID_AUTHORIZATION, INVALID_PASSWORD};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
 use sqlx::Postgres;
@@ -101,17 +101,6 @@ impl TenantPool {
     }
 }
 
-/// What one attempt to get a connection ended with.
-pub(super) enum Attempt {
-    Connection(PgCheckedOut<'static>),
-    /// The share is retired: the tenant was evicted from the cache, or its entry has changed.
-    Retired,
-    /// The server refused the login or its password.
-    LoginRefused(sqlx::Error),
-    /// The replica has no connection for this caller now.
-    UsePrimary,
-}
-
 /// What resolving the tenant again gave.
 enum Renewed {
     /// The search has shares to try next.
@@ -160,15 +149,10 @@ impl Search {
     }
 
     async fn attempt(&self) -> Result<Attempt, sqlx::Error> {
-        let Some(replica) = self.replica() else {
-            return match self.shares.primary.acquire().await {
-                Ok(Acquired::Connection(checked_out)) => Ok(Attempt::Connection(checked_out)),
-                Ok(Acquired::Retired) => Ok(Attempt::Retired),
-                Err(error) if is_refused(&error) => Ok(Attempt::LoginRefused(error)),
-                Err(error) => Err(error),
-            };
-        };
-        Ok(replica.acquire(self.shares.renewal.limit).await)
+        match self.replica() {
+            Some(replica) => Ok(replica.acquire(self.shares.renewal.limit).await),
+            None => Attempt::from_result(self.shares.primary.acquire().await),
+        }
     }
 
     /// Resolves the tenant again and takes its new shares.
@@ -215,12 +199,6 @@ impl Renewal {
             resolver.mark_stale(tenant, since);
         }
     }
-}
-
-/// Whether the server refused the login (28000) or its password (28P01): the tenant was suspended, or another node has
-/// rotated the login.
-pub(super) fn is_refused(error: &sqlx::Error) -> bool {
-    sqlstate::code(error).is_some_and(|c| matches!(&*c, INVALID_AUTHORIZATION | INVALID_PASSWORD))
 }
 
 /// Acquires from a pool that the application created. Replaces sqlx's pool errors, which carry no details, by an

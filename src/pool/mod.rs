@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::{fmt, future::Future};
 
 mod acquire;
+mod attempt;
 pub(crate) mod budget;
 pub(crate) mod clock;
 pub(crate) mod connect;

@@ -4,8 +4,8 @@
 //! returns [`Attempt::UsePrimary`] and the caller uses the primary. Two circuit breakers keep later callers from
 //! waiting for a standby that is known to fail: one for the standby (shared by all tenants of it), one for this
 //! tenant's login there.
-use super::acquire::{Attempt, is_refused};
-use super::budget::{Acquired, CircuitBreaker, PgCheckedOut, TenantShare};
+use super::attempt::Attempt;
+use super::budget::{CircuitBreaker, PgCheckedOut, TenantShare};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -44,17 +44,10 @@ impl Replica {
                 None => Attempt::UsePrimary,
             };
         }
-        match timeout(CONNECT_LIMIT.min(limit / 2), self.share.acquire()).await {
-            Ok(Ok(Acquired::Retired)) => Attempt::Retired,
-            Ok(Ok(Acquired::Connection(checked_out))) => {
-                self.login_breaker.record_success();
-                self.share.circuit_breaker().record_success();
-                Attempt::Connection(checked_out)
-            }
-            Ok(Err(error)) if is_refused(&error) => {
-                self.share.circuit_breaker().record_success();
-                self.login_breaker.record_failure(Instant::now());
-                Attempt::LoginRefused(error)
+        match timeout(CONNECT_LIMIT.min(limit / 2), self.share.acquire()).await.map(Attempt::from_result) {
+            Ok(Ok(attempt)) => {
+                self.record_answer(&attempt);
+                attempt
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a replica refused a connection; reads go to the primary for now");
@@ -68,6 +61,21 @@ impl Replica {
                 self.share.circuit_breaker().record_failure(Instant::now());
                 Attempt::UsePrimary
             }
+        }
+    }
+
+    /// Records an attempt that the standby has answered. Even a refused login shows that the standby works.
+    fn record_answer(&self, attempt: &Attempt) {
+        match attempt {
+            Attempt::Connection(_) => {
+                self.login_breaker.record_success();
+                self.share.circuit_breaker().record_success();
+            }
+            Attempt::LoginRefused(_) => {
+                self.share.circuit_breaker().record_success();
+                self.login_breaker.record_failure(Instant::now());
+            }
+            Attempt::Retired | Attempt::UsePrimary => {}
         }
     }
 }

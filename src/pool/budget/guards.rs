@@ -4,8 +4,7 @@
 //! `ServerPool` creates them, `TenantPool` runs statements on a [`CheckedOut`]. Invariant: dropping a guard at any await
 //! returns the slot, and the connection in it if that one may be used again.
 use super::scheduler::SlotId;
-use super::server::{Opener, ServerPool};
-use super::waiting::Deadline;
+use super::server::{Deadline, Opener, ServerPool};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,13 +4,14 @@
 //! `TenantPool` checks connections out of the share:
 //!
 //! - `scheduler` decides which caller gets which slot and does no I/O.
-//! - `server` acquires: a caller is `waiting`, then owns a slot through one of the two `guards`, and `closing` takes the
-//!   connection back.
+//! - `server` has the pool's state. `acquire` is the way of a caller to a connection: it is `waiting`, then owns a slot
+//!   through one of the two `guards`, and `closing` takes the connection back.
 //! - `opener` opens and closes PostgreSQL connections (`connection`), `checked_out` is how a caller uses one, and `clear`
 //!   is what is reset before the next caller has it.
 //!
 //! Invariants: a connection occupies a slot from before it is opened until after it is closed, so the limit holds at
 //! all times. A connection serves one tenant for its whole life.
+mod acquire;
 mod checked_out;
 mod circuit_breaker;
 mod clear;
@@ -26,10 +27,11 @@ mod server;
 mod share;
 mod stats;
 mod waiting;
+pub(crate) use acquire::Acquired;
 pub(crate) use checked_out::PgCheckedOut;
 pub(crate) use circuit_breaker::CircuitBreaker;
 pub(crate) use connection::Handover;
 pub(crate) use opener::{PgOpener, PgServer};
-pub(crate) use server::{Acquired, PoolLimits, ServerPool};
-pub(crate) use share::TenantShare;
+pub(crate) use server::{PoolLimits, ServerPool};
+pub(crate) use share::{PgAcquired, TenantShare};
 pub use stats::PoolStats;

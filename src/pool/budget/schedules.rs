@@ -3,9 +3,10 @@
 //! Callers arrive, are dropped at any await, fail to open connections and break them, and the limit changes. After
 //! every schedule no slot may be lost, every remaining waiter must be served, and the limit must never have been
 //! exceeded.
+use super::acquire::Acquired;
 use super::guards::CheckedOut;
 use super::scheduler::SlotId;
-use super::server::{Acquired, Opener, PoolLimits, ServerPool};
+use super::server::{Opener, PoolLimits, ServerPool};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;

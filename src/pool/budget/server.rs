@@ -1,21 +1,18 @@
 //! The connection pool of one server: it waits with a deadline, and opens and closes connections.
 //!
-//! [`SlotScheduler`] decides which caller gets which slot; [`ServerPool`] does the I/O. `waiting` has the wait of one
-//! caller, `guards` what a caller owns, and `closing` how connections are returned and closed. The real opener is
-//! `PgOpener`; tests use a fake one through [`Opener`].
+//! [`SlotScheduler`] decides which caller gets which slot; [`ServerPool`] does the I/O. Its parts: `acquire` is the way of
+//! a caller to a connection, `waiting` its wait, `guards` what it then owns, and `closing` how connections are returned
+//! and closed. The real opener is `PgOpener`; tests use a fake one through [`Opener`].
 //!
-//! Invariant: every slot, queue entry and connect permit is owned by a guard ([`Opening`](super::guards::Opening),
-//! [`CheckedOut`], [`Waiting`], `Closing`, `OwnedSemaphorePermit`), so a future that is dropped at any await returns what
-//! it had.
-use super::guards::CheckedOut;
-use super::scheduler::{Added, Key, SlotId, SlotScheduler};
+//! Invariant: every slot, queue entry and connect permit is owned by a guard (`Opening`, `CheckedOut`, `Waiting`,
+//! `Closing`, `OwnedSemaphorePermit`), so a future that is dropped at any await returns what it had.
+use super::scheduler::{Key, SlotId, SlotScheduler};
 use super::stats::PoolStats;
-use super::waiting::{Deadline, Granted, Waiting};
 use crate::pool::AcquireError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span};
@@ -58,20 +55,30 @@ pub(crate) struct ServerPool<O: Opener> {
     pub(super) connect_time: AtomicU64,
     /// The tasks that close connections.
     pub(super) tasks: TaskTracker,
-    counters: Counters,
+    pub(super) counters: Counters,
 }
 
 #[derive(Default)]
-struct Counters {
+pub(super) struct Counters {
     connects: AtomicU64,
-    timeouts: AtomicU64,
+    pub(super) timeouts: AtomicU64,
 }
 
-/// What an acquire ended with.
-pub(crate) enum Acquired<O: Opener> {
-    Connection(CheckedOut<'static, O>),
-    /// The tenant's share is retired. The caller must resolve the tenant again.
-    Retired,
+/// When an acquire began, and when it times out.
+#[derive(Clone, Copy)]
+pub(super) struct Deadline {
+    pub(super) began: Instant,
+    pub(super) until: Instant,
+}
+
+impl Deadline {
+    pub(super) fn after(limit: Duration) -> Self {
+        let began = Instant::now();
+        Self { began, until: began + limit }
+    }
+    pub(super) fn waited(&self) -> Duration {
+        self.began.elapsed()
+    }
 }
 
 impl<O: Opener> ServerPool<O> {
@@ -90,40 +97,6 @@ impl<O: Opener> ServerPool<O> {
     pub(super) fn lock_scheduler(&self) -> MutexGuard<'_, SlotScheduler<O::Conn>> {
         // A poisoned lock is safe to use: no code panics between two related changes under this lock.
         self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes an idle, usable connection of the tenant without waiting.
-    pub(super) fn checkout(
-        self: &Arc<Self>, key: Key, is_usable: impl FnOnce(&O::Conn) -> bool,
-    ) -> Option<CheckedOut<'_, O>> {
-        let found = self.lock_scheduler().checkout(key, is_usable);
-        found.map(|(slot, conn)| CheckedOut::borrowing(self, slot, conn))
-    }
-
-    /// Takes an idle connection, waits for one to be returned, or opens one.
-    ///
-    /// An idle connection is returned without a ping; the caller decides whether it needs one.
-    ///
-    /// # Cancel safety
-    /// Dropping the future removes the waiter, or returns the slot that it has.
-    pub(crate) async fn acquire(self: &Arc<Self>, key: Key, target: &O::Target) -> Result<Acquired<O>, sqlx::Error> {
-        if let Some(idle) = self.checkout(key, |_| true) {
-            return Ok(Acquired::Connection(idle.into_owned()));
-        }
-        let deadline = Deadline::after(self.acquire_limit);
-        let (to, grant) = oneshot::channel();
-        let added = self.lock_scheduler().add_waiter(key, deadline.began.into_std(), to);
-        let Added::Waiter { id, needs_connection } = added else { return Ok(Acquired::Retired) };
-        let waiting = Waiting { server: self.clone(), key, id, grant, deadline };
-        match waiting.wait(needs_connection).instrument(debug_span!("wait for the budget")).await {
-            Ok(Granted::Connection(checked_out)) => Ok(Acquired::Connection(checked_out)),
-            Ok(Granted::Slot(opening)) => opening.open(target, deadline).await.map(Acquired::Connection),
-            Ok(Granted::Retired) => Ok(Acquired::Retired),
-            Err(error) => {
-                self.counters.timeouts.fetch_add(1, Relaxed);
-                Err(error.into())
-            }
-        }
     }
 
     /// Opens a connection for a slot that the caller owns, and measures how long that takes.

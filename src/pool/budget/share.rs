@@ -2,12 +2,12 @@
 //!
 //! The resolver creates one for each tenant and server, and `TenantPool` takes its connections from it. An unused share
 //! owns no connection and no task.
+use super::acquire::Acquired;
 use super::checked_out::PgCheckedOut;
 use super::circuit_breaker::CircuitBreaker;
 use super::connection::Target;
 use super::opener::{PgOpener, PgServer};
 use super::scheduler::Key;
-use super::server::Acquired;
 use crate::pool::clock::coarse_time;
 use crate::tenant::TenantId;
 use sqlx::postgres::PgConnectOptions;

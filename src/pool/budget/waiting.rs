@@ -4,7 +4,7 @@
 //! slot that was granted. A caller that was granted a slot without a connect permit does not wait for one.
 use super::guards::{CheckedOut, Opening};
 use super::scheduler::{Grant, Key, SlotAnswer, WaiterId};
-use super::server::{Opener, ServerPool};
+use super::server::{Deadline, Opener, ServerPool};
 use crate::pool::AcquireError;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use std::time::Duration;
@@ -13,23 +13,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// How often a waiting caller looks for lent connections that were detached or closed, and frees their slots.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
-
-/// When an acquire began, and when it times out.
-#[derive(Clone, Copy)]
-pub(super) struct Deadline {
-    pub(super) began: Instant,
-    pub(super) until: Instant,
-}
-
-impl Deadline {
-    pub(super) fn after(limit: Duration) -> Self {
-        let began = Instant::now();
-        Self { began, until: began + limit }
-    }
-    pub(super) fn waited(&self) -> Duration {
-        self.began.elapsed()
-    }
-}
 
 /// A caller's wait for a connection. Dropping it removes the waiter; a grant that arrived in the meantime goes to the
 /// next waiter.
