@@ -39,17 +39,22 @@ pub(crate) async fn poll_batched<F: Future>(work: F) -> F::Output {
 /// A task yields if it made the last 16 calls on this thread. If another task made one of them, that task has had its
 /// turn and no yield is needed.
 pub(crate) async fn yield_after_many_calls() {
+    if is_turn_over() {
+        yield_now().await;
+    }
+}
+
+/// Counts one call of the present task. True if it was the last of a row.
+fn is_turn_over() -> bool {
     const IN_A_ROW: u32 = 16;
     type Caller = (Option<tokio::task::Id>, u32);
     thread_local! { static LAST: Cell<Caller> = const { Cell::new((None, 0)) } }
     let task = tokio::task::try_id();
     let (last, calls) = LAST.get();
     let calls = if last == task { calls + 1 } else { 1 };
-    if calls < IN_A_ROW {
-        return LAST.set((task, calls));
-    }
-    LAST.set((task, 0));
-    yield_now().await;
+    let is_over = calls >= IN_A_ROW;
+    LAST.set((task, if is_over { 0 } else { calls }));
+    is_over
 }
 
 #[cfg(test)]

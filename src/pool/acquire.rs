@@ -80,10 +80,11 @@ impl TenantPool {
         };
         let replica = budgeted.replica.as_ref().filter(|_| self.0.reads);
         let idle = replica.map_or_else(|| budgeted.primary.checkout(), |replica| replica.checkout());
-        match idle {
-            Some(checked_out) => Ok(BorrowedConnection::Budget(checked_out)),
-            None => self.search(budgeted).await,
+        if let Some(checked_out) = idle {
+            return Ok(BorrowedConnection::Budget(checked_out));
         }
+        // Boxed, because the future of a search takes kilobytes and would be part of every query's future.
+        Box::pin(self.search(budgeted)).await
     }
 
     /// The waits of a search have limits of their own and report why they failed. The limit here only bounds a series of

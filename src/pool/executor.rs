@@ -112,6 +112,7 @@ impl TenantPool {
 
 /// Returns the connection: at once if the statement can have left nothing in it, else by the drop, which rolls back and
 /// pings.
+#[inline]
 fn finish_call<T>(
     connection: BorrowedConnection<'_>, is_self_contained: bool, outcome: Result<T, sqlx::Error>,
 ) -> Result<T, sqlx::Error> {

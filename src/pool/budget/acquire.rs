@@ -16,6 +16,7 @@ pub(crate) enum Acquired<O: Opener> {
 
 impl<O: Opener> ServerPool<O> {
     /// Takes an idle, usable connection of the tenant without waiting.
+    #[inline]
     pub(super) fn checkout(
         self: &Arc<Self>, key: Key, is_usable: impl FnOnce(&O::Conn) -> bool,
     ) -> Option<CheckedOut<'_, O>> {

@@ -27,9 +27,9 @@ pub(crate) type PgCheckedOut<'a> = CheckedOut<'a, PgOpener>;
 impl PgCheckedOut<'_> {
     /// The session to run statements on. From now on the connection is cleared when it is dropped.
     pub(crate) fn session(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        self.needs_clearing = true;
-        let held = self.conn.as_mut().and_then(|conn| conn.held.as_deref_mut());
-        held.ok_or(sqlx::Error::WorkerCrashed)
+        let Some(conn) = &mut self.conn else { return Err(sqlx::Error::WorkerCrashed) };
+        conn.needs_clearing = true;
+        conn.held.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)
     }
 
     /// Whether the connection answers. Takes it out of its sqlx pool if it is there, and pings it if that is due.
@@ -49,7 +49,9 @@ impl PgCheckedOut<'_> {
     /// Returns the connection to the tenant's idle ones at once. The caller must have read every answer and left no
     /// transaction open. With `discard_on_release` the connection is cleared all the same.
     pub(crate) fn release_clean(mut self) {
-        self.needs_clearing = self.server.opener.handover.discard;
+        if let Some(conn) = &mut self.conn {
+            conn.needs_clearing = self.server.opener.handover.discard;
+        }
     }
 
     /// Returns the connection after a failed statement. After an error that the server reported the session is usable,

@@ -37,6 +37,9 @@ pub(crate) struct Conn {
     pub(super) held: Option<PoolConnection<Postgres>>,
     /// Coarse time of the last checkout or ping: an upper bound for how long it has been idle.
     pub(super) checked_at: Duration,
+    /// Whether a caller has had the session, so that it may have an open transaction, an unread answer or changed
+    /// settings.
+    pub(super) needs_clearing: bool,
     /// Lost connections of the server at the last ping.
     pub(super) lost_connections: u64,
 }

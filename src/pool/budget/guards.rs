@@ -65,33 +65,26 @@ impl<O: Opener> Drop for Opening<O> {
     }
 }
 
-/// A connection in use. Dropping it returns the connection: as it is if no caller has used it, else after it was
-/// cleared.
+/// A connection in use. Dropping it returns the connection to the server pool.
 pub(crate) struct CheckedOut<'a, O: Opener> {
     pub(super) server: ServerRef<'a, O>,
     pub(super) slot: SlotId,
     /// `None` only after a method that consumes the guard has passed the connection on.
     pub(super) conn: Option<O::Conn>,
-    /// Whether a caller had the session, so that it may have an open transaction, an unread answer or changed settings.
-    pub(super) needs_clearing: bool,
 }
 
 impl<'a, O: Opener> CheckedOut<'a, O> {
     pub(super) fn new(server: Arc<ServerPool<O>>, slot: SlotId, conn: O::Conn) -> Self {
-        Self { server: ServerRef::Owned(server), slot, conn: Some(conn), needs_clearing: false }
+        Self { server: ServerRef::Owned(server), slot, conn: Some(conn) }
     }
     /// As [`new`](Self::new), without an atomic reference count, for a caller that keeps the server pool alive.
+    #[inline]
     pub(super) fn borrowing(server: &'a Arc<ServerPool<O>>, slot: SlotId, conn: O::Conn) -> Self {
-        Self { server: ServerRef::Borrowed(server), slot, conn: Some(conn), needs_clearing: false }
+        Self { server: ServerRef::Borrowed(server), slot, conn: Some(conn) }
     }
     /// The same guard without the borrow of the server pool.
     pub(crate) fn into_owned(mut self) -> CheckedOut<'static, O> {
-        CheckedOut {
-            server: ServerRef::Owned(self.server.clone()),
-            slot: self.slot,
-            conn: self.conn.take(),
-            needs_clearing: self.needs_clearing,
-        }
+        CheckedOut { server: ServerRef::Owned(self.server.clone()), slot: self.slot, conn: self.conn.take() }
     }
 
     /// Drops the broken connection and opens another one for the same tenant. It keeps the slot, so it waits for a
@@ -108,11 +101,10 @@ impl<'a, O: Opener> CheckedOut<'a, O> {
 }
 
 impl<O: Opener> Drop for CheckedOut<'_, O> {
+    #[inline]
     fn drop(&mut self) {
-        match self.conn.take() {
-            Some(conn) if self.needs_clearing => O::clear_and_return(&self.server, self.slot, conn),
-            Some(conn) => self.server.give_back(self.slot, conn),
-            None => {}
+        if let Some(conn) = self.conn.take() {
+            O::take_back(&self.server, self.slot, conn);
         }
     }
 }

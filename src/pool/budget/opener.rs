@@ -45,7 +45,7 @@ impl PgOpener {
         &self, id: u64, tenant: TenantId, pool: PgPool, held: Option<PoolConnection<Postgres>>,
     ) -> Box<Conn> {
         let (checked_at, lost_connections) = (coarse_time(), self.lost_connections());
-        Box::new(Conn { id, tenant, pool, held, checked_at, lost_connections })
+        Box::new(Conn { id, tenant, pool, held, checked_at, needs_clearing: false, lost_connections })
     }
 
     /// How many connections to this server were lost so far.
@@ -126,9 +126,11 @@ impl Opener for PgOpener {
         conn.pool.size() == 0
     }
 
-    /// sqlx waits for unread answers in a task of its own, runs the `after_release` hook, and pings.
-    fn clear_and_return(server: &Arc<PgServer>, slot: SlotId, conn: Box<Conn>) {
-        if Handle::try_current().is_ok() {
+    fn take_back(server: &Arc<PgServer>, slot: SlotId, conn: Box<Conn>) {
+        if !conn.needs_clearing {
+            server.give_back(slot, conn);
+        } else if Handle::try_current().is_ok() {
+            // In a task of its own, sqlx waits for unread answers, runs the `after_release` hook, and pings.
             drop(server.lend(slot, conn));
         } else {
             // Without a runtime sqlx cannot run that task. Dropping the connection closes it.

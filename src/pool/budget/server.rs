@@ -30,9 +30,9 @@ pub(crate) trait Opener: Sized + Send + Sync + 'static {
     fn close(&self, conn: Self::Conn, why: &'static str) -> impl Future<Output = ()> + Send;
     /// Whether a lent connection was closed or detached, so that it will never be returned.
     fn is_gone(conn: &Self::Conn) -> bool;
-    /// Takes back a connection that a caller has used and dropped. It must be cleared before it is given to the next
-    /// caller, and the slot is to be freed if that fails.
-    fn clear_and_return(server: &Arc<ServerPool<Self>>, slot: SlotId, conn: Self::Conn);
+    /// Takes back a connection whose guard was dropped: gives it back to the pool, or first clears it if its caller may
+    /// have left something in it. If that fails, the slot is freed.
+    fn take_back(server: &Arc<ServerPool<Self>>, slot: SlotId, conn: Self::Conn);
 }
 
 #[derive(Clone, Copy, Debug)]
