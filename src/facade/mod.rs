@@ -33,15 +33,16 @@ mod background;
 mod batch;
 mod builder;
 mod call;
+mod health;
 mod links;
 mod operations;
 mod rotate;
 mod tokens;
 mod verbs;
-pub use background::HealthIssue;
 pub use batch::{Batch, BatchReport, BatchVerb};
 pub use builder::Builder;
 pub use call::Call;
+pub use health::HealthIssue;
 pub use operations::Operations;
 pub use tokens::Tokens;
 

@@ -3,7 +3,8 @@
 //! A connection is returned at once only if its statement was read to the end and cannot have left a transaction open.
 //! In every other case, and when the caller drops the future or the stream, the connection is rolled back and pinged
 //! first.
-use super::{BorrowedConnection, TenantPool};
+use super::TenantPool;
+use super::acquire::BorrowedConnection;
 use crate::sqlstate;
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::TryStreamExt;
@@ -111,13 +112,16 @@ impl TenantPool {
 
 /// Returns the connection: at once if the statement can have left nothing in it, else by the drop, which rolls back and
 /// pings.
+#[inline]
 fn finish_call<T>(
     connection: BorrowedConnection<'_>, is_self_contained: bool, outcome: Result<T, sqlx::Error>,
 ) -> Result<T, sqlx::Error> {
-    match &outcome {
-        Ok(_) if is_self_contained => connection.release_clean(),
-        Err(error) if is_self_contained || sqlstate::is_connection_lost(error) => connection.release_failed(error),
-        _ => {}
+    if let BorrowedConnection::Budget(checked_out) = connection {
+        match &outcome {
+            Ok(_) if is_self_contained => checked_out.release_clean(),
+            Err(error) if is_self_contained || sqlstate::is_connection_lost(error) => checked_out.release_failed(error),
+            _ => {}
+        }
     }
     outcome
 }

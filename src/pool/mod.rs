@@ -6,19 +6,15 @@
 //!
 //! Invariants: a connection serves one tenant for its whole life. A handle outlives evictions, login rotations and
 //! server moves, because it resolves its tenant again when its share is retired or its login is refused.
-use self::budget::{Checkout, TenantShare};
-use crate::error::ResolveError;
-use crate::sqlstate::{self, INVALID_AUTHORIZATION, INVALID_PASSWORD};
-use crate::tenant::{Tenant, TenantId};
-use async_trait::async_trait;
+use crate::tenant::Tenant;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Transaction};
-use std::cell::Cell;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 use std::{fmt, future::Future};
 
+mod acquire;
+mod attempt;
 pub(crate) mod budget;
 pub(crate) mod clock;
 pub(crate) mod connect;
@@ -27,10 +23,10 @@ mod executor;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod replica;
+pub(crate) use acquire::{Budgeted, Renew, Renewal};
 pub use budget::PoolStats;
 pub use error::AcquireError;
 pub(crate) use replica::Replica;
-use replica::ReplicaAnswer;
 
 /// A handle to a tenant's connections, not a pool of its own. Cloning it clones one `Arc`. It is safe to keep for long:
 /// it outlives evictions and login rotations, because it resolves its tenant again when its connections were closed or
@@ -86,36 +82,6 @@ enum Source {
     /// The server pools of the resolver.
     Budget(Budgeted),
 }
-
-/// A tenant's shares of its servers' budgets, and how to get new shares when these are retired.
-#[derive(Clone)]
-pub(crate) struct Budgeted {
-    pub(crate) primary: Arc<TenantShare>,
-    pub(crate) replica: Option<Arc<Replica>>,
-    pub(crate) renewal: Renewal,
-}
-
-/// How a handle gets new shares when its own are retired or its login is refused. The reference is weak because the
-/// resolver's cache owns the handle; a strong one would be a cycle.
-#[derive(Clone)]
-pub(crate) struct Renewal {
-    pub(crate) from: Weak<dyn Renew>,
-    /// Time limit for one acquire: waiting and opening.
-    pub(crate) limit: Duration,
-}
-
-/// Implemented by the resolver, for handles that need new shares.
-#[async_trait]
-pub(crate) trait Renew: Send + Sync {
-    /// Resolves the tenant again and returns its present handle.
-    async fn renew(self: Arc<Self>, tenant: TenantId) -> Result<TenantPool, ResolveError>;
-    /// Reports that the server refused the login that was known at `since`. The next `renew` then reads the registry
-    /// again, unless the tenant was read after `since`.
-    fn mark_stale(&self, tenant: TenantId, since: Instant);
-}
-
-/// Added to the time limit of a whole acquire, so that the inner timeouts fire first and return the more precise error.
-const SLACK: Duration = Duration::from_millis(250);
 
 tokio::task_local! { static CURRENT: TenantPool; }
 
@@ -222,159 +188,6 @@ impl TenantPool {
     }
     fn clone_with(&self, tenant: Tenant, reads: bool) -> TenantPool {
         Self(Arc::new(Inner { tenant, source: self.0.source.clone(), reads }))
-    }
-
-    /// Takes a connection for one call. Without a wait if an idle one needs no ping.
-    async fn checkout(&self) -> Result<BorrowedConnection<'_>, sqlx::Error> {
-        yield_after_many_calls().await;
-        let budgeted = match &self.0.source {
-            Source::Budget(budgeted) => budgeted,
-            Source::Own(pool) => {
-                let started = Instant::now();
-                let acquired = pool.acquire().await.map(BorrowedConnection::Own);
-                return acquired.map_err(|error| to_acquire_error(error, started.elapsed()));
-            }
-        };
-        let replica = budgeted.replica.as_ref().filter(|_| self.0.reads);
-        let idle = replica.map_or_else(|| budgeted.primary.checkout(), |replica| replica.checkout());
-        if let Some(checkout) = idle {
-            return Ok(BorrowedConnection::Budget(checkout));
-        }
-        let started = Instant::now();
-        // The waits inside have limits of their own and report why they failed. This outer limit only bounds a series
-        // of renewals, so it is a little longer.
-        let for_replica = if self.0.reads { 2 * replica::CONNECT_LIMIT } else { Duration::ZERO };
-        let limit = budgeted.renewal.limit + SLACK + for_replica;
-        let acquired = tokio::time::timeout(limit, self.acquire_with_renewal(budgeted.clone())).await;
-        acquired.unwrap_or_else(|_| Err(AcquireError::ConnectTimeout { waited: started.elapsed() }.into()))
-    }
-
-    /// Acquires a connection and resolves the tenant again where that can help.
-    ///
-    /// A retired share means that the tenant was evicted from the cache or its entry has changed; the loop continues
-    /// with the new shares, however often that happens within the time limit. If the server refuses a login, the tenant
-    /// is resolved again once for that login. If the replica refuses it once more, the primary is used: it knows new
-    /// logins first.
-    async fn acquire_with_renewal(&self, mut shares: Budgeted) -> Result<BorrowedConnection<'static>, sqlx::Error> {
-        let (mut reads, mut looked_up) = (self.0.reads, false);
-        loop {
-            let since = Instant::now();
-            let replica = shares.replica.clone().filter(|_| reads);
-            let found = match &replica {
-                Some(replica) => match replica.acquire(shares.renewal.limit).await {
-                    ReplicaAnswer::Acquired(checkout) => Ok(checkout),
-                    ReplicaAnswer::LoginRefused(error) if !looked_up => Err(error),
-                    ReplicaAnswer::LoginRefused(_) | ReplicaAnswer::UsePrimary => {
-                        (reads, looked_up) = (false, false);
-                        continue;
-                    }
-                },
-                None => shares.primary.acquire().await,
-            };
-            match found {
-                Ok(Some(checkout)) => return Ok(BorrowedConnection::Budget(checkout)),
-                Ok(None) => {}
-                Err(error) if is_refused(&error) && !looked_up => {
-                    looked_up = true;
-                    shares.renewal.mark_stale(self.0.tenant.id(), since);
-                }
-                Err(error) => return Err(error),
-            }
-            // If nothing above returned `Pending`, this loop would never let the outer timeout fire.
-            tokio::task::yield_now().await;
-            match shares.renewal.renew(self.0.tenant.id()).await {
-                Ok(newer) => match &newer.0.source {
-                    Source::Budget(newer) => {
-                        // New shares mean a new login or placement, which may be refused and looked up once more.
-                        looked_up &= Arc::ptr_eq(&newer.primary, &shares.primary);
-                        shares = newer.clone();
-                    }
-                    Source::Own(pool) => return pool.acquire().await.map(BorrowedConnection::Own),
-                },
-                // A read on the replica must not fail because the tenant cannot be resolved now: the primary share that
-                // this handle already has may still work.
-                Err(_) if replica.is_some() => (reads, looked_up) = (false, false),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-/// Cooperative yield: a fast server never returns `Pending`, so a query loop would starve other tasks on this thread.
-/// Tokio's coop budget does not prevent that, because it does not cover sqlx's reads. So a task yields if it made the
-/// last 16 calls on this thread. If another task made one of them, that task has had its turn and no yield is needed.
-async fn yield_after_many_calls() {
-    const IN_A_ROW: u32 = 16;
-    type Caller = (Option<tokio::task::Id>, u32);
-    thread_local! { static LAST: Cell<Caller> = const { Cell::new((None, 0)) } }
-    let task = tokio::task::try_id();
-    let (last, calls) = LAST.get();
-    let calls = if last == task { calls + 1 } else { 1 };
-    if calls < IN_A_ROW {
-        return LAST.set((task, calls));
-    }
-    LAST.set((task, 0));
-    tokio::task::yield_now().await;
-}
-
-/// A connection for one call. Unless the call ends with [`release_clean`](Self::release_clean), the connection is
-/// rolled back and pinged before it serves again.
-enum BorrowedConnection<'a> {
-    Own(PoolConnection<Postgres>),
-    Budget(Checkout<'a>),
-}
-
-impl BorrowedConnection<'_> {
-    fn session(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        match self {
-            Self::Own(connection) => Ok(connection),
-            Self::Budget(checkout) => checkout.session(),
-        }
-    }
-    fn into_pool_connection(self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        match self {
-            Self::Own(connection) => Ok(connection),
-            Self::Budget(checkout) => checkout.into_pool_connection().ok_or(sqlx::Error::WorkerCrashed),
-        }
-    }
-    /// Returns a connection whose answers were read in full.
-    fn release_clean(self) {
-        if let Self::Budget(checkout) = self {
-            checkout.release_clean();
-        }
-    }
-    /// Returns a connection after a failed statement.
-    fn release_failed(self, error: &sqlx::Error) {
-        if let Self::Budget(checkout) = self {
-            checkout.release_failed(error);
-        }
-    }
-}
-
-impl Renewal {
-    async fn renew(&self, tenant: TenantId) -> Result<TenantPool, AcquireError> {
-        let from = self.from.upgrade().ok_or(AcquireError::Closed)?;
-        Ok(from.renew(tenant).await?)
-    }
-    fn mark_stale(&self, tenant: TenantId, since: Instant) {
-        if let Some(from) = self.from.upgrade() {
-            from.mark_stale(tenant, since);
-        }
-    }
-}
-
-/// Whether the server refused the login (28000) or its password (28P01): the tenant was suspended, or another node has
-/// rotated the login.
-fn is_refused(error: &sqlx::Error) -> bool {
-    sqlstate::code(error).is_some_and(|c| matches!(&*c, INVALID_AUTHORIZATION | INVALID_PASSWORD))
-}
-
-/// Replaces sqlx's pool errors, which carry no details, by an [`AcquireError`].
-fn to_acquire_error(error: sqlx::Error, waited: Duration) -> sqlx::Error {
-    match error {
-        sqlx::Error::PoolTimedOut => AcquireError::ConnectTimeout { waited }.into(),
-        sqlx::Error::PoolClosed => AcquireError::Closed.into(),
-        error => error,
     }
 }
 

@@ -1,11 +1,11 @@
 //! A tenant's share of the connections to one standby, for reads.
 //!
 //! `TenantPool::read` asks it before the primary. If the standby fails, is too slow or is full, [`Replica::acquire`]
-//! returns [`ReplicaAnswer::UsePrimary`] and the caller uses the primary. Two circuit breakers keep later callers from
+//! returns [`Attempt::UsePrimary`] and the caller uses the primary. Two circuit breakers keep later callers from
 //! waiting for a standby that is known to fail: one for the standby (shared by all tenants of it), one for this
 //! tenant's login there.
-use super::is_refused;
-use crate::pool::budget::{Checkout, CircuitBreaker, TenantShare};
+use super::attempt::Attempt;
+use super::budget::{CircuitBreaker, PgCheckedOut, TenantShare};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -20,16 +20,6 @@ pub(crate) struct Replica {
     login_breaker: CircuitBreaker,
 }
 
-/// What [`Replica::acquire`] found.
-pub(super) enum ReplicaAnswer {
-    /// A connection to the standby. `None` if this share is retired: the caller must resolve the tenant again.
-    Acquired(Option<Checkout<'static>>),
-    /// The standby has no connection for this caller now. The caller uses the primary.
-    UsePrimary,
-    /// The standby refused the login or its password.
-    LoginRefused(sqlx::Error),
-}
-
 impl Replica {
     pub(crate) fn new(share: TenantShare) -> Self {
         Self { share, login_breaker: CircuitBreaker::default() }
@@ -41,43 +31,51 @@ impl Replica {
         self.share.retire();
     }
     /// An idle connection that needs no ping, without waiting.
-    pub(super) fn checkout(&self) -> Option<Checkout<'_>> {
+    pub(super) fn checkout(&self) -> Option<PgCheckedOut<'_>> {
         self.share.checkout()
     }
 
     /// Waits at most half of `limit` and at most [`CONNECT_LIMIT`], so that time is left for the primary.
-    pub(super) async fn acquire(&self, limit: Duration) -> ReplicaAnswer {
+    pub(super) async fn acquire(&self, limit: Duration) -> Attempt {
         let now = Instant::now();
         if !self.login_breaker.claim_attempt(now) || !self.share.circuit_breaker().claim_attempt(now) {
             return match self.checkout() {
-                Some(checkout) => ReplicaAnswer::Acquired(Some(checkout.into_owned())),
-                None => ReplicaAnswer::UsePrimary,
+                Some(checked_out) => Attempt::Connection(checked_out.into_owned()),
+                None => Attempt::UsePrimary,
             };
         }
-        match timeout(CONNECT_LIMIT.min(limit / 2), self.share.acquire()).await {
-            Ok(Ok(None)) => ReplicaAnswer::Acquired(None),
-            Ok(Ok(checkout)) => {
-                self.login_breaker.record_success();
-                self.share.circuit_breaker().record_success();
-                ReplicaAnswer::Acquired(checkout)
-            }
-            Ok(Err(error)) if is_refused(&error) => {
-                self.share.circuit_breaker().record_success();
-                self.login_breaker.record_failure(Instant::now());
-                ReplicaAnswer::LoginRefused(error)
+        match timeout(CONNECT_LIMIT.min(limit / 2), self.share.acquire()).await.map(Attempt::from_result) {
+            Ok(Ok(attempt)) => {
+                self.record_answer(&attempt);
+                attempt
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a replica refused a connection; reads go to the primary for now");
                 self.share.circuit_breaker().record_failure(Instant::now());
-                ReplicaAnswer::UsePrimary
+                Attempt::UsePrimary
             }
             // The tenant's cap or the standby's budget is in use. The standby works, so the breaker stays closed.
-            Err(_) if self.share.is_full() => ReplicaAnswer::UsePrimary,
+            Err(_) if self.share.is_full() => Attempt::UsePrimary,
             Err(_) => {
                 tracing::warn!("a replica did not answer in time; reads go to the primary for now");
                 self.share.circuit_breaker().record_failure(Instant::now());
-                ReplicaAnswer::UsePrimary
+                Attempt::UsePrimary
             }
+        }
+    }
+
+    /// Records an attempt that the standby has answered. Even a refused login shows that the standby works.
+    fn record_answer(&self, attempt: &Attempt) {
+        match attempt {
+            Attempt::Connection(_) => {
+                self.login_breaker.record_success();
+                self.share.circuit_breaker().record_success();
+            }
+            Attempt::LoginRefused(_) => {
+                self.share.circuit_breaker().record_success();
+                self.login_breaker.record_failure(Instant::now());
+            }
+            Attempt::Retired | Attempt::UsePrimary => {}
         }
     }
 }

@@ -1,20 +1,37 @@
 //! A hard limit on the connections of this process to one server, shared by all tenants of that server.
 //!
 //! The resolver keeps one [`ServerPool`] per host and port and gives each tenant a [`TenantShare`] of it.
-//! `TenantPool` checks connections out of the share. `scheduler` decides which caller gets which slot and does no I/O;
-//! `server` waits, opens and closes; `connection` wraps real sqlx connections.
+//! `TenantPool` checks connections out of the share:
+//!
+//! - `scheduler` decides which caller gets which slot and does no I/O.
+//! - `server` has the pool's state. `acquire` is the way of a caller to a connection: it is `waiting`, then owns a slot
+//!   through one of the two `guards`, and `closing` takes the connection back.
+//! - `opener` opens and closes PostgreSQL connections (`connection`), `checked_out` is how a caller uses one, and `clear`
+//!   is what is reset before the next caller has it.
 //!
 //! Invariants: a connection occupies a slot from before it is opened until after it is closed, so the limit holds at
 //! all times. A connection serves one tenant for its whole life.
+mod acquire;
+mod checked_out;
 mod circuit_breaker;
+mod clear;
+mod closing;
 mod connection;
+mod guards;
 pub(crate) mod login_limit;
+mod opener;
 mod scheduler;
 #[cfg(test)]
 mod schedules;
 mod server;
+mod share;
 mod stats;
+mod waiting;
+pub(crate) use acquire::Acquired;
+pub(crate) use checked_out::PgCheckedOut;
 pub(crate) use circuit_breaker::CircuitBreaker;
-pub(crate) use connection::{Checkout, Handover, PgOpener, PgServer, TenantShare};
+pub(crate) use connection::Handover;
+pub(crate) use opener::{PgOpener, PgServer};
 pub(crate) use server::{PoolLimits, ServerPool};
+pub(crate) use share::{PgAcquired, TenantShare};
 pub use stats::PoolStats;

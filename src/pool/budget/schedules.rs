@@ -3,8 +3,10 @@
 //! Callers arrive, are dropped at any await, fail to open connections and break them, and the limit changes. After
 //! every schedule no slot may be lost, every remaining waiter must be served, and the limit must never have been
 //! exceeded.
+use super::acquire::Acquired;
+use super::guards::CheckedOut;
 use super::scheduler::SlotId;
-use super::server::{Lease, Opener, PoolLimits, ServerPool};
+use super::server::{Opener, PoolLimits, ServerPool};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
@@ -50,9 +52,13 @@ impl Opener for FakeOpener {
     fn is_gone(_: &FakeConn) -> bool {
         false
     }
+    fn take_back(server: &Arc<ServerPool<Self>>, slot: SlotId, conn: FakeConn) {
+        server.give_back(slot, conn);
+    }
 }
 
-type Caller = BoxFuture<'static, Result<Option<Lease<FakeOpener>>, sqlx::Error>>;
+type FakeCheckedOut = CheckedOut<'static, FakeOpener>;
+type Caller = BoxFuture<'static, Result<Acquired<FakeOpener>, sqlx::Error>>;
 
 struct Simulation {
     rng: StdRng,
@@ -61,7 +67,7 @@ struct Simulation {
     most: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
     waiting: Vec<(usize, Caller)>,
-    leases: Vec<(usize, Lease<FakeOpener>)>,
+    checked_out: Vec<(usize, FakeCheckedOut)>,
 }
 
 const BUDGET: u32 = 4;
@@ -73,8 +79,16 @@ impl Simulation {
         let limits = PoolLimits { budget: BUDGET, connect_permits: 2, acquire: Duration::from_secs(5) };
         let server = Arc::new(ServerPool::new(FakeOpener { open: open.clone(), most: most.clone() }, limits));
         let keys = (0..6).map(|_| server.join(CAP)).collect();
-        let (waiting, leases) = Default::default();
-        Self { rng: StdRng::seed_from_u64(seed), server, keys, most, open, waiting, leases }
+        let (waiting, checked_out) = Default::default();
+        Self { rng: StdRng::seed_from_u64(seed), server, keys, most, open, waiting, checked_out }
+    }
+
+    /// Acquires a connection of the tenant. Opening it does not fail.
+    async fn acquire(&self, tenant: usize) -> FakeCheckedOut {
+        match self.server.acquire(self.keys[tenant], &(tenant, u32::MAX)).await.unwrap() {
+            Acquired::Connection(checked_out) => checked_out,
+            Acquired::Retired => panic!("acquire reported a retired share, but no share was retired"),
+        }
     }
 
     fn add_caller(&mut self) {
@@ -90,13 +104,16 @@ impl Simulation {
         while at < self.waiting.len() {
             match (&mut self.waiting[at].1).now_or_never() {
                 None => at += 1,
-                Some(Ok(Some(lease))) => {
+                Some(Ok(Acquired::Connection(checked_out))) => {
                     let tenant = self.waiting.swap_remove(at).0;
-                    let of = lease.conn.as_ref().map(|c| c.tenant);
+                    let of = checked_out.conn.as_ref().map(|c| c.tenant);
                     assert_eq!(of, Some(tenant), "a caller was given another tenant's connection");
-                    self.leases.push((tenant, lease));
-                    let of_tenant = self.leases.iter().filter(|(t, _)| *t == tenant).count();
-                    assert!(of_tenant <= CAP as usize, "tenant {tenant} has {of_tenant} leases, more than its cap");
+                    self.checked_out.push((tenant, checked_out));
+                    let of_tenant = self.checked_out.iter().filter(|(t, _)| *t == tenant).count();
+                    assert!(
+                        of_tenant <= CAP as usize,
+                        "tenant {tenant} has {of_tenant} connections, more than its cap"
+                    );
                 }
                 Some(_) => drop(self.waiting.swap_remove(at)),
             }
@@ -110,16 +127,16 @@ impl Simulation {
                 let at = self.rng.random_range(0..self.waiting.len());
                 drop(self.waiting.swap_remove(at));
             }
-            5 | 6 if !self.leases.is_empty() => {
-                let at = self.rng.random_range(0..self.leases.len());
-                drop(self.leases.swap_remove(at));
+            5 | 6 if !self.checked_out.is_empty() => {
+                let at = self.rng.random_range(0..self.checked_out.len());
+                drop(self.checked_out.swap_remove(at));
             }
-            7 if !self.leases.is_empty() => {
+            7 if !self.checked_out.is_empty() => {
                 // The connection broke while it was in use.
-                let at = self.rng.random_range(0..self.leases.len());
-                let (_, mut lease) = self.leases.swap_remove(at);
-                let (slot, conn) = (lease.slot, lease.conn.take());
-                drop((conn, lease));
+                let at = self.rng.random_range(0..self.checked_out.len());
+                let (_, mut checked_out) = self.checked_out.swap_remove(at);
+                let (slot, conn) = (checked_out.slot, checked_out.conn.take());
+                drop((conn, checked_out));
                 self.server.lock_scheduler().abandon(slot);
             }
             8 => {
@@ -134,15 +151,15 @@ impl Simulation {
     /// Serves all remaining waiters, closes the pool, and checks that no slot is lost and no connection stays open.
     async fn finish(mut self) {
         self.server.resize(BUDGET);
-        self.leases.clear();
+        self.checked_out.clear();
         let waiting = std::mem::take(&mut self.waiting);
         let all_served = futures_util::future::join_all(waiting.into_iter().map(|(tenant, caller)| async move {
             match caller.await {
-                Ok(Some(lease)) => {
-                    let of = lease.conn.as_ref().map(|c| c.tenant);
+                Ok(Acquired::Connection(checked_out)) => {
+                    let of = checked_out.conn.as_ref().map(|c| c.tenant);
                     assert_eq!(of, Some(tenant), "a caller was given another tenant's connection");
                 }
-                Ok(None) => panic!("acquire reported a retired share, but no share was retired"),
+                Ok(Acquired::Retired) => panic!("acquire reported a retired share, but no share was retired"),
                 Err(sqlx::Error::WorkerCrashed) => {}
                 Err(error) => panic!("a waiter was not served although slots were free: {error}"),
             }
@@ -177,32 +194,32 @@ fn random_schedules_lose_no_slot_and_serve_every_waiter() {
 #[tokio::test(start_paused = true)]
 async fn resize_to_a_lower_limit_takes_effect_when_connections_are_returned() {
     let mut simulation = Simulation::new(0);
-    let mut leases = vec![];
-    while leases.len() < BUDGET as usize {
-        let tenant = leases.len();
-        leases.extend(simulation.server.acquire(simulation.keys[tenant], &(tenant, u32::MAX)).await.unwrap());
+    let mut checked_out = vec![];
+    while checked_out.len() < BUDGET as usize {
+        let tenant = checked_out.len();
+        checked_out.push(simulation.acquire(tenant).await);
     }
     simulation.server.resize(1);
     assert_eq!(simulation.server.stats().open, BUDGET, "a lower limit must not close connections in use");
-    leases.clear();
+    checked_out.clear();
     simulation.server.wait_for_tasks().await;
     let open = (simulation.server.stats().open, simulation.open.load(SeqCst));
     assert_eq!(open, (1, 1), "returned connections above the lower limit must be closed");
     simulation.server.resize(BUDGET);
     simulation.keys.truncate(2);
     for tenant in [0, 0, 1, 1] {
-        leases.extend(simulation.server.acquire(simulation.keys[tenant], &(tenant, u32::MAX)).await.unwrap());
+        checked_out.push(simulation.acquire(tenant).await);
     }
-    assert_eq!(leases.len(), BUDGET as usize, "the raised limit must be usable");
+    assert_eq!(checked_out.len(), BUDGET as usize, "the raised limit must be usable");
 }
 
 #[tokio::test(start_paused = true)]
 async fn reopen_ends_although_every_permit_is_held_by_a_caller_that_waits_for_a_slot() {
     let mut simulation = Simulation::new(0);
     let (server, keys) = (simulation.server.clone(), simulation.keys.clone());
-    let mut leases = vec![];
-    for (tenant, key) in keys.iter().copied().enumerate().take(BUDGET as usize) {
-        leases.extend(server.acquire(key, &(tenant, u32::MAX)).await.unwrap());
+    let mut checked_out = vec![];
+    for tenant in 0..BUDGET as usize {
+        checked_out.push(simulation.acquire(tenant).await);
     }
     // Two tenants without a connection take both permits and wait for a slot.
     for tenant in [4, 5] {
@@ -216,8 +233,8 @@ async fn reopen_ends_although_every_permit_is_held_by_a_caller_that_waits_for_a_
     assert_eq!(simulation.waiting.len(), 2, "all slots are in use");
 
     let began = tokio::time::Instant::now();
-    for (tenant, lease) in leases.into_iter().enumerate() {
-        drop(server.reopen(lease, &(tenant, u32::MAX)).await.unwrap());
+    for (tenant, broken) in checked_out.into_iter().enumerate() {
+        drop(broken.reopen(&(tenant, u32::MAX)).await.unwrap());
     }
     let took = began.elapsed();
     assert!(took < Duration::from_secs(1), "reopening {BUDGET} broken connections took {took:?}");

@@ -8,9 +8,8 @@
 //! nothing is added to the cache or to the server pools.
 use super::ConnectionResolver;
 use crate::error::ResolveError;
-use crate::pool::budget::{PgOpener, PgServer, PoolStats, ServerPool};
+use crate::pool::budget::PgServer;
 use crate::pool::{Renew, TenantPool};
-use crate::store::nodes::Share;
 use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;
 use crate::tenant::{TenantId, TenantRef};
@@ -31,7 +30,9 @@ mod flight;
 mod limits;
 mod load;
 mod lookup_cache;
+mod server_pools;
 mod servers;
+mod unknown_names;
 pub use builder::PooledResolverBuilder;
 
 /// Minimum lifetime of an answer while notifications of changes arrive. Bounded, because the triggers that send them
@@ -90,31 +91,6 @@ struct State {
 }
 
 impl PooledResolver {
-    /// The state of each server's connection budget, by host and port. Servers appear when a tenant on them is first
-    /// resolved.
-    pub fn stats(&self) -> Vec<((String, u16), PoolStats)> {
-        self.0.lock_servers().iter().map(|(server, budget)| (server.clone(), budget.stats())).collect()
-    }
-    /// Changes the maximum connections to each server. Surplus idle connections are closed now, surplus connections in
-    /// use when they are returned; [`stats`](Self::stats) shows the progress. Zero is allowed: callers then wait until
-    /// they time out.
-    pub fn resize(&self, max_connections: u32) {
-        self.0.connection_limits.set_own(max_connections);
-        self.0.resize_servers();
-    }
-    /// Sets this node's share of the limit in each server's row. Until then it is all of it.
-    pub(crate) fn set_share(&self, share: Share) {
-        self.0.connection_limits.set_share(share);
-        self.0.resize_servers();
-    }
-    /// The share that the open connections need, if all nodes together may have `total` to each server.
-    pub(crate) fn share_in_use(&self, total: u32) -> Share {
-        let servers = self.0.lock_servers();
-        let share = |(address, server): (&Address, &Arc<PgServer>)| {
-            self.0.connection_limits.share_of_open(address, server.stats().open, total)
-        };
-        servers.iter().map(share).max().unwrap_or(Share::NONE)
-    }
     /// Sets whether this resolver is notified of changes that other nodes make. While it is, answers live for at least
     /// [`NOTIFIED_LIFETIME`].
     pub(crate) fn set_notified(&self, notified: bool) {
@@ -159,33 +135,6 @@ impl Shared {
             servers,
             stop,
         }
-    }
-
-    fn lock_servers(&self) -> MutexGuard<'_, HashMap<Address, Arc<PgServer>>> {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The pool of the server at this address. [`ResolveError::Closed`] once the resolver closes.
-    fn get_or_create_server(&self, host: &str, port: u16) -> Result<Arc<PgServer>, ResolveError> {
-        let address = (host.to_owned(), port);
-        let mut servers = self.lock_servers();
-        if self.stop.is_cancelled() {
-            return Err(ResolveError::Closed);
-        }
-        let new = || {
-            Arc::new_cyclic(|me| {
-                ServerPool::new(
-                    PgOpener::new(me.clone(), self.settings.handover(), self.settings.session_counter.clone()),
-                    self.settings.pool_limits(self.connection_limits.limit(&address)),
-                )
-            })
-        };
-        Ok(servers.entry(address.clone()).or_insert_with(new).clone())
-    }
-
-    fn resize_servers(&self) {
-        let servers = self.lock_servers();
-        servers.iter().for_each(|(address, server)| server.resize(self.connection_limits.limit(address)));
     }
 
     fn lock_state(&self) -> MutexGuard<'_, State> {

@@ -37,10 +37,11 @@ async fn pool_traces_name_the_tenant_and_contain_no_password() {
 
     let (text, acme, globex) = (log.text(), acme.tenant().id(), globex.tenant().id());
     for id in [acme, globex] {
-        for span in ["wait for the budget", "open a connection"] {
-            let (begins, ends) = (format!("acquire{{tenant={id}}}:{span}: "), "tenantry::pool::budget::server: close ");
+        for (span, module) in [("wait for the budget", "acquire"), ("open a connection", "server")] {
+            let begins = format!("acquire{{tenant={id}}}:{span}: ");
+            let ends = format!("tenantry::pool::budget::{module}: close ");
             assert!(
-                text.lines().any(|l| l.contains(&begins) && l.contains(ends)),
+                text.lines().any(|l| l.contains(&begins) && l.contains(&ends)),
                 "the log has no line with {begins:?} and {ends:?}: {text}"
             );
         }

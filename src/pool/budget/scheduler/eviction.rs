@@ -41,4 +41,15 @@ impl<C> SlotScheduler<C> {
         self.mark_closing(slot);
         Some((slot, conn))
     }
+
+    /// Evicts the idle connection of the least frequently used tenant if fewer than `reserve` slots are free or about
+    /// to be. The caller must close it and then [`free`](Self::free_slot) its slot. Later callers then find a free slot
+    /// and need not wait for a connection to close.
+    pub(crate) fn evict_for_reserve(&mut self, reserve: usize) -> Option<(SlotId, C)> {
+        if self.limit.saturating_sub(self.occupied - self.closing) >= reserve {
+            return None;
+        }
+        let slot = self.find_victim()?;
+        self.evict_to_close(slot)
+    }
 }

@@ -1,0 +1,86 @@
+//! A tenant's share of a server pool.
+//!
+//! The resolver creates one for each tenant and server, and `TenantPool` takes its connections from it. An unused share
+//! owns no connection and no task.
+use super::acquire::Acquired;
+use super::checked_out::PgCheckedOut;
+use super::circuit_breaker::CircuitBreaker;
+use super::connection::Target;
+use super::opener::{PgOpener, PgServer};
+use super::scheduler::Key;
+use crate::pool::clock::coarse_time;
+use crate::tenant::TenantId;
+use sqlx::postgres::PgConnectOptions;
+use std::sync::Arc;
+use tracing::Instrument;
+
+pub(crate) type PgAcquired = Acquired<PgOpener>;
+
+/// A tenant's share of a server pool: a key and the options for its connections. Dropping it closes the tenant's
+/// connections.
+pub(crate) struct TenantShare {
+    server: Arc<PgServer>,
+    key: Key,
+    target: Target,
+}
+
+impl TenantShare {
+    /// Joins the server pool with at most `cap` connections. Opens nothing.
+    pub(crate) fn new(tenant: TenantId, server: Arc<PgServer>, cap: u32, options: PgConnectOptions) -> Self {
+        Self { key: server.join(cap), server, target: Target { tenant, options } }
+    }
+    /// The tenant's open connections to this server, and how many of them are in use.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        self.server.lock_scheduler().usage(self.key)
+    }
+    /// Whether no further connection is possible now: the tenant is at its cap, or the server pool has no free slot.
+    pub(crate) fn is_full(&self) -> bool {
+        self.server.lock_scheduler().is_full(self.key)
+    }
+    /// The circuit breaker of the server. All its tenants share it.
+    pub(crate) fn circuit_breaker(&self) -> &CircuitBreaker {
+        &self.server.opener.circuit_breaker
+    }
+    /// Stops serving the tenant: idle connections are closed now, connections in use when they are returned.
+    pub(crate) fn retire(&self) {
+        self.server.retire(self.key);
+    }
+
+    /// Takes an idle connection that needs no ping, without waiting.
+    pub(crate) fn checkout(&self) -> Option<PgCheckedOut<'_>> {
+        let now = coarse_time();
+        let mut checked_out = self.server.checkout(self.key, |conn| self.server.opener.is_usable(conn, now));
+        if let Some(conn) = checked_out.as_mut().and_then(|checked_out| checked_out.conn.as_mut()) {
+            conn.checked_at = now;
+        }
+        checked_out
+    }
+
+    /// Waits for a connection or opens one; pings it first if it was idle for longer than `ping_after`.
+    pub(crate) async fn acquire(&self) -> Result<PgAcquired, sqlx::Error> {
+        let acquire = async {
+            match self.server.acquire(self.key, &self.target).await? {
+                Acquired::Connection(checked_out) => self.replace_if_dead(checked_out).await.map(Acquired::Connection),
+                Acquired::Retired => Ok(Acquired::Retired),
+            }
+        };
+        acquire.instrument(tracing::debug_span!("acquire", tenant = %self.target.tenant)).await
+    }
+
+    async fn replace_if_dead(
+        &self, mut checked_out: PgCheckedOut<'static>,
+    ) -> Result<PgCheckedOut<'static>, sqlx::Error> {
+        if checked_out.is_alive().await {
+            return Ok(checked_out);
+        }
+        tracing::debug!("an idle connection did not answer a ping; opening another one");
+        self.server.opener.record_lost_connection();
+        checked_out.reopen(&self.target).await
+    }
+}
+
+impl Drop for TenantShare {
+    fn drop(&mut self) {
+        self.server.leave(self.key);
+    }
+}
