@@ -2,12 +2,13 @@
 //!
 //! The caller has begun or claimed the operation. After each failure the runner claims it again and makes a new context.
 //!
-//! Invariants: the runner commits the intent of a step before it runs the step. The record in memory is what the journal
-//! has recorded. A worker that has been replaced stops and undoes nothing.
+//! Invariants: the runner commits the intent of a step before it runs the step. The record in memory counts
+//! only steps whose completion the journal has recorded. A worker that has been replaced stops and undoes nothing.
 use super::{Engine, Execution, Observer, Outcome, Saga};
 use crate::error::{BoxError, Failure, FailureState, StepError, StoreError, chain};
 use crate::operation::OperationStatus;
 use crate::store::journal::{Claim, FAILURE, FailureFacts, Progress, StillUndoing};
+use futures_util::future::join;
 use serde_json::Value;
 use std::{future::Future, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -83,9 +84,14 @@ impl<C: Send + 'static> Runner<'_, C> {
     }
 
     async fn run_steps(&mut self, context: &mut C) -> Result<(), Stop> {
+        // The completion record of the previous step, if it may be written while the next step runs. A crash in between
+        // only repeats an idempotent step whose intent is committed.
+        let mut unwritten = None;
         for (at, step) in self.saga.step_list().iter().enumerate().skip(self.run.record().done as usize) {
             let name = step.name();
             if self.engine.stop.is_cancelled() {
+                self.write(unwritten.as_ref()).await.map_err(|e| Stop::from(name, e))?;
+                self.apply(unwritten);
                 return Err(Stop::Closing);
             }
             if self.run.record().intended as usize <= at {
@@ -95,9 +101,11 @@ impl<C: Send + 'static> Runner<'_, C> {
             }
             tracing::debug!(operation = %self.run.operation(), step = name, "step begins");
             let running = self.engine.run_with_lease(&self.run, step.run(&self.run, context));
-            let result = self.run_before_deadline(running).await;
+            let (result, written) = join(self.run_before_deadline(running), self.write(unwritten.as_ref())).await;
+            written.map_err(|e| Stop::from(name, e))?;
+            self.apply(unwritten);
             let output = result.map_err(|e| Stop::from(name, e))?;
-            self.complete_step(at, name, output).await.map_err(|e| Stop::from(name, e))?;
+            unwritten = self.complete_step(at, name, output).await.map_err(|e| Stop::from(name, e))?;
         }
         Ok(())
     }
@@ -115,10 +123,13 @@ impl<C: Send + 'static> Runner<'_, C> {
     }
 
     /// Records that a step has completed. After the last step of an intent the same record contains the intent of the
-    /// next steps, or ends the operation. Otherwise a crash may lose the record, which only repeats an idempotent step.
-    async fn complete_step(&mut self, at: usize, name: &'static str, output: Value) -> Result<(), StepError> {
+    /// next steps, or ends the operation. Otherwise nothing depends on the record: it is returned, for the caller to
+    /// write while the next step runs.
+    async fn complete_step(
+        &mut self, at: usize, name: &'static str, output: Value,
+    ) -> Result<Option<Progress>, StepError> {
         let next = at + 1;
-        let mut progress = Progress { done: next as u32, output: Some(output), ..self.progress(name) };
+        let mut progress = Progress { done: next as u32, output: Some(output.clone()), ..self.progress(name) };
         if next == self.saga.step_list().len() {
             let durable = !(self.saga.final_record_is_repeatable() && self.engine.is_one_database());
             progress = Progress { status: OperationStatus::Done, lease: None, durable, ..progress };
@@ -126,8 +137,12 @@ impl<C: Send + 'static> Runner<'_, C> {
             // The intent must be durable before the step that it covers runs.
             let durable = !self.is_landlord_only(next);
             progress = Progress { intended: self.saga.intent_group_end(next), durable, ..progress };
+        } else {
+            // The next step may read the output.
+            self.run.store_output(name, output);
+            return Ok(Some(progress));
         }
-        self.record(progress).await
+        self.record(progress).await.map(|()| None)
     }
 
     /// Whether the steps that share the intent of step `at` write to the landlord only, so that none of their effects
@@ -262,13 +277,26 @@ impl<C: Send + 'static> Runner<'_, C> {
         Progress { step: step.into(), lease, ..Progress::of(self.run.record()) }
     }
 
-    /// Writes a progress record to the journal, reports its event to the log and to the observer, and applies it to the
-    /// record in memory.
+    /// Writes a progress record and applies it to the record in memory.
     async fn record(&mut self, progress: Progress) -> Result<(), StepError> {
-        let event = self.engine.journal.record(self.run.fencing_token(), &progress).await?;
+        self.write(Some(&progress)).await?;
+        self.apply(Some(progress));
+        Ok(())
+    }
+
+    /// Writes a progress record, if there is one, to the journal, and reports its event to the log and to the observer.
+    async fn write(&self, progress: Option<&Progress>) -> Result<(), StepError> {
+        let Some(progress) = progress else { return Ok(()) };
+        let event = self.engine.journal.record(self.run.fencing_token(), progress).await?;
         tracing::info!(operation = %event.operation, step = %event.step, done = event.done, total = event.total,
             status = %event.status, "operation progress recorded");
         self.observe.notify(&event);
+        Ok(())
+    }
+
+    /// Applies a written progress record to the record in memory.
+    fn apply(&mut self, progress: Option<Progress>) {
+        let Some(progress) = progress else { return };
         let record = self.run.record_mut();
         record.status = progress.status;
         record.step = progress.step.to_string();
@@ -277,7 +305,6 @@ impl<C: Send + 'static> Runner<'_, C> {
         if let Some(output) = progress.output {
             self.run.store_output(if progress.error.is_some() { FAILURE } else { &progress.step }, output);
         }
-        Ok(())
     }
 
     fn outcome(&mut self, failure: Option<Failure>) -> Outcome {

@@ -39,6 +39,15 @@ impl LockedSession {
         if existing.is_empty() { Ok(()) } else { self.drop_refused(names, login, new_owner).await }
     }
 
+    /// Runs the catalog queries of retiring a login once, without signalling a session. The first run takes
+    /// milliseconds, because PostgreSQL has to load these catalogs into the session's cache.
+    pub(crate) async fn load_catalogs(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), ClusterError> {
+        catalog::find_roles(&mut self.session, &[login], &self.ownership.admin).await?;
+        terminate::list_connecting_sessions(&mut self.session, &names.database).await?;
+        terminate::list_role_sessions(&mut self.session, &[login], false).await?;
+        Ok(())
+    }
+
     async fn drop_refused(
         &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName,
     ) -> Result<(), StepError> {

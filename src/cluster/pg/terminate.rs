@@ -34,7 +34,7 @@ pub(crate) async fn signal_role_sessions(session: &mut PgConnection, logins: &[&
 }
 
 /// Lists the sessions of these logins in all databases and, if `signal` is set, terminates them.
-async fn list_role_sessions(
+pub(crate) async fn list_role_sessions(
     session: &mut PgConnection, logins: &[&RoleName], signal: bool,
 ) -> Result<Vec<Row>, ClusterError> {
     const BY_ROLE: &str = "SELECT pid, usename::text, CASE WHEN $2 THEN pg_terminate_backend(pid) END \
@@ -154,7 +154,7 @@ pub(crate) async fn wait_for_connecting_sessions(
 
 /// Lists sessions that lock a database's object and show no login yet, with whether that is the given database. Others
 /// count only in databases to which PUBLIC may connect.
-async fn list_connecting_sessions(
+pub(crate) async fn list_connecting_sessions(
     session: &mut PgConnection, database: &DatabaseName,
 ) -> Result<Vec<(i32, bool)>, ClusterError> {
     const CONNECTING: &str = "SELECT DISTINCT l.pid, d.datname = $1 AS own

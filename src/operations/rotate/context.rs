@@ -23,6 +23,8 @@ pub(crate) struct RotateContext {
     pub(super) sessions: TenantSessions,
     /// The new login's password, once this worker has opened it.
     pub(super) new_password: Option<GeneratedPassword>,
+    /// The tenant's directory entries, as this worker last read them; `None` reads them again.
+    pub(super) entries: Option<Vec<TenantDatabase>>,
 }
 
 impl RotateContext {
@@ -35,18 +37,25 @@ impl RotateContext {
         Self::over(TenantSessions::preconnecting(stores.clone(), intent, tenant), stores, login)
     }
     fn over(sessions: TenantSessions, stores: OperationContext, login: AppLogin) -> Self {
-        Self { stores, login, tenant: sessions.tenant(), sessions, new_password: None }
+        Self { stores, login, tenant: sessions.tenant(), sessions, new_password: None, entries: None }
     }
 
+    async fn read_entries(&mut self) -> Result<&[TenantDatabase], StepError> {
+        let entries = match self.entries.take() {
+            Some(entries) => entries,
+            None => self.stores.registry.databases(self.tenant).await?,
+        };
+        Ok(self.entries.insert(entries))
+    }
     /// The tenant's primary entry. It fails if tenantry did not create the login of that entry.
     pub(super) async fn primary_entry(&mut self) -> Result<TenantDatabase, StepError> {
-        let entries = self.stores.registry.databases(self.tenant).await?;
-        require_managed(find_primary(&entries).cloned(), self.sessions.location().await?)
+        let primary = find_primary(self.read_entries().await?).cloned();
+        require_managed(primary, self.sessions.location().await?)
     }
     /// The tenant's standbys, from its directory entries.
     pub(super) async fn standbys(&mut self) -> Result<Vec<Standby>, StepError> {
         let database = self.sessions.location().await?.names.database.clone();
-        self.stores.standbys(self.tenant, &database).await
+        Ok(Standby::of_database(self.read_entries().await?, &database))
     }
 
     /// The logins that this rotation has created or is about to create. Only the operation that holds the tenant's
@@ -80,6 +89,9 @@ impl RotateContext {
         };
         let locked = sessions.locked_session(run).await?;
         locked.ensure_login(&names, &change.login, *access, *connection_limit, &new.verifier).await?;
+        if Self::grace(run)?.is_zero() {
+            return Ok(());
+        }
         // The old login may have sessions until the grace period is over, so it needs the limit too. If it cannot be
         // altered the failure is ignored, because the old login is dropped soon.
         locked.limit_logins(std::slice::from_ref(&change.old), *connection_limit).await.map(drop)

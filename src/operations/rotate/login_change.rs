@@ -25,11 +25,11 @@ pub(super) struct LoginChange {
     pub(super) old: RoleName,
 }
 
-/// Reads the tenant's primary entry and chooses the new login: a pending one that an earlier
+/// Reads the tenant's directory entries and its primary entry, and chooses the new login: a pending one that an earlier
 /// worker has stored, or else one of the next generation.
 pub(super) async fn choose_login(
     stores: &OperationContext, id: TenantId, location: Option<TenantLocation>,
-) -> Result<(TenantDatabase, DatabaseUser), StepError> {
+) -> Result<(Vec<TenantDatabase>, TenantDatabase, DatabaseUser), StepError> {
     let registry = &stores.registry;
     let reads = try_join3(registry.find(id.into()), registry.databases(id), registry.users(id));
     let (tenant, entries, users) = reads.await?;
@@ -37,7 +37,7 @@ pub(super) async fn choose_login(
     let location = location.ok_or_else(|| StepError::fail("the tenant has no placement on a server"))?;
     let entry = require_managed(find_primary(&entries).cloned(), &location)?;
     if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending) {
-        return Ok((entry, pending.clone()));
+        return Ok((entries, entry, pending.clone()));
     }
     // Never use a login name twice: a retirement of an earlier login with this name may still be in flight on some
     // node, and would drop the new login.
@@ -45,7 +45,7 @@ pub(super) async fn choose_login(
     let generation = Generation(newest.0 + 1);
     let role = location.names.login(generation).map_err(StepError::fail)?;
     let user = DatabaseUser::pending(id, location.server.name, location.names.database, role, generation);
-    Ok((entry, user))
+    Ok((entries, entry, user))
 }
 
 /// Fails unless the tenant is active. The call checked this before the operation had its lane, but a preempting

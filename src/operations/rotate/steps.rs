@@ -5,6 +5,7 @@
 //! old login is dropped, now or by the retirement queue.
 use super::context::RotateContext;
 use super::login_change::{LoginChange, SEAL, choose_login};
+use crate::cluster::pg::scram;
 use crate::cluster::{GeneratedPassword, OperationContext, RetiredLogin, TenantLocation};
 use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
 use crate::error::{StepError, chain};
@@ -12,8 +13,8 @@ use crate::saga::{Execution, SagaStep};
 use crate::secret::CredentialId;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
-use futures_util::future::{join, try_join};
-use secrecy::ExposeSecret;
+use futures_util::future::{join, try_join3};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -84,31 +85,33 @@ impl SagaStep<RotateContext> for RotateStep {
     }
 }
 
-/// Stores the new login and its password, and opens the session that the next step needs at the same time.
+/// Stores the new login and its password. At the same time it opens the session that the next step needs, and derives
+/// the verifier. If an earlier worker has stored a password, that one stays and gets a verifier of its own.
 async fn seal(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
-    let (stores, tenant) = (context.stores.clone(), context.tenant);
+    let (stores, tenant, password) = (context.stores.clone(), context.tenant, scram::generate_password());
     let location = context.sessions.try_location().await?.cloned();
-    let stored = store_new_login(run, &stores, tenant, location);
+    let stored = store_new_login(run, &stores, tenant, location, &password);
     let opened = async { context.sessions.locked_session(run).await.map(drop) };
-    let ((change, password), ()) = try_join(stored, opened).await?;
-    context.new_password = Some(password);
+    let derived = async { Ok(scram::derive_verifier(&password).await) };
+    let ((change, stored, entries), (), verifier) = try_join3(stored, opened, derived).await?;
+    let is_new = stored.expose_secret() == password.expose_secret();
+    let password =
+        if is_new { GeneratedPassword { password, verifier } } else { GeneratedPassword::from_stored(stored).await };
+    (context.new_password, context.entries) = (Some(password), Some(entries));
     serde_json::to_value(change).map_err(StepError::fail)
 }
 
-/// Stores the new login and its password. The verifier takes milliseconds to derive, which pass while the landlord
-/// answers. If an earlier worker has stored a password, that one stays and gets a verifier of its own.
+/// Stores the new login and its password. Returns the password that the vault has, and the tenant's directory entries.
 async fn store_new_login(
     run: &Execution, stores: &OperationContext, tenant: TenantId, location: Option<TenantLocation>,
-) -> Result<(LoginChange, GeneratedPassword), StepError> {
-    let (chosen, new) = join(choose_login(stores, tenant, location), GeneratedPassword::generate()).await;
-    let (entry, user) = chosen?;
+    password: &SecretString,
+) -> Result<(LoginChange, SecretString, Vec<TenantDatabase>), StepError> {
+    let (entries, entry, user) = choose_login(stores, tenant, location).await?;
     stores.registry.put_user(None, &user, run.fencing_token()).await?;
     let (login, generation) = (user.role, user.generation);
     let id = CredentialId::login(tenant, &user.database, &login, generation.0);
-    let stored = stores.vault.put(&id, &new.password, run.fencing_token()).await?;
-    let is_new = stored.expose_secret() == new.password.expose_secret();
-    let password = if is_new { new } else { GeneratedPassword::from_stored(stored).await };
-    Ok((LoginChange { login, generation, from: entry.generation, old: entry.login }, password))
+    let stored = stores.vault.put(&id, password, run.fencing_token()).await?;
+    Ok((LoginChange { login, generation, from: entry.generation, old: entry.login }, stored, entries))
 }
 
 /// Makes sure, if this worker has taken over, that the new login can log in: a suspend, archive or purge may have set it to
@@ -125,7 +128,11 @@ async fn probe(run: &Execution, context: &mut RotateContext) -> Result<(), StepE
     let (password, access) = (context.password(&change).await?.password.clone(), context.login.access);
     let TenantLocation { server, names } = context.sessions.location().await?.clone();
     let login = server.login_target(&names.database, &change.login, password);
-    login.probe(run, &names.roles, access).await
+    let locked = context.sessions.locked_session(run).await?;
+    // The login takes milliseconds, in which the locked session can load what the last step needs. If that fails, the
+    // last step fails with its own error.
+    let (probed, _) = join(login.probe(run, &names.roles, access), locked.load_catalogs(&names, &change.old)).await;
+    probed
 }
 
 async fn flip(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
@@ -178,6 +185,10 @@ async fn try_drop_login(
 ) -> Result<Option<String>, StepError> {
     let (new_owner, grace) = (context.new_owner().await?, RotateContext::grace(run)?);
     let names = context.sessions.location().await?.names.clone();
+    if !grace.is_zero() {
+        // Standbys may be added during the grace period.
+        context.entries = None;
+    }
     let standbys = context.standbys().await?;
     let retired = match context.sessions.locked_session(run).await {
         Ok(locked) => locked.retire_login(&names, &old.role, &new_owner, grace, &standbys).await,
