@@ -110,8 +110,9 @@ stored_enum! {
     Lane, "lane" {
         /// The lane of operations such as provision, rotate and migrate.
         Change = "change",
-        /// The lane of suspend, activate, archive, restore and purge. An operation in this lane does not wait for the
-        /// subject's open operation in the lane `Change`; it parks that operation.
+        /// The lane of suspend, activate, archive, restore and purge of a tenant, and of relocate of a server. An
+        /// operation in this lane does not wait for the subject's open operation in the lane `Change`. Suspend,
+        /// archive, purge and relocate park that operation; activate, restore and relocate resume it; purge ends it.
         #[serde(rename = "fence")]
         Preempt = "fence",
     }

@@ -16,7 +16,7 @@ pub(crate) struct LoadProcess {
 pub(crate) struct LoadResult {
     /// Number of queries.
     pub(crate) asked: u64,
-    /// Failed queries that were in flight while the process was stopped.
+    /// Failed queries that were in flight while the signal STOP had paused the process.
     pub(crate) lost: u64,
     /// All other failed queries, and those that returned another tenant's row.
     pub(crate) failed: u64,

@@ -1,6 +1,6 @@
 //! Turning the outcome of an operation into the caller's result.
 //!
-//! Every verb on an existing tenant (suspend, archive, migrate, rotate, …) calls [`require_done`].
+//! Every operation on an existing tenant (suspend, archive, migrate, rotate, …) calls [`require_done`].
 use crate::error::{ChangeError, Failure, FailureState};
 use crate::operation::OperationStatus;
 use crate::saga::Outcome;
@@ -24,13 +24,9 @@ fn to_change_error(mut failure: Failure) -> ChangeError {
 /// Returns the record of an operation that is `Done`; any other status is an error that describes it.
 pub(crate) fn require_done(outcome: Outcome) -> Result<Record, ChangeError> {
     let record = outcome.record;
-    let state = match (outcome.failure, record.status) {
-        (Some(failure), _) => return Err(to_change_error(failure)),
-        (None, OperationStatus::Done) => return Ok(record),
-        (None, OperationStatus::Undone) => FailureState::Undone,
-        (None, OperationStatus::Undoing) => FailureState::Undoing,
-        (None, OperationStatus::Parked) => FailureState::Parked,
-        (None, OperationStatus::Running) => FailureState::Continuing,
-    };
-    Err(record.to_failure(state).into())
+    match (outcome.failure, record.status) {
+        (Some(failure), _) => Err(to_change_error(failure)),
+        (None, OperationStatus::Done) => Ok(record),
+        (None, _) => Err(record.to_failure(record.failure_state()).into()),
+    }
 }

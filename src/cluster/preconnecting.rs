@@ -1,8 +1,8 @@
 //! Opening a worker's session while the intent of its operation is still being committed, to save the time of the
 //! login.
 //!
-//! A verb that wants this makes its first worker's [`TenantSessions`] before it commits the intent and gives them to the
-//! operation. Until the worker takes the lock, the session runs no statement, so opening it early is harmless.
+//! An operation that needs this makes its first worker's [`TenantSessions`] before it commits the intent and gives them
+//! to the operation. Until the worker takes the lock, the session runs no statement, so opening it early is harmless.
 //!
 //! [`TenantSessions`]: super::TenantSessions
 use super::OperationContext;

@@ -54,7 +54,7 @@ impl TenantSessions {
     }
     /// As [`new`](Self::new), for the first worker of an operation whose intent the caller is about to commit. Starts to
     /// open the worker's session at once.
-    pub(crate) fn preconnecting(stores: OperationContext, intent: &Intent, tenant: TenantId) -> Self {
+    pub(crate) fn start_preconnecting(stores: OperationContext, intent: &Intent, tenant: TenantId) -> Self {
         let preconnecting = Some(Preconnecting::start(stores.clone(), intent, tenant));
         Self { preconnecting, ..Self::of_tenant(stores, tenant) }
     }

@@ -1,4 +1,4 @@
-//! The reason why an operation did not begin, and its conversion to the error of each group of verbs.
+//! The reason why an operation did not begin, and its conversion to the error of each group of operations.
 //!
 //! A journal returns it from [`begin`](crate::store::journal::Journal::begin). The operations pass it on by `?`.
 use super::{ChangeError, ProvisionError, RelocateError, ServerSetupError, StoreError};

@@ -1,4 +1,4 @@
-//! The error of the verbs on an existing tenant: suspend, activate, archive, restore, purge, rotate, migrate.
+//! The error of the operations on an existing tenant: suspend, activate, archive, restore, purge, rotate, migrate.
 //!
 //! The facade returns it to the application. Only `Failed` and `Landlord` can occur after an operation has begun.
 use super::{Failure, StoreError};
@@ -7,14 +7,14 @@ use crate::operation::OperationId;
 use crate::tenant::TenantStatus;
 use std::time::Duration;
 
-/// The reason why a verb on an existing tenant failed.
+/// The reason why a call for an existing tenant failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
     /// No tenant has this id, slug or domain.
     #[error("no tenant has this id, slug or domain")]
     Unknown,
-    /// The tenant's status does not allow the verb.
+    /// The tenant's status does not allow the operation.
     #[error("the tenant's status {found} does not allow this operation")]
     #[non_exhaustive]
     Status {

@@ -1,15 +1,15 @@
 //! The failure of an operation that had begun: the step, the cause, and the state that the operation is in.
 //!
-//! Every error of a verb carries it in its variant `Failed`.
+//! The error of each kind of operation contains it in its variant `Failed`.
 use super::BoxError;
 use crate::operation::OperationId;
 use std::{error::Error as StdError, fmt, time::Duration};
 
-/// An operation that began and failed. The errors of all verbs share this type.
+/// An operation that began and failed. The errors of all operations share this type.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Id of the operation, to name in a support ticket.
+    /// Id of the operation. Quote it when you report the failure.
     pub operation: OperationId,
     /// Name of the step that failed.
     pub step: String,
@@ -46,10 +46,10 @@ pub enum FailureState {
 impl fmt::Display for FailureState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Undone => "it is undone and may be called again",
+            Self::Undone => "it is undone and left nothing; the same call may be made again",
             Self::Undoing => "recovery continues to undo it",
             Self::Continuing => "recovery continues it",
-            Self::Parked => "it is parked until operations().resume() or undo() is called",
+            Self::Parked => "it is parked until operations().resume(id) or undo(id) is called",
         })
     }
 }

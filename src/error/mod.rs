@@ -1,4 +1,4 @@
-//! The error types of the crate, one for each group of verbs.
+//! The error types of the crate, one for each group of operations.
 //!
 //! Each message says what failed and, where possible, what to do next. The cause is returned by `source()` and is not
 //! repeated in the message, so a caller that prints the whole chain prints each cause once.

@@ -65,6 +65,10 @@ impl StepError {
     pub fn into_cause(self) -> BoxError {
         self.source
     }
+    /// The text of the cause and of its own causes, without the text of `StepError` itself. For the journal and the log.
+    pub(crate) fn cause_text(&self) -> String {
+        std::error::Error::source(self).map(super::chain).unwrap_or_default()
+    }
     /// Whether a newer worker has taken over. The engine then stops and undoes nothing.
     pub(crate) fn is_fenced(&self) -> bool {
         matches!(self.source.downcast_ref::<StoreError>(), Some(StoreError::Fenced))

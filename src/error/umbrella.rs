@@ -1,6 +1,6 @@
 //! The errors of building and running the facade, and one error type that contains all others.
 //!
-//! An application that does not distinguish between the verbs can convert every error into [`Error`] with `?`.
+//! An application that does not distinguish between the operations can convert every error into [`Error`] with `?`.
 use super::{
     ChangeError, KeyError, ProvisionError, RelocateError, ResolveError, ServerSetupError, StoreError, VaultError,
 };
@@ -72,7 +72,7 @@ pub enum RunError {
     Landlord(#[from] StoreError),
 }
 
-/// Any error of this crate, for applications that do not distinguish between the verbs.
+/// Any error of this crate, for applications that do not distinguish between the operations.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -85,7 +85,7 @@ pub enum Error {
     /// A tenant was not provisioned.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
-    /// A verb on an existing tenant failed.
+    /// A call for an existing tenant failed.
     #[error(transparent)]
     Change(#[from] ChangeError),
     /// A tenant could not be resolved to a pool.

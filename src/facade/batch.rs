@@ -1,4 +1,4 @@
-//! Batches: one verb of [`Call`] for every tenant that needs it.
+//! Batches: one operation for every tenant that needs it.
 //!
 //! `Tenantry::migrate_all`, `purge_due` and `rotate_all` return a [`Batch`], which the application awaits.
 //!
@@ -18,7 +18,7 @@ use futures_core::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, future};
 use std::{future::IntoFuture, sync::Arc};
 
-/// A verb that a [`Batch`] can run. Sealed. Application code does not need to name this trait.
+/// A request that a [`Batch`] can make for each tenant. Sealed. Application code does not need to name this trait.
 #[async_trait]
 pub trait BatchVerb: CallVerb<Error = ChangeError> {
     #[doc(hidden)]
@@ -71,8 +71,8 @@ impl BatchVerb for Purge {
 /// The callback of [`Batch::on_result`].
 type OnResult<V> = Arc<dyn Fn(&Tenant, Result<&<V as CallVerb>::Answer, &ChangeError>) + Send + Sync>;
 
-/// One verb for every tenant that is due. It runs a limited number of operations at once, and one failure does not stop
-/// the others. A batch can be interrupted and repeated: a tenant whose operation is done is not due any more.
+/// One operation for every tenant that is due. It runs a limited number of operations at once, and one failure does not
+/// stop the others. A batch can be interrupted and repeated: a tenant whose operation is done is not due any more.
 ///
 /// # Cancel safety
 /// After the future is dropped no operation begins. Operations that have begun continue in tasks of the facade.

@@ -1,6 +1,7 @@
-//! [`Call`]: one verb with its options, before and while it runs.
+//! [`Call`]: one call of an operation with its options, before and while it runs.
 //!
-//! Each verb of [`Tenantry`] returns a `Call`. The application sets options on it and then awaits it or calls `start`.
+//! Each method of [`Tenantry`] that begins an operation returns a `Call`. The application sets options on it and then
+//! awaits it or calls `start`.
 //!
 //! Invariants:
 //! - Nothing happens before the intent is committed.
@@ -13,8 +14,8 @@ use futures_core::future::BoxFuture;
 use std::{fmt::Display, future::IntoFuture, pin::pin, sync::Arc};
 use tokio::sync::Notify;
 
-/// One verb with its options. Its setters cannot fail. Await it for the result of the operation, or call
-/// [`start`](Self::start) for its id.
+/// One call of an operation with its options. Its setters cannot fail. Await it for the result of the operation, or
+/// call [`start`](Self::start) for its id.
 ///
 /// # Cancel safety
 /// A future that is dropped before the intent is committed has no effect. After the commit the operation runs in a task
@@ -79,7 +80,7 @@ impl<V: CallVerb> Call<V> {
     }
 }
 
-/// Wraps an observer so that it also notifies `interim` when the verb's interim step has succeeded.
+/// Wraps an observer so that it also notifies `interim` when the operation's interim step has succeeded.
 fn notify_at_interim<V: CallVerb>(observer: Observer, interim: Arc<Notify>) -> Observer {
     let Some(step) = V::INTERIM else { return observer };
     Observer::new(move |event| {

@@ -1,12 +1,13 @@
 //! The facade: [`Tenantry`] joins the stores, sagas, pools and the resolver of one landlord behind one handle.
 //!
-//! An application builds it with [`Builder`], spawns [`Tenantry::run`] and calls the verbs (`provision`, `suspend`, …).
+//! An application builds it with [`Builder`], spawns [`Tenantry::run`] and calls methods such as `provision` and
+//! `suspend`.
 //!
 //! Invariants:
-//! - The facade has no logic of operations: each verb commits an intent and hands the operation to its saga.
+//! - The facade has no logic of operations: each call commits an intent and hands the operation to its saga.
 //! - An operation that this process begins runs in a task of the facade, so a caller that drops its future does not
 //!   stop it.
-//! - After [`Tenantry::close`] no verb begins an operation.
+//! - After [`Tenantry::close`] no call begins an operation.
 use crate::cluster::OperationContext;
 use crate::error::{ChangeError, ResolveError, StoreError};
 use crate::operation::OperationId;

@@ -102,7 +102,7 @@ impl Operations {
     /// Runs one recovery pass: takes over operations whose worker has died and drives them.
     /// [`run`](super::Tenantry::run) calls this every 5 s.
     pub async fn recover(&self) -> Result<RecoveryReport, StoreError> {
-        self.recoverer.pass().await
+        self.recoverer.recover_due().await
     }
 }
 /// The public state of a record, with the name that was already taken if that was the failure.

@@ -1,4 +1,4 @@
-//! The verbs that replace credentials: a tenant's login, a server's provisioner passwords, and the vault's wrapping
+//! The methods that replace credentials: a tenant's login, a server's provisioner passwords, and the vault's wrapping
 //! key.
 //!
 //! `Tenantry::rotate`, `rotate_server` and `rekey` return a [`Call`]; `rotate_all` returns a [`Batch`].
@@ -50,7 +50,7 @@ impl BatchVerb for Rotate {
     }
     async fn is_due(on: &Tenantry, tenant: &Tenant, options: &Rotations) -> Result<bool, ChangeError> {
         let Some(age) = options.older_than else { return Ok(true) };
-        let since = on.inner.rotation.since(tenant.id()).await?;
+        let since = on.inner.rotation.login_created_at(tenant.id()).await?;
         let now = on.inner.stores.journal.now().await?;
         Ok(since.is_none_or(|since| now - since >= age))
     }

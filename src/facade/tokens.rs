@@ -14,7 +14,7 @@ use crate::store::tokens::{IssuedToken, LinkId, SetupLink, TokenEvent, TokenPurp
 use crate::tenant::{TenantId, TenantRef};
 use std::{fmt, time::Duration};
 
-/// The setup links of all tenants.
+/// Issues, lists and looks up setup links. A link is a path that contains a one-time token.
 #[derive(Clone)]
 pub struct Tokens {
     stores: OperationContext,
@@ -81,8 +81,8 @@ impl Tokens {
         issue(&self.stores, purpose, tenant.into(), email.as_ref(), self.lifetime).await
     }
     /// Looks a link up by the text of its token, for showing a page. It does not consume the link. `None` if the text
-    /// is not a valid link of this purpose, for whatever reason: unknown, expired, revoked or used. Each case costs the
-    /// same one statement, so the response time does not reveal which it was.
+    /// is unknown, or if its link has expired, was revoked or used, or has another purpose. Each case costs the same
+    /// one statement, so the response time does not reveal which it was.
     pub async fn look_up(&self, purpose: &TokenPurpose, text: &str) -> Result<Option<IssuedToken>, StoreError> {
         look_up(&self.stores, purpose, text).await
     }

@@ -1,4 +1,4 @@
-//! The options of single verbs of [`Call`], in addition to those that all verbs have.
+//! The options of single kinds of [`Call`], in addition to those that all calls have.
 use super::Call;
 use crate::operations::lifecycle::{Archive, Purge};
 use crate::operations::provision::Provision;

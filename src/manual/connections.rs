@@ -1,13 +1,15 @@
 //! How a query gets a connection: slots, connect permits, eviction, and what is reset between two users.
 //!
 //! A PostgreSQL connection belongs to one database. One pool for each tenant would need tenants × pool size
-//! connections, and the server answers 53300 long before. Here all tenants of a process share one limit for each server.
+//! connections, and the server refuses logins with SQLSTATE 53300 long before that. Here all tenants of a process share
+//! one limit for each server.
 //!
 //! # Slots
 //!
-//! The pool of a server has a fixed number of slots
-//! ([`max_connections`](crate::resolver::PooledResolverBuilder::max_connections)); a slot holds at most one connection, so the
-//! limit cannot be exceeded. A query gets a slot in this order:
+//! The pool of a server has a limited number of slots
+//! ([`max_connections`](crate::resolver::PooledResolverBuilder::max_connections), which can be changed while the pool
+//! is in use). A slot holds at most one connection, so the pool exceeds the limit only while a lowered limit takes
+//! effect. A query gets a slot in this order:
 //!
 //! 1. An idle connection of its own tenant. This takes no I/O.
 //! 2. If its tenant has a connection in use, or one that is being opened, it waits about as long as opening one takes: it is
@@ -17,19 +19,22 @@
 //!    comes first, since a slot that waits for a permit is of no use to any query.
 //!
 //! A tenant has at most
-//! [`max_connections_per_tenant`](crate::resolver::PooledResolverBuilder::max_connections_per_tenant) slots. Each wait has a
-//! deadline ([`acquire_timeout`](crate::resolver::PooledResolverBuilder::acquire_timeout)), and the error names what was
-//! waited for: [`PoolExhausted`](crate::pool::AcquireError::PoolExhausted) (all slots in use),
-//! [`ConnectQueue`](crate::pool::AcquireError::ConnectQueue) (no permit), or
-//! [`ConnectTimeout`](crate::pool::AcquireError::ConnectTimeout) (the server did not let the connection in).
+//! [`max_connections_per_tenant`](crate::resolver::PooledResolverBuilder::max_connections_per_tenant) slots. Each wait
+//! has a deadline ([`acquire_timeout`](crate::resolver::PooledResolverBuilder::acquire_timeout)), and the error names
+//! what was waited for: [`PoolExhausted`](crate::pool::AcquireError::PoolExhausted) (all slots are in use, or the
+//! tenant has as many connections as it may have), [`ConnectQueue`](crate::pool::AcquireError::ConnectQueue) (no
+//! connect permit), [`LoginLimit`](crate::pool::AcquireError::LoginLimit) (the tenant's login has as many sessions as
+//! its CONNECTION LIMIT allows), or [`ConnectTimeout`](crate::pool::AcquireError::ConnectTimeout) (the server accepted
+//! no connection).
 //!
 //! # Eviction
 //!
-//! The connection of the tenant that is asked for least is closed first. Requests are counted for each tenant, and the
-//! counts are halved from time to time, so an old favourite loses its place. `cargo bench --bench pool` compares the
-//! misses with those of an optimal choice.
+//! When no slot is free, the pool closes an idle connection of the tenant that is queried least often. The pool counts
+//! the checkouts of each tenant and halves all counts from time to time, so recent checkouts weigh more than old ones.
+//! A miss is a query for which a connection must be opened. `cargo bench --bench pool` compares the number of misses
+//! with that of an optimal choice.
 //!
-//! A connection that comes back serves a waiting query of the same tenant first, unless a query of another tenant has
+//! A returned connection serves a waiting query of the same tenant first, unless a query of another tenant has
 //! waited over 100 ms.
 //!
 //! # What is reset between two users
@@ -40,16 +45,26 @@
 //! [`discard_on_release`](crate::resolver::PooledResolverBuilder::discard_on_release) is set. See
 //! [`TenantPool`](crate::TenantPool).
 //!
-//! # What a connection notices
+//! # What closes connections
 //!
-//! - *A new login* (rotation): the entry has a new generation. Idle connections of the old one are closed, those in use
-//!   when they come back.
+//! - *A new login* (rotation): the directory entry has a new generation. The pool closes idle connections of the old
+//!   login at once, and connections in use when they are returned.
 //! - *A refused tenant* (suspension): its handles fail with the reason, and the server has ended its sessions.
 //! - *A new address* (relocation): the connections to the old one are closed.
-//! - *A broken server*: after a failure to connect the others wait a moment before they try. Idle connections are
-//!   tested before their next use.
+//! - *A lost connection*: all idle connections to that server are tested before their next use.
+//! - *A standby that fails*: reads use the primary. One attempt per second tests the standby, until one succeeds. Idle
+//!   connections to the standby remain in use. There is no such circuit breaker for a primary.
 //!
 //! # Several nodes
 //!
-//! With [`Builder::share_connections`](crate::Builder::share_connections) the live nodes share the limit of a server. A login has a CONNECTION
-//! LIMIT on the server as well; see [`roles`](super::roles).
+//! The nodes divide the limit of a server in one of two ways:
+//!
+//! - By default, each live node takes an equal part of the limit in the server's row, and at most its own
+//!   [`max_connections`](crate::Builder::max_connections). A node that joins does not wait, so all nodes together may
+//!   exceed the limit until the other nodes have reduced their parts.
+//! - With [`share_connections`](crate::Builder::share_connections), `max_connections` is the limit of all nodes
+//!   together. A node claims its share in the landlord and opens no connection before that. A node that joins waits for
+//!   the connections that the others give back, so the shares never add up to more than the limit.
+//!
+//! Both need [`Tenantry::run`](crate::Tenantry::run), which updates the node's part each second. A login also has a
+//! CONNECTION LIMIT on the server; see [`roles`](super::roles).

@@ -1,10 +1,10 @@
 //! The manual: how the crate is built, what it promises, and where a change goes.
 //!
-//! - [`architecture`]: the floors, how a call travels through them, and where a new part goes.
+//! - [`architecture`]: the layers, how a call travels through them, and where a new part goes.
 //! - [`roles`]: roles and rights on a database server, what a suspension proves, what cannot be prevented.
 //! - [`operations`]: the states of an operation, lanes, fencing, takeover, recovery, a landlord that loses commits.
 //! - [`connections`]: slots, connect permits, eviction, and what is reset between two users of a connection.
-//! - [`promises`]: each promise, the tests that hold it, and the command that measures it.
+//! - [`promises`]: each promise, the tests that check it, and the command that measures it.
 pub mod architecture;
 pub mod connections;
 pub mod operations;

@@ -6,40 +6,47 @@
 //!            begin                                 last step
 //!   (none) ────────► running ──────────────────────────────────► done
 //!                     │  ▲  │ a step fails before the pivot step
-//!        stopped, or  │  │  └────────────► undoing ─────────────► undone
-//!        cannot go on │  │ resume()          ▲      all undone
+//!      preempted, or  │  │  └────────────► undoing ─────────────► undone
+//!     cannot continue │  │ resume()          ▲      all undone
 //!                     ▼  │                   │
 //!                    parked ─────────────────┘ undo()
 //! ```
 //!
-//! - *running*: a worker drives it, or it waits for its next try.
-//! - *undoing*: what it made is removed, last step first. Undo means "ensure absent", so it covers a step that failed and
-//!   one whose outcome is unknown.
-//! - *parked*: it waits for a person ([`resume`](crate::calls::Operations::resume) or
-//!   [`undo`](crate::calls::Operations::undo)), or for the end of the operation that stopped it.
+//! - *running*: a worker drives it, or it waits for its next attempt.
+//! - *undoing*: a worker removes what the operation has made, last step first. Undo means "ensure absent", so it covers
+//!   a step that failed and one whose outcome is unknown.
+//! - *parked*: it waits until an administrator calls [`resume`](crate::calls::Operations::resume) or
+//!   [`undo`](crate::calls::Operations::undo), or until a later operation resumes it.
 //! - *done*, *undone*: ended.
 //!
-//! A saga has at most one *pivot step*. Until the intent of that step is stored, a failure undoes the operation. After that
-//! it only goes forward: a step that fails is tried again with a growing pause, or the operation is parked. A set-up of a
-//! server has none: a failure always undoes what it wrote to the landlord.
+//! A saga has at most one *pivot step*. Until the intent of that step is stored, a failure undoes the operation. After
+//! that the engine no longer undoes it: it retries a step that fails, with a growing delay, or parks the operation. A
+//! set-up of a server has none: a failure always undoes what it wrote to the landlord.
 //!
 //! # Intent before effect
 //!
 //! A process may die between any two lines. So the journal commits the intent of a step, with all names and sealed
-//! secrets that it needs, before the step acts. A step that is run again finds its work done or half done and completes it.
-//! Several steps may share one intent where each of them can be repeated.
+//! secrets that it needs, before the step acts. A step that runs again checks how much of its work is done and
+//! completes the rest. Consecutive steps may share one intent. After a crash a worker repeats those whose completion is
+//! not recorded.
 //!
-//! The record that a step has ended is committed without waiting for the disk, unless it contains the intent of the next
-//! step: if a crash loses it, the step is only repeated.
+//! PostgreSQL flushes an intent to disk before the step runs, except the intent of steps that write only to the
+//! landlord: if a crash loses that intent, it also loses their writes. Of the completion records, only those that
+//! contain the next intent or end the operation are flushed. If a crash loses another one, a worker repeats a step that
+//! can be repeated. A rotation also ends without a flush, because its last step can be repeated.
 //!
 //! # Lanes
 //!
 //! A subject (a tenant, a server, the vault, a setup link) has at most one open operation in each lane.
 //!
-//! | lane | operations | begins while the other lane is taken? |
+//! | lane | operations | can begin while an operation of the other lane is open? |
 //! |---|---|---|
 //! | change | provision, migrate, rotate, set-up and rotation of a server, rekey | no: [`Busy`](crate::error::ChangeError::Busy) names the operation that is open |
-//! | preempt | suspend, activate, archive, restore, purge, relocate | yes: it stops the change, parks it, and resumes it at the end |
+//! | preempt | suspend, activate, archive, restore, purge, relocate | yes, if no other preempting operation is open |
+//!
+//! A preempting operation does not wait for the change. Suspend, archive and purge park the open change of their
+//! tenant; activate and restore resume it, and purge ends it. Relocate parks the open change of its server and resumes
+//! it at the end.
 //!
 //! # Fencing
 //!
@@ -58,26 +65,29 @@
 //!
 //! # Takeover and recovery
 //!
-//! A worker holds an operation by a lease (30 s by default, renewed three times in that time, by the landlord's
-//! clock). [`Tenantry::run`](crate::Tenantry::run) on any node takes over operations whose lease is over and whose next try is due. One that is
-//! of a kind that this version of the program does not know is left alone.
+//! A worker holds an operation by a lease. The lease is valid for 30 s by default, by the landlord's clock, and the
+//! worker renews it after each third of that time. [`Tenantry::run`](crate::Tenantry::run) on any node takes over
+//! operations whose lease has expired and whose next attempt is due. It does not touch operations of a kind that this
+//! version of the program does not know.
 //!
-//! Recovery also restores what a dead worker may have left half-way on the server: databases that a clean-up had opened are
-//! closed, and memberships that the provisioner had taken are given back.
+//! A dead worker may have left temporary changes on the server. The worker that takes over reverts them: it closes
+//! databases that a clean-up had opened, and gives back memberships that the provisioner had taken.
 //!
 //! # A landlord that loses commits
 //!
-//! Intents wait for the landlord's disk. Records of ended steps do not, so a landlord that crashes may lose the last of
-//! them. A landlord that fails over to an *asynchronous* standby may also lose intents: prefer a synchronous one.
+//! A landlord that crashes may lose the latest records that it had not flushed to disk; see *Intent before effect*. A
+//! failover to an *asynchronous* standby may lose intents too; prefer a synchronous standby. The consequences are:
 //!
-//! - A worker that lives on gets [`LostWrites`](crate::error::StoreError::LostWrites) from its next record (an unlogged table,
-//!   which crash recovery empties, tells it). It takes the operation over again and continues from what the landlord knows.
-//! - A worker whose epoch the standby does not know gets [`Fenced`](crate::error::StoreError::Fenced). It stops and undoes
-//!   nothing; recovery continues from what the standby knows.
-//! - An operation that is lost as a whole leaves roles and a database that no committed intent names. No operation touches
-//!   them. A provisioning that meets them by name stops with
-//!   [`ClusterError::Foreign`](crate::error::ClusterError::Foreign): remove or rename them. Default names hold the id of a new
-//!   tenant, so with them it never happens. To find such databases, compare the databases that the admin role owns with
+//! - A worker that survives the crash receives [`LostWrites`](crate::error::StoreError::LostWrites) for its next
+//!   record. It detects the crash because PostgreSQL's recovery empties an unlogged table that contains the landlord's
+//!   incarnation. The worker claims the operation again and continues from the state that the landlord has.
+//! - A worker whose epoch the standby does not know receives [`Fenced`](crate::error::StoreError::Fenced). It stops and
+//!   undoes nothing. Recovery continues the operation from the state that the standby has, because every step may run
+//!   again.
+//! - If all records of an operation are lost, its roles and its database remain on the server, and no committed intent
+//!   names them. The crate never changes them. A provisioning that would use the same names fails in its precheck with
+//!   [`ClusterError::Foreign`](crate::error::ClusterError::Foreign): remove or rename them. The default names contain
+//!   the id of the new tenant and never conflict. To find such databases, compare the owners in `pg_database` with
 //!   `tenantry.placements`.
-//! - A status that is lost (suspended, archived) still holds on the server: repeat the call. A purge that is lost shows an
-//!   active tenant without a database: purge it again.
+//! - If a status (suspended, archived) is lost, the server still enforces it; repeat the call. If a purge is lost, the
+//!   registry shows an active tenant whose database does not exist; purge it again.

@@ -1,16 +1,16 @@
-//! Each promise, the tests that hold it, and the command that measures it.
+//! Each promise, the tests that check it, and the command that measures it.
 //!
 //! Tests are named by file in `tests/suite/`; `cargo test --all-features --test suite <file>::` runs them. Commands that measure
 //! print a table and write `target/ratios/<bench>.json`.
 //!
 //! | promise | tests | measured by |
 //! |---|---|---|
-//! | A call that fails, or a process that dies, leaves no half tenant: any node ends or undoes the operation | `crash`, `engine`, `landlord`, `torture_sample` | `cargo run --release --example torture -- --runs 1000` |
-//! | One idempotency key is one operation, however often and wherever it is sent | `races`, `lanes` | torture |
+//! | A call that fails, or a process that dies, leaves no partly created or partly removed tenant: any node completes or undoes the operation | `crash`, `engine`, `landlord`, `torture_sample` | `cargo run --release --example torture -- --runs 1000` |
+//! | Calls with one idempotency key begin one operation, also if they are repeated on other nodes | `races`, `lanes` | torture |
 //! | Provisioning is close to its bare statements (goal: at most 1.3 times) | | `cargo bench --bench provision` |
-//! | A suspension, an archive or a purge that answers "done" was read back: no role but the exempt ones can enter | `fail_closed`, `fence`, `lifecycle`, `archive` | torture (its auditor asks with SQL of its own) |
-//! | A tenant is closed within a second, also with a hostile tenant next door and if the tenant itself is hostile | `hostile`, `clean_up` | `cargo bench --bench suspend` |
-//! | A hostile login reaches no other tenant's data and keeps no other operation from ending | `borders`, `hostile`, `limits`, `notifications` | torture with a hostile neighbour |
+//! | A suspension, an archive or a purge succeeds only after its worker has read back that no role except the exempt ones can connect | `fail_closed`, `fence`, `lifecycle`, `archive` | torture (its auditor checks with SQL of its own) |
+//! | A tenant is closed within a second, also if the tenant itself or another tenant on its server is hostile | `hostile`, `clean_up` | `cargo bench --bench suspend` |
+//! | A hostile login cannot access another tenant's data and cannot prevent other operations from completing | `borders`, `hostile`, `limits`, `notifications` | torture with a hostile tenant on the same server |
 //! | No query fails while a login is rotated | `rotate`, `replicas` | `cargo bench --bench rotate` (goal: at most 1.4 times the bare statements) |
 //! | A login that cannot be dropped blocks nothing, and is listed with its reason | `rotate`, `obstacles` | |
 //! | A setup link works once; the password that was accepted is the one that works | `setup` | torture |
@@ -20,6 +20,6 @@
 //! | `&TenantPool` can be used where sqlx takes `&PgPool` | `drop_in` | |
 //! | A change of a tenant reaches every node within seconds, also when the notification queue is full | `changes`, `notifications` | |
 //! | One write moves a server to a new address, and an old address that still answers is refused | `servers` | |
-//! | A replica is read when it answers, and is shut with its primary | `replicas`, `failover` | |
-//! | Each trait of the stores means the same for every implementation | `registry`, `seams`, and the conformance suites of feature `testing` | |
+//! | Reads use a replica while it answers, and an operation that closes a tenant also ends its sessions on the replica | `replicas`, `failover` | |
+//! | All implementations of a store's trait behave the same | `registry`, `seams`, and the conformance suites of feature `testing` | |
 //! | Decisions are made by SQLSTATE: a server in another language behaves the same | `language`, and the suite on a German server | `.ci/run` |

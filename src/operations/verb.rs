@@ -1,9 +1,9 @@
 //! [`CallVerb`]: what an operation that an application can call provides to the facade.
 //!
-//! Each room of `operations` implements it for its requests. The facade's `Call` begins the request, drives the new
+//! Each module of `operations` implements it for its requests. The facade's `Call` begins the request, drives the new
 //! operation in a task and turns its outcome into the caller's answer.
 //!
-//! Invariant: a verb does nothing before `begin`, and `begin` is one commit in the landlord.
+//! Invariant: a request does nothing before `begin`, and `begin` is one commit in the landlord.
 use crate::error::StoreError;
 use crate::operation::OperationId;
 use crate::saga::{CallOptions, Outcome, Started};

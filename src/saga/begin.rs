@@ -1,7 +1,7 @@
 //! Beginning an operation: what the caller attaches to it, and the handle by which it is driven.
 //!
-//! An operation's room calls [`Engine::begin`](super::Engine::begin) and gets a [`Started`]. The facade drives a new
-//! operation in a task of its own; the typed saga is bound to it from the beginning.
+//! The module of an operation calls [`Engine::begin`](super::Engine::begin) and gets a [`Started`]. The facade drives a
+//! new operation in a task of its own; the typed saga is bound to it from the beginning.
 use super::{Engine, Execution, Observer, Outcome, Saga, runner};
 use crate::error::StoreError;
 use crate::operation::{OperationEvent, OperationId};

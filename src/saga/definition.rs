@@ -29,7 +29,8 @@ impl<C: Send + 'static> Saga<C> {
     /// Starts a definition without steps. The journal stores `kind`, and recovery finds the saga by it.
     ///
     /// `new_context` makes a worker's state. The engine calls it again after every error, because the state of the old
-    /// sessions is then unknown. Its own error is handled like the failure of a step with the name `takeover`.
+    /// sessions is then unknown. Its own error is recorded as the failure of a step with the name `takeover`, also if
+    /// the worker is the first one of its operation.
     pub fn new(
         kind: &'static str, lane: Lane,
         new_context: impl Fn(&Execution) -> Result<C, StepError> + Send + Sync + 'static,

@@ -128,7 +128,8 @@ impl Engine {
     }
 
     /// Commits an intent, or finds the operation that already has its key. `check` runs before the commit and may
-    /// refuse a new operation. It does not run for a repeated call: the first call may have changed what it looks at.
+    /// refuse a new operation. It does not run for a repeated call: the first call may have changed what `check`
+    /// examines.
     ///
     /// # Errors
     /// The error of `check`, or a [`BeginError`]. Nothing is committed then, except that the outcome of a commit whose

@@ -1,7 +1,7 @@
 //! Continues the operations that crashed workers left, from any node.
 //!
-//! A background loop calls [`Recoverer::pass`]; an administrator's request calls [`Recoverer::resume`]. Both claim an
-//! operation in the journal first, so two nodes never drive the same operation at the same time.
+//! A background loop calls [`Recoverer::recover_due`]; an administrator's request calls [`Recoverer::resume`]. Both
+//! claim an operation in the journal first, so two nodes never drive the same operation at the same time.
 use super::{Engine, Execution, Observer, Outcome, Saga, runner};
 use crate::error::StoreError;
 use crate::operation::{OperationId, OperationStatus};
@@ -76,9 +76,9 @@ impl Recoverer {
     /// crash of the worker: another pass continues after the leases expire.
     ///
     /// # Errors
-    /// Fails if the landlord does not answer. The pass first drives all other operations to their end and then returns
-    /// the first error.
-    pub async fn pass(&self) -> Result<RecoveryReport, StoreError> {
+    /// Fails if the landlord does not answer. The pass finishes its work on all other operations, then returns the
+    /// first error.
+    pub async fn recover_due(&self) -> Result<RecoveryReport, StoreError> {
         let mut report = RecoveryReport::default();
         let due = self.engine.journal().due(100).await?;
         let mut outcomes = stream::iter(due).map(|id| self.resume(id)).buffer_unordered(self.workers);

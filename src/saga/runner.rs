@@ -70,6 +70,8 @@ async fn undo_deadline(engine: &Engine, run: &Execution) -> Instant {
 impl<C: Send + 'static> Runner<'_, C> {
     /// Continues from the journal's state until the operation ends or the first error occurs.
     async fn run_or_undo(&mut self, prepared: Option<C>) -> Result<(), Stop> {
+        // The stored name under which a failure of the fence or of the new context is recorded, also for the first
+        // worker of an operation.
         let step = |error| Stop::from("takeover", error);
         self.engine.fence(self.run.record()).await.map_err(step)?;
         let mut context = match prepared {
@@ -178,12 +180,12 @@ impl<C: Send + 'static> Runner<'_, C> {
         &mut self, step: &'static str, error: StepError, attempt: &mut u32,
     ) -> Result<Option<Outcome>, StoreError> {
         let settings = self.engine.settings;
-        let cause = describe_cause(&error);
+        let cause = error.cause_text();
         tracing::warn!(operation = %self.run.operation(), step, attempt, error = %cause, "step failed");
         if error.is_retry() && *attempt < settings.attempts && Instant::now() < self.deadline {
             sleep(settings.backoff_delay(*attempt)).await;
         } else {
-            if let Some(outcome) = self.give_up(step, error, *attempt).await? {
+            if let Some(outcome) = self.record_failure(step, error, *attempt).await? {
                 return Ok(Some(outcome));
             }
             *attempt = 0;
@@ -223,11 +225,11 @@ impl<C: Send + 'static> Runner<'_, C> {
 
     /// Records the failure and decides how the operation continues. `Some`: this worker leaves it to recovery or to an
     /// administrator. `None`: this worker continues, usually by starting to undo.
-    async fn give_up(
+    async fn record_failure(
         &mut self, step: &'static str, error: StepError, attempt: u32,
     ) -> Result<Option<Outcome>, StoreError> {
         let wait = Some(self.engine.settings.backoff_delay(self.run.record().attempts.max(attempt)));
-        let base = Progress { error: Some(describe_cause(&error)), durable: true, ..self.progress(step) };
+        let base = Progress { error: Some(error.cause_text()), durable: true, ..self.progress(step) };
         let (progress, state) = if self.run.record().status == OperationStatus::Undoing {
             (Progress { lease: None, retry_after: wait, ..base }, FailureState::Undoing)
         } else if error.is_park() {
@@ -326,17 +328,13 @@ impl<C: Send + 'static> Runner<'_, C> {
 
 /// The operation did not reach its pivot step in time.
 #[derive(Debug, thiserror::Error)]
-#[error("the operation did not reach its pivot step within its deadline of {0:?}")]
+#[error("the operation took longer than its limit of {0:?}; call again, or set a longer Builder::deadline")]
 struct DeadlineExceeded(Duration);
 
 impl Stop {
     fn from(step: &'static str, error: StepError) -> Self {
         if error.is_fenced() { Self::Fenced } else { Self::Step(step, error) }
     }
-}
-
-fn describe_cause(error: &StepError) -> String {
-    std::error::Error::source(error).map(chain).unwrap_or_default()
 }
 
 /// The typed part of a failure, as the journal stores it.
@@ -346,7 +344,7 @@ fn failure_facts(step: &str, error: &StepError) -> Option<Value> {
         Some(StoreError::Taken(taken)) => Some(taken.clone()),
         _ => None,
     };
-    serde_json::to_value(FailureFacts { step: step.into(), taken, cause: describe_cause(error) }).ok()
+    serde_json::to_value(FailureFacts { step: step.into(), taken, cause: error.cause_text() }).ok()
 }
 
 fn to_store_error(error: StepError) -> StoreError {

@@ -45,6 +45,7 @@ impl SagaStep<RotateContext> for LinkStep {
     fn name(&self) -> &'static str {
         match self {
             Self::Claim => link::CLAIM,
+            // The stored name of the step that issues the password link.
             Self::IssueNext(_) => "link.follow",
             Self::Use => link::USE,
         }

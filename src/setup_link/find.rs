@@ -17,7 +17,7 @@ use crate::tenant::Tenant;
 /// A valid link, as it was found for one request.
 #[derive(Clone)]
 pub(crate) struct FoundLink<'a> {
-    /// The issued token. Its purpose is the one that was asked for.
+    /// The issued token. Its purpose equals the one that the caller passed: for a web request, the purpose in its path.
     pub(crate) issued: IssuedToken,
     /// The tenant of the link, of any status.
     pub(crate) tenant: Tenant,
@@ -34,7 +34,8 @@ impl FoundLink<'_> {
     }
 }
 
-/// Looks up the token of this purpose with this text. `None` if it is not valid, for whatever reason.
+/// Looks up the token of this purpose with this text. `None` if the text is unknown, or if its token has expired, was
+/// revoked or used, or has another purpose.
 pub(crate) async fn look_up(
     stores: &OperationContext, purpose: &TokenPurpose, text: &str,
 ) -> Result<Option<IssuedToken>, StoreError> {

@@ -4,11 +4,11 @@
 //! - A link has at most one open operation. An operation has at most one password, the first one that is sealed under
 //!   the operation's id. No step changes it, so recovery sets the same one.
 //! - A caller learns that its password was set only if it has posted the password that the operation has sealed. A
-//!   caller with another password is refused with `InUse`, and so is one that cannot compare because nothing is sealed
-//!   yet.
+//!   caller with another password gets `InUse`. A caller that finds no sealed password within ten seconds gets `InUse`
+//!   too, because its password cannot be compared.
 //! - The stored request does not contain the password, not even as a hash.
 //!
-//! What a second POST finds after a crash of the first one, by the last effect of the first one:
+//! If the process crashes while it serves a POST, a second POST finds one of these states:
 //! - *The intent is committed, nothing is sealed.* The operation cannot set a password. The POST waits until recovery
 //!   has undone it and then begins its own operation. After ten seconds it is refused.
 //! - *The password is sealed or set, and the token is not used up.* Recovery continues with the sealed password. A POST

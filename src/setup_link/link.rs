@@ -1,4 +1,4 @@
-//! The steps that both sagas of this module share: claim the token, return it, use it up.
+//! The steps that both sagas of this module share: claim the token, release the claim, use the token up.
 //!
 //! Invariant: each function is idempotent for one operation, so a worker that takes over may repeat it.
 use super::{Request, SetupLinkError};
@@ -23,7 +23,7 @@ pub(super) async fn claim(run: &Execution, stores: &OperationContext) -> Result<
     }
 }
 
-/// Returns a claimed token: the link is valid again. For an operation that is undone.
+/// Releases the claim, so that another operation can claim the token. For an operation that is undone.
 pub(super) async fn unclaim(run: &Execution, stores: &OperationContext) -> Result<(), StepError> {
     let request: Request = run.request()?;
     Ok(stores.tokens.unclaim(request.link, run.operation()).await?)

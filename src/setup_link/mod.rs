@@ -41,7 +41,7 @@ use password::PasswordContext;
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub(crate) use rate_limiter::RateLimiter;
 
-/// How long a link waits for another operation of its tenant.
+/// How long a request waits for another operation of its tenant or of its link.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An error from following a setup link. The link stays valid, except after [`NotValid`](Self::NotValid).
@@ -64,9 +64,9 @@ pub enum SetupLinkError {
         /// The other operation.
         operation: OperationId,
     },
-    /// Another POST has started this password link with another password, and its operation has not ended. Only one
+    /// Another request is using this password link, and its operation has sealed another password or none yet. Only one
     /// password can be set.
-    #[error("operation {operation} is using this link with another password; try again when it has ended")]
+    #[error("operation {operation} is using this link; try again in a few seconds")]
     #[non_exhaustive]
     InUse {
         /// The operation that uses the link.
@@ -76,7 +76,7 @@ pub enum SetupLinkError {
     #[error(transparent)]
     Failed(Box<Failure>),
     /// The landlord database is unreachable or refused a statement.
-    #[error("the landlord did not answer")]
+    #[error("a call to the landlord failed")]
     Landlord(#[from] StoreError),
     /// [`Tenantry::close`](crate::Tenantry::close) was called.
     #[error("tenantry is closed in this process; no operation can begin")]
@@ -232,9 +232,7 @@ impl SetupLinks {
 /// The error of an operation that settled without using its token up, as the journal records it. Used when another
 /// worker drove the operation.
 fn to_failure(record: &Record) -> SetupLinkError {
-    use crate::error::FailureState;
-    let state = if record.status.is_over() { FailureState::Undone } else { FailureState::Continuing };
-    SetupLinkError::Failed(Box::new(record.to_failure(state)))
+    SetupLinkError::Failed(Box::new(record.to_failure(record.failure_state())))
 }
 
 impl std::fmt::Debug for SetupLinks {

@@ -125,18 +125,18 @@ impl PasswordContext {
     }
 
     /// Ends the sessions that this operation's workers have in the tenant's database. The link is valid again after the
-    /// undo, and a slow worker must not overwrite the password of the next POST. A tenant that is not active has no
-    /// sessions.
+    /// undo, and a slow worker must not overwrite the password of the next POST. If the tenant is not active, there is
+    /// nothing to do: the operation that closed the tenant terminates its sessions.
     async fn end_sessions(&self, run: &Execution) -> Result<(), StepError> {
         let found = self.stores.registry.find(self.request.tenant.into()).await?;
         if !found.is_some_and(|tenant| tenant.status() == TenantStatus::Active) {
             return Ok(());
         }
         let mut session = self.connect(run).await?;
-        let require_done =
+        let terminated =
             terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{}/", run.operation())).await;
         let _ = session.close().await;
-        Ok(require_done?)
+        Ok(terminated?)
     }
 
     /// Connects with the application's login. A concurrent rotation may have replaced that login; then the step is

@@ -26,7 +26,7 @@ fn start_without_any_backend_fails_and_names_all_three_options() {
 }
 
 #[test]
-fn forced_backend_that_fails_is_an_error_without_fallback() {
+fn start_with_an_unusable_backend_fails_without_trying_another() {
     let docker = [(BACKEND, "container"), ("DOCKER_HOST", "tcp://127.0.0.1:9")];
     let image = [(BACKEND, "container"), (IMAGE, "tenantry.invalid/none:1")];
     let local = [(BACKEND, "local"), (PG_BIN, "/nonexistent")];

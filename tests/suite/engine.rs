@@ -237,7 +237,7 @@ async fn recovery_leaves_an_operation_of_an_unknown_kind_unchanged() {
         panic!("begin created no operation although its lane is free")
     };
     let recoverer = Recoverer::new(engine(case.journal.clone(), settings()), vec![case.saga()]);
-    assert_eq!(recoverer.pass().await.unwrap().left, 1);
+    assert_eq!(recoverer.recover_due().await.unwrap().left, 1);
     let record = case.record().await;
     assert_eq!((record.epoch, record.worker, record.status), (1, begun.worker, OperationStatus::Running));
     assert_eq!(case.effects.present(), Vec::<&str>::new());

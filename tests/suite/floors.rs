@@ -1,11 +1,11 @@
-//! The crate's floor plan. A file imports only from floors below its own; rooms on one floor do not import each other; no
-//! two files import each other. The pure data of floor 0 may name each other.
+//! The layers of the crate. A file imports only from layers below its own; modules of one layer do not import each
+//! other; no two files import each other. The modules of layer 0 are pure data and may import each other.
 use proc_macro2::{TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The rooms of `src`, lowest floor first. A new folder is added here, on the lowest floor that is above everything it
-/// imports. A folder is listed as a whole, or by its subfolders.
+/// The modules of `src`, lowest layer first. A new folder is added here, in the lowest layer that is above everything
+/// it imports. A folder is listed as a whole, or by its subfolders.
 const FLOORS: [&[&str]; 11] = [
     &["directory", "error", "names", "operation", "placement", "rt", "secret", "server", "sql", "sqlstate", "tenant"],
     &["store/schema"],

@@ -120,7 +120,7 @@ async fn issue_replaces_the_earlier_link() {
 /// Another preempting operation may end after a call has read the tenant and before the call has the lane. The status
 /// is therefore checked again under the lane.
 #[tokio::test]
-async fn verb_that_an_earlier_one_made_impossible_is_undone() {
+async fn lifecycle_operation_on_a_tenant_of_the_wrong_status_is_undone() {
     use tenantry::journal::{Begun, Intent, Journal, PgJournal};
     use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
     let harness = Harness::start().await.unwrap();
@@ -143,7 +143,7 @@ async fn verb_that_an_earlier_one_made_impossible_is_undone() {
         assert!(matches!(begun, Ok(Begun::New(_))), "{begun:?}");
         tenantry.operations().recover().await.unwrap();
         let ended = tenantry.operations().get(intent.id).await.unwrap().unwrap();
-        assert_eq!(ended.status, OperationStatus::Undone, "{kind}: {ended:?}");
+        assert_eq!(ended.status, OperationStatus::Undone, "{kind} must be undone: {ended:?}");
     }
     tenantry.resolve("acme").await.unwrap().execute("SELECT count(*) FROM notes").await.unwrap();
     tenantry.restore("archived").await.unwrap();

@@ -20,7 +20,8 @@ mod notifications;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long after its last heartbeat a node counts as live.
 const NODE_LIFETIME: Duration = Duration::from_secs(15);
-/// How often a node claims its share of the connections, if the nodes share them.
+/// How often a node updates its part of each server's connections. With `share_connections` it claims a share in the
+/// landlord; otherwise it computes the equal part of each live node.
 const SHARE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often every login's connection limit is reconciled. Once a day is enough: a wrong limit matters only if the
 /// tenant uses it up.
@@ -48,8 +49,8 @@ where
 impl Tenantry {
     /// The background work of this node, as one future that the application spawns. It ends when `shutdown` resolves or
     /// the facade is closed. It sends the heartbeat, recovers abandoned operations, retires old logins and reconciles
-    /// connection limits. It follows changes that other nodes make, claims this node's share of the connections if the
-    /// nodes share them, publishes metrics and writes the events of setup links.
+    /// connection limits. It follows changes that other nodes make, updates this node's part of each server's
+    /// connections, publishes metrics and writes the events of setup links.
     ///
     /// # Errors
     /// [`RunError::AlreadyRunning`] at once if this process already runs it. If the landlord does not answer, the error
@@ -92,7 +93,7 @@ impl Tenantry {
 
     /// Continues operations whose worker has died.
     async fn recover_operations(&self) -> Result<(), StoreError> {
-        let report = self.inner.recoverer.pass().await?;
+        let report = self.inner.recoverer.recover_due().await?;
         if report != Default::default() {
             tracing::info!(?report, "recovery pass");
         }
@@ -134,14 +135,14 @@ impl Tenantry {
     /// keeps its present share.
     async fn claim_share(&self) -> Result<(), StoreError> {
         match self.inner.pool.shared {
-            Some(total) => self.claim_free_share(total).await,
+            Some(total) => self.claim_shared_limit(total).await,
             None => self.take_equal_share().await,
         }
     }
 
     /// With [`share_connections`](crate::Builder::share_connections) the shares of all nodes never add up to more than
     /// the whole: a node that joins waits for what others still have open.
-    async fn claim_free_share(&self, total: u32) -> Result<(), StoreError> {
+    async fn claim_shared_limit(&self, total: u32) -> Result<(), StoreError> {
         let pool = &self.inner.pool.resolver;
         let claim = self.inner.nodes.claim(self.inner.node.id, pool.share_in_use(total), NODE_LIFETIME);
         let share = rt::poll_batched(claim).await?;
@@ -150,8 +151,8 @@ impl Tenantry {
         Ok(())
     }
 
-    /// Without it each live node takes an equal part of the limit in each server's row. A node that joins does not wait,
-    /// so the sum may exceed that limit until the other nodes have seen it.
+    /// Without `share_connections` each live node takes an equal part of the limit in each server's row. A node that
+    /// joins does not wait, so the sum may exceed that limit until the other nodes have seen it.
     async fn take_equal_share(&self) -> Result<(), StoreError> {
         let live = rt::poll_batched(self.inner.nodes.live(NODE_LIFETIME)).await?;
         self.inner.pool.resolver.set_share(Share::equal(live.len()));

@@ -1,7 +1,8 @@
 //! Follows the changes that other nodes make in the landlord.
 //!
-//! Invariant: while the notifications arrive the resolver has its long cache lifetime. It is set back to the short one
-//! when they stop, and when the loop ends or is dropped.
+//! Invariant: the resolver has its long cache lifetime only while the notifications arrive and the registry is the
+//! landlord's own. A registry of the application may change without a notification. The lifetime is set back to the
+//! short one when the notifications stop, and when the loop ends or is dropped.
 use super::Tenantry;
 use crate::resolver::PooledResolver;
 use crate::store::registry::{Change, PgChanges};

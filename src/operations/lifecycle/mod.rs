@@ -1,9 +1,10 @@
 //! Suspend, activate, archive, restore and purge of existing tenants.
 //!
-//! Each verb is a saga of the preempt lane, so it does not wait for an open change of the tenant, such as a rotation or
-//! a migration. Suspend, archive and purge park that change; activate and restore resume it; purge ends it. The facade
-//! begins them through [`Lifecycle`]. A verb that closes a tenant refuses its logins on the PostgreSQL server
-//! before it changes the stored status, so it also takes effect on nodes that have not yet learned of the new status.
+//! Each of these operations is a saga of the preempt lane, so it does not wait for an open change of the tenant, such
+//! as a rotation or a migration. Suspend, archive and purge park that change; activate and restore resume it; purge
+//! ends it. The facade begins them through [`Lifecycle`]. An operation that closes a tenant refuses its logins on the
+//! PostgreSQL server before it changes the stored status, so it also takes effect on nodes that have not yet learned of
+//! the new status.
 use crate::cluster::{OperationContext, require_done};
 use crate::directory::AppAccess;
 use crate::error::ChangeError;
@@ -60,8 +61,7 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Creates the driver over these stores. `access` is what an application's login may do; a login that is admitted
-    /// again gets it.
+    /// Creates the driver over these stores. `access`: the rights that a login gets when it is admitted again.
     pub fn new(stores: OperationContext, engine: Engine, access: AppAccess) -> Self {
         let define = |verb| Arc::new(saga::define(verb, stores.clone(), access));
         Self {
@@ -74,7 +74,7 @@ impl Lifecycle {
             engine,
         }
     }
-    /// The saga of each verb, for a [`Recoverer`](crate::saga::Recoverer).
+    /// The saga of each lifecycle operation, for a [`Recoverer`](crate::saga::Recoverer).
     pub fn sagas(&self) -> [Arc<dyn AnySaga>; 5] {
         let Self { suspend, activate, archive, restore, purge, .. } = self;
         [suspend, activate, archive, restore, purge].map(|saga| saga.clone() as Arc<dyn AnySaga>)
@@ -99,7 +99,7 @@ impl Lifecycle {
             Started::New(operation) => operation.drive(&self.engine, &options.observer).await?,
             Started::Joined(record) => Outcome::from_record(self.stores.wait(record.id).await?),
         };
-        self.tenant_after(outcome).await
+        self.read_tenant_after(outcome).await
     }
 
     /// Commits the intent of a new operation, or finds the operation that already has the key.
@@ -112,7 +112,7 @@ impl Lifecycle {
         self.engine.begin(saga, &intent, self.check(verb, &found)).await
     }
 
-    /// Fails unless the tenant's status, its deadline and its directory entries allow the verb.
+    /// Fails unless the tenant's status, its deadline and its directory entries allow the operation.
     async fn check(&self, verb: Verb, tenant: &Tenant) -> Result<(), ChangeError> {
         let now = match verb.is_bound_by_deadline() {
             true => Some(self.engine.journal().now().await?),
@@ -126,14 +126,14 @@ impl Lifecycle {
     }
 
     /// Converts the outcome of an operation to the changed tenant, or to the caller's error.
-    pub async fn tenant_after(&self, outcome: Outcome) -> Result<Tenant, ChangeError> {
+    pub async fn read_tenant_after(&self, outcome: Outcome) -> Result<Tenant, ChangeError> {
         let record = require_done(outcome)?;
         let id = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)
     }
 
     /// Converts the outcome of a purge to the result that the caller gets.
-    pub async fn purged(&self, outcome: Outcome) -> Result<Purged, ChangeError> {
+    pub async fn read_purged(&self, outcome: Outcome) -> Result<Purged, ChangeError> {
         let record = require_done(outcome)?;
         let keys = record.outputs.get(answers::FORGET).and_then(|v| serde_json::from_value(v.clone()).ok());
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;

@@ -1,4 +1,4 @@
-//! The requests of the lifecycle verbs, one type for each, and the answer that its caller gets.
+//! The requests of the lifecycle operations, one type for each, and the answer that its caller gets.
 //!
 //! The facade's methods make them: `Tenantry::suspend(..)` returns a `Call<Suspend>`.
 use super::{END_SESSIONS, Lifecycle, Purged, ShutOut, Verb};
@@ -49,16 +49,16 @@ macro_rules! lifecycle_requests {
     )*};
 }
 lifecycle_requests! {
-    /// The operation of [`suspend`](crate::Tenantry::suspend), as a type parameter. Programs need not name it.
-    Suspend(Verb::Suspend) => ShutOut, shut_out, END_SESSIONS, closing;
-    /// The operation of [`activate`](crate::Tenantry::activate), as a type parameter. Programs need not name it.
-    Activate(Verb::Activate) => Tenant, tenant_after;
-    /// The operation of [`archive`](crate::Tenantry::archive), as a type parameter. Programs need not name it.
-    Archive(Verb::Archive { keep_for: THIRTY_DAYS }) => ShutOut, shut_out, END_SESSIONS, closing;
-    /// The operation of [`restore`](crate::Tenantry::restore), as a type parameter. Programs need not name it.
-    Restore(Verb::Restore) => Tenant, tenant_after;
-    /// The operation of [`purge`](crate::Tenantry::purge), as a type parameter. Programs need not name it.
-    Purge(Verb::Purge { force: false }) => Purged, purged;
+    /// Type parameter of `Call` for [`suspend`](crate::Tenantry::suspend); not used directly.
+    Suspend(Verb::Suspend) => ShutOut, read_shut_out, END_SESSIONS, read_closing;
+    /// Type parameter of `Call` for [`activate`](crate::Tenantry::activate); not used directly.
+    Activate(Verb::Activate) => Tenant, read_tenant_after;
+    /// Type parameter of `Call` for [`archive`](crate::Tenantry::archive); not used directly.
+    Archive(Verb::Archive { keep_for: THIRTY_DAYS }) => ShutOut, read_shut_out, END_SESSIONS, read_closing;
+    /// Type parameter of `Call` for [`restore`](crate::Tenantry::restore); not used directly.
+    Restore(Verb::Restore) => Tenant, read_tenant_after;
+    /// Type parameter of `Call` for [`purge`](crate::Tenantry::purge); not used directly.
+    Purge(Verb::Purge { force: false }) => Purged, read_purged;
 }
 
 impl Archive {

@@ -1,9 +1,9 @@
-//! The saga of each lifecycle verb: its ordered steps and its pivot step.
+//! The saga of each lifecycle operation: its ordered steps and its pivot step.
 //!
 //! [`Lifecycle`](super::Lifecycle) begins them, and recovery continues them. Each begins with a check that can still
-//! refuse the operation. From the pivot step on failures no longer undo: the engine retries until the verb has
-//! completed. A verb that has begun to act is never undone, because a half-closed tenant is no state that a caller
-//! asked for; so the pivot step comes right after the check, except for a purge.
+//! refuse the operation. From the pivot step on, a failure no longer undoes the operation: the engine retries the step,
+//! or parks the operation for an administrator. Undoing could reopen a tenant that the caller wanted closed, so the
+//! pivot step follows the check. A purge can be undone until it sets the status `purging`.
 use super::Verb;
 use super::context::LifecycleContext;
 use super::steps::{
@@ -16,7 +16,7 @@ use crate::operation::Lane;
 use crate::saga::Saga;
 use crate::tenant::TenantStatus::*;
 
-/// The saga of this verb.
+/// The saga of this operation.
 pub(super) fn define(verb: Verb, stores: OperationContext, access: AppAccess) -> Saga<LifecycleContext> {
     let new_context = move |run: &_| LifecycleContext::new(stores.clone(), access, run);
     let saga = Saga::new(verb.kind(), Lane::Preempt, new_context).step(CheckStatus);

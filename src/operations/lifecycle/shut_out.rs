@@ -58,7 +58,7 @@ impl ShutOut {
 
 impl Lifecycle {
     /// Converts the outcome of a suspension or an archive to the result that the caller gets.
-    pub(crate) async fn shut_out(&self, outcome: Outcome) -> Result<ShutOut, ChangeError> {
+    pub(crate) async fn read_shut_out(&self, outcome: Outcome) -> Result<ShutOut, ChangeError> {
         if let Some(sessions) = sessions_waited_for(&outcome) {
             return self.closing_result(&outcome.record, sessions).await;
         }
@@ -73,7 +73,7 @@ impl Lifecycle {
     }
 
     /// The interim result of an operation that has run `EndSessions`: `Closing` if sessions are left, else `None`.
-    pub(crate) async fn closing(&self, id: OperationId) -> Result<Option<ShutOut>, ChangeError> {
+    pub(crate) async fn read_closing(&self, id: OperationId) -> Result<Option<ShutOut>, ChangeError> {
         let record = self.stores.journal.read(id).await?.ok_or(ChangeError::Unknown)?;
         match read_sessions_left(&record) {
             Some(sessions) if !record.status.is_over() => self.closing_result(&record, sessions).await.map(Some),

@@ -1,4 +1,4 @@
-//! The lifecycle verbs, and the rules for which tenant each may run on.
+//! The lifecycle operations, and the rules for which tenant each may run on.
 //!
 //! [`Lifecycle`](super::Lifecycle) checks these rules before an operation begins, and the operation's first step checks
 //! them again. The rules are pure functions of the tenant's status, its deadline and the time.
@@ -31,7 +31,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// The stored name of the verb's saga.
+    /// The stored name of the operation's saga.
     pub(crate) fn kind(self) -> &'static str {
         match self {
             Self::Suspend => "suspend",
@@ -42,7 +42,7 @@ impl Verb {
         }
     }
 
-    /// Whether an operation of this verb sets this status.
+    /// Whether the operation sets this status.
     pub(super) fn has_reached(self, status: TenantStatus) -> bool {
         use TenantStatus::*;
         match self {
@@ -53,7 +53,7 @@ impl Verb {
         }
     }
 
-    /// Whether the verb closes a tenant that may have sessions.
+    /// Whether the operation closes a tenant that may have sessions.
     pub(super) fn is_closing(self) -> bool {
         matches!(self, Self::Suspend | Self::Archive { .. } | Self::Purge { .. })
     }
@@ -63,7 +63,7 @@ impl Verb {
         matches!(self, Self::Restore | Self::Purge { force: false })
     }
 
-    /// Fails unless the tenant's status and deadline allow the verb. Without `now` no deadline counts as over.
+    /// Fails unless the tenant's status and deadline allow the operation. Without `now` no deadline counts as over.
     pub(super) fn check(self, tenant: &Tenant, now: Option<OffsetDateTime>) -> Result<(), ChangeError> {
         use TenantStatus::*;
         let (found, until) = (tenant.status(), tenant.kept_until());

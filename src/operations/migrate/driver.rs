@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 /// Time limit for connecting to a tenant's database and reading its ledger.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The operation of [`migrate`](crate::Tenantry::migrate), as a type parameter. Programs need not name it.
+/// Type parameter of `Call` for [`migrate`](crate::Tenantry::migrate); not used directly.
 pub struct Migrate(TenantRef<'static>);
 impl Migrate {
     pub(crate) fn new(tenant: TenantRef<'_>) -> Self {

@@ -1,4 +1,5 @@
-//! Compares a tenant's ledger of migrations with the migrations of this program.
+//! Compares a tenant's migration table (by default `_sqlx_migrations`, called ledger) with the migrations of this
+//! program.
 //!
 //! [`Migration::status`](super::Migration::status) reads the ledger and returns a [`MigrationStatus`]. The comparison
 //! is pure: it changes nothing, and it names the first problem that a migration would meet.
@@ -9,7 +10,8 @@ use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 use std::fmt;
 
-/// How a tenant's ledger compares with the migrations of this program.
+/// How the tenant's migration table (by default `_sqlx_migrations`, called ledger) compares with the migrations of this
+/// program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MigrationStatus {

@@ -183,10 +183,7 @@ impl Provisioner {
         }
         match record.status {
             OperationStatus::Done => self.read_result(&record).await,
-            OperationStatus::Undone => Err(error_of_record(&record, FailureState::Undone)),
-            OperationStatus::Undoing => Err(error_of_record(&record, FailureState::Undoing)),
-            OperationStatus::Parked => Err(error_of_record(&record, FailureState::Parked)),
-            OperationStatus::Running => Err(error_of_record(&record, FailureState::Continuing)),
+            _ => Err(error_of_record(&record)),
         }
     }
 
@@ -244,7 +241,8 @@ fn error_of_failure(mut failure: Failure) -> ProvisionError {
 }
 
 /// The error that the caller gets if another process drove the operation: the journal stores the cause as text only.
-fn error_of_record(record: &Record, state: FailureState) -> ProvisionError {
+fn error_of_record(record: &Record) -> ProvisionError {
+    let state = record.failure_state();
     let taken = record.failure().and_then(|f| f.taken);
     if let (Some(taken), FailureState::Undone) = (taken, state)
         && let Some(error) = name_taken_error(taken, Some(record.id))

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use std::sync::Arc;
 
-/// The operation of [`rekey`](crate::Tenantry::rekey), as a type parameter. Programs need not name it.
+/// Type parameter of `Call` for [`rekey`](crate::Tenantry::rekey); not used directly.
 pub struct RekeyVault(());
 impl RekeyVault {
     pub(crate) fn new() -> Self {

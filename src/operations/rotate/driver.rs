@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
 
-/// The operation of [`rotate`](crate::Tenantry::rotate), as a type parameter. Programs need not name it.
+/// Type parameter of `Call` for [`rotate`](crate::Tenantry::rotate); not used directly.
 pub struct Rotate {
     tenant: TenantRef<'static>,
     pub(crate) grace: Duration,
@@ -40,7 +40,7 @@ impl CallVerb for Rotate {
         let mut context = None;
         let check = async {
             require_active(&found)?;
-            context = Some(RotateContext::preconnecting(stores.clone(), *login, &intent, found.id()));
+            context = Some(RotateContext::start_preconnecting(stores.clone(), *login, &intent, found.id()));
             Ok::<(), ChangeError>(())
         };
         Ok(match engine.commit(&intent, check).await? {
@@ -88,7 +88,7 @@ impl Rotation {
 
     /// When the operation began that gave the tenant its current login (its last rotation, or its provisioning), by the
     /// landlord's clock. `None` if the login was made in another way.
-    pub(crate) async fn since(&self, tenant: TenantId) -> Result<Option<OffsetDateTime>, StoreError> {
+    pub(crate) async fn login_created_at(&self, tenant: TenantId) -> Result<Option<OffsetDateTime>, StoreError> {
         let history = self.stores.journal.history(&Subject::Tenant(tenant)).await?;
         let has_set_login = |r: &&Record| r.outputs.contains_key(FLIP) || r.outputs.contains_key("tenant.publish");
         Ok(history.iter().rev().find(has_set_login).map(|r| r.begun_at))

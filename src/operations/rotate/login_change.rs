@@ -72,6 +72,9 @@ pub(super) fn require_managed(
     let is_placed = entry.server.as_ref() == Some(&location.server.name) && entry.database == location.names.database;
     match entry.status {
         DatabaseStatus::Active if is_placed => Ok(entry),
+        status if is_placed => {
+            Err(StepError::fail(format!("the tenant's primary entry has the status {status}; set it to active first")))
+        }
         _ => Err(StepError::fail(
             "tenantry did not create the tenant's login and cannot rotate it; change its password yourself",
         )),

@@ -4,7 +4,6 @@
 //! drop once, and stores the reason and the next time after a failure. No entry waits for another one. A login leaves
 //! the queue only when it was dropped at the address that its server still has afterwards.
 use super::Rotation;
-use super::steps::format_cause;
 use crate::cluster::RetiredLogin;
 use crate::cluster::pg::ddl;
 use crate::directory::DatabaseUser;
@@ -64,7 +63,7 @@ impl Rotation {
     /// Tries to drop one login and stores the result. Returns whether the login was dropped.
     async fn try_retire(&self, due: Retirement) -> Result<bool, StoreError> {
         let dropped = self.drop_login(&due.user).await;
-        let reason = dropped.as_ref().err().map(format_cause);
+        let reason = dropped.as_ref().err().map(StepError::cause_text);
         if let Some(reason) = &reason {
             let (login, attempts) = (&due.user.role, due.attempts + 1);
             tracing::warn!(%login, attempts, reason, "a replaced login could not be dropped");

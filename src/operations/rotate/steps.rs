@@ -8,7 +8,7 @@ use super::login_change::{LoginChange, SEAL, choose_login};
 use crate::cluster::pg::scram;
 use crate::cluster::{GeneratedPassword, OperationContext, RetiredLogin, TenantLocation};
 use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
-use crate::error::{StepError, chain};
+use crate::error::StepError;
 use crate::saga::{Execution, SagaStep};
 use crate::secret::CredentialId;
 use crate::tenant::TenantId;
@@ -196,20 +196,15 @@ async fn try_drop_login(
     };
     match retired {
         Ok(RetiredLogin::Dropped) => Ok(None),
-        Ok(RetiredLogin::Left(error)) => Ok(Some(format_cause(&error))),
+        Ok(RetiredLogin::Left(error)) => Ok(Some(error.cause_text())),
         Err(error) if error.is_fenced() || error.is_lost_writes() => Err(error),
         // A zero grace period means that the old password may have leaked, so the rotation must not end while the old
         // login can still enter.
         Err(error) if grace.is_zero() && old.status == UserStatus::Retiring => {
             Err(StepError::retry(error.into_cause()))
         }
-        Err(error) => Ok(Some(format_cause(&error))),
+        Err(error) => Ok(Some(error.cause_text())),
     }
-}
-
-/// The text of the error's causes, without the outer "it may succeed later".
-pub(super) fn format_cause(error: &StepError) -> String {
-    std::error::Error::source(error).map(chain).unwrap_or_default()
 }
 
 /// Undo of [`RotateStep::Create`]. No node uses the new login yet. If it cannot be dropped now the undo does not wait: the

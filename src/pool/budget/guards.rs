@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-/// How long a caller that holds a slot waits for a connect permit.
+/// How long [`CheckedOut::reopen`] waits for a connect permit. It is the only code that waits for a permit while it
+/// holds a slot.
 const REOPEN_PATIENCE: Duration = Duration::from_millis(50);
 
 /// A slot in which its owner opens a connection. Dropping it frees the slot.
@@ -35,8 +36,9 @@ impl<O: Opener> Opening<O> {
     /// Opens the connection. Another tenant's connection in the slot is closed first; otherwise the slot would cover two
     /// connections.
     ///
-    /// This function never waits for a connect permit, since permit holders may be waiting for slots. A caller without
-    /// a permit takes one if one is free, and otherwise opens without one.
+    /// This function never waits for a connect permit, since permit holders may be waiting for slots. Without a permit
+    /// it takes one if one is free, and otherwise opens the connection without one. Only [`CheckedOut::reopen`] waits
+    /// for a permit before it calls this function, at most [`REOPEN_PATIENCE`].
     pub(super) async fn open(
         mut self, target: &O::Target, deadline: Deadline,
     ) -> Result<CheckedOut<'static, O>, sqlx::Error> {

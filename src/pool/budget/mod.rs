@@ -4,8 +4,8 @@
 //! `TenantPool` checks connections out of the share:
 //!
 //! - `scheduler` decides which caller gets which slot and does no I/O.
-//! - `server` has the pool's state. `acquire` is the way of a caller to a connection: it is `waiting`, then owns a slot
-//!   through one of the two `guards`, and `closing` takes the connection back.
+//! - `server` has the pool's state. `acquire` gets a connection for a caller, `waiting` waits for a grant, one of the
+//!   two `guards` owns the slot, and `closing` returns and closes connections.
 //! - `opener` opens and closes PostgreSQL connections (`connection`), `checked_out` is how a caller uses one, and `clear`
 //!   is what is reset before the next caller has it.
 //!

@@ -1,11 +1,11 @@
 //! The connection pool of one server: it waits with a deadline, and opens and closes connections.
 //!
-//! [`SlotScheduler`] decides which caller gets which slot; [`ServerPool`] does the I/O. Its parts: `acquire` is the way of
-//! a caller to a connection, `waiting` its wait, `guards` what it then owns, and `closing` how connections are returned
-//! and closed. The real opener is `PgOpener`; tests use a fake one through [`Opener`].
+//! [`SlotScheduler`] decides which caller gets which slot; [`ServerPool`] does the I/O. Its parts: `acquire` gets a
+//! connection for a caller, `waiting` waits for a grant, `guards` own the slot, and `closing` returns and closes
+//! connections. The real opener is `PgOpener`; tests use a fake one through [`Opener`].
 //!
 //! Invariant: every slot, queue entry and connect permit is owned by a guard (`Opening`, `CheckedOut`, `Waiting`,
-//! `Closing`, `OwnedSemaphorePermit`), so a future that is dropped at any await returns what it had.
+//! `Closing`, `OwnedSemaphorePermit`), so a future that is dropped at any await releases what it owned.
 use super::scheduler::{Key, SlotId, SlotScheduler};
 use super::stats::PoolStats;
 use crate::pool::AcquireError;
@@ -19,7 +19,7 @@ use tracing::{Instrument, debug_span};
 
 /// Opens and closes connections. A trait so that tests can run the pool without a server.
 pub(crate) trait Opener: Sized + Send + Sync + 'static {
-    /// What a tenant's connections are opened with.
+    /// The connect options of a tenant's connections.
     type Target: Send + Sync + 'static;
     type Conn: Send + 'static;
     /// Opens a connection within `limit`. The pool cancels the future after `limit` in any case.

@@ -1,6 +1,6 @@
 //! The journal: the stored state and history of every operation.
 //!
-//! Verbs begin an operation with [`Journal::begin`]. The saga engine records each step with [`Journal::record`], and
+//! The saga engine begins an operation with [`Journal::begin`]. It records each step with [`Journal::record`], and
 //! any node can continue an operation after [`Journal::claim`].
 //!
 //! Invariants: a subject has at most one open operation in each lane. Only the worker with the newest epoch can write.
@@ -137,7 +137,8 @@ pub struct Record {
     pub outputs: Map<String, Value>,
     /// Text of the latest error, if the latest progress record did not clear it.
     pub error: Option<String>,
-    /// Number of claims since the last progress.
+    /// How many times workers have claimed the operation since a step last completed or was undone. The retry delay
+    /// grows with it.
     pub attempts: u32,
     /// The newest epoch. Only the worker with this epoch can write.
     pub epoch: i64,
@@ -164,6 +165,15 @@ impl Record {
     /// The failure that started the undo, if there was one. For callers that did not drive the operation themselves.
     pub(crate) fn failure(&self) -> Option<FailureFacts> {
         serde_json::from_value(self.outputs.get(FAILURE)?.clone()).ok()
+    }
+    /// How an operation that is not done continues.
+    pub(crate) fn failure_state(&self) -> FailureState {
+        match self.status {
+            OperationStatus::Undone => FailureState::Undone,
+            OperationStatus::Undoing => FailureState::Undoing,
+            OperationStatus::Parked => FailureState::Parked,
+            OperationStatus::Running | OperationStatus::Done => FailureState::Continuing,
+        }
     }
     /// Builds the failure from the stored record, for callers that did not drive the operation themselves.
     pub(crate) fn to_failure(&self, state: FailureState) -> Failure {

@@ -1,9 +1,10 @@
 //! The live nodes of an application: heartbeats, and each node's share of the connections.
 //!
-//! The facade's background tasks call [`Nodes::beat`] and [`Nodes::claim`] at each heartbeat. The pools open no more
-//! connections than the claimed [`Share`] allows. [`Nodes::live`] lists the nodes for other purposes.
+//! The facade's background tasks call [`Nodes::beat`] at each heartbeat. Each second they call [`Nodes::claim`], with
+//! `share_connections`, or else [`Nodes::live`], to compute an equal [`Share`] for each live node. The pools open no
+//! more connections than the share allows.
 //!
-//! Invariant: the shares of the live nodes never add up to more than all connections of a server.
+//! Invariant: the claimed shares of the live nodes never add up to more than all connections of a server.
 use crate::error::StoreError;
 use async_trait::async_trait;
 use sqlx::{Executor, PgPool, Row};

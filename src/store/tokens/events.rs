@@ -41,7 +41,7 @@ crate::operation::stored_enum! {
         OtherPurpose = "other_purpose",
     }
 }
-/// An event to be written: the hash of the token, the client and the time. It does not contain the token.
+/// An event that waits to be written: the hash of the token, the client and the time. It does not contain the token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
@@ -76,7 +76,8 @@ impl TokenEvent {
     }
 }
 
-/// Queue of events to be written. It is bounded, so that no request waits for the store. Clones share one queue.
+/// Bounded queue of events that wait to be written. [`note`](Self::note) never waits for the store: a full queue drops
+/// the event and counts it. Clones share one queue.
 #[derive(Clone, Debug)]
 pub struct Events {
     sender: mpsc::Sender<Event>,

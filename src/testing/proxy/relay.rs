@@ -169,7 +169,7 @@ impl Relay<'_> {
         Err(End::Closed)
     }
 
-    /// Closes the client's side, and lets the server finish the unit.
+    /// Closes the connection to the client, sends the unit to the server, and reads the server's answer to its end.
     async fn finish_without_client(&mut self, unit: &Unit) -> Result<(), End> {
         self.to_client.shutdown().await?;
         self.to_server.write_all(&unit.bytes).await?;

@@ -5,7 +5,7 @@
 //! Invariants:
 //! - A GET consumes nothing, so mail scanners and link previews do no harm. A POST does the work once.
 //! - A request looks its token up once. The operation of a POST then claims the token, which checks it again.
-//! - A request counts as an attempt before its token is looked up.
+//! - A request counts as an attempt of its client before its token is looked up, and as an attempt of its tenant after.
 use super::html::style_sheet;
 use super::request::{BodyError, Method, SetupHead, SetupTarget};
 use super::{RETRY_AFTER, SetupPage, SetupRoutes, pages};
@@ -95,8 +95,9 @@ impl SetupRoutes {
         }
     }
 
-    /// Counts the attempt and finds the link. `Err` is the page for a link that is not valid or a client that has made
-    /// too many attempts.
+    /// Counts the attempt of the client, finds the link, and counts the attempt of the link's tenant. `Err` is the page
+    /// to send: 404 for a link that is not valid, 429 after too many attempts of the client or of the tenant, and 503
+    /// if the landlord does not answer.
     async fn admit<'a>(
         &self, purpose: &TokenPurpose, token: &'a str, client: Option<IpAddr>,
     ) -> Result<FoundLink<'a>, WebResponse> {

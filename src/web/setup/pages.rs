@@ -46,9 +46,14 @@ pub enum SetupPage<'a> {
         /// Path of the login page: see [`SetupRoutes::next`].
         next: &'a str,
     },
-    /// The page for a link that is not valid: unknown, expired, used, revoked or mistyped.
+    /// The page for a link that is not valid: unknown, expired, used, revoked or mistyped. It is sent with status 404.
     Gone,
-    /// The page for a request that has to be repeated later: too many attempts, or the landlord is unreachable.
+    /// The page for a request that has to be repeated later. It is sent with one of these statuses:
+    ///
+    /// - 429: the client or the tenant has made too many attempts.
+    /// - 503: the landlord is unreachable, another operation of the tenant has not ended, the tenant is not active, or
+    ///   [`Tenantry::close`](crate::Tenantry::close) was called in this process.
+    /// - 400: the body of the request broke off or is not valid HTTP.
     #[non_exhaustive]
     Later {
         /// Seconds until the next attempt may succeed.

@@ -69,7 +69,8 @@ impl Fixture {
         self.journal.read(record.id).await.unwrap().unwrap()
     }
 
-    /// Time of the last failure and of the next attempt, by the landlord's clock.
+    /// Times of the last failure and of the next attempt, by the landlord's clock. Panics unless the last event names
+    /// the SQLSTATE of a full disk.
     async fn last_failure_and_next_attempt(&self, record: &Record) -> (OffsetDateTime, OffsetDateTime) {
         let last = self.journal.events(record.id, 0, 1000).await.unwrap().pop().unwrap();
         assert!(last.error.is_some_and(|e| e.contains("53100")), "the last event does not name SQLSTATE 53100");

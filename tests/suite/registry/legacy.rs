@@ -75,7 +75,7 @@ impl TenantRegistry for Legacy {
 }
 
 #[tokio::test]
-async fn adapter_over_host_tables_passes_the_registry_conformance_suite() {
+async fn registry_over_the_applications_own_table_passes_the_conformance_suite() {
     let landlord = landlord::pool(landlord::empty().await);
     sqlx::raw_sql(CUSTOMERS).execute(&landlord).await.unwrap();
     let tenant = |slug: &str, status| Tenant::new(TenantId::new(), slug.parse().unwrap(), status);

@@ -273,7 +273,7 @@ async fn relocate_notifies_tenants_without_an_entry_in_the_landlord() {
     assert_eq!(next().await, Change::Tenant(acme));
 }
 
-/// The process dies at each journal write. `old_is_fenced` is part of the stored request, so recovery has it too.
+/// From its n-th write on the journal fails, as after a crash of the process. `old_is_fenced` is part of the stored request, so recovery has it too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relocate_interrupted_at_any_write_is_completed_by_recovery() {
     let (harness, tenantry, port) = at_loopback().await;
@@ -284,7 +284,7 @@ async fn relocate_interrupted_at_any_write_is_completed_by_recovery() {
         let interrupted = servers.relocate("main", host, port).old_is_fenced().await;
         if journal.hit().is_empty() {
             interrupted.expect("relocate failed without an outage");
-            assert!(n > 3, "a relocation writes at least three records, but only {n} were interrupted");
+            assert!(n > 3, "a relocation writes at least three records, but only {} were interrupted", n - 1);
             break;
         }
         assert!(interrupted.is_err(), "relocate succeeded although the journal failed from write {n} on");

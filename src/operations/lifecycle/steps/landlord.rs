@@ -1,4 +1,4 @@
-//! The steps of the lifecycle verbs that write to the landlord.
+//! The steps of the lifecycle operations that write to the landlord.
 //!
 //! The sagas in `saga.rs` list them. Each write carries the worker's fencing token, so a worker that was replaced
 //! cannot write any more, and each step finds its work done if it runs again.
@@ -17,10 +17,10 @@ use time::macros::datetime;
 /// The deadline of an archive whose `keep_for` exceeds the range of timestamps.
 const LATEST_DEADLINE: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
 
-/// Checks again that the tenant's status and deadline allow the verb. The call checked them before the operation had
-/// its lane, and another preempting operation may have ended in between; now that the operation has the lane, no other
-/// one can begin. The deadline is compared with the begin of the operation, so that all its workers decide alike. A
-/// status that an earlier worker of this operation has already set passes the check.
+/// Checks again that the tenant's status and deadline allow the operation. The call checked them before the operation
+/// had its lane, and another preempting operation may have ended in between; now that the operation has the lane, no
+/// other one can begin. The deadline is compared with the begin of the operation, so that all its workers decide alike.
+/// A status that an earlier worker of this operation has already set passes the check.
 pub(in crate::operations::lifecycle) struct CheckStatus;
 #[async_trait]
 impl SagaStep<LifecycleContext> for CheckStatus {

@@ -1,4 +1,4 @@
-//! The steps of the lifecycle verbs: those that write to the landlord, and those that act on the tenant's server.
+//! The steps of the lifecycle operations: those that write to the landlord, and those that act on the tenant's server.
 mod landlord;
 mod server;
 pub(super) use landlord::{

@@ -1,4 +1,4 @@
-//! The steps of the lifecycle verbs that act on the tenant's PostgreSQL server and its standbys.
+//! The steps of the lifecycle operations that act on the tenant's PostgreSQL server and its standbys.
 //!
 //! The sagas in `saga.rs` list them. Each step reads the tenant's logins again and repeats all its statements, so that
 //! a retry or a new worker also covers what has changed since. A tenant without a placement has nothing on a server, so
@@ -54,8 +54,8 @@ impl SagaStep<LifecycleContext> for RefuseLogins {
 }
 
 /// Ends the tenant's sessions on its standbys. NOLOGIN arrives there by replication. The step comes after the pivot
-/// step and after the change of status, so that a standby that does not answer neither delays nor undoes the verb. The
-/// error names that standby, and the step is retried until the standby answers or its directory entry is removed.
+/// step and after the change of status, so that a standby that does not answer neither delays nor undoes the operation.
+/// The error names that standby, and the step is retried until the standby answers or its directory entry is removed.
 pub(in crate::operations::lifecycle) struct RefuseOnStandbys;
 #[async_trait]
 impl SagaStep<LifecycleContext> for RefuseOnStandbys {

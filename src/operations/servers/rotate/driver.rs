@@ -11,7 +11,7 @@ use crate::saga::{CallOptions, Outcome, Started};
 use crate::store::registry::ServerLoad;
 use async_trait::async_trait;
 
-/// The operation of [`rotate_server`](crate::Tenantry::rotate_server), as a type parameter. Programs need not name it.
+/// Type parameter of `Call` for [`rotate_server`](crate::Tenantry::rotate_server); not used directly.
 pub struct RotateServer(String);
 impl RotateServer {
     pub(crate) fn new(server: String) -> Self {

@@ -107,11 +107,13 @@ pub(super) const IS_OTHER_INCARNATION: &str = "SELECT EXISTS (SELECT FROM tenant
     JOIN tenantry.epochs e ON e.operation = o.id WHERE o.id = $1 AND e.epoch = $2 AND o.status IN ('running', \
     'undoing') AND NOT EXISTS (SELECT FROM tenantry.incarnation i WHERE i.id = o.incarnation))";
 
-/// Returns one row if the preempting operation's epoch is the newest one. `change` is the parked operation or NULL.
+/// Parks the subject's open operation of the change lane for a preempting operation: sets its status to parked and
+/// raises its epoch, so that its worker can no longer write. No row: the preempting worker has been replaced. `change`
+/// is the id of the parked operation, NULL if there was none.
 ///
 /// The lane's row needs no lock: while the preempt lane is occupied, no new change can begin, and a change that ends
-/// concurrently is not parked. A repetition raises the epoch again. This is harmless because no worker drives a parked
-/// operation.
+/// concurrently is not parked. A repetition returns the same `change`, writes no second event, and raises the epoch
+/// again. That is harmless because no worker drives a parked operation.
 pub(super) const PARK: &str = "WITH fence AS (
     SELECT operation FROM tenantry.epochs WHERE operation = $2 AND epoch = $3 FOR SHARE
 ), lane AS (
