@@ -52,8 +52,8 @@ impl TenantSessions {
     pub(crate) fn new(stores: OperationContext, run: &Execution) -> Result<Self, StepError> {
         Ok(Self::of_tenant(stores, tenant_of(run)?))
     }
-    /// As [`new`](Self::new), for the first worker of an operation whose intent the caller is about to commit. Starts to
-    /// open the worker's session at once.
+    /// As [`new`](Self::new), for the first worker of an operation whose intent the caller is about to commit. Starts
+    /// to open the worker's session at once.
     pub(crate) fn start_preconnecting(stores: OperationContext, intent: &Intent, tenant: TenantId) -> Self {
         let preconnecting = Some(Preconnecting::start(stores.clone(), intent, tenant));
         Self { preconnecting, ..Self::of_tenant(stores, tenant) }

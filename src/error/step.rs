@@ -65,7 +65,8 @@ impl StepError {
     pub fn into_cause(self) -> BoxError {
         self.source
     }
-    /// The text of the cause and of its own causes, without the text of `StepError` itself. For the journal and the log.
+    /// The text of the cause and of its own causes, without the text of `StepError` itself. For the journal and the
+    /// log.
     pub(crate) fn cause_text(&self) -> String {
         std::error::Error::source(self).map(super::chain).unwrap_or_default()
     }

@@ -76,8 +76,9 @@ impl Tenantry {
         self.inner.link_events.dropped()
     }
 
-    /// Drives a new operation in a task, and waits until the operation has used the token up. If this process drives the
-    /// operation, a failure keeps its typed error; from another process only the journal's record of it is available.
+    /// Drives a new operation in a task, and waits until the operation has used the token up. If this process drives
+    /// the operation, a failure keeps its typed error; from another process only the journal's record of it is
+    /// available.
     async fn wait_until_used(&self, started: Started) -> Result<Record, SetupLinkError> {
         let (id, quiet) = (started.id(), Observer::none());
         let Some(result) = self.launch(started, quiet.clone()) else {

@@ -86,9 +86,9 @@ impl Tokens {
     pub async fn look_up(&self, purpose: &TokenPurpose, text: &str) -> Result<Option<IssuedToken>, StoreError> {
         look_up(&self.stores, purpose, text).await
     }
-    /// The tenant's newest link that was not marked by [`mark_delivered`](Self::mark_delivered), for a progress page that is
-    /// reloaded, on any node. Only links that an operation has issued can be read again, because only their text is
-    /// stored (sealed). `None` for any other link.
+    /// The tenant's newest link that was not marked by [`mark_delivered`](Self::mark_delivered), for a progress page
+    /// that is reloaded, on any node. Only links that an operation has issued can be read again, because only their
+    /// text is stored (sealed). `None` for any other link.
     pub async fn undelivered(&self, tenant: TenantId) -> Result<Option<SetupLink>, StoreError> {
         find_undelivered(&self.stores, tenant).await
     }

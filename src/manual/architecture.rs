@@ -4,8 +4,8 @@
 //!
 //! - The *landlord* is a database of the application. The schema `tenantry` in it holds tenants, directory entries,
 //!   sealed secrets, operations and tokens. All durable state is there, so any number of nodes can share the work.
-//! - A *database server* is a PostgreSQL cluster on which tenants have their databases. The *provisioner* is the login by
-//!   which operations work there; see [`roles`](super::roles).
+//! - A *database server* is a PostgreSQL cluster on which tenants have their databases. The *provisioner* is the login
+//!   by which operations work there; see [`roles`](super::roles).
 //! - A *node* is one process of the application that links this crate. It resolves tenants to connections, starts
 //!   operations, and recovers operations of nodes that died.
 //!
@@ -44,10 +44,10 @@
 //!
 //! `tenantry.suspend("acme").await`:
 //!
-//! 1. The facade gives the request to `operations/lifecycle`, which finds the tenant in the registry and refuses what its
-//!    status does not allow.
-//! 2. `Engine::begin` commits the intent in the journal: the operation, its lane and its first steps. From here on any node
-//!    can finish it. The facade gets the new operation, bound to its saga, and drives it in a task.
+//! 1. The facade gives the request to `operations/lifecycle`, which finds the tenant in the registry and refuses what
+//!    its status does not allow.
+//! 2. `Engine::begin` commits the intent in the journal: the operation, its lane and its first steps. From here on any
+//!    node can finish it. The facade gets the new operation, bound to its saga, and drives it in a task.
 //! 3. The runner of `saga` runs the steps that `operations/lifecycle/saga.rs` lists. Each step gets an `Execution` (the
 //!    operation's record and fencing token) and the context of its saga (the worker's sessions).
 //! 4. A step that works on the server asks for the `LockedSession`: `cluster` takes a permit, opens the provisioner's

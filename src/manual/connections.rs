@@ -12,11 +12,11 @@
 //! effect. A query gets a slot in this order:
 //!
 //! 1. An idle connection of its own tenant. This takes no I/O.
-//! 2. If its tenant has a connection in use, or one that is being opened, it waits about as long as opening one takes: it is
-//!    most likely to get that one.
+//! 2. If its tenant has a connection in use, or one that is being opened, it waits about as long as opening one takes:
+//!    it is most likely to get that one.
 //! 3. A free slot, or the slot of an idle connection of another tenant, which is closed. Before it takes the slot it
-//!    waits for a *connect permit*: few connections are opened at a time, because a login costs both sides much CPU. The permit
-//!    comes first, since a slot that waits for a permit is of no use to any query.
+//!    waits for a *connect permit*: few connections are opened at a time, because a login costs both sides much CPU.
+//!    The permit comes first, since a slot that waits for a permit is of no use to any query.
 //!
 //! A tenant has at most
 //! [`max_connections_per_tenant`](crate::resolver::PooledResolverBuilder::max_connections_per_tenant) slots. Each wait

@@ -50,18 +50,20 @@
 //!
 //! # Fencing
 //!
-//! Each worker of an operation has an *epoch*, beginning at 1; each takeover raises it. Operation and epoch together are
-//! the [`FencingToken`](crate::operation::FencingToken). Three fences keep a worker that was believed dead from acting:
+//! Each worker of an operation has an *epoch*, beginning at 1; each takeover raises it. Operation and epoch together
+//! are the [`FencingToken`](crate::operation::FencingToken). Three fences keep a worker that was believed dead from
+//! acting:
 //!
-//! 1. *Landlord*: each write of a worker locks the operation's epoch row in the same statement, and fails if the row has
-//!    a higher epoch ([`Fenced`](crate::error::StoreError::Fenced)).
+//! 1. *Landlord*: each write of a worker locks the operation's epoch row in the same statement, and fails if the row
+//!    has a higher epoch ([`Fenced`](crate::error::StoreError::Fenced)).
 //! 2. *Database server*: statements run in one session that holds an advisory lock of the tenant. The session is never
 //!    replaced silently: if it breaks, the worker starts over under a new epoch.
-//! 3. *Tenant's database*: migrations run under a login that lives for one operation. A new worker gives it a new password.
+//! 3. *Tenant's database*: migrations run under a login that lives for one operation. A new worker gives it a new
+//!    password.
 //!
-//! A worker opens its session, then checks its epoch, then acts. A successor first raises the epoch, then terminates the
-//! sessions of the old worker. So a session that the successor did not see belongs to a worker that has yet to check
-//! its epoch, and that check fails.
+//! A worker opens its session, then checks its epoch, then acts. A successor first raises the epoch, then terminates
+//! the sessions of the old worker. So a session that the successor did not see belongs to a worker that has yet to
+//! check its epoch, and that check fails.
 //!
 //! # Takeover and recovery
 //!

@@ -1,7 +1,7 @@
 //! Each promise, the tests that check it, and the command that measures it.
 //!
-//! Tests are named by file in `tests/suite/`; `cargo test --all-features --test suite <file>::` runs them. Commands that measure
-//! print a table and write `target/ratios/<bench>.json`.
+//! Tests are named by file in `tests/suite/`; `cargo test --all-features --test suite <file>::` runs them. Commands
+//! that measure print a table and write `target/ratios/<bench>.json`.
 //!
 //! | promise | tests | measured by |
 //! |---|---|---|

@@ -1,7 +1,7 @@
 //! How a handle takes a connection: an idle one at once, else a series of attempts until its time limit.
 //!
-//! [`Search`] is that series. Each attempt goes to the tenant's replica or primary. If the share is retired or the login
-//! is refused, the tenant is resolved again through [`Renew`], and the next attempt uses its new shares.
+//! [`Search`] is that series. Each attempt goes to the tenant's replica or primary. If the share is retired or the
+//! login is refused, the tenant is resolved again through [`Renew`], and the next attempt uses its new shares.
 use super::attempt::Attempt;
 use super::budget::{PgCheckedOut, TenantShare};
 use super::replica::{CONNECT_LIMIT, Replica};
@@ -46,8 +46,8 @@ pub(crate) trait Renew: Send + Sync {
     fn mark_stale(&self, tenant: TenantId, since: Instant);
 }
 
-/// A connection for one call. Unless the call ends with a release of its [`PgCheckedOut`], the connection is cleared and
-/// pinged before it serves again.
+/// A connection for one call. Unless the call ends with a release of its [`PgCheckedOut`], the connection is cleared
+/// and pinged before it serves again.
 pub(super) enum BorrowedConnection<'a> {
     /// Of a pool that the application created.
     Own(PoolConnection<Postgres>),
@@ -87,8 +87,8 @@ impl TenantPool {
         Box::pin(self.search(budgeted)).await
     }
 
-    /// The waits of a search have limits of their own and report why they failed. The limit here only bounds a series of
-    /// renewals, so it is a little longer.
+    /// The waits of a search have limits of their own and report why they failed. The limit here only bounds a series
+    /// of renewals, so it is a little longer.
     async fn search(&self, budgeted: &Budgeted) -> Result<BorrowedConnection<'static>, sqlx::Error> {
         let started = Instant::now();
         let for_replica = if self.0.reads { 2 * CONNECT_LIMIT } else { Duration::ZERO };

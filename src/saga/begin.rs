@@ -64,8 +64,8 @@ impl Started {
 type Driven<'a> = Pin<Box<dyn Future<Output = Result<Outcome, StoreError>> + Send + 'a>>;
 type Drive = Box<dyn for<'a> FnOnce(&'a Engine, Execution, &'a Observer) -> Driven<'a> + Send>;
 
-/// An operation that this process has begun, bound to its saga. If it is dropped without being driven, recovery continues
-/// the operation after its lease.
+/// An operation that this process has begun, bound to its saga. If it is dropped without being driven, recovery
+/// continues the operation after its lease.
 pub struct NewOperation {
     record: Box<Record>,
     drive: Drive,
@@ -84,8 +84,8 @@ impl NewOperation {
     pub fn record(&self) -> &Record {
         &self.record
     }
-    /// Drives the operation until it ends, waits for a retry, is parked or is taken over. `observer` is called with each
-    /// event that this worker writes.
+    /// Drives the operation until it ends, waits for a retry, is parked or is taken over. `observer` is called with
+    /// each event that this worker writes.
     ///
     /// Dropping the future has the same effect as a crash of the worker: recovery continues after the lease expires.
     ///

@@ -14,8 +14,8 @@ use serde_json::Value;
 /// Makes the state of one worker, without any open session.
 type NewContext<C> = dyn Fn(&Execution) -> Result<C, StepError> + Send + Sync;
 
-/// An operation kind: an ordered list of steps that share one context of type `C`, the state that a worker keeps between
-/// steps (mainly open sessions).
+/// An operation kind: an ordered list of steps that share one context of type `C`, the state that a worker keeps
+/// between steps (mainly open sessions).
 pub struct Saga<C> {
     kind: &'static str,
     lane: Lane,

@@ -1,6 +1,7 @@
 //! The loop in which one worker drives one operation: it runs the steps, or undoes them after a failure.
 //!
-//! The caller has begun or claimed the operation. After each failure the runner claims it again and makes a new context.
+//! The caller has begun or claimed the operation. After each failure the runner claims it again and makes a new
+//! context.
 //!
 //! Invariants: the runner commits the intent of a step before it runs the step. The record in memory counts
 //! only steps whose completion the journal has recorded. A worker that has been replaced stops and undoes nothing.

@@ -148,8 +148,8 @@ impl SetupLinks {
         [self.credentials.clone(), self.password.clone()]
     }
 
-    /// Begins the operation of a credentials link, or joins it. While another operation of the tenant is unfinished it tries
-    /// again for ten seconds; then the error is `Busy`.
+    /// Begins the operation of a credentials link, or joins it. While another operation of the tenant is unfinished it
+    /// tries again for ten seconds; then the error is `Busy`.
     pub(crate) async fn begin_credentials(&self, link: &FoundLink<'_>) -> Result<Started, SetupLinkError> {
         let mut link = link.clone();
         let deadline = Instant::now() + BUSY_TIMEOUT;

@@ -18,8 +18,8 @@ async fn current_database(db: &TenantPool) -> Result<String, sqlx::Error> {
     sqlx::query_scalar("SELECT current_database()::text").fetch_one(db).await
 }
 
-/// `acquire_and_release` takes a connection and returns it without waiting for the server, as if the server were very fast. A
-/// task that calls it in a loop must still yield, or the other tasks of its thread starve.
+/// `acquire_and_release` takes a connection and returns it without waiting for the server, as if the server were very
+/// fast. A task that calls it in a loop must still yield, or the other tasks of its thread starve.
 #[tokio::test]
 async fn acquire_in_a_loop_yields_to_other_tasks_of_the_thread() {
     let world = ResolverSetup::new().await;

@@ -62,8 +62,8 @@ impl OperationContext {
     /// Waits for a worker permit and opens the session. The caller takes the lock after that.
     ///
     /// # Errors
-    /// A retry when no permit is free within 60 s, or when PostgreSQL refuses the login because its password was rotated
-    /// in the meantime.
+    /// A retry when no permit is free within 60 s, or when PostgreSQL refuses the login because its password was
+    /// rotated in the meantime.
     pub(in crate::cluster) async fn open(
         &self, tenant: TenantId, lane: Lane, name: String, server: DatabaseServer,
     ) -> Result<Preconnected, StepError> {

@@ -4,8 +4,8 @@
 //!
 //! Invariants:
 //! - At most one `run` is active in a process.
-//! - All work runs inside the future of `run`, in no task of its own: when that future ends or is dropped, all of it has
-//!   stopped.
+//! - All work runs inside the future of `run`, in no task of its own: when that future ends or is dropped, all of it
+//!   has stopped.
 //! - No job ends because the landlord is unreachable: the error is logged and the job runs again at its next tick.
 use super::Tenantry;
 use crate::error::{RunError, StoreError};

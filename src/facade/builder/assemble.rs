@@ -72,9 +72,9 @@ impl Builder {
         }
     }
 
-    /// The built-in stores check a worker's epoch in the landlord's own tables. A store of the application's own does not
-    /// see these, so the engine must report each takeover to it; otherwise it would accept writes of a worker that has
-    /// lost its lease.
+    /// The built-in stores check a worker's epoch in the landlord's own tables. A store of the application's own does
+    /// not see these, so the engine must report each takeover to it; otherwise it would accept writes of a worker that
+    /// has lost its lease.
     fn epoch_fences(&self) -> Vec<Arc<dyn EpochFence>> {
         let mut fences: Vec<Arc<dyn EpochFence>> = vec![];
         fences.extend(self.registry.clone().map(|r| Arc::new(RegistryFence(r)) as Arc<dyn EpochFence>));

@@ -1,6 +1,7 @@
 //! The steps of a migration.
 //!
-//! The saga lists them in this order. A failed migration is undone only by dropping the migrator: applied versions stay.
+//! The saga lists them in this order. A failed migration is undone only by dropping the migrator: applied versions
+//! stay.
 use super::context::MigrateContext;
 use super::status::read_ledger;
 use crate::cluster::{close_ledger, run_migrations};

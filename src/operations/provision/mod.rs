@@ -118,7 +118,8 @@ pub struct Provisioner {
 
 impl Provisioner {
     /// Creates a provisioner for a program that does not use the facade. Its leases, retries and deadlines are those of
-    /// a facade with default settings. A takeover notifies every store of `stores`, whether or not it is in the landlord.
+    /// a facade with default settings. A takeover notifies every store of `stores`, whether or not it is in the
+    /// landlord.
     pub fn new(stores: OperationContext, config: ProvisionConfig) -> Self {
         let fences: Vec<Arc<dyn EpochFence>> = vec![Arc::new(stores.clone())];
         let engine = Engine::new(stores.journal.clone(), fences, Settings::default(), CancellationToken::new());
@@ -220,8 +221,8 @@ impl CallVerb for Provision {
     }
 }
 
-/// The error that the caller gets if this process drove the operation. `failure.cause` is then the original error, so it
-/// can be downcast.
+/// The error that the caller gets if this process drove the operation. `failure.cause` is then the original error, so
+/// it can be downcast.
 fn error_of_failure(mut failure: Failure) -> ProvisionError {
     if failure.state != FailureState::Undone {
         return ProvisionError::Failed(failure);

@@ -31,9 +31,11 @@ impl RotateContext {
     pub(crate) fn new(stores: OperationContext, login: AppLogin, run: &Execution) -> Result<Self, StepError> {
         Ok(Self::from_sessions(TenantSessions::new(stores.clone(), run)?, stores, login))
     }
-    /// As [`new`](Self::new), for the first worker of an operation whose intent the caller is about to commit. Starts to
-    /// open the worker's session at once.
-    pub(super) fn start_preconnecting(stores: OperationContext, login: AppLogin, intent: &Intent, tenant: TenantId) -> Self {
+    /// As [`new`](Self::new), for the first worker of an operation whose intent the caller is about to commit. Starts
+    /// to open the worker's session at once.
+    pub(super) fn start_preconnecting(
+        stores: OperationContext, login: AppLogin, intent: &Intent, tenant: TenantId,
+    ) -> Self {
         Self::from_sessions(TenantSessions::start_preconnecting(stores.clone(), intent, tenant), stores, login)
     }
     fn from_sessions(sessions: TenantSessions, stores: OperationContext, login: AppLogin) -> Self {

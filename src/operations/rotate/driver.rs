@@ -65,8 +65,8 @@ fn require_active(tenant: &Tenant) -> Result<(), ChangeError> {
     }
 }
 
-/// Begins rotations of tenants' logins and retires the logins that they have replaced. If one of its futures is dropped,
-/// the work stops there, and recovery continues it after the lease.
+/// Begins rotations of tenants' logins and retires the logins that they have replaced. If one of its futures is
+/// dropped, the work stops there, and recovery continues it after the lease.
 #[derive(Clone)]
 pub struct Rotation {
     pub(super) stores: OperationContext,

@@ -1,8 +1,8 @@
 //! The steps of a rotation.
 //!
 //! The saga lists them in this order; a credentials link runs the same steps between its own. Each
-//! step first looks for what an earlier worker has done. Everything before [`RotateStep::Flip`] can be undone; after it the
-//! old login is dropped, now or by the retirement queue.
+//! step first looks for what an earlier worker has done. Everything before [`RotateStep::Flip`] can be undone; after it
+//! the old login is dropped, now or by the retirement queue.
 use super::context::RotateContext;
 use super::login_change::{LoginChange, SEAL, choose_login};
 use crate::cluster::pg::scram;
@@ -114,8 +114,8 @@ async fn store_new_login(
     Ok((LoginChange { login, generation, from: entry.generation, old: entry.login }, stored, entries))
 }
 
-/// Makes sure, if this worker has taken over, that the new login can log in: a suspend, archive or purge may have set it to
-/// NOLOGIN in between.
+/// Makes sure, if this worker has taken over, that the new login can log in: a suspend, archive or purge may have set
+/// it to NOLOGIN in between.
 async fn restore_after_takeover(
     run: &Execution, context: &mut RotateContext, change: &LoginChange,
 ) -> Result<(), StepError> {
@@ -207,8 +207,8 @@ async fn try_drop_login(
     }
 }
 
-/// Undo of [`RotateStep::Create`]. No node uses the new login yet. If it cannot be dropped now the undo does not wait: the
-/// login becomes `Retiring`, and the retirement queue drops it later.
+/// Undo of [`RotateStep::Create`]. No node uses the new login yet. If it cannot be dropped now the undo does not wait:
+/// the login becomes `Retiring`, and the retirement queue drops it later.
 async fn remove_pending_logins(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
     for user in context.pending_logins().await? {
         if !context.sessions.locked_session(run).await?.is_own_login(&user.role).await? {

@@ -1,8 +1,8 @@
 //! The PostgreSQL servers that hold tenants: set up, listed, drained, relocated, removed.
 //!
 //! [`Servers`] is what the facade's `servers()` returns. Set-up, relocation and the rotation of the provisioner's
-//! passwords are operations in the journal. Drain and the list of allowed roles are single writes to the server's row, by
-//! compare-and-set. Every connection to a server uses the address in its row.
+//! passwords are operations in the journal. Drain and the list of allowed roles are single writes to the server's row,
+//! by compare-and-set. Every connection to a server uses the address in its row.
 use crate::cluster::OperationContext;
 use crate::error::{ServerSetupError, StoreError};
 use crate::names::ServerName;

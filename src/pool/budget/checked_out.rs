@@ -1,8 +1,8 @@
 //! What a caller does with a PostgreSQL connection that it has checked out, and how the connection comes back.
 //!
 //! `TenantPool` runs a statement on [`session`](CheckedOut::session) and then calls [`release_clean`] or
-//! [`release_failed`], or drops the guard. Invariant: a connection that may have an open transaction, an unread answer or
-//! (with `discard_on_release`) session state is cleared before it is given to the next caller.
+//! [`release_failed`], or drops the guard. Invariant: a connection that may have an open transaction, an unread answer
+//! or (with `discard_on_release`) session state is cleared before it is given to the next caller.
 //!
 //! [`release_clean`]: CheckedOut::release_clean
 //! [`release_failed`]: CheckedOut::release_failed

@@ -1,8 +1,8 @@
 //! A real connection of a server pool: a [`PgConnection`](sqlx::PgConnection) in an sqlx pool of its own.
 //!
 //! The sqlx pool has this one connection. It exists so that a caller of `TenantPool::acquire` gets a real
-//! [`PoolConnection`]: when the caller drops it, sqlx runs the `after_release` hook, which clears the session and reports
-//! the connection to the server pool.
+//! [`PoolConnection`]: when the caller drops it, sqlx runs the `after_release` hook, which clears the session and
+//! reports the connection to the server pool.
 use crate::pool::clock::coarse_time;
 use crate::tenant::TenantId;
 use sqlx::pool::PoolConnection;

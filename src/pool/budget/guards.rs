@@ -1,8 +1,8 @@
 //! The two guards of a slot that a caller owns: [`Opening`] while a connection is opened in it, and [`CheckedOut`] once
 //! there is one.
 //!
-//! `ServerPool` creates them, `TenantPool` runs statements on a [`CheckedOut`]. Invariant: dropping a guard at any await
-//! returns the slot, and the connection in it if that one may be used again.
+//! `ServerPool` creates them, `TenantPool` runs statements on a [`CheckedOut`]. Invariant: dropping a guard at any
+//! await returns the slot, and the connection in it if that one may be used again.
 use super::scheduler::SlotId;
 use super::server::{Deadline, Opener, ServerPool};
 use std::ops::Deref;
@@ -33,8 +33,8 @@ impl<O: Opener> Opening<O> {
         Self { server, slot, old, permit, is_open: false }
     }
 
-    /// Opens the connection. Another tenant's connection in the slot is closed first; otherwise the slot would cover two
-    /// connections.
+    /// Opens the connection. Another tenant's connection in the slot is closed first; otherwise the slot would cover
+    /// two connections.
     ///
     /// This function never waits for a connect permit, since permit holders may be waiting for slots. Without a permit
     /// it takes one if one is free, and otherwise opens the connection without one. Only [`CheckedOut::reopen`] waits
@@ -90,8 +90,8 @@ impl<'a, O: Opener> CheckedOut<'a, O> {
     }
 
     /// Drops the broken connection and opens another one for the same tenant. It keeps the slot, so it waits for a
-    /// connect permit for [`REOPEN_PATIENCE`] only and then opens without one: every permit may be held by a caller that
-    /// waits for a slot, and after a restart of the server every slot may have a broken connection.
+    /// connect permit for [`REOPEN_PATIENCE`] only and then opens without one: every permit may be held by a caller
+    /// that waits for a slot, and after a restart of the server every slot may have a broken connection.
     pub(super) async fn reopen(mut self, target: &O::Target) -> Result<CheckedOut<'static, O>, sqlx::Error> {
         drop(self.conn.take());
         let mut opening = Opening::new(self.server.clone(), self.slot, None, None);

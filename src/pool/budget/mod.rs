@@ -6,8 +6,8 @@
 //! - `scheduler` decides which caller gets which slot and does no I/O.
 //! - `server` has the pool's state. `acquire` gets a connection for a caller, `waiting` waits for a grant, one of the
 //!   two `guards` owns the slot, and `closing` returns and closes connections.
-//! - `opener` opens and closes PostgreSQL connections (`connection`), `checked_out` is how a caller uses one, and `clear`
-//!   is what is reset before the next caller has it.
+//! - `opener` opens and closes PostgreSQL connections (`connection`), `checked_out` is how a caller uses one, and
+//!   `clear` is what is reset before the next caller has it.
 //!
 //! Invariants: a connection occupies a slot from before it is opened until after it is closed, so the limit holds at
 //! all times. A connection serves one tenant for its whole life.

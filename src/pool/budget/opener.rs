@@ -1,7 +1,7 @@
 //! Opens and closes the real connections of a server pool.
 //!
-//! Invariant: a connection that may be dead is pinged before use. That is one that was idle for longer than `ping_after`,
-//! and every one that was idle when another connection to the server was lost.
+//! Invariant: a connection that may be dead is pinged before use. That is one that was idle for longer than
+//! `ping_after`, and every one that was idle when another connection to the server was lost.
 use super::circuit_breaker::CircuitBreaker;
 use super::clear::clear_in_time;
 use super::connection::{Conn, Handover, Target};

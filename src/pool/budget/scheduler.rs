@@ -6,7 +6,8 @@
 //! connection in it must be closed. When no slot is free, the idle connection of the least frequently used tenant is
 //! evicted.
 //!
-//! A slot is free, or it has one owner: its tenant while its connection is idle or lent, else a guard of the server pool.
+//! A slot is free, or it has one owner: its tenant while its connection is idle or lent, else a guard of the server
+//! pool.
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;

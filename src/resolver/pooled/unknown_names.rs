@@ -1,7 +1,7 @@
 //! Negative cache: names that matched no tenant.
 //!
-//! `Cache` asks it before a load begins, and clears it when any tenant changes, since one of the names may have become a
-//! name of that tenant. Invariant: its size is bounded, so that a flood of made-up names cannot fill the memory.
+//! `Cache` asks it before a load begins, and clears it when any tenant changes, since one of the names may have become
+//! a name of that tenant. Invariant: its size is bounded, so that a flood of made-up names cannot fill the memory.
 use crate::tenant::TenantRef;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -185,8 +185,8 @@ pub enum TokenClaim {
     NotValid,
 }
 
-/// Stores the tokens of setup links. A token is first unused, then claimed by an operation, then used. Every call is one
-/// atomic write or read. A `writer` argument has the same meaning as in
+/// Stores the tokens of setup links. A token is first unused, then claimed by an operation, then used. Every call is
+/// one atomic write or read. A `writer` argument has the same meaning as in
 /// [`RegistryWriter`](crate::store::registry::RegistryWriter).
 #[async_trait]
 pub trait TokenStore: Send + Sync + 'static {

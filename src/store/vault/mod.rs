@@ -119,7 +119,8 @@ impl<T: KeyProvider + ?Sized> KeyProvider for Arc<T> {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum KeyDisposal {
-    /// The tenant had its own key, which is destroyed. Secrets in old backups of the landlord can no longer be decrypted.
+    /// The tenant had its own key, which is destroyed. Secrets in old backups of the landlord can no longer be
+    /// decrypted.
     Destroyed,
     /// The tenant shared a key with others, so it was kept. Secrets in old backups of the
     /// landlord can still be decrypted.

@@ -40,8 +40,8 @@ impl Effects {
     }
 }
 
-/// The saga: five steps without a context, each of which records its effect in `effects`. The last one is the pivot step.
-/// The steps read `journal` to check what is recorded. It must be the journal itself, not one that loses calls.
+/// The saga: five steps without a context, each of which records its effect in `effects`. The last one is the pivot
+/// step. The steps read `journal` to check what is recorded. It must be the journal itself, not one that loses calls.
 pub(super) fn chain(effects: &Arc<Effects>, journal: &Arc<dyn Journal>) -> Arc<Saga<()>> {
     let mut saga = Saga::new("chain", Lane::Change, |_| Ok(())).with_repeatable_end();
     for (at, (name, shares_intent)) in STEPS.into_iter().enumerate() {

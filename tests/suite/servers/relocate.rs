@@ -273,7 +273,8 @@ async fn relocate_notifies_tenants_without_an_entry_in_the_landlord() {
     assert_eq!(next().await, Change::Tenant(acme));
 }
 
-/// From its n-th write on the journal fails, as after a crash of the process. `old_is_fenced` is part of the stored request, so recovery has it too.
+/// From its n-th write on the journal fails, as after a crash of the process. `old_is_fenced` is part of the stored
+/// request, so recovery has it too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relocate_interrupted_at_any_write_is_completed_by_recovery() {
     let (harness, tenantry, port) = at_loopback().await;

@@ -14,8 +14,8 @@ fn with_long_lease(builder: Builder) -> Builder {
     quick(builder).lease(Duration::from_secs(600))
 }
 
-/// Expires the leases of the dead workers and runs recovery until their operations have ended. An operation that another
-/// post begins meanwhile keeps its worker.
+/// Expires the leases of the dead workers and runs recovery until their operations have ended. An operation that
+/// another post begins meanwhile keeps its worker.
 async fn recover(harness: &Harness, tenantry: &Tenantry) {
     const EXPIRE: &str = "UPDATE tenantry.operations SET leased_until = now(), retry_at = NULL
         WHERE status = 'running' AND id = ANY($1)";

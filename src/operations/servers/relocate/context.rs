@@ -63,8 +63,8 @@ impl RelocateContext {
         put.map_err(|e| if matches!(e, StoreError::Conflict(_)) { StepError::retry(e) } else { e.into() })
     }
 
-    /// Undo of the step that changes the row: restores the old address. The row has the new address here only if the outcome of the
-    /// write was unknown.
+    /// Undo of the step that changes the row: restores the old address. The row has the new address here only if the
+    /// outcome of the write was unknown.
     pub(super) async fn restore_row(&self, run: &Execution) -> Result<(), StepError> {
         let Some(load) = self.stores.servers.server(&self.request.server).await? else { return Ok(()) };
         match Address::of(&load.server) == self.request.to && self.request.to != self.request.from {

@@ -102,9 +102,9 @@ impl ServerSetup {
     /// Sets how many connections tenants may have to the server, over all nodes of this installation. Default: 90.
     ///
     /// Each node that runs [`Tenantry::run`](crate::Tenantry::run) takes an equal part of it, and never more than
-    /// [`Builder::max_connections`](crate::Builder::max_connections). A node that does not run counts itself as the only
-    /// one. With [`Builder::share_connections`](crate::Builder::share_connections) the limit also holds while a node
-    /// joins. Sessions of operations come in addition.
+    /// [`Builder::max_connections`](crate::Builder::max_connections). A node that does not run counts itself as the
+    /// only one. With [`Builder::share_connections`](crate::Builder::share_connections) the limit also holds while a
+    /// node joins. Sessions of operations come in addition.
     pub fn max_connections(mut self, n: u32) -> Self {
         self.max_connections = Some(n.max(1));
         self
