@@ -24,7 +24,7 @@ impl Preconnecting {
         let (lane, name) = (intent.lane, super::session_name(intent.id, 1));
         let open = async move {
             let none = || StepError::fail("the tenant has no placement on a server");
-            let server = stores.place(tenant).await?.ok_or_else(none)?.server;
+            let server = stores.find_location(tenant).await?.ok_or_else(none)?.server;
             let preconnected = stores.open(tenant, lane, name, server.clone()).await?;
             Ok((server, preconnected))
         };

@@ -37,8 +37,8 @@ pub(crate) struct TenantLocation {
 impl OperationContext {
     /// Reads the tenant's location from the registry. `None` if it has no placement; then nothing of it is on any
     /// server.
-    pub(crate) async fn place(&self, tenant: TenantId) -> Result<Option<TenantLocation>, StepError> {
-        let Some((placement, server)) = self.servers.place(tenant).await? else { return Ok(None) };
+    pub(crate) async fn find_location(&self, tenant: TenantId) -> Result<Option<TenantLocation>, StepError> {
+        let Some((placement, server)) = self.servers.placement_and_server(tenant).await? else { return Ok(None) };
         let names = TenantNames::of(&placement.database).map_err(StepError::fail)?;
         Ok(Some(TenantLocation { server, names }))
     }
@@ -91,7 +91,7 @@ impl TenantSessions {
     /// As [`location`](Self::location), but `None` for a tenant without a placement; nothing of it is on any server.
     pub(crate) async fn try_location(&mut self) -> Result<Option<&TenantLocation>, StepError> {
         if self.location.is_none() {
-            self.location = self.stores.place(self.tenant).await?;
+            self.location = self.stores.find_location(self.tenant).await?;
         }
         Ok(self.location.as_ref())
     }

@@ -13,7 +13,7 @@
 //! | `tenantry_acquire_hits_total` | counter | of those, served at once by an idle connection |
 //! | `tenantry_acquire_timeouts_total` | counter | of those, timed out |
 //! | `tenantry_connections_opened_total` | counter | connections opened |
-//! | `tenantry_connections_stolen_total` | counter | idle connections closed because another tenant needed the slot |
+//! | `tenantry_connections_evicted_total` | counter | idle connections closed because another tenant needed the slot |
 //!
 //! [`Tenantry::run`](crate::Tenantry::run) publishes them every five seconds. An application that does not run it calls
 //! [`publish`].
@@ -39,7 +39,7 @@ pub fn publish(stats: &[((String, u16), PoolStats)]) {
             ("tenantry_acquire_hits_total", stats.hits),
             ("tenantry_acquire_timeouts_total", stats.timeouts),
             ("tenantry_connections_opened_total", stats.connects),
-            ("tenantry_connections_stolen_total", stats.steals),
+            ("tenantry_connections_evicted_total", stats.evictions),
         ];
         for (name, value) in counters {
             counter!(name, "server" => server.clone()).absolute(value);

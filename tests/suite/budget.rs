@@ -144,7 +144,7 @@ async fn checkout_is_counted_once_with_and_without_a_ping() {
             current_database(&resolver.resolve(slug.into()).await.unwrap()).await.unwrap();
         }
         let (_, stats) = resolver.stats()[0];
-        assert_eq!((stats.checkouts, stats.hits, stats.connects, stats.steals), (3, 1, 2, 1), "{stats:?}");
+        assert_eq!((stats.checkouts, stats.hits, stats.connects, stats.evictions), (3, 1, 2, 1), "{stats:?}");
         resolver.close().await;
     }
 }
@@ -243,7 +243,7 @@ async fn nodes_share_the_budget_and_never_exceed_it() {
     while heartbeats.len() < 3 {
         assert!(Instant::now() < until, "fewer than three heartbeats within the limit");
         assert_eq!(budget_of(&one), 10);
-        heartbeats.extend(one.nodes().live(Duration::from_secs(60)).await.unwrap().into_iter().map(|n| n.seen_at));
+        heartbeats.extend(one.nodes().list_live(Duration::from_secs(60)).await.unwrap().into_iter().map(|n| n.seen_at));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     second_run.abort();

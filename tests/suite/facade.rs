@@ -41,17 +41,21 @@ async fn run_sends_heartbeats_recovers_operations_and_leaves_when_stopped() {
         .await
         .expect("the provisioning reaches this record");
     stopped.dies(harness.landlord()).await;
-    assert_eq!(tenantry.nodes().live(MINUTE).await.unwrap().len(), 0);
+    assert_eq!(tenantry.nodes().list_live(MINUTE).await.unwrap().len(), 0);
     let (stop, stopping) = oneshot::channel::<()>();
     let running = tokio::spawn(tenantry.run(stopping));
-    wait_until("a heartbeat", async || tenantry.nodes().live(MINUTE).await.unwrap().len() == 1).await;
+    wait_until("a heartbeat", async || tenantry.nodes().list_live(MINUTE).await.unwrap().len() == 1).await;
     let second = tokio::time::timeout(MINUTE / 6, tenantry.run(std::future::pending::<()>())).await;
     assert!(matches!(second, Ok(Err(RunError::AlreadyRunning))), "{second:?}");
     wait_until("recovery", async || tenantry.operations().open().await.unwrap().is_empty()).await;
     tenantry.resolve("acme").await.unwrap().execute("SELECT 1 FROM notes").await.unwrap();
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
-    assert_eq!(tenantry.nodes().live(MINUTE).await.unwrap(), [], "a node that stops must remove its heartbeat row");
+    assert_eq!(
+        tenantry.nodes().list_live(MINUTE).await.unwrap(),
+        [],
+        "a node that stops must remove its heartbeat row"
+    );
     tenantry.run(std::future::ready(())).await.expect("a stopped node can run again");
 }
 

@@ -88,7 +88,7 @@ impl Tenantry {
     }
 
     async fn send_heartbeat(&self) -> Result<(), StoreError> {
-        rt::poll_batched(self.inner.nodes.beat(&self.inner.node)).await
+        rt::poll_batched(self.inner.nodes.record_heartbeat(&self.inner.node)).await
     }
 
     /// Continues operations whose worker has died.
@@ -144,7 +144,7 @@ impl Tenantry {
     /// the whole: a node that joins waits for what others still have open.
     async fn claim_shared_limit(&self, total: u32) -> Result<(), StoreError> {
         let pool = &self.inner.pool.resolver;
-        let claim = self.inner.nodes.claim(self.inner.node.id, pool.share_in_use(total), NODE_LIFETIME);
+        let claim = self.inner.nodes.claim_share(self.inner.node.id, pool.share_in_use(total), NODE_LIFETIME);
         let share = rt::poll_batched(claim).await?;
         pool.resize(share.of(total));
         pool.set_share(share);
@@ -154,7 +154,7 @@ impl Tenantry {
     /// Without `share_connections` each live node takes an equal part of the limit in each server's row. A node that
     /// joins does not wait, so the sum may exceed that limit until the other nodes have seen it.
     async fn take_equal_share(&self) -> Result<(), StoreError> {
-        let live = rt::poll_batched(self.inner.nodes.live(NODE_LIFETIME)).await?;
+        let live = rt::poll_batched(self.inner.nodes.list_live(NODE_LIFETIME)).await?;
         self.inner.pool.resolver.set_share(Share::equal(live.len()));
         Ok(())
     }

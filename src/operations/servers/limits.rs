@@ -125,7 +125,7 @@ fn group_by_server(
 impl CountSessions for OperationContext {
     async fn login_sessions(&self, tenant: TenantId, login: &str) -> Option<LoginSessions> {
         let counted = async {
-            let Some(location) = self.place(tenant).await? else { return Ok(None) };
+            let Some(location) = self.find_location(tenant).await? else { return Ok(None) };
             let mut locked = self.open_retirement_session(tenant, location.server).await?;
             locked.login_sessions(login).await
         };

@@ -65,7 +65,7 @@ pub(super) struct SlotScheduler<C> {
 pub(super) struct Counts {
     pub(super) checkouts: u64,
     pub(super) hits: u64,
-    pub(super) steals: u64,
+    pub(super) evictions: u64,
 }
 
 struct Slot<C> {

@@ -152,7 +152,7 @@ impl<O: Opener> ServerPool<O> {
             waiting: scheduler.waiting() as u32,
             checkouts: scheduler.counts.checkouts,
             hits: scheduler.counts.hits,
-            steals: scheduler.counts.steals,
+            evictions: scheduler.counts.evictions,
             connects: self.counters.connects.load(Relaxed),
             timeouts: self.counters.timeouts.load(Relaxed),
         }

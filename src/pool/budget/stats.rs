@@ -19,7 +19,7 @@ pub struct PoolStats {
     /// Checkouts that an idle connection served at once.
     pub hits: u64,
     /// Idle connections of one tenant that were closed because another tenant needed the slot.
-    pub steals: u64,
+    pub evictions: u64,
     /// Connections opened.
     pub connects: u64,
     /// Callers whose wait timed out.

@@ -20,18 +20,18 @@ impl MemoryNodes {
 
 #[async_trait]
 impl Nodes for MemoryNodes {
-    async fn beat(&self, node: &Node) -> Result<(), StoreError> {
+    async fn record_heartbeat(&self, node: &Node) -> Result<(), StoreError> {
         let live = LiveNode { node: node.clone(), seen_at: OffsetDateTime::now_utc() };
         let mut nodes = self.nodes();
         let share = nodes.get(&node.id).map_or(Share::NONE, |(_, share)| *share);
         nodes.insert(node.id, (live, share));
         Ok(())
     }
-    async fn live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError> {
+    async fn list_live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError> {
         let since = OffsetDateTime::now_utc() - within;
         Ok(self.nodes().values().map(|(n, _)| n).filter(|n| n.seen_at >= since).cloned().collect())
     }
-    async fn claim(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError> {
+    async fn claim_share(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError> {
         let (mut nodes, since) = (self.nodes(), OffsetDateTime::now_utc() - within);
         let live = nodes.iter().filter(|(other, (n, _))| **other == id || n.seen_at >= since);
         let (all, others) = live.fold((0, 0), |(all, others), (other, (_, share))| {

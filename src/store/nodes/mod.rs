@@ -66,17 +66,17 @@ pub struct LiveNode {
 #[async_trait]
 pub trait Nodes: Send + Sync + 'static {
     /// Records a heartbeat with the node's current name. The first one registers the node.
-    async fn beat(&self, node: &Node) -> Result<(), StoreError>;
+    async fn record_heartbeat(&self, node: &Node) -> Result<(), StoreError>;
     /// Nodes with a heartbeat within this time, oldest node first. Also deletes nodes without a heartbeat for a day.
-    async fn live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError>;
+    async fn list_live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError>;
     /// Claims this node's share of every server's connections, and returns it: an equal part for each live node, but
     /// never what another node still holds. `held` is the share that the node's open connections need at this moment.
     /// If the granted share is smaller, the store keeps counting the node with `held`; the node closes connections and
     /// calls this again. So the shares never add up to more than the whole.
     ///
-    /// A node that has never called [`beat`](Self::beat) gets no share. A node without a heartbeat for longer than
+    /// A node that has never called `record_heartbeat`(Self::record_heartbeat) gets no share. A node without a heartbeat for longer than
     /// `within` loses its share to the others, and must call this again before it opens a connection.
-    async fn claim(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError>;
+    async fn claim_share(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError>;
     /// Removes this node, because its process ends. An unknown node is `Ok`.
     async fn leave(&self, id: NodeId) -> Result<(), StoreError>;
 }
@@ -110,11 +110,11 @@ UPDATE tenantry.nodes n SET share = greatest($2, granted.share) FROM granted WHE
 
 #[async_trait]
 impl Nodes for PgNodes {
-    async fn beat(&self, node: &Node) -> Result<(), StoreError> {
+    async fn record_heartbeat(&self, node: &Node) -> Result<(), StoreError> {
         sqlx::query(BEAT).bind(node.id.0).bind(&node.name).execute(&self.0).await?;
         Ok(())
     }
-    async fn live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError> {
+    async fn list_live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError> {
         let rows = sqlx::query(LIVE).bind(within.as_secs_f64()).fetch_all(&self.0).await?;
         let live = |row: &sqlx::postgres::PgRow| {
             let node = Node { id: NodeId(row.try_get("id")?), name: row.try_get("name")? };
@@ -122,7 +122,7 @@ impl Nodes for PgNodes {
         };
         rows.iter().map(live).collect()
     }
-    async fn claim(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError> {
+    async fn claim_share(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError> {
         // The lock makes claims take turns. Without it, two nodes that claim at the same moment would both get the free
         // part. READ COMMITTED lets the statement after the lock see what the previous node committed.
         let mut tx = self.0.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;

@@ -39,8 +39,8 @@ impl<T: ServerRegistry + ?Sized> ServerRegistry for Arc<T> {
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
         (**self).placement(tenant).await
     }
-    async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
-        (**self).place(tenant).await
+    async fn placement_and_server(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
+        (**self).placement_and_server(tenant).await
     }
     async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
         (**self).reserve(placement, writer).await

@@ -253,7 +253,7 @@ pub trait ServerRegistry: Send + Sync + 'static {
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError>;
     /// The tenant's placement and its server, if it has one. `Corrupt` if the server is not registered. The default
     /// implementation makes two reads. A store that makes only one saves a round trip in each operation.
-    async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
+    async fn placement_and_server(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
         let Some(placement) = self.placement(tenant).await? else { return Ok(None) };
         let unknown =
             || StoreError::corrupt(format!("the server {} of a placement is not registered", placement.server));

@@ -44,7 +44,7 @@ crate::operation::stored_enum! {
 /// An event that waits to be written: the hash of the token, the client and the time. It does not contain the token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Event {
+pub struct PendingEvent {
     /// SHA-256 of the text that the client sent as the token.
     pub hash: [u8; 32],
     /// What happened; `None` if the token was refused. Then the store finds the reason in the token's state.
@@ -80,8 +80,8 @@ impl TokenEvent {
 /// the event and counts it. Clones share one queue.
 #[derive(Clone, Debug)]
 pub struct Events {
-    sender: mpsc::Sender<Event>,
-    receiver: Arc<Mutex<mpsc::Receiver<Event>>>,
+    sender: mpsc::Sender<PendingEvent>,
+    receiver: Arc<Mutex<mpsc::Receiver<PendingEvent>>>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -95,7 +95,7 @@ impl Default for Events {
 impl Events {
     /// Adds an event to the queue without waiting. A full queue drops it.
     pub fn note(&self, hash: [u8; 32], what: Option<TokenEventKind>, client: Option<IpAddr>) {
-        if self.sender.try_send(Event { hash, what, client, at: Instant::now() }).is_err() {
+        if self.sender.try_send(PendingEvent { hash, what, client, at: Instant::now() }).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -124,7 +124,7 @@ impl Events {
 
 /// Events that were taken from the queue. Those that are left when this is dropped count as dropped.
 struct Batch<'a> {
-    events: Vec<Event>,
+    events: Vec<PendingEvent>,
     dropped: &'a AtomicU64,
 }
 impl Drop for Batch<'_> {

@@ -1,7 +1,7 @@
 //! [`TokenStore`] in memory, for tests. Same semantics as [`PgTokenStore`](super::PgTokenStore), with this process's
 //! clock.
 #![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
-use super::{Event, IssuedToken, LinkId, NewToken, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
+use super::{IssuedToken, LinkId, NewToken, PendingEvent, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
 use crate::error::StoreError;
 use crate::operation::{FencingToken, OperationId};
 use crate::tenant::TenantId;
@@ -141,7 +141,7 @@ impl TokenStore for MemoryTokenStore {
         let valid = state.tokens.values().rev().filter(|k| k.token.tenant == tenant && k.is_valid());
         Ok(valid.map(|k| k.token.clone()).collect())
     }
-    async fn record(&self, events: &[Event]) -> Result<(), StoreError> {
+    async fn record(&self, events: &[PendingEvent]) -> Result<(), StoreError> {
         let mut state = self.state();
         for event in events {
             let found = state.tokens.values().find(|k| k.hash == event.hash);

@@ -26,7 +26,7 @@ pub(crate) use events::Events;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use events::Events;
-pub use events::{Event, TokenEvent, TokenEventKind};
+pub use events::{PendingEvent, TokenEvent, TokenEventKind};
 pub use format::Token;
 #[cfg(feature = "testing")]
 pub use memory::MemoryTokenStore;
@@ -213,7 +213,7 @@ pub trait TokenStore: Send + Sync + 'static {
     async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError>;
     /// Records uses of links. The events are history, which a purge keeps. For a refused token the store finds the
     /// reason in the token's state: unknown, expired, revoked, used, claimed, or of another purpose.
-    async fn record(&self, events: &[Event]) -> Result<(), StoreError>;
+    async fn record(&self, events: &[PendingEvent]) -> Result<(), StoreError>;
     /// The events of a tenant's links, newest first, at most `limit`.
     async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError>;
     /// Deletes all tokens of a tenant. Their events stay.

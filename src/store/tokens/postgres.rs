@@ -2,7 +2,7 @@
 //!
 //! Every call is one autocommitted statement. The conditions of a change are in the WHERE clause of the row that it
 //! changes, so of two concurrent calls the second one sees the result of the first.
-use super::{Event, IssuedToken, LinkId, NewToken, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
+use super::{IssuedToken, LinkId, NewToken, PendingEvent, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
 use crate::error::StoreError;
 use crate::operation::{FencingToken, OperationId};
 use crate::tenant::TenantId;
@@ -135,7 +135,7 @@ impl TokenStore for PgTokenStore {
         let rows = sqlx::query(OF_TENANT).bind(tenant.as_uuid()).fetch_all(&self.0).await?;
         rows.iter().map(parse_token).collect()
     }
-    async fn record(&self, events: &[Event]) -> Result<(), StoreError> {
+    async fn record(&self, events: &[PendingEvent]) -> Result<(), StoreError> {
         let hashes: Vec<Vec<u8>> = events.iter().map(|e| e.hash.to_vec()).collect();
         let kinds: Vec<Option<&str>> = events.iter().map(|e| e.what.map(TokenEventKind::as_str)).collect();
         let clients: Vec<Option<String>> = events.iter().map(|e| e.client.map(|c| c.to_string())).collect();

@@ -13,37 +13,39 @@ pub async fn nodes(nodes: impl Nodes) {
     let (mut one, two) = (Node::here(), Node::here());
     assert_ne!(one.id, two.id, "expected: each call of Node::here() creates a new id");
     for node in [&one, &two, &one] {
-        expect_ok(nodes.beat(node).await, "beat() records a heartbeat and can be repeated");
+        expect_ok(nodes.record_heartbeat(node).await, "record_heartbeat() records a heartbeat and can be repeated");
     }
     let ids = |live: Vec<LiveNode>| live.into_iter().map(|n| n.node.id).collect::<Vec<_>>();
-    let live = ids(expect_ok(nodes.live(HOUR).await, "live() lists nodes"));
+    let live = ids(expect_ok(nodes.list_live(HOUR).await, "list_live() lists nodes"));
     assert!(live.contains(&one.id) && live.contains(&two.id), "expected: both nodes are live; got: {live:?}");
     // Any heartbeat is older than zero time as soon as the store's clock has advanced.
     for _ in 0..1000 {
-        if expect_ok(nodes.live(Duration::ZERO).await, "live() lists nodes").is_empty() {
+        if expect_ok(nodes.list_live(Duration::ZERO).await, "list_live() lists nodes").is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let live = ids(expect_ok(nodes.live(Duration::ZERO).await, "live() lists nodes"));
+    let live = ids(expect_ok(nodes.list_live(Duration::ZERO).await, "list_live() lists nodes"));
     assert_eq!(live, [], "expected: a node without a heartbeat within the given time is not live");
     one.name = "renamed".into();
-    expect_ok(nodes.beat(&one).await, "beat() replaces the name");
-    let live = expect_ok(nodes.live(HOUR).await, "live() lists nodes");
+    expect_ok(nodes.record_heartbeat(&one).await, "record_heartbeat() replaces the name");
+    let live = expect_ok(nodes.list_live(HOUR).await, "list_live() lists nodes");
     let name = live.into_iter().find(|n| n.node.id == one.id).map(|n| n.node.name);
     assert_eq!(name, Some(one.name.clone()), "expected: live() returns the name of the last heartbeat");
     check_shares(&nodes, &one, &two).await;
     for _ in 0..2 {
         expect_ok(nodes.leave(one.id).await, "leave() removes a node and can be repeated");
     }
-    let live = ids(expect_ok(nodes.live(HOUR).await, "live() lists nodes"));
+    let live = ids(expect_ok(nodes.list_live(HOUR).await, "list_live() lists nodes"));
     let is_removed = !live.contains(&one.id) && live.contains(&two.id);
     assert!(is_removed, "expected: leave() removes this node and no other; got: {live:?}");
 }
 
 /// The shares never add up to more than the whole, and two nodes end with equal shares.
 async fn check_shares(nodes: &impl Nodes, one: &Node, two: &Node) {
-    let claim = async |node: &Node, held| expect_ok(nodes.claim(node.id, held, HOUR).await, "claim() returns a share");
+    let claim = async |node: &Node, held| {
+        expect_ok(nodes.claim_share(node.id, held, HOUR).await, "claim_share() returns a share")
+    };
     let unregistered = claim(&Node::here(), Share::NONE).await;
     assert_eq!(unregistered, Share::NONE, "expected: a node that never called beat() gets no share");
     let first = claim(one, Share::NONE).await;

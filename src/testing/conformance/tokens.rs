@@ -3,7 +3,7 @@
 use super::assertions::{expect_conflict, expect_fenced, expect_ok};
 use crate::operation::{FencingToken, OperationId};
 use crate::store::tokens::{
-    Event, Events, IssuedToken, LinkId, NewToken, Token, TokenClaim, TokenEventKind, TokenPurpose, TokenStore,
+    Events, IssuedToken, LinkId, NewToken, PendingEvent, Token, TokenClaim, TokenEventKind, TokenPurpose, TokenStore,
 };
 use crate::tenant::TenantId;
 use std::time::Duration;
@@ -53,7 +53,7 @@ async fn check_history(store: &impl TokenStore, tenant: TenantId) {
     let by = OperationId::new();
     expect_ok(store.claim(&hash, by).await, "claim() claims a valid token");
     expect_ok(store.use_up(valid.id, by).await, "use_up() marks a claimed token used");
-    let again = [Event { hash, what: None, client: None, at: std::time::Instant::now() }];
+    let again = [PendingEvent { hash, what: None, client: None, at: std::time::Instant::now() }];
     expect_ok(store.record(&again).await, "record() stores an event");
     let events = expect_ok(store.events(tenant, 1).await, "events() lists events");
     assert_eq!(events[0].what, Reused, "expected: the newest event comes first, and a used token was Reused");

@@ -80,7 +80,7 @@ async fn reserve_placement(run: &Execution, context: &ProvisionContext) -> Resul
         // Read the server's row again. A relocation raises the epochs only of workers whose tenant has a placement, so
         // one that ended before the reservation did not stop this worker, which may have read the old address.
         let missing = || StepError::retry("the placement of the tenant was reserved but is no longer stored");
-        return context.stores.place(context.tenant).await?.ok_or_else(missing);
+        return context.stores.find_location(context.tenant).await?.ok_or_else(missing);
     }
     Err(StepError::fail(no_room_error(&servers)))
 }

@@ -22,7 +22,7 @@ impl<C> SlotScheduler<C> {
         }
         let slot = self.find_victim()?;
         let conn = self.evict(slot)?;
-        self.counts.steals += 1;
+        self.counts.evictions += 1;
         Some((slot, Some(conn)))
     }
 

@@ -145,7 +145,7 @@ impl ServerRegistry for PgTenantRegistry {
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
         placements::find(&self.0, tenant).await
     }
-    async fn place(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
+    async fn placement_and_server(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
         placements::find_with_server(&self.0, tenant).await
     }
     async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {

@@ -32,15 +32,21 @@ async fn check_reserve(registry: &impl ServerRegistry, by: FencingToken) {
     expect_ok(registry.reserve(&first, by).await, "reserve() places a tenant");
     let found = expect_ok(registry.placement(first.tenant).await, "placement() returns a placement");
     assert_eq!(found.as_ref(), Some(&first), "expected: placement() returns the reserved placement");
-    let found = expect_ok(registry.place(first.tenant).await, "place() returns a placement and its server");
-    let (placement, its_server) = expect_some(found, "place() finds a reserved placement");
+    let found = expect_ok(
+        registry.placement_and_server(first.tenant).await,
+        "placement_and_server() returns a placement and its server",
+    );
+    let (placement, its_server) = expect_some(found, "placement_and_server() finds a reserved placement");
     assert_eq!(
         (&placement, &its_server.name),
         (&first, &home.name),
-        "expected: place() returns the placement and its server"
+        "expected: placement_and_server() returns the placement and its server"
     );
-    let none = expect_ok(registry.place(Subject::new().id()).await, "place() of an unplaced tenant is no error");
-    assert_eq!(none, None, "expected: place() returns None for an unplaced tenant");
+    let none = expect_ok(
+        registry.placement_and_server(Subject::new().id()).await,
+        "placement_and_server() of an unplaced tenant is no error",
+    );
+    assert_eq!(none, None, "expected: placement_and_server() returns None for an unplaced tenant");
 
     let elsewhere = Placement::new(first.tenant, other.name.clone(), first.database.clone());
     expect_conflict(registry.reserve(&elsewhere, by).await, "reserve() of a second placement for one tenant");
