@@ -1,8 +1,8 @@
 //! The live nodes of an application: heartbeats, and each node's share of the connections.
 //!
-//! The facade's background tasks call [`Nodes::beat`] at each heartbeat. Each second they call [`Nodes::claim`], with
-//! `share_connections`, or else [`Nodes::live`], to compute an equal [`Share`] for each live node. The pools open no
-//! more connections than the share allows.
+//! The facade's background tasks call [`Nodes::record_heartbeat`] at each heartbeat. Each second they call
+//! [`Nodes::claim_share`], with `share_connections`, or else [`Nodes::list_live`], to compute an equal [`Share`] for
+//! each live node. The pools open no more connections than the share allows.
 //!
 //! Invariant: the claimed shares of the live nodes never add up to more than all connections of a server.
 use crate::error::StoreError;
@@ -74,8 +74,9 @@ pub trait Nodes: Send + Sync + 'static {
     /// If the granted share is smaller, the store keeps counting the node with `held`; the node closes connections and
     /// calls this again. So the shares never add up to more than the whole.
     ///
-    /// A node that has never called `record_heartbeat`(Self::record_heartbeat) gets no share. A node without a heartbeat for longer than
-    /// `within` loses its share to the others, and must call this again before it opens a connection.
+    /// A node that has never called `record_heartbeat`(Self::record_heartbeat) gets no share. A node without a
+    /// heartbeat for longer than `within` loses its share to the others, and must call this again before it opens a
+    /// connection.
     async fn claim_share(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError>;
     /// Removes this node, because its process ends. An unknown node is `Ok`.
     async fn leave(&self, id: NodeId) -> Result<(), StoreError>;
