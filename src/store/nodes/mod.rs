@@ -74,7 +74,7 @@ pub trait Nodes: Send + Sync + 'static {
     /// If the granted share is smaller, the store keeps counting the node with `held`; the node closes connections and
     /// calls this again. So the shares never add up to more than the whole.
     ///
-    /// A node that has never called `record_heartbeat`(Self::record_heartbeat) gets no share. A node without a
+    /// A node that has never called [`record_heartbeat`](Self::record_heartbeat) gets no share. A node without a
     /// heartbeat for longer than `within` loses its share to the others, and must call this again before it opens a
     /// connection.
     async fn claim_share(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError>;
