@@ -10,12 +10,14 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor, PgConnection};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tenantry::error::{ClusterError, RelocateError, ResolveError, ServerSetupError};
 use tenantry::names::ServerName;
 use tenantry::registry::{Change, PgChanges, PgTenantRegistry, ServerRegistry};
 use tenantry::resolver::PooledResolver;
 use tenantry::server::{DatabaseServer, TlsMode};
+use tenantry::testing::proxy::{Director, Point, Proxy, Verdict};
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{ConnectionResolver, Tenantry, sqlx};
 use tokio::net::TcpListener;
@@ -336,4 +338,46 @@ async fn interrupted_provisionings_are_completed_after_a_relocation() {
         let db = tenantry.resolve(slug.as_str()).await.unwrap_or_else(|e| panic!("{slug}: {e}"));
         db.execute("INSERT INTO notes (text) VALUES ('works')").await.unwrap_or_else(|e| panic!("{slug}: {e}"));
     }
+}
+
+struct ForwardAll;
+#[async_trait::async_trait]
+impl Director for ForwardAll {
+    async fn at(&self, _: Point) -> Verdict {
+        Verdict::Forward
+    }
+}
+
+/// The first worker of a rotation logs in while its intent is committed. If the server's address changes at that
+/// moment, the worker must not act in the session that it has opened at the old address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotate_drops_a_session_that_was_opened_at_an_address_that_is_no_longer_stored() {
+    let (harness, tenantry, port) = at_loopback().await;
+    tenantry.provision("acme").await.unwrap();
+    let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], port)), ForwardAll).await.unwrap();
+    const SET_PORT: &str = "UPDATE tenantry.database_servers SET port = $1";
+    sqlx::query(SET_PORT).bind(i32::from(proxy.port())).execute(harness.landlord()).await.unwrap();
+    // The intent waits for this lock; the worker's session is opened meanwhile.
+    let mut lock = harness.landlord().begin().await.unwrap();
+    lock.execute("LOCK TABLE tenantry.operations IN SHARE MODE").await.unwrap();
+    let caller = tenantry.clone();
+    let rotation = tokio::spawn(async move { caller.rotate("acme").grace(Duration::ZERO).await });
+    const OPENED: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'tenantry/%/1')";
+    let mut inside = maintenance(&harness).await;
+    let limit = Instant::now() + Duration::from_secs(30);
+    while !sqlx::query_scalar::<_, bool>(OPENED).fetch_one(&mut inside).await.unwrap() {
+        assert!(Instant::now() < limit, "the rotation opened no session while its intent was committed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sqlx::query(SET_PORT).bind(i32::from(port)).execute(&mut *lock).await.unwrap();
+    proxy.cut_all();
+    lock.commit().await.unwrap();
+    rotation.await.unwrap().unwrap();
+    let epoch = sqlx::query_scalar(
+        "SELECT epoch FROM tenantry.epochs JOIN tenantry.operations ON id = operation WHERE kind = 'rotate'",
+    );
+    let epoch: i64 = epoch.fetch_one(harness.landlord()).await.unwrap();
+    assert_eq!(epoch, 1, "the worker used the session at the old address and had to start again under a new epoch");
+    proxy.stop().await;
 }
