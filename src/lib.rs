@@ -28,6 +28,37 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # What an application writes
+//!
+//! 1. At the start: [`schema::install`] the landlord's schema, build a [`Tenantry`] with a key ring and the tenants'
+//!    migrations, spawn [`Tenantry::run`], and set up each database server once with
+//!    [`servers().set_up`](servers::Servers::set_up).
+//! 2. Migrations of the tenants' databases, as for any sqlx application ([`Builder::tenant_migrations`]).
+//! 3. Requests: [`web::TenantLayer`] or [`Tenantry::resolve`] gives the tenant's [`TenantPool`], which goes where sqlx
+//!    takes `&PgPool`.
+//! 4. Calls on tenants: [`provision`](Tenantry::provision), [`suspend`](Tenantry::suspend),
+//!    [`rotate`](Tenantry::rotate), [`purge`](Tenantry::purge), … Each can have an idempotency key, a reason and an
+//!    observer of its events.
+//! 5. What differs from the defaults, behind a trait: the delivery of setup links ([`tokens::LinkDelivery`]), steps of
+//!    its own in a provisioning ([`step::Step`]), keys in a key management service ([`vault::KeyProvider`]), the
+//!    tenants' table of admins ([`admin::AdminStore`]), or a registry over its own tables
+//!    ([`registry::TenantRegistry`]).
+//!
+//! # Modules
+//!
+//! | module | what is there |
+//! |---|---|
+//! | [`manual`] | how the crate works: architecture, roles, operations, connections, promises |
+//! | [`calls`] | what the methods of [`Tenantry`] return: calls, batches, reports |
+//! | [`provision`], [`lifecycle`], [`migrate`], [`rotate`], [`rekey`], [`servers`] | the operations: requests and results |
+//! | [`setup_link`], [`tokens`], [`admin`] | one-time links, and the tenants' admins who follow them |
+//! | [`resolver`], [`pool`] | from a tenant to its connections |
+//! | [`web`], [`job`] | layers for axum, actix-web and background jobs |
+//! | [`registry`], [`vault`], [`journal`], [`nodes`], [`schema`] | the stores in the landlord, each behind a trait |
+//! | [`tenant`], [`names`], [`directory`], [`server`], [`operation`], [`secret`], [`placement`] | the data |
+//! | [`error`] | one error for each group of calls |
+//! | [`step`] | steps that the application adds to a provisioning |
+//!
 //! # How it is built
 //!
 //! - An operation (provision, suspend, rotate, …) is a saga: a list of steps, a journal in the landlord, and a lease

@@ -11,19 +11,25 @@ use sqlx::PgConnection;
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration, Migrator};
 use std::time::{Duration, Instant};
 
-/// Applies all pending migrations and returns the newest version.
+/// Applies all pending migrations to the database of an existing tenant and returns the newest version.
 ///
 /// # Errors
-/// For a tenant that exists, [`StepError::park`] when a migration outside a transaction started and did not succeed:
-/// what it left needs a person's decision. For a `new` database that is an ordinary error, since the database can be
-/// created again.
+/// [`StepError::park`] when a migration outside a transaction started and did not succeed: what it left needs a
+/// person's decision.
 pub(crate) async fn run_migrations(
-    session: &mut PgConnection, migrator: &'static Migrator, new: bool,
+    session: &mut PgConnection, migrator: &'static Migrator,
 ) -> Result<Option<i64>, StepError> {
     let ran = migrator.run_direct(None, &mut Ledgered(session), false).await;
-    ran.map_err(
-        |error| if !new && is_unfinished(migrator, &error) { StepError::park(error) } else { step_error(error) },
-    )?;
+    ran.map_err(|error| if is_unfinished(migrator, &error) { StepError::park(error) } else { step_error(error) })?;
+    Ok(head(migrator))
+}
+
+/// As [`run_migrations`], for a new database. A migration that did not succeed is an ordinary error, since the database
+/// can be created again.
+pub(crate) async fn run_migrations_in_new_database(
+    session: &mut PgConnection, migrator: &'static Migrator,
+) -> Result<Option<i64>, StepError> {
+    migrator.run_direct(None, &mut Ledgered(session), false).await.map_err(step_error)?;
     Ok(head(migrator))
 }
 

@@ -39,7 +39,7 @@ mod tests;
 pub(crate) use generated_password::GeneratedPassword;
 pub(crate) use locked_session::{Closed, LockedSession, RetiredLogin, Standby, close_ledger, set_defaults};
 pub(crate) use login_target::LoginTarget;
-pub(crate) use migrations::{head, run_migrations};
+pub(crate) use migrations::{head, run_migrations, run_migrations_in_new_database};
 pub(crate) use outcome::require_done;
 use preconnecting::Preconnecting;
 pub(crate) use tenant_sessions::{TenantLocation, TenantSessions};

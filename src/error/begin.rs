@@ -41,7 +41,7 @@ impl From<BeginError> for ChangeError {
 }
 
 impl From<BeginError> for ProvisionError {
-    /// A new tenant's lane is free, so only a key can refer to an earlier operation.
+    /// `Busy` cannot happen: the subject is a new tenant, so its lane is free.
     fn from(error: BeginError) -> Self {
         match error {
             BeginError::KeyReused { operation } | BeginError::Busy { operation } => Self::KeyReused { operation },

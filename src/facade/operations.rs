@@ -78,7 +78,7 @@ impl Operations {
     /// # Errors
     /// [`StoreError::Conflict`] if it is not parked.
     pub async fn resume(&self, id: OperationId) -> Result<OperationState, StoreError> {
-        let parked = self.journal.unpark(id, false).await?;
+        let parked = self.journal.resume_parked(id).await?;
         self.drive(parked).await
     }
     /// Undoes a parked operation. Returns its state after that.
@@ -92,7 +92,7 @@ impl Operations {
         if !undoable || record.status != OperationStatus::Parked {
             return Err(StoreError::conflict("only a parked operation before its pivot step can be undone").into());
         }
-        let parked = self.journal.unpark(id, true).await?;
+        let parked = self.journal.undo_parked(id).await?;
         Ok(self.drive(parked).await?)
     }
     async fn drive(&self, record: Record) -> Result<OperationState, StoreError> {

@@ -10,9 +10,12 @@ use async_trait::async_trait;
 use std::sync::Arc;
 
 mod pooled;
+mod require_head;
 pub use pooled::{PooledResolver, PooledResolverBuilder};
+pub(crate) use require_head::RequireHead;
 
-/// Resolves tenants to handles. Resolving opens no connection; the handle opens connections when it is used.
+/// Resolves tenants to handles. Resolving opens no connection, unless [`require_head`](crate::Builder::require_head) is
+/// on; the handle opens connections when it is used.
 ///
 /// A tenant that is not active does not resolve. Each status has an error of its own, so that a web layer can choose
 /// the response. There is no default tenant.
@@ -33,7 +36,7 @@ pub trait ConnectionResolver: Send + Sync + 'static {
     /// - [`NoEntry`](ResolveError::NoEntry), [`UnknownServer`](ResolveError::UnknownServer) and
     ///   [`NotBuilt`](ResolveError::NotBuilt): the tenant's directory entry is missing or cannot be used.
     /// - [`Behind`](ResolveError::Behind): the tenant lacks a migration that
-    ///   [`require_head`](PooledResolverBuilder::require_head) demands.
+    ///   [`require_head`](crate::Builder::require_head) demands.
     /// - [`Closed`](ResolveError::Closed): the resolver is closing.
     ///
     /// # Cancel safety

@@ -46,6 +46,16 @@ impl Execution {
     pub fn journal(&self) -> &Arc<dyn Journal> {
         &self.journal
     }
+    /// Lets a parked operation continue in the direction that it had: forward, or backward if it was being undone.
+    ///
+    /// # Errors
+    /// `Conflict` if it is not parked.
+    pub async fn continue_parked(&self, parked: &Record) -> Result<(), StoreError> {
+        match parked.failure() {
+            Some(_) => self.journal.undo_parked(parked.id).await.map(drop),
+            None => self.journal.resume_parked(parked.id).await.map(drop),
+        }
+    }
     /// Asks the journal whether this worker's epoch is still the newest one.
     ///
     /// # Errors

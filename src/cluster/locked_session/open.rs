@@ -157,7 +157,11 @@ impl LockedSession {
         // A session that still has the lock belongs to an outdated worker: of this operation, or of a change that this
         // preempting operation has parked. The first worker of a change waits instead of terminating the session, which
         // may belong to a preempting operation that is about to end.
-        lock::take(&mut self.session, key, preempts || !first, LOCK_TIMEOUT).await?;
+        if preempts || !first {
+            lock::take_from_outdated_worker(&mut self.session, key, LOCK_TIMEOUT).await?;
+        } else {
+            lock::take(&mut self.session, key, LOCK_TIMEOUT).await?;
+        }
         if !first {
             dependents::close_databases_left_open(&mut self.session, &self.ownership.admin).await?;
             membership::give_back_abandoned(&mut self.session, &self.ownership.admin).await?;

@@ -44,7 +44,7 @@ impl LockedSession {
     pub(crate) async fn load_catalogs(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), ClusterError> {
         catalog::find_roles(&mut self.session, &[login], &self.ownership.admin).await?;
         terminate::list_connecting_sessions(&mut self.session, &names.database).await?;
-        terminate::list_role_sessions(&mut self.session, &[login], false).await?;
+        terminate::list_role_sessions(&mut self.session, &[login]).await?;
         Ok(())
     }
 
@@ -96,8 +96,8 @@ impl LockedSession {
     async fn drop_retired(
         &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName, grace: Duration, standbys: &[Standby],
     ) -> Result<(), StepError> {
-        // A session that is still connecting most likely uses the new login. It shows its login soon, so wait for that
-        // and do not terminate it.
+        // A session that is still connecting has no login in `pg_stat_activity` yet. It most likely uses the new one,
+        // so give it time to show its login. Only one that is still connecting after that is terminated.
         terminate::wait_for_connecting_sessions(&mut self.session, &names.database, SETTLING).await?;
         if !grace.is_zero() {
             terminate::wait_until_idle(&mut self.session, login, LAST_MOMENT.min(grace)).await?;

@@ -65,7 +65,7 @@ pub(crate) async fn ensure_maintenance(session: &mut PgConnection, names: &Serve
     }
     // CREATE DATABASE … OWNER needs the membership, so it is granted for this statement and revoked. From 16 on the
     // server admin then keeps only the ADMIN option, which the creator of a role gets.
-    ddl::lend_admin(&names.admin, true).run(session, "lending the admin role").await?;
+    ddl::lend_admin(&names.admin).run(session, "lending the admin role").await?;
     let create = ddl::create_maintenance(&names.maintenance, &names.admin).execute(session).await;
     revoke_lent_admin(session, &names.admin).await?;
     match create {
@@ -86,7 +86,7 @@ async fn revoke_lent_admin(session: &mut PgConnection, admin: &RoleName) -> Resu
             OR coalesce((pg_catalog.to_jsonb(m) ->> 'inherit_option')::bool, true)))";
     let lent = sqlx::query_scalar(LENT).bind(admin.as_str()).fetch_one(&mut *session).await;
     match lent.map_err(ClusterError::sql("looking for the server admin's memberships"))? {
-        true => ddl::lend_admin(admin, false).run(session, "taking the admin role back").await,
+        true => ddl::take_admin_back(admin).run(session, "taking the admin role back").await,
         false => Ok(()),
     }
 }

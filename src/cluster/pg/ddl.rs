@@ -366,11 +366,15 @@ pub(crate) fn change_own_password(verifier: &Verifier) -> Ddl {
     Ddl::block([String::from("SET ROLE NONE"), format!("ALTER ROLE CURRENT_USER PASSWORD {password}")])
 }
 
-/// Grants the admin role to the current user, or revokes it. CREATE DATABASE … OWNER requires the membership, so it is
-/// granted while the maintenance database is created.
-pub(crate) fn lend_admin(admin: &RoleName, lend: bool) -> Ddl {
-    let admin = quote_identifier(admin);
-    Ddl(if lend { format!("GRANT {admin} TO CURRENT_USER") } else { format!("REVOKE {admin} FROM CURRENT_USER") })
+/// Grants the admin role to the current user. CREATE DATABASE … OWNER requires the membership, so it is granted while
+/// the maintenance database is created.
+pub(crate) fn lend_admin(admin: &RoleName) -> Ddl {
+    Ddl(format!("GRANT {} TO CURRENT_USER", quote_identifier(admin)))
+}
+
+/// Reverses [`lend_admin`].
+pub(crate) fn take_admin_back(admin: &RoleName) -> Ddl {
+    Ddl(format!("REVOKE {} FROM CURRENT_USER", quote_identifier(admin)))
 }
 
 /// CREATE DATABASE for the maintenance database, in which all cluster statements run and all advisory locks are taken.

@@ -22,13 +22,26 @@ pub(crate) fn key(installation: Uuid, subject: &str) -> i64 {
     i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// Takes the lock, trying every 20 ms for at most `limit`. With `evict` it terminates the session that has the lock,
-/// which must belong to an outdated worker.
+/// Takes the lock, trying every 20 ms for at most `limit`.
 ///
 /// # Errors
 /// `Locked` names the session that has the lock.
-pub(crate) async fn take(
-    session: &mut PgConnection, key: i64, evict: bool, limit: Duration,
+pub(crate) async fn take(session: &mut PgConnection, key: i64, limit: Duration) -> Result<(), ClusterError> {
+    take_or_terminate(session, key, limit, false).await
+}
+
+/// As [`take`], and terminates the session that has the lock, which must belong to an outdated worker.
+///
+/// # Errors
+/// `Locked` if that session does not end.
+pub(crate) async fn take_from_outdated_worker(
+    session: &mut PgConnection, key: i64, limit: Duration,
+) -> Result<(), ClusterError> {
+    take_or_terminate(session, key, limit, true).await
+}
+
+async fn take_or_terminate(
+    session: &mut PgConnection, key: i64, limit: Duration, terminate: bool,
 ) -> Result<(), ClusterError> {
     let deadline = Instant::now() + limit;
     loop {
@@ -38,7 +51,7 @@ pub(crate) async fn take(
         if Instant::now() >= deadline {
             return Err(ClusterError::Locked { by: describe_holder(session, key).await? });
         }
-        if evict {
+        if terminate {
             super::terminate::terminate_lock_holders(session, key).await?;
         }
         sleep(Duration::from_millis(20)).await;

@@ -85,10 +85,10 @@ impl Script {
     /// Later a server admin that is not a superuser could not close it.
     fn push_maintenance(&mut self, names: &ServerNames) {
         self.begin_if(&ddl::is_database_missing(&names.maintenance));
-        self.push_statement(&ddl::lend_admin(&names.admin, true));
+        self.push_statement(&ddl::lend_admin(&names.admin));
         self.push_statement(&ddl::create_maintenance(&names.maintenance, &names.admin));
         self.push_statement(&ddl::close_to_public(names.maintenance.as_str(), &[]));
-        self.push_statement(&ddl::lend_admin(&names.admin, false));
+        self.push_statement(&ddl::take_admin_back(&names.admin));
         self.end_if();
     }
     fn push_close_to_public(&mut self, database: &str, keep: &[String]) {

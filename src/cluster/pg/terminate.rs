@@ -26,15 +26,22 @@ const FOREIGN_SESSION_LIMIT: Duration = Duration::from_secs(2);
 
 /// A session that still exists: process id, login, result of `pg_terminate_backend`. The result is `None` if the query
 /// did not signal, or if the provisioner may not terminate the session.
-type Row = (i32, Option<String>, Option<bool>);
+pub(crate) type Row = (i32, Option<String>, Option<bool>);
 
 /// Signals every session of these logins, in all databases, and does not wait for them to end.
 pub(crate) async fn signal_role_sessions(session: &mut PgConnection, logins: &[&RoleName]) -> Result<(), ClusterError> {
-    list_role_sessions(session, logins, true).await.map(drop)
+    list_and_signal(session, logins, true).await.map(drop)
+}
+
+/// Lists the sessions of these logins in all databases: process id, login, and `None`.
+pub(crate) async fn list_role_sessions(
+    session: &mut PgConnection, logins: &[&RoleName],
+) -> Result<Vec<Row>, ClusterError> {
+    list_and_signal(session, logins, false).await
 }
 
 /// Lists the sessions of these logins in all databases and, if `signal` is set, terminates them.
-pub(crate) async fn list_role_sessions(
+async fn list_and_signal(
     session: &mut PgConnection, logins: &[&RoleName], signal: bool,
 ) -> Result<Vec<Row>, ClusterError> {
     const BY_ROLE: &str = "SELECT pid, usename::text, CASE WHEN $2 THEN pg_terminate_backend(pid) END \
@@ -75,7 +82,7 @@ pub(crate) async fn terminate_role_sessions(
     let mut pace = Pace::new();
     loop {
         let signal = pace.is_signal_due();
-        let left = list_role_sessions(session, logins, signal).await?;
+        let left = list_and_signal(session, logins, signal).await?;
         if left.is_empty() {
             return Ok(());
         }

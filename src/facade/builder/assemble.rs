@@ -12,7 +12,7 @@ use crate::operations::provision::Provisioner;
 use crate::operations::rekey::Rekey;
 use crate::operations::rotate::{AppLogin, Rotation};
 use crate::operations::servers::Servers;
-use crate::resolver::{ConnectionResolver, PooledResolver};
+use crate::resolver::{ConnectionResolver, PooledResolver, RequireHead};
 use crate::saga::{AnySaga, Engine, EpochFence, Recoverer};
 use crate::setup_link::SetupLinks;
 use crate::store::journal::PgJournal;
@@ -39,7 +39,7 @@ impl Builder {
         let operations = OperationSet::new(&self, &stores.context, &engine);
         let recoverer = Recoverer::new(engine.clone(), operations.sagas()).with_workers(self.workers);
         let pool = self.pool(&stores);
-        let resolver = self.resolver.unwrap_or_else(|| Arc::new(pool.resolver.clone()));
+        let resolver = self.choose_resolver(&pool);
         let servers = follow_relocations(operations.servers, resolver.clone(), pool.resolver.clone());
         Tenantry {
             inner: Arc::new(Inner {
@@ -82,13 +82,18 @@ impl Builder {
         fences
     }
 
+    /// The resolver that the application calls: its own, or the one over the pools.
+    fn choose_resolver(&self, pool: &Pool) -> Arc<dyn ConnectionResolver> {
+        match (&self.resolver, self.require_head, self.config.migrations) {
+            (Some(resolver), ..) => resolver.clone(),
+            (None, true, Some(migrations)) => Arc::new(RequireHead::new(pool.resolver.clone(), migrations)),
+            (None, ..) => Arc::new(pool.resolver.clone()),
+        }
+    }
+
     fn pool(&self, stores: &Stores) -> Pool {
         let context = &stores.context;
-        let mut pooled = PooledResolver::builder(stores.registry.clone(), context.vault.clone());
-        if let (true, Some(migrations)) = (self.require_head, self.config.migrations) {
-            pooled = pooled.require_head(migrations);
-        }
-        let resolver = pooled
+        let resolver = PooledResolver::builder(stores.registry.clone(), context.vault.clone())
             .servers(context.servers.clone())
             .max_connections(self.max_connections)
             .max_connections_per_tenant(self.max_connections_per_tenant)

@@ -54,7 +54,7 @@ impl SagaStep<MigrateContext> for MigrateStep {
             }
             Self::RunMigrations => {
                 let session = context.sessions.migrator(run).await?;
-                let ran = run_migrations(session, migrations, false).await;
+                let ran = run_migrations(session, migrations).await;
                 Ok(json!({ "version": refuse_migrator_if_parked(run, context, ran).await? }))
             }
             Self::CloseLedger => {

@@ -107,8 +107,9 @@ pub(crate) fn connection_limit(per_tenant: u32, nodes: u32) -> i32 {
     i32::try_from(per_tenant.saturating_mul(nodes).saturating_add(3)).unwrap_or(i32::MAX)
 }
 
-/// Begins provisionings and drives them. It spawns no task: if one of its futures is dropped, the work stops there, and
-/// recovery continues it after the lease.
+/// Begins provisionings and drives them, for a program without the facade. It is not the *provisioner*, the login on a
+/// database server. It spawns no task: if one of its futures is dropped, the work stops there, and recovery continues
+/// it after the lease.
 #[derive(Clone)]
 pub struct Provisioner {
     stores: OperationContext,
@@ -117,9 +118,9 @@ pub struct Provisioner {
 }
 
 impl Provisioner {
-    /// Creates a provisioner for a program that does not use the facade. Its leases, retries and deadlines are those of
-    /// a facade with default settings. A takeover notifies every store of `stores`, whether or not it is in the
-    /// landlord.
+    /// Creates it over these stores. Its leases, retries and deadlines are those of a facade with default settings.
+    /// When a worker takes an operation over, every store of `stores` is first told the new epoch, so that it rejects
+    /// writes of the old worker. This also covers stores outside the landlord.
     pub fn new(stores: OperationContext, config: ProvisionConfig) -> Self {
         let fences: Vec<Arc<dyn EpochFence>> = vec![Arc::new(stores.clone())];
         let engine = Engine::new(stores.journal.clone(), fences, Settings::default(), CancellationToken::new());

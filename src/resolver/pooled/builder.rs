@@ -7,7 +7,6 @@ use crate::pool::budget::login_limit::CountSessions;
 use crate::pool::budget::{Handover, PoolLimits};
 use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;
-use sqlx::migrate::Migrator;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +30,6 @@ pub(super) struct Settings {
     pub(super) fresh_for: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) release_timeout: Duration,
-    pub(super) required_migrations: Option<&'static Migrator>,
     pub(super) session_counter: Option<Arc<dyn CountSessions>>,
 }
 
@@ -48,7 +46,6 @@ impl PooledResolverBuilder {
             fresh_for: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
             release_timeout: Duration::from_secs(30),
-            required_migrations: None,
             session_counter: None,
         };
         Self { registry, vault, server_registry: None, settings }
@@ -66,14 +63,6 @@ impl PooledResolverBuilder {
     /// frequently used tenant is closed for it.
     pub fn max_connections(mut self, per_server: u32) -> Self {
         self.settings.max_connections = per_server.max(1);
-        self
-    }
-    /// Resolves only tenants that have applied the newest of these migrations. All others fail with
-    /// [`Behind`](crate::error::ResolveError::Behind), also if their ledger cannot be read. The ledger is read over one
-    /// of the tenant's own connections, each time a handle is built, until the tenant passes. A tenant with newer
-    /// migrations than these passes.
-    pub fn require_head(mut self, migrations: &'static Migrator) -> Self {
-        self.settings.required_migrations = Some(migrations);
         self
     }
     /// Maximum connections to one server that are being opened at the same time; 4 by default. More at once only make

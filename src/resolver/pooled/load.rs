@@ -1,12 +1,10 @@
 //! Loads a tenant that is not cached: reads the registry, opens the credential in the vault, and joins the server
 //! pools.
 //!
-//! `flight` runs one load per name at a time. A load opens no connection, unless `require_head` asks for the tenant's
-//! migrations. It fails closed: a tenant that is not active, has no usable entry or is behind gets an error, and a
-//! handle that is cached for it is removed.
+//! `flight` runs one load per name at a time. A load opens no connection. It fails closed: a tenant that is not
+//! active or has no usable entry gets an error, and a handle that is cached for it is removed.
 use super::cache::{Entries, ReadStamp};
 use super::{PooledResolver, Shared};
-use crate::cluster::pg::ddl;
 use crate::directory::{DatabaseKind, Driver, TenantDatabase};
 use crate::error::{ResolveError, VaultError};
 use crate::names::{Domain, Slug};
@@ -41,7 +39,7 @@ impl PooledResolver {
                 return Ok((handle.for_tenant(tenant), entries));
             }
             match self.build_handle(tenant.clone(), &entries).await {
-                Ok(handle) => return Ok((self.check_head(handle).await?, entries)),
+                Ok(handle) => return Ok((handle, entries)),
                 Err(error @ ResolveError::Credential(VaultError::Missing(_))) => {
                     let newer = self.read_entries(tenant).await?;
                     if newer.primary.credential == entries.primary.credential {
@@ -115,34 +113,6 @@ impl PooledResolver {
         let from: Weak<Shared> = Arc::downgrade(&self.0);
         let renewal = Renewal { from, limit: settings.acquire_timeout };
         Ok(TenantPool::from_budget(tenant, Budgeted { primary, replica, renewal }))
-    }
-
-    /// Returns the handle if the tenant has the newest required migration, or if none is required. Otherwise retires it
-    /// and fails with [`ResolveError::Behind`].
-    async fn check_head(&self, handle: TenantPool) -> Result<TenantPool, ResolveError> {
-        let Some(migrations) = self.0.settings.required_migrations else { return Ok(handle) };
-        let head = migrations.iter().filter(|m| !m.migration_type.is_down_migration()).map(|m| m.version).max();
-        let Some(head) = head else { return Ok(handle) };
-        let ledger = async {
-            let mut session = handle.acquire().await?;
-            ddl::read_ledger(&migrations.table_name, &mut session).await
-        };
-        // A tenant whose server does not answer or that has no ledger counts as behind.
-        let newest = match ledger.await {
-            Ok(rows) => rows.into_iter().filter(|row| row.2).map(|row| row.0).max(),
-            Err(error) => {
-                let tenant = handle.tenant().id();
-                tracing::debug!(%tenant, %error, "could not read a tenant's migrations ledger; it counts as behind");
-                None
-            }
-        };
-        match newest {
-            Some(newest) if newest >= head => Ok(handle),
-            _ => {
-                handle.retire();
-                Err(ResolveError::Behind(handle.tenant().clone()))
-            }
-        }
     }
 
     /// Stores the handle in the cache. `None`: the server's address has changed since its row was read; load again.

@@ -51,6 +51,15 @@ impl State {
         let entry = self.operations.get_mut(&token.operation).ok_or(StoreError::Fenced)?;
         if entry.record.epoch == token.epoch { Ok(entry) } else { Err(StoreError::Fenced) }
     }
+    fn unpark(&mut self, id: OperationId, status: OperationStatus) -> Result<Record, StoreError> {
+        let parked = self.operations.get_mut(&id).filter(|k| k.record.status == OperationStatus::Parked);
+        let entry = parked.ok_or_else(|| StoreError::conflict("the operation is not parked"))?;
+        entry.record.status = status;
+        (entry.record.leased_until, entry.record.retry_at) = (OffsetDateTime::now_utc(), None);
+        entry.record.attempts = 0;
+        entry.append_event(None);
+        Ok(entry.record.clone())
+    }
     fn free_lane(&mut self, id: OperationId) {
         for lane in self.lanes.values_mut().flatten() {
             if *lane == Some(id) {
@@ -215,15 +224,11 @@ impl Journal for MemoryJournal {
         }
         Ok(())
     }
-    async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError> {
-        let mut state = self.state();
-        let parked = state.operations.get_mut(&id).filter(|k| k.record.status == OperationStatus::Parked);
-        let entry = parked.ok_or_else(|| StoreError::conflict("the operation is not parked"))?;
-        entry.record.status = if undo { OperationStatus::Undoing } else { OperationStatus::Running };
-        (entry.record.leased_until, entry.record.retry_at) = (OffsetDateTime::now_utc(), None);
-        entry.record.attempts = 0;
-        entry.append_event(None);
-        Ok(entry.record.clone())
+    async fn resume_parked(&self, id: OperationId) -> Result<Record, StoreError> {
+        self.state().unpark(id, OperationStatus::Running)
+    }
+    async fn undo_parked(&self, id: OperationId) -> Result<Record, StoreError> {
+        self.state().unpark(id, OperationStatus::Undoing)
     }
     async fn open(&self) -> Result<Vec<Record>, StoreError> {
         let state = self.state();

@@ -320,8 +320,10 @@ pub trait Journal: Send + Sync + 'static {
     /// Ends the subject's parked operation of [`Lane::Change`] as `Undone` without undoing its steps. For a purge: it
     /// destroys everything that the operation could continue or undo. `Ok` if there is none.
     async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError>;
-    /// Sets a parked operation to `Running`, or to `Undoing` if `undo` is true. `Conflict` if it is not parked.
-    async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError>;
+    /// Sets a parked operation to `Running`. `Conflict` if it is not parked.
+    async fn resume_parked(&self, id: OperationId) -> Result<Record, StoreError>;
+    /// Sets a parked operation to `Undoing`. `Conflict` if it is not parked.
+    async fn undo_parked(&self, id: OperationId) -> Result<Record, StoreError>;
     /// Lists all operations that have not ended, oldest first.
     async fn open(&self) -> Result<Vec<Record>, StoreError>;
     /// Lists at most `limit` recoverable operations that can be claimed now, oldest first.

@@ -75,6 +75,14 @@ impl PgJournal {
     }
 }
 
+impl PgJournal {
+    async fn unpark(&self, id: OperationId, status: OperationStatus) -> Result<Record, StoreError> {
+        let unparked = sqlx::query(sql::UNPARK).bind(id.as_uuid()).bind(status.as_str());
+        let row = unparked.fetch_optional(&self.landlord).await?;
+        row.as_ref().map(to_record).transpose()?.ok_or_else(|| StoreError::conflict("the operation is not parked"))
+    }
+}
+
 #[async_trait]
 impl Journal for PgJournal {
     async fn begin(&self, intent: &Intent) -> Result<Begun, BeginError> {
@@ -179,11 +187,12 @@ impl Journal for PgJournal {
         fenced_unless(end.fetch_optional(&self.landlord).await?.is_some())
     }
 
-    async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError> {
-        let status = if undo { OperationStatus::Undoing } else { OperationStatus::Running };
-        let row =
-            sqlx::query(sql::UNPARK).bind(id.as_uuid()).bind(status.as_str()).fetch_optional(&self.landlord).await?;
-        row.as_ref().map(to_record).transpose()?.ok_or_else(|| StoreError::conflict("the operation is not parked"))
+    async fn resume_parked(&self, id: OperationId) -> Result<Record, StoreError> {
+        self.unpark(id, OperationStatus::Running).await
+    }
+
+    async fn undo_parked(&self, id: OperationId) -> Result<Record, StoreError> {
+        self.unpark(id, OperationStatus::Undoing).await
     }
 
     async fn open(&self) -> Result<Vec<Record>, StoreError> {

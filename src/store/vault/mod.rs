@@ -85,7 +85,11 @@ pub struct WrappedKey {
 }
 
 /// Wraps and unwraps data keys, for example in a key management service. `tenant` is `None` for secrets of a server or
-/// of the landlord. A provider may bind the tenant to the wrapped key as context, or use one key for each tenant.
+/// of the landlord. A provider may bind the tenant to the wrapped key as context, or use one key for each tenant. The
+/// *primary key* is the one that wraps new data keys.
+///
+/// Every call may be repeated, and a dropped future may leave its effect done. Return [`KeyError::Unavailable`] if a
+/// later call may succeed: the operation's step is then retried. All other errors are final.
 #[async_trait]
 pub trait KeyProvider: Send + Sync + 'static {
     /// Wraps a data key with the primary key.
@@ -94,7 +98,8 @@ pub trait KeyProvider: Send + Sync + 'static {
     async fn unwrap(&self, tenant: Option<TenantId>, wrapped: &WrappedKey) -> Result<DataKey, KeyError>;
     /// Whether this provider can unwrap data keys that `key` has wrapped.
     async fn holds(&self, key: &KeyId) -> Result<bool, KeyError>;
-    /// Destroys the tenant's own key, if the provider uses one key for each tenant.
+    /// Destroys the tenant's own key, if the provider uses one key for each tenant. A purge calls it, and calls it
+    /// again after a crash: a key that is destroyed already is `Destroyed`.
     async fn forget(&self, tenant: TenantId) -> Result<KeyDisposal, KeyError>;
 }
 

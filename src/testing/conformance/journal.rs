@@ -194,12 +194,12 @@ async fn check_parking(journal: &impl Journal) {
     let answer = expect_ok(journal.claim(change.id, &change.worker, LONG).await, "claim() returns a result");
     assert!(matches!(answer, Claim::Held(_)), "expected: no worker can claim a parked operation; got: {answer:?}");
     expect_conflict(
-        journal.unpark(preempting.id, false).await.map(drop),
-        "unpark() of an operation that is not parked",
+        journal.resume_parked(preempting.id).await.map(drop),
+        "resume_parked() of an operation that is not parked",
     );
-    let running = expect_ok(journal.unpark(change.id, true).await, "unpark() returns the operation");
-    assert_eq!(running.status, OperationStatus::Undoing, "expected: unpark() with undo sets the status Undoing");
-    assert!(is_due(journal, change.id).await, "expected: any node can continue an unparked operation");
+    let running = expect_ok(journal.undo_parked(change.id).await, "undo_parked() returns the operation");
+    assert_eq!(running.status, OperationStatus::Undoing, "expected: undo_parked() sets the status Undoing");
+    assert!(is_due(journal, change.id).await, "expected: any node can continue an operation that is no longer parked");
     expect_ok(journal.park_change(&subject, by).await, "park_change() parks the Change again");
     expect_ok(journal.abandon_change(&subject, by).await, "abandon_change() succeeds");
     let ended = expect_ok(journal.read(change.id).await, "read() returns a record");

@@ -90,7 +90,8 @@ fn validate_prefix(prefix: &str) -> Result<&str, DatabaseError> {
 async fn create(admin: &PgConnectOptions, name: &str, password: &str) -> Result<(), sqlx::Error> {
     let mut session = Session::open(admin).await?;
     // Keeps the password out of the server's log, which some tests search for passwords. The result is ignored: only a
-    // superuser may set this, and on a server with another admin the tests cannot read the log.
+    // superuser may set this, and if the given URL names an admin that is no superuser, the tests cannot read the log
+    // either.
     let _ = session.run("SET log_statement = none".to_owned()).await;
     let (name, password) = (quote_name(name), quote_literal(password));
     session.run(format!("CREATE ROLE {name} LOGIN PASSWORD {password}")).await?;

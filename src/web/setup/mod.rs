@@ -23,8 +23,10 @@ pub(super) use request::{BodyError, LINK_PATH, SetupTarget};
 type RenderPage = dyn Fn(&SetupPage<'_>) -> String + Send + Sync;
 type ClientAddress = dyn Fn(&RequestView<'_>) -> Option<IpAddr> + Send + Sync;
 
-/// The routes of both setup links. Mount them with `.merge(..)` in axum and `.service(..)` in actix-web. The token
-/// alone identifies the tenant, so mount them outside [`TenantLayer`](super::TenantLayer).
+/// The routes of the two kinds of setup link: a *credentials link*, which replaces the tenant's database login and
+/// leads to a password link, and a *password link*, by which a tenant admin sets a new password. Mount them with
+/// `.merge(..)` in axum and `.service(..)` in actix-web. The token alone identifies the tenant, so mount them outside
+/// [`TenantLayer`](super::TenantLayer).
 ///
 /// `GET` and `POST /setup/credentials/{token}`, `GET` and `POST /setup/password/{token}`, and `GET /setup/style.css`.
 ///
@@ -86,7 +88,8 @@ impl SetupRoutes {
     pub fn next(self, path: impl Into<String>) -> Self {
         self.modify(|inner| inner.next = path.into())
     }
-    /// Maximum attempts per minute of each client address, and at the links of each tenant; 60 by default.
+    /// Maximum requests (GET or POST) to links per minute: from each client address, whether or not the token is valid,
+    /// and to the links of each tenant; 60 by default. A further request gets status 429.
     pub fn attempts(self, max_attempts: u32) -> Self {
         self.modify(|inner| {
             inner.by_client = Arc::new(RateLimiter::new(max_attempts, WINDOW));

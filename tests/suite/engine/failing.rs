@@ -140,8 +140,11 @@ impl Journal for Failing {
     async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError> {
         self.intercept("abandon_change", self.inner.abandon_change(subject, by)).await
     }
-    async fn unpark(&self, id: OperationId, undo: bool) -> Result<Record, StoreError> {
-        self.intercept("unpark", self.inner.unpark(id, undo)).await
+    async fn resume_parked(&self, id: OperationId) -> Result<Record, StoreError> {
+        self.intercept("resume_parked", self.inner.resume_parked(id)).await
+    }
+    async fn undo_parked(&self, id: OperationId) -> Result<Record, StoreError> {
+        self.intercept("undo_parked", self.inner.undo_parked(id)).await
     }
     async fn open(&self) -> Result<Vec<Record>, StoreError> {
         self.intercept("open", self.inner.open()).await

@@ -23,14 +23,14 @@ async fn take_names_the_holder_and_succeeds_after_it_has_gone() -> Outcome {
     for key in [lock::key(it.id, "one") | i64::MIN, lock::key(it.id, "two") & i64::MAX] {
         let mut first = it.provisioner_named("tenantry/a/1").await?;
         let mut second = it.provisioner_named("tenantry/b/1").await?;
-        lock::take(&mut first, key, false, SHORT).await?;
+        lock::take(&mut first, key, SHORT).await?;
         let pid: i32 = ask(&mut first, "SELECT pg_backend_pid()").await?;
-        let error = lock::take(&mut second, key, false, SHORT).await.unwrap_err();
+        let error = lock::take(&mut second, key, SHORT).await.unwrap_err();
         let named = format!("process {pid} (tenantry/a/1)");
         assert!(matches!(&error, ClusterError::Locked { by } if *by == named), "{error:?}");
         assert!(error.is_transient(), "the error must be retried: {error:?}");
         drop(first);
-        lock::take(&mut second, key, false, LONG).await?;
+        lock::take(&mut second, key, LONG).await?;
     }
     Ok(())
 }
@@ -40,8 +40,8 @@ async fn take_with_evict_terminates_the_holder() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let key = lock::key(it.id, "x");
     let (mut old, mut new) = (it.provisioner_named("tenantry/a/1").await?, it.provisioner_named("tenantry/a/2").await?);
-    lock::take(&mut old, key, false, SHORT).await?;
-    lock::take(&mut new, key, true, LONG).await?;
+    lock::take(&mut old, key, SHORT).await?;
+    lock::take_from_outdated_worker(&mut new, key, LONG).await?;
     assert!(sql(&mut old, "SELECT 1").await.is_err(), "the session of the old holder is still alive");
     let (session_user, current_user, _) = catalog::read_identity(&mut new).await?;
     assert_eq!([session_user, current_user], [it.server.names.blue.to_string(), it.server.names.admin.to_string()]);
@@ -88,10 +88,10 @@ async fn terminate_worker_sessions_needs_pg_signal_backend_for_the_other_login()
     let other = it.options(&it.server.names.green, &it.green).database(it.server.names.maintenance.as_str());
     let mut old = sqlx::ConnectOptions::connect(&other.application_name("tenantry/a/1")).await?;
     let mut new = it.provisioner_named("tenantry/a/2").await?;
-    lock::take(&mut old, key, false, SHORT).await?;
+    lock::take(&mut old, key, SHORT).await?;
     terminate::terminate_worker_sessions(&mut new, "tenantry/a/").await?;
     assert!(
-        lock::take(&mut new, key, true, SHORT).await.is_err(),
+        lock::take_from_outdated_worker(&mut new, key, SHORT).await.is_err(),
         "without pg_signal_backend the old worker must keep the lock"
     );
     assert!(
@@ -101,6 +101,6 @@ async fn terminate_worker_sessions_needs_pg_signal_backend_for_the_other_login()
     );
     terminate::terminate_worker_sessions(&mut new, "tenantry/a/").await?;
     assert!(sql(&mut old, "SELECT 1").await.is_err(), "the old worker's session is still alive");
-    lock::take(&mut new, key, true, LONG).await?;
+    lock::take_from_outdated_worker(&mut new, key, LONG).await?;
     Ok(())
 }

@@ -72,7 +72,7 @@ async fn run_first_statements(it: &Installation, statements: usize) -> Outcome {
     let all = [
         ddl::create_admin(&names.admin, &it.marker()),
         ddl::create_provisioner(&names.blue, &names.admin, &verifier, &it.marker()),
-        ddl::lend_admin(&names.admin, true),
+        ddl::lend_admin(&names.admin),
         ddl::create_maintenance(&names.maintenance, &names.admin),
     ];
     for statement in all.into_iter().take(statements) {
@@ -146,12 +146,13 @@ async fn close_to_public_keeps_connected_roles_and_refuses_others_and_tenants() 
 }
 
 #[tokio::test]
-async fn close_to_public_reports_a_database_that_it_may_not_change() -> Outcome {
+async fn close_to_public_reports_a_database_that_a_managed_admin_does_not_own() -> Outcome {
     let it = Installation::new(By::Managed).await?;
     let landlord = TestServer::shared().await?.create_database("landlord").await?;
     let mut admin = it.admin().await?;
-    let keep = [landlord.name().to_owned()];
-    let reason = bootstrap::close_to_public(&mut admin, landlord.name(), &keep).await?;
+    // The database's owner has the same name.
+    let roles_to_keep = [landlord.name().to_owned()];
+    let reason = bootstrap::close_to_public(&mut admin, landlord.name(), &roles_to_keep).await?;
     let reason = reason.expect("a database that the server admin does not own must be reported as open");
     assert!(reason.contains(landlord.name()), "{reason}");
     // The session must be usable, outside a failed transaction.

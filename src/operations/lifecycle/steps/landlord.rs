@@ -136,7 +136,7 @@ impl SagaStep<LifecycleContext> for ResumeChange {
         let history = run.journal().history(run.subject()).await?;
         let parked = |r: &&crate::store::journal::Record| r.lane == Lane::Change && r.status == OperationStatus::Parked;
         if let Some(record) = history.iter().find(parked) {
-            run.journal().unpark(record.id, record.failure().is_some()).await?;
+            run.continue_parked(record).await?;
         }
         Ok(Value::Null)
     }

@@ -3,7 +3,7 @@
 //!
 //! The saga runs them after the steps of `cluster.rs`. Their undo does nothing, because the undo of `roles.create`
 //! drops the whole database; only the application's steps have a compensation of their own.
-use crate::cluster::{close_ledger, run_migrations, set_defaults};
+use crate::cluster::{close_ledger, run_migrations_in_new_database, set_defaults};
 use crate::error::StepError;
 use crate::operations::provision::context::ProvisionContext;
 use crate::operations::step::AnyStep;
@@ -30,7 +30,7 @@ impl SagaStep<ProvisionContext> for Migrations {
             recreate_database(run, context).await?;
         }
         let session = context.sessions.migrator(run).await?;
-        Ok(json!({ "version": run_migrations(session, migrator, true).await? }))
+        Ok(json!({ "version": run_migrations_in_new_database(session, migrator).await? }))
     }
     /// Nothing to do: the undo of `roles.create` drops the database.
     async fn undo(&self, _: &Execution, _: &mut ProvisionContext) -> Result<(), StepError> {

@@ -55,7 +55,7 @@ async fn resume(run: &Execution) -> Result<(), StepError> {
     let history = run.journal().history(run.subject()).await?;
     let parked = history.iter().find(|r| r.lane == Lane::Change && r.status == OperationStatus::Parked);
     if let Some(record) = parked {
-        run.journal().unpark(record.id, record.failure().is_some()).await?;
+        run.continue_parked(record).await?;
     }
     Ok(())
 }

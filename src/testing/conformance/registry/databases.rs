@@ -52,6 +52,13 @@ async fn check_kinds(registry: &impl RegistryWriter, by: FencingToken) {
 
     let second = TenantDatabase { host: "second.test".into(), ..subject.entry.clone() };
     expect_conflict(registry.put_database(None, &second, None).await, "put_database() of a second primary entry");
+    check_dropped_entry(registry, &subject, &replica).await;
+    expect_conflict(
+        registry.put_database(None, &Subject::new().entry, None).await,
+        "put_database() of an unknown tenant's entry",
+    );
+}
+async fn check_dropped_entry(registry: &impl RegistryWriter, subject: &Subject, replica: &TenantDatabase) {
     let dropped = TenantDatabase { status: DatabaseStatus::Dropped, ..replica.clone() };
     expect_ok(
         registry.put_database(Some(Generation(1)), &dropped, None).await,
@@ -61,12 +68,8 @@ async fn check_kinds(registry: &impl RegistryWriter, by: FencingToken) {
     assert!(!listed.contains(&dropped), "expected: databases() does not list a dropped entry; got: {listed:?}");
     assert_eq!(listed.len(), 2, "expected: the other entries are still listed; got: {listed:?}");
     expect_ok(
-        registry.put_database(Some(Generation(1)), &replica, None).await,
+        registry.put_database(Some(Generation(1)), replica, None).await,
         "put_database() can bring a dropped entry back",
-    );
-    expect_conflict(
-        registry.put_database(None, &Subject::new().entry, None).await,
-        "put_database() of an unknown tenant's entry",
     );
 }
 

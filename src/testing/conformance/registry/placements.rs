@@ -62,6 +62,12 @@ async fn check_reserve(registry: &impl ServerRegistry, by: FencingToken) {
     let count = count_tenants(registry, &home).await;
     assert_eq!(count, 1, "expected: a refused reserve() does not count");
 
+    check_closed_servers(registry, by).await;
+    let draining = DatabaseServer { draining: true, ..home.clone() };
+    expect_ok(registry.put_server(Some(&home), &draining, None).await, "put_server() sets a server to draining");
+    expect_ok(registry.reserve(&first, by).await, "reserve() can be repeated, whatever the server's state is now");
+}
+async fn check_closed_servers(registry: &impl ServerRegistry, by: FencingToken) {
     for closed in [
         DatabaseServer { draining: true, ..server(9) },
         DatabaseServer { status: ServerStatus::SettingUp, ..server(9) },
@@ -72,9 +78,6 @@ async fn check_reserve(registry: &impl ServerRegistry, by: FencingToken) {
         let refused = registry.reserve(&Subject::new().placement(&closed.name), by).await;
         expect_taken(refused, &full, "reserve() on a server that is draining, not ready or full");
     }
-    let draining = DatabaseServer { draining: true, ..home.clone() };
-    expect_ok(registry.put_server(Some(&home), &draining, None).await, "put_server() sets a server to draining");
-    expect_ok(registry.reserve(&first, by).await, "reserve() can be repeated, whatever the server's state is now");
 }
 
 async fn check_capacity(registry: &impl ServerRegistry, by: FencingToken) {

@@ -42,6 +42,9 @@ async fn check_create(registry: &impl RegistryWriter, by: FencingToken) {
     expect_conflict(registry.create(&first.tenant, &[], by).await, "create() of an existing tenant with other domains");
     assert_eq!(first.snapshot(registry).await, stored, "expected: a refused create() changes nothing");
 
+    check_taken_names(registry, &first, by).await;
+}
+async fn check_taken_names(registry: &impl RegistryWriter, first: &Subject, by: FencingToken) {
     let second = Subject::new();
     let same_slug = second.tenant.clone().with_slug(first.tenant.slug().clone());
     let slug = NameConflict::Slug(first.tenant.slug().clone());

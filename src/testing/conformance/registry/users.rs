@@ -40,6 +40,13 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
     let after = subject.snapshot(registry).await;
     assert_eq!(after, stored, "expected: a refused put_user() changes nothing (left: actual, right: before)");
 
+    check_changes(registry, &subject, by).await;
+    check_retirements(registry, by).await;
+}
+
+/// A login changes from a status to another one, and only one of two concurrent changes takes effect.
+async fn check_changes(registry: &impl RegistryWriter, subject: &Subject, by: FencingToken) {
+    use UserStatus::*;
     for (was, becomes) in [(Pending, Dropped), (Dropped, Retiring), (Retiring, Dropped)] {
         let user = DatabaseUser { reason: Some(format!("was {was}")), ..subject.user(2).with_status(becomes) };
         let changed = registry.put_user(Some(was), &user, by).await;
@@ -53,7 +60,6 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
     let answers = join_all(changes.iter().map(|change| registry.put_user(Some(Pending), change, by))).await;
     let is_conflict = |e: &StoreError| matches!(e, StoreError::Conflict(_));
     expect_winners(answers, 1, is_conflict, "only one of two concurrent changes of one login takes effect");
-    check_retirements(registry, by).await;
 }
 
 const HOLD: Duration = Duration::from_secs(3600);
@@ -62,43 +68,53 @@ const HOLD: Duration = Duration::from_secs(3600);
 async fn check_retirements(registry: &impl RegistryWriter, by: FencingToken) {
     use UserStatus::*;
     let subject = Subject::create_active(registry, by).await;
-    let own = |found: Vec<Retirement>| found.into_iter().filter(|r| r.user.tenant == subject.id()).collect::<Vec<_>>();
-    let take = async || {
-        let taken = registry.take_retirements(1000, HOLD).await;
-        own(expect_ok(taken, "take_retirements() returns logins"))
-    };
     let retired = subject.user(7).with_status(Retiring);
     expect_ok(registry.put_user(None, &subject.user(7), by).await, "put_user() adds a login");
     expect_ok(registry.put_user(Some(Pending), &retired, by).await, "put_user() retires a login");
-    let listed = own(expect_ok(registry.retiring(1000).await, "retiring() lists logins"));
+    let listed = own(&subject, expect_ok(registry.retiring(1000).await, "retiring() lists logins"));
     assert_eq!(listed.len(), 1, "expected: retiring() lists a retiring login once; got: {listed:?}");
     let actual = (&listed[0].user, listed[0].attempts);
     assert_eq!(actual, (&retired, 0), "expected: retiring() returns the login as it is stored, with no attempt");
     let rule = "expected: a retirement names the operation that retired the login, and the login's former status";
     assert_eq!((listed[0].by, listed[0].before), (Some(by.operation), Some(Pending)), "{rule}");
 
-    let takers = join_all((0..4).map(|_| take())).await;
+    let takers = join_all((0..4).map(|_| take(registry, &subject))).await;
     let taken: Vec<_> = takers.into_iter().flatten().collect();
     assert_eq!(taken.len(), 1, "expected: only one of four concurrent takers gets the login; got: {taken:?}");
 
+    check_settling(registry, &subject, &retired, by).await;
+}
+
+/// Those of the retirements that are of this tenant.
+fn own(subject: &Subject, found: Vec<Retirement>) -> Vec<Retirement> {
+    found.into_iter().filter(|r| r.user.tenant == subject.id()).collect()
+}
+
+async fn take(registry: &impl RegistryWriter, subject: &Subject) -> Vec<Retirement> {
+    let taken = registry.take_retirements(1000, HOLD).await;
+    own(subject, expect_ok(taken, "take_retirements() returns logins"))
+}
+
+/// A failed attempt delays the next one, and a dropped login leaves the list for good.
+async fn check_settling(registry: &impl RegistryWriter, subject: &Subject, retired: &DatabaseUser, by: FencingToken) {
     let now = Some(("a grant elsewhere", Duration::ZERO));
-    let settled = registry.settle_retirement(&retired, now, None).await;
+    let settled = registry.settle_retirement(retired, now, None).await;
     expect_ok(settled, "settle_retirement() records a failed attempt");
-    let again = take().await;
+    let again = take(registry, subject).await;
     let attempt = again.first().map(|r| (r.user.reason.as_deref(), r.attempts));
     let expected = Some((Some("a grant elsewhere"), 1));
     assert_eq!(attempt, expected, "expected: after the delay the login is due again, with reason and attempts");
     let later = Some(("still", HOLD));
-    let settled = registry.settle_retirement(&retired, later, Some(by)).await;
+    let settled = registry.settle_retirement(retired, later, Some(by)).await;
     expect_ok(settled, "settle_retirement() records a failed attempt with a long delay");
-    let none = take().await;
+    let none = take(registry, subject).await;
     assert!(none.is_empty(), "expected: a login is not due before its delay has passed; got: {none:?}");
 
-    let settled = registry.settle_retirement(&retired, None, None).await;
+    let settled = registry.settle_retirement(retired, None, None).await;
     expect_ok(settled, "settle_retirement() records that the login is dropped");
-    let settled = registry.settle_retirement(&retired, later, None).await;
+    let settled = registry.settle_retirement(retired, later, None).await;
     expect_ok(settled, "settle_retirement() of a dropped login is no error");
     let users = expect_ok(registry.users(subject.id()).await, "users() lists logins");
     let status = users.iter().find(|u| u.role == retired.role).map(|u| u.status);
-    assert_eq!(status, Some(Dropped), "expected: settle_retirement() does not change a dropped login");
+    assert_eq!(status, Some(UserStatus::Dropped), "expected: settle_retirement() does not change a dropped login");
 }
