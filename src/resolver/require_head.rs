@@ -1,7 +1,7 @@
 //! [`RequireHead`]: resolves only tenants that have applied the newest of this program's migrations.
 //!
-//! The facade puts it around its own resolver if the builder's `require_head` is on. It is the one resolver that opens a
-//! connection: it reads the tenant's table of applied migrations, over one of the tenant's own connections.
+//! The facade puts it around its own resolver if the builder's `require_head` is on. It is the one resolver that opens
+//! a connection: it reads the tenant's table of applied migrations, over one of the tenant's own connections.
 //!
 //! Invariants: a tenant is read until it passes, and then no more, because applied migrations are not reverted. At most
 //! one such read per tenant runs at a time. A tenant whose table cannot be read counts as behind.

@@ -259,3 +259,28 @@ async fn suspend_parks_a_running_migration_and_activate_resumes_it() {
     assert_eq!(new.migration_status("acme").await.unwrap().state, MigrationState::AtHead);
     assert_no_migrator(&harness).await;
 }
+
+/// A session that is still connecting shows no login yet: it may be the migrator's, which is dropped at the end of a
+/// migration, or the application's.
+#[tokio::test]
+async fn migrate_leaves_an_application_session_alone_that_is_still_connecting() {
+    const CONNECTING: &str = "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.objid
+        WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND d.datname = $1
+          AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid AND a.usesysid IS NOT NULL))";
+    let harness = Harness::start().await.unwrap();
+    harness.tenantry(program(&[NOTES])).await.unwrap().provision("acme").await.unwrap();
+    let tenantry = harness.tenantry(program(&[NOTES, DONE])).await.unwrap();
+    let login = auditor::login(&tenantry, "acme").await;
+    let database = login.get_database().unwrap().to_owned();
+    // The server waits for a second after it has checked the password.
+    let connecting = tokio::spawn(async move { login.options([("post_auth_delay", "1")]).connect().await });
+    let mut admin = auditor::superuser(&harness).await;
+    let limit = std::time::Instant::now() + Duration::from_secs(30);
+    while !sqlx::query_scalar::<_, bool>(CONNECTING).bind(&database).fetch_one(&mut admin).await.unwrap() {
+        assert!(std::time::Instant::now() < limit, "the session did not begin to connect");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tenantry.migrate("acme").await.unwrap();
+    let mut session = connecting.await.unwrap().expect("the migration must not terminate the connecting session");
+    session.execute("SELECT text, done FROM notes").await.unwrap();
+}

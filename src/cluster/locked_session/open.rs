@@ -3,7 +3,7 @@
 //! [`OperationContext::open`] does the first two, and [`Preconnected::take_lock`] the others. The order
 //! keeps an outdated worker from acting: the session is open before the epoch is checked, so that a new worker either
 //! finds and terminates it or has raised the epoch before the check.
-use super::{LockedSession, open_provisioner_session};
+use super::{LockedSession, SETTLING, open_provisioner_session};
 use crate::cluster::pg::ownership::{MARK, Ownership};
 use crate::cluster::pg::session::{self, Purpose};
 use crate::cluster::pg::{dependents, ensure, lock, membership, terminate};
@@ -166,7 +166,7 @@ impl LockedSession {
             dependents::close_databases_left_open(&mut self.session, &self.ownership.admin).await?;
             membership::give_back_abandoned(&mut self.session, &self.ownership.admin).await?;
             let (database, migrator) = (&names.database, &names.migrator);
-            ensure::refuse_logins(&mut self.session, database, &[migrator], &self.ownership).await?;
+            ensure::refuse_logins(&mut self.session, database, &[migrator], &self.ownership, SETTLING).await?;
         }
         Ok(())
     }

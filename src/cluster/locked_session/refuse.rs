@@ -116,7 +116,8 @@ impl LockedSession {
 
     pub(super) async fn refuse_and_wait(&mut self, names: &TenantNames, logins: &[&RoleName]) -> Result<(), StepError> {
         self.refuse_all(names, logins).await?;
-        ensure::refuse_logins(&mut self.session, &names.database, logins, &self.ownership).await?;
+        let (session, database) = (&mut self.session, &names.database);
+        ensure::refuse_logins(session, database, logins, &self.ownership, Duration::ZERO).await?;
         Ok(())
     }
 

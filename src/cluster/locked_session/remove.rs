@@ -35,7 +35,8 @@ impl LockedSession {
     pub(crate) async fn remove_login(
         &mut self, names: &TenantNames, login: &RoleName, new_owner: &RoleName,
     ) -> Result<(), StepError> {
-        let existing = ensure::refuse_logins(&mut self.session, &names.database, &[login], &self.ownership).await?;
+        let (session, database) = (&mut self.session, &names.database);
+        let existing = ensure::refuse_logins(session, database, &[login], &self.ownership, SETTLING).await?;
         if existing.is_empty() { Ok(()) } else { self.drop_refused(names, login, new_owner).await }
     }
 

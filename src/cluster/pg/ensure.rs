@@ -72,15 +72,18 @@ pub(crate) async fn create_login(
 
 /// Refuses those of `logins` that exist, and waits until their sessions have ended. For logins that are dropped next.
 /// Returns the logins that exist.
+///
+/// A session that is still connecting to the database shows no login yet. It gets `patience` to show one, and is
+/// terminated after that. Zero is right only if no other login of the tenant may connect either.
 pub(crate) async fn refuse_logins<'a>(
-    session: &mut PgConnection, database: &DatabaseName, logins: &[&'a RoleName], by: &Ownership,
+    session: &mut PgConnection, database: &DatabaseName, logins: &[&'a RoleName], by: &Ownership, patience: Duration,
 ) -> Result<Vec<&'a RoleName>, ClusterError> {
     let mut refused = refuse::take_logins(session, logins, by).await?;
     if refused.logins.is_empty() {
         return Ok(refused.logins);
     }
     refuse::forbid_logins(session, &mut refused, None).await?;
-    terminate::wait_for_connecting_sessions(session, database, Duration::ZERO).await?;
+    terminate::wait_for_connecting_sessions(session, database, patience).await?;
     terminate::terminate_role_sessions(session, &refused.logins).await?;
     Ok(refused.logins)
 }

@@ -85,7 +85,14 @@ async fn objects_of_one_login_belong_to_the_next_and_do_not_block_its_drop() -> 
         let second = tenant.create_login(&mut locked, 2).await?;
         let mut provisioner = it.provisioner().await?;
         let login = &tenant.login;
-        ensure::refuse_logins(&mut provisioner, &tenant.names.database, &[login], &it.ownership()).await?;
+        ensure::refuse_logins(
+            &mut provisioner,
+            &tenant.names.database,
+            &[login],
+            &it.ownership(),
+            std::time::Duration::ZERO,
+        )
+        .await?;
         assert_eq!(
             ensure::drop_own_role(&mut provisioner, login, &it.ownership()).await?,
             None,
@@ -118,7 +125,14 @@ async fn remove_login_reassigns_what_the_login_owns_itself() -> Outcome {
         let new_owner = crate::cluster::pg::ddl::acts_as(&tenant.names.roles, access);
         let mut provisioner = it.provisioner().await?;
         let login = &tenant.login;
-        ensure::refuse_logins(&mut provisioner, &tenant.names.database, &[login], &it.ownership()).await?;
+        ensure::refuse_logins(
+            &mut provisioner,
+            &tenant.names.database,
+            &[login],
+            &it.ownership(),
+            std::time::Duration::ZERO,
+        )
+        .await?;
         assert!(
             ensure::drop_own_role(&mut provisioner, login, &it.ownership()).await?.is_some(),
             "DROP ROLE must fail with 2BP01"

@@ -38,13 +38,27 @@ async fn refuse_logins_ends_sessions_in_all_databases_and_admit_reverts_it() -> 
         for _ in 0..20 {
             sessions.push(options.connect().await?);
         }
-        ensure::refuse_logins(&mut provisioner, &missing_database(&it), &[&login], &it.ownership()).await?;
+        ensure::refuse_logins(
+            &mut provisioner,
+            &missing_database(&it),
+            &[&login],
+            &it.ownership(),
+            std::time::Duration::ZERO,
+        )
+        .await?;
         for session in &mut sessions {
             assert!(sql(session, "SELECT 1").await.is_err(), "{by:?}: a session of a refused login is still alive");
         }
         assert_eq!(code(options.connect().await), "28000", "{by:?}: a refused login must not connect");
         // Refusing and admitting may both be repeated.
-        ensure::refuse_logins(&mut provisioner, &missing_database(&it), &[&login], &it.ownership()).await?;
+        ensure::refuse_logins(
+            &mut provisioner,
+            &missing_database(&it),
+            &[&login],
+            &it.ownership(),
+            std::time::Duration::ZERO,
+        )
+        .await?;
         ensure::admit_login(&mut provisioner, &login, &group, &it.ownership()).await?;
         ensure::admit_login(&mut provisioner, &login, &group, &it.ownership()).await?;
         assert_eq!(code(options.connect().await), "00000", "{by:?}: an admitted login must connect");
@@ -88,7 +102,14 @@ async fn refuse_logins_terminates_a_session_that_is_still_connecting() -> Outcom
     let (login, password) = login(&it, &mut provisioner, "_v1").await?;
     let connecting = connect_slowly(&it, &login, &password, "postgres");
     wait_until_connecting(&it).await?;
-    ensure::refuse_logins(&mut provisioner, &missing_database(&it), &[&login], &it.ownership()).await?;
+    ensure::refuse_logins(
+        &mut provisioner,
+        &missing_database(&it),
+        &[&login],
+        &it.ownership(),
+        std::time::Duration::ZERO,
+    )
+    .await?;
     assert_eq!(ensure::drop_own_role(&mut provisioner, &login, &it.ownership()).await?, None);
     let left: i64 = ask(
         &mut it.superuser("postgres").await?,
