@@ -13,7 +13,7 @@ use crate::saga::{Execution, SagaStep};
 use crate::secret::CredentialId;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
-use futures_util::future::{join, try_join3};
+use futures_util::future::join;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -85,15 +85,14 @@ impl SagaStep<RotateContext> for RotateStep {
     }
 }
 
-/// Stores the new login and its password. At the same time it opens the session that the next step needs, and derives
-/// the verifier. If an earlier worker has stored a password, that one stays and gets a verifier of its own.
+/// Stores the new login and its password, and derives the verifier meanwhile. If an earlier worker has stored a
+/// password, that one stays and gets a verifier of its own.
 async fn seal(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
     let (stores, tenant, password) = (context.stores.clone(), context.tenant, scram::generate_password());
     let location = context.sessions.try_location().await?.cloned();
     let stored = store_new_login(run, &stores, tenant, location, &password);
-    let opened = async { context.sessions.locked_session(run).await.map(drop) };
-    let derived = async { Ok(scram::derive_verifier(&password).await) };
-    let ((change, stored, entries), (), verifier) = try_join3(stored, opened, derived).await?;
+    let (stored, verifier) = join(stored, scram::derive_verifier(&password)).await;
+    let (change, stored, entries) = stored?;
     let is_new = stored.expose_secret() == password.expose_secret();
     let password =
         if is_new { GeneratedPassword { password, verifier } } else { GeneratedPassword::from_stored(stored).await };
