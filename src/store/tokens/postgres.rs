@@ -21,7 +21,7 @@ impl PgTokenStore {
 }
 
 const FENCE: &str = "INSERT INTO tenantry.epochs AS e (operation, epoch) VALUES ($1, $2)
-    ON CONFLICT (operation) DO UPDATE SET epoch = greatest(e.epoch, EXCLUDED.epoch)
+    ON CONFLICT (operation) DO UPDATE SET epoch = EXCLUDED.epoch WHERE e.epoch <= EXCLUDED.epoch
     RETURNING epoch";
 /// `$8` is null for a change outside any operation. Returns no row if there is a writer and its epoch is not the stored
 /// one. A repeated call finds its own row by the id: `t.id < i.id` keeps the revocation from that row and from newer
@@ -83,8 +83,8 @@ SELECT 1 FROM fence";
 impl TokenStore for PgTokenStore {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
         let fence = sqlx::query_scalar(FENCE).bind(operation.as_uuid()).bind(epoch);
-        let newest: i64 = fence.fetch_one(&self.0).await?;
-        if newest == epoch { Ok(()) } else { Err(StoreError::Fenced) }
+        let raised: Option<i64> = fence.fetch_optional(&self.0).await?;
+        raised.map(drop).ok_or(StoreError::Fenced)
     }
     async fn issue(&self, token: &NewToken, writer: Option<FencingToken>) -> Result<IssuedToken, StoreError> {
         let by = writer.map(|w| w.operation.as_uuid());

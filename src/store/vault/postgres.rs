@@ -28,7 +28,7 @@ pub struct PgVault {
 }
 
 const FENCE: &str = "INSERT INTO tenantry.epochs AS e (operation, epoch) VALUES ($1, $2)
-    ON CONFLICT (operation) DO UPDATE SET epoch = greatest(e.epoch, EXCLUDED.epoch)
+    ON CONFLICT (operation) DO UPDATE SET epoch = EXCLUDED.epoch WHERE e.epoch <= EXCLUDED.epoch
     RETURNING epoch";
 const OPEN: &str = "SELECT record FROM tenantry.credentials
     WHERE owner = $1 AND database = $2 AND role = $3 AND purpose = $4 AND version = $5";
@@ -152,8 +152,8 @@ impl CredentialVault for PgVault {
 impl VaultWriter for PgVault {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), VaultError> {
         let fence = sqlx::query_scalar(FENCE).bind(operation.as_uuid()).bind(epoch);
-        let newest: i64 = fence.fetch_one(&self.landlord).await.map_err(StoreError::from)?;
-        if newest == epoch { Ok(()) } else { Err(StoreError::Fenced.into()) }
+        let raised: Option<i64> = fence.fetch_optional(&self.landlord).await.map_err(StoreError::from)?;
+        raised.map(drop).ok_or(StoreError::Fenced.into())
     }
 
     async fn put(
