@@ -4,9 +4,10 @@
 //! operation in a task and turns its outcome into the caller's answer.
 //!
 //! Invariant: a request does nothing before `begin`, and `begin` is one commit in the landlord.
-use crate::error::StoreError;
+use crate::error::{ChangeError, StoreError};
 use crate::operation::OperationId;
 use crate::saga::{CallOptions, Outcome, Started};
+use crate::tenant::{Tenant, TenantStatus};
 use async_trait::async_trait;
 
 /// A request for an operation, as the type parameter of `Call`. Application code need not name this trait.
@@ -32,5 +33,13 @@ pub trait CallVerb: Sized + Send + 'static {
     #[doc(hidden)]
     async fn read_interim(_: &Self::Driver, _: OperationId) -> Result<Option<Self::Answer>, Self::Error> {
         Ok(None)
+    }
+}
+
+/// Fails unless the tenant is active. For operations that need to connect to its database.
+pub(crate) fn require_active(tenant: &Tenant) -> Result<(), ChangeError> {
+    match tenant.status() {
+        TenantStatus::Active => Ok(()),
+        found => Err(ChangeError::Status { found }),
     }
 }

@@ -10,7 +10,10 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
-use tenantry::error::{ChangeError, FailureState, ProvisionError, ResolveError, RunError, StepError, StoreError};
+use tenantry::error::{
+    ChangeError, FailureState, ProvisionError, RelocateError, ResolveError, RunError, ServerSetupError, StepError,
+    StoreError,
+};
 use tenantry::journal::{Begun, Intent, Journal, PgJournal, Progress};
 use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
 use tenantry::secret::CredentialId;
@@ -122,6 +125,10 @@ async fn close_waits_for_a_step_boundary_and_another_node_continues_at_once() {
     assert!(matches!(one.provision("umbrella").await, Err(ProvisionError::Closed)));
     assert!(matches!(one.provision("umbrella").start().await, Err(ProvisionError::Closed)));
     assert!(matches!(one.suspend("acme").await, Err(ChangeError::Closed)));
+    let set_up = one.servers().set_up("main", harness.server().admin_options()).prefix(harness.prefix()).await;
+    assert!(matches!(set_up, Err(ServerSetupError::Closed)), "{set_up:?}");
+    let relocated = one.servers().relocate("main", "db2.invalid", 5432).await;
+    assert!(matches!(relocated, Err(RelocateError::Closed)), "{relocated:?}");
     assert!(!closing.is_finished(), "close must wait while a step runs");
     release.notify_one();
     closing.await.unwrap();

@@ -7,12 +7,12 @@ use super::{Migrated, saga, steps};
 use crate::cluster::{OperationContext, require_done};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::Subject;
-use crate::operations::verb::CallVerb;
+use crate::operations::verb::{CallVerb, require_active};
 use crate::pool::connect;
 use crate::saga::{AnySaga, CallOptions, Engine, Outcome, Saga, Started};
 use crate::store::journal::Record;
 use crate::store::registry::TenantRegistry;
-use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
+use crate::tenant::{TenantId, TenantRef};
 use async_trait::async_trait;
 use serde_json::json;
 use sqlx::migrate::Migrator;
@@ -98,13 +98,6 @@ impl Migration {
         let ledger =
             tokio::time::timeout(READ_TIMEOUT, read).await.map_err(timed_out)?.map_err(ChangeError::Unreadable)?;
         Ok(MigrationStatus::compare(migrations, &ledger))
-    }
-}
-
-fn require_active(tenant: &Tenant) -> Result<(), ChangeError> {
-    match tenant.status() {
-        TenantStatus::Active => Ok(()),
-        found => Err(ChangeError::Status { found }),
     }
 }
 

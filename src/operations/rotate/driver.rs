@@ -6,10 +6,10 @@ use super::{AppLogin, GRACE, Request, Rotated, saga};
 use crate::cluster::{OperationContext, require_done};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::Subject;
-use crate::operations::verb::CallVerb;
+use crate::operations::verb::{CallVerb, require_active};
 use crate::saga::{AnySaga, CallOptions, Engine, NewOperation, Outcome, Saga, Started};
 use crate::store::journal::{Begun, Record};
-use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
+use crate::tenant::{TenantId, TenantRef};
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
@@ -55,13 +55,6 @@ impl CallVerb for Rotate {
         let change: LoginChange = read_output(&record, SEAL)?;
         let retired: Option<RetireOutput> = read_output(&record, RETIRE)?;
         Ok(Rotated { tenant, generation: change.generation, retiring: retired.and_then(|r| r.left) })
-    }
-}
-
-fn require_active(tenant: &Tenant) -> Result<(), ChangeError> {
-    match tenant.status() {
-        TenantStatus::Active => Ok(()),
-        found => Err(ChangeError::Status { found }),
     }
 }
 
