@@ -32,7 +32,7 @@ impl App {
         if company.is_empty() || email.is_empty() {
             return show_again(422, "Please fill in all fields.");
         }
-        let started = self.0.tenantry.provision(slug.to_lowercase()).name(company).admin(email).start().await;
+        let started = self.0.tenantry.provision(slug.to_ascii_lowercase()).name(company).admin(email).start().await;
         match started {
             Ok(id) => Ok(WebResponse::see_other(format!("/operations/{id}"))),
             Err(ProvisionError::SlugTaken { .. }) => show_again(409, "This address is taken."),

@@ -120,6 +120,14 @@ impl Builder {
         self.config.database_name = Arc::new(name);
         self
     }
+    /// Reserves a domain of the application with everything below it: no tenant can then register it as a custom domain.
+    /// Reserve each suffix of `Identify::subdomain_of`. Call it once per domain; by
+    /// default none is reserved. A domain that a tenant already has stays, and a registry of the application's own must
+    /// check its own calls.
+    pub fn reserve_domain(mut self, domain: impl AsRef<str>) -> Self {
+        self.config.reserved = self.config.reserved.with(domain.as_ref());
+        self
+    }
     /// Rights of the tenants' application logins; by default they may only read and write rows.
     pub fn app_access(mut self, access: AppAccess) -> Self {
         self.config.access = access;
@@ -265,6 +273,7 @@ impl Builder {
             ("max_connections_per_tenant", self.max_connections_per_tenant >= 1, "must be at least 1"),
             ("max_nodes", self.max_nodes >= 1, "must be at least 1"),
             ("change_poll_interval", POLL_RANGE.contains(&self.change_poll_interval), "must be from 100 ms to 1 min"),
+            ("reserve_domain", !self.config.reserved.has_empty(), "must not be empty"),
             ("backoff", self.settings.backoff <= self.settings.backoff_limit, "must not exceed its longest pause"),
         ];
         match range.into_iter().find(|(_, is_valid, _)| !is_valid) {

@@ -39,8 +39,9 @@ impl Tokens {
     ) -> Result<SetupLink, ChangeError> {
         self.issue_for(TokenPurpose::credentials(), tenant, email).await
     }
-    /// Issues a password link for this address, by which the tenant admin sets a new password. Otherwise as
-    /// [`issue`](Self::issue).
+    /// Issues a password link for this address, by which the tenant admin sets a new password. The link works for the
+    /// admin whose stored address is equal to this one except for the case of ASCII letters. Send the link to the address
+    /// that you have stored for the user, not to a text that a visitor has typed. Otherwise as [`issue`](Self::issue).
     pub async fn issue_password<'a>(
         &self, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
     ) -> Result<SetupLink, ChangeError> {

@@ -135,7 +135,12 @@ name_type!(
 );
 name_type!(
     /// An e-mail address of at most 254 bytes (RFC 5321, 4.5.3.1). Only its form is checked: one `@` with text on both
-    /// sides, and no white space.
+    /// sides, no white space, and no character that a reader cannot see (zero-width characters, controls of the
+    /// direction of writing).
+    ///
+    /// Two addresses are the same admin if they differ only in the case of ASCII letters. Other letters are compared
+    /// exactly: Unicode's lower case of `\u{212A}` (the Kelvin sign) is `k`, so with it `mi\u{212A}e@…`, whose mailbox
+    /// may belong to somebody else, would be `mike@…`.
     Email,
     check_email
 );
@@ -274,6 +279,7 @@ fn check_email(text: &str) -> Result<(), InvalidName> {
     check_length(text, 3, 254)?;
     let allowed = "white space and control characters are forbidden";
     check_characters(text, allowed, |c| !c.is_whitespace() && !c.is_control())?;
+    check_visible(text)?;
     match text.split_once('@') {
         Some((local, host)) if !local.is_empty() && !host.is_empty() && !host.contains('@') => Ok(()),
         _ => Err(InvalidName::Shape("an address with one @ and text on both sides of it")),
@@ -303,9 +309,15 @@ fn check_characters(text: &str, allowed: &'static str, is_allowed: impl Fn(char)
     }
 }
 
+mod reserved_domains;
 mod tenant;
+mod visible;
+pub(crate) use reserved_domains::ReservedDomains;
+#[cfg(any(feature = "axum", feature = "actix"))]
+pub(crate) use reserved_domains::is_at_or_below;
 pub use tenant::GroupRoles;
 pub(crate) use tenant::TenantNames;
+pub(crate) use visible::check_visible;
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use crate::error::StoreError;
 use crate::operation::{OperationEvent, OperationId};
 use crate::store::journal::{Journal, Record};
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use uuid::Uuid;
 
 /// What a caller attaches to any operation: its idempotency key, its reason and an observer of its events.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +26,12 @@ impl CallOptions {
     /// one. A call with the same key and another request fails with `KeyReused`. If the operation was undone, the key
     /// can be used for a new one.
     pub fn key(mut self, key: impl fmt::Display) -> Self {
-        self.key = Some(key.to_string());
+        self.key = Some(separate_from_own_keys(key.to_string()));
+        self
+    }
+    /// Sets the key of the operation that follows this setup link. No key of a caller is ever equal to it.
+    pub(crate) fn link_key(mut self, link: Uuid) -> Self {
+        self.key = Some(format!("{LINK_KEY}{link}"));
         self
     }
     /// Sets the reason for the call and the person or job that makes it. It is stored in the operation's history, so it
@@ -40,6 +46,20 @@ impl CallOptions {
         self.observer = Observer::new(callback);
         self
     }
+}
+
+/// How the keys of setup links begin. The journal holds such keys, so it must not change.
+const LINK_KEY: &str = "setup/";
+/// What is put before a caller's key that would be equal to a key of this crate.
+const CALLER: &str = "caller/";
+
+/// Maps a caller's key to the one that is stored. With the key of a setup link's operation, a caller could make that
+/// link fail with `KeyReused`, or join its operation. Different keys stay different, and every other key is stored as
+/// it is, so that it joins an operation that an earlier version has begun.
+fn separate_from_own_keys(key: String) -> String {
+    let rest = key.strip_prefix(CALLER).map(|rest| rest.trim_start_matches(CALLER)).unwrap_or(&key);
+    let is_own = rest.strip_prefix(LINK_KEY).is_some_and(|id| id.parse::<Uuid>().is_ok());
+    if is_own { format!("{CALLER}{key}") } else { key }
 }
 
 /// The result of beginning an operation.
@@ -101,5 +121,25 @@ impl NewOperation {
 impl fmt::Debug for NewOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewOperation").field("id", &self.record.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_of_a_caller_never_equals_a_key_of_a_setup_link_and_different_keys_stay_different() {
+        let link = Uuid::now_v7();
+        let own = CallOptions::new().link_key(link).key;
+        assert_eq!(own, Some(format!("setup/{link}")), "the key of an operation that an earlier version has begun");
+        let similar = [format!("setup/{link}"), format!("caller/setup/{link}"), format!("caller/caller/setup/{link}")];
+        let mut stored: Vec<_> = similar.iter().map(|key| CallOptions::new().key(key).key).collect();
+        assert!(!stored.contains(&own), "a caller's key is equal to the key of a link's operation: {stored:?}");
+        stored.dedup();
+        assert_eq!(stored.len(), 3, "two different keys are stored as one: {stored:?}");
+        for plain in ["order-7", "setup/7", "caller/7", "setup/"] {
+            assert_eq!(CallOptions::new().key(plain).key.as_deref(), Some(plain), "a key that joins older operations");
+        }
     }
 }

@@ -175,7 +175,7 @@ impl SetupLinks {
             hash: Token::hash_of(text),
             email: issued.email.clone(),
         };
-        let options = CallOptions::new().key(format!("setup/{}", issued.id)).reason("setup link");
+        let options = CallOptions::new().link_key(issued.id.as_uuid()).reason("setup link");
         let intent = self.engine.intent(saga, subject, &request, &options)?;
         let check = async {
             match tenant.status() {

@@ -100,6 +100,10 @@ where
                 return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
             }
             Lookup::Load(tenant) => tenant,
+            Lookup::Refuse(page) => {
+                let response = request.into_response(HttpResponse::from(page)).map_into_right_body();
+                return Box::pin(async move { Ok(response) });
+            }
         };
         let inner = self.inner.clone();
         Box::pin(async move {

@@ -119,6 +119,7 @@ where
                 return Box::pin(async move { Ok(apply_on_reject(&layer, response.await?)) });
             }
             Lookup::Load(tenant) => tenant,
+            Lookup::Refuse(page) => return Box::pin(async move { Ok(page.into_response()) }),
         };
         // `poll_ready` has made `self.inner` ready, and a clone of it need not be. So this request takes `self.inner`
         // and leaves the clone for the next one.

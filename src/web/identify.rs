@@ -5,8 +5,12 @@
 //!
 //! Invariants:
 //! - The first rule that matches decides. There is no default tenant.
+//! - A host at or below a suffix of the chain is never a custom domain, in whatever order the rules are.
+//! - A header that a rule reads and that occurs twice refuses the request.
 //! - Headers that a client can forge are ignored unless the application has configured them.
 use super::RequestView;
+use super::request::UnclearHeader;
+use crate::names::is_at_or_below;
 use crate::tenant::TenantRef;
 use std::borrow::Cow;
 use std::{fmt, sync::Arc};
@@ -35,7 +39,9 @@ enum RuleResult<'a> {
 /// If that tenant does not exist, the request is rejected: no other rule is evaluated, and there is no default tenant.
 ///
 /// Rules about the host use the request's own host. They use `X-Forwarded-Host` only after
-/// [`behind_proxy`](Self::behind_proxy).
+/// [`behind_proxy`](Self::behind_proxy). If a header that a rule reads occurs more than once or is not readable text, the
+/// request is refused with [`TenantRejection::UnclearHeader`](super::TenantRejection::UnclearHeader), status 400: one of
+/// the values may be a client's and another one a proxy's.
 ///
 /// ```
 /// use tenantry::TenantRef;
@@ -64,7 +70,10 @@ impl Identify {
         let suffix = suffix.as_ref().trim_matches('.').to_ascii_lowercase();
         Self::rule(Rule::Subdomain(suffix.into()))
     }
-    /// Takes the whole host as a tenant's own domain.
+    /// Takes the whole host as a tenant's own domain. A host that is equal to the suffix of a
+    /// [`subdomain_of`](Self::subdomain_of) in the same chain, or below it, is never a custom domain, whatever the order
+    /// of the rules: otherwise a tenant with such a domain would get the requests of another tenant. Reserve the suffix
+    /// with [`Builder::reserve_domain`](crate::Builder::reserve_domain) too, so that no tenant can have such a domain.
     pub fn domain() -> Self {
         Self::rule(Rule::Domain)
     }
@@ -89,7 +98,7 @@ impl Identify {
         self
     }
     /// Makes all host rules of this chain use `X-Forwarded-Host` if the request has that header, and the request's own
-    /// host if not. A header that occurs twice or contains a list matches no rule.
+    /// host if not. A header that occurs twice or contains a list refuses the request.
     ///
     /// Use it only behind a proxy that replaces the header that a client has sent. Otherwise a client that reaches the
     /// program directly can name any tenant.
@@ -98,42 +107,47 @@ impl Identify {
         self
     }
 
-    /// Evaluates the rules in order. `None` if the request names no tenant.
-    pub(super) fn evaluate<'a>(&self, request: &RequestView<'a>) -> Option<TenantRef<'a>> {
+    /// Evaluates the rules in order. `None` if the request names no tenant; `Err` if a header that a rule reads is not
+    /// clear.
+    pub(super) fn evaluate<'a>(&self, request: &RequestView<'a>) -> Result<Option<TenantRef<'a>>, UnclearHeader> {
         for rule in &self.rules {
-            match self.apply_rule(rule, request) {
-                RuleResult::Tenant(tenant) => return Some(tenant),
-                RuleResult::NoTenant => return None,
+            match self.apply_rule(rule, request)? {
+                RuleResult::Tenant(tenant) => return Ok(Some(tenant)),
+                RuleResult::NoTenant => return Ok(None),
                 RuleResult::NoMatch => {}
             }
         }
-        None
+        Ok(None)
     }
 
-    fn apply_rule<'a>(&self, rule: &Rule, request: &RequestView<'a>) -> RuleResult<'a> {
+    fn apply_rule<'a>(&self, rule: &Rule, request: &RequestView<'a>) -> Result<RuleResult<'a>, UnclearHeader> {
         let named = match rule {
             Rule::Subdomain(suffix) => {
-                return self.host(request).map_or(RuleResult::NoMatch, |host| subdomain(host, suffix));
+                return Ok(self.host(request)?.map_or(RuleResult::NoMatch, |host| subdomain(host, suffix)));
             }
-            Rule::Domain => self.host(request).map(TenantRef::Domain),
-            Rule::Header(name) => request.header(name).map(|slug| TenantRef::Slug(Cow::Borrowed(slug))),
+            Rule::Domain => self.host(request)?.filter(|host| !self.has_suffix_of(host)).map(TenantRef::Domain),
+            Rule::Header(name) => request.single_header(name)?.map(|slug| TenantRef::Slug(Cow::Borrowed(slug))),
             Rule::PathAfter(prefix) => {
                 segment_after(request.path(), prefix).map(|slug| TenantRef::Slug(Cow::Borrowed(slug)))
             }
             Rule::With(rule) => rule(request),
         };
-        named.map_or(RuleResult::NoMatch, RuleResult::Tenant)
+        Ok(named.map_or(RuleResult::NoMatch, RuleResult::Tenant))
     }
 
-    fn host<'a>(&self, request: &RequestView<'a>) -> Option<Cow<'a, str>> {
-        const FORWARDED: &str = "x-forwarded-host";
-        let host = match self.forwarded && request.has_header(FORWARDED) {
-            // A list is what several proxies have added, or a client and a proxy. No entry can be trusted more than
-            // another.
-            true => request.header(FORWARDED).filter(|hosts| !hosts.contains(','))?.trim(),
-            false => request.host()?,
-        };
-        Some(without_port(host)).filter(|host| !host.is_empty()).map(lowercase)
+    /// Whether a subdomain rule of this chain is about this host.
+    fn has_suffix_of(&self, host: &str) -> bool {
+        self.rules.iter().any(|rule| matches!(rule, Rule::Subdomain(suffix) if is_at_or_below(host, suffix)))
+    }
+
+    fn host<'a>(&self, request: &RequestView<'a>) -> Result<Option<Cow<'a, str>>, UnclearHeader> {
+        let own = request.single_host()?;
+        let host = if self.forwarded { request.single_header("x-forwarded-host")?.or(own) } else { own };
+        // A list is what several proxies have added, or a client and a proxy. No entry can be trusted more than another.
+        if self.forwarded && host.is_some_and(|host| host.contains(',')) {
+            return Err(UnclearHeader);
+        }
+        Ok(host.map(|host| without_port(host.trim())).filter(|host| !host.is_empty()).map(lowercase))
     }
 }
 

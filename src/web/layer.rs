@@ -7,6 +7,7 @@
 //! Invariants:
 //! - A request whose tenant was named but cannot be served never reaches a handler, unless its status is admitted.
 //! - A handler that takes a [`TenantPool`] never gets the pool of a tenant that is not active.
+use super::request::UnclearHeader;
 use super::{Identify, RequestView, TenantRejection, WebResponse};
 use crate::error::ResolveError;
 use crate::pool::TenantPool;
@@ -75,14 +76,17 @@ pub(super) enum Lookup {
     Ready(Resolution),
     /// The tenant is not cached; [`Inner::resolve`] loads it.
     Load(TenantRef<'static>),
+    /// The request cannot be served; this is the response.
+    Refuse(WebResponse),
 }
 
 impl Inner {
     /// Identifies the tenant of a request and looks it up in the cache.
     pub(super) fn look_up(&self, request: &RequestView<'_>) -> Lookup {
         match self.identify.evaluate(request) {
-            None => Lookup::Ready(Resolution::NoTenant),
-            Some(tenant) => match self.resolver.cached(&tenant) {
+            Err(UnclearHeader) => Lookup::Refuse((self.reject)(&TenantRejection::UnclearHeader)),
+            Ok(None) => Lookup::Ready(Resolution::NoTenant),
+            Ok(Some(tenant)) => match self.resolver.cached(&tenant) {
                 Some(pool) => Lookup::Ready(Resolution::Pool(pool)),
                 None => Lookup::Load(tenant.into_owned()),
             },

@@ -20,6 +20,10 @@ pub enum TenantRejection {
     /// No rule names a tenant, and the handler needs one. Status 404.
     #[error("this address belongs to no tenant")]
     NotIdentified,
+    /// A header that decides about the tenant (`Host`, `X-Forwarded-Host` behind a proxy, or the header of a rule) occurs
+    /// more than once, holds a list of hosts, or is not readable. Status 400.
+    #[error("a header that names the tenant is repeated or not readable; send it once")]
+    UnclearHeader,
     /// A rule names a tenant that does not exist. Status 404.
     #[error("no such tenant")]
     Unknown,
@@ -52,6 +56,7 @@ impl TenantRejection {
     pub fn status(&self) -> u16 {
         match self {
             Self::NotIdentified | Self::Unknown => 404,
+            Self::UnclearHeader => 400,
             Self::Archived(_) => 410,
             Self::NoLayer | Self::Failed => 500,
             _ => 503,

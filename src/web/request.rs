@@ -15,6 +15,10 @@ pub(super) enum View<'a> {
     Actix(&'a actix_web::HttpRequest),
 }
 
+/// A header that decides about the tenant occurs more than once, holds a list, or is not ASCII text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UnclearHeader;
+
 impl<'a> RequestView<'a> {
     /// The method, as the client has sent it.
     pub(super) fn method(&self) -> &'a str {
@@ -40,25 +44,35 @@ impl<'a> RequestView<'a> {
             }
         }
     }
-    /// Whether the request has a header of this name, even one without a readable value.
-    pub(super) fn has_header(&self, name: &str) -> bool {
-        match &self.0 {
+    /// Value of a header that decides about the tenant. `None` only if the request has no such header; `Err` if it
+    /// occurs more than once or is not ASCII text.
+    pub(super) fn single_header(&self, name: &str) -> Result<Option<&'a str>, UnclearHeader> {
+        let is_present = match &self.0 {
             #[cfg(feature = "axum")]
             View::Axum(parts) => parts.headers.contains_key(name),
             #[cfg(feature = "actix")]
             View::Actix(request) => request.headers().contains_key(name),
+        };
+        if is_present { self.header(name).map(Some).ok_or(UnclearHeader) } else { Ok(None) }
+    }
+    /// As [`host`](Self::host); `Err` if the request has a `Host` header that is not clear, even one that the host in the
+    /// request target overrides.
+    pub(super) fn single_host(&self) -> Result<Option<&'a str>, UnclearHeader> {
+        let header = self.single_header("host")?;
+        Ok(self.target_host().or(header))
+    }
+    fn target_host(&self) -> Option<&'a str> {
+        match &self.0 {
+            #[cfg(feature = "axum")]
+            View::Axum(parts) => parts.uri.host(),
+            #[cfg(feature = "actix")]
+            View::Actix(request) => request.uri().host(),
         }
     }
     /// Host of the request, with its port if it has one. It comes from the request target (HTTP/2 and absolute form),
     /// else from the `Host` header (RFC 9112, section 3.2).
     pub fn host(&self) -> Option<&'a str> {
-        let target_host = match &self.0 {
-            #[cfg(feature = "axum")]
-            View::Axum(parts) => parts.uri.host(),
-            #[cfg(feature = "actix")]
-            View::Actix(request) => request.uri().host(),
-        };
-        target_host.or_else(|| self.header("host"))
+        self.target_host().or_else(|| self.header("host"))
     }
     /// The whole path of the request, also below a nested router that has removed a prefix.
     pub fn path(&self) -> &'a str {

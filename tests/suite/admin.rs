@@ -32,6 +32,28 @@ async fn pg_admin_store_passes_the_conformance_suite() {
     conformance::admin_store(&any, &mut db).await;
 }
 
+/// In the collation of this database the lower case of the Kelvin sign is `k`, so the table's unique index takes both
+/// addresses for one.
+#[tokio::test]
+async fn store_does_not_take_an_address_with_a_unicode_case_variant_for_the_admins() {
+    let mut db = connect(&create_database().await).await;
+    let store = PgAdminStore::default();
+    store.prepare(&mut db, None).await.unwrap();
+    db.execute("ALTER TABLE tenant_users ALTER email TYPE text COLLATE \"und-x-icu\"").await.unwrap();
+    let (mike, kelvin): (Email, Email) =
+        ("mike@acme.example".parse().unwrap(), "mi\u{212a}e@acme.example".parse().unwrap());
+    store.ensure_admin(&mut db, &mike).await.unwrap();
+    store.set_password(&mut db, &mike, &PASSWORD.into()).await.unwrap();
+    let set = store.set_password(&mut db, &kelvin, &"another long password".into()).await;
+    assert!(matches!(set, Err(AdminError::Unknown(_))), "an address with U+212A set a password: {set:?}");
+    assert!(store.verify(&mut db, &mike, &PASSWORD.into()).await.unwrap(), "mike's password was replaced");
+    assert!(!store.verify(&mut db, &kelvin, &PASSWORD.into()).await.unwrap());
+    db.execute("UPDATE tenant_users SET is_admin = false").await.unwrap();
+    let ensured = store.ensure_admin(&mut db, &kelvin).await;
+    assert!(matches!(ensured, Err(AdminError::Similar(_))), "{ensured:?}");
+    assert!(!store.verify(&mut db, &mike, &PASSWORD.into()).await.unwrap(), "mike became an admin again");
+}
+
 #[tokio::test]
 async fn prepare_reports_a_foreign_table_and_leaves_it_unchanged() {
     let mut db = connect(&create_database().await).await;

@@ -82,6 +82,55 @@ async fn cached_tenant_is_dropped_when_another_node_renames_it() {
     running.await.unwrap().unwrap();
 }
 
+/// An operator's statements move names between tenants while a node has cached where the names lead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_moved_by_sql_lead_to_their_new_tenant_on_a_running_node() {
+    let harness = Harness::start().await.unwrap();
+    let node = harness.tenantry(migrated).await.unwrap();
+    let acme = node.provision("acme").domain("shop.example").await.unwrap().tenant.id();
+    let other = node.provision("umbrella").await.unwrap().tenant.id();
+    let running = tokio::spawn(node.run(std::future::pending::<()>()));
+    let pool = sqlx::PgPool::connect_with(harness.landlord().connect_options().as_ref().clone()).await.unwrap();
+    let mut changes = PgChanges::new(pool).follow();
+    assert_eq!(tokio::time::timeout(TIMEOUT, changes.next()).await.unwrap(), Some(Change::Missed));
+    let domain = || TenantRef::Domain("shop.example".into());
+    let owner = async |name: TenantRef<'static>| node.resolve(name).await.map(|pool| pool.tenant().id()).ok();
+    let settle = async |name: &dyn Fn() -> TenantRef<'static>, expected: Option<TenantId>| {
+        let settled = async {
+            while owner(name()).await != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(TIMEOUT, settled).await.unwrap_or_else(|_| panic!("{:?} still leads elsewhere", name()));
+    };
+    settle(&domain, Some(acme)).await;
+    settle(&|| "umbrella".into(), Some(other)).await;
+
+    let moved =
+        "UPDATE tenantry.tenant_domains SET tenant_id = (SELECT id FROM tenantry.tenants WHERE slug = 'umbrella')";
+    harness.landlord().execute(moved).await.unwrap();
+    let mut told = std::collections::HashSet::new();
+    while told.len() < 2 {
+        match tokio::time::timeout(TIMEOUT, changes.next()).await.expect("both tenants are reported").unwrap() {
+            Change::Tenant(tenant) => told.insert(tenant),
+            other => panic!("{other:?}"),
+        };
+    }
+    assert_eq!(told, [acme, other].into(), "the tenants that are told of a moved domain");
+    settle(&domain, Some(other)).await;
+    // Two slugs change places, so each name leads to a tenant that had another one.
+    let swap = "UPDATE tenantry.tenants SET slug = 'swap' WHERE slug = 'acme';
+        UPDATE tenantry.tenants SET slug = 'acme' WHERE slug = 'umbrella';
+        UPDATE tenantry.tenants SET slug = 'umbrella' WHERE slug = 'swap'";
+    harness.landlord().execute(sqlx::raw_sql(swap)).await.unwrap();
+    settle(&|| "acme".into(), Some(other)).await;
+    settle(&|| "umbrella".into(), Some(acme)).await;
+    harness.landlord().execute("DELETE FROM tenantry.tenant_domains").await.unwrap();
+    settle(&domain, None).await;
+    node.close().await;
+    running.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn manual_changes_and_lost_connections_are_reported() {
     let harness = Harness::start().await.unwrap();

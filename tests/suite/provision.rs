@@ -7,7 +7,7 @@ use crate::auditor::{self, assert_nothing, code};
 use sqlx::{ConnectOptions, Executor};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tenantry::error::{ClusterError, FailureState, ProvisionError};
+use tenantry::error::{ClusterError, FailureState, ProvisionError, StoreError};
 use tenantry::names::InvalidName;
 use tenantry::testing::Harness;
 use tenantry::{Builder, Tenantry, sqlx};
@@ -51,6 +51,39 @@ async fn provision_creates_a_working_database_with_domain_and_link() {
     let seqs: Vec<i64> = events.iter().map(|e| e.0).collect();
     assert_eq!(seqs, (1..=seqs.len() as i64).collect::<Vec<_>>(), "sequence numbers of the events");
     assert_eq!(events.last().map(|e| (e.1, e.2)), events.last().map(|e| (e.2, e.2)));
+}
+
+#[tokio::test]
+async fn domain_at_or_below_a_reserved_one_is_refused_before_anything_is_written() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(|b| migrated(b).reserve_domain("Example.org")).await.unwrap();
+    let acme = tenantry.provision("acme").domain("acme.example.com").await.unwrap().tenant.id();
+    let registry = tenantry.registry_writer();
+    for domain in ["example.org", "umbrella.example.org"] {
+        let refused = tenantry.provision("umbrella").domain(domain).await.unwrap_err();
+        let ProvisionError::Invalid { field: "domain", source: InvalidName::Reserved(of), .. } = &refused else {
+            panic!("{domain}: {refused:?}")
+        };
+        assert_eq!(&**of, "example.org");
+        let refused = registry.add_domain(acme, &domain.parse().unwrap(), None).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Refused(_)), "{domain}: {refused:?}");
+    }
+    assert_eq!(registry.domains(acme).await.unwrap(), ["acme.example.com".parse().unwrap()]);
+    assert!(tenantry.resolve("umbrella").await.is_err(), "a refused provisioning has created a tenant");
+}
+
+#[tokio::test]
+async fn names_with_invisible_characters_are_refused_with_their_field() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(|b| migrated(b).database_name(|_, t| format!("t\u{200b}{t}"))).await.unwrap();
+    let hidden = |error: ProvisionError| match error {
+        ProvisionError::Invalid { field, source: InvalidName::Character { .. }, .. } => field,
+        other => panic!("{other:?}"),
+    };
+    let call = |slug: &str| tenantry.provision(slug);
+    assert_eq!(hidden(call("acme").name("Acme \u{202e}dtL").await.unwrap_err()), "name");
+    assert_eq!(hidden(call("acme").admin("a\u{200d}da@acme.example").await.unwrap_err()), "admin");
+    assert_eq!(hidden(call("acme").await.unwrap_err()), "database name");
 }
 
 #[tokio::test]

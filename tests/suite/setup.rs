@@ -89,6 +89,43 @@ async fn credentials_and_password_link_set_a_working_password_once() {
     assert_eq!(secrets, ["secret login"], "secrets of tenants in the vault");
 }
 
+/// A visitor of a reset page types an address that looks like the admin's and belongs to another mailbox.
+#[tokio::test]
+async fn password_link_for_a_unicode_case_variant_of_an_address_leaves_the_admin_alone() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    tenantry.provision("acme").admin("mike@acme.example").await.unwrap();
+    let db = tenantry.resolve("acme").await.unwrap();
+    let owner =
+        harness.server().admin_options().database(auditor::login(&tenantry, "acme").await.get_database().unwrap());
+    let mut owner = sqlx::ConnectOptions::connect(&owner).await.unwrap();
+    owner.execute("ALTER TABLE public.tenant_users ALTER email TYPE text COLLATE \"und-x-icu\"").await.unwrap();
+    let own = tenantry.tokens().issue_password("acme", "Mike@acme.example").await.unwrap();
+    let other = tenantry.tokens().issue_password("acme", "mi\u{212a}e@acme.example").await.unwrap();
+
+    let followed = tenantry.follow_password_link(token_text(&other), &"the intruder's password".into()).await;
+    assert!(matches!(followed, Err(SetupLinkError::NotValid)), "{followed:?}");
+    let followed = tenantry.follow_password_link(token_text(&own), &"correct horse battery".into()).await;
+    followed.expect("the link to the other address has revoked the admin's own link");
+    let mut session = db.acquire().await.unwrap();
+    for (password, expected) in [("the intruder's password", false), ("correct horse battery", true)] {
+        let email = "mike@acme.example".parse().unwrap();
+        let accepted = PgAdminStore::default().verify(&mut session, &email, &password.into()).await.unwrap();
+        assert_eq!(accepted, expected, "mike logs in with {password:?}");
+    }
+}
+
+#[tokio::test]
+async fn password_link_is_not_blocked_by_a_callers_operation_with_a_similar_key() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    acme(&tenantry).await;
+    let link = tenantry.tokens().issue_password("acme", EMAIL).await.unwrap();
+    tenantry.provision("umbrella").key(format!("setup/{}", link.id)).await.unwrap();
+    tenantry.follow_password_link(token_text(&link), &"correct horse battery".into()).await.unwrap();
+    assert!(logs_in(&tenantry, "correct horse battery").await);
+}
+
 #[tokio::test]
 async fn invalid_links_get_the_same_answer_and_begin_no_operation() {
     let harness = Harness::start().await.unwrap();

@@ -37,6 +37,12 @@ const LIST: &[Case] = &[
     // Two rules: subdomain, then custom domain. On the bare host the first rule decides, and no further rule applies.
     ("acme.test", "/tenant", &[], 200, "acme"),
     ("unknown.test", "/tenant", &[], 404, "no such tenant"),
+    // The custom-domain rule before the subdomain rule. Tenant `other` has the domains `example.org` and
+    // `late.example.org`, which are the application's.
+    ("late.example.org", "/reversed/tenant", &[], 503, "suspended"),
+    ("late.example.org", "/reversed/open", &[], 503, "suspended"),
+    ("example.org", "/reversed/open", &[], 200, "(nobody)"),
+    ("acme.test", "/reversed/tenant", &[], 200, "acme"),
     // Headers that a client can set freely are ignored.
     ("example.org", "/tenant", &[("x-forwarded-host", "acme.example.org")], 404, "belongs to no tenant"),
     ("acme.example.org", "/tenant", &[("x-forwarded-host", "other.example.org")], 200, "acme"),
@@ -47,21 +53,26 @@ const LIST: &[Case] = &[
         "proxy.internal",
         "/proxied/tenant",
         &[("x-forwarded-host", "acme.example.org, other.example.org")],
-        404,
-        "belongs",
+        400,
+        "repeated",
     ),
     (
         "acme.example.org",
         "/proxied/tenant",
         &[("x-forwarded-host", "other.example.org"), ("x-forwarded-host", "late.example.org")],
-        404,
-        "belongs",
+        400,
+        "repeated",
     ),
     ("acme.example.org", "/proxied/tenant", &[], 200, "acme"),
     // Identification by header, by path, and by a claim that an earlier layer has stored.
     ("api.internal", "/header/tenant", &[("x-tenant", "acme")], 200, "acme"),
-    ("api.internal", "/header/tenant", &[("x-tenant", "acme"), ("x-tenant", "other")], 404, "belongs"),
+    ("api.internal", "/header/tenant", &[("x-tenant", "acme"), ("x-tenant", "other")], 400, "repeated"),
     ("acme.example.org", "/header/tenant", &[], 404, "belongs"),
+    // A second `Host` header, also one that equals the first, and also for a rule that could use the first one.
+    ("acme.example.org", "/tenant", &[("host", "other.example.org")], 400, "repeated"),
+    ("acme.example.org", "/open", &[("host", "acme.example.org")], 400, "repeated"),
+    ("acme.example.org", "/chain/open", &[("host", "acme.test"), ("authorization", "acme")], 400, "repeated"),
+    ("acme.test", "/domain/open", &[("host", "other.test")], 400, "repeated"),
     ("example.org", "/t/acme/tenant", &[], 200, "acme"),
     ("other.example.org", "/t/acme/tenant", &[], 200, "acme"),
     ("example.org", "/t/nobody/tenant", &[], 404, "no such tenant"),

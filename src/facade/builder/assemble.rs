@@ -121,7 +121,7 @@ struct Stores {
 impl Stores {
     fn new(builder: &Builder, vault: Arc<dyn VaultWriter>) -> Self {
         let landlord = &builder.landlord;
-        let own = Arc::new(PgTenantRegistry::new(landlord.clone()));
+        let own = Arc::new(PgTenantRegistry::new(landlord.clone()).with_reserved(builder.config.reserved.clone()));
         let registry = builder.registry.clone().unwrap_or_else(|| own.clone());
         let background = background_pool(landlord);
         let journal = Arc::new(PgJournal::new(landlord.clone()).renewing_on(background.clone()));

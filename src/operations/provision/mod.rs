@@ -6,7 +6,7 @@
 use crate::cluster::OperationContext;
 use crate::directory::{AppAccess, ConnectionSettings};
 use crate::error::{Failure, FailureState, NameConflict, ProvisionError, StoreError};
-use crate::names::ServerName;
+use crate::names::{ReservedDomains, ServerName};
 use crate::operation::{OperationId, OperationStatus, Subject};
 use crate::operations::step::AnyStep;
 use crate::operations::verb::CallVerb;
@@ -75,6 +75,7 @@ pub struct ProvisionConfig {
     pub admins: Arc<dyn AdminStore>,
     /// Receiver of setup links. Default: none, and the link is in [`Provisioned::link`].
     pub delivery: Option<Arc<dyn LinkDelivery>>,
+    pub(crate) reserved: ReservedDomains,
     pub(crate) before: Vec<Arc<dyn AnyStep>>,
     pub(crate) after: Vec<Arc<dyn AnyStep>>,
     pub(crate) place: ChooseServer,
@@ -93,6 +94,7 @@ impl Default for ProvisionConfig {
             link_lifetime: Duration::from_secs(72 * 3600),
             admins: Arc::new(PgAdminStore::default()),
             delivery: None,
+            reserved: ReservedDomains::default(),
             before: vec![],
             after: vec![],
             place: Arc::new(least_loaded),
@@ -115,6 +117,7 @@ pub struct Provisioner {
     stores: OperationContext,
     engine: Engine,
     saga: Arc<Saga<ProvisionContext>>,
+    reserved: ReservedDomains,
 }
 
 impl Provisioner {
@@ -129,8 +132,9 @@ impl Provisioner {
     /// Creates a provisioner that begins and drives its operations with this engine.
     #[doc(hidden)]
     pub fn with_engine(stores: OperationContext, engine: Engine, config: ProvisionConfig) -> Self {
+        let reserved = config.reserved.clone();
         let saga = Arc::new(saga::define(stores.clone(), Arc::new(config)));
-        Self { stores, engine, saga }
+        Self { stores, engine, saga, reserved }
     }
     /// The provisioning saga, for a `Recoverer`.
     #[doc(hidden)]
@@ -206,7 +210,7 @@ impl CallVerb for Provision {
     type Answer = Provisioned;
     type Error = ProvisionError;
     async fn begin(self, driver: &Provisioner, options: &CallOptions) -> Result<Started, ProvisionError> {
-        let request = self.parse()?;
+        let request = self.parse(&driver.reserved)?;
         let subject = Subject::Tenant(TenantId::new());
         let intent = driver.engine.intent(&driver.saga, subject, &request, options)?;
         let check = async {

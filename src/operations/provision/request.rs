@@ -3,7 +3,7 @@
 //! The facade turns calls of its own builder into a [`Provision`]. [`Provisioner::begin`](super::Provisioner::begin)
 //! parses it before it writes anything, so that a stored request is always valid. The stored form holds no secret.
 use crate::error::ProvisionError;
-use crate::names::{Domain, Email, InvalidName, ServerName, Slug};
+use crate::names::{Domain, Email, InvalidName, ReservedDomains, ServerName, Slug, check_visible};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,7 +27,8 @@ impl Provision {
     pub fn new(slug: impl Into<String>) -> Self {
         Self { slug: slug.into(), ..Self::default() }
     }
-    /// Sets the display name, 1 to 200 bytes without control characters. Default: the slug.
+    /// Sets the display name, 1 to 200 bytes without control characters and without characters that a reader cannot see
+    /// (zero-width characters, controls of the direction of writing). Default: the slug.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -37,7 +38,8 @@ impl Provision {
         self.admin = Some(email.into());
         self
     }
-    /// Adds a domain of the tenant.
+    /// Adds a custom domain of the tenant. It must not be one that the application has
+    /// [reserved](crate::Builder::reserve_domain), or below one.
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domains.push(domain.into());
         self
@@ -58,8 +60,13 @@ impl Provision {
         self.server = Some(name.into());
         self
     }
-    pub(super) fn parse(self) -> Result<Request, ProvisionError> {
+    /// Parses all values. No domain may be one of `reserved`.
+    pub(super) fn parse(self, reserved: &ReservedDomains) -> Result<Request, ProvisionError> {
         let mut domains: Vec<Domain> = self.domains.iter().map(|d| parse("domain", d)).collect::<Result<_, _>>()?;
+        for domain in &domains {
+            let invalid = |source| ProvisionError::Invalid { field: "domain", value: domain.to_string(), source };
+            reserved.check(domain).map_err(invalid)?;
+        }
         domains.sort();
         domains.dedup();
         let slug: Slug = parse("slug", &self.slug)?;
@@ -111,7 +118,10 @@ fn parse_display_name(name: Option<String>, slug: &Slug) -> Result<String, Provi
     let source = match value.char_indices().find(|(_, c)| c.is_control()) {
         Some((at, found)) => InvalidName::Character { found, at, allowed: "no control character" },
         None if value.is_empty() || value.len() > 200 => InvalidName::Length { length: value.len(), min: 1, max: 200 },
-        None => return Ok(value),
+        None => match check_visible(&value) {
+            Ok(()) => return Ok(value),
+            Err(source) => source,
+        },
     };
     Err(ProvisionError::Invalid { field: "name", value, source })
 }

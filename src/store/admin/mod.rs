@@ -24,7 +24,8 @@ pub use postgres::PgAdminStore;
 /// that has a users table implements this trait over it.
 ///
 /// Every call uses the caller's session and opens no transaction, so it takes part in a transaction that the caller has
-/// opened. Addresses are compared without regard to case. Passwords are compared in one Unicode form: an implementation
+/// opened. Addresses are compared without regard to the case of ASCII letters, and exactly in everything else, so that
+/// no address selects an admin with another mailbox (see [`Email`]). Passwords are compared in one Unicode form: an implementation
 /// applies [`to_opaque_string`] before it hashes or verifies a password, so that the NFD and the NFC form of one text
 /// are one password. `testing::conformance::admin_store` (feature `testing`) checks an implementation against this.
 #[async_trait]
@@ -44,7 +45,7 @@ pub trait AdminStore: Send + Sync + 'static {
     /// one.
     ///
     /// # Errors
-    /// [`AdminError::Database`].
+    /// [`AdminError::Similar`] if the storage cannot hold the address beside another user's; [`AdminError::Database`].
     async fn ensure_admin(&self, db: &mut PgConnection, email: &Email) -> Result<(), AdminError>;
     /// Sets a tenant admin's password and replaces the old one, if there is one. Runs as the application's login.
     ///
@@ -89,6 +90,10 @@ pub enum AdminError {
     /// No tenant admin has this address.
     #[error("no admin has the address {0}")]
     Unknown(Email),
+    /// Another user has this address, except for the case of letters outside ASCII. The storage cannot hold both, and the
+    /// other user was not changed.
+    #[error("another user's address differs from {0} only in the case of letters outside ASCII; use another address")]
+    Similar(Email),
     /// The password breaks a rule of the [`PasswordPolicy`], or its stored hash cannot be read.
     #[error(transparent)]
     Password(#[from] PasswordError),

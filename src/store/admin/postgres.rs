@@ -45,11 +45,22 @@ const CREATE: &str = "CREATE TABLE public.tenant_users (
 );
 CREATE UNIQUE INDEX tenant_users_email ON public.tenant_users (lower(email));
 COMMENT ON TABLE public.tenant_users IS 'tenantry: users of this tenant'";
-const UPSERT_ADMIN: &str = "INSERT INTO public.tenant_users (id, email, is_admin) VALUES ($1, $2, true)
-    ON CONFLICT (lower(email)) DO UPDATE SET is_admin = true";
-const SET_PASSWORD: &str = "UPDATE public.tenant_users SET password_hash = $2, password_set_at = now()
-    WHERE lower(email) = lower($1) AND is_admin";
-const SELECT_HASH: &str = "SELECT password_hash FROM public.tenant_users WHERE lower(email) = lower($1) AND is_admin";
+/// Changes no row if the conflicting address is another one by the rule of `is_address!`.
+const UPSERT_ADMIN: &str = "INSERT INTO public.tenant_users AS u (id, email, is_admin) VALUES ($1, $2, true)
+    ON CONFLICT (lower(email)) DO UPDATE SET is_admin = true
+    WHERE lower(u.email COLLATE \"C\") = lower(EXCLUDED.email COLLATE \"C\")";
+/// The collation C folds ASCII letters only. Under most others `lower` turns the Kelvin sign into k, and so one address
+/// into another one. The first comparison is the one that the index has.
+macro_rules! is_address {
+    () => {
+        "lower(email) = lower($1) AND lower(email COLLATE \"C\") = lower($1 COLLATE \"C\")"
+    };
+}
+const SET_PASSWORD: &str = concat!(
+    "UPDATE public.tenant_users SET password_hash = $2, password_set_at = now() WHERE is_admin AND ",
+    is_address!()
+);
+const SELECT_HASH: &str = concat!("SELECT password_hash FROM public.tenant_users WHERE is_admin AND ", is_address!());
 
 #[async_trait]
 impl AdminStore for PgAdminStore {
@@ -68,8 +79,8 @@ impl AdminStore for PgAdminStore {
         }
     }
     async fn ensure_admin(&self, db: &mut PgConnection, email: &Email) -> Result<(), AdminError> {
-        sqlx::query(UPSERT_ADMIN).bind(Uuid::now_v7()).bind(email.as_str()).execute(db).await?;
-        Ok(())
+        let stored = sqlx::query(UPSERT_ADMIN).bind(Uuid::now_v7()).bind(email.as_str()).execute(db).await?;
+        if stored.rows_affected() == 1 { Ok(()) } else { Err(AdminError::Similar(email.clone())) }
     }
     async fn set_password(
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,

@@ -4,20 +4,29 @@
 //! with the same errors.
 use super::{Placement, ServerLoad};
 use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
-use crate::error::StoreError;
-use crate::names::ServerName;
+use crate::error::{SharedError, StoreError};
+use crate::names::{ServerName, check_visible};
 use crate::server::{DatabaseServer, ServerStatus};
 use crate::tenant::{Tenant, TenantStatus};
 
 /// Refuses a new tenant that is not in provisioning.
 pub(super) fn check_creation(tenant: &Tenant) -> Result<(), StoreError> {
+    check_name(tenant)?;
     require(tenant.status() == TenantStatus::Provisioning, || "a new tenant must have the status provisioning".into())
+}
+
+/// Refuses a new display name with characters that a reader cannot see. A stored one stays usable.
+fn check_name(tenant: &Tenant) -> Result<(), StoreError> {
+    check_visible(tenant.name()).map_err(|rule| StoreError::Refused(SharedError::new(rule)))
 }
 
 /// Checks an update. It refuses `Provisioning` to `Active`: only `publish` does that, so that no tenant is active
 /// without a directory entry.
 pub(super) fn check_update(from: &Tenant, to: &Tenant) -> Result<(), StoreError> {
     require(from.id() == to.id(), || "a tenant's id cannot change".into())?;
+    if from.name() != to.name() {
+        check_name(to)?;
+    }
     let (was, becomes) = (from.status(), to.status());
     let is_publication = was == TenantStatus::Provisioning && becomes == TenantStatus::Active;
     let is_allowed = was == becomes || (was.can_become(becomes) && !is_publication);

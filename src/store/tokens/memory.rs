@@ -78,10 +78,9 @@ impl TokenStore for MemoryTokenStore {
         if let Some(stored) = state.tokens.get(&new.id) {
             return Ok(stored.token.clone());
         }
-        let email = new.email.to_lowercase();
         for stored in state.tokens.values_mut() {
             let sibling = stored.token.tenant == new.tenant && stored.token.purpose == new.purpose;
-            if sibling && stored.token.email.to_lowercase() == email && stored.token.claimed_by.is_none() {
+            if sibling && stored.token.email.eq_ignore_ascii_case(&new.email) && stored.token.claimed_by.is_none() {
                 stored.revoked = true;
             }
         }

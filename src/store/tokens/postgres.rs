@@ -37,7 +37,8 @@ const ISSUE: &str = "WITH fence AS (
     RETURNING *
 ), revoked AS (
     UPDATE tenantry.setup_tokens t SET revoked_at = now() FROM issued i
-    WHERE t.tenant_id = i.tenant_id AND t.purpose = i.purpose AND lower(t.email) = lower(i.email) AND t.id < i.id
+    WHERE t.tenant_id = i.tenant_id AND t.purpose = i.purpose AND lower(t.email COLLATE \"C\") = lower(i.email COLLATE \"C\")
+      AND t.id < i.id
       AND t.claimed_at IS NULL AND t.revoked_at IS NULL
 )
 SELECT * FROM issued";

@@ -28,6 +28,20 @@ pub async fn admin_store(store: &dyn AdminStore, db: &mut PgConnection) {
     expect_ok(store.ensure_admin(db, &eve).await, "ensure_admin() creates a third admin");
     check_verify(store, db, &eve, SECOND, false, "verify() refuses another admin's password").await;
     check_refused_passwords(store, db, &ada).await;
+    check_similar_address(store, db).await;
+}
+
+/// The Kelvin sign is another letter than `k`, although its Unicode lower case is `k`: an address with it has another
+/// mailbox, whose owner must not become the admin.
+async fn check_similar_address(store: &dyn AdminStore, db: &mut PgConnection) {
+    let (mike, other) = (email("mike"), email("mi\u{212a}e"));
+    expect_ok(store.ensure_admin(db, &mike).await, "ensure_admin() creates another admin");
+    expect_ok(store.set_password(db, &mike, &FIRST.into()).await, "set_password() of that admin succeeds");
+    let set = store.set_password(db, &other, &SECOND.into()).await;
+    let is_unknown = matches!(set, Err(AdminError::Unknown(_)));
+    assert!(is_unknown, "expected: an address with U+212A is not the admin's with `k`; got: {set:?}");
+    check_verify(store, db, &mike, FIRST, true, "the password of a similar address changes nothing").await;
+    check_verify(store, db, &other, FIRST, false, "a similar address is not the admin's").await;
 }
 
 const FIRST: &str = "correct horse battery staple";
@@ -48,7 +62,7 @@ async fn check_passwords(store: &dyn AdminStore, db: &mut PgConnection, ada: &Em
         check_verify(store, db, ada, now, true, "verify() accepts the current password").await;
         check_verify(store, db, ada, before, false, "verify() refuses any other password").await;
         check_verify(store, db, ada, &now.to_uppercase(), false, "verify() distinguishes upper and lower case").await;
-        check_verify(store, db, &email("ADA"), now, true, "addresses are compared without regard to case").await;
+        check_verify(store, db, &email("ADA"), now, true, "addresses are compared without regard to ASCII case").await;
     }
 }
 

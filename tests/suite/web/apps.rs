@@ -70,7 +70,11 @@ fn resolver() -> Arc<dyn ConnectionResolver> {
     let landlord = ResolveError::Landlord(StoreError::unavailable("away"));
     let old = tenant("old", TenantStatus::Archived);
     let resolver = FixedResolver::default().tenant("acme", pool()).tenant("other", pool()).suspended("late");
-    let resolver = resolver.refused(&old, ResolveError::Archived(old.clone())).domain("acme.test", "acme");
+    let resolver = resolver
+        .refused(&old, ResolveError::Archived(old.clone()))
+        .domain("acme.test", "acme")
+        .domain("late.example.org", "other")
+        .domain("example.org", "other");
     Arc::new(resolver.refused(&tenant("down", TenantStatus::Active), landlord))
 }
 
@@ -82,6 +86,7 @@ struct Layers {
     claim: TenantLayer,
     proxied: TenantLayer,
     domain: TenantLayer,
+    reversed: TenantLayer,
     chain: TenantLayer,
     own: TenantLayer,
 }
@@ -97,6 +102,7 @@ fn layers() -> Layers {
         claim: layer(claim()),
         proxied: layer(Identify::subdomain_of("example.org").behind_proxy()),
         domain: layer(Identify::domain()),
+        reversed: layer(Identify::domain().or(Identify::subdomain_of("example.org"))),
         chain: layer(Identify::subdomain_of("example.org").or(claim()).or(Identify::domain())),
         own: layer(host()).on_reject(|rejection| match rejection {
             TenantRejection::Suspended(tenant) => WebResponse::html(402, format!("pay first, {}", tenant.slug())),
@@ -179,6 +185,7 @@ fn axum_app() -> Router {
         .nest("/claim", handlers().layer(layers.claim).layer(::axum::middleware::from_fn(claims)))
         .nest("/proxied", handlers().layer(layers.proxied))
         .nest("/domain", handlers().layer(layers.domain))
+        .nest("/reversed", handlers().layer(layers.reversed))
         .nest("/chain", handlers().layer(layers.chain).layer(::axum::middleware::from_fn(claims)))
         .nest("/own", handlers().layer(layers.own))
         .route("/without", get(slug))
@@ -246,6 +253,7 @@ fn actix_app(config: &mut web::ServiceConfig) {
         .service(handlers("/header").wrap(layers.header))
         .service(handlers("/t/{tenant}").wrap(layers.path))
         .service(handlers("/claim").wrap(layers.claim).wrap(claims()))
+        .service(handlers("/reversed").wrap(layers.reversed))
         .service(handlers("/chain").wrap(layers.chain).wrap(claims()))
         .service(handlers("/domain").wrap(layers.domain))
         .service(handlers("/proxied").wrap(layers.proxied))

@@ -93,7 +93,7 @@ impl Generator {
     }
 }
 
-const ROUTES: &[&str] = &["", "/domain", "/header", "/t/", "/claim", "/proxied", "/chain"];
+const ROUTES: &[&str] = &["", "/reversed", "/domain", "/header", "/t/", "/claim", "/proxied", "/chain"];
 
 /// A generated request. Each host comes with its meaning.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Case {
         Ask::of(self.hosts.iter().map(|(host, _)| host.clone()).collect(), path, headers)
     }
 
-    /// The host to which the request is addressed. `None`: no `Host` header, or two of them.
+    /// The host to which the request is addressed. `None`: no `Host` header.
     fn host(&self) -> Option<&Host> {
         match (&self.target, &*self.hosts) {
             (Some((_, meaning)), _) => Some(meaning),
@@ -158,10 +158,33 @@ impl Case {
         }
     }
 
+    /// Whether a header that the route's rules read occurs twice.
+    fn has_repeated_header(&self) -> bool {
+        let hosts = self.hosts.len() > 1;
+        match self.route {
+            "/proxied" => hosts || self.forwarded.len() > 1,
+            "/header" => self.tenants.len() > 1,
+            "/t/" | "/claim" => false,
+            _ => hosts,
+        }
+    }
+
     /// All permitted outcomes.
     fn expected(&self) -> Vec<Outcome> {
+        if self.has_repeated_header() {
+            return vec![Outcome::Refused(400)];
+        }
+        let mut outcomes = self.outcomes_of_rules();
+        // A host that is not readable text, or a list of hosts behind a proxy.
+        let host = if self.route == "/proxied" { self.forwarded() } else { self.host() };
+        if matches!(host, Some(Invalid)) || self.hosts.iter().any(|(_, meaning)| *meaning == Invalid) {
+            outcomes.push(Outcome::Refused(400));
+        }
+        outcomes
+    }
+    fn outcomes_of_rules(&self) -> Vec<Outcome> {
         match self.route {
-            "" => subdomain_outcomes(self.host(), &|| domain_outcomes(self.host())),
+            "" | "/reversed" => subdomain_outcomes(self.host(), &|| domain_outcomes(self.host())),
             "/proxied" => subdomain_outcomes(self.forwarded(), &|| vec![Outcome::NoTenant]),
             "/domain" => domain_outcomes(self.host()),
             "/header" => match &*self.tenants {

@@ -6,8 +6,7 @@ use crate::cluster::TenantLocation;
 use crate::cluster::pg::scram;
 use crate::directory::{DatabaseUser, Generation};
 use crate::error::{NameConflict, ProvisionError, StepError, StoreError};
-use crate::names::DatabaseName;
-use crate::names::TenantNames;
+use crate::names::{DatabaseName, TenantNames, check_visible};
 use crate::operations::provision::context::ProvisionContext;
 use crate::placement::{Candidate, PlacementRequest};
 use crate::saga::{Execution, SagaStep};
@@ -88,7 +87,8 @@ async fn reserve_placement(run: &Execution, context: &ProvisionContext) -> Resul
 /// The name of the tenant's database. It fails if the application's function returns one that is not usable.
 fn choose_database_name(context: &ProvisionContext, request: &PlacementRequest) -> Result<DatabaseName, StepError> {
     let value = (context.config.database_name)(request, context.tenant);
-    let parsed = value.parse::<DatabaseName>().and_then(|n| TenantNames::of(&n).map(|_| n));
+    let parsed = check_visible(&value).and_then(|()| value.parse::<DatabaseName>());
+    let parsed = parsed.and_then(|n| TenantNames::of(&n).map(|_| n));
     parsed.map_err(|source| StepError::fail(ProvisionError::Invalid { field: "database name", value, source }))
 }
 

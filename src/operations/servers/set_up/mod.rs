@@ -9,7 +9,7 @@ use crate::cluster::pg::bootstrap::{self, Admin};
 use crate::cluster::pg::script::{self, Landlord};
 use crate::cluster::pg::{catalog, scram, session, terminate};
 use crate::error::{BeginError, ClusterError, Failure, FailureState, ServerSetupError, StoreError};
-use crate::names::{InvalidName, ServerName};
+use crate::names::{InvalidName, ServerName, check_visible};
 use crate::operation::{OperationId, OperationStatus, Subject};
 use crate::rt;
 use crate::saga::{AnySaga, CallOptions, Observer, Outcome, Started};
@@ -209,7 +209,7 @@ impl ServerSetup {
             (prefix, _) => prefix.as_deref().unwrap_or("tenantry"),
         };
         let invalid = |source| ServerSetupError::Invalid { field: "prefix", value: prefix.into(), source };
-        let names = ServerNames::with_prefix(prefix).map_err(invalid)?;
+        let names = check_visible(prefix).and_then(|()| ServerNames::with_prefix(prefix)).map_err(invalid)?;
         match fixed {
             Some(fixed) if *fixed != names => Err(invalid(InvalidName::Shape(OTHER_PREFIX))),
             _ => Ok(names),

@@ -6,8 +6,8 @@
 //! order prevents deadlocks: epoch, tenant, entry, user; and epoch, server, placement.
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry};
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
-use crate::error::StoreError;
-use crate::names::{Domain, ServerName};
+use crate::error::{SharedError, StoreError};
+use crate::names::{Domain, ReservedDomains, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
@@ -35,12 +35,16 @@ pub use changes::{Change, PgChanges};
 /// Every write is one autocommitted statement: no transaction is open while the caller awaits anything else. A call
 /// whose future is dropped may have taken effect or not. Repeating it is correct in both cases.
 #[derive(Clone, Debug)]
-pub struct PgTenantRegistry(PgPool);
+pub struct PgTenantRegistry(PgPool, ReservedDomains);
 
 impl PgTenantRegistry {
     /// Uses the pool of a landlord on which [`schema::install`](crate::store::schema::install) has run.
     pub fn new(landlord: PgPool) -> Self {
-        Self(landlord)
+        Self(landlord, ReservedDomains::default())
+    }
+    /// Refuses to add these domains, or domains below them, to a tenant.
+    pub(crate) fn with_reserved(self, reserved: ReservedDomains) -> Self {
+        Self(self.0, reserved)
     }
 }
 
@@ -82,6 +86,7 @@ impl RegistryWriter for PgTenantRegistry {
     async fn add_domain(
         &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
+        self.1.check(domain).map_err(|rule| StoreError::Refused(SharedError::new(rule)))?;
         domains::add(&self.0, tenant, domain, writer).await
     }
     async fn remove_domain(
