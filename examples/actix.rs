@@ -13,20 +13,21 @@ use actix_web::{App as Actix, FromRequest, HttpRequest, HttpResponse, HttpServer
 use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener};
 use std::pin::Pin;
+use std::process::ExitCode;
 use tenantry::web::{TenantRejection, WebResponse};
 use tenantry::{Tenant, TenantPool};
 use tokio::time::timeout;
 
 pub(crate) mod saas;
-use saas::{AnyError, App, FormRequest};
+use saas::{App, FormRequest};
 
 #[actix_web::main]
-async fn main() -> Result<(), AnyError> {
-    saas::run(async |app| {
+async fn main() -> ExitCode {
+    let served = saas::run(async |app| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, app.port()))?;
         Ok(server(listener, app)?.await?)
-    })
-    .await
+    });
+    saas::report(served.await)
 }
 
 pub(crate) fn server(listener: TcpListener, app: App) -> std::io::Result<Server> {

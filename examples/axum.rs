@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
 use std::time::Duration;
 use tenantry::web::WebResponse;
 use tenantry::{Tenant, TenantPool};
@@ -24,16 +25,16 @@ use tokio::time::{sleep, timeout};
 use tower::Service;
 
 pub(crate) mod saas;
-use saas::{AnyError, App, FormRequest};
+use saas::{App, FormRequest};
 
 #[tokio::main]
-async fn main() -> Result<(), AnyError> {
-    saas::run(async |app| {
+async fn main() -> ExitCode {
+    let served = saas::run(async |app| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, app.port())).await?;
         serve(listener, app, async { drop(tokio::signal::ctrl_c().await) }).await;
         Ok(())
-    })
-    .await
+    });
+    saas::report(served.await)
 }
 
 /// Serves until `until` resolves. Unlike `axum::serve`, which waits for ever, it closes a connection whose request head

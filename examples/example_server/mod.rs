@@ -8,6 +8,8 @@ use sqlx::{ConnectOptions, Executor};
 use tenantry::testing::TestServer;
 use tenantry::testing::server::{EXAMPLE_DATABASE_URL, ServerKind, TestDatabase};
 
+pub(crate) mod exit;
+
 #[allow(dead_code, reason = "only the quickstart has --keep")]
 /// Superuser role that `--keep` creates on a throwaway server, for the person that runs the example.
 const VIEWER: &str = "quickstart";

@@ -6,6 +6,7 @@
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions, Connection};
+use std::process::ExitCode;
 use std::time::Instant;
 use tenantry::registry::TenantRegistry;
 use tenantry::{Tenantry, vault::LocalKeyring};
@@ -17,7 +18,11 @@ type AnyError = Box<dyn std::error::Error>;
 const SLUGS: [&str; 3] = ["acme", "globex", "initech"];
 
 #[tokio::main]
-async fn main() -> Result<(), AnyError> {
+async fn main() -> ExitCode {
+    example_server::exit::report(run().await)
+}
+
+async fn run() -> Result<(), AnyError> {
     let keep = std::env::args().any(|a| a == "--keep");
     let server = example_server::ExampleServer::find("tenantry_quickstart").await?;
     println!("Server: {}", server.describe());

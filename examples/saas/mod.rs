@@ -21,6 +21,7 @@ mod form_request;
 mod session;
 mod signup;
 mod tenant;
+pub(crate) use example_server::exit::report;
 pub(crate) use form_request::{FORM, FORM_TIME, FormRequest, HEAD_TIME, RESPONSE_TIME};
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("examples/saas/migrations");
@@ -187,8 +188,7 @@ impl App {
 
 #[allow(clippy::print_stderr, reason = "an example prints its errors")]
 fn print_error_chain(error: &(dyn std::error::Error + 'static)) {
-    let causes = std::iter::successors(Some(error), |e| e.source());
-    eprintln!("{}", causes.map(ToString::to_string).collect::<Vec<_>>().join(": "));
+    eprintln!("{}", example_server::exit::chain(error));
 }
 
 fn pages() -> Result<Environment<'static>, minijinja::Error> {
@@ -257,8 +257,11 @@ async fn remove_tenants(tenantry: &Tenantry) {
     let mut all = registry.all();
     while let Some(Ok(tenant)) = futures_util::StreamExt::next(&mut all).await {
         let purged = tokio::time::timeout(Duration::from_secs(30), tenantry.purge(&tenant).force()).await;
-        if !matches!(purged, Ok(Ok(_))) {
-            println!("The tenant {} could not be purged: {purged:?}", tenant.slug());
-        }
+        let reason = match purged {
+            Ok(Ok(_)) => continue,
+            Ok(Err(error)) => example_server::exit::chain(&error),
+            Err(_) => String::from("it took longer than 30 s"),
+        };
+        println!("The tenant {} could not be purged: {reason}", tenant.slug());
     }
 }

@@ -11,9 +11,15 @@
 //! same time, and each token and link must be consumed exactly once.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its progress and its errors")]
 
+#[path = "../example_server/exit.rs"]
+mod exit;
 mod torture;
 
-fn main() -> Result<(), torture::AnyError> {
+fn main() -> std::process::ExitCode {
+    exit::report(run().map_err(|error| error as Box<dyn std::error::Error>))
+}
+
+fn run() -> Result<(), torture::AnyError> {
     if let Some(task) = torture::Task::from_env()? {
         return torture::run_child(task);
     }

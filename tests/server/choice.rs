@@ -47,6 +47,18 @@ fn unusable_url_is_an_error_that_hides_the_password() {
 }
 
 #[test]
+fn unescaped_character_in_the_password_of_a_url_is_named_with_its_escape() {
+    for (url, hint) in [
+        ("postgres://ada:p4ss#w0rd@127.0.0.1:1/x", "write %23 instead of # in the user name or password"),
+        ("postgres://ada:p4ss@w0rd@127.0.0.1:1/x", "write %40 instead of @ in the user name or password"),
+    ] {
+        let result = child_result(&[(DATABASE_URL, url)]);
+        assert!(result.contains(hint), "{result}");
+        assert!(!result.contains("p4ss") && !result.contains("w0rd"), "the error shows the password: {result}");
+    }
+}
+
+#[test]
 fn server_with_english_messages_is_refused_when_another_language_is_required() {
     let result = child_result(&[(BACKEND, "local"), (LC_MESSAGES, "C")]);
     assert!(result.starts_with("no: Setup") && result.contains("Untranslated"), "{result}");

@@ -18,6 +18,7 @@ mod clean_up;
 mod crash;
 mod drop_in;
 mod engine;
+mod example_errors;
 mod facade;
 mod fail_closed;
 mod failover;

@@ -13,6 +13,8 @@ const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// if it was idle for at least a second, not each time, and an unreachable landlord is reported after three seconds,
 /// not after thirty. Change them as you like; any pool works.
 ///
+/// In a URL, write `%40` for an `@`, `%23` for a `#` and `%2F` for a `/` in the password.
+///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use tenantry::sqlx::postgres::PgConnectOptions;

@@ -44,6 +44,22 @@ pub enum NoServer {
         #[source]
         source: sqlx::Error,
     },
+    /// As [`Url`](Self::Url), and the user name or the password in the URL has a character that must be escaped there.
+    #[error(
+        "the server in {variable} cannot be used; write {escape} instead of {character} in the user name or password \
+         of the URL"
+    )]
+    UrlCharacter {
+        /// Name of the environment variable that contains the URL.
+        variable: &'static str,
+        /// The character.
+        character: char,
+        /// The percent-encoded form of the character.
+        escape: &'static str,
+        /// The error of the parser or of the connection.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The builder has settings or a certificate, and a server named by URL cannot be reconfigured.
     #[error("this test needs special server settings, and the server in {variable} cannot be reconfigured; unset it")]
     UrlTakesNoSettings {
