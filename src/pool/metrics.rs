@@ -9,6 +9,7 @@
 //! | `tenantry_connections_open` | gauge | connections that are open, being opened, or being closed |
 //! | `tenantry_connections_idle` | gauge | open connections that no caller uses |
 //! | `tenantry_acquire_waiting` | gauge | callers that wait for a connection |
+//! | `tenantry_connect_permits` | gauge | how many connections may be opened at the same time now |
 //! | `tenantry_acquire_total` | counter | connections that callers asked for |
 //! | `tenantry_acquire_hits_total` | counter | of those, served at once by an idle connection |
 //! | `tenantry_acquire_timeouts_total` | counter | of those, timed out |
@@ -30,6 +31,7 @@ pub fn publish(stats: &[((String, u16), PoolStats)]) {
             ("tenantry_connections_open", stats.open),
             ("tenantry_connections_idle", stats.idle),
             ("tenantry_acquire_waiting", stats.waiting),
+            ("tenantry_connect_permits", stats.connect_permits),
         ];
         for (name, value) in gauges {
             gauge!(name, "server" => server.clone()).set(f64::from(value));

@@ -65,7 +65,11 @@ impl PgCheckedOut<'_> {
                     self.server.discard(self.slot, conn, "a statement broke the protocol");
                 }
             }
-            error if is_connection_lost(error) => self.server.opener.record_lost_connection(),
+            error if is_connection_lost(error) => {
+                if let Some(conn) = &self.conn {
+                    self.server.opener.record_lost_connection(conn.tenant);
+                }
+            }
             sqlx::Error::Database(_) | sqlx::Error::RowNotFound => self.release_clean(),
             _ => {}
         }

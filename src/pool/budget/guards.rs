@@ -3,12 +3,12 @@
 //!
 //! `ServerPool` creates them, `TenantPool` runs statements on a [`CheckedOut`]. Invariant: dropping a guard at any
 //! await returns the slot, and the connection in it if that one may be used again.
+use super::connect_permits::ConnectPermit;
 use super::scheduler::SlotId;
 use super::server::{Deadline, Opener, ServerPool};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 /// How long [`CheckedOut::reopen`] waits for a connect permit. It is the only code that waits for a permit while it
@@ -21,14 +21,14 @@ pub(super) struct Opening<O: Opener> {
     slot: SlotId,
     /// Another tenant's connection, which must be closed before one is opened.
     old: Option<O::Conn>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<ConnectPermit>,
     /// Whether a [`CheckedOut`] owns the slot by now.
     is_open: bool,
 }
 
 impl<O: Opener> Opening<O> {
     pub(super) fn new(
-        server: Arc<ServerPool<O>>, slot: SlotId, old: Option<O::Conn>, permit: Option<OwnedSemaphorePermit>,
+        server: Arc<ServerPool<O>>, slot: SlotId, old: Option<O::Conn>, permit: Option<ConnectPermit>,
     ) -> Self {
         Self { server, slot, old, permit, is_open: false }
     }
@@ -43,7 +43,7 @@ impl<O: Opener> Opening<O> {
         mut self, target: &O::Target, deadline: Deadline,
     ) -> Result<CheckedOut<'static, O>, sqlx::Error> {
         if self.permit.is_none() {
-            self.permit = self.server.connect_permits.clone().try_acquire_owned().ok();
+            self.permit = self.server.connect_permits.try_acquire();
         }
         if let Some(old) = self.old.take() {
             // If the caller drops the future here, the old connection is dropped too, which closes its socket.
@@ -96,8 +96,8 @@ impl<'a, O: Opener> CheckedOut<'a, O> {
         drop(self.conn.take());
         let mut opening = Opening::new(self.server.clone(), self.slot, None, None);
         let deadline = Deadline::after(opening.server.acquire_limit);
-        let permit = timeout(REOPEN_PATIENCE, opening.server.connect_permits.clone().acquire_owned()).await;
-        opening.permit = permit.ok().and_then(Result::ok);
+        let permit = timeout(REOPEN_PATIENCE, opening.server.connect_permits.clone().acquire()).await;
+        opening.permit = permit.ok().flatten();
         opening.open(target, deadline).await
     }
 }

@@ -6,6 +6,7 @@
 //! - `scheduler` decides which caller gets which slot and does no I/O.
 //! - `server` has the pool's state. `acquire` gets a connection for a caller, `waiting` waits for a grant, one of the
 //!   two `guards` owns the slot, and `closing` returns and closes connections.
+//! - `connect_permits` bounds how many connections are opened at the same time.
 //! - `opener` opens and closes PostgreSQL connections (`connection`), `checked_out` is how a caller uses one, and
 //!   `clear` is what is reset before the next caller has it.
 //!
@@ -16,6 +17,7 @@ mod checked_out;
 mod circuit_breaker;
 mod clear;
 mod closing;
+mod connect_permits;
 mod connection;
 mod guards;
 pub(crate) mod login_limit;
@@ -30,6 +32,7 @@ mod waiting;
 pub(crate) use acquire::Acquired;
 pub(crate) use checked_out::PgCheckedOut;
 pub(crate) use circuit_breaker::CircuitBreaker;
+pub(crate) use connect_permits::PermitLimit;
 pub(crate) use connection::Handover;
 pub(crate) use opener::{PgOpener, PgServer};
 pub(crate) use server::{PoolLimits, ServerPool};

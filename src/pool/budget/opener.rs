@@ -15,12 +15,15 @@ use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 pub(crate) type PgServer = ServerPool<PgOpener>;
+
+/// Two tenants that lose a connection within this time have probably lost them for the same reason.
+const RESTART_WINDOW: Duration = Duration::from_secs(1);
 
 pub(crate) struct PgOpener {
     server: Weak<PgServer>,
@@ -30,15 +33,17 @@ pub(crate) struct PgOpener {
     /// Counts lost connections on this server. Each connection remembers the count at its last check; if the count has
     /// grown since, other connections may be dead too, so it is pinged before use.
     lost_connections: AtomicU64,
+    /// The tenant of the connection that was lost last, and when.
+    last_lost: Mutex<Option<(TenantId, Duration)>>,
     /// Used only if the server is a standby: open while it refuses or delays connections.
     pub(super) circuit_breaker: CircuitBreaker,
 }
 
 impl PgOpener {
     pub(crate) fn new(server: Weak<PgServer>, handover: Handover, counter: Option<Arc<dyn CountSessions>>) -> Self {
-        let (next_id, lost_connections, circuit_breaker) = Default::default();
+        let (next_id, lost_connections, last_lost, circuit_breaker) = Default::default();
         let login_limit = LoginLimitProbe::new(counter);
-        Self { server, handover, login_limit, next_id, lost_connections, circuit_breaker }
+        Self { server, handover, login_limit, next_id, lost_connections, last_lost, circuit_breaker }
     }
 
     pub(super) fn new_conn(
@@ -52,9 +57,18 @@ impl PgOpener {
     pub(super) fn lost_connections(&self) -> u64 {
         self.lost_connections.load(Relaxed)
     }
-    /// Records a lost connection, so that all idle connections to this server are pinged before their next use.
-    pub(super) fn record_lost_connection(&self) {
+    /// Records a lost connection of the tenant, so that all idle connections to this server are pinged before their
+    /// next use. If the tenants lose connections one right after the other, the server has probably restarted: fewer
+    /// connections are then opened at the same time. One tenant alone could end its own sessions as often as it likes.
+    pub(super) fn record_lost_connection(&self, tenant: TenantId) {
         self.lost_connections.fetch_add(1, Relaxed);
+        let now = coarse_time();
+        let previous = self.last_lost.lock().unwrap_or_else(PoisonError::into_inner).replace((tenant, now));
+        if previous.is_some_and(|(other, at)| other != tenant && now.saturating_sub(at) < RESTART_WINDOW)
+            && let Some(server) = self.server.upgrade()
+        {
+            server.connect_permits.reset();
+        }
     }
     /// Whether the connection must be pinged before it is used at `now`.
     pub(super) fn needs_ping(&self, conn: &Conn, now: Duration) -> bool {

@@ -4,6 +4,7 @@
 //! every schedule no slot may be lost, every remaining waiter must be served, and the limit must never have been
 //! exceeded.
 use super::acquire::Acquired;
+use super::connect_permits::PermitLimit;
 use super::guards::CheckedOut;
 use super::scheduler::SlotId;
 use super::server::{Opener, PoolLimits, ServerPool};
@@ -76,7 +77,8 @@ const CAP: u32 = 2;
 impl Simulation {
     fn new(seed: u64) -> Self {
         let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let limits = PoolLimits { budget: BUDGET, connect_permits: 2, acquire: Duration::from_secs(5) };
+        let limits =
+            PoolLimits { budget: BUDGET, connect_permits: PermitLimit::Fixed(2), acquire: Duration::from_secs(5) };
         let server = Arc::new(ServerPool::new(FakeOpener { open: open.clone(), most: most.clone() }, limits));
         let keys = (0..6).map(|_| server.join(CAP)).collect();
         let (waiting, checked_out) = Default::default();

@@ -5,14 +5,14 @@
 //! connections. The real opener is `PgOpener`; tests use a fake one through [`Opener`].
 //!
 //! Invariant: every slot, queue entry and connect permit is owned by a guard (`Opening`, `CheckedOut`, `Waiting`,
-//! `Closing`, `OwnedSemaphorePermit`), so a future that is dropped at any await releases what it owned.
+//! `Closing`, `ConnectPermit`), so a future that is dropped at any await releases what it owned.
+use super::connect_permits::{ConnectPermits, PermitLimit};
 use super::scheduler::{Key, SlotId, SlotScheduler};
 use super::stats::PoolStats;
 use crate::pool::AcquireError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span};
@@ -40,7 +40,7 @@ pub(crate) struct PoolLimits {
     /// Maximum connections to the server.
     pub(crate) budget: u32,
     /// Maximum connections that are being opened at the same time.
-    pub(crate) connect_permits: usize,
+    pub(crate) connect_permits: PermitLimit,
     /// Time limit for one acquire: waiting, closing another tenant's connection, and opening.
     pub(crate) acquire: Duration,
 }
@@ -48,7 +48,7 @@ pub(crate) struct PoolLimits {
 pub(crate) struct ServerPool<O: Opener> {
     pub(super) opener: O,
     scheduler: Mutex<SlotScheduler<O::Conn>>,
-    pub(super) connect_permits: Arc<Semaphore>,
+    pub(super) connect_permits: Arc<ConnectPermits>,
     /// Time limit for one acquire.
     pub(super) acquire_limit: Duration,
     /// Moving average of the time that opening a connection takes, in µs.
@@ -86,7 +86,7 @@ impl<O: Opener> ServerPool<O> {
         Self {
             opener,
             scheduler: Mutex::new(SlotScheduler::new(limits.budget as usize)),
-            connect_permits: Arc::new(Semaphore::new(limits.connect_permits.max(1))),
+            connect_permits: Arc::new(ConnectPermits::new(limits.connect_permits, limits.budget as usize)),
             acquire_limit: limits.acquire,
             connect_time: AtomicU64::new(2_000),
             tasks: TaskTracker::new(),
@@ -109,15 +109,23 @@ impl<O: Opener> ServerPool<O> {
         match timeout(limit, open).await {
             Ok(Ok(conn)) => {
                 self.counters.connects.fetch_add(1, Relaxed);
+                self.connect_permits.record(began.elapsed());
                 let took = began.elapsed().as_micros() as u64;
                 self.connect_time.store((self.connect_time.load(Relaxed) * 7 + took) / 8, Relaxed);
                 Ok(conn)
             }
             Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
+                self.connect_permits.reset();
                 self.counters.timeouts.fetch_add(1, Relaxed);
                 Err(AcquireError::ConnectTimeout { waited: deadline.waited() }.into())
             }
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => {
+                // A login that has reached its own limit says nothing about the server.
+                if matches!(error, sqlx::Error::Io(_)) && AcquireError::find(&error).is_none() {
+                    self.connect_permits.reset();
+                }
+                Err(error)
+            }
         }
     }
 
@@ -139,6 +147,7 @@ impl<O: Opener> ServerPool<O> {
     }
     /// Changes the limit. Surplus idle connections are closed now, surplus connections in use when they are returned.
     pub(crate) fn resize(self: &Arc<Self>, budget: u32) {
+        self.connect_permits.resize(budget as usize);
         let surplus = self.lock_scheduler().resize(budget as usize);
         surplus.into_iter().for_each(|(slot, conn)| self.spawn_close(slot, conn, "the budget has shrunk"));
     }
@@ -150,6 +159,7 @@ impl<O: Opener> ServerPool<O> {
             open: scheduler.occupied() as u32,
             idle: scheduler.idle() as u32,
             waiting: scheduler.waiting() as u32,
+            connect_permits: self.connect_permits.limit() as u32,
             checkouts: scheduler.counts.checkouts,
             hits: scheduler.counts.hits,
             evictions: scheduler.counts.evictions,

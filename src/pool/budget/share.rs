@@ -74,7 +74,7 @@ impl TenantShare {
             return Ok(checked_out);
         }
         tracing::debug!("an idle connection did not answer a ping; opening another one");
-        self.server.opener.record_lost_connection();
+        self.server.opener.record_lost_connection(self.target.tenant);
         checked_out.reopen(&self.target).await
     }
 }

@@ -14,6 +14,8 @@ pub struct PoolStats {
     pub idle: u32,
     /// Callers that wait for a connection at this moment.
     pub waiting: u32,
+    /// How many connections may be opened at the same time now.
+    pub connect_permits: u32,
     /// Connections that callers asked for.
     pub checkouts: u64,
     /// Checkouts that an idle connection served at once.

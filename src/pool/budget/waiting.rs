@@ -2,13 +2,14 @@
 //!
 //! [`ServerPool::acquire`] creates a [`Waiting`] when no idle connection serves the caller. It ends with a guard of the
 //! slot that was granted. A caller that was granted a slot without a connect permit does not wait for one.
+use super::connect_permits::ConnectPermit;
 use super::guards::{CheckedOut, Opening};
 use super::scheduler::{Grant, Key, SlotAnswer, WaiterId};
 use super::server::{Deadline, Opener, ServerPool};
 use crate::pool::AcquireError;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// How often a waiting caller looks for lent connections that were detached or closed, and frees their slots.
@@ -54,13 +55,13 @@ impl<O: Opener> Waiting<O> {
 
     /// Waits for a connect permit and then for a slot. A grant that arrives in the meantime ends the wait.
     async fn wait_for_permit(mut self) -> Result<Granted<O>, AcquireError> {
-        let connect_permits = self.server.connect_permits.clone().acquire_owned();
-        tokio::pin!(connect_permits);
+        let permit = self.server.connect_permits.clone().acquire();
+        tokio::pin!(permit);
         let permit = loop {
             tokio::select! {
                 biased;
                 grant = &mut self.grant => return Ok(self.accept(grant.ok(), None)),
-                permit = &mut connect_permits => break permit.ok(),
+                permit = &mut permit => break permit,
                 () = sleep_until(self.deadline.until) => return Err(self.permit_timeout()),
                 () = sleep(SWEEP_INTERVAL) => self.server.sweep(),
             }
@@ -72,7 +73,7 @@ impl<O: Opener> Waiting<O> {
         }
     }
 
-    async fn wait_for_grant(mut self, permit: Option<OwnedSemaphorePermit>) -> Result<Granted<O>, AcquireError> {
+    async fn wait_for_grant(mut self, permit: Option<ConnectPermit>) -> Result<Granted<O>, AcquireError> {
         loop {
             tokio::select! {
                 biased;
@@ -86,7 +87,7 @@ impl<O: Opener> Waiting<O> {
     }
 
     /// Puts a grant into a guard. `None`: the sender was dropped, because the share is retired.
-    fn accept(&self, grant: Option<Grant<O::Conn>>, permit: Option<OwnedSemaphorePermit>) -> Granted<O> {
+    fn accept(&self, grant: Option<Grant<O::Conn>>, permit: Option<ConnectPermit>) -> Granted<O> {
         let server = self.server.clone();
         match grant {
             Some(Grant::Conn(slot, conn)) => Granted::Connection(CheckedOut::new(server, slot, conn)),

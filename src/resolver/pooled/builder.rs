@@ -4,7 +4,7 @@
 //! and vault. Building opens no connection and starts no task.
 use super::{PooledResolver, Shared};
 use crate::pool::budget::login_limit::CountSessions;
-use crate::pool::budget::{Handover, PoolLimits};
+use crate::pool::budget::{Handover, PermitLimit, PoolLimits};
 use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct PooledResolverBuilder {
 pub(super) struct Settings {
     pub(super) max_connections: u32,
     pub(super) max_connections_per_tenant: u32,
-    pub(super) max_opening: usize,
+    pub(super) max_opening: PermitLimit,
     pub(super) max_cached: usize,
     pub(super) discard_on_release: bool,
     pub(super) ping_after: Duration,
@@ -38,7 +38,7 @@ impl PooledResolverBuilder {
         let settings = Settings {
             max_connections: 90,
             max_connections_per_tenant: 5,
-            max_opening: 4,
+            max_opening: PermitLimit::Adaptive,
             max_cached: 10_000,
             discard_on_release: false,
             ping_after: Duration::from_millis(5),
@@ -65,10 +65,11 @@ impl PooledResolverBuilder {
         self.settings.max_connections = per_server.max(1);
         self
     }
-    /// Maximum connections to one server that are being opened at the same time; 4 by default. More at once only make
-    /// each slower.
+    /// Fixes how many connections to one server are opened at the same time. By default the pool chooses the number:
+    /// between 4 and a third of [`max_connections`](Self::max_connections), more while opening takes no longer for it
+    /// (a distant server, TLS), fewer once it does, and 4 after the server could not be reached.
     pub fn max_opening(mut self, per_server: usize) -> Self {
-        self.settings.max_opening = per_server.max(1);
+        self.settings.max_opening = PermitLimit::Fixed(per_server.max(1));
         self
     }
     /// Maximum connections of one tenant to one server; 5 by default, and never more than
