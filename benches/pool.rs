@@ -1,14 +1,15 @@
 //! The pool that all tenants share, compared with theoretical limits, with a pool for each tenant, and with PgBouncer.
 //!
-//! `cargo bench --bench pool`. `-- --only zipf` runs one part; the parts are `hit`, `checkout`, `discard`, `idle`,
-//! `cold`, `hot`, `noisy` and `zipf`.
+//! `cargo bench --bench pool` measures without TLS and with TLS; `-- --encryption tls` only the latter. `-- --only zipf`
+//! runs one part; the parts are `hit`, `checkout`, `discard`, `idle`, `cold`, `hot`, `noisy` and `zipf`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
+use encryption::Encryption;
 use pool::bouncer::Bouncer;
 use pool::hosts::{Hosts, options, slug};
 use pool::load::{Zipf, run};
 use pool::peers::{
     BUDGET, COUNTED, TASKS, WARM, bouncer_pools, create_pools, create_resolver, print_load, query, query_by_name,
-    resident_bytes, run_pools, run_tenantry, run_tenantry_with_misses,
+    resident_bytes, run_dedicated, run_pools, run_tenantry, run_tenantry_with_misses,
 };
 use ratio::{Goal, Row};
 use sqlx::postgres::PgPool;
@@ -21,6 +22,7 @@ use tenantry::resolver::PooledResolver;
 use tenantry::testing::TestServer;
 use tenantry::{ConnectionResolver, TenantPool, TenantRef, sqlx};
 
+mod encryption;
 #[path = "pool/parts.rs"]
 mod pool;
 mod ratio;
@@ -30,11 +32,20 @@ const TENANTS: usize = 300;
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let only = std::env::args().skip_while(|a| a != "--only").nth(1);
-    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
-    let builder = TestServer::builder().setting("max_connections", "100");
-    let server: &'static TestServer = Box::leak(Box::new(builder.start().await.unwrap()));
-    println!("{}", server.describe());
-    let databases = match only.as_deref() {
+    let mut rows = vec![];
+    for encryption in Encryption::from_arguments() {
+        rows.extend(measure(only.as_deref(), encryption).await);
+    }
+    ratio::report_rows("pool", &rows).unwrap();
+}
+
+/// The wanted parts against one server. The parts that send nothing to it are measured without TLS only.
+async fn measure(only: Option<&str>, encryption: Encryption) -> Vec<Row> {
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    let server = encryption.server().setting("max_connections", "100").start().await.unwrap();
+    let server: &'static TestServer = Box::leak(Box::new(server));
+    println!("{}", encryption.label(&server.describe()));
+    let databases = match only {
         Some("hit" | "idle") => 0,
         Some("checkout") => 1,
         Some("discard" | "hot" | "noisy") => 15,
@@ -42,24 +53,15 @@ async fn main() {
     };
     Hosts::new(server, databases).await;
     let hosts = Hosts::named(server, TENANTS);
-    let mut rows = vec![];
-    if wanted("hit") {
-        rows.push(measure_hit(&hosts).await);
-    }
-    if wanted("checkout") {
-        rows.push(measure_checkout(&hosts).await);
-    }
-    if wanted("discard") {
-        rows.push(measure_discard(&hosts).await);
-    }
-    if wanted("idle") {
-        rows.push(measure_idle(server).await);
-    }
+    let mut rows = match encryption {
+        Encryption::Off => measure_local(&wanted, server, &hosts).await,
+        Encryption::Tls => vec![],
+    };
     if wanted("cold") {
         rows.extend(measure_cold(server, &hosts).await);
     }
     if wanted("hot") {
-        rows.push(measure_hot(server, &hosts).await);
+        rows.extend(measure_hot(server, &hosts).await);
     }
     if wanted("noisy") {
         rows.push(measure_noisy(server, &hosts).await);
@@ -67,7 +69,25 @@ async fn main() {
     if wanted("zipf") {
         rows.extend(measure_zipf(server, &hosts).await);
     }
-    ratio::report_rows("pool", &rows).unwrap();
+    rows.into_iter().map(|row| Row { name: encryption.label(&row.name), ..row }).collect()
+}
+
+/// The parts for which TLS makes no difference.
+async fn measure_local(wanted: &impl Fn(&str) -> bool, server: &TestServer, hosts: &Hosts) -> Vec<Row> {
+    let mut rows = vec![];
+    if wanted("hit") {
+        rows.push(measure_hit(hosts).await);
+    }
+    if wanted("checkout") {
+        rows.push(measure_checkout(hosts).await);
+    }
+    if wanted("discard") {
+        rows.push(measure_discard(hosts).await);
+    }
+    if wanted("idle") {
+        rows.push(measure_idle(server).await);
+    }
+    rows
 }
 
 /// A lookup of a cached tenant, compared with a lookup in a `HashMap` and a clone of an `Arc`. In many short
@@ -226,16 +246,23 @@ async fn measure_cold(server: &TestServer, hosts: &Hosts) -> [Row; 2] {
     ]
 }
 
-/// Queries of 15 tenants, whose connections all fit in the pool, so none is opened during the measurement.
-async fn measure_hot(server: &TestServer, hosts: &Hosts) -> Row {
-    let (zipf, mut pairs) = (Zipf::uniform(15), vec![]);
+/// Queries of 15 tenants, whose connections all fit in the pool, so none is opened during the measurement. Compared
+/// with a pool for each tenant, and with a connection for each task, which no pool can exceed.
+async fn measure_hot(server: &TestServer, hosts: &Hosts) -> [Row; 2] {
+    let (zipf, mut pools, mut dedicated) = (Zipf::uniform(15), vec![], vec![]);
     println!("15 tenants, {TASKS} tasks:");
     // Seven rounds, because the rate of five seconds varies by a quarter from one round to the next.
     for _ in 0..7 {
         let theirs = run_pools("a PgPool for each tenant", create_pools(server, 15), &zipf, true).await;
-        pairs.push((run_tenantry(hosts, &zipf).await.rate, theirs.rate));
+        let ours = run_tenantry(hosts, &zipf).await;
+        let limit = run_dedicated(server, 15).await;
+        pools.push((ours.rate, theirs.rate));
+        dedicated.push((ours.rate, limit.rate));
     }
-    Row::of("15 hot tenants: ours / a PgPool for each", "/s", Goal::AtLeast(2.0), &pairs)
+    [
+        Row::of("15 hot tenants: ours / a PgPool for each", "/s", Goal::AtLeast(2.0), &pools),
+        Row::of("15 hot tenants: ours / 64 own connections", "/s", Goal::AtLeast(0.9), &dedicated),
+    ]
 }
 
 /// How many connections per second the machine can open, with four tasks.

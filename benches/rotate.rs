@@ -1,7 +1,7 @@
 //! Rotations of a tenant's login: their duration, and whether queries fail while they run.
 //!
-//! `cargo bench --bench rotate [-- --rotations N]`. The first part compares the duration with that of the bare
-//! statements. In the second part, three other processes query all tenants during N rotations (default: 1000). In the
+//! `cargo bench --bench rotate [-- --rotations N] [--encryption off|tls]`. The first part compares the duration with
+//! that of the bare statements, without TLS and with TLS. In the second part, three other processes query all tenants during N rotations (default: 1000). In the
 //! third part, one of these processes is stopped during 100 rotations. With N = 0, only the first part runs.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use rotate::{LoadProcess, load};
@@ -15,9 +15,11 @@ use tenantry::{Tenantry, sqlx};
 use time::OffsetDateTime;
 
 mod bare;
+mod encryption;
 mod ratio;
 #[path = "rotate/load.rs"]
 mod rotate;
+use encryption::Encryption;
 use ratio::{Goal, Ratio, Row};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("benches/migrations");
@@ -36,18 +38,20 @@ async fn measure() {
     let arguments: Vec<String> = std::env::args().collect();
     let given = arguments.iter().position(|w| w == "--rotations").and_then(|at| arguments.get(at + 1)?.parse().ok());
     let rotations: usize = given.unwrap_or(1000);
-    let server = TestServer::builder().durable(true).start().await.unwrap();
-    println!("{}", server.describe());
-    let harness = Harness::on(Box::leak(Box::new(server))).await.unwrap();
-    let single = measure_single(&harness).await;
+    let mut rows = vec![];
+    for encryption in Encryption::from_arguments() {
+        let server = encryption.server().durable(true).start().await.unwrap();
+        println!("{}", encryption.label(&server.describe()));
+        let harness = Harness::on(Box::leak(Box::new(server))).await.unwrap();
+        rows.push(Row::from(&measure_single(&harness, encryption).await));
+    }
     if rotations == 0 {
-        return ratio::report_rows("rotate", &[Row::from(&single)]).unwrap();
+        return ratio::report_rows("rotate", &rows).unwrap();
     }
 
     let server = TestServer::builder().start().await.unwrap();
     let harness = Harness::on(Box::leak(Box::new(server))).await.unwrap();
     let (tenantry, task) = prepare(&harness).await;
-    let mut rows = vec![Row::from(&single)];
     rows.push(measure_under_load(&tenantry, &task, rotations).await);
     rows.push(measure_with_stopped_process(&tenantry, &task).await);
     ratio::report_rows("rotate", &rows).unwrap();
@@ -57,12 +61,12 @@ async fn measure() {
 /// The time from the call until the old login is dropped, compared with the bare statements. Both moments are taken by
 /// the landlord's clock, the drop when the landlord records it. Also prints the time until the operation's end is
 /// reported, which is later.
-async fn measure_single(harness: &Harness) -> Ratio {
+async fn measure_single(harness: &Harness, encryption: Encryption) -> Ratio {
     let tenantry = harness.tenantry(|b| b.tenant_migrations(&MIGRATIONS)).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     let bare = bare::Bare::new(harness, &tenantry, &MIGRATIONS).await;
     bare.provision("bare").await;
-    let mut ratio = Ratio::new("rotate a tenant, no session, no grace", 1.4);
+    let mut ratio = Ratio::new(encryption.label("rotate a tenant, no session, no grace"), 1.4);
     let mut reported = Ratio::new("", 0.0);
     for n in 1..=303 {
         let began = read_time(harness, "SELECT clock_timestamp()").await;
@@ -166,5 +170,13 @@ async fn measure_with_stopped_process(tenantry: &Tenantry, task: &load::Task) ->
 
 /// A row for a number of failed queries, which must be zero.
 fn failures_row(name: &'static str, failed: u64, pairs: usize) -> Row {
-    Row { name, ours: failed as f64, reference: 1.0, unit: "q ", ratio: failed as f64, goal: Goal::AtMost(0.0), pairs }
+    Row {
+        name: name.into(),
+        ours: failed as f64,
+        reference: 1.0,
+        unit: "q ",
+        ratio: failed as f64,
+        goal: Goal::AtMost(0.0),
+        pairs,
+    }
 }

@@ -1,6 +1,6 @@
 //! How soon a suspension takes effect.
 //!
-//! `cargo bench --bench suspend`. The first part measures another node: the time until its running query ends, and
+//! `cargo bench --bench suspend [-- --encryption off|tls]` measures without TLS and with TLS. The first part measures another node: the time until its running query ends, and
 //! until its next query is refused; and the same on a standby, if one can be started. The second part measures the time
 //! until the tenant is *closed*: the step `server.refuse` has read back that no role can log in, and has terminated
 //! every session. It repeats that with a hostile neighbour, and with a suspended tenant that is hostile itself.
@@ -14,17 +14,28 @@ use tenantry::registry::TenantRegistry;
 use tenantry::testing::{Harness, TestServer};
 use tenantry::{TenantPool, Tenantry, sqlx};
 
+mod encryption;
 #[path = "suspend/hostile.rs"]
 mod hostile;
 mod ratio;
+use encryption::Encryption;
 
 const ROUNDS: usize = 100;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    let builder = TestServer::builder().durable(true).setting("max_prepared_transactions", "20");
+    let mut all = vec![];
+    for encryption in Encryption::from_arguments() {
+        let measured = measure(encryption).await;
+        all.extend(measured.into_iter().map(|(name, times)| (encryption.label(name), times)));
+    }
+    report(all);
+}
+
+async fn measure(encryption: Encryption) -> Vec<(&'static str, Vec<Duration>)> {
+    let builder = encryption.server().durable(true).setting("max_prepared_transactions", "20");
     let server = builder.start().await.unwrap();
-    println!("{}", server.describe());
+    println!("{}", encryption.label(&server.describe()));
     let server: &'static TestServer = Box::leak(Box::new(server));
     let harness = Harness::on(server).await.unwrap();
     let nodes = [harness.tenantry(|b| b).await.unwrap(), harness.tenantry(|b| b).await.unwrap()];
@@ -48,10 +59,10 @@ async fn main() {
         }
         Err(error) => println!("!!! SKIPPED: the part with a standby: {error} !!!"),
     }
-    report(all);
     for node in nodes {
         node.close().await;
     }
+    all
 }
 
 /// The second node runs a query on `server` while the first node suspends the tenant. Measures the time until the query
@@ -136,7 +147,7 @@ async fn add_replica(tenantry: &Tenantry, standby: &TestServer) {
 }
 
 /// Prints the times, and writes the ratios of the maxima to one second.
-fn report(all: Vec<(&'static str, Vec<Duration>)>) {
+fn report(all: Vec<(String, Vec<Duration>)>) {
     println!("{:44} {:>9} {:>9} {:>9}", "", "p50", "p99", "max");
     let mut rows = vec![];
     for (name, mut times) in all {

@@ -53,7 +53,7 @@ async fn measure_links(tenantry: &Tenantry) -> Row {
 fn print_row(name: &'static str, pairs: usize, wrong: usize, took: Duration) -> Row {
     println!("{} clients at each of {pairs}, in {took:.0?} including their creation: {wrong} {name}", once::CLIENTS);
     let (ours, goal) = (wrong as f64, Goal::AtMost(0.0));
-    Row { name, ours, reference: 1.0, unit: "  ", ratio: ours, goal, pairs }
+    Row { name: name.into(), ours, reference: 1.0, unit: "  ", ratio: ours, goal, pairs }
 }
 
 /// The median time to look up each kind of invalid token, compared with an unknown one. The kinds alternate.
@@ -95,7 +95,7 @@ async fn measure_lookup_times(store: &PgTokenStore, tenant: TenantId, landlord: 
         let ours = median(&times[at]);
         let (goal, pairs) = (Goal::AtMost(1.05), CALLS);
         Row {
-            name: kinds[at].0,
+            name: kinds[at].0.into(),
             ours,
             reference,
             unit: "us",

@@ -29,6 +29,8 @@ impl Bare {
         let password = tenantry.vault().open(&id).await.unwrap();
         let options = harness.server().admin_options().username(&role).password(password.expose_secret());
         let provisioner = options.database(&format!("{}_maintenance", harness.prefix())).disable_statement_logging();
+        // Encrypted if the server offers it, as the connections that the crate opens to a loopback address.
+        let provisioner = provisioner.ssl_mode(sqlx::postgres::PgSslMode::Prefer);
         Self { provisioner, password, admin: format!("{}_admin", harness.prefix()), migrations }
     }
 

@@ -15,7 +15,8 @@ pub(crate) struct Bouncer {
 }
 
 impl Bouncer {
-    /// Starts PgBouncer in this pool mode, with at most `connections` server connections. `None` if it is not installed
+    /// Starts PgBouncer in this pool mode, with at most `connections` server connections, which are encrypted if the
+    /// server offers it. `None` if it is not installed
     /// or does not start.
     pub(crate) fn start(server: &TestServer, mode: &str, connections: u32) -> Option<Self> {
         let directory = std::env::temp_dir().join(format!("tenantry-pgbouncer-{mode}-{}", std::process::id()));
@@ -28,7 +29,7 @@ impl Bouncer {
             "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\nmax_client_conn = 5000\n\
              default_pool_size = 5\nmax_user_connections = {connections}\n\
-             ignore_startup_parameters = extra_float_digits,options\n",
+             ignore_startup_parameters = extra_float_digits,options\nserver_tls_sslmode = prefer\n",
             upstream.get_host(),
             upstream.get_port(),
             users.display()

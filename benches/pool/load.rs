@@ -59,15 +59,31 @@ where
     F: Fn(usize) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Result<(), sqlx::Error>> + Send + 'static,
 {
+    let zipf = zipf.clone();
+    run_with(tasks, warm, counted, move || {
+        let (query, zipf) = (query.clone(), zipf.clone());
+        move || query(zipf.pick())
+    })
+    .await
+}
+
+/// As [`run`]; `new_task` makes the function that one task calls without a pause.
+#[allow(dead_code, reason = "each benchmark uses only a part of this module")]
+pub(crate) async fn run_with<T, F, R>(tasks: usize, warm: Duration, counted: Duration, new_task: T) -> Load
+where
+    T: Fn() -> F,
+    F: Fn() -> R + Send + 'static,
+    R: Future<Output = Result<(), sqlx::Error>> + Send + 'static,
+{
     let (counts, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (0..tasks)
         .map(|_| {
-            let (query, zipf, counts, over) = (query.clone(), zipf.clone(), counts.clone(), over.clone());
+            let (query, counts, over) = (new_task(), counts.clone(), over.clone());
             tokio::spawn(async move {
                 let (mut took, mut errors) = (vec![], 0);
                 while !over.load(Relaxed) {
                     let clock = Instant::now();
-                    let answer = query(zipf.pick()).await;
+                    let answer = query().await;
                     if counts.load(Relaxed) {
                         took.push(clock.elapsed());
                         errors += usize::from(answer.is_err());

@@ -1,13 +1,16 @@
 //! The same load on tenantry and on its competitors: one `PgPool` for each tenant, and PgBouncer.
 use super::bouncer::Bouncer;
 use super::hosts::{Hosts, options, slug};
-use super::load::{Load, Zipf, run};
+use super::load::{Load, Zipf, run, run_with};
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tenantry::resolver::PooledResolver;
 use tenantry::testing::TestServer;
 use tenantry::{ConnectionResolver, TenantPool, TenantRef, sqlx};
+use tokio::sync::Mutex;
 
 /// Maximum connections to the server, for tenantry and for PgBouncer.
 pub(crate) const BUDGET: u32 = 90;
@@ -105,6 +108,31 @@ pub(crate) async fn run_pools(name: &str, pools: Arc<Vec<PgPool>>, zipf: &Zipf, 
     for pool in pools.iter() {
         let _ = tokio::time::timeout(Duration::from_millis(300), pool.close()).await;
     }
+    load
+}
+
+/// Runs the load on connections that each belong to one task: no pool, and no tenant changes its connection.
+#[allow(dead_code, reason = "each benchmark uses only a part of this module")]
+pub(crate) async fn run_dedicated(server: &TestServer, tenants: usize) -> Load {
+    let mut sessions = vec![];
+    for task in 0..TASKS {
+        sessions.push(Mutex::new(options(server, task % tenants).connect().await.unwrap()));
+    }
+    // Each task takes the session of its number. It is the only one that locks it.
+    let (sessions, next) = (Arc::new(sessions), Arc::new(AtomicUsize::new(0)));
+    let at = sessions.clone();
+    let load = run_with(TASKS, WARM, COUNTED, move || {
+        let (sessions, task) = (at.clone(), next.fetch_add(1, Relaxed));
+        move || {
+            let sessions = sessions.clone();
+            async move {
+                let mut session = sessions[task].lock().await;
+                sqlx::query("SELECT 1").fetch_one(&mut *session).await.map(drop)
+            }
+        }
+    })
+    .await;
+    print_load("a connection for each task", &load);
     load
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// The measured times of one comparison.
 pub(crate) struct Ratio {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// Times of the library, one for each pair.
     pub(crate) ours: Vec<Duration>,
     /// Times of the reference, one for each pair.
@@ -20,12 +20,12 @@ pub(crate) struct Ratio {
 
 #[allow(dead_code, reason = "each benchmark uses only a part of this module")]
 impl Ratio {
-    pub(crate) fn new(name: &'static str, goal: f64) -> Self {
-        Self { name, ours: vec![], reference: vec![], goal }
+    pub(crate) fn new(name: impl Into<String>, goal: f64) -> Self {
+        Self { name: name.into(), ours: vec![], reference: vec![], goal }
     }
     /// Compares one time with a limit.
-    pub(crate) fn against(name: &'static str, ours: Duration, bound: Duration, goal: f64) -> Self {
-        Self { name, ours: vec![ours], reference: vec![bound], goal }
+    pub(crate) fn against(name: impl Into<String>, ours: Duration, bound: Duration, goal: f64) -> Self {
+        Self { name: name.into(), ours: vec![ours], reference: vec![bound], goal }
     }
     /// Adds a pair of times.
     pub(crate) fn add_pair(&mut self, ours: Duration, reference: Duration) {
@@ -47,7 +47,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// One line of the table. `ours` and `reference` are medians in `unit`.
 pub(crate) struct Row {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) ours: f64,
     pub(crate) reference: f64,
     pub(crate) unit: &'static str,
@@ -67,10 +67,10 @@ pub(crate) enum Goal {
 #[allow(dead_code, reason = "each benchmark uses only a part of this module")]
 impl Row {
     /// A row of the medians of (ours, reference) pairs, and of the median of their ratios.
-    pub(crate) fn of(name: &'static str, unit: &'static str, goal: Goal, pairs: &[(f64, f64)]) -> Self {
+    pub(crate) fn of(name: impl Into<String>, unit: &'static str, goal: Goal, pairs: &[(f64, f64)]) -> Self {
         let of = |pick: fn(&(f64, f64)) -> f64| median(pairs.iter().map(pick).collect());
         let (ours, reference, ratio) = (of(|p| p.0), of(|p| p.1), of(|p| p.0 / p.1));
-        Self { name, ours, reference, unit, ratio, goal, pairs: pairs.len() }
+        Self { name: name.into(), ours, reference, unit, ratio, goal, pairs: pairs.len() }
     }
 }
 
@@ -79,7 +79,7 @@ impl From<&Ratio> for Row {
         let (ours, reference) = (median_seconds(&r.ours), median_seconds(&r.reference));
         let (unit, scale) = if ours > 1e-3 { ("ms", 1e3) } else { ("us", 1e6) };
         let (ours, reference, goal) = (ours * scale, reference * scale, Goal::AtMost(r.goal));
-        Self { name: r.name, ours, reference, unit, ratio: r.ratio(), goal, pairs: r.ours.len() }
+        Self { name: r.name.clone(), ours, reference, unit, ratio: r.ratio(), goal, pairs: r.ours.len() }
     }
 }
 
