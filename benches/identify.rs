@@ -27,7 +27,8 @@ const ROUNDS: usize = 61;
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let hosts = hosts::Hosts::at("127.0.0.1", 1, 100);
-    let resolver = PooledResolver::builder(hosts.clone(), hosts).fresh_for(Duration::from_secs(3600)).build();
+    let resolver =
+        PooledResolver::builder(hosts.clone(), hosts).pool(|p| p.fresh_for(Duration::from_secs(3600))).build();
     for n in 0..100 {
         resolver.resolve(hosts::slug(n).as_str().into()).await.unwrap();
     }

@@ -60,7 +60,7 @@ async fn main() {
         }
         print_load("a PgPool for each tenant", &reference);
         let builder = PooledResolver::builder(hosts.clone(), hosts.clone()).max_connections(BUDGET);
-        let resolver = builder.fresh_for(Duration::from_secs(3600)).build();
+        let resolver = builder.pool(|p| p.fresh_for(Duration::from_secs(3600))).build();
         let ours = run_requests(tenantry_router(resolver.clone()), &zipf).await;
         tenantry::ConnectionResolver::close(&resolver).await;
         print_load("tenantry", &ours);

@@ -145,7 +145,8 @@ async fn measure_discard(hosts: &Hosts) -> Row {
         let mut rates = vec![];
         for (name, is_enabled) in [("with discard_on_release", true), ("without", false)] {
             let builder = PooledResolver::builder(hosts.clone(), hosts.clone());
-            let resolver = builder.fresh_for(Duration::from_secs(3600)).discard_on_release(is_enabled).build();
+            let resolver =
+                builder.pool(|p| p.fresh_for(Duration::from_secs(3600)).discard_on_release(is_enabled)).build();
             let at = resolver.clone();
             let load = run(TASKS, &zipf, WARM / 2, COUNTED / 2, move |n| {
                 let resolver = at.clone();

@@ -121,8 +121,8 @@ async fn login_options(tenantry: &Tenantry, slug: &str) -> PgConnectOptions {
     let tenant = tenantry.registry().find(slug.into()).await.unwrap().unwrap();
     let entry = tenantry.registry().primary(tenant.id()).await.unwrap().unwrap();
     let password = tenantry.vault().open(&entry.credential).await.unwrap();
-    let options = PgConnectOptions::new_without_pgpass().host(&entry.host).port(entry.port);
-    options.database(entry.database.as_str()).username(entry.login.as_str()).password(password.expose_secret())
+    let (login, database) = (entry.login.as_str(), entry.database.as_str());
+    tenantry::testing::connect_options(&entry.host, entry.port, login, password.expose_secret(), database)
 }
 
 /// Resolves the tenant. With `reads`, waits until its reads use the standby: after a suspension they use the primary

@@ -87,6 +87,7 @@
 #![cfg_attr(not(feature = "testing"), allow(unreachable_pub, dead_code, unused_imports))]
 
 pub(crate) mod cluster;
+pub(crate) mod connect;
 pub mod directory;
 pub mod error;
 mod facade;

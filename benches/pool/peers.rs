@@ -24,7 +24,7 @@ pub(crate) const COUNTED: Duration = Duration::from_secs(5);
 /// A resolver whose cached answers stay valid during the whole benchmark.
 pub(crate) fn create_resolver(hosts: &Hosts, budget: u32) -> PooledResolver {
     let builder = PooledResolver::builder(hosts.clone(), hosts.clone());
-    builder.max_connections(budget).fresh_for(Duration::from_secs(3600)).build()
+    builder.max_connections(budget).pool(|p| p.fresh_for(Duration::from_secs(3600))).build()
 }
 
 /// Runs `SELECT 1` for a tenant.

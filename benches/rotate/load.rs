@@ -63,10 +63,11 @@ impl LoadProcess {
 pub(crate) mod load {
     use super::{LoadResult, Read, Write};
     use serde::{Deserialize, Serialize};
-    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use sqlx::postgres::PgPoolOptions;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
+    use tenantry::testing::connect_options;
     use tenantry::vault::LocalKeyring;
     use tenantry::{Tenantry, sqlx};
 
@@ -119,8 +120,8 @@ pub(crate) mod load {
     }
 
     async fn query_until_stdin_closes(task: &Task) -> LoadResult {
-        let options = PgConnectOptions::new_without_pgpass().host(&task.host).port(task.port);
-        let options = options.username("bench_load").password("of the benchmark alone").database(&task.database);
+        let password = "of the benchmark alone";
+        let options = connect_options(&task.host, task.port, "bench_load", password, &task.database);
         let landlord = PgPoolOptions::new().max_connections(2).connect_lazy_with(options);
         let keys = LocalKeyring::from_text(&task.keys).unwrap();
         let tenantry = Tenantry::builder(landlord).keys(keys).max_connections(12).build().await.unwrap();

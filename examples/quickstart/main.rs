@@ -4,11 +4,13 @@
 //! variable it starts a throwaway server. With `-- --keep` it removes nothing and prints how to connect.
 #![expect(clippy::print_stdout, reason = "an example prints its progress")]
 use secrecy::ExposeSecret;
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgPool;
 use sqlx::{ConnectOptions, Connection};
 use std::process::ExitCode;
 use std::time::Instant;
+use tenantry::directory::TenantDatabase;
 use tenantry::registry::TenantRegistry;
+use tenantry::testing::connect_options;
 use tenantry::{Tenantry, vault::LocalKeyring};
 
 #[path = "../example_server/mod.rs"]
@@ -101,11 +103,8 @@ async fn try_foreign_databases(tenantry: &Tenantry, landlord: &PgPool) -> Result
         entries.push(tenantry.registry().primary(tenant.id()).await?.ok_or("no entry")?);
     }
     let password = tenantry.vault().open(&entries[0].credential).await?;
-    let login = PgConnectOptions::new_without_pgpass()
-        .host(&entries[0].host)
-        .port(entries[0].port)
-        .username(entries[0].login.as_str())
-        .password(password.expose_secret());
+    let TenantDatabase { host, port, login, database, .. } = &entries[0];
+    let login = connect_options(host, *port, login.as_str(), password.expose_secret(), database.as_str());
     let landlord = landlord.connect_options().get_database().unwrap_or_default().to_owned();
     for (what, database) in [("globex's database", entries[1].database.as_str()), ("the landlord", &landlord)] {
         match login.clone().database(database).connect().await {

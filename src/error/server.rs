@@ -43,6 +43,37 @@ pub enum ServerSetupError {
         /// The host and port that the call described.
         given: String,
     },
+    /// The admin connects through a Unix socket, and the call names no address for the application. Nothing was
+    /// connected or written.
+    #[error(
+        "the admin connects through the Unix socket in {directory}, which a node on another machine cannot reach; give \
+         the server's address with set_up().address(host, port), or give that directory as its host if every node runs \
+         on this machine"
+    )]
+    #[non_exhaustive]
+    Socket {
+        /// Directory of the socket.
+        directory: String,
+    },
+    /// The root certificate cannot be stored for the application's connections. Nothing was connected or written.
+    #[error("the root certificate in {origin} cannot be used; give certificates in PEM format, as a file or as text")]
+    #[non_exhaustive]
+    RootCertificate {
+        /// Where the certificate is: a file, or the name of the setting.
+        origin: String,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
+    /// An environment variable would change every connection to the server.
+    #[error(
+        "sqlx takes the variable {variable} into every connection and cannot unset it; remove it from the environment, \
+         or call accept_pg_environment() on the builder"
+    )]
+    #[non_exhaustive]
+    Environment {
+        /// Name of the variable.
+        variable: &'static str,
+    },
     /// The server admin lacks a right that it needs to create the provisioner's roles and database.
     #[error("the role {role} lacks {right}; grant it, or use script() and let a DBA run it")]
     #[non_exhaustive]

@@ -40,9 +40,30 @@ pub enum BuildError {
     /// The builder has no key provider. Secrets are never stored unencrypted, so one is required.
     #[error("the builder has no key provider; call keys()")]
     NoKeys,
-    /// A setting contradicts another one or is out of range. Holds the name of the setting and the reason.
+    /// A setting is out of range or lacks another one that it needs. Holds the name of the setting and the reason.
     #[error("the setting {0} {1}")]
     Setting(&'static str, &'static str),
+    /// A setting would have no effect, because of another one.
+    #[error("the setting {setting} has no effect together with {with}: {reason}; remove one of the two")]
+    #[non_exhaustive]
+    Contradiction {
+        /// The setting without an effect.
+        setting: &'static str,
+        /// The setting that takes its effect.
+        with: &'static str,
+        /// Why it has no effect.
+        reason: &'static str,
+    },
+    /// An environment variable would change every connection to a tenant's database.
+    #[error(
+        "sqlx takes the variable {variable} into every connection and cannot unset it; remove it from the environment, \
+         or call accept_pg_environment() on the builder"
+    )]
+    #[non_exhaustive]
+    Environment {
+        /// Name of the variable.
+        variable: &'static str,
+    },
     /// The landlord's schema cannot be used.
     #[error(transparent)]
     Schema(#[from] SchemaError),

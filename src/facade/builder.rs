@@ -3,7 +3,7 @@
 //! An application starts with [`Tenantry::builder`], calls setters, and ends with [`Builder::build`].
 //!
 //! Invariants:
-//! - Setters never fail; `build` refuses a value that is out of range and steps that contradict each other.
+//! - Setters never fail; `build` refuses a value that is out of range and a setting that would have no effect.
 //! - `build` only reads. It spawns no task and writes nothing.
 //! - Heartbeats, lease renewals and change notifications use a small pool of their own, never the application's.
 use super::Tenantry;
@@ -13,7 +13,7 @@ use crate::names::ServerName;
 use crate::operations::provision::{ProvisionConfig, connection_limit};
 use crate::operations::step::{Compensate, Forward, Step, Undoable};
 use crate::placement::{Candidate, PlacementRequest};
-use crate::resolver::ConnectionResolver;
+use crate::resolver::{ConnectionResolver, PoolSettings};
 use crate::saga::Settings;
 use crate::store::admin::AdminStore;
 use crate::store::registry::{self, RegistryWriter};
@@ -25,6 +25,7 @@ use sqlx::migrate::Migrator;
 use std::{sync::Arc, time::Duration};
 
 mod assemble;
+mod check;
 
 /// The configuration of a [`Tenantry`]. [`build`](Self::build) checks it.
 #[must_use = "a builder does nothing until build()"]
@@ -34,16 +35,20 @@ pub struct Builder {
     config: ProvisionConfig,
     settings: Settings,
     workers: usize,
-    max_connections: u32,
+    max_connections: Option<u32>,
     max_connections_per_tenant: u32,
     max_nodes: u32,
     share_connections: bool,
     require_head: bool,
-    acquire_timeout: Duration,
+    /// Whether the application has called `temp_tables(false)`.
+    forbids_temp_tables: bool,
+    acquire_timeout: Option<Duration>,
+    pool: Option<PoolSettings>,
     change_poll_interval: Duration,
     registry: Option<Arc<dyn RegistryWriter>>,
     vault: Option<Arc<dyn VaultWriter>>,
     resolver: Option<Arc<dyn ConnectionResolver>>,
+    accepts_pg_environment: bool,
 }
 
 impl Builder {
@@ -54,16 +59,19 @@ impl Builder {
             config: ProvisionConfig::default(),
             settings: Settings::default(),
             workers: 8,
-            max_connections: 90,
+            max_connections: None,
             max_connections_per_tenant: 5,
             max_nodes: 8,
             share_connections: false,
             require_head: false,
-            acquire_timeout: Duration::from_secs(10),
+            forbids_temp_tables: false,
+            acquire_timeout: None,
+            pool: None,
             change_poll_interval: registry::POLL,
             registry: None,
             vault: None,
             resolver: None,
+            accepts_pg_environment: false,
         }
     }
     /// Key provider that wraps the data keys of all secrets. Required unless [`vault`](Self::vault) is given.
@@ -136,7 +144,7 @@ impl Builder {
     /// Whether the application may create temporary tables; `false` by default, because a tenant can fill the server's
     /// disk with them.
     pub fn temp_tables(mut self, yes: bool) -> Self {
-        self.config.temp_tables = yes;
+        (self.config.temp_tables, self.forbids_temp_tables) = (yes, !yes);
         self
     }
     /// Settings of the application's sessions in tenants that are created from now on.
@@ -146,14 +154,14 @@ impl Builder {
     }
     /// Whether only tenants with the newest migration of this program resolve; `false` by default. Until the others are
     /// migrated they fail with [`ResolveError::Behind`](crate::error::ResolveError::Behind), which a web layer answers
-    /// with 503.
+    /// with 503. Needs [`tenant_migrations`](Self::tenant_migrations).
     pub fn require_head(mut self, yes: bool) -> Self {
         self.require_head = yes;
         self
     }
     /// Maximum connections of this process to one server, over all its tenants; 90 by default.
     pub fn max_connections(mut self, per_server: u32) -> Self {
-        self.max_connections = per_server;
+        self.max_connections = Some(per_server);
         self
     }
     /// Whether [`max_connections`](Self::max_connections) is the limit of all nodes together; `false` by default. Each
@@ -189,7 +197,21 @@ impl Builder {
     }
     /// Maximum time that a query waits for a connection; 10 s by default.
     pub fn acquire_timeout(mut self, limit: Duration) -> Self {
-        self.acquire_timeout = limit;
+        self.acquire_timeout = Some(limit);
+        self
+    }
+    /// Changes the settings of the connections and of the resolver's cache that few applications change. A second call
+    /// continues with the result of the first.
+    ///
+    /// ```no_run
+    /// # fn example(builder: tenantry::Builder) -> tenantry::Builder {
+    /// use std::time::Duration;
+    ///
+    /// builder.max_connections(60).pool(|pool| pool.max_opening(8).release_timeout(Duration::from_secs(10)))
+    /// # }
+    /// ```
+    pub fn pool(mut self, change: impl FnOnce(PoolSettings) -> PoolSettings) -> Self {
+        self.pool = Some(change(self.pool.take().unwrap_or_else(PoolSettings::new)));
         self
     }
     /// How often this node, while it [`run`](Tenantry::run)s, reads which tenants other nodes have changed; 2 s by
@@ -235,14 +257,31 @@ impl Builder {
         self.registry = Some(Arc::new(registry));
         self
     }
-    /// Replaces the built-in vault, which uses a table of the landlord.
+    /// Replaces the built-in vault, which uses a table of the landlord. [`keys`](Self::keys) belongs to the built-in
+    /// one, so [`build`](Self::build) refuses both.
     pub fn vault(mut self, vault: impl VaultWriter) -> Self {
         self.vault = Some(Arc::new(vault));
         self
     }
-    /// Replaces the built-in [`PooledResolver`](crate::resolver::PooledResolver).
+    /// Replaces the built-in [`PooledResolver`](crate::resolver::PooledResolver). [`build`](Self::build) refuses the
+    /// settings of the built-in one together with it: `max_connections`, `share_connections`, `acquire_timeout`,
+    /// `pool` and `require_head`. Set what corresponds to them on the own resolver.
+    /// [`Tenantry::pool_stats`] and the metrics show the built-in pools only, so they stay empty.
+    /// [`max_connections_per_tenant`](Self::max_connections_per_tenant) is allowed, because the CONNECTION LIMIT of the
+    /// tenants' logins follows from it.
     pub fn resolver(mut self, resolver: impl ConnectionResolver) -> Self {
         self.resolver = Some(Arc::new(resolver));
+        self
+    }
+    /// Accepts what `PGOPTIONS`, `PGSSLCERT` and `PGSSLKEY` set on every connection that this crate opens: settings of
+    /// the session, and a client's certificate and key.
+    ///
+    /// Without this call [`build`](Self::build) and [`set_up`](crate::servers::Servers::set_up) fail if one of them is
+    /// set, because sqlx reads it and cannot unset it. No other `PG*` variable and no password file changes these
+    /// connections. The landlord's pool and a server admin's options are the application's own and are used as they
+    /// are.
+    pub fn accept_pg_environment(mut self) -> Self {
+        self.accepts_pg_environment = true;
         self
     }
 
@@ -251,7 +290,8 @@ impl Builder {
     ///
     /// # Errors
     /// The schema is not installed, a key is missing or wrong, two steps of the application have the same name, or a
-    /// setting is out of range.
+    /// setting is out of range or would have no effect. A variable of
+    /// [`accept_pg_environment`](Self::accept_pg_environment) is set.
     pub async fn build(self) -> Result<Tenantry, BuildError> {
         self.check()?;
         schema::check(&self.landlord).await?;
@@ -259,27 +299,10 @@ impl Builder {
         Ok(self.assemble(vault))
     }
 
-    fn check(&self) -> Result<(), BuildError> {
-        let steps: Vec<_> = self.config.before.iter().chain(&self.config.after).map(|s| s.name()).collect();
-        if let Some(duplicate) = steps.iter().enumerate().find(|(at, name)| steps[..*at].contains(name)) {
-            return Err(BuildError::DuplicateStep(duplicate.1));
-        }
-        let range = [
-            ("lease", self.settings.lease >= Duration::from_secs(1), "must be at least 1 s"),
-            ("deadline", self.settings.deadline >= self.settings.lease, "must not be shorter than the lease"),
-            ("attempts", self.settings.attempts >= 1, "must be at least 1"),
-            ("workers", self.workers >= 1, "must be at least 1"),
-            ("max_connections", self.max_connections >= 1, "must be at least 1"),
-            ("max_connections_per_tenant", self.max_connections_per_tenant >= 1, "must be at least 1"),
-            ("max_nodes", self.max_nodes >= 1, "must be at least 1"),
-            ("change_poll_interval", POLL_RANGE.contains(&self.change_poll_interval), "must be from 100 ms to 1 min"),
-            ("reserve_domain", !self.config.reserved.has_empty(), "must not be empty"),
-            ("backoff", self.settings.backoff <= self.settings.backoff_limit, "must not exceed its longest pause"),
-        ];
-        match range.into_iter().find(|(_, is_valid, _)| !is_valid) {
-            Some((setting, _, rule)) => Err(BuildError::Setting(setting, rule)),
-            None => Ok(()),
-        }
+    /// These keys, unless the builder has a key provider or a vault.
+    #[cfg(feature = "testing")]
+    pub(crate) fn default_keys(self, keys: &(impl KeyProvider + Clone)) -> Self {
+        if self.keys.is_some() || self.vault.is_some() { self } else { self.keys(keys.clone()) }
     }
 
     async fn open_vault(&self) -> Result<Arc<dyn VaultWriter>, BuildError> {
@@ -296,12 +319,12 @@ impl Builder {
         }
     }
 
+    /// Maximum connections to one server: the one that was set, or the default.
+    fn max_connections_or_default(&self) -> u32 {
+        self.max_connections.unwrap_or(90)
+    }
+
     fn connection_limit(&self) -> i32 {
-        connection_limit(self.max_connections_per_tenant.min(self.max_connections), self.max_nodes)
+        connection_limit(self.max_connections_per_tenant.min(self.max_connections_or_default()), self.max_nodes)
     }
 }
-
-/// Valid values of [`Builder::change_poll_interval`]. One read takes about a millisecond, so a shorter interval would
-/// load the landlord. While changes are reported, cached entries are valid for a minute, so a longer one would be
-/// useless.
-const POLL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);

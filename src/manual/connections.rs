@@ -42,7 +42,7 @@
 //! Between two tenants nothing has to be: a connection has one tenant for its whole life. Between two users of one
 //! tenant an open transaction is rolled back, and a connection whose query was dropped or failed is tested before it
 //! is used again. `SET`, temporary tables, session advisory locks and `LISTEN` stay, unless
-//! [`discard_on_release`](crate::resolver::PooledResolverBuilder::discard_on_release) is set. See
+//! [`discard_on_release`](crate::resolver::PoolSettings::discard_on_release) is set. See
 //! [`TenantPool`](crate::TenantPool).
 //!
 //! # What closes connections

@@ -45,9 +45,9 @@ pub(crate) use replica::Replica;
 /// tenant, an open transaction is rolled back. A connection whose query was dropped before its end, or failed, is
 /// pinged before it serves again. `SET`, temporary tables, session advisory locks and `LISTEN` stay with the
 /// connection: use `SET LOCAL` and transaction-level locks, or
-/// [`discard_on_release`](crate::resolver::PooledResolverBuilder::discard_on_release). A dropped query keeps its
+/// [`discard_on_release`](crate::resolver::PoolSettings::discard_on_release). A dropped query keeps its
 /// connection until the server has answered it, at most for
-/// [`release_timeout`](crate::resolver::PooledResolverBuilder::release_timeout). A protocol error closes the
+/// [`release_timeout`](crate::resolver::PoolSettings::release_timeout). A protocol error closes the
 /// connection. `COPY … FROM STDIN` through the handle itself causes one; use
 /// [`copy_in_raw`](sqlx::postgres::PgConnection::copy_in_raw) on an acquired connection.
 ///

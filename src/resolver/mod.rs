@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 mod pooled;
 mod require_head;
-pub use pooled::{PooledResolver, PooledResolverBuilder};
+pub use pooled::{PoolSettings, PooledResolver, PooledResolverBuilder};
 pub(crate) use require_head::RequireHead;
 
 /// Resolves tenants to handles. Resolving opens no connection, unless [`require_head`](crate::Builder::require_head) is

@@ -76,8 +76,8 @@ impl Harness {
     pub async fn tenantry_on(
         &self, server: &TestServer, configure: impl FnOnce(Builder) -> Builder,
     ) -> Result<Tenantry, HarnessError> {
-        let builder = Tenantry::builder(self.landlord.clone()).keys(self.keys.clone());
-        let tenantry = configure(builder).build().await?;
+        let builder = configure(Tenantry::builder(self.landlord.clone())).default_keys(&self.keys);
+        let tenantry = builder.build().await?;
         let set_up = tenantry.servers().set_up("main", server.admin_options()).prefix(self.prefix());
         set_up.await.map_err(Box::new)?;
         Ok(tenantry)

@@ -7,6 +7,7 @@
 pub mod conformance;
 #[cfg(unix)]
 mod harness;
+mod options;
 pub mod proxy;
 mod resolver;
 mod seal;
@@ -14,6 +15,7 @@ mod seal;
 pub mod server;
 #[cfg(unix)]
 pub use harness::{Harness, HarnessError};
+pub use options::connect_options;
 pub use resolver::{FixedResolver, tenant};
 #[cfg(unix)]
 pub use server::TestServer;

@@ -59,12 +59,8 @@ pub(crate) async fn login(tenantry: &tenantry::Tenantry, slug: &str) -> PgConnec
     let entry =
         tenantry.registry().primary(tenant.id()).await.unwrap().expect("the tenant has a primary database entry");
     let password = tenantry.vault().open(&entry.credential).await.expect("the vault has the login's password");
-    PgConnectOptions::new_without_pgpass()
-        .host(&entry.host)
-        .port(entry.port)
-        .database(entry.database.as_str())
-        .username(entry.login.as_str())
-        .password(password.expose_secret())
+    let (login, database) = (entry.login.as_str(), entry.database.as_str());
+    tenantry::testing::connect_options(&entry.host, entry.port, login, password.expose_secret(), database)
 }
 
 /// SQLSTATE of an error, or the error's text if it did not come from PostgreSQL.

@@ -139,7 +139,7 @@ async fn checkout_is_counted_once_with_and_without_a_ping() {
     }
     // With and without a ping before an idle connection is used.
     for ping_after in [Duration::ZERO, Duration::from_secs(60)] {
-        let resolver = world.resolver().max_connections(1).ping_after(ping_after).build();
+        let resolver = world.resolver().max_connections(1).pool(|p| p.ping_after(ping_after)).build();
         for slug in ["acme", "globex", "globex"] {
             current_database(&resolver.resolve(slug.into()).await.unwrap()).await.unwrap();
         }
@@ -169,7 +169,7 @@ async fn discard_on_release_resets_the_session() {
     let mark = "SELECT set_config('my.mark', 'left', false)";
     let read = "SELECT coalesce(current_setting('my.mark', true), '')";
     for (discard, left) in [(false, "left"), (true, "")] {
-        let resolver = world.resolver().max_connections(1).discard_on_release(discard).build();
+        let resolver = world.resolver().max_connections(1).pool(|p| p.discard_on_release(discard)).build();
         let db = resolver.resolve("acme".into()).await.unwrap();
         sqlx::query(mark).execute(&db).await.unwrap();
         let found: String = sqlx::query_scalar(read).fetch_one(&db).await.unwrap();

@@ -22,8 +22,7 @@ fn child_process() {
     let Ok(target) = std::env::var(WORK) else { return };
     let lines: Vec<&str> = target.split('\n').collect();
     let [host, port, user, password, database] = lines.as_slice() else { panic!("{WORK} must have five lines") };
-    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass().host(host).port(port.parse().unwrap());
-    let options = options.username(user).password(password).database(database);
+    let options = tenantry::testing::connect_options(host, port.parse().unwrap(), user, password, database);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let pool = sqlx::postgres::PgPoolOptions::new().min_connections(4).connect_with(options).await.unwrap();
         let queries = (0..3).map(|_| async {

@@ -93,7 +93,7 @@ async fn resolve_after_an_invalidation_does_not_join_an_earlier_lookup() {
 async fn stale_answer_is_read_again_without_opening_the_secret_again() {
     let fakes = Fakes::default();
     let acme = add_tenant(&fakes, tenant("acme", TenantStatus::Active));
-    let resolver = fakes.resolver().fresh_for(Duration::from_millis(2000)).build();
+    let resolver = fakes.resolver().pool(|p| p.fresh_for(Duration::from_millis(2000))).build();
     for _ in 0..10 {
         resolver.resolve("acme".into()).await.unwrap();
         assert!(resolver.cached(&"acme".into()).is_some());
@@ -110,7 +110,7 @@ async fn stale_answer_is_read_again_without_opening_the_secret_again() {
 async fn slug_of_another_tenant_resolves_to_its_new_owner_when_stale() {
     let fakes = Fakes::default();
     let first = add_tenant(&fakes, tenant("acme", TenantStatus::Active));
-    let resolver = fakes.resolver().fresh_for(Duration::from_millis(100)).build();
+    let resolver = fakes.resolver().pool(|p| p.fresh_for(Duration::from_millis(100))).build();
     resolver.resolve("acme".into()).await.unwrap();
     fakes.replace(first.clone().with_slug("older".parse().unwrap()));
     let second = add_tenant(&fakes, tenant("acme", TenantStatus::Active));

@@ -1,8 +1,9 @@
 //! `servers().set_up()` and the life of a server: required rights, repetition, script for a DBA, removal, new
 //! passwords.
 //!
-//! Submodules: a set-up that is interrupted or repeated (`again`), failover (`failover`), a new address (`relocate`),
+//! Submodules: the socket and the certificates of the admin's connection (`admin_options`), a set-up that is interrupted or repeated (`again`), failover (`failover`), a new address (`relocate`),
 //! options and placement (`settings`).
+mod admin_options;
 mod again;
 mod failover;
 mod relocate;

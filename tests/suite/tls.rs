@@ -11,7 +11,7 @@ use tenantry::{Tenantry, sqlx};
 
 /// The root certificate of a new authority, and the certificate for `localhost` that it signed, with its key. All in
 /// PEM.
-fn sign_certificate() -> (String, String, String) {
+pub(crate) fn sign_certificate() -> (String, String, String) {
     let mut authority = CertificateParams::new(vec![]).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();

@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::io::{BufRead, Write};
 use std::time::Duration;
 use tenantry::sqlx;
+use tenantry::testing::connect_options;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
@@ -60,8 +61,7 @@ pub(crate) fn run_child(task: Task) -> Result<(), AnyError> {
 }
 
 async fn run_task(task: &Task) -> Result<(), AnyError> {
-    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(task.port);
-    let options = options.username(&task.user).password(&task.password).database(&task.database);
+    let options = connect_options("127.0.0.1", task.port, &task.user, &task.password, &task.database);
     // With one connection, each run of a saga sends its statements in the same order.
     let pool =
         PgPoolOptions::new().max_connections(1).test_before_acquire(false).acquire_timeout(Duration::from_secs(5));

@@ -10,8 +10,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgConnection, SqlSafeStr};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tenantry::testing::TestServer;
 use tenantry::testing::proxy::Proxy;
+use tenantry::testing::{TestServer, connect_options};
 use tenantry::vault::LocalKeyring;
 use tenantry::{Builder, Tenantry, sqlx};
 
@@ -141,8 +141,7 @@ fn address(server: &TestServer) -> SocketAddr {
 
 /// Connect options of the server admin of the near server, through the proxy at this port.
 pub(crate) fn dba_options(port: u16, password: &str) -> PgConnectOptions {
-    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
-    options.username("torture_dba").password(password).database("postgres")
+    connect_options("127.0.0.1", port, "torture_dba", password, "postgres")
 }
 
 /// Sets up a server with its own prefix.

@@ -2,12 +2,13 @@
 //!
 //! The workers' sessions are opened here, with server-side timeouts and a pinned search path. They never come from a
 //! pool and are never reconnected silently: locks, roles and settings belong to exactly one connection.
+use crate::connect::LoginOptions;
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
 use crate::rt;
-use crate::server::{DatabaseServer, TlsMode};
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use crate::server::DatabaseServer;
+use secrecy::SecretString;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ pub(crate) struct Target<'a> {
 impl Target<'_> {
     /// Opens the session within ten seconds. The options are built by setters, so the password is never part of a URL.
     pub(crate) async fn open(&self) -> Result<PgConnection, ClusterError> {
-        let options = tls(self.server, self.options());
+        let options = self.options();
         let mut session = match tokio::time::timeout(CONNECT, rt::poll_batched(options.connect())).await {
             Ok(Ok(session)) => session,
             Ok(Err(source)) => return Err(self.connect_error(source)),
@@ -83,39 +84,22 @@ impl Target<'_> {
     }
 
     fn options(&self) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
-            .host(&self.server.host)
-            .port(self.server.port)
-            .database(self.database.as_str())
-            .username(self.role.as_str())
-            .password(self.password.expose_secret())
-            .application_name(self.application_name)
-            .options(self.purpose.options())
-            .disable_statement_logging()
+        let login = LoginOptions {
+            host: &self.server.host,
+            port: self.server.port,
+            database: self.database.as_str(),
+            role: self.role.as_str(),
+            password: self.password,
+            application_name: self.application_name,
+            tls: self.server.tls,
+            root_certificate: self.server.root_certificate.as_deref(),
+        };
+        login.build().options(self.purpose.options())
     }
 
     fn connect_error(&self, source: sqlx::Error) -> ClusterError {
         let (role, database) = (self.role.to_string(), self.database.to_string());
         ClusterError::Connect { role, host: self.server.host.clone(), port: self.server.port, database, source }
-    }
-}
-
-/// Adds the TLS mode and root certificate of this server to the options.
-pub(crate) fn tls(server: &DatabaseServer, options: PgConnectOptions) -> PgConnectOptions {
-    let options = options.ssl_mode(ssl_mode(server.tls));
-    match &server.root_certificate {
-        Some(pem) => options.ssl_root_cert_from_pem(pem.clone().into_bytes()),
-        None => options,
-    }
-}
-
-fn ssl_mode(mode: TlsMode) -> PgSslMode {
-    match mode {
-        TlsMode::Disable => PgSslMode::Disable,
-        TlsMode::Prefer => PgSslMode::Prefer,
-        TlsMode::Require => PgSslMode::Require,
-        TlsMode::VerifyCa => PgSslMode::VerifyCa,
-        TlsMode::VerifyFull => PgSslMode::VerifyFull,
     }
 }
 

@@ -38,7 +38,7 @@ impl Builder {
         let engine = Engine::new(stores.journal.clone(), self.epoch_fences(), self.settings, stop.clone());
         let operations = OperationSet::new(&self, &stores.context, &engine);
         let recoverer = Recoverer::new(engine.clone(), operations.sagas()).with_workers(self.workers);
-        let pool = self.pool(&stores);
+        let pool = self.build_pool(&stores);
         let resolver = self.choose_resolver(&pool);
         let servers = follow_relocations(operations.servers, resolver.clone(), pool.resolver.clone());
         Tenantry {
@@ -91,21 +91,23 @@ impl Builder {
         }
     }
 
-    fn pool(&self, stores: &Stores) -> Pool {
+    fn build_pool(&self, stores: &Stores) -> Pool {
         let context = &stores.context;
         let resolver = PooledResolver::builder(stores.registry.clone(), context.vault.clone())
             .servers(context.servers.clone())
-            .max_connections(self.max_connections)
+            .pool(|defaults| self.pool.clone().unwrap_or(defaults))
+            .max_connections(self.max_connections_or_default())
             .max_connections_per_tenant(self.max_connections_per_tenant)
-            .acquire_timeout(self.acquire_timeout)
-            .count_sessions(Arc::new(context.clone()))
-            .build();
-        let shared = self.share_connections && self.resolver.is_none();
-        if shared {
+            .count_sessions(Arc::new(context.clone()));
+        let resolver = match self.acquire_timeout {
+            Some(limit) => resolver.acquire_timeout(limit).build(),
+            None => resolver.build(),
+        };
+        if self.share_connections {
             // Until this node has claimed its share.
             resolver.resize(0);
         }
-        let shared = shared.then_some(self.max_connections);
+        let shared = self.share_connections.then_some(self.max_connections_or_default());
         Pool { resolver, shared, has_complete_changes: self.registry.is_none() }
     }
 }
@@ -148,6 +150,7 @@ impl OperationSet {
         let login = AppLogin::new(config.access, config.connection_limit);
         let (stores, engine) = (|| stores.clone(), || engine.clone());
         let servers = Servers::new(stores(), engine(), builder.landlord.clone());
+        let servers = if builder.accepts_pg_environment { servers.accepting_pg_environment() } else { servers };
         Self {
             provisioner: Provisioner::with_engine(stores(), engine(), config.clone()),
             lifecycle: Lifecycle::new(stores(), engine(), login.access),

@@ -81,6 +81,7 @@ pub struct Servers {
     landlord: PgPool,
     rotation: Arc<Saga<rotate::RotateServerContext>>,
     connection_limit: Option<i32>,
+    accepts_pg_environment: bool,
     relocation: Arc<Saga<relocate::RelocateContext>>,
     with_move_callback: Option<OnMove>,
 }
@@ -94,7 +95,21 @@ impl Servers {
     pub fn new(stores: OperationContext, engine: Engine, landlord: PgPool) -> Self {
         let rotation = Arc::new(rotate::define(stores.clone()));
         let relocation = Arc::new(relocate::define(stores.clone()));
-        Self { stores, engine, landlord, rotation, relocation, with_move_callback: None, connection_limit: None }
+        let (with_move_callback, connection_limit, accepts_pg_environment) = (None, None, false);
+        Self {
+            stores,
+            engine,
+            landlord,
+            rotation,
+            connection_limit,
+            accepts_pg_environment,
+            relocation,
+            with_move_callback,
+        }
+    }
+    /// Lets `set_up` connect although a `PG*` variable changes its connections.
+    pub(crate) fn accepting_pg_environment(self) -> Self {
+        Self { accepts_pg_environment: true, ..self }
     }
     /// Runs `moved` after each relocation by this process, so that its resolver need not wait for the landlord's
     /// notification.

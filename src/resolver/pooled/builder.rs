@@ -1,7 +1,8 @@
 //! The settings of a [`PooledResolver`], with their defaults.
 //!
 //! [`Tenantry`](crate::Tenantry) builds its resolver here; an application may build one of its own over any registry
-//! and vault. Building opens no connection and starts no task.
+//! and vault. The limits that most applications set are methods of both builders; all other settings are in
+//! [`PoolSettings`], which both builders take. Building opens no connection and starts no task.
 use super::{PooledResolver, Shared};
 use crate::pool::budget::login_limit::CountSessions;
 use crate::pool::budget::{Handover, PermitLimit, PoolLimits};
@@ -16,10 +17,15 @@ pub struct PooledResolverBuilder {
     pub(super) registry: Arc<dyn TenantRegistry>,
     pub(super) vault: Arc<dyn CredentialVault>,
     pub(super) server_registry: Option<Arc<dyn ServerRegistry>>,
-    pub(super) settings: Settings,
+    pub(super) settings: PoolSettings,
 }
 
-pub(super) struct Settings {
+/// The settings of a [`PooledResolver`] that few applications change: of its connections and of its cache. The
+/// `pool` method of a builder ([`Builder::pool`](crate::Builder::pool), [`PooledResolverBuilder::pool`]) gives them to
+/// a closure. For every maximum number, zero is taken as one.
+#[must_use = "the settings have no effect until they are returned to the builder"]
+#[derive(Clone)]
+pub struct PoolSettings {
     pub(super) max_connections: u32,
     pub(super) max_connections_per_tenant: u32,
     pub(super) max_opening: PermitLimit,
@@ -35,20 +41,7 @@ pub(super) struct Settings {
 
 impl PooledResolverBuilder {
     pub(super) fn new(registry: Arc<dyn TenantRegistry>, vault: Arc<dyn CredentialVault>) -> Self {
-        let settings = Settings {
-            max_connections: 90,
-            max_connections_per_tenant: 5,
-            max_opening: PermitLimit::Adaptive,
-            max_cached: 10_000,
-            discard_on_release: false,
-            ping_after: Duration::from_millis(5),
-            acquire_timeout: Duration::from_secs(10),
-            fresh_for: Duration::from_secs(5),
-            drain_timeout: Duration::from_secs(10),
-            release_timeout: Duration::from_secs(30),
-            session_counter: None,
-        };
-        Self { registry, vault, server_registry: None, settings }
+        Self { registry, vault, server_registry: None, settings: PoolSettings::new() }
     }
     /// The registry of the servers that directory entries name. If an entry names a server, its host, port, TLS mode
     /// and root certificate come from that server's row alone. Without this call, or if the row is missing, a tenant
@@ -65,40 +58,10 @@ impl PooledResolverBuilder {
         self.settings.max_connections = per_server.max(1);
         self
     }
-    /// Fixes how many connections to one server are opened at the same time. By default the pool chooses the number:
-    /// between 4 and a third of [`max_connections`](Self::max_connections), more while opening takes no longer for it
-    /// (a distant server, TLS), fewer once it does, and 4 after the server could not be reached.
-    pub fn max_opening(mut self, per_server: usize) -> Self {
-        self.settings.max_opening = PermitLimit::Fixed(per_server.max(1));
-        self
-    }
     /// Maximum connections of one tenant to one server; 5 by default, and never more than
     /// [`max_connections`](Self::max_connections).
     pub fn max_connections_per_tenant(mut self, n: u32) -> Self {
         self.settings.max_connections_per_tenant = n.max(1);
-        self
-    }
-    /// Maximum tenants in the cache; 10,000 by default. A tenant without a connection takes less than two kilobytes.
-    /// The least recently used tenants are evicted first; their idle connections are closed.
-    pub fn max_cached(mut self, tenants: usize) -> Self {
-        self.settings.max_cached = tenants.max(1);
-        self
-    }
-    /// A connection that was idle for longer than this is pinged before use, which takes a round trip. 5 ms by default,
-    /// so that connections of a busy tenant are not pinged; zero pings each time. If the server ends a session within
-    /// this time, the next statement on it fails, and then every idle connection to that server is pinged before its
-    /// next use.
-    pub fn ping_after(mut self, idle: Duration) -> Self {
-        self.settings.ping_after = idle;
-        self
-    }
-    /// Whether to run `DISCARD ALL` when a connection is returned. It removes settings, temporary tables, prepared
-    /// statements, advisory locks and `LISTEN`, so that the tenant's next caller does not see them. `false` by default:
-    /// it costs several round trips and sqlx's prepared statements each time (a busy tenant runs about an eighth as
-    /// many queries: `cargo bench --bench pool -- --only discard`). Different tenants share no connection in either
-    /// case.
-    pub fn discard_on_release(mut self, yes: bool) -> Self {
-        self.settings.discard_on_release = yes;
         self
     }
     /// Maximum time that a query waits for a connection, including the time to open one; 10 s by default.
@@ -106,27 +69,9 @@ impl PooledResolverBuilder {
         self.settings.acquire_timeout = limit;
         self
     }
-    /// How long a resolved name is used before the registry is read again; 5 s by default. It is at least a minute
-    /// while [`Tenantry::run`](crate::Tenantry::run) receives notifications of changes. A change by another node takes
-    /// effect after this time at the latest, and at once if the server itself refuses the login: a suspended tenant, a
-    /// replaced login.
-    pub fn fresh_for(mut self, time: Duration) -> Self {
-        self.settings.fresh_for = time;
-        self
-    }
-    /// Maximum time that `close()` waits for connections in use; 10 s by default. Connections that are still in use
-    /// after it close when they are returned.
-    pub fn drain_timeout(mut self, limit: Duration) -> Self {
-        self.settings.drain_timeout = limit;
-        self
-    }
-    /// Maximum time for clearing a returned connection: reading the answer of a query that was dropped, rolling back,
-    /// running `DISCARD ALL`. 30 s by default: longer than a statement of a web request, and short enough that a
-    /// session that never becomes ready does not keep its slot. After this time the connection is closed. The server
-    /// may continue to run the statement until it notices; `client_connection_check_interval` on the server or
-    /// `statement_timeout` in the tenant's settings bounds that.
-    pub fn release_timeout(mut self, limit: Duration) -> Self {
-        self.settings.release_timeout = limit;
+    /// Changes the settings that few applications change. A second call continues with the result of the first.
+    pub fn pool(mut self, change: impl FnOnce(PoolSettings) -> PoolSettings) -> Self {
+        self.settings = change(self.settings);
         self
     }
     /// Counts a login's sessions when the server refuses it with 53300. Without it that error stays a
@@ -144,7 +89,77 @@ impl PooledResolverBuilder {
     }
 }
 
-impl Settings {
+impl PoolSettings {
+    /// The default of every setting. Not public, so that a closure cannot discard what was set before it.
+    pub(crate) fn new() -> Self {
+        Self {
+            max_connections: 90,
+            max_connections_per_tenant: 5,
+            max_opening: PermitLimit::Adaptive,
+            max_cached: 10_000,
+            discard_on_release: false,
+            ping_after: Duration::from_millis(5),
+            acquire_timeout: Duration::from_secs(10),
+            fresh_for: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(10),
+            release_timeout: Duration::from_secs(30),
+            session_counter: None,
+        }
+    }
+    /// Fixes how many connections to one server are opened at the same time. By default the pool chooses the number:
+    /// between 4 and a third of `max_connections`, more while opening takes no longer for it (a distant server, TLS),
+    /// fewer once it does, and 4 after the server could not be reached.
+    pub fn max_opening(mut self, per_server: usize) -> Self {
+        self.max_opening = PermitLimit::Fixed(per_server.max(1));
+        self
+    }
+    /// Maximum tenants in the cache; 10,000 by default. A tenant without a connection takes less than two kilobytes.
+    /// The least recently used tenants are evicted first; their idle connections are closed.
+    pub fn max_cached(mut self, tenants: usize) -> Self {
+        self.max_cached = tenants.max(1);
+        self
+    }
+    /// A connection that was idle for longer than this is pinged before use, which takes a round trip. 5 ms by default,
+    /// so that connections of a busy tenant are not pinged; zero pings each time. If the server ends a session within
+    /// this time, the next statement on it fails, and then every idle connection to that server is pinged before its
+    /// next use.
+    pub fn ping_after(mut self, idle: Duration) -> Self {
+        self.ping_after = idle;
+        self
+    }
+    /// Whether to run `DISCARD ALL` when a connection is returned. It removes settings, temporary tables, prepared
+    /// statements, advisory locks and `LISTEN`, so that the tenant's next caller does not see them. `false` by default:
+    /// it costs several round trips and sqlx's prepared statements each time (a busy tenant runs about an eighth as
+    /// many queries: `cargo bench --bench pool -- --only discard`). Different tenants share no connection in either
+    /// case.
+    pub fn discard_on_release(mut self, yes: bool) -> Self {
+        self.discard_on_release = yes;
+        self
+    }
+    /// How long a resolved name is used before the registry is read again; 5 s by default. It is at least a minute
+    /// while [`Tenantry::run`](crate::Tenantry::run) receives notifications of changes. A change by another node takes
+    /// effect after this time at the latest, and at once if the server itself refuses the login: a suspended tenant, a
+    /// replaced login.
+    pub fn fresh_for(mut self, time: Duration) -> Self {
+        self.fresh_for = time;
+        self
+    }
+    /// Maximum time that `close()` waits for connections in use; 10 s by default. Connections that are still in use
+    /// after it close when they are returned.
+    pub fn drain_timeout(mut self, limit: Duration) -> Self {
+        self.drain_timeout = limit;
+        self
+    }
+    /// Maximum time for clearing a returned connection: reading the answer of a query that was dropped, rolling back,
+    /// running `DISCARD ALL`. 30 s by default: longer than a statement of a web request, and short enough that a
+    /// session that never becomes ready does not keep its slot. After this time the connection is closed. The server
+    /// may continue to run the statement until it notices; `client_connection_check_interval` on the server or
+    /// `statement_timeout` in the tenant's settings bounds that.
+    pub fn release_timeout(mut self, limit: Duration) -> Self {
+        self.release_timeout = limit;
+        self
+    }
+
     pub(super) fn handover(&self) -> Handover {
         Handover {
             discard: self.discard_on_release,
@@ -160,5 +175,11 @@ impl Settings {
 impl std::fmt::Debug for PooledResolverBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("PooledResolverBuilder(..)")
+    }
+}
+
+impl std::fmt::Debug for PoolSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PoolSettings(..)")
     }
 }

@@ -33,7 +33,7 @@ mod lookup_cache;
 mod server_pools;
 mod servers;
 mod unknown_names;
-pub use builder::PooledResolverBuilder;
+pub use builder::{PoolSettings, PooledResolverBuilder};
 
 /// Minimum lifetime of an answer while notifications of changes arrive. Bounded, because the triggers that send them
 /// can be disabled.
@@ -71,7 +71,7 @@ struct Shared {
     vault: Arc<dyn CredentialVault>,
     /// The registry of the servers that directory entries name.
     server_registry: Option<Arc<dyn ServerRegistry>>,
-    settings: builder::Settings,
+    settings: PoolSettings,
     state: Mutex<State>,
     /// The names of `state.cache`, for lookups without its lock.
     names: Arc<LookupCache>,

@@ -20,7 +20,7 @@
 //! }
 //! # async fn example(server: std::net::SocketAddr) -> std::io::Result<()> {
 //! let proxy = Proxy::start(server, Unanswered).await?;
-//! let options = sqlx::postgres::PgConnectOptions::new().host("127.0.0.1").port(proxy.port());
+//! let options = tenantry::testing::connect_options("127.0.0.1", proxy.port(), "app", "password", "app");
 //! # Ok(()) }
 //! ```
 use async_trait::async_trait;

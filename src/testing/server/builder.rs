@@ -5,6 +5,7 @@ use super::running::Running;
 use super::session::{self, Session};
 use super::tls::Certificate;
 use super::{TestServer, container, language, local, url};
+use crate::connect::find_inherited_variable;
 
 /// Builder of a [`TestServer`]. The defaults: `max_connections` 300, no `fsync`, no TLS.
 #[derive(Clone)]
@@ -60,6 +61,9 @@ impl TestServerBuilder {
     /// # Errors
     /// [`NoServer`] says what is missing and how to provide it.
     pub async fn start(self) -> Result<TestServer, NoServer> {
+        if let Some(variable) = find_inherited_variable() {
+            return Err(NoServer::Environment { variable });
+        }
         let environment = Environment::read(self.url_variable);
         let running = self.start_backend(&environment).await?;
         let kind = running.kind.to_string();

@@ -15,6 +15,7 @@ use super::error::ContainerError;
 use super::running::Running;
 use super::session::{random_password, random_suffix, wait_until_accepting};
 use super::watcher::Watcher;
+use crate::testing::connect_options;
 
 /// Starts a container of this image, or of a default image if none is given.
 pub(super) async fn start(image: Option<&str>, arguments: &[String]) -> Result<Running, ContainerError> {
@@ -87,8 +88,7 @@ async fn admin_options(
 ) -> Result<PgConnectOptions, TestcontainersError> {
     let host = container.get_host().await?.to_string();
     let port = container.get_host_port_ipv4(PORT).await?;
-    let options = PgConnectOptions::new_without_pgpass().host(&host).port(port);
-    Ok(options.username("postgres").database("postgres").password(password))
+    Ok(connect_options(&host, port, "postgres", password, "postgres"))
 }
 
 fn spawn_watcher(name: &str) -> std::io::Result<Watcher> {

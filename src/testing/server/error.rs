@@ -60,6 +60,12 @@ pub enum NoServer {
         #[source]
         source: sqlx::Error,
     },
+    /// An environment variable would change every connection to the server.
+    #[error("sqlx takes the variable {variable} into every connection and cannot unset it; unset it for the tests")]
+    Environment {
+        /// Name of the variable.
+        variable: &'static str,
+    },
     /// The builder has settings or a certificate, and a server named by URL cannot be reconfigured.
     #[error("this test needs special server settings, and the server in {variable} cannot be reconfigured; unset it")]
     UrlTakesNoSettings {

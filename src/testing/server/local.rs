@@ -15,6 +15,7 @@ use super::running::Running;
 use super::session::{Deadline, Session, random_password, random_suffix};
 use super::watcher::Watcher;
 use super::{ServerKind, binaries};
+use crate::testing::connect_options;
 
 /// Creates and starts a cluster. `pg_bin` is the directory of the binaries; without it they are searched.
 pub(super) async fn start(pg_bin: Option<&Path>, arguments: &[String]) -> Result<Running, LocalError> {
@@ -77,12 +78,7 @@ impl Cluster {
         let password = primary.map_or_else(random_password, |primary| primary.password.clone());
         let mut watcher = Watcher::spawn(command).map_err(LocalError::Watcher)?;
         watcher.send_line(&password).map_err(LocalError::Watcher)?;
-        let admin = PgConnectOptions::new_without_pgpass()
-            .host("127.0.0.1")
-            .port(port)
-            .username("postgres")
-            .database("postgres")
-            .password(&password);
+        let admin = connect_options("127.0.0.1", port, "postgres", &password, "postgres");
         Ok(Self { binaries: binaries.to_owned(), directory, port, admin, watcher })
     }
 

@@ -20,8 +20,12 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Starts `command` in a process group of its own: a Ctrl-C in the terminal, or a test runner that kills its group,
-    /// must not end the cleanup.
+    /// must not end the cleanup. `PG*` variables of this process are not passed on, because PostgreSQL's programs read
+    /// them.
     pub(super) fn spawn(mut command: Command) -> io::Result<Self> {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.process_group(0).current_dir("/").spawn()?;
         let lifeline = child.stdin.take().ok_or_else(|| io::Error::other("the child process has no standard input"))?;

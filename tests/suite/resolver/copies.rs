@@ -58,7 +58,7 @@ async fn copy_on_an_acquired_connection_returns_its_slot_after_the_release_timeo
     for discard in [false, true] {
         let limit = Duration::from_millis(300);
         let (_world, resolver, db) =
-            resolver_with_one_connection(|b| b.release_timeout(limit).discard_on_release(discard)).await;
+            resolver_with_one_connection(|b| b.pool(|p| p.release_timeout(limit).discard_on_release(discard))).await;
         for copy in [COPY_IN, "BEGIN; COPY notes FROM STDIN"] {
             let mut session = db.acquire().await.unwrap();
             assert_refused(sqlx::raw_sql(copy).execute(&mut *session).await, copy).await;
@@ -71,7 +71,8 @@ async fn copy_on_an_acquired_connection_returns_its_slot_after_the_release_timeo
 
 #[tokio::test]
 async fn dropped_query_returns_its_slot_after_the_release_timeout() {
-    let (_world, resolver, db) = resolver_with_one_connection(|b| b.release_timeout(Duration::from_millis(300))).await;
+    let (_world, resolver, db) =
+        resolver_with_one_connection(|b| b.pool(|p| p.release_timeout(Duration::from_millis(300)))).await;
     let long = sqlx::query("SELECT pg_sleep(60)").execute(&db);
     assert!(tokio::time::timeout(Duration::from_millis(100), long).await.is_err());
     assert_answers(&db, "a query that was dropped and still runs").await;

@@ -171,7 +171,7 @@ async fn password_with_special_characters_connects() {
 async fn handle_follows_a_rotation_without_a_notification() {
     let mut world = ResolverSetup::new().await;
     let database = world.tenant("acme").await;
-    let resolver = world.resolver().fresh_for(Duration::from_secs(3600)).ping_after(Duration::ZERO).build();
+    let resolver = world.resolver().pool(|p| p.fresh_for(Duration::from_secs(3600)).ping_after(Duration::ZERO)).build();
     let db = resolve(&resolver, "acme").await;
     db.execute("SELECT 1").await.unwrap();
     world.execute_as_superuser(format!("ALTER ROLE \"{}\" PASSWORD 'second'", database.name())).await;
@@ -194,7 +194,7 @@ async fn handle_follows_a_rotation_without_a_notification() {
 async fn suspended_login_makes_a_handle_report_the_suspension() {
     let mut world = ResolverSetup::new().await;
     let database = world.tenant("acme").await;
-    let resolver = world.resolver().fresh_for(Duration::from_secs(3600)).ping_after(Duration::ZERO).build();
+    let resolver = world.resolver().pool(|p| p.fresh_for(Duration::from_secs(3600)).ping_after(Duration::ZERO)).build();
     let db = resolve(&resolver, "acme").await;
     db.execute("SELECT 1").await.unwrap();
     world.execute_as_superuser(format!("ALTER ROLE \"{}\" NOLOGIN", database.name())).await;
@@ -224,7 +224,7 @@ async fn handle_works_after_the_eviction_of_its_pool() {
     for slug in slugs {
         databases.push(world.tenant(slug).await);
     }
-    let resolver = world.resolver().max_connections(2).max_connections_per_tenant(2).max_cached(2).build();
+    let resolver = world.resolver().max_connections(2).max_connections_per_tenant(2).pool(|p| p.max_cached(2)).build();
     let mut handles = vec![];
     for slug in slugs {
         handles.push(resolve(&resolver, slug).await);
@@ -299,7 +299,7 @@ async fn close_waits_for_connections_in_use_and_closes_all() {
 async fn close_waits_no_longer_than_the_drain_timeout() {
     let mut world = ResolverSetup::new().await;
     let database = world.tenant("acme").await;
-    let resolver = world.resolver().drain_timeout(Duration::from_millis(200)).build();
+    let resolver = world.resolver().pool(|p| p.drain_timeout(Duration::from_millis(200))).build();
     let db = resolve(&resolver, "acme").await;
     let mut in_use = db.acquire().await.unwrap();
     let clock = Instant::now();

@@ -24,7 +24,8 @@ async fn pool_traces_name_the_tenant_and_contain_no_password() {
     let world = ResolverSetup::new().await;
     let databases = [world.tenant("acme").await, world.tenant("globex").await];
     // A ping would create a span of its own, and on a slow machine one would be due between two queries.
-    let resolver = world.resolver().max_connections(1).ping_after(std::time::Duration::from_secs(60)).build();
+    let resolver =
+        world.resolver().max_connections(1).pool(|p| p.ping_after(std::time::Duration::from_secs(60))).build();
     let acme = resolver.resolve("acme".into()).await.unwrap();
     let globex = resolver.resolve("globex".into()).await.unwrap();
     run_query(&acme).await;

@@ -5,7 +5,7 @@
 //! never stored, so recovery skips a set-up, and the same call undoes what a dead process left and begins again.
 use super::address::check_address;
 use super::{Server, ServerSetupReport, Servers, new_server, server_name};
-use crate::cluster::pg::bootstrap::{self, Admin};
+use crate::cluster::pg::bootstrap;
 use crate::cluster::pg::script::{self, Landlord};
 use crate::cluster::pg::{catalog, scram, session, terminate};
 use crate::error::{BeginError, ClusterError, Failure, FailureState, ServerSetupError, StoreError};
@@ -18,11 +18,12 @@ use crate::server::{DatabaseServer, ServerNames, ServerStatus, TlsMode};
 use crate::store::journal::{Claim, Intent, Progress, Record};
 use futures_core::future::BoxFuture;
 use secrecy::SecretString;
+use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
 use std::{future::IntoFuture, sync::Arc};
 use uuid::Uuid;
 
+mod admin;
 mod context;
 mod saga;
 mod steps;
@@ -69,6 +70,10 @@ impl ServerSetup {
     }
     /// Sets the address under which the application reaches the server. Default: host and port of the server admin's
     /// connection.
+    ///
+    /// The directory of a Unix socket, which begins with `/`, is accepted as `host` for an application that runs on the
+    /// server's machine only. It is never taken from the admin's connection: a node on another machine could not
+    /// connect.
     pub fn address(mut self, host: impl Into<String>, port: u16) -> Self {
         self.address = Some((host.into(), port));
         self
@@ -84,7 +89,8 @@ impl ServerSetup {
         self.tls = Some(mode);
         self
     }
-    /// Sets the certificate authorities to trust, as PEM. Default: the system's.
+    /// Sets the certificate authorities to trust, as PEM, in addition to the system's. Default: those of the server
+    /// admin's connection, if that has the address of the server. A file is read once and its text is stored.
     pub fn root_certificate(mut self, pem: impl Into<String>) -> Self {
         self.root_certificate = Some(pem.into());
         self
@@ -174,14 +180,15 @@ impl ServerSetup {
 
     /// The stored row with the settings of this call, or a new row.
     async fn describe_server(&self) -> Result<DatabaseServer, ServerSetupError> {
+        self.check_environment()?;
         let name = server_name(&self.name)?;
         let stored = self.servers.stores.servers.server(&name).await?.map(|l| l.server);
         let names = self.choose_names(stored.as_ref())?;
-        let admin_address = || (self.admin.get_host().to_owned(), self.admin.get_port());
-        let (host, port) = self.address.clone().unwrap_or_else(admin_address);
+        let (host, port) = self.choose_address(stored.as_ref())?;
         if let Some(stored) = &stored {
             check_address(stored, &host, port)?;
         }
+        let root_certificate = self.choose_root_certificate(&host, port).await?;
         let mut server = match stored {
             Some(stored) if stored.names == names => {
                 // Only a server that was never ready gets another address here. A TLS mode that was strong enough for
@@ -192,7 +199,7 @@ impl ServerSetup {
             _ => new_server(&name, &host, port, names, None),
         };
         server.tls = self.tls.unwrap_or(server.tls);
-        server.root_certificate = self.root_certificate.clone().or(server.root_certificate);
+        server.root_certificate = root_certificate.or(server.root_certificate);
         server.capacity = self.capacity.unwrap_or(server.capacity);
         server.weight = self.weight.unwrap_or(server.weight);
         server.max_connections = self.max_connections.unwrap_or(server.max_connections);
@@ -214,31 +221,6 @@ impl ServerSetup {
             Some(fixed) if *fixed != names => Err(invalid(InvalidName::Shape(OTHER_PREFIX))),
             _ => Ok(names),
         }
-    }
-
-    /// Connects as the server admin and checks its rights. Returns the options with which the saga connects.
-    async fn check_admin(&self, server: &DatabaseServer) -> Result<PgConnectOptions, ServerSetupError> {
-        let options = session::tls(server, self.admin.clone());
-        let options = options.application_name("tenantry set-up").options([("search_path", "pg_catalog")]);
-        let options = options.disable_statement_logging();
-        let failed = |source| self.unreachable(server, source);
-        let mut session: PgConnection = rt::poll_batched(options.connect()).await.map_err(failed)?;
-        let admin = bootstrap::read_admin_rights(&mut session)
-            .await
-            .map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))?;
-        session::close(session).await;
-        check_rights(admin)?;
-        Ok(options)
-    }
-
-    fn unreachable(&self, server: &DatabaseServer, source: sqlx::Error) -> ServerSetupError {
-        ServerSetupError::Connect(Box::new(ClusterError::Connect {
-            role: self.admin.get_username().into(),
-            host: server.host.clone(),
-            port: server.port,
-            database: self.admin.get_database().unwrap_or_default().into(),
-            source,
-        }))
     }
 
     /// Begins the set-up and drives it to its end. If a set-up of a dead process is open, undoes that one first.
@@ -287,8 +269,7 @@ impl ServerSetup {
     /// this one.
     async fn terminate_sessions(&self, work: &Work, id: OperationId) -> Result<(), ServerSetupError> {
         let Some(admin) = &work.admin else { return Ok(()) };
-        let mut session =
-            rt::poll_batched(admin.connect()).await.map_err(|source| self.unreachable(&work.server, source))?;
+        let mut session = rt::poll_batched(admin.connect()).await.map_err(|source| self.unreachable(source))?;
         let terminated = terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{id}/")).await;
         session::close(session).await;
         terminated.map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))
@@ -342,19 +323,6 @@ impl ServerSetup {
 /// The rule that a call with another prefix for a ready server breaks.
 const OTHER_PREFIX: &str =
     "the prefix that the server was set up with; to change it, remove() the server and set it up again";
-
-fn check_rights(admin: Admin) -> Result<(), ServerSetupError> {
-    if admin.version < 150_000 {
-        return Err(ServerSetupError::Version { found: (admin.version / 10_000).to_string() });
-    }
-    let lacks = |right| Err(ServerSetupError::Rights { role: admin.role.clone(), right });
-    match admin {
-        Admin { superuser: true, .. } => Ok(()),
-        Admin { create_role: false, .. } => lacks("CREATEROLE"),
-        Admin { create_db: false, .. } => lacks("CREATEDB"),
-        _ => Ok(()),
-    }
-}
 
 /// The caller's error for a failed set-up. A name that another owner has is reported as [`ServerSetupError::Foreign`],
 /// since the caller can choose another prefix.
