@@ -14,7 +14,7 @@ use tenantry::error::{BuildError, ServerSetupError};
 use tenantry::journal::PgJournal;
 use tenantry::saga::{Engine, Settings};
 use tenantry::servers::Servers;
-use tenantry::testing::server::NoServer;
+use tenantry::testing::server::{BACKEND, DATABASE_URL, NoServer};
 use tenantry::testing::{Harness, TestServer, connect_options};
 use tenantry::vault::LocalKeyring;
 use tenantry::{Tenantry, sqlx};
@@ -40,7 +40,11 @@ async fn hostile_pg_variables_do_not_change_where_and_how_connections_are_made()
     let accepted = Arc::new(AtomicUsize::new(0));
     let count = accepted.clone();
     // Ends with the process of the test. Each connection is closed at once, so that no client waits for an answer.
-    std::thread::spawn(move || rogue.incoming().for_each(|_| drop(count.fetch_add(1, SeqCst))));
+    std::thread::spawn(move || {
+        for _ in rogue.incoming() {
+            count.fetch_add(1, SeqCst);
+        }
+    });
     let directory = tempfile::tempdir().unwrap();
     let password_file = directory.path().join("pgpass");
     std::fs::write(&password_file, "*:*:*:*:of-the-password-file").unwrap();
@@ -57,8 +61,16 @@ async fn hostile_pg_variables_do_not_change_where_and_how_connections_are_made()
         ("PGPASSFILE", password_file.to_str().unwrap()),
         ("PGDATA", "/nonexistent/data"),
     ];
-    let output = tokio::task::block_in_place(|| run_child("child_provisions", "whole", &variables));
-    assert!(output.contains("<environment> done"), "the child process did not run its part:\n{output}");
+    // The child uses a server that the test harness starts, and then one that a URL names.
+    let server = TestServer::shared().await.unwrap().admin_options();
+    let url = server.to_url_lossy().to_string();
+    let (bare_url, _) = url.split_once('?').unwrap();
+    let by_url = [(DATABASE_URL, bare_url), (BACKEND, "url")];
+    for chosen in [&[][..], &by_url[..]] {
+        let variables: Vec<_> = variables.iter().chain(chosen).copied().collect();
+        let output = tokio::task::block_in_place(|| run_child("child_provisions", "whole", &variables));
+        assert!(output.contains("<environment> done"), "the child process did not run its part:\n{output}");
+    }
     assert_eq!(accepted.load(SeqCst), 0, "connections were made to the server that the variables name");
 }
 
