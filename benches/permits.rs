@@ -100,9 +100,9 @@ async fn measure(hosts: &Hosts, name: &str, shape: Shape) -> [Row; 2] {
 
 async fn run_shape(hosts: &Hosts, limit: Option<usize>, shape: Shape) -> Load {
     let builder = PooledResolver::builder(hosts.clone(), hosts.clone());
-    let builder = builder.max_connections(BUDGET).fresh_for(Duration::from_secs(3600));
+    let builder = builder.max_connections(BUDGET).pool(|p| p.fresh_for(Duration::from_secs(3600)));
     let resolver = match limit {
-        Some(limit) => builder.max_opening(limit).build(),
+        Some(limit) => builder.pool(|p| p.max_opening(limit)).build(),
         None => builder.build(),
     };
     let (at, start) = (resolver.clone(), Instant::now());
