@@ -75,6 +75,8 @@ pub(crate) fn detail(error: &sqlx::Error) -> String {
     error.and_then(|e| e.detail()).unwrap_or_default().replace('\n', "; ")
 }
 
+/// 22023: a parameter has a value that the server does not allow, such as a locale that does not fit an encoding.
+pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
 /// 42501: the role lacks a right.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// 42P01: the table does not exist.

@@ -119,6 +119,24 @@ pub(crate) async fn grant_optional_roles(
     Ok(refused)
 }
 
+/// A message if the cluster's locale does not fit the encoding UTF8, so that tenants' databases get the locale `C`.
+pub(crate) async fn describe_unfit_locale(session: &mut PgConnection) -> Result<Option<String>, ClusterError> {
+    // SQL_ASCII fits every locale. `C` and `POSIX` fit every encoding. A name such as `de_DE.utf8` fits UTF8.
+    const UNFIT: &str = "SELECT datctype::text FROM pg_catalog.pg_database WHERE datname = 'template0' \
+        AND pg_catalog.pg_encoding_to_char(encoding) NOT IN ('UTF8', 'SQL_ASCII') \
+        AND datctype NOT IN ('C', 'POSIX') AND datctype !~* 'utf-?8'";
+    let unfit: Option<String> = sqlx::query_scalar(UNFIT)
+        .fetch_optional(session)
+        .await
+        .map_err(ClusterError::sql("reading the cluster's locale"))?;
+    Ok(unfit.map(|locale| {
+        format!(
+            "the cluster's locale {locale} does not fit UTF8, so tenants' databases get the locale C: texts are sorted \
+             by their bytes, and only ASCII letters change their case"
+        )
+    }))
+}
+
 /// Revokes CONNECT and TEMPORARY on a database from PUBLIC, and grants them to `keep` and to every login that has a
 /// session there, except logins of tenants. Returns the reason if the database stayed open. It reads the rights back,
 /// because REVOKE by a role that is not the owner succeeds with only a warning.

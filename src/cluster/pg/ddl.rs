@@ -38,9 +38,28 @@ fn comment_role(role: &RoleName, marker: &str) -> String {
     format!("COMMENT ON ROLE {} IS {}", quote_identifier(role), quote_literal(marker))
 }
 
+/// The locale of a new database.
+#[derive(Clone, Copy)]
+pub(crate) enum Locale {
+    /// The cluster's default. It may not fit the encoding UTF8: then CREATE DATABASE fails with 22023.
+    Cluster,
+    /// `C`, which fits every encoding.
+    C,
+}
+impl Locale {
+    /// The clauses of CREATE DATABASE for an empty database with the encoding UTF8, whatever the cluster's default is.
+    /// Only `template0` may be copied into another encoding.
+    fn utf8(self) -> &'static str {
+        match self {
+            Self::Cluster => "TEMPLATE template0 ENCODING 'UTF8'",
+            Self::C => "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'",
+        }
+    }
+}
+
 /// CREATE DATABASE, closed to all connections. Sent alone, because it cannot run in a transaction.
-pub(crate) fn create_database(database: &DatabaseName) -> Ddl {
-    Ddl(format!("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false", quote_identifier(database)))
+pub(crate) fn create_database(database: &DatabaseName, locale: Locale) -> Ddl {
+    Ddl(format!("CREATE DATABASE {} {} ALLOW_CONNECTIONS false", quote_identifier(database), locale.utf8()))
 }
 
 /// Revokes the rights of PUBLIC, grants those of the tenant's group roles, and only then lets the database accept
@@ -378,8 +397,10 @@ pub(crate) fn take_admin_back(admin: &RoleName) -> Ddl {
 }
 
 /// CREATE DATABASE for the maintenance database, in which all cluster statements run and all advisory locks are taken.
+/// Nothing is sorted there, so the locale is the one that fits UTF8 on every cluster.
 pub(crate) fn create_maintenance(database: &DatabaseName, admin: &RoleName) -> Ddl {
-    Ddl(format!("CREATE DATABASE {} OWNER {} TEMPLATE template0", quote_identifier(database), quote_identifier(admin)))
+    let (database, admin) = (quote_identifier(database), quote_identifier(admin));
+    Ddl(format!("CREATE DATABASE {database} OWNER {admin} {}", Locale::C.utf8()))
 }
 
 /// Revokes the rights of PUBLIC on the maintenance database. Run it there as the provisioner. A tenant that could

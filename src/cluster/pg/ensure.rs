@@ -2,6 +2,7 @@
 //!
 //! `LockedSession` calls these functions while it has the tenant's lock. Each may be repeated from any half-done state,
 //! and each fails with an error instead of changing an object that this installation does not own.
+use super::ddl::Locale;
 use super::ownership::Ownership;
 use super::{catalog, ddl, holders, refuse, retry, terminate};
 use crate::error::ClusterError;
@@ -26,7 +27,7 @@ pub(crate) async fn try_create(
     }
 }
 
-/// Creates the tenant's database, closed to connections, if it is missing. A concurrent CREATE DATABASE raises 42P04 or
+/// Creates the tenant's database in UTF8, closed to connections, if it is missing. A concurrent CREATE DATABASE raises 42P04 or
 /// 23505; then the existing database is inspected. One that an interrupted DROP DATABASE has left invalid is dropped
 /// and created again.
 ///
@@ -35,21 +36,32 @@ pub(crate) async fn try_create(
 pub(crate) async fn create_database(
     session: &mut PgConnection, name: &DatabaseName, by: &Ownership,
 ) -> Result<(), ClusterError> {
-    const PHASE: &str = "creating the database";
-    if try_create(session, ddl::create_database(name), sqlstate::DUPLICATE_DATABASE, PHASE).await? {
+    if try_create_database(session, name).await? {
         return Ok(());
     }
+    let foreign = || ClusterError::Foreign { kind: "database", name: name.to_string() };
     match catalog::find_database(session, name).await? {
-        Some(found) if found.owner != by.admin.as_str() => {
-            Err(ClusterError::Foreign { kind: "database", name: name.to_string() })
-        }
+        Some(found) if found.owner != by.admin.as_str() => Err(foreign()),
         Some(found) if found.connection_limit != -2 => Ok(()),
         missing_or_invalid => {
             if missing_or_invalid.is_some() {
                 ddl::drop_database(name).run(session, "dropping a half-dropped database").await?;
             }
-            ddl::create_database(name).run(session, PHASE).await
+            if try_create_database(session, name).await? { Ok(()) } else { Err(foreign()) }
         }
+    }
+}
+
+/// Creates the database with the encoding UTF8; `false` if it exists. It gets the cluster's locale, or `C` if that one
+/// does not fit UTF8. The first attempt decides, so that a provisioning on any other cluster needs no catalog query.
+async fn try_create_database(session: &mut PgConnection, name: &DatabaseName) -> Result<bool, ClusterError> {
+    const PHASE: &str = "creating the database";
+    let exists = sqlstate::DUPLICATE_DATABASE;
+    match try_create(session, ddl::create_database(name, Locale::Cluster), exists, PHASE).await {
+        Err(ClusterError::Sql { source, .. }) if sqlstate::is(&source, sqlstate::INVALID_PARAMETER_VALUE) => {
+            try_create(session, ddl::create_database(name, Locale::C), exists, PHASE).await
+        }
+        created => created,
     }
 }
 

@@ -69,7 +69,8 @@ impl From<ServerLoad> for Server {
 pub struct ServerSetupReport {
     /// The server, which is ready.
     pub server: Server,
-    /// What could not be closed, granted or limited. Each line names the reason and the consequence.
+    /// What could not be closed, granted or limited, and a locale of the cluster that does not fit UTF8. Each line names
+    /// the reason and the consequence.
     pub left_open: Vec<String>,
 }
 

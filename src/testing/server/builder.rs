@@ -14,12 +14,20 @@ pub struct TestServerBuilder {
     settings: Vec<(String, String)>,
     durable: bool,
     local_only: bool,
+    encoding: &'static str,
     certificate: Option<Certificate>,
 }
 
 impl TestServerBuilder {
     pub(super) fn new() -> Self {
-        Self { url_variable: DATABASE_URL, settings: Vec::new(), durable: false, local_only: false, certificate: None }
+        Self {
+            url_variable: DATABASE_URL,
+            settings: Vec::new(),
+            durable: false,
+            local_only: false,
+            encoding: "UTF8",
+            certificate: None,
+        }
     }
 
     /// Sets the environment variable that may contain the server's URL. Default: [`DATABASE_URL`]; examples use
@@ -54,6 +62,13 @@ impl TestServerBuilder {
     pub fn local_only(mut self) -> Self {
         self.local_only = true;
         self
+    }
+
+    /// Uses the machine's own binaries, as [`local_only`](Self::local_only) does, and creates the cluster with this
+    /// default encoding, for example `SQL_ASCII`, and the locale `C`.
+    pub fn local_with_encoding(mut self, encoding: &'static str) -> Self {
+        self.encoding = encoding;
+        self.local_only()
     }
 
     /// Finds or starts the server. If the future is dropped, a server that was started is removed.
@@ -100,7 +115,7 @@ impl TestServerBuilder {
     }
 
     async fn start_local(&self, environment: &Environment) -> Result<Running, super::LocalError> {
-        local::start(environment.pg_bin.as_deref(), &self.arguments(environment)).await
+        local::start(environment.pg_bin.as_deref(), self.encoding, &self.arguments(environment)).await
     }
 
     /// `-c name=value …` for the server's command line. PostgreSQL uses the last value of a name, so the caller's

@@ -17,9 +17,18 @@ use super::watcher::Watcher;
 use super::{ServerKind, binaries};
 use crate::testing::connect_options;
 
-/// Creates and starts a cluster. `pg_bin` is the directory of the binaries; without it they are searched.
-pub(super) async fn start(pg_bin: Option<&Path>, arguments: &[String]) -> Result<Running, LocalError> {
-    start_with_retry(binaries::find(pg_bin)?, None, arguments).await
+/// Creates and starts a cluster with this default encoding. `pg_bin` is the directory of the binaries; without it they
+/// are searched.
+pub(super) async fn start(
+    pg_bin: Option<&Path>, encoding: &'static str, arguments: &[String],
+) -> Result<Running, LocalError> {
+    start_with_retry(binaries::find(pg_bin)?, Data::New { encoding }, arguments).await
+}
+
+/// Where the data of a cluster comes from.
+enum Data {
+    New { encoding: &'static str },
+    Copy(Primary),
 }
 
 /// The cluster that a standby replicates. The standby gets its superuser's password with the data.
@@ -32,17 +41,15 @@ pub(super) struct Primary {
 pub(super) async fn start_standby(
     binaries: &Path, primary: Primary, arguments: &[String],
 ) -> Result<Running, LocalError> {
-    start_with_retry(binaries.to_owned(), Some(primary), arguments).await
+    start_with_retry(binaries.to_owned(), Data::Copy(primary), arguments).await
 }
 
-async fn start_with_retry(
-    binaries: PathBuf, primary: Option<Primary>, arguments: &[String],
-) -> Result<Running, LocalError> {
+async fn start_with_retry(binaries: PathBuf, data: Data, arguments: &[String]) -> Result<Running, LocalError> {
     let prefix = binaries::unprivileged_prefix()?;
     let mut attempts = 3;
     loop {
         attempts -= 1;
-        let cluster = Cluster::launch(&binaries, &prefix, primary.as_ref(), arguments)?;
+        let cluster = Cluster::launch(&binaries, &prefix, &data, arguments)?;
         let port = cluster.port;
         match cluster.wait_until_ready().await {
             // Another process can take the port after `free_port` has found it and before the server binds it.
@@ -62,20 +69,20 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn launch(
-        binaries: &Path, prefix: &[OsString], primary: Option<&Primary>, arguments: &[String],
-    ) -> Result<Self, LocalError> {
+    fn launch(binaries: &Path, prefix: &[OsString], data: &Data, arguments: &[String]) -> Result<Self, LocalError> {
         let directory = std::env::temp_dir().join(format!("tenantry-pg-{}", random_suffix()));
         let port = free_port().map_err(LocalError::Watcher)?;
         let shell = prefix.iter().cloned().chain(["/bin/sh", "-c", SCRIPT, "tenantry-pg"].map(OsString::from));
-        let primary_port = primary.map(|primary| primary.port.to_string()).unwrap_or_default();
-        let words = shell.chain([binaries.into(), directory.clone().into(), primary_port.into()]);
+        let (primary_port, encoding, password) = match data {
+            Data::New { encoding } => (String::new(), *encoding, random_password()),
+            Data::Copy(primary) => (primary.port.to_string(), "", primary.password.clone()),
+        };
+        let words = shell.chain([binaries.into(), directory.clone().into(), primary_port.into(), encoding.into()]);
         let words: Vec<OsString> = words.collect();
         let [program, rest @ ..] = words.as_slice() else { return Err(LocalError::NoAccount) };
         let mut command = Command::new(program);
         command.args(rest).args(address_arguments(port)).args(arguments);
 
-        let password = primary.map_or_else(random_password, |primary| primary.password.clone());
         let mut watcher = Watcher::spawn(command).map_err(LocalError::Watcher)?;
         watcher.send_line(&password).map_err(LocalError::Watcher)?;
         let admin = connect_options("127.0.0.1", port, "postgres", &password, "postgres");

@@ -1,9 +1,10 @@
 # Runs a throwaway PostgreSQL server until standard input ends, and then removes it. $1 is the directory of the
-# binaries, and $2 the directory to create. If $3 is empty, the cluster is new; otherwise it is a standby of the local
-# server at port $3. The other arguments are those of the server. The first line of input is the superuser's password.
+# binaries, and $2 the directory to create. If $3 is empty, the cluster is new, with the default encoding $4; otherwise it
+# is a standby of the local server at port $3. The other arguments are those of the server. The first line of input is
+# the superuser's password.
 # The parent process may be killed at any moment. This shell is the parent of the server, so it can always stop it.
-bin=$1 dir=$2 primary=$3
-shift 3
+bin=$1 dir=$2 primary=$3 encoding=$4
+shift 4
 trap '' HUP INT TERM
 umask 077
 mkdir "$dir" || exit 1
@@ -12,7 +13,7 @@ exec 3<&0 </dev/null >"$dir/server.log" 2>&1
 new_cluster() {
     printf '%s\n' "$password" >"$dir/password"
     "$bin/initdb" --pgdata="$dir/data" --username=postgres --auth=scram-sha-256 \
-        --pwfile="$dir/password" --encoding=UTF8 --locale=C --no-sync && rm "$dir/password"
+        --pwfile="$dir/password" --encoding="$encoding" --locale=C --no-sync && rm "$dir/password"
 }
 # The replication slot makes the primary keep the WAL that the standby has not received, also while the standby is down.
 standby() {

@@ -91,7 +91,9 @@ impl SagaStep<ServerSetupContext> for ServerSetupStep {
             }
             Self::Rights => {
                 let admin = context.work.server.names.admin.clone();
-                let refused = bootstrap::grant_optional_roles(context.admin_session(run).await?, &admin).await?;
+                let session = context.admin_session(run).await?;
+                let mut refused = bootstrap::grant_optional_roles(session, &admin).await?;
+                refused.extend(bootstrap::describe_unfit_locale(session).await?);
                 return serde_json::to_value(refused).map_err(StepError::fail);
             }
             Self::CloseMaintenance => {
