@@ -10,12 +10,13 @@ use super::batch::BatchVerb;
 use super::{Batch, Call, Tenantry};
 use crate::error::{ChangeError, StoreError};
 use crate::operations::rekey::RekeyVault;
-use crate::operations::rotate::{GRACE, RetireReport, Rotate, Rotation};
+use crate::operations::rotate::{GRACE, RetireReport, Rotate, Rotated, Rotation};
 use crate::operations::servers::RotateServer;
 use crate::store::registry::Retirement;
-use crate::tenant::{Tenant, TenantRef, TenantStatus};
+use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
+use tokio::time::{Instant, sleep};
 
 impl Call<Rotate> {
     /// How long sessions of the old login may continue; 30 s by default. The login is dropped as soon as it has no
@@ -25,6 +26,30 @@ impl Call<Rotate> {
         self.verb.grace = grace;
         self
     }
+}
+
+/// How long a batch waits, after the grace period, until each old login that it has left was tried to be dropped.
+const FINISH_LIMIT: Duration = Duration::from_secs(30);
+/// Pause between two looks at the old logins that a batch waits for.
+const FINISH_POLL: Duration = Duration::from_millis(250);
+
+/// Drops the old logins that are due, and updates what `done` says about them. Returns whether one has not been due yet.
+async fn retire_and_read(on: &Tenantry, done: &mut [(Tenant, Rotated)]) -> Result<bool, StoreError> {
+    on.retire_due().await?;
+    let mut left: HashMap<TenantId, Vec<Retirement>> = HashMap::new();
+    for retirement in on.retiring(u32::MAX).await? {
+        left.entry(retirement.user.tenant).or_default().push(retirement);
+    }
+    let mut has_waiting = false;
+    for (tenant, rotated) in done.iter_mut().filter(|(_, rotated)| rotated.retiring.is_some()) {
+        let of_tenant = left.remove(&tenant.id()).unwrap_or_default();
+        let older = of_tenant.into_iter().filter(|r| r.user.generation < rotated.generation);
+        // The login that this rotation has replaced is the newest of them. Its operation has counted the first attempt.
+        let replaced = older.max_by_key(|r| r.user.generation);
+        has_waiting |= replaced.as_ref().is_some_and(|r| r.attempts < 2);
+        rotated.retiring = replaced.map(|r| r.user.reason.or_else(|| rotated.retiring.take()).unwrap_or_default());
+    }
+    Ok(has_waiting)
 }
 
 /// Options of a [`Batch`] of rotations: which logins it replaces, and how long their sessions may continue.
@@ -45,7 +70,7 @@ impl BatchVerb for Rotate {
     fn driver(on: &Tenantry) -> &Rotation {
         &on.inner.rotation
     }
-    fn is_candidate(tenant: &Tenant) -> bool {
+    fn is_candidate(tenant: &Tenant, _: &Rotations) -> bool {
         tenant.status() == TenantStatus::Active
     }
     async fn is_due(on: &Tenantry, tenant: &Tenant, options: &Rotations) -> Result<bool, ChangeError> {
@@ -57,7 +82,23 @@ impl BatchVerb for Rotate {
     fn for_tenant(tenant: &Tenant, options: &Rotations) -> Self {
         let mut rotate = Self::new(tenant.into());
         rotate.grace = options.grace;
+        rotate.defers_drop = true;
         rotate
+    }
+    /// Waits for the old logins that still had sessions. Their grace periods overlap, so one silent node delays the
+    /// whole batch by about one grace period.
+    async fn finish(on: &Tenantry, options: &Rotations, done: &mut Vec<(Tenant, Rotated)>) {
+        let deadline = Instant::now() + options.grace + FINISH_LIMIT;
+        while done.iter().any(|(_, rotated)| rotated.retiring.is_some()) {
+            match retire_and_read(on, done).await {
+                Ok(true) if Instant::now() < deadline && !on.is_closed() => sleep(FINISH_POLL).await,
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "stopped waiting for the old logins of a batch; the retirement queue has them");
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -68,7 +109,8 @@ impl Batch<Rotate> {
         self.options.older_than = Some(age);
         self
     }
-    /// How long sessions of each old login may continue: see [`Call::grace`].
+    /// How long sessions of each old login may continue: see [`Call::grace`]. A login that still has sessions a moment
+    /// after its rotation does not delay the next tenants: the batch waits for all such logins together at its end.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.grace = grace;
         self

@@ -2,6 +2,8 @@
 //!
 //! If something prevents the drop, the rotation still ends: the old login is refused and listed by `retiring()`, and
 //! `retire_due()` drops it once the obstacle is gone.
+mod batch;
+
 use crate::auditor::{self, code};
 use crate::provision::migrated;
 use secrecy::ExposeSecret;

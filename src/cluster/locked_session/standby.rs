@@ -112,25 +112,27 @@ impl LockedSession {
     }
 
     /// Waits up to `grace` until the login has no session, on the primary and on the standbys that can be reached.
-    pub(super) async fn wait_for_drain(
+    /// Returns whether it has none there.
+    pub(crate) async fn wait_for_drain(
         &mut self, login: &RoleName, grace: Duration, standbys: &[Standby],
-    ) -> Result<(), StepError> {
+    ) -> Result<bool, StepError> {
         let Self { session, server, password, name, .. } = self;
         let deadline = Instant::now() + grace;
         let on_standbys = join_all(standbys.iter().map(async |standby| {
             // A standby that does not answer must not delay the rotation. `refuse_on` reports it later as an error.
             let open_by = deadline.min(Instant::now() + SETTLING);
             let opened = timeout_at(open_by, standby.open(server, password, name)).await;
-            let Ok(Ok(mut standby_session)) = opened else { return };
+            let Ok(Ok(mut standby_session)) = opened else { return true };
             let left = deadline.saturating_duration_since(Instant::now());
-            if let Err(error) = terminate::wait_until_idle(&mut standby_session, login, left).await {
+            let is_idle = terminate::wait_until_idle(&mut standby_session, login, left).await.unwrap_or_else(|error| {
                 tracing::debug!(host = standby.host, %error, "stopped waiting for sessions on a standby");
-            }
+                true
+            });
             session::close(standby_session).await;
+            is_idle
         }));
-        let (on_primary, _) = join(terminate::wait_until_idle(session, login, grace), on_standbys).await;
-        on_primary?;
-        Ok(())
+        let (on_primary, on_standbys) = join(terminate::wait_until_idle(session, login, grace), on_standbys).await;
+        Ok(on_primary? && on_standbys.into_iter().all(|is_idle| is_idle))
     }
 }
 

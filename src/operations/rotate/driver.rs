@@ -6,6 +6,7 @@ use super::{AppLogin, GRACE, Request, Rotated, saga};
 use crate::cluster::{OperationContext, require_done};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::Subject;
+use crate::operations::managed::require_managed;
 use crate::operations::verb::{CallVerb, require_active};
 use crate::saga::{AnySaga, CallOptions, Engine, NewOperation, Outcome, Saga, Started};
 use crate::store::journal::{Begun, Record};
@@ -18,10 +19,12 @@ use time::OffsetDateTime;
 pub struct Rotate {
     tenant: TenantRef<'static>,
     pub(crate) grace: Duration,
+    /// See [`Request::defers_drop`].
+    pub(crate) defers_drop: bool,
 }
 impl Rotate {
     pub(crate) fn new(tenant: TenantRef<'_>) -> Self {
-        Self { tenant: tenant.into_owned(), grace: GRACE }
+        Self { tenant: tenant.into_owned(), grace: GRACE, defers_drop: false }
     }
 }
 
@@ -35,13 +38,13 @@ impl CallVerb for Rotate {
         let Rotation { stores, engine, login, saga } = driver;
         let found = stores.registry.find(self.tenant).await?.ok_or(ChangeError::Unknown)?;
         let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
-        let request = Request { tenant: found.id(), grace_ms };
+        let request = Request { tenant: found.id(), grace_ms, defers_drop: self.defers_drop };
         let intent = engine.intent(saga, Subject::Tenant(found.id()), &request, options)?;
         let mut context = None;
         let check = async {
             require_active(&found)?;
             context = Some(RotateContext::start_preconnecting(stores.clone(), *login, &intent, found.id()));
-            Ok::<(), ChangeError>(())
+            require_managed(stores, found.id()).await
         };
         Ok(match engine.commit(&intent, check).await? {
             Begun::New(record) => Started::New(NewOperation::new(saga.clone(), record, context)),

@@ -50,6 +50,11 @@ impl AppLogin {
 pub(crate) struct Request {
     pub(crate) tenant: TenantId,
     pub(crate) grace_ms: u64,
+    /// Whether an old login that still has sessions shortly after the flip is left to the retirement queue, which drops
+    /// it when the grace period is over. The operation of a batch does not wait for it, so that the grace periods of
+    /// many tenants overlap. Absent if not, as in requests that an earlier version has stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) defers_drop: bool,
 }
 
 /// A tenant after a rotation, with its new login.

@@ -3,6 +3,7 @@
 //! The saga lists them in this order; a credentials link runs the same steps between its own. Each
 //! step first looks for what an earlier worker has done. Everything before [`RotateStep::Flip`] can be undone; after it
 //! the old login is dropped, now or by the retirement queue.
+use super::Request;
 use super::context::RotateContext;
 use super::login_change::{LoginChange, SEAL, choose_login};
 use crate::cluster::pg::scram;
@@ -24,6 +25,10 @@ pub(super) const RETIRE: &str = "login.retire";
 
 /// Wait before the retirement queue first retries a drop that failed in the rotation itself.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a rotation of a batch waits until the nodes have closed the sessions of the old login. A node that follows
+/// the notifications closes its idle sessions within milliseconds.
+const SHORT_WAIT: Duration = Duration::from_millis(300);
 
 /// The stored output of step `login.retire`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -154,11 +159,16 @@ async fn retire(run: &Execution, context: &mut RotateContext) -> Result<Value, S
     let secret = CredentialId::login(context.tenant, &database, &change.old, change.from.0);
     let old = DatabaseUser::pending(context.tenant, server, database, change.old.clone(), change.from);
     let old = old.with_status(UserStatus::Retiring);
-    let mut left = None;
+    let (mut left, mut retry_after) = (None, RETRY_AFTER);
     if is_still_retiring(run, context, &old).await? {
-        left = try_drop_login(run, context, &old).await?;
+        if is_left_to_queue(run, context, &old).await? {
+            left = Some(String::from("its sessions may continue until the grace period is over"));
+            retry_after = RotateContext::grace(run)?;
+        } else {
+            left = try_drop_login(run, context, &old).await?;
+        }
     }
-    let retry = left.as_deref().map(|reason| (reason, RETRY_AFTER));
+    let retry = left.as_deref().map(|reason| (reason, retry_after));
     // The old password is not needed any more: a resolver whose login is refused reads the new one.
     let settled = context.stores.registry.settle_retirement(&old, retry, Some(run.fencing_token()));
     let (settled, forgotten) = join(settled, context.stores.vault.forget(&secret, run.fencing_token())).await;
@@ -175,6 +185,25 @@ async fn is_still_retiring(run: &Execution, context: &RotateContext, old: &Datab
     }
     let users = context.stores.registry.users(context.tenant).await?;
     Ok(users.iter().any(|u| u.role == old.role && u.status == UserStatus::Retiring))
+}
+
+/// Whether the request leaves an old login with sessions to the queue, and this one still has sessions after a short
+/// wait. An error of the wait is ignored, because the drop that follows reports it.
+async fn is_left_to_queue(run: &Execution, context: &mut RotateContext, old: &DatabaseUser) -> Result<bool, StepError> {
+    let grace = RotateContext::grace(run)?;
+    if grace.is_zero() || !run.request::<Request>()?.defers_drop {
+        return Ok(false);
+    }
+    let standbys = context.standbys().await?;
+    let drained = match context.sessions.locked_session(run).await {
+        Ok(locked) => locked.wait_for_drain(&old.role, SHORT_WAIT.min(grace), &standbys).await,
+        Err(error) => Err(error),
+    };
+    match drained {
+        Ok(is_idle) => Ok(!is_idle),
+        Err(error) if error.is_fenced() || error.is_lost_writes() => Err(error),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Tries to drop the login. Returns why it could not be dropped; the retirement queue then retries. `None`: it was
@@ -207,13 +236,18 @@ async fn try_drop_login(
 }
 
 /// Undo of [`RotateStep::Create`]. No node uses the new login yet. If it cannot be dropped now the undo does not wait:
-/// the login becomes `Retiring`, and the retirement queue drops it later.
+/// the login becomes `Retiring`, and the retirement queue drops it later. So it does if the tenant's placement was
+/// removed: the queue takes the server from the login's own row.
 async fn remove_pending_logins(run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
     for user in context.pending_logins().await? {
-        if !context.sessions.locked_session(run).await?.is_own_login(&user.role).await? {
-            continue;
-        }
-        if let Some(reason) = try_drop_login(run, context, &user).await? {
+        let left = if context.sessions.try_location().await?.is_none() {
+            Some(String::from("the tenant's placement was removed before the login could be dropped"))
+        } else if context.sessions.locked_session(run).await?.is_own_login(&user.role).await? {
+            try_drop_login(run, context, &user).await?
+        } else {
+            None
+        };
+        if let Some(reason) = left {
             let retiring = DatabaseUser { reason: Some(reason), ..user.with_status(UserStatus::Retiring) };
             context.stores.registry.put_user(Some(UserStatus::Pending), &retiring, run.fencing_token()).await?;
         }
