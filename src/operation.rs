@@ -57,9 +57,8 @@ macro_rules! stored_enum {
     ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
         #[non_exhaustive]
-        pub enum $name { $($(#[$vdoc])* $variant,)* }
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)* }
         impl $name {
             /// All values.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
@@ -113,7 +112,6 @@ stored_enum! {
         /// The lane of suspend, activate, archive, restore and purge of a tenant, and of relocate of a server. An
         /// operation in this lane does not wait for the subject's open operation in the lane `Change`. Suspend,
         /// archive, purge and relocate park that operation; activate, restore and relocate resume it; purge ends it.
-        #[serde(rename = "fence")]
         Preempt = "fence",
     }
 }

@@ -143,10 +143,11 @@ impl TenantSessions {
         Ok(self.migrator.insert(session))
     }
 
-    /// Drops the migrator's role and closes its session. The migrator exists during one operation only.
+    /// Drops the migrator's role and closes its session. The migrator exists during one operation only. Does nothing on
+    /// a server if the tenant has no placement, so that an undo ends although the placement was removed meanwhile.
     pub(crate) async fn drop_migrator(&mut self, run: &Execution) -> Result<(), StepError> {
-        let names = self.location().await?.names.clone();
         self.forget_migrator().await;
+        let Some(TenantLocation { names, .. }) = self.try_location().await?.cloned() else { return Ok(()) };
         self.locked_session(run).await?.remove_login(&names, &names.migrator, &names.roles.owner).await
     }
 

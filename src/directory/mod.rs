@@ -41,12 +41,15 @@ stored_enum! {
     }
 }
 stored_enum! {
-    /// The wire protocol of a database. A MySQL entry can be stored, but resolving it fails with
-    /// [`ResolveError::NotBuilt`](crate::error::ResolveError::NotBuilt).
+    /// The wire protocol of a database. A MySQL entry can be stored, but nothing connects to it: resolving it fails with
+    /// [`ResolveError::NotBuilt`](crate::error::ResolveError::NotBuilt), and every operation on its tenant with
+    /// [`ChangeError::NotBuilt`](crate::error::ChangeError::NotBuilt).
     Driver, "driver" {
         /// PostgreSQL.
         Postgres = "postgres",
         /// MySQL. Entries can be stored, but not connected to.
+        // Earlier versions serialized it as `my_sql`.
+        #[serde(alias = "my_sql")]
         MySql = "mysql",
     }
 }
@@ -266,6 +269,21 @@ mod tests {
         );
         assert!(TenantDatabase::replica_of(&primary, "db2.internal", 5432).is_standby_of(&database));
         assert!(!primary.is_standby_of(&database));
+    }
+
+    #[test]
+    fn serialized_values_are_the_stored_texts() {
+        for driver in Driver::ALL {
+            assert_eq!(serde_json::to_value(driver).unwrap(), driver.as_str());
+            assert_eq!(driver.to_string().parse::<Driver>().unwrap(), *driver);
+        }
+        assert_eq!(serde_json::from_str::<Driver>("\"my_sql\"").unwrap(), Driver::MySql, "the spelling of 0.1.0-dev");
+        for lane in crate::operation::Lane::ALL {
+            assert_eq!(serde_json::to_value(lane).unwrap(), lane.as_str());
+        }
+        for mode in TlsMode::ALL {
+            assert_eq!(serde_json::to_value(mode).unwrap(), mode.as_str());
+        }
     }
 
     #[test]

@@ -71,6 +71,49 @@ pub enum ChangeError {
         /// Host and port of the entry.
         address: String,
     },
+    /// The tenant's directory has no entry for a primary database. Nothing was changed.
+    #[error("the tenant has no directory entry for a primary database; add one by registry_writer().put_database()")]
+    NoEntry,
+    /// The tenant's directory has an entry whose driver can be stored but is not implemented. Nothing was changed, and
+    /// nothing connected to that database.
+    #[error(
+        "the tenant's database {database:?} at {address} uses the driver {driver}, which this version does not \
+         implement; manage that database yourself, or set the entry to `Dropped` by registry_writer().put_database()"
+    )]
+    #[non_exhaustive]
+    NotBuilt {
+        /// Driver in the entry.
+        driver: Driver,
+        /// Name of the database.
+        database: String,
+        /// Host and port of the entry.
+        address: String,
+    },
+    /// The tenant's primary entry names a database or a login that tenantry did not create, or its placement on a
+    /// server was removed. So tenantry has no rights there with which it could migrate the database or replace the
+    /// login. Nothing was changed.
+    #[error(
+        "tenantry did not create the database {database:?} at {address} and its login, or the tenant's placement was \
+         removed; migrate that database and change its password yourself"
+    )]
+    #[non_exhaustive]
+    NotProvisioned {
+        /// Name of the database.
+        database: String,
+        /// Host and port of the entry.
+        address: String,
+    },
+    /// The tenant's database has run a migration that this program does not have: a newer program has migrated it. The
+    /// database was left as it is.
+    #[error(
+        "the tenant's database has run migration {version}, which this program does not have, so it was left as it is; \
+         migrate it from the program that has this migration"
+    )]
+    #[non_exhaustive]
+    Ahead {
+        /// The oldest version in the database that this program does not have.
+        version: i64,
+    },
     /// The builder was given no tenant migrations.
     #[error("the builder has no tenant migrations; set them with tenant_migrations()")]
     NoMigrations,

@@ -5,6 +5,7 @@
 //! `Lifecycle`, …) by [`verb::CallVerb`], and gives its saga to recovery. Each step is idempotent, because any worker
 //! may die at any await and another one runs the step again.
 pub(crate) mod lifecycle;
+pub(crate) mod managed;
 pub mod migrate;
 pub mod provision;
 pub mod rekey;

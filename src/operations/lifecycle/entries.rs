@@ -1,10 +1,11 @@
-//! Checks that every database in a tenant's directory can be closed by an operation.
+//! Checks that every database in a tenant's directory can be closed or opened by an operation.
 //!
-//! A suspension, an archive or a purge runs this check before it begins and again as its first step. Otherwise a tenant
-//! would count as closed while it can still use a database that tenantry does not manage.
+//! A suspension, an archive or a purge runs [`verify_entries`] before it begins and again as its first step. Otherwise
+//! a tenant would count as closed while it can still use a database that tenantry does not manage.
 use crate::cluster::OperationContext;
-use crate::directory::{DatabaseKind, DatabaseStatus, Driver, TenantDatabase};
+use crate::directory::{DatabaseKind, DatabaseStatus, TenantDatabase};
 use crate::error::ChangeError;
+use crate::operations::managed;
 use crate::store::registry::Placement;
 use crate::tenant::TenantId;
 
@@ -12,16 +13,18 @@ use crate::tenant::TenantId;
 /// placement, or a standby of that database.
 ///
 /// # Errors
-/// [`ChangeError::UnmanagedEntry`] names the first entry for which this is not so.
+/// [`ChangeError::UnmanagedEntry`] names the first entry for which this is not so; [`ChangeError::NotBuilt`] an entry
+/// whose driver is not implemented.
 pub(super) async fn verify_entries(stores: &OperationContext, tenant: TenantId) -> Result<(), ChangeError> {
     let placement = stores.servers.placement(tenant).await?;
     for entry in stores.registry.databases(tenant).await? {
+        managed::require_built(&entry)?;
         if !is_managed(&entry, placement.as_ref()) {
             return Err(ChangeError::UnmanagedEntry {
                 kind: entry.kind,
                 driver: entry.driver,
                 database: entry.database.to_string(),
-                address: format!("{}:{}", entry.host, entry.port),
+                address: managed::address(&entry),
             });
         }
     }
@@ -32,7 +35,6 @@ fn is_managed(entry: &TenantDatabase, placement: Option<&Placement>) -> bool {
     let Some(placement) = placement else { return false };
     let own = entry.kind == DatabaseKind::Primary
         && entry.status == DatabaseStatus::Active
-        && entry.driver == Driver::Postgres
         && entry.server.as_ref() == Some(&placement.server)
         && entry.database == placement.database;
     own || entry.is_standby_of(&placement.database)

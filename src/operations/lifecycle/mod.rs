@@ -9,6 +9,7 @@ use crate::cluster::{OperationContext, require_done};
 use crate::directory::AppAccess;
 use crate::error::ChangeError;
 use crate::operation::Subject;
+use crate::operations::managed;
 use crate::saga::{AnySaga, CallOptions, Engine, Outcome, Saga, Started};
 use crate::store::vault::KeyDisposal;
 use crate::tenant::{Tenant, TenantId, TenantRef};
@@ -19,6 +20,7 @@ mod answers;
 mod context;
 mod entries;
 mod requests;
+mod running_change;
 mod saga;
 mod shut_out;
 mod steps;
@@ -112,17 +114,15 @@ impl Lifecycle {
         self.engine.begin(saga, &intent, self.check(verb, &found)).await
     }
 
-    /// Fails unless the tenant's status, its deadline and its directory entries allow the operation.
+    /// Fails unless the tenant's status, its deadline, its directory entries and its other operations allow the
+    /// operation.
     async fn check(&self, verb: Verb, tenant: &Tenant) -> Result<(), ChangeError> {
         let now = match verb.is_bound_by_deadline() {
             true => Some(self.engine.journal().now().await?),
             false => None,
         };
         verb.check(tenant, now)?;
-        match verb.is_closing() {
-            true => entries::verify_entries(&self.stores, tenant.id()).await,
-            false => Ok(()),
-        }
+        verify_landlord(verb, &self.stores, tenant.id()).await
     }
 
     /// Converts the outcome of an operation to the changed tenant, or to the caller's error.
@@ -139,5 +139,17 @@ impl Lifecycle {
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = self.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
         Ok(Purged { tenant, keys: keys.unwrap_or(KeyDisposal::SharedKey) })
+    }
+}
+
+/// Fails unless the tenant's directory entries and its other operations allow the operation.
+async fn verify_landlord(verb: Verb, stores: &OperationContext, tenant: TenantId) -> Result<(), ChangeError> {
+    if verb.is_closing() {
+        return entries::verify_entries(stores, tenant).await;
+    }
+    managed::require_built_primary(stores, tenant).await?;
+    match verb {
+        Verb::Activate => running_change::verify_no_running_change(&*stores.journal, tenant).await,
+        _ => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The engine makes a new [`RotateContext`] for each worker and after each error. The steps of a rotation and of a
 //! credentials link share it. Every cached value here can be read again from the stores.
-use super::login_change::{LoginChange, SEAL, find_primary, require_managed};
+use super::login_change::{LoginChange, SEAL, require_managed};
 use super::{AppLogin, Request};
 use crate::cluster::pg::ddl;
 use crate::cluster::{GeneratedPassword, OperationContext, Standby, TenantSessions};
@@ -51,8 +51,8 @@ impl RotateContext {
     }
     /// The tenant's primary entry. It fails if tenantry did not create the login of that entry.
     pub(super) async fn primary_entry(&mut self) -> Result<TenantDatabase, StepError> {
-        let primary = find_primary(self.read_entries().await?).cloned();
-        require_managed(primary, self.sessions.location().await?)
+        let location = self.sessions.try_location().await?.cloned();
+        require_managed(self.read_entries().await?, location.as_ref()).cloned()
     }
     /// The tenant's standbys, from its directory entries.
     pub(super) async fn standbys(&mut self) -> Result<Vec<Standby>, StepError> {

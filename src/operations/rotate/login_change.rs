@@ -3,9 +3,10 @@
 //! The step `secrets.seal` stores a [`LoginChange`]; all later steps, on any node, read it from there. A generation is
 //! never used twice for a tenant.
 use crate::cluster::{OperationContext, TenantLocation};
-use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
+use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{ChangeError, StepError};
 use crate::names::RoleName;
+use crate::operations::managed::managed_primary;
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use futures_util::future::try_join3;
 use serde::{Deserialize, Serialize};
@@ -34,8 +35,8 @@ pub(super) async fn choose_login(
     let reads = try_join3(registry.find(id.into()), registry.databases(id), registry.users(id));
     let (tenant, entries, users) = reads.await?;
     require_active(tenant)?;
-    let location = location.ok_or_else(|| StepError::fail("the tenant has no placement on a server"))?;
-    let entry = require_managed(find_primary(&entries).cloned(), &location)?;
+    let entry = require_managed(&entries, location.as_ref())?.clone();
+    let location = location.ok_or_else(|| StepError::fail(ChangeError::NoEntry))?;
     if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending) {
         return Ok((entries, entry, pending.clone()));
     }
@@ -58,25 +59,10 @@ fn require_active(tenant: Option<Tenant>) -> Result<(), StepError> {
     }
 }
 
-/// The tenant's primary entry.
-pub(super) fn find_primary(entries: &[TenantDatabase]) -> Option<&TenantDatabase> {
-    entries.iter().find(|e| e.kind == DatabaseKind::Primary)
-}
-
-/// Fails unless the entry is active and names the database of the tenant's placement. tenantry did not create the login
-/// of any other entry, so a rotation must not replace it.
-pub(super) fn require_managed(
-    entry: Option<TenantDatabase>, location: &TenantLocation,
-) -> Result<TenantDatabase, StepError> {
-    let entry = entry.ok_or_else(|| StepError::fail("the tenant has no primary entry in the directory"))?;
-    let is_placed = entry.server.as_ref() == Some(&location.server.name) && entry.database == location.names.database;
-    match entry.status {
-        DatabaseStatus::Active if is_placed => Ok(entry),
-        status if is_placed => {
-            Err(StepError::fail(format!("the tenant's primary entry has the status {status}; set it to active first")))
-        }
-        _ => Err(StepError::fail(
-            "tenantry did not create the tenant's login and cannot rotate it; change its password yourself",
-        )),
-    }
+/// The tenant's primary entry. Fails unless it is active and names the database of the tenant's placement. tenantry did
+/// not create the login of any other entry, so a rotation must not replace it.
+pub(super) fn require_managed<'a>(
+    entries: &'a [TenantDatabase], location: Option<&TenantLocation>,
+) -> Result<&'a TenantDatabase, StepError> {
+    managed_primary(entries, location.map(|l| (&l.server.name, &l.names.database))).map_err(StepError::fail)
 }

@@ -6,7 +6,7 @@ use crate::error::{ChangeError, StepError, StoreError};
 use crate::operation::{Lane, OperationStatus};
 use crate::operations::lifecycle::answers::FORGET;
 use crate::operations::lifecycle::context::LifecycleContext;
-use crate::operations::lifecycle::{Request, Verb, entries};
+use crate::operations::lifecycle::{Request, Verb, verify_landlord};
 use crate::saga::{Execution, SagaStep};
 use crate::tenant::{Tenant, TenantStatus};
 use async_trait::async_trait;
@@ -36,13 +36,10 @@ impl SagaStep<LifecycleContext> for CheckStatus {
             return Ok(Value::Null);
         }
         verb.check(&tenant, Some(run.record().begun_at)).map_err(StepError::fail)?;
-        if verb.is_closing() {
-            match entries::verify_entries(&context.stores, context.tenant).await {
-                Err(ChangeError::Landlord(error)) => return Err(error.into()),
-                with_verifier => with_verifier.map_err(StepError::fail)?,
-            }
+        match verify_landlord(verb, &context.stores, context.tenant).await {
+            Err(ChangeError::Landlord(error)) => Err(error.into()),
+            verified => verified.map(|()| Value::Null).map_err(StepError::fail),
         }
-        Ok(Value::Null)
     }
     async fn undo(&self, _: &Execution, _: &mut LifecycleContext) -> Result<(), StepError> {
         Ok(())
