@@ -4,9 +4,10 @@
 //! so it may be repeated. The session is opened, the epoch is checked, and the lock is taken before any statement
 //! changes the server (see `open`). The session is never reopened: after an error the worker needs a new epoch and a
 //! new session.
+use crate::cluster::migrations::migration_lock_key;
 use crate::cluster::pg::ownership::Ownership;
 use crate::cluster::pg::session::{Purpose, Target};
-use crate::cluster::pg::{catalog, ddl, ensure, scram, session};
+use crate::cluster::pg::{catalog, ddl, ensure, lock, scram, session};
 use crate::directory::AppAccess;
 use crate::error::{ClusterError, StepError};
 use crate::names::{DatabaseName, RoleName};
@@ -112,6 +113,12 @@ impl LockedSession {
         let acts_as = ddl::acts_as(&names.roles, access);
         let login = ddl::Login { name: login, acts_as, limit, verifier };
         Ok(ensure::create_login(&mut self.session, &login, &self.ownership).await?)
+    }
+    /// The error that names the session which has sqlx's lock of the migrations of this database.
+    pub(crate) async fn describe_migration_lock(&mut self, database: &DatabaseName) -> Result<ClusterError, StepError> {
+        let key = migration_lock_key(database.as_str());
+        let by = lock::describe_holder_in(&mut self.session, database, key).await?;
+        Ok(ClusterError::MigrationLocked { database: database.to_string(), by })
     }
     /// Opens a second session of the provisioner, in a tenant's database. Use it for catalog statements only: code of
     /// the tenant, such as a trigger, would run with the provisioner's rights.

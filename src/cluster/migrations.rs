@@ -4,7 +4,7 @@
 //! transaction the row in `_sqlx_migrations` is written *before* its SQL runs, so a crash in between leaves a row with
 //! `success = false` and not a database with unrecorded changes.
 use crate::cluster::pg::ddl;
-use crate::error::StepError;
+use crate::error::{ChangeError, StepError};
 use crate::sqlstate;
 use futures_core::future::BoxFuture;
 use sqlx::PgConnection;
@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 ///
 /// # Errors
 /// [`StepError::park`] when a migration outside a transaction started and did not succeed: what it left needs a
-/// person's decision.
+/// person's decision. [`ChangeError::Ahead`] when the database has a version that this program does not have; nothing
+/// was changed then. An error for which [`is_migration_lock_held`] is true when sqlx's lock was not free within the
+/// session's `lock_timeout` of ten seconds.
 pub(crate) async fn run_migrations(
     session: &mut PgConnection, migrator: &'static Migrator,
 ) -> Result<Option<i64>, StepError> {
@@ -50,15 +52,34 @@ fn step_error(error: MigrateError) -> StepError {
     let transient = match &error {
         // An earlier attempt left it in a new database. The saga undoes that database and creates another one.
         MigrateError::Dirty(_) => true,
+        MigrateError::VersionMissing(version) => return StepError::fail(ChangeError::Ahead { version: *version }),
+        MigrateError::Source(e) if e.is::<MigrationLockHeld>() => true,
         MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => sqlstate::is_transient(e),
         _ => false,
     };
     if transient { StepError::retry(error) } else { StepError::fail(error) }
 }
 
+/// Another session has the advisory lock that sqlx's `Migrator` takes while it migrates a database.
+#[derive(Debug, thiserror::Error)]
+#[error("another session has sqlx's lock of the migrations")]
+struct MigrationLockHeld;
+
+/// Whether migrations did not run because another session has sqlx's lock.
+pub(crate) fn is_migration_lock_held(error: &StepError) -> bool {
+    let migrate = std::error::Error::source(error).and_then(|e| e.downcast_ref::<MigrateError>());
+    matches!(migrate, Some(MigrateError::Source(e)) if e.is::<MigrationLockHeld>())
+}
+
+/// Key of the advisory lock that sqlx's `Migrator` takes in a database of this name, as sqlx 0.9 computes it. Only for
+/// finding the holder: sqlx itself takes the lock.
+pub(crate) fn migration_lock_key(database: &str) -> i64 {
+    0x3d32_ad9e * i64::from(crc32fast::hash(database.as_bytes()))
+}
+
 /// Delegates to sqlx's `Migrate`, except for migrations outside a transaction. Such a migration and its row in the
 /// ledger are two commits, so the row is written first, with `success = false`. sqlx reports such a row as `Dirty` and
-/// refuses to continue.
+/// refuses to continue. A lock that is not free in time gets an error of its own.
 struct Ledgered<'a>(&'a mut PgConnection);
 
 impl Ledgered<'_> {
@@ -94,7 +115,14 @@ impl Migrate for Ledgered<'_> {
         self.0.list_applied_migrations(table)
     }
     fn lock(&mut self) -> MigrateFuture<'_, ()> {
-        self.0.lock()
+        Box::pin(async {
+            match self.0.lock().await {
+                Err(MigrateError::Execute(e)) if sqlstate::is(&e, sqlstate::LOCK_NOT_AVAILABLE) => {
+                    Err(MigrateError::Source(MigrationLockHeld.into()))
+                }
+                locked => locked,
+            }
+        })
     }
     fn unlock(&mut self) -> MigrateFuture<'_, ()> {
         self.0.unlock()

@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 mod address;
 mod generated_password;
+mod ledger;
 mod locked_session;
 mod login_target;
 mod migrations;
@@ -37,9 +38,11 @@ mod tenant_sessions;
 #[cfg(all(unix, feature = "testing"))]
 mod tests;
 pub(crate) use generated_password::GeneratedPassword;
+pub(crate) use ledger::{LedgerObstacle, find_obstacle, read_ledger};
+pub use ledger::{MigrationState, MigrationStatus};
 pub(crate) use locked_session::{Closed, LockedSession, RetiredLogin, Standby, close_ledger, set_defaults};
 pub(crate) use login_target::LoginTarget;
-pub(crate) use migrations::{head, run_migrations, run_migrations_in_new_database};
+pub(crate) use migrations::{head, is_migration_lock_held, run_migrations, run_migrations_in_new_database};
 pub(crate) use outcome::require_done;
 use preconnecting::Preconnecting;
 pub(crate) use tenant_sessions::{TenantLocation, TenantSessions};

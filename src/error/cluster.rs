@@ -143,6 +143,19 @@ pub enum ClusterError {
         /// Process id and application name of the holder.
         by: String,
     },
+    /// Another session has the lock that sqlx's `Migrator` takes while it migrates the database. Either it migrates the
+    /// database now, or it is left from a migration that failed or was cancelled.
+    #[error(
+        "the migrations of the database {database:?} are locked by {by}; wait until that migration has ended, or end the \
+         session by pg_terminate_backend, then call again"
+    )]
+    #[non_exhaustive]
+    MigrationLocked {
+        /// Name of the database.
+        database: String,
+        /// Process id, user and application name of the session, and since when it has been connected and idle.
+        by: String,
+    },
     /// It could not be confirmed that a standby refuses the tenant. The primary already refuses it. The operation is
     /// retried until the standby answers, or until its directory entry is `Dropped`.
     #[error(
@@ -212,6 +225,8 @@ impl ClusterError {
             | Self::Dependent { .. }
             | Self::EventTrigger { .. } => true,
             Self::Foreign { .. } | Self::Missing { .. } | Self::Identity { .. } => false,
+            // The wait for the lock was bounded already; the caller decides whether to end its holder.
+            Self::MigrationLocked { .. } => false,
         }
     }
 }

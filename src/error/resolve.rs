@@ -45,6 +45,20 @@ pub enum ResolveError {
     /// The tenant's database lacks a migration that this program needs.
     #[error("the database of tenant {} lacks migrations that this program needs; migrate it", .0.slug())]
     Behind(Tenant),
+    /// A migration of this program has run in the tenant's database with another text, or was begun outside a
+    /// transaction and not finished. Migrating again does not help: a person has to check the database.
+    #[error(
+        "in the database of tenant {} migration {version} is unfinished or has run with another text than this program \
+         has; see migration_status()",
+        .tenant.slug()
+    )]
+    #[non_exhaustive]
+    UnusableMigration {
+        /// Tenant whose database it is.
+        tenant: Tenant,
+        /// Version of the migration.
+        version: i64,
+    },
     /// The tenant's directory entry uses a driver that can be stored but is not implemented.
     #[error(
         "the database of tenant {} uses the driver {driver}, which this version does not implement",

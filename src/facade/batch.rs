@@ -9,13 +9,12 @@
 use super::{Call, Tenantry};
 use crate::error::{ChangeError, StoreError};
 use crate::operations::lifecycle::{Lifecycle, Purge};
-use crate::operations::migrate::{Migrate, Migration, MigrationState};
 use crate::operations::verb::CallVerb;
 use crate::store::registry::TenantRegistry;
 use crate::tenant::{Tenant, TenantStatus};
 use async_trait::async_trait;
 use futures_core::future::BoxFuture;
-use futures_util::{StreamExt, TryStreamExt, future};
+use futures_util::{StreamExt, TryStreamExt};
 use std::{future::IntoFuture, sync::Arc};
 
 /// A request that a [`Batch`] can make for each tenant. Sealed. Application code does not need to name this trait.
@@ -26,28 +25,19 @@ pub trait BatchVerb: CallVerb<Error = ChangeError> {
     #[doc(hidden)]
     fn driver(on: &Tenantry) -> &Self::Driver;
     #[doc(hidden)]
-    fn is_candidate(tenant: &Tenant) -> bool;
+    fn is_candidate(tenant: &Tenant, options: &Self::Options) -> bool;
     #[doc(hidden)]
     async fn is_due(on: &Tenantry, tenant: &Tenant, options: &Self::Options) -> Result<bool, ChangeError>;
     #[doc(hidden)]
     fn for_tenant(tenant: &Tenant, options: &Self::Options) -> Self;
-}
-
-#[async_trait]
-impl BatchVerb for Migrate {
-    type Options = ();
-    fn driver(on: &Tenantry) -> &Migration {
-        &on.inner.migration
+    /// Whether an operation that succeeded has changed anything. If not, the tenant counts as unchanged.
+    #[doc(hidden)]
+    fn has_changed(_: &Self::Answer) -> bool {
+        true
     }
-    fn is_candidate(tenant: &Tenant) -> bool {
-        tenant.status() == TenantStatus::Active
-    }
-    async fn is_due(on: &Tenantry, tenant: &Tenant, (): &()) -> Result<bool, ChangeError> {
-        Ok(on.migration_status(tenant).await?.state != MigrationState::AtHead)
-    }
-    fn for_tenant(tenant: &Tenant, (): &()) -> Self {
-        Self::new(tenant.into())
-    }
+    /// Runs once after all operations, before the report is returned.
+    #[doc(hidden)]
+    async fn finish(_: &Tenantry, _: &Self::Options, _: &mut Vec<(Tenant, Self::Answer)>) {}
 }
 
 #[async_trait]
@@ -56,7 +46,7 @@ impl BatchVerb for Purge {
     fn driver(on: &Tenantry) -> &Lifecycle {
         &on.inner.lifecycle
     }
-    fn is_candidate(tenant: &Tenant) -> bool {
+    fn is_candidate(tenant: &Tenant, (): &()) -> bool {
         tenant.status() == TenantStatus::Archived && tenant.kept_until().is_some()
     }
     async fn is_due(on: &Tenantry, tenant: &Tenant, (): &()) -> Result<bool, ChangeError> {
@@ -85,7 +75,7 @@ pub struct Batch<V: BatchVerb> {
     pub(super) options: V::Options,
 }
 
-/// The tenants for which a [`Batch`] succeeded or failed, and how many needed nothing.
+/// The tenants for which a [`Batch`] succeeded or failed, and how many needed nothing or were left alone.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BatchReport<A> {
@@ -93,13 +83,30 @@ pub struct BatchReport<A> {
     pub done: Vec<(Tenant, A)>,
     /// Number of tenants that were checked and were not due.
     pub unchanged: u64,
+    /// Number of tenants that a newer program has migrated: their databases have migrations that this program does not
+    /// have. They were left as they are. 0 for other batches than [`migrate_all`](Tenantry::migrate_all).
+    pub ahead: u64,
+    /// Number of suspended tenants that were left alone because of their status.
+    /// [`Batch::include_suspended`] includes them in a migration.
+    pub suspended: u64,
+    /// Number of archived tenants that were left alone because of their status.
+    pub archived: u64,
     /// Tenants whose check or operation failed, each with its error.
     pub failed: Vec<(Tenant, ChangeError)>,
+}
+
+impl<A> Default for BatchReport<A> {
+    fn default() -> Self {
+        Self { done: vec![], unchanged: 0, ahead: 0, suspended: 0, archived: 0, failed: vec![] }
+    }
 }
 
 enum Outcome<A> {
     Done(A),
     Unchanged,
+    Ahead,
+    /// The tenant's status excludes it from the batch.
+    LeftAlone,
     Failed(ChangeError),
 }
 
@@ -130,16 +137,24 @@ impl<V: BatchVerb> Batch<V> {
 
     async fn run(self) -> Result<BatchReport<V::Answer>, StoreError> {
         let registry = self.tenantry.registry();
-        let candidates = registry.all().try_filter(|tenant| future::ready(V::is_candidate(tenant)));
-        let outcomes = candidates.map_ok(|tenant| async {
-            let outcome = self.run_one(&tenant).await;
+        let outcomes = registry.all().map_ok(|tenant| async {
+            let outcome = match V::is_candidate(&tenant, &self.options) {
+                true => self.run_one(&tenant).await,
+                false => Outcome::LeftAlone,
+            };
             Ok((tenant, outcome))
         });
         let mut outcomes = outcomes.try_buffer_unordered(self.concurrency);
-        let mut report = BatchReport { done: vec![], unchanged: 0, failed: vec![] };
+        let mut report = BatchReport::default();
         while let Some((tenant, outcome)) = outcomes.next().await.transpose()? {
             match outcome {
                 Outcome::Unchanged => report.unchanged += 1,
+                Outcome::Ahead => report.ahead += 1,
+                Outcome::LeftAlone => match tenant.status() {
+                    TenantStatus::Suspended => report.suspended += 1,
+                    TenantStatus::Archived => report.archived += 1,
+                    _ => {}
+                },
                 Outcome::Done(answer) => {
                     (self.on_result)(&tenant, Ok(&answer));
                     report.done.push((tenant, answer));
@@ -150,6 +165,7 @@ impl<V: BatchVerb> Batch<V> {
                 }
             }
         }
+        V::finish(&self.tenantry, &self.options, &mut report.done).await;
         Ok(report)
     }
 
@@ -166,8 +182,9 @@ impl<V: BatchVerb> Batch<V> {
                         return Outcome::Failed(error.into());
                     }
                 }
-                Ok(Some(answer)) => return Outcome::Done(answer),
-                Ok(None) => return Outcome::Unchanged,
+                Ok(Some(answer)) if V::has_changed(&answer) => return Outcome::Done(answer),
+                Ok(_) => return Outcome::Unchanged,
+                Err(ChangeError::Ahead { .. }) => return Outcome::Ahead,
                 Err(error) => return Outcome::Failed(error),
             }
         }

@@ -152,9 +152,14 @@ impl Builder {
         self.config.settings = settings;
         self
     }
-    /// Whether only tenants with the newest migration of this program resolve; `false` by default. Until the others are
-    /// migrated they fail with [`ResolveError::Behind`](crate::error::ResolveError::Behind), which a web layer answers
-    /// with 503. Needs [`tenant_migrations`](Self::tenant_migrations).
+    /// Whether only tenants that have run every migration of this program resolve; `false` by default. Until the others
+    /// are migrated they fail with [`ResolveError::Behind`](crate::error::ResolveError::Behind), which a web layer
+    /// answers with 503. Migrations that this program does not have are allowed: a newer program has run them. Needs
+    /// [`tenant_migrations`](Self::tenant_migrations).
+    ///
+    /// A tenant that has passed is checked again after a minute, and when this node is notified of a change of it. So a
+    /// tenant whose database is replaced by hand by an older backup is refused within a minute; to have it refused at
+    /// once, suspend it, restore the backup, and activate it.
     pub fn require_head(mut self, yes: bool) -> Self {
         self.require_head = yes;
         self

@@ -9,10 +9,10 @@
 //!   stop it.
 //! - After [`Tenantry::close`] no call begins an operation.
 use crate::cluster::OperationContext;
-use crate::error::{ChangeError, ResolveError, StoreError};
+use crate::error::{ResolveError, StoreError};
 use crate::operation::OperationId;
 use crate::operations::lifecycle::{Activate, Archive, Lifecycle, Purge, Restore, Suspend};
-use crate::operations::migrate::{Migrate, Migration, MigrationStatus};
+use crate::operations::migrate::Migration;
 use crate::operations::provision::{Provision, Provisioner};
 use crate::operations::rekey::Rekey;
 use crate::operations::rotate::Rotation;
@@ -36,6 +36,7 @@ mod builder;
 mod call;
 mod health;
 mod links;
+mod migrate;
 mod operations;
 mod rotate;
 mod tokens;
@@ -149,7 +150,7 @@ impl Tenantry {
     /// Destroys the tenant's database, roles, secrets and tokens. The history of its operations stays, and the slug can
     /// be used again.
     ///
-    /// Fails with [`ChangeError::Kept`] unless it is forced or the deadline of the archive has passed. A provisioning
+    /// Fails with [`ChangeError::Kept`](crate::error::ChangeError::Kept) unless it is forced or the deadline of the archive has passed. A provisioning
     /// that is still running is stopped and what it made is removed. The application's own steps of that provisioning
     /// are not compensated; to compensate them, undo the provisioning with [`Operations::undo`] instead.
     pub fn purge<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Purge> {
@@ -161,20 +162,6 @@ impl Tenantry {
     pub fn purge_due(&self) -> Batch<Purge> {
         Batch::new(self)
     }
-    /// Runs the migrations of this program that the tenant's database has not run yet.
-    pub fn migrate<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Call<Migrate> {
-        Call::new(self, &self.inner.migration, Migrate::new(tenant.into()))
-    }
-    /// [`migrate`](Self::migrate)s every active tenant that is not at head. It skips tenants that are at head already,
-    /// so a second call continues a batch that was interrupted.
-    pub fn migrate_all(&self) -> Batch<Migrate> {
-        Batch::new(self)
-    }
-    /// Compares the migrations that ran in the tenant's database with the migrations of this program.
-    pub async fn migration_status<'a>(&self, tenant: impl Into<TenantRef<'a>>) -> Result<MigrationStatus, ChangeError> {
-        self.inner.migration.status(tenant.into()).await
-    }
-
     /// The state of this process's connection pool to each server, by host and port.
     pub fn pool_stats(&self) -> Vec<((String, u16), PoolStats)> {
         self.inner.pool.resolver.stats()

@@ -46,7 +46,8 @@
 //!
 //! A preempting operation does not wait for the change. Suspend, archive and purge park the open change of their
 //! tenant; activate and restore resume it, and purge ends it. Relocate parks the open change of its server and resumes
-//! it at the end.
+//! it at the end. A migration may run on a suspended tenant if its call says so; then activate is refused as `Busy`
+//! until the worker of the migration has ended.
 //!
 //! # Fencing
 //!

@@ -36,7 +36,8 @@ pub trait ConnectionResolver: Send + Sync + 'static {
     /// - [`NoEntry`](ResolveError::NoEntry), [`UnknownServer`](ResolveError::UnknownServer) and
     ///   [`NotBuilt`](ResolveError::NotBuilt): the tenant's directory entry is missing or cannot be used.
     /// - [`Behind`](ResolveError::Behind): the tenant lacks a migration that
-    ///   [`require_head`](crate::Builder::require_head) demands.
+    ///   [`require_head`](crate::Builder::require_head) demands. [`UnusableMigration`](ResolveError::UnusableMigration):
+    ///   it has run one with another text, or only begun it.
     /// - [`Closed`](ResolveError::Closed): the resolver is closing.
     ///
     /// # Cancel safety

@@ -2,11 +2,12 @@
 //!
 //! The facade makes a [`Migrate`] and begins it through the [`Migration`] of the process.
 use super::context::MigrateContext;
-use super::status::{MigrationStatus, read_ledger};
-use super::{Migrated, saga, steps};
-use crate::cluster::{OperationContext, require_done};
+use super::steps::{self, LedgerBefore};
+use super::{Migrated, Request, saga};
+use crate::cluster::{MigrationStatus, OperationContext, read_ledger, require_done};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::Subject;
+use crate::operations::managed::{find_primary, require_built, require_managed};
 use crate::operations::verb::{CallVerb, require_active};
 use crate::pool::connect;
 use crate::saga::{AnySaga, CallOptions, Engine, Outcome, Saga, Started};
@@ -14,7 +15,6 @@ use crate::store::journal::Record;
 use crate::store::registry::TenantRegistry;
 use crate::tenant::{TenantId, TenantRef};
 use async_trait::async_trait;
-use serde_json::json;
 use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions, Connection};
 use std::{sync::Arc, time::Duration};
@@ -23,10 +23,14 @@ use std::{sync::Arc, time::Duration};
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Type parameter of `Call` for [`migrate`](crate::Tenantry::migrate); not used directly.
-pub struct Migrate(TenantRef<'static>);
+pub struct Migrate {
+    tenant: TenantRef<'static>,
+    /// Whether the tenant may be suspended.
+    pub(crate) suspended: bool,
+}
 impl Migrate {
     pub(crate) fn new(tenant: TenantRef<'_>) -> Self {
-        Self(tenant.into_owned())
+        Self { tenant: tenant.into_owned(), suspended: false }
     }
 }
 
@@ -37,17 +41,23 @@ impl CallVerb for Migrate {
     type Error = ChangeError;
     async fn begin(self, driver: &Migration, options: &CallOptions) -> Result<Started, ChangeError> {
         let Migration { stores, engine, migrations, saga } = driver;
-        let found = stores.registry.find(self.0).await?.ok_or(ChangeError::Unknown)?;
-        let migrations = migrations.ok_or(ChangeError::NoMigrations)?;
-        let request = json!({ "tenant": found.id(), "to": crate::cluster::head(migrations) });
+        let found = stores.registry.find(self.tenant).await?.ok_or(ChangeError::Unknown)?;
+        let to = crate::cluster::head(migrations.ok_or(ChangeError::NoMigrations)?);
+        let request = Request { tenant: found.id(), to, suspended: self.suspended };
         let intent = engine.intent(saga, Subject::Tenant(found.id()), &request, options)?;
-        engine.begin(saga, &intent, async { require_active(&found) }).await
+        let check = async {
+            request.check_status(&found)?;
+            require_managed(stores, found.id()).await
+        };
+        engine.begin(saga, &intent, check).await
     }
     async fn answer(driver: &Migration, outcome: Outcome) -> Result<Migrated, ChangeError> {
         let record = require_done(outcome)?;
         let id: TenantId = record.subject.tenant().ok_or(ChangeError::Unknown)?;
         let tenant = driver.stores.registry.find(id.into()).await?.ok_or(ChangeError::Unknown)?;
-        Ok(Migrated { tenant, from: stored_version(&record, steps::CREATE), to: stored_version(&record, steps::RUN) })
+        let before = record.outputs.get(steps::CREATE).cloned().unwrap_or_default();
+        let LedgerBefore { version, pending, .. } = serde_json::from_value(before).map_err(StoreError::corrupt)?;
+        Ok(Migrated { tenant, from: version, to: newest_after(&record), applied: pending })
     }
 }
 
@@ -77,14 +87,16 @@ impl Migration {
     /// tenant must be active. Connecting and reading may take at most 30 seconds.
     ///
     /// # Errors
-    /// [`ChangeError::Status`] if the tenant is not active, [`ChangeError::Unreadable`] if its database does not
+    /// [`ChangeError::Status`] if the tenant is not active, [`ChangeError::NoEntry`] or [`ChangeError::NotBuilt`] if its
+    /// directory has no primary entry that can be connected to, [`ChangeError::Unreadable`] if its database does not
     /// answer.
     pub(crate) async fn status(&self, tenant: TenantRef<'_>) -> Result<MigrationStatus, ChangeError> {
         let found = self.stores.registry.find(tenant).await?.ok_or(ChangeError::Unknown)?;
         let migrations = self.migrations.ok_or(ChangeError::NoMigrations)?;
         require_active(&found)?;
-        let entry = self.stores.registry.primary(found.id()).await?;
-        let entry = entry.ok_or_else(|| StoreError::conflict("the tenant has no primary entry in the directory"))?;
+        let entries = self.stores.registry.databases(found.id()).await?;
+        let entry = find_primary(&entries).cloned().ok_or(ChangeError::NoEntry)?;
+        require_built(&entry)?;
         let located = self.stores.locate(entry).await?;
         let entry = located.map_err(|error| ChangeError::UnknownServer { server: error.server.to_string() })?;
         let password = self.stores.vault.open(&entry.credential).await.map_err(StoreError::unavailable)?;
@@ -101,7 +113,7 @@ impl Migration {
     }
 }
 
-/// The version that a step of the saga has stored as its output.
-fn stored_version(record: &Record, step: &str) -> Option<i64> {
-    record.outputs.get(step)?.get("version")?.as_i64()
+/// The newest version after the migrations, as their step has stored it.
+fn newest_after(record: &Record) -> Option<i64> {
+    record.outputs.get(steps::RUN)?.get("version")?.as_i64()
 }

@@ -3,18 +3,42 @@
 //! A migration is a saga of the change lane: create the migrator login, run the migrations, close the ledger (sqlx's
 //! table of applied migrations) to the application, drop the migrator. Applied migrations are never reverted, and the
 //! migrator login exists only during the operation. [`Tenantry::migrate`](crate::Tenantry::migrate) begins it.
-use crate::tenant::Tenant;
+//!
+//! The tenant must be active, or suspended if the request allows that. A suspended tenant stays closed to its own
+//! login: the migrator is another one. An activation is refused while a worker drives the migration.
+use crate::error::ChangeError;
+use crate::tenant::{Tenant, TenantId, TenantStatus};
 use serde::{Deserialize, Serialize};
 
 mod context;
 mod driver;
 mod saga;
-mod status;
 mod steps;
+pub use crate::cluster::{MigrationState, MigrationStatus};
 #[doc(hidden)]
 pub use driver::Migrate;
 pub(crate) use driver::Migration;
-pub use status::{MigrationState, MigrationStatus};
+
+/// The request as the journal stores it.
+#[derive(Serialize, Deserialize)]
+struct Request {
+    tenant: TenantId,
+    to: Option<i64>,
+    /// Whether the tenant may be suspended. Absent if not, as in requests that an earlier version has stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    suspended: bool,
+}
+
+impl Request {
+    /// Fails unless the tenant has a status in which this request may migrate it.
+    fn check_status(&self, tenant: &Tenant) -> Result<(), ChangeError> {
+        match tenant.status() {
+            TenantStatus::Active => Ok(()),
+            TenantStatus::Suspended if self.suspended => Ok(()),
+            found => Err(ChangeError::Status { found }),
+        }
+    }
+}
 
 /// A migrated tenant, with its newest applied version before and after.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,4 +50,7 @@ pub struct Migrated {
     pub from: Option<i64>,
     /// Newest applied migration version after the operation; `None` if the program has no migrations.
     pub to: Option<i64>,
+    /// Versions that had not run before the operation, oldest first: it has run them. Empty if nothing was to be done.
+    #[serde(default)]
+    pub applied: Vec<i64>,
 }

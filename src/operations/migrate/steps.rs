@@ -2,24 +2,40 @@
 //!
 //! The saga lists them in this order. A failed migration is undone only by dropping the migrator: applied versions
 //! stay.
+use super::Request;
 use super::context::MigrateContext;
-use super::status::read_ledger;
-use crate::cluster::{close_ledger, run_migrations};
+use crate::cluster::{
+    MigrationState, MigrationStatus, close_ledger, is_migration_lock_held, read_ledger, run_migrations,
+};
 use crate::error::{ChangeError, StepError};
+use crate::operations::managed::require_managed;
 use crate::saga::{Execution, SagaStep};
 use crate::store::journal::LOGINS;
-use crate::tenant::TenantStatus;
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 /// The stored names of the steps whose output holds a version.
 pub(super) const CREATE: &str = "migrator.create";
 pub(super) const RUN: &str = "migrations.run";
 
+/// The stored output of [`MigrateStep::Create`].
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct LedgerBefore {
+    /// Newest version in the ledger.
+    pub(super) version: Option<i64>,
+    /// Versions that are to be run, oldest first.
+    pub(super) pending: Vec<i64>,
+    /// [`LOGINS`]: the migrator.
+    #[serde(flatten)]
+    logins: Map<String, Value>,
+}
+
 /// A step of a migration.
 #[derive(Clone, Copy)]
 pub(super) enum MigrateStep {
-    /// Creates the migrator login. The output holds the newest version in the ledger.
+    /// Creates the migrator login. The output is the [`LedgerBefore`].
     Create,
     /// Runs the application's migrations. Repeating it is safe: a migration in a transaction has either run or not, and
     /// for one outside a transaction the ledger shows whether it was begun.
@@ -47,14 +63,22 @@ impl SagaStep<MigrateContext> for MigrateStep {
         let migrations = context.migrations;
         match self {
             Self::Create => {
-                require_active(context).await?;
+                verify_landlord(run, context).await?;
                 let session = context.sessions.migrator(run).await?;
-                let newest = read_ledger(migrations, session).await?.last().map(|row| row.0);
-                Ok(json!({ "version": newest, LOGINS: [&context.sessions.location().await?.names.migrator] }))
+                let MigrationStatus { applied: version, state, .. } =
+                    MigrationStatus::compare(migrations, &read_ledger(migrations, session).await?);
+                let pending = match state {
+                    MigrationState::Behind { pending } => pending,
+                    _ => vec![],
+                };
+                let migrator = &context.sessions.location().await?.names.migrator;
+                let logins = Map::from_iter([(String::from(LOGINS), json!([migrator]))]);
+                serde_json::to_value(LedgerBefore { version, pending, logins }).map_err(StepError::fail)
             }
             Self::RunMigrations => {
                 let session = context.sessions.migrator(run).await?;
                 let ran = run_migrations(session, migrations).await;
+                let ran = name_lock_holder(run, context, ran).await;
                 Ok(json!({ "version": refuse_migrator_if_parked(run, context, ran).await? }))
             }
             Self::CloseLedger => {
@@ -75,14 +99,29 @@ impl SagaStep<MigrateContext> for MigrateStep {
     }
 }
 
-/// Fails unless the tenant is active. The call checked this before the operation had its lane, but a preempting
-/// operation may have suspended or archived the tenant in between.
-async fn require_active(context: &MigrateContext) -> Result<(), StepError> {
-    match context.stores.registry.find(context.sessions.tenant().into()).await? {
-        Some(tenant) if tenant.status() == TenantStatus::Active => Ok(()),
-        Some(tenant) => Err(StepError::fail(ChangeError::Status { found: tenant.status() })),
-        None => Err(StepError::fail(ChangeError::Unknown)),
+/// Fails unless the tenant's status and its primary entry allow the migration. The call checked this before the
+/// operation had its lane, but a preempting operation may have suspended or archived the tenant in between.
+async fn verify_landlord(run: &Execution, context: &MigrateContext) -> Result<(), StepError> {
+    let tenant = context.stores.registry.find(context.sessions.tenant().into()).await?;
+    let tenant = tenant.ok_or_else(|| StepError::fail(ChangeError::Unknown))?;
+    run.request::<Request>()?.check_status(&tenant).map_err(StepError::fail)?;
+    match require_managed(&context.stores, tenant.id()).await {
+        Err(ChangeError::Landlord(error)) => Err(error.into()),
+        checked => checked.map_err(StepError::fail),
     }
+}
+
+/// If sqlx's lock of the migrations was not free in time, replaces the error by one that names the session that has it.
+/// Only the provisioner can see since when that session has been connected and idle.
+async fn name_lock_holder<T>(
+    run: &Execution, context: &mut MigrateContext, ran: Result<T, StepError>,
+) -> Result<T, StepError> {
+    if ran.as_ref().is_err_and(is_migration_lock_held) {
+        let database = context.sessions.location().await?.names.database.clone();
+        let locked = context.sessions.locked_session(run).await?;
+        return Err(StepError::fail(locked.describe_migration_lock(&database).await?));
+    }
+    ran
 }
 
 /// A parked operation may wait for days. Refuse the migrator login meanwhile, because it has the rights of the

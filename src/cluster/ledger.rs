@@ -1,9 +1,10 @@
 //! Compares a tenant's migration table (by default `_sqlx_migrations`, called ledger) with the migrations of this
 //! program.
 //!
-//! [`Migration::status`](super::Migration::status) reads the ledger and returns a [`MigrationStatus`]. The comparison
-//! is pure: it changes nothing, and it names the first problem that a migration would meet.
-use crate::cluster::pg::ddl;
+//! The operations report a [`MigrationStatus`]; the resolver asks [`find_obstacle`] whether the program can serve the
+//! tenant. Both look at every version of the ledger, not only at the newest one. The comparison is pure: it changes
+//! nothing, and a [`MigrationStatus`] names the first problem that a migration would meet.
+use super::pg::ddl;
 use crate::sqlstate;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -72,10 +73,10 @@ impl fmt::Display for MigrationState {
 }
 
 /// A row of the ledger: version, checksum, and whether the migration succeeded.
-type Row = (i64, Vec<u8>, bool);
+pub(crate) type Row = (i64, Vec<u8>, bool);
 
 /// Reads the ledger, oldest version first. Without a ledger table the result is empty.
-pub(super) async fn read_ledger(migrator: &Migrator, session: &mut PgConnection) -> Result<Vec<Row>, sqlx::Error> {
+pub(crate) async fn read_ledger(migrator: &Migrator, session: &mut PgConnection) -> Result<Vec<Row>, sqlx::Error> {
     match ddl::read_ledger(&migrator.table_name, session).await {
         Err(e) if sqlstate::is(&e, sqlstate::UNDEFINED_TABLE) => Ok(vec![]),
         rows => rows,
@@ -84,7 +85,7 @@ pub(super) async fn read_ledger(migrator: &Migrator, session: &mut PgConnection)
 
 impl MigrationStatus {
     /// Compares a ledger, oldest version first, with the program's migrations.
-    pub(super) fn compare(migrator: &Migrator, ledger: &[Row]) -> Self {
+    pub(crate) fn compare(migrator: &Migrator, ledger: &[Row]) -> Self {
         let own: Vec<_> = migrator.iter().filter(|m| m.migration_type.is_up_migration()).collect();
         let find_own = |version: i64| own.iter().find(|m| m.version == version);
         let pending: Vec<i64> =
@@ -102,6 +103,30 @@ impl MigrationStatus {
         let newest = own.iter().map(|m| m.version).max();
         Self { applied: ledger.last().map(|row| row.0), newest, state }
     }
+}
+
+/// What keeps a program from serving a tenant with this ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LedgerObstacle {
+    /// A version of the program has not run. A migration runs it.
+    Missing,
+    /// This version of the program has run with another text, or was begun and not finished. A person must repair it.
+    Unusable(i64),
+}
+
+/// Finds the first version of the program, oldest first, that has not run in the tenant's database as the program has
+/// it. Versions that the program does not have are ignored, finished or not: a newer program runs them.
+pub(crate) fn find_obstacle(migrator: &Migrator, ledger: &[Row]) -> Option<LedgerObstacle> {
+    let own = migrator.iter().filter(|m| m.migration_type.is_up_migration());
+    own.filter_map(|m| match ledger.iter().find(|row| row.0 == m.version) {
+        None => Some(LedgerObstacle::Missing),
+        Some((version, checksum, success)) if !success || **checksum != *m.checksum => {
+            Some(LedgerObstacle::Unusable(*version))
+        }
+        Some(_) => None,
+    })
+    // A migration stops at an unusable version, so that one decides.
+    .max_by_key(|obstacle| matches!(obstacle, LedgerObstacle::Unusable(_)))
 }
 
 #[cfg(test)]
@@ -136,5 +161,33 @@ mod tests {
         let mut ahead = all;
         ahead.push((i64::MAX, vec![], true));
         assert_eq!(state(&ahead), MigrationState::Ahead { version: i64::MAX });
+    }
+
+    #[test]
+    fn compare_and_find_obstacle_report_a_gap_below_the_newest_version() {
+        let mut gap = full_ledger();
+        let missing = gap.remove(0).0;
+        assert_eq!(state(&gap), MigrationState::Behind { pending: vec![missing] });
+        assert_eq!(find_obstacle(&MIGRATIONS, &gap), Some(LedgerObstacle::Missing));
+        gap.push((i64::MAX, vec![], true));
+        assert_eq!(find_obstacle(&MIGRATIONS, &gap), Some(LedgerObstacle::Missing), "a newer version hides the gap");
+    }
+
+    #[test]
+    fn find_obstacle_refuses_own_versions_that_are_changed_or_unfinished_and_ignores_newer_ones() {
+        let all = full_ledger();
+        assert_eq!(find_obstacle(&MIGRATIONS, &all), None);
+        let mut newer = all.clone();
+        newer.push((i64::MAX, vec![], false));
+        assert_eq!(find_obstacle(&MIGRATIONS, &newer), None, "an unfinished version of a newer program");
+        for at in 0..all.len() {
+            let (mut changed, mut unfinished) = (all.clone(), all.clone());
+            changed[at].1[0] ^= 1;
+            unfinished[at].2 = false;
+            let unusable = Some(LedgerObstacle::Unusable(all[at].0));
+            assert_eq!(find_obstacle(&MIGRATIONS, &changed), unusable, "changed");
+            assert_eq!(find_obstacle(&MIGRATIONS, &unfinished), unusable, "unfinished");
+        }
+        assert_eq!(find_obstacle(&MIGRATIONS, &[]), Some(LedgerObstacle::Missing));
     }
 }
