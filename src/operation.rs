@@ -223,14 +223,22 @@ pub struct OperationEvent {
     pub total: u32,
     /// Text of the error, if the step failed.
     pub error: Option<String>,
+    /// Set in an event that only tells a caller why it waits: another worker has the operation. The journal does not
+    /// store such an event. Its `seq` is that of the last stored event that the caller has received, and its `step` is
+    /// [`WAITING`](Self::WAITING).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<LeaseHolder>,
 }
 impl OperationEvent {
+    /// The `step` of an event that has `waits_for`. No step of an operation has this name.
+    pub const WAITING: &str = "wait";
+
     #[expect(clippy::too_many_arguments, reason = "one row, one call")]
     pub(crate) fn new(
         seq: i64, operation: OperationId, at: OffsetDateTime, step: String, status: OperationStatus, done: u32,
         total: u32, error: Option<String>,
     ) -> Self {
-        Self { seq, operation, at, step, status, done, total, error }
+        Self { seq, operation, at, step, status, done, total, error, waits_for: None }
     }
 }
 impl fmt::Display for OperationEvent {
@@ -239,10 +247,36 @@ impl fmt::Display for OperationEvent {
         if self.status != OperationStatus::Running {
             write!(f, " ({})", self.status)?;
         }
-        match &self.error {
-            Some(error) => write!(f, ": {error}"),
-            None => Ok(()),
+        match (&self.error, &self.waits_for) {
+            (Some(error), _) => write!(f, ": {error}"),
+            (None, Some(holder)) => write!(f, ": waiting for {holder}"),
+            (None, None) => Ok(()),
         }
+    }
+}
+
+/// The worker that has an operation: its node and its lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LeaseHolder {
+    /// Name of the worker's node: host name and process id.
+    pub node: String,
+    /// When the lease expires unless the worker renews it, by the landlord's clock. Another worker may take the
+    /// operation over earlier if the process of this one dies.
+    #[serde(with = "time::serde::rfc3339")]
+    pub leased_until: OffsetDateTime,
+}
+impl LeaseHolder {
+    /// The holder with this worker id. The id is the node's name, a slash and the worker's own part; an id without a
+    /// slash is from an earlier version of this crate.
+    pub fn new(worker: &str, leased_until: OffsetDateTime) -> Self {
+        let node = worker.rsplit_once('/').map_or(worker, |(node, _)| node);
+        Self { node: node.to_owned(), leased_until }
+    }
+}
+impl fmt::Display for LeaseHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the lease of node {} until {}", self.node, self.leased_until)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::pool::{PoolStats, TenantPool};
 use crate::resolver::{ConnectionResolver, PooledResolver};
 use crate::saga::{Engine, Observer, Outcome, Recoverer, Started};
 use crate::setup_link::SetupLinks;
+use crate::store::journal::WorkerLock;
 use crate::store::nodes::{Node, Nodes};
 use crate::store::registry::{RegistryWriter, TenantRegistry};
 use crate::store::tokens::Events;
@@ -34,6 +35,7 @@ mod background;
 mod batch;
 mod builder;
 mod call;
+mod follow;
 mod health;
 mod links;
 mod migrate;
@@ -102,6 +104,8 @@ struct Inner {
     stop: CancellationToken,
     running: AtomicBool,
     change_poll_interval: std::time::Duration,
+    /// Shows other nodes that this process lives.
+    worker_lock: WorkerLock,
 }
 
 /// The connection pools of this process. They stay empty if the application gave the builder a resolver of its own.
@@ -240,6 +244,7 @@ impl Tenantry {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.inner.worker_lock.close().await;
         self.inner.resolver.close().await;
         self.inner.background.close().await;
     }
@@ -282,7 +287,7 @@ impl Tenantry {
     }
 
     /// Waits for the end of an operation. `started` is the result channel if this process drives the operation. Without
-    /// it the journal is read until the operation has settled.
+    /// it the journal is read until the operation has settled, and the operation is taken over if its worker has died.
     async fn watch(
         &self, id: OperationId, started: Option<oneshot::Receiver<Result<Outcome, StoreError>>>, observer: &Observer,
     ) -> Result<Outcome, StoreError> {
@@ -290,7 +295,7 @@ impl Tenantry {
             Some(result) => result.await.unwrap_or_else(|_| {
                 Err(StoreError::unavailable("the task that drove the operation ended without a result; read its state"))
             }),
-            None => self.inner.operations.follow(id, observer).await.map(Outcome::from_record),
+            None => self.follow(id, observer).await.map(Outcome::from_record),
         }
     }
 

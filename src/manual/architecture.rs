@@ -57,7 +57,7 @@
 //! 6. A trigger in the landlord notifies all nodes. Each resolver invalidates its cached entry of the tenant.
 //! 7. The last record ends the operation. The caller of most operations gets its result then. The caller of a
 //!    suspension or an archive gets it after the step that ends sessions; if sessions are left, the operation
-//!    continues. If the process dies in between, another node takes the operation over after its lease; see
+//!    continues. If the process dies in between, another node takes the operation over within seconds; see
 //!    [`operations`](super::operations).
 //!
 //! `tenantry.resolve("acme").await`:

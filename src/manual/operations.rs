@@ -73,6 +73,22 @@
 //! operations whose lease has expired and whose next attempt is due. It does not touch operations of a kind that this
 //! version of the program does not know.
 //!
+//! After the death of a process no other node waits for its leases. A process that runs operations holds one session in
+//! the landlord, `tenantry worker lock` in `pg_stat_activity`, with an advisory lock. Each operation stores the key of
+//! its worker's lock. If no session holds that lock, the operation can be claimed although its lease is valid. So
+//! recovery continues it within 5 s. A call that is repeated with the same idempotency key continues it within half a
+//! second. While such a call waits for a worker that lives, its observer gets an event that names the worker's node and
+//! the end of its lease ([`OperationEvent::waits_for`](crate::operation::OperationEvent::waits_for)).
+//!
+//! - The session opens with the first operation or with `run`, and [`Tenantry::close`](crate::Tenantry::close) ends it.
+//!   It is not a connection of the application's pool.
+//! - The landlord ends the session of a node that its network has cut off after 15 s (TCP keepalives).
+//! - A lock that is lost while its process lives is not dangerous: another node may take the operation over, and the
+//!   epoch fences the old worker. The node takes its lock again.
+//! - The lock has two keys, 1953395833 ("tnty") and a random number. It conflicts with no lock of sqlx's migrator.
+//! - Behind a transaction pooler (PgBouncer in transaction mode) a client has no session of its own. The node detects
+//!   this and takes no lock. There, and for operations of earlier versions of this crate, the lease alone counts.
+//!
 //! A dead worker may have left temporary changes on the server. The worker that takes over reverts them: it closes
 //! databases that a clean-up had opened, and gives back memberships that the provisioner had taken.
 //!

@@ -10,6 +10,7 @@ use crate::error::{BeginError, Failure, StepError, StoreError};
 use crate::operation::{OperationId, Subject};
 use crate::rt;
 use crate::store::journal::{Begun, Intent, Journal, Record};
+use crate::store::nodes::Node;
 use async_trait::async_trait;
 use rand::RngExt;
 use serde::Serialize;
@@ -121,10 +122,15 @@ impl Engine {
             request: serde_json::to_value(request).map_err(StoreError::corrupt)?,
             intended: saga.intent_group_end(0),
             total: saga.step_list().len() as u32,
-            worker: Uuid::now_v7().to_string(),
+            worker: Self::new_worker(),
             lease: self.settings.lease,
             ..Intent::new(OperationId::new(), saga.kind(), saga.lane(), subject)
         })
+    }
+
+    /// Id of a new worker of this process. It contains the node's name, which callers see that wait for the worker.
+    pub(crate) fn new_worker() -> String {
+        format!("{}/{}", Node::process_name(), Uuid::now_v7())
     }
 
     /// Commits an intent, or finds the operation that already has its key. `check` runs before the commit and may

@@ -9,7 +9,6 @@ use crate::store::journal::{Claim, Record};
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// A [`Saga`] as a trait object: it hides the type of the context.
 #[async_trait]
@@ -98,7 +97,7 @@ impl Recoverer {
     pub async fn resume(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
         let Some(record) = self.engine.journal().read(id).await? else { return Ok(None) };
         let Some(saga) = self.saga(&record.kind) else { return Ok(None) };
-        let worker = Uuid::now_v7().to_string();
+        let worker = Engine::new_worker();
         match self.engine.journal().claim(id, &worker, self.engine.settings().lease).await? {
             Claim::Taken(record) => Ok(Some(saga.drive(&self.engine, *record, &Observer::none()).await?)),
             Claim::Held(_) | Claim::Over(_) => Ok(None),

@@ -50,6 +50,7 @@ mod seams;
 mod servers;
 mod settings;
 mod setup;
+mod takeover;
 mod tls;
 mod torture_sample;
 mod unmanaged;

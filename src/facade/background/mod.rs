@@ -69,6 +69,7 @@ impl Tenantry {
                 return Err(RunError::AlreadyRunning);
             }
             let guard = RunningGuard(this.clone());
+            this.inner.worker_lock.start();
             tokio::select! {
                 _ = shutdown => {}
                 () = this.inner.stop.cancelled() => {}

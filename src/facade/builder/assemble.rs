@@ -15,7 +15,7 @@ use crate::operations::servers::Servers;
 use crate::resolver::{ConnectionResolver, PooledResolver, RequireHead};
 use crate::saga::{AnySaga, Engine, EpochFence, Recoverer};
 use crate::setup_link::SetupLinks;
-use crate::store::journal::PgJournal;
+use crate::store::journal::{PgJournal, WorkerLock};
 use crate::store::nodes::{Node, PgNodes};
 use crate::store::registry::{PgTenantRegistry, RegistryWriter};
 use crate::store::tokens::PgTokenStore;
@@ -68,6 +68,7 @@ impl Builder {
                 stop,
                 running: Default::default(),
                 change_poll_interval: self.change_poll_interval,
+                worker_lock: stores.worker_lock,
             }),
         }
     }
@@ -117,6 +118,7 @@ struct Stores {
     registry: Arc<dyn RegistryWriter>,
     journal: Arc<PgJournal>,
     background: PgPool,
+    worker_lock: WorkerLock,
     context: OperationContext,
 }
 
@@ -126,10 +128,12 @@ impl Stores {
         let own = Arc::new(PgTenantRegistry::new(landlord.clone()).with_reserved(builder.config.reserved.clone()));
         let registry = builder.registry.clone().unwrap_or_else(|| own.clone());
         let background = background_pool(landlord);
-        let journal = Arc::new(PgJournal::new(landlord.clone()).renewing_on(background.clone()));
+        let worker_lock = WorkerLock::new(landlord.clone());
+        let journal = PgJournal::new(landlord.clone()).renewing_on(background.clone());
+        let journal = Arc::new(journal.with_worker_lock(worker_lock.clone()));
         let tokens = Arc::new(PgTokenStore::new(landlord.clone()));
         let context = OperationContext::new(registry.clone(), own, vault, tokens, journal.clone());
-        Self { registry, journal, background, context: context.with_workers(builder.workers) }
+        Self { registry, journal, background, worker_lock, context: context.with_workers(builder.workers) }
     }
 }
 

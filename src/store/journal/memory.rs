@@ -5,7 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "a store in one process's memory uses that process's clock")]
 use super::{Begun, Claim, FAILURE, Intent, Journal, Progress, Record};
 use crate::error::{BeginError, StoreError};
-use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationStatus, Subject};
+use crate::operation::{FencingToken, Lane, LeaseHolder, OperationEvent, OperationId, OperationStatus, Subject};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -156,6 +156,12 @@ impl Journal for MemoryJournal {
         }
         let record = Box::new(entry.record.clone());
         Ok(if record.status.is_over() { Claim::Over(record) } else { Claim::Held(record) })
+    }
+    async fn lease_holder(&self, id: OperationId) -> Result<Option<LeaseHolder>, StoreError> {
+        let state = self.state();
+        let entry = state.operations.get(&id).filter(|k| k.is_in_progress());
+        let held = entry.filter(|k| k.record.leased_until > OffsetDateTime::now_utc());
+        Ok(held.map(|k| LeaseHolder::new(&k.record.worker, k.record.leased_until)))
     }
     async fn renew(&self, token: FencingToken, lease: Duration) -> Result<(), StoreError> {
         let mut state = self.state();

@@ -7,7 +7,9 @@
 //! Every call is atomic, and no record contains a secret.
 use crate::error::{BeginError, BoxError, Failure, FailureState, NameConflict, StoreError};
 use crate::names::RoleName;
-use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationState, OperationStatus, Subject};
+use crate::operation::{
+    FencingToken, Lane, LeaseHolder, OperationEvent, OperationId, OperationState, OperationStatus, Subject,
+};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,6 +22,7 @@ mod postgres;
 #[cfg(feature = "testing")]
 pub use memory::MemoryJournal;
 pub use postgres::PgJournal;
+pub(crate) use postgres::WorkerLock;
 
 /// The stored part of a failure from which another node can build a typed error.
 #[derive(Serialize, Deserialize)]
@@ -298,11 +301,15 @@ pub trait Journal: Send + Sync + 'static {
     async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError>;
     /// Gives an operation to `worker` and raises its epoch. Only an operation in status `Running` or `Undoing` can be
     /// claimed, and only after its lease has expired and its retry time has come. These times do not apply if `worker`
-    /// already has the operation, so a worker that lost a session can claim its own operation again at once.
+    /// already has the operation, so a worker that lost a session can claim its own operation again at once. The lease
+    /// does not apply if the journal knows that the worker's process has died.
     ///
     /// # Errors
     /// `Conflict` if the journal does not have the operation.
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError>;
+    /// The worker whose valid lease prevents a claim. `None` if there is no such worker, also because the journal knows
+    /// that its process has died.
+    async fn lease_holder(&self, id: OperationId) -> Result<Option<LeaseHolder>, StoreError>;
     /// Extends the lease. `Fenced` if a newer worker has taken over, or if the operation was parked or has ended.
     async fn renew(&self, token: FencingToken, lease: Duration) -> Result<(), StoreError>;
     /// Fails with `Fenced` if the epoch is not the newest one. A worker calls it after it has opened a session and

@@ -4,7 +4,7 @@
 //! epoch, then the operation, then its lane. All times are computed by the landlord's clock.
 use super::{Begun, Claim, Intent, Journal, Progress, Record};
 use crate::error::{BeginError, StoreError};
-use crate::operation::{FencingToken, Lane, OperationEvent, OperationId, OperationStatus, Subject};
+use crate::operation::{FencingToken, Lane, LeaseHolder, OperationEvent, OperationId, OperationStatus, Subject};
 use crate::sqlstate;
 use async_trait::async_trait;
 use rand::RngExt;
@@ -16,6 +16,8 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 
 mod sql;
+mod worker_lock;
+pub(crate) use worker_lock::WorkerLock;
 
 /// The journal in the landlord's tables. Each write is one autocommitted statement. [`Journal::begin`] reads the
 /// idempotency key before its write, and the conflicting operation after a write that found the lane occupied.
@@ -23,6 +25,7 @@ mod sql;
 pub struct PgJournal {
     landlord: PgPool,
     renewals: PgPool,
+    worker_lock: Option<WorkerLock>,
 }
 
 /// How often `begin` tries to take the lane. A further attempt is needed if the lane becomes free between the failed
@@ -32,12 +35,24 @@ const BEGIN_ATTEMPTS: u64 = 30;
 impl PgJournal {
     /// Uses the application's pool to the landlord for all calls.
     pub fn new(landlord: PgPool) -> Self {
-        Self { renewals: landlord.clone(), landlord }
+        Self { renewals: landlord.clone(), landlord, worker_lock: None }
     }
     /// Renews leases over another pool to the same database, so that an exhausted landlord pool cannot make a worker
     /// lose its lease.
     pub fn renewing_on(self, renewals: PgPool) -> Self {
         Self { renewals, ..self }
+    }
+    /// Stores this node's lock with each operation that a worker of this process begins or claims. If the process dies,
+    /// another node can claim the operation at once. Without a lock it waits for the lease.
+    pub(crate) fn with_worker_lock(self, lock: WorkerLock) -> Self {
+        Self { worker_lock: Some(lock), ..self }
+    }
+    /// The key of this node's lock, if the node holds it.
+    async fn lock_key(&self) -> Option<i32> {
+        match &self.worker_lock {
+            Some(lock) => lock.key().await,
+            None => None,
+        }
     }
 
     async fn find_by_key(&self, key: &str) -> Result<Option<Record>, StoreError> {
@@ -52,7 +67,7 @@ impl PgJournal {
     }
 
     /// Inserts the operation and takes its lane. `None` if the lane is occupied.
-    async fn insert(&self, intent: &Intent) -> Result<Option<Record>, sqlx::Error> {
+    async fn insert(&self, intent: &Intent, lock: Option<i32>) -> Result<Option<Record>, sqlx::Error> {
         let statement = match intent.lane {
             Lane::Change => sql::BEGIN_CHANGE,
             Lane::Preempt => sql::BEGIN_PREEMPT,
@@ -69,6 +84,7 @@ impl PgJournal {
             .bind(&intent.worker)
             .bind(intent.lease.as_secs_f64())
             .bind(intent.recoverable)
+            .bind(lock)
             .fetch_optional(&self.landlord)
             .await?;
         row.as_ref().map(to_record).transpose().map_err(|e| sqlx::Error::Decode(e.into()))
@@ -89,8 +105,9 @@ impl Journal for PgJournal {
         if let Some(joined) = self.find_joined(intent).await? {
             return Ok(Begun::Joined(Box::new(joined)));
         }
+        let lock = self.lock_key().await;
         for attempt in 0..BEGIN_ATTEMPTS {
-            match self.insert(intent).await {
+            match self.insert(intent, lock).await {
                 Ok(Some(record)) => return Ok(Begun::New(Box::new(record))),
                 Ok(None) => {}
                 // A concurrent caller has begun an operation with the same key; the next lookup finds it.
@@ -129,12 +146,17 @@ impl Journal for PgJournal {
 
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError> {
         let claim = sqlx::query(sql::CLAIM).bind(id.as_uuid()).bind(worker).bind(lease.as_secs_f64());
-        if let Some(row) = claim.fetch_optional(&self.landlord).await? {
+        if let Some(row) = claim.bind(self.lock_key().await).fetch_optional(&self.landlord).await? {
             return Ok(Claim::Taken(Box::new(to_record(&row)?)));
         }
         let found =
             self.read(id).await?.ok_or_else(|| StoreError::conflict("the journal has no operation with this id"))?;
         Ok(if found.status.is_over() { Claim::Over(Box::new(found)) } else { Claim::Held(Box::new(found)) })
+    }
+
+    async fn lease_holder(&self, id: OperationId) -> Result<Option<LeaseHolder>, StoreError> {
+        let row = sqlx::query_as(sql::LEASE_HOLDER).bind(id.as_uuid()).fetch_optional(&self.landlord).await?;
+        Ok(row.map(|(worker, until): (String, OffsetDateTime)| LeaseHolder::new(&worker, until)))
     }
 
     async fn renew(&self, token: FencingToken, lease: Duration) -> Result<(), StoreError> {

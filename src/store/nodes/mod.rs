@@ -8,6 +8,7 @@
 use crate::error::StoreError;
 use async_trait::async_trait;
 use sqlx::{Executor, PgPool, Row};
+use std::sync::OnceLock;
 use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -43,11 +44,20 @@ pub struct Node {
     pub name: String,
 }
 impl Node {
-    /// Describes this process, with a new id. The host name is taken from the environment variable `HOSTNAME`.
+    /// Describes this process, with a new id. The host name is taken from the environment variable `HOSTNAME`, or else
+    /// from the kernel.
     pub fn here() -> Self {
-        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| String::from("unknown"));
-        let name = format!("{host}/{}", std::process::id());
-        Self { id: NodeId(Uuid::now_v7()), name }
+        Self { id: NodeId(Uuid::now_v7()), name: Self::process_name().to_owned() }
+    }
+    /// The name of this process: host name and process id.
+    pub(crate) fn process_name() -> &'static str {
+        static NAME: OnceLock<String> = OnceLock::new();
+        NAME.get_or_init(|| {
+            // A shell does not export HOSTNAME, so a program started by hand has it only from the kernel.
+            let host = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"));
+            let host = host.ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+            format!("{}/{}", host.as_deref().unwrap_or("unknown"), std::process::id())
+        })
     }
 }
 

@@ -63,7 +63,8 @@ pub(super) const TABLES: &[Table] = &[
     table(
         "operations",
         "id kind lane subject idempotency_key reason request status step intended done total outputs error \
-         attempts seq worker incarnation leased_until retry_at recoverable created_at updated_at finished_at",
+         attempts seq worker incarnation leased_until retry_at recoverable created_at updated_at finished_at \
+         worker_lock worker_lock_of",
         "operations_key operations_open operations_pkey operations_subject",
     ),
     table("lanes", "subject change fence", "lanes_pkey"),

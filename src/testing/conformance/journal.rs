@@ -21,7 +21,7 @@ pub async fn journal(journal: impl Journal) {
 }
 
 fn intent(subject: &Subject, lane: Lane, lease: Duration) -> Intent {
-    let worker = OperationId::new().to_string();
+    let worker = format!("{}/1", OperationId::new());
     Intent {
         total: 3,
         intended: 1,
@@ -110,6 +110,12 @@ async fn check_leases(journal: &impl Journal) {
     let stranger = OperationId::new().to_string();
     let answer = expect_ok(journal.claim(held.id, &stranger, LONG).await, "claim() by another worker returns a result");
     assert!(matches!(answer, Claim::Held(_)), "expected: a valid lease prevents a claim by another worker; {answer:?}");
+    let holder = expect_ok(journal.lease_holder(held.id).await, "lease_holder() returns the worker with a valid lease");
+    let holder = expect_some(holder, "lease_holder() finds a worker with a valid lease");
+    assert!(
+        held.worker == format!("{}/1", holder.node) && holder.leased_until > held.begun_at,
+        "expected: lease_holder() names the node of the worker and the end of its lease; {holder:?}"
+    );
     let own = journal.claim(held.id, &held.worker, LONG).await;
     let Claim::Taken(again) = expect_ok(own, "claim() by the same worker returns a result") else {
         return expect_some(None, "a worker can claim its own operation again before the lease expires");
@@ -123,6 +129,8 @@ async fn check_leases(journal: &impl Journal) {
 
     let dead = begin(journal, &intent(&new_subject(), Lane::Change, Duration::ZERO)).await;
     assert!(is_due(journal, dead.id).await, "expected: an operation whose lease has expired is due");
+    let holder = expect_ok(journal.lease_holder(dead.id).await, "lease_holder() of an expired lease returns a result");
+    assert_eq!(holder, None, "expected: a worker whose lease has expired prevents no claim");
     let takeover = journal.claim(dead.id, &stranger, LONG).await;
     let Claim::Taken(taken) = expect_ok(takeover, "claim() of an expired lease returns a result") else {
         return expect_some(None, "another worker can claim an operation whose lease has expired");

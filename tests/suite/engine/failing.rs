@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tenantry::error::{BeginError, StoreError};
 use tenantry::journal::{Begun, Claim, Intent, Journal, Progress, Record};
-use tenantry::operation::{FencingToken, OperationEvent, OperationId, Subject};
+use tenantry::operation::{FencingToken, LeaseHolder, OperationEvent, OperationId, Subject};
 use tokio::sync::Notify;
 
 /// What happens to a journal call that an outage hits.
@@ -123,6 +123,9 @@ impl Journal for Failing {
     }
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError> {
         self.intercept("claim", self.inner.claim(id, worker, lease)).await
+    }
+    async fn lease_holder(&self, id: OperationId) -> Result<Option<LeaseHolder>, StoreError> {
+        self.intercept("lease_holder", self.inner.lease_holder(id)).await
     }
     async fn renew(&self, writer: FencingToken, lease: Duration) -> Result<(), StoreError> {
         self.intercept("renew", self.inner.renew(writer, lease)).await

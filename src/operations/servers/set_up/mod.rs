@@ -12,7 +12,7 @@ use crate::error::{BeginError, ClusterError, Failure, FailureState, ServerSetupE
 use crate::names::{InvalidName, ServerName, check_visible};
 use crate::operation::{OperationId, OperationStatus, Subject};
 use crate::rt;
-use crate::saga::{AnySaga, CallOptions, Observer, Outcome, Started};
+use crate::saga::{AnySaga, CallOptions, Engine, Observer, Outcome, Started};
 use crate::secret::CredentialId;
 use crate::server::{DatabaseServer, ServerNames, ServerStatus, TlsMode};
 use crate::store::journal::{Claim, Intent, Progress, Record};
@@ -21,7 +21,6 @@ use secrecy::SecretString;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use std::{future::IntoFuture, sync::Arc};
-use uuid::Uuid;
 
 mod admin;
 mod context;
@@ -250,7 +249,7 @@ impl ServerSetup {
         if engine.journal().read(id).await?.is_some_and(|r| r.kind != saga.kind() && !r.status.is_over()) {
             return Err(ServerSetupError::Busy { operation: id });
         }
-        let worker = Uuid::now_v7().to_string();
+        let worker = Engine::new_worker();
         match engine.journal().claim(id, &worker, engine.settings().lease).await? {
             Claim::Taken(record) => {
                 self.terminate_sessions(work, id).await?;

@@ -3,6 +3,11 @@
 //! In most of them the CTE `fence` locks the row of the operation's epoch. Without the lock, a replaced worker's write
 //! could wait for the takeover to commit and then succeed, because a plain `EXISTS` would still see the old epoch. The
 //! column `lanes.fence` is different: it holds the open operation of the preempt lane.
+//!
+//! An operation whose worker's node holds an advisory lock can be claimed before its lease expires, if no session holds
+//! that lock: see `worker_lock`. Only the combination of `worker_lock` and `worker_lock_of` counts: a node of an
+//! earlier version changes `worker` without them.
+use super::worker_lock::lock_class;
 
 pub(super) const NOW: &str = "SELECT clock_timestamp()";
 
@@ -21,8 +26,9 @@ pub(super) const BEGIN_CHANGE: &str = "WITH lane AS (
     RETURNING 1
 ), op AS (
     INSERT INTO tenantry.operations (id, kind, lane, subject, idempotency_key, reason, request, status, intended, total,
-        worker, leased_until, recoverable)
-    SELECT $1, $2, 'change', $3, $4, $5, $6, 'running', $7, $8, $9, now() + make_interval(secs => $10), $11 FROM lane
+        worker, leased_until, recoverable, worker_lock, worker_lock_of)
+    SELECT $1, $2, 'change', $3, $4, $5, $6, 'running', $7, $8, $9, now() + make_interval(secs => $10), $11, $12, $9
+    FROM lane
     RETURNING *
 ), ep AS (
     INSERT INTO tenantry.epochs (operation, epoch) SELECT id, 1 FROM op RETURNING epoch
@@ -37,8 +43,9 @@ pub(super) const BEGIN_PREEMPT: &str = "WITH lane AS (
     RETURNING 1
 ), op AS (
     INSERT INTO tenantry.operations (id, kind, lane, subject, idempotency_key, reason, request, status, intended, total,
-        worker, leased_until, recoverable)
-    SELECT $1, $2, 'fence', $3, $4, $5, $6, 'running', $7, $8, $9, now() + make_interval(secs => $10), $11 FROM lane
+        worker, leased_until, recoverable, worker_lock, worker_lock_of)
+    SELECT $1, $2, 'fence', $3, $4, $5, $6, 'running', $7, $8, $9, now() + make_interval(secs => $10), $11, $12, $9
+    FROM lane
     RETURNING *
 ), ep AS (
     INSERT INTO tenantry.epochs (operation, epoch) SELECT id, 1 FROM op RETURNING epoch
@@ -51,21 +58,52 @@ pub(super) const BUSY: &str = "SELECT coalesce(fence, change) FROM tenantry.lane
 pub(super) const EPOCH: &str = "SELECT epoch FROM tenantry.epochs WHERE operation = $1";
 
 /// All conditions are on the operation's own row. PostgreSQL checks them again after it has waited for the row's lock,
-/// so the slower one of two concurrent claims sees the lease of the faster one.
-pub(super) const CLAIM: &str = "WITH lock AS (
+/// so the slower one of two concurrent claims sees the lease and the lock of the faster one.
+///
+/// The lock of the previous worker's node is tried only while that worker's lease is valid. Its own process holds it if
+/// it lives. Two concurrent claims may find it held by each other; the next attempt decides.
+pub(super) const CLAIM: &str = concat!(
+    "WITH lock AS (
     SELECT operation FROM tenantry.epochs WHERE operation = $1 FOR UPDATE
 ), op AS (
     UPDATE tenantry.operations o
     SET worker = $2, leased_until = now() + make_interval(secs => $3), retry_at = NULL, attempts = o.attempts + 1,
-        incarnation = tenantry.current_incarnation(), updated_at = now()
+        incarnation = tenantry.current_incarnation(), updated_at = now(), worker_lock = $4, worker_lock_of = $2
     FROM lock
     WHERE o.id = lock.operation AND o.status IN ('running', 'undoing')
-      AND (o.worker = $2 OR (o.leased_until <= now() AND (o.retry_at IS NULL OR o.retry_at <= now())))
+      AND (o.worker = $2 OR ((o.retry_at IS NULL OR o.retry_at <= now()) AND CASE
+            WHEN o.leased_until <= now() THEN true
+            WHEN o.worker_lock_of = o.worker THEN pg_try_advisory_xact_lock(",
+    lock_class!(),
+    ", o.worker_lock) END))
     RETURNING o.*
 ), ep AS (
     UPDATE tenantry.epochs e SET epoch = e.epoch + 1 FROM op WHERE e.operation = op.id RETURNING e.epoch
 )
-SELECT op.*, ep.epoch FROM op, ep";
+SELECT op.*, ep.epoch FROM op, ep"
+);
+
+/// Keys of the workers' locks that sessions of this database hold. A key of another use of the same class may be
+/// greater than an `integer`.
+macro_rules! held_locks {
+    () => {
+        concat!(
+            "SELECT l.objid::bigint FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 ",
+            "AND l.classid = ",
+            lock_class!(),
+            " AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())"
+        )
+    };
+}
+
+/// The worker whose lease prevents a claim. No row if no worker has a valid lease, or if its node has died.
+pub(super) const LEASE_HOLDER: &str = concat!(
+    "SELECT worker, leased_until FROM tenantry.operations WHERE id = $1 AND status IN ('running', 'undoing') \
+    AND leased_until > now() AND NOT (worker_lock IS NOT NULL AND worker_lock_of = worker \
+    AND worker_lock::bigint NOT IN (",
+    held_locks!(),
+    "))"
+);
 
 pub(super) const RENEW: &str = "WITH fence AS (
     SELECT operation FROM tenantry.epochs WHERE operation = $1 AND epoch = $2 FOR SHARE
@@ -165,8 +203,15 @@ SELECT op.*, e.epoch FROM op JOIN tenantry.epochs e ON e.operation = op.id";
 pub(super) const OPEN: &str = "SELECT o.*, e.epoch FROM tenantry.operations o \
     JOIN tenantry.epochs e ON e.operation = o.id WHERE o.status IN ('running', 'undoing', 'parked') ORDER BY o.id";
 
-pub(super) const DUE: &str = "SELECT id FROM tenantry.operations WHERE status IN ('running', 'undoing') \
-    AND leased_until <= now() AND (retry_at IS NULL OR retry_at <= now()) AND recoverable ORDER BY id LIMIT $1";
+/// PostgreSQL runs the subquery on `pg_locks` at most once, and only if an operation has a valid lease.
+pub(super) const DUE: &str = concat!(
+    "SELECT id FROM tenantry.operations WHERE status IN ('running', 'undoing') \
+    AND (retry_at IS NULL OR retry_at <= now()) AND recoverable \
+    AND (leased_until <= now() OR (worker_lock IS NOT NULL AND worker_lock_of = worker \
+        AND worker_lock::bigint NOT IN (",
+    held_locks!(),
+    "))) ORDER BY id LIMIT $1"
+);
 
 pub(super) const EVENTS: &str = "SELECT operation, seq, at, step, status, done, total, error \
     FROM tenantry.operation_events WHERE operation = $1 AND seq > $2 ORDER BY seq LIMIT $3";
