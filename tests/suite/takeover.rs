@@ -215,21 +215,33 @@ async fn valid_lease_is_ignored_only_for_a_lock_of_its_worker_that_no_session_ho
         .await
         .unwrap();
     let journal = PgJournal::new(landlord.clone());
+    macro_rules! set {
+        ($columns:literal) => {
+            concat!("UPDATE tenantry.operations SET ", $columns, " WHERE id = $1")
+        };
+    }
     let cases = [
-        (true, "worker_lock = 7, worker_lock_of = worker", "its process has died"),
-        (false, "worker_lock = 8, worker_lock_of = worker", "its process lives"),
-        (false, "worker_lock = 7, worker_lock_of = 'another'", "a node of an earlier version has claimed it since"),
-        (false, "worker_lock = NULL, worker_lock_of = worker", "its worker has no lock"),
-        (false, "worker_lock = 7, worker_lock_of = worker, retry_at = now() + interval '1 h'", "it waits for a retry"),
-        (false, "worker_lock = 7, worker_lock_of = worker, status = 'parked'", "it is parked"),
+        (true, set!("worker_lock = 7, worker_lock_of = worker"), "its process has died"),
+        (false, set!("worker_lock = 8, worker_lock_of = worker"), "its process lives"),
+        (
+            false,
+            set!("worker_lock = 7, worker_lock_of = 'another'"),
+            "a node of an earlier version has claimed it since",
+        ),
+        (false, set!("worker_lock = NULL, worker_lock_of = worker"), "its worker has no lock"),
+        (
+            false,
+            set!("worker_lock = 7, worker_lock_of = worker, retry_at = now() + interval '1 h'"),
+            "it waits for a retry",
+        ),
+        (false, set!("worker_lock = 7, worker_lock_of = worker, status = 'parked'"), "it is parked"),
     ];
     for (is_claimable, stored, case) in cases {
         let mut intent =
             Intent::new(OperationId::new(), "takeover", Lane::Change, Subject::Tenant(tenantry::TenantId::new()));
         (intent.total, intent.lease, intent.worker) = (3, Duration::from_secs(3600), String::from("web-1/4711/1"));
         journal.begin(&intent).await.unwrap();
-        let update = format!("UPDATE tenantry.operations SET {stored} WHERE id = $1");
-        sqlx::query(sqlx::AssertSqlSafe(update)).bind(intent.id.as_uuid()).execute(&landlord).await.unwrap();
+        sqlx::query(stored).bind(intent.id.as_uuid()).execute(&landlord).await.unwrap();
         let is_due = journal.due(100).await.unwrap().contains(&intent.id);
         assert_eq!(is_due, is_claimable, "due, if {case}");
         let protected = journal.lease_holder(intent.id).await.unwrap().is_some_and(|h| h.node == "web-1/4711");

@@ -1,6 +1,7 @@
 //! The lock on a real server, directly and behind PgBouncer.
 use super::WorkerLock;
 use crate::testing::{Harness, TestServer};
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -9,6 +10,7 @@ use std::time::Duration;
 const PGBOUNCER: &str = "/usr/sbin/pgbouncer";
 const LOGIN: &str = "behind_pgbouncer";
 const PASSWORD: &str = "a password for one test";
+const CREATE_LOGIN: &str = "CREATE ROLE behind_pgbouncer LOGIN PASSWORD 'a password for one test'";
 
 /// A PgBouncer in front of the test server. Dropping it stops the process and removes its files.
 struct Bouncer {
@@ -41,9 +43,10 @@ impl Bouncer {
             command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", PGBOUNCER]);
         }
         let process = command.arg("-q").arg(&ini).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let bouncer = Self { process, directory, port };
         for _ in 0..200 {
             if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Self { process, directory, port };
+                return bouncer;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -116,8 +119,8 @@ async fn lock_is_not_taken_behind_a_transaction_pooler() {
         return;
     }
     let harness = Harness::start().await.unwrap();
-    let create = format!("CREATE ROLE {LOGIN} LOGIN PASSWORD '{PASSWORD}'");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(harness.landlord()).await.unwrap();
+    let mut admin = harness.server().admin_options().connect().await.unwrap();
+    sqlx::raw_sql(CREATE_LOGIN).execute(&mut admin).await.unwrap();
     let direct = harness.landlord().connect_options().as_ref().clone();
     for (mode, size, round_robin, expected) in [
         ("transaction", 1, 0, false),
