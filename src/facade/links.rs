@@ -65,6 +65,12 @@ impl Tenantry {
         self.inner.setup.read_tenant(&record).await
     }
 
+    /// The counters of attempts to follow links, for the routes of this process.
+    #[cfg(any(feature = "axum", feature = "actix"))]
+    pub(crate) fn link_attempts(&self) -> &crate::setup_link::LinkAttempts {
+        &self.inner.link_attempts
+    }
+
     /// Notes an event of a link for [`Tokens::events`](super::Tokens::events). `None` means that the link was refused.
     /// The note goes into a bounded queue, which [`run`](Self::run) writes to the landlord. A note that does not fit
     /// into the queue is dropped and counted.

@@ -92,6 +92,8 @@ struct Inner {
     servers: Servers,
     tokens: Tokens,
     link_events: Events,
+    #[cfg(any(feature = "axum", feature = "actix"))]
+    link_attempts: crate::setup_link::LinkAttempts,
     registry: Arc<dyn RegistryWriter>,
     vault: Arc<dyn VaultWriter>,
     resolver: Arc<dyn ConnectionResolver>,

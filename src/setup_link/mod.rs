@@ -39,7 +39,7 @@ pub(crate) use issue::{find_undelivered, issue};
 pub(crate) use normalized::NormalizedPassword;
 use password::PasswordContext;
 #[cfg(any(feature = "axum", feature = "actix"))]
-pub(crate) use rate_limiter::RateLimiter;
+pub(crate) use rate_limiter::LinkAttempts;
 
 /// How long a request waits for another operation of its tenant or of its link.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

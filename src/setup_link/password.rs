@@ -5,6 +5,7 @@
 //! Invariants:
 //! - Every worker of an operation sets the same password: the one that is sealed under the operation's id.
 //! - The sealed password is deleted when the operation ends, whether it succeeds or is undone.
+//! - A password is hashed before a session is open, and a session is opened only under a worker permit of the server.
 //! - A worker that has lost its lease does not overwrite a password that another link has set since.
 use super::{Request, SetupLinkError, link};
 use crate::cluster::pg::terminate;
@@ -18,9 +19,11 @@ use crate::store::admin::AdminStore;
 use crate::store::registry::TenantRegistry;
 use crate::tenant::{TenantId, TenantStatus};
 use async_trait::async_trait;
+use secrecy::SecretString;
 use serde_json::Value;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::{sync::Arc, time::Duration};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Maximum time to connect to the tenant's database.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +37,7 @@ pub(super) fn new_password_id(tenant: TenantId, operation: OperationId) -> Crede
 /// password that it has set stays set, and the user can try again with the same link.
 pub(super) fn define(stores: OperationContext, admins: Arc<dyn AdminStore>) -> Saga<PasswordContext> {
     let new_context = move |run: &Execution| {
-        Ok(PasswordContext { stores: stores.clone(), admins: admins.clone(), request: run.request()? })
+        Ok(PasswordContext { stores: stores.clone(), admins: admins.clone(), request: run.request()?, hash: None })
     };
     Saga::new("setup_password", Lane::Change, new_context)
         .step(PasswordStep::Claim)
@@ -48,6 +51,8 @@ pub(super) struct PasswordContext {
     stores: OperationContext,
     admins: Arc<dyn AdminStore>,
     request: Request,
+    /// The hash of the new password, if the admin store has hashed it already.
+    hash: Option<SecretString>,
 }
 
 /// The steps.
@@ -75,6 +80,7 @@ impl SagaStep<PasswordContext> for PasswordStep {
         match self {
             Self::Claim => {
                 context.require_active().await?;
+                context.hash_password(run).await?;
                 link::claim(run, &context.stores).await
             }
             Self::Set => context.set_password(run).await.map(|()| Value::Null),
@@ -103,15 +109,28 @@ impl PasswordContext {
         }
     }
 
-    async fn set_password(&self, run: &Execution) -> Result<(), StepError> {
-        let password = match self.stores.vault.open(&new_password_id(self.request.tenant, run.operation())).await {
+    async fn open_password(&self, run: &Execution) -> Result<SecretString, StepError> {
+        match self.stores.vault.open(&new_password_id(self.request.tenant, run.operation())).await {
             Err(VaultError::Missing(_)) => {
-                return Err(StepError::fail("the worker died before it sealed the new password; post it again"));
+                Err(StepError::fail("the worker died before it sealed the new password; post it again"))
             }
-            opened => opened?,
-        };
+            opened => Ok(opened?),
+        }
+    }
+
+    /// Hashes the sealed password, if the admin store can do that without a session and this worker has not done it. A
+    /// password that breaks a rule fails here.
+    async fn hash_password(&mut self, run: &Execution) -> Result<(), StepError> {
+        if let (Some(store), None) = (self.admins.hash_first(), &self.hash) {
+            self.hash = Some(store.hash(&self.open_password(run).await?).await?);
+        }
+        Ok(())
+    }
+
+    async fn set_password(&mut self, run: &Execution) -> Result<(), StepError> {
+        self.hash_password(run).await?;
         let email = self.request.email.parse().map_err(StepError::fail)?;
-        let mut session = self.connect(run).await?;
+        let (mut session, _permit) = self.connect(run).await?;
         // A slow worker that has lost its lease could set this password much later, and overwrite one that another link
         // has set since. The check refuses such a worker. It can lose its lease right after the check, so the worker
         // that has taken over also ends the older worker's sessions.
@@ -119,7 +138,10 @@ impl PasswordContext {
         if !run.is_first() {
             terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{}/", run.operation())).await?;
         }
-        let set = self.admins.set_password(&mut session, &email, &password).await;
+        let set = match (self.admins.hash_first(), &self.hash) {
+            (Some(store), Some(hash)) => store.set_hash(&mut session, &email, hash).await,
+            _ => self.admins.set_password(&mut session, &email, &self.open_password(run).await?).await,
+        };
         let _ = session.close().await;
         Ok(set?)
     }
@@ -132,19 +154,22 @@ impl PasswordContext {
         if !found.is_some_and(|tenant| tenant.status() == TenantStatus::Active) {
             return Ok(());
         }
-        let mut session = self.connect(run).await?;
+        let (mut session, _permit) = self.connect(run).await?;
         let terminated =
             terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{}/", run.operation())).await;
         let _ = session.close().await;
         Ok(terminated?)
     }
 
-    /// Connects with the application's login. A concurrent rotation may have replaced that login; then the step is
-    /// retried and reads the new one.
-    async fn connect(&self, run: &Execution) -> Result<PgConnection, StepError> {
+    /// Connects with the application's login, once a worker permit of the server is free: however many links are posted
+    /// at once, they have no more sessions than other changes of this process may have. A concurrent rotation may have
+    /// replaced that login; then the step is retried and reads the new one.
+    async fn connect(&self, run: &Execution) -> Result<(PgConnection, OwnedSemaphorePermit), StepError> {
         let missing = || StepError::fail("the tenant has no directory entry for a primary database");
         let entry = self.stores.registry.primary(self.request.tenant).await?.ok_or_else(missing)?;
         let entry = self.stores.locate(entry).await?.map_err(StepError::fail)?;
+        let server = entry.server.as_ref().map_or(entry.host.as_str(), |name| name.as_str());
+        let permit = self.stores.take_worker_permit(server, Lane::Change).await?;
         let login = self.stores.vault.open(&entry.credential).await;
         let login = login.map_err(|e| match e {
             VaultError::Missing(_) => StepError::retry(e),
@@ -152,7 +177,7 @@ impl PasswordContext {
         })?;
         let options = connect::connect_options(&entry, &login).application_name(&application_name(run));
         match tokio::time::timeout(CONNECT_TIMEOUT, crate::rt::poll_batched(options.connect())).await {
-            Ok(Ok(session)) => Ok(session),
+            Ok(Ok(session)) => Ok((session, permit)),
             Ok(Err(error)) if crate::sqlstate::is_refused_login(&error) => Err(StepError::retry(error)),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(ClusterError::Deadline { phase: "connecting", limit: CONNECT_TIMEOUT }.into()),

@@ -115,6 +115,49 @@ async fn password_link_for_a_unicode_case_variant_of_an_address_leaves_the_admin
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn burst_of_password_posts_has_no_more_sessions_than_workers() {
+    const SESSIONS: &str =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name ~ '^tenantry/'";
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(|b| quick(b).workers(2)).await.unwrap();
+    acme(&tenantry).await;
+    let mut login = tenantry.resolve("acme").await.unwrap().acquire().await.unwrap();
+    let mut posts = vec![];
+    for n in 0..40 {
+        let email = format!("user{n}@acme.example");
+        PgAdminStore::default().ensure_admin(&mut login, &email.parse().unwrap()).await.unwrap();
+        let link = tenantry.tokens().issue_password("acme", &email).await.unwrap();
+        posts.push(post(&tenantry, token_text(&link), "correct horse battery"));
+    }
+    let database = auditor::login(&tenantry, "acme").await.get_database().unwrap().to_owned();
+    let mut most = 0;
+    while !posts.iter().all(|post| post.is_finished()) {
+        let sessions = sqlx::query_scalar::<_, i64>(SESSIONS).bind(&database).fetch_one(harness.landlord()).await;
+        most = most.max(sessions.unwrap());
+    }
+    for post in posts {
+        post.await.unwrap().unwrap();
+    }
+    assert!((1..=2).contains(&most), "40 posts had {most} sessions at once; the node has two workers");
+}
+
+/// No session may be needed to find out that a password is too short: the tenant's database refuses all of them.
+#[tokio::test]
+async fn password_that_breaks_a_rule_is_refused_without_a_session() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    acme(&tenantry).await;
+    let link = tenantry.tokens().issue_password("acme", EMAIL).await.unwrap();
+    let database = auditor::login(&tenantry, "acme").await.get_database().unwrap().to_owned();
+    let admin = harness.server().admin_options();
+    let mut admin = sqlx::ConnectOptions::connect(&admin).await.unwrap();
+    let close = format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS false");
+    admin.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(close))).await.unwrap();
+    let refused = tenantry.follow_password_link(token_text(&link), &"short".into()).await;
+    assert!(matches!(refused, Err(SetupLinkError::Password(_))), "{refused:?}");
+}
+
 #[tokio::test]
 async fn password_link_is_not_blocked_by_a_callers_operation_with_a_similar_key() {
     let harness = Harness::start().await.unwrap();

@@ -67,7 +67,7 @@ impl OperationContext {
     pub(in crate::cluster) async fn open(
         &self, tenant: TenantId, lane: Lane, name: String, server: DatabaseServer,
     ) -> Result<Preconnected, StepError> {
-        let permit = self.permits_on(server.name.as_str())?.acquire(lane).await?;
+        let permit = self.take_worker_permit(server.name.as_str(), lane).await?;
         let installation = self.load_installation().await?;
         let password = self.load_provisioner_password(&server).await?;
         let ownership = Ownership { marker: marker(installation, tenant), admin: server.names.admin.clone() };
@@ -76,6 +76,14 @@ impl OperationContext {
             opened => opened?,
         };
         Ok(Preconnected { locked, key: lock::key(installation, &Subject::Tenant(tenant).to_string()) })
+    }
+
+    /// Waits for a permit to have sessions on this server. A worker takes one for all its sessions there.
+    ///
+    /// # Errors
+    /// A retry when none is free within 60 s.
+    pub(crate) async fn take_worker_permit(&self, server: &str, lane: Lane) -> Result<OwnedSemaphorePermit, StepError> {
+        self.permits_on(server)?.acquire(lane).await
     }
 
     /// Opens a session for retiring logins that nothing uses any more. It takes no lock and checks no epoch: the name

@@ -46,6 +46,8 @@ impl Builder {
                 servers,
                 tokens: Tokens::new(stores.context.clone(), self.config.link_lifetime),
                 link_events: Default::default(),
+                #[cfg(any(feature = "axum", feature = "actix"))]
+                link_attempts: Default::default(),
                 operations: Operations::new(stores.journal, recoverer.clone()),
                 nodes: Arc::new(PgNodes::new(stores.background.clone())),
                 node: Node::here(),

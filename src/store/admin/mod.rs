@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use sqlx::PgConnection;
 use std::sync::Arc;
 
+mod hash;
 mod opaque;
 mod password;
 mod postgres;
@@ -56,6 +57,11 @@ pub trait AdminStore: Send + Sync + 'static {
     async fn set_password(
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,
     ) -> Result<(), AdminError>;
+    /// How to do the expensive part of [`set_password`](Self::set_password) before a session is open. `None`, the
+    /// default, if the store has no such part: `set_password` then does everything.
+    fn hash_first(&self) -> Option<&dyn HashFirst> {
+        None
+    }
     /// Checks whether this is the tenant admin's password. The result is `false` if the address is unknown or has no
     /// password yet; that takes as long as a comparison, so the time does not reveal which addresses exist. Runs as the
     /// application's login; reads only.
@@ -63,6 +69,22 @@ pub trait AdminStore: Send + Sync + 'static {
     /// # Errors
     /// [`AdminError::Database`]; [`AdminError::Password`] if the stored hash cannot be read.
     async fn verify(&self, db: &mut PgConnection, email: &Email, password: &SecretString) -> Result<bool, AdminError>;
+}
+
+/// Hashes a password without a session, so that no connection waits while the hash is computed. A store that hashes
+/// passwords itself implements it and returns itself from [`AdminStore::hash_first`].
+#[async_trait]
+pub trait HashFirst: Send + Sync {
+    /// Checks the password and computes the text that [`set_hash`](Self::set_hash) stores. Neither reads nor writes.
+    ///
+    /// # Errors
+    /// [`AdminError::Password`].
+    async fn hash(&self, password: &SecretString) -> Result<SecretString, AdminError>;
+    /// As [`AdminStore::set_password`], for a password that [`hash`](Self::hash) has hashed.
+    ///
+    /// # Errors
+    /// [`AdminError::Unknown`], [`AdminError::Database`].
+    async fn set_hash(&self, db: &mut PgConnection, email: &Email, hash: &SecretString) -> Result<(), AdminError>;
 }
 
 #[async_trait]
@@ -77,6 +99,9 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,
     ) -> Result<(), AdminError> {
         (**self).set_password(db, email, password).await
+    }
+    fn hash_first(&self) -> Option<&dyn HashFirst> {
+        (**self).hash_first()
     }
     async fn verify(&self, db: &mut PgConnection, email: &Email, password: &SecretString) -> Result<bool, AdminError> {
         (**self).verify(db, email, password).await

@@ -1,15 +1,8 @@
-//! Rules for passwords, and their hashes (Argon2id in PHC form).
+//! Rules for passwords: their length, and the form in which they are hashed.
 //!
-//! [`PgAdminStore`](super::PgAdminStore) checks a password with [`PasswordPolicy`] and calls [`hash_password`] and
-//! [`verify_password`]. Both run on a blocking thread, and at most four hashes are computed at the same time in one
-//! process.
-//!
-//! Invariant: verifying against no stored hash costs as much as verifying against one.
+//! [`PgAdminStore`](super::PgAdminStore) checks a password with [`PasswordPolicy`] before it hashes or verifies it.
 use super::to_opaque_string;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
-use argon2::{Algorithm, Argon2, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
 
 /// Rules that a new password must keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,102 +70,10 @@ impl PasswordPolicy {
     }
 }
 
-/// Permits to compute a hash. A hash takes 19 MiB and about 30 ms; four at a time bound the memory of a node. A call
-/// that waits for a permit has not allocated that memory yet.
-static HASH_PERMITS: Semaphore = Semaphore::const_new(4);
-
-/// A hash to verify against when the address is unknown or has no password, so that the call takes the usual time from
-/// the first one on. Its password may be public: [`verify_password`] returns `false` whatever the comparison says.
-const DUMMY_HASH: &str =
-    "$argon2id$v=19$m=19456,t=2,p=1$qaEOQR+Hq61wp4SWgNHnfg$XWk6JmNn+GA+RYKiJpPuCCOkMkLRdcIsFO3/O8WeXNU";
-
-/// Argon2id with 19 MiB, 2 passes and 1 lane: one of the equivalent settings of the OWASP Password Storage Cheat Sheet.
-fn argon2() -> Result<Argon2<'static>, PasswordError> {
-    let params = Params::new(19 * 1024, 2, 1, None).map_err(|_| PasswordError::Stored)?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
-}
-
-fn hash_blocking(password: &str) -> Result<String, PasswordError> {
-    let hash = argon2()?.hash_password(password.as_bytes()).map_err(|_| PasswordError::Stored)?;
-    Ok(hash.to_string())
-}
-
-/// Hashes a password and returns the hash in PHC form. The computation continues if the future is dropped.
-pub(super) async fn hash_password(password: &SecretString) -> Result<String, PasswordError> {
-    let password = password.clone();
-    run_blocking(&HASH_PERMITS, move || hash_blocking(password.expose_secret())).await
-}
-
-/// Checks whether one of these texts has this hash. `None` never matches, and takes as long.
-pub(super) async fn verify_password(
-    candidates: Vec<SecretString>, stored: Option<String>,
-) -> Result<bool, PasswordError> {
-    run_blocking(&HASH_PERMITS, move || {
-        let has_stored_hash = stored.is_some();
-        let stored = stored.unwrap_or_else(|| DUMMY_HASH.into());
-        let hash = PasswordHash::new(&stored).map_err(|_| PasswordError::Stored)?;
-        let argon2 = argon2()?;
-        let mut candidates = candidates.iter();
-        let is_match = candidates.any(|text| argon2.verify_password(text.expose_secret().as_bytes(), &hash).is_ok());
-        Ok(is_match && has_stored_hash)
-    })
-    .await
-}
-
-/// Runs the work on a blocking thread once a permit is free. The work owns the permit, because it runs to its end even
-/// if this future is dropped: otherwise cancelled calls would leave more computations running than there are permits.
-async fn run_blocking<T: Send + 'static>(
-    permits: &'static Semaphore, work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
-) -> Result<T, PasswordError> {
-    let permit = permits.acquire().await.map_err(|_| PasswordError::Stored)?;
-    let work = move || {
-        let result = work();
-        drop(permit);
-        result
-    };
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(PasswordError::Stored))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::hash::{hash_password, verify_password};
     use super::*;
-
-    #[tokio::test]
-    async fn hash_matches_its_own_password_and_no_other() {
-        let password = SecretString::from("correct horse battery");
-        let stored = hash_password(&password).await.unwrap();
-        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        assert!(verify_password(vec![password], Some(stored.clone())).await.unwrap());
-        assert!(!verify_password(vec![SecretString::from("wrong")], Some(stored)).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn verify_password_without_stored_hash_fails_after_one_hash() {
-        // The text of the dummy hash itself: it must not verify either.
-        let password = SecretString::from("nobody has this password");
-        assert!(!verify_password(vec![password.clone()], None).await.unwrap());
-        assert!(
-            verify_password(vec![password.clone()], Some(DUMMY_HASH.into())).await.unwrap(),
-            "DUMMY_HASH is a real hash of this password, so verifying it does the usual work"
-        );
-        let parameters = |phc: &str| phc.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(parameters(DUMMY_HASH), parameters(&hash_password(&password).await.unwrap()));
-    }
-
-    #[tokio::test]
-    async fn blocking_work_keeps_its_permit_when_its_future_is_dropped() {
-        static ONE: Semaphore = Semaphore::const_new(1);
-        let (finish, finished) = std::sync::mpsc::channel::<()>();
-        let call = tokio::spawn(run_blocking(&ONE, move || Ok(finished.recv())));
-        while ONE.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        call.abort();
-        assert!(call.await.is_err_and(|e| e.is_cancelled()));
-        assert_eq!(ONE.available_permits(), 0, "the work still runs, so its permit must not be free");
-        finish.send(()).unwrap();
-        let _free = ONE.acquire().await.unwrap();
-    }
 
     #[test]
     fn policy_refuses_password_and_names_the_broken_rule() {

@@ -2,11 +2,11 @@
 //!
 //! Provisioning creates the table as the migrator; the setup links read and change it as the application's login. Each
 //! call is one statement or one simple-protocol query, so it is atomic without a transaction of its own.
-use super::{AdminError, AdminStore, PasswordPolicy, password};
+use super::{AdminError, AdminStore, HashFirst, PasswordPolicy, hash};
 use crate::names::{Email, RoleName};
 use crate::sql::{Ddl, quote_identifier};
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Executor, PgConnection};
 use uuid::Uuid;
 
@@ -85,9 +85,11 @@ impl AdminStore for PgAdminStore {
     async fn set_password(
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,
     ) -> Result<(), AdminError> {
-        let hash = password::hash_password(&self.policy.check(password)?).await?;
-        let set = sqlx::query(SET_PASSWORD).bind(email.as_str()).bind(hash).execute(db).await?;
-        if set.rows_affected() == 1 { Ok(()) } else { Err(AdminError::Unknown(email.clone())) }
+        let hash = self.hash(password).await?;
+        self.set_hash(db, email, &hash).await
+    }
+    fn hash_first(&self) -> Option<&dyn HashFirst> {
+        Some(self)
     }
     async fn verify(&self, db: &mut PgConnection, email: &Email, password: &SecretString) -> Result<bool, AdminError> {
         let candidates = self.policy.candidates(password);
@@ -96,7 +98,18 @@ impl AdminStore for PgAdminStore {
         }
         let stored: Option<Option<String>> =
             sqlx::query_scalar(SELECT_HASH).bind(email.as_str()).fetch_optional(db).await?;
-        Ok(password::verify_password(candidates, stored.flatten()).await?)
+        Ok(hash::verify_password(candidates, stored.flatten()).await?)
+    }
+}
+
+#[async_trait]
+impl HashFirst for PgAdminStore {
+    async fn hash(&self, password: &SecretString) -> Result<SecretString, AdminError> {
+        Ok(hash::hash_password(&self.policy.check(password)?).await?.into())
+    }
+    async fn set_hash(&self, db: &mut PgConnection, email: &Email, hash: &SecretString) -> Result<(), AdminError> {
+        let set = sqlx::query(SET_PASSWORD).bind(email.as_str()).bind(hash.expose_secret()).execute(db).await?;
+        if set.rows_affected() == 1 { Ok(()) } else { Err(AdminError::Unknown(email.clone())) }
     }
 }
 

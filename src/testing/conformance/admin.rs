@@ -28,7 +28,22 @@ pub async fn admin_store(store: &dyn AdminStore, db: &mut PgConnection) {
     expect_ok(store.ensure_admin(db, &eve).await, "ensure_admin() creates a third admin");
     check_verify(store, db, &eve, SECOND, false, "verify() refuses another admin's password").await;
     check_refused_passwords(store, db, &ada).await;
+    check_hash_first(store, db, &eve).await;
     check_similar_address(store, db).await;
+}
+
+/// If the store hashes passwords itself, the hash of one is as good as the password, and a refused one has no hash.
+async fn check_hash_first(store: &dyn AdminStore, db: &mut PgConnection, eve: &Email) {
+    let Some(first) = store.hash_first() else { return };
+    let hash = expect_ok(first.hash(&FIRST.into()).await, "hash() of a valid password succeeds");
+    expect_ok(first.set_hash(db, eve, &hash).await, "set_hash() of an admin succeeds");
+    check_verify(store, db, eve, FIRST, true, "a password whose hash was set is accepted").await;
+    let empty = first.hash(&"".into()).await.map(drop);
+    let short = matches!(empty, Err(AdminError::Password(PasswordError::Short { .. })));
+    assert!(short, "expected: hash() refuses an empty password as Short; got: {empty:?}");
+    let unknown = first.set_hash(db, &email("unknown"), &hash).await;
+    let is_unknown = matches!(unknown, Err(AdminError::Unknown(_)));
+    assert!(is_unknown, "expected: set_hash() of an address without an admin fails with Unknown; got: {unknown:?}");
 }
 
 /// The Kelvin sign is another letter than `k`, although its Unicode lower case is `k`: an address with it has another

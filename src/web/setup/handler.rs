@@ -101,7 +101,8 @@ impl SetupRoutes {
     async fn admit<'a>(
         &self, purpose: &TokenPurpose, token: &'a str, client: Option<IpAddr>,
     ) -> Result<FoundLink<'a>, WebResponse> {
-        if let Some(Err(wait)) = client.map(|client| self.0.by_client.attempt(client)) {
+        let (attempts, max) = (self.0.tenantry.link_attempts(), self.0.max_attempts);
+        if let Some(Err(wait)) = client.map(|client| attempts.by_client.attempt(client, max)) {
             return Err(self.try_later_page(429, wait));
         }
         let is_built_in = *purpose == TokenPurpose::credentials() || *purpose == TokenPurpose::password();
@@ -114,7 +115,7 @@ impl SetupRoutes {
             self.0.tenantry.note_link(token, None, client);
             return Err(self.not_valid_page());
         };
-        if let Err(wait) = self.0.by_tenant.attempt(issued.tenant) {
+        if let Err(wait) = attempts.by_tenant.attempt(issued.tenant, max) {
             return Err(self.try_later_page(429, wait));
         }
         let tenant = self.0.tenantry.registry().find(issued.tenant.into()).await.map_err(unavailable)?;

@@ -4,11 +4,9 @@
 //! `handler.rs` decides about the request, `pages.rs` builds the response, and `html.rs` renders the built-in pages.
 //! The facade does the work of a link.
 //!
-//! Invariant: clones share the counters of attempts, so that the workers of one server count together.
+//! Invariant: attempts are counted in the facade, so that all routes of one process count together.
 use super::RequestView;
 use crate::Tenantry;
-use crate::setup_link::RateLimiter;
-use crate::tenant::TenantId;
 use std::net::IpAddr;
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -51,27 +49,25 @@ struct Inner {
     pages: Arc<RenderPage>,
     client: Arc<ClientAddress>,
     next: String,
-    by_client: Arc<RateLimiter<IpAddr>>,
-    by_tenant: Arc<RateLimiter<TenantId>>,
+    max_attempts: u32,
 }
 
-/// Attempts that each client address, and the links of each tenant, have within [`WINDOW`].
+/// Attempts that each client address, and the links of each tenant, have in a minute.
 const MAX_ATTEMPTS: u32 = 60;
-const WINDOW: Duration = Duration::from_secs(60);
 /// `Retry-After` of a response when the landlord is unreachable or the link is in use.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl SetupRoutes {
-    /// Creates the routes with the built-in pages. Each client address and each tenant has 60 attempts per minute; each
-    /// node counts for itself. After a password is set, the page leads to `/login`.
+    /// Creates the routes with the built-in pages. Each client address and each tenant has 60 attempts per minute. All
+    /// routes of one [`Tenantry`], such as those of each worker of an actix-web server, count together; each node counts
+    /// for itself. After a password is set, the page leads to `/login`.
     pub fn new(tenantry: &Tenantry) -> Self {
         Self(Arc::new(Inner {
             tenantry: tenantry.clone(),
             pages: Arc::new(html::render_page),
             client: Arc::new(|request| request.peer()),
             next: String::from("/login"),
-            by_client: Arc::new(RateLimiter::new(MAX_ATTEMPTS, WINDOW)),
-            by_tenant: Arc::new(RateLimiter::new(MAX_ATTEMPTS, WINDOW)),
+            max_attempts: MAX_ATTEMPTS,
         }))
     }
     fn modify(self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -91,10 +87,7 @@ impl SetupRoutes {
     /// Maximum requests (GET or POST) to links per minute: from each client address, whether or not the token is valid,
     /// and to the links of each tenant; 60 by default. A further request gets status 429.
     pub fn attempts(self, max_attempts: u32) -> Self {
-        self.modify(|inner| {
-            inner.by_client = Arc::new(RateLimiter::new(max_attempts, WINDOW));
-            inner.by_tenant = Arc::new(RateLimiter::new(max_attempts, WINDOW));
-        })
+        self.modify(|inner| inner.max_attempts = max_attempts)
     }
     /// Reads the client's address from a request; by default it is the peer of the connection. Behind a proxy, read it
     /// from a header that the proxy sets itself: otherwise a client could choose its address and avoid the rate limit.

@@ -192,6 +192,21 @@ async fn too_many_attempts_from_one_address_are_refused() {
     assert_eq!(link(true, &routes, ask("10.0.0.2")).await.status, 404, "another address is refused too");
 }
 
+/// actix-web builds the application, and with it the routes, once for each worker.
+#[tokio::test]
+async fn attempts_are_counted_together_over_all_routes_of_a_process() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let client = ("x-client", "10.0.0.1");
+    let ask = || Ask::get("acme.example.org", "/setup/credentials/x", &[client]);
+    let mut statuses = vec![];
+    for worker in 0..4 {
+        let routes = SetupRoutes::new(&tenantry).attempts(3).client_address(|r| r.header("x-client")?.parse().ok());
+        statuses.push(link(worker % 2 == 0, &routes, ask()).await.status);
+    }
+    assert_eq!(statuses, [404, 404, 404, 429], "statuses of one client's attempts at four workers");
+}
+
 #[tokio::test]
 async fn suspended_tenant_and_closed_landlord_answer_503_and_leave_the_link_valid() {
     let harness = Harness::start().await.unwrap();
