@@ -25,6 +25,12 @@ impl Ddl {
         sql.push_str("COMMIT");
         Self(sql)
     }
+    /// Begins a transaction block with these statements. The caller ends it with the SQL that it sends next.
+    pub(crate) fn begin(statements: impl IntoIterator<Item = String>) -> Self {
+        let mut sql = Self::block(statements).0;
+        sql.truncate(sql.len() - "; COMMIT".len());
+        Self(sql)
+    }
     /// Executes the SQL. An error inside a block leaves the session in a failed transaction, so the caller must drop
     /// the session.
     pub(crate) async fn run(self, session: &mut PgConnection, phase: &'static str) -> Result<(), ClusterError> {

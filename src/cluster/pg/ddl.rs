@@ -6,6 +6,7 @@
 //! sent alone.
 use super::scram::Verifier;
 use crate::directory::AppAccess;
+use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName, ServerName};
 use crate::names::{GroupRoles, TenantNames};
 pub(crate) use crate::sql::Ddl;
@@ -104,29 +105,50 @@ pub(crate) struct Login<'a> {
     pub(crate) verifier: &'a Verifier,
 }
 
+/// A change of a login in one transaction, sent as two messages. PostgreSQL logs the whole message of a statement that
+/// fails. So everything that may fail, because the role exists or its row is locked, is in `first`, without the verifier.
+pub(crate) struct LoginDdl {
+    pub(crate) first: Ddl,
+    /// Sets the password of the role that `first` has created or locked, and commits.
+    pub(crate) password: Ddl,
+}
+
+impl LoginDdl {
+    fn new(first: impl IntoIterator<Item = String>, login: &RoleName, verifier: &Verifier) -> Self {
+        let (name, verifier) = (quote_identifier(login), quote_literal(verifier.as_str()));
+        let password = Ddl(format!("ALTER ROLE {name} LOGIN PASSWORD {verifier}; COMMIT"));
+        Self { first: Ddl::begin(first), password }
+    }
+    /// Runs both messages.
+    pub(crate) async fn run(self, session: &mut PgConnection, phase: &'static str) -> Result<(), ClusterError> {
+        self.first.run(session, phase).await?;
+        self.password.run(session, phase).await
+    }
+}
+
 /// CREATE ROLE … LOGIN for the migrator and for the application's login.
-pub(crate) fn create_login(login: &Login<'_>, marker: &str) -> Ddl {
+pub(crate) fn create_login(login: &Login<'_>, marker: &str) -> LoginDdl {
     let (name, group) = (quote_identifier(login.name), quote_identifier(login.acts_as));
-    let (limit, verifier) = (login.limit, quote_literal(login.verifier.as_str()));
-    Ddl::block([
-        format!("CREATE ROLE {name} LOGIN CONNECTION LIMIT {limit} PASSWORD {verifier}"),
+    let first = [
+        format!("CREATE ROLE {name} NOLOGIN CONNECTION LIMIT {}", login.limit),
         comment_role(login.name, marker),
         format!("GRANT {group} TO {name}"),
         format!("ALTER ROLE {name} SET role = {group}"),
-    ])
+    ];
+    LoginDdl::new(first, login.name, login.verifier)
 }
 
 /// As [`create_login`], for a login that exists: sets its password, limit and membership whatever an earlier worker did
 /// to it.
-pub(crate) fn renew_login(login: &Login<'_>, admin: &RoleName) -> Ddl {
+pub(crate) fn renew_login(login: &Login<'_>, admin: &RoleName) -> LoginDdl {
     let (name, group) = (quote_identifier(login.name), quote_identifier(login.acts_as));
-    let (limit, verifier) = (login.limit, quote_literal(login.verifier.as_str()));
-    Ddl::block([
-        format!("ALTER ROLE {name} LOGIN CONNECTION LIMIT {limit} PASSWORD {verifier}"),
+    let first = [
+        format!("ALTER ROLE {name} CONNECTION LIMIT {}", login.limit),
         format!("GRANT {group} TO {name}"),
         format!("ALTER ROLE {name} SET role = {group}"),
         format!("REVOKE {name} FROM {}", quote_identifier(admin)),
-    ])
+    ];
+    LoginDdl::new(first, login.name, login.verifier)
 }
 
 /// Sets the connection limit of a login; LOGIN or NOLOGIN stays as it is. Waits at most a second for the row's lock,
@@ -358,24 +380,22 @@ pub(crate) fn create_admin(admin: &RoleName, marker: &str) -> Ddl {
 
 /// CREATE ROLE for one of the provisioner's two logins. Its sessions run as the admin role, whose CREATEDB and
 /// CREATEROLE they use.
-pub(crate) fn create_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier, marker: &str) -> Ddl {
+pub(crate) fn create_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier, marker: &str) -> LoginDdl {
     let (name, admin) = (quote_identifier(login), quote_identifier(admin));
-    Ddl::block([
-        format!("CREATE ROLE {name} LOGIN PASSWORD {}", quote_literal(verifier.as_str())),
+    let first = [
+        format!("CREATE ROLE {name} NOLOGIN"),
         comment_role(login, marker),
         format!("GRANT {admin} TO {name}"),
         format!("ALTER ROLE {name} SET role = {admin}"),
-    ])
+    ];
+    LoginDdl::new(first, login, verifier)
 }
 
 /// As [`create_provisioner`], for a login that exists.
-pub(crate) fn renew_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier) -> Ddl {
+pub(crate) fn renew_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier) -> LoginDdl {
     let (name, admin) = (quote_identifier(login), quote_identifier(admin));
-    Ddl::block([
-        format!("ALTER ROLE {name} LOGIN PASSWORD {}", quote_literal(verifier.as_str())),
-        format!("GRANT {admin} TO {name}"),
-        format!("ALTER ROLE {name} SET role = {admin}"),
-    ])
+    let first = [format!("GRANT {admin} TO {name}"), format!("ALTER ROLE {name} SET role = {admin}")];
+    LoginDdl::new(first, login, verifier)
 }
 
 /// Changes the password of the session's own login. SET ROLE NONE first: from PostgreSQL 16 on the admin role may not

@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Runs a block that creates something. `false` if an object of that name exists; the session is usable then. The block
+/// Runs SQL that creates something. `false` if an object of that name exists; the session is usable then. The block
 /// is tried before any catalog query, because in a normal provisioning the name is free and the query would be wasted.
 pub(crate) async fn try_create(
     session: &mut PgConnection, block: ddl::Ddl, exists_code: &str, phase: &'static str,
@@ -73,8 +73,9 @@ pub(crate) async fn create_login(
     session: &mut PgConnection, login: &ddl::Login<'_>, by: &Ownership,
 ) -> Result<(), ClusterError> {
     const PHASE: &str = "creating a login";
-    if try_create(session, ddl::create_login(login, &by.marker), sqlstate::DUPLICATE_OBJECT, PHASE).await? {
-        return Ok(());
+    let create = ddl::create_login(login, &by.marker);
+    if try_create(session, create.first, sqlstate::DUPLICATE_OBJECT, PHASE).await? {
+        return create.password.run(session, PHASE).await;
     }
     match catalog::find_made_roles(session, &[login.name], &by.admin, &by.marker).await?.is_empty() {
         true => ddl::create_login(login, &by.marker).run(session, PHASE).await,

@@ -37,7 +37,11 @@ pub(crate) fn build_script(
     let mut script = Script(String::from(HEAD));
     script.push_role(&names.admin, &ddl::create_admin(&names.admin, marker));
     for (login, verifier) in [&names.blue, &names.green].into_iter().zip(verifiers) {
-        script.push_role(login, &ddl::create_provisioner(login, &names.admin, verifier, marker));
+        let create = ddl::create_provisioner(login, &names.admin, verifier, marker);
+        script.begin_if(&ddl::is_role_missing(login));
+        script.push_statement(&create.first);
+        script.push_statement(&create.password);
+        script.end_if();
     }
     script.push_maintenance(names);
     if let Some(landlord) = landlord {

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use data_encoding::BASE64;
 use rand::RngExt;
 use secrecy::ExposeSecret;
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, io::Read, path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
 const NONCE: usize = 12;
@@ -29,13 +29,17 @@ const NONCE: usize = 12;
 /// export TENANTRY_KEYS="k1:$(openssl rand -base64 32)"
 /// ```
 #[derive(Clone)]
-pub struct LocalKeyring(Arc<[Key]>);
+pub struct LocalKeyring(Arc<Vec<Key>>);
 
 struct Key {
     id: KeyId,
-    /// Contains the key schedule, and zeroizes it when it is dropped. No other copy of the key is kept.
+    /// Contains the key schedule, which begins with the key itself, and zeroizes it when it is dropped. No other copy of
+    /// the key is kept: the keys are never moved on the heap, and the stack on which they were parsed is overwritten.
     cipher: Aes256Gcm,
 }
+
+/// The bytes of a key while a ring is parsed.
+type KeyBytes = Box<Zeroizing<[u8; 32]>>;
 
 impl LocalKeyring {
     /// Reads the keys from an environment variable.
@@ -56,16 +60,26 @@ impl LocalKeyring {
     /// access to the file. `Unavailable` if the file cannot be read.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyError> {
         check_file_mode(path.as_ref())?;
-        let text = std::fs::read_to_string(path).map_err(KeyError::unavailable)?;
-        Self::from_text(&Zeroizing::new(text))
+        let mut file = std::fs::File::open(path).map_err(KeyError::unavailable)?;
+        let length = file.metadata().map_err(KeyError::unavailable)?.len();
+        // With this capacity the text is never moved to a larger buffer, which would leave a copy of it behind.
+        let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or_default() + 1));
+        file.read_to_string(&mut text).map_err(KeyError::unavailable)?;
+        Self::from_text(&text)
     }
     /// Parses the keys from text, in the format of the variable or of the file.
     ///
     /// # Errors
     /// As [`from_env`](Self::from_env).
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
+        let ring = Self::parse_text(text);
+        overwrite_stack();
+        ring
+    }
+    #[inline(never)]
+    fn parse_text(text: &str) -> Result<Self, KeyError> {
         let entries = text.split(['\n', ',']).map(str::trim).filter(|e| !e.is_empty() && !e.starts_with('#'));
-        let mut seen: Vec<(KeyId, Zeroizing<[u8; 32]>)> = vec![];
+        let mut seen: Vec<(KeyId, KeyBytes)> = vec![];
         for entry in entries {
             let (id, key) = parse(entry)?;
             if seen.iter().any(|(i, _)| *i == id) {
@@ -79,21 +93,35 @@ impl LocalKeyring {
         if seen.is_empty() {
             return Err(KeyError::Malformed("the key ring contains no key"));
         }
-        let key = |(id, key): (KeyId, Zeroizing<[u8; 32]>)| Key { id, cipher: Aes256Gcm::new((&*key).into()) };
-        Ok(Self(seen.into_iter().map(key).collect()))
+        // With this capacity the keys are never moved to a larger buffer.
+        let mut keys = Vec::with_capacity(seen.len());
+        for (id, key) in seen {
+            keys.push(Key { id, cipher: Aes256Gcm::new((&**key).into()) });
+        }
+        Ok(Self(Arc::new(keys)))
     }
     /// Creates a ring with one random key, for tests and examples. The key is lost with the process, and then no secret
     /// that it sealed can be opened.
     pub fn random() -> Self {
-        let key = Zeroizing::new(rand::rng().random::<[u8; 32]>());
-        Self(Arc::from([Key { id: KeyId::new("throwaway"), cipher: Aes256Gcm::new((&*key).into()) }]))
+        let mut key = KeyBytes::default();
+        rand::rng().fill(&mut key[..]);
+        let ring = Self(Arc::new(vec![Key { id: KeyId::new("throwaway"), cipher: Aes256Gcm::new((&**key).into()) }]));
+        overwrite_stack();
+        ring
     }
     fn find(&self, id: &KeyId) -> Option<&Key> {
         self.0.iter().find(|k| k.id == *id)
     }
 }
 
-fn parse(entry: &str) -> Result<(KeyId, Zeroizing<[u8; 32]>), KeyError> {
+/// Overwrites the part of the stack that a call before this one has used: moves of an array or a cipher leave copies
+/// there, and the compiler spills keys to it.
+#[inline(never)]
+fn overwrite_stack() {
+    std::hint::black_box(&mut *Zeroizing::new([1u64; 2048]));
+}
+
+fn parse(entry: &str) -> Result<(KeyId, KeyBytes), KeyError> {
     let (id, key) = entry.split_once(':').ok_or(KeyError::Malformed("an entry has the form id:base64"))?;
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
     if id.is_empty() || id.len() > 32 || !id.bytes().all(allowed) {
@@ -101,8 +129,11 @@ fn parse(entry: &str) -> Result<(KeyId, Zeroizing<[u8; 32]>), KeyError> {
     }
     let bytes = BASE64.decode(key.trim().as_bytes()).map(Zeroizing::new);
     let bytes = bytes.map_err(|_| KeyError::Malformed("a key is not in base64 (RFC 4648, section 4)"))?;
-    let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| KeyError::Malformed("a key must have 32 bytes"))?;
-    let key = Zeroizing::new(key);
+    let mut key = KeyBytes::default();
+    if bytes.len() != key.len() {
+        return Err(KeyError::Malformed("a key must have 32 bytes"));
+    }
+    key.copy_from_slice(&bytes);
     if key.iter().all(|b| *b == key[0]) {
         return Err(KeyError::Malformed("all bytes of a key are equal"));
     }
@@ -138,6 +169,7 @@ impl KeyProvider for LocalKeyring {
             .cipher
             .encrypt_inout_detached(&Nonce::from(nonce), primary.id.as_str().as_bytes(), sealed.as_mut_slice().into())
             .map_err(|_| KeyError::Malformed("a data key must have 32 bytes"))?;
+        overwrite_stack();
         let bytes = [&nonce[..], &sealed[..], &tag[..]].concat();
         Ok(WrappedKey { key: primary.id.clone(), bytes })
     }
@@ -149,6 +181,7 @@ impl KeyProvider for LocalKeyring {
         let mut plain = Zeroizing::new(<[u8; 32]>::try_from(sealed).map_err(|_| refusal())?);
         let (nonce, tag, id) = (Nonce::from(*nonce), Tag::from(*tag), key.id.as_str().as_bytes());
         let result = key.cipher.decrypt_inout_detached(&nonce, id, plain.as_mut_slice().into(), &tag);
+        overwrite_stack();
         result.map_err(|_| refusal())?;
         to_data_key(&*plain)
     }
@@ -193,6 +226,60 @@ mod tests {
         assert!(parse_error(&format!("k1:{}", key(|n| b'a' + n % 26))).contains("printable"));
         assert!(parse_error(&format!("k1:{good},k1:{}", key(|n| n + 1))).contains("same id"));
         assert!(parse_error(&format!("k1:{good},k2:{good}")).contains("two ids"));
+    }
+
+    /// How often the 32 bytes occur in the writable memory of this process. They are passed with each bit inverted, so
+    /// that the search does not find its own argument.
+    #[cfg(target_os = "linux")]
+    fn count_in_memory(inverted: &[u8; 32]) -> usize {
+        use std::os::unix::fs::FileExt;
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let mut buffer = vec![0u8; 1 << 20];
+        let own = buffer.as_ptr() as usize..buffer.as_ptr() as usize + buffer.len();
+        let mut found = 0;
+        for line in maps.lines().filter(|line| line.contains(" rw")) {
+            let (range, _) = line.split_once(' ').unwrap();
+            let (start, end) = range.split_once('-').unwrap();
+            let [mut at, end] = [start, end].map(|text| usize::from_str_radix(text, 16).unwrap());
+            while at < end {
+                if own.contains(&at) {
+                    at = own.end;
+                    continue;
+                }
+                let stop = if at < own.start { end.min(own.start) } else { end };
+                let length = buffer.len().min(stop - at);
+                let Ok(read) = memory.read_at(&mut buffer[..length], at as u64) else { break };
+                found += buffer[..read].windows(32).filter(|w| w.iter().zip(inverted).all(|(a, b)| *a == !*b)).count();
+                at += if read == length && length == buffer.len() { length - 31 } else { read.max(1) };
+            }
+        }
+        found
+    }
+
+    /// The text of a ring with one key, and the key's bytes with each bit inverted.
+    #[cfg(target_os = "linux")]
+    #[inline(never)]
+    fn ring_text(inverted: &[u8; 32]) -> Zeroizing<String> {
+        let mut key = KeyBytes::default();
+        key.iter_mut().zip(inverted).for_each(|(byte, inverted)| *byte = !inverted);
+        Zeroizing::new(format!("old:{},new:{}", BASE64.encode(&key[..]), BASE64.encode(&[7, 8].repeat(16))))
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn key_is_in_memory_once_while_its_ring_lives_and_never_after() {
+        use futures_util::FutureExt;
+        let inverted: [u8; 32] = rand::rng().random();
+        let text = ring_text(&inverted);
+        overwrite_stack();
+        let ring = LocalKeyring::from_text(&text).unwrap();
+        let wrapped = ring.wrap(None, &DataKey::new(Box::new([3; 32]))).now_or_never().unwrap().unwrap();
+        ring.unwrap(None, &wrapped).now_or_never().unwrap().unwrap();
+        let alive = count_in_memory(&inverted);
+        drop(ring);
+        let left = count_in_memory(&inverted);
+        assert_eq!((alive, left), (1, 0), "copies of a key while its ring lives, and after it was dropped");
     }
 
     #[test]

@@ -33,7 +33,7 @@ const TAG: usize = 16;
 pub(crate) async fn seal(
     keys: &dyn KeyProvider, id: &CredentialId, secret: &SecretString,
 ) -> Result<(KeyId, Vec<u8>), KeyError> {
-    let data_key = DataKey::new(Box::new(rand::rng().random()));
+    let data_key = DataKey::init_with_mut(|key: &mut [u8; 32]| rand::rng().fill(&mut key[..]));
     let wrapped = keys.wrap(id.owner.tenant(), &data_key).await?;
     let nonce: [u8; NONCE] = rand::rng().random();
     let mut text = Zeroizing::new(secret.expose_secret().as_bytes().to_vec());
@@ -174,8 +174,10 @@ fn split_prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Converts unwrapped bytes to a data key. `Malformed` if they are not 32 bytes long, since [`seal`] never wraps a key
 /// of another length.
 pub(super) fn to_data_key(bytes: &[u8]) -> Result<DataKey, KeyError> {
-    let key: [u8; 32] = bytes.try_into().map_err(|_| KeyError::Malformed("a data key must have 32 bytes"))?;
-    Ok(SecretBox::new(Box::new(key)))
+    if bytes.len() != 32 {
+        return Err(KeyError::Malformed("a data key must have 32 bytes"));
+    }
+    Ok(SecretBox::init_with_mut(|key: &mut [u8; 32]| key.copy_from_slice(bytes)))
 }
 
 #[cfg(test)]

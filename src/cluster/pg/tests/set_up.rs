@@ -3,6 +3,7 @@ use super::{By, Installation, Outcome, ask, code, sql};
 use crate::cluster::pg::script::{Landlord, build_script};
 use crate::cluster::pg::{bootstrap, ddl, scram};
 use crate::error::ClusterError;
+use crate::sql::Ddl;
 use crate::testing::TestServer;
 use sqlx::{ConnectOptions, PgConnection};
 
@@ -69,9 +70,10 @@ async fn run_first_statements(it: &Installation, statements: usize) -> Outcome {
     let names = &it.server.names;
     let mut admin = it.admin().await?;
     let verifier = scram::derive_verifier(&scram::generate_password()).await;
+    let blue = ddl::create_provisioner(&names.blue, &names.admin, &verifier, &it.marker());
     let all = [
         ddl::create_admin(&names.admin, &it.marker()),
-        ddl::create_provisioner(&names.blue, &names.admin, &verifier, &it.marker()),
+        Ddl(format!("{}; {}", blue.first.text(), blue.password.text())),
         ddl::lend_admin(&names.admin),
         ddl::create_maintenance(&names.maintenance, &names.admin),
     ];

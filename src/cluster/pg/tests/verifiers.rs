@@ -28,6 +28,34 @@ async fn derive_gives_the_verifier_that_postgresql_stores() -> Outcome {
     Ok(())
 }
 
+/// PostgreSQL writes the text of a failing statement to its log. Creating a login that exists fails, and so does
+/// renewing one whose row a session of the tenant keeps locked.
+#[tokio::test]
+async fn statements_that_fail_show_no_verifier_in_the_servers_log() -> Outcome {
+    let server: &'static TestServer =
+        Box::leak(Box::new(TestServer::builder().setting("log_statement", "none").start().await?));
+    let it = Installation::new_without_set_up_on(server, By::Superuser).await?;
+    it.set_up().await?;
+    let mut provisioner = it.provisioner().await?;
+    let group = format!("{}_g", it.prefix()).parse()?;
+    ddl::create_groups(&[&group], "x").run(&mut provisioner, "test").await?;
+    let (name, password) = (format!("{}_v1", it.prefix()).parse()?, SecretString::from("some password"));
+    let verifier = scram::derive_verifier(&password).await;
+    let login = ddl::Login { name: &name, acts_as: &group, limit: 2, verifier: &verifier };
+    for _ in 0..2 {
+        ensure::create_login(&mut provisioner, &login, &it.ownership()).await?;
+    }
+    let mut tenant = it.options(&name, &password).database("postgres").connect().await?;
+    sql(&mut tenant, "SET ROLE NONE; BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'").await?;
+    sql(&mut provisioner, "SET lock_timeout = '50ms'").await?;
+    let renewed = ensure::create_login(&mut provisioner, &login, &it.ownership()).await;
+    assert!(renewed.is_err(), "the login was renewed although its row is locked");
+    let log = server.log().await?;
+    assert!(log.contains("CREATE ROLE") && log.contains("CONNECTION LIMIT"), "no statement has failed: {log}");
+    assert!(!log.contains("SCRAM-SHA-256"), "a verifier is in the server's log: {log}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn login_created_with_a_verifier_accepts_only_its_password() -> Outcome {
     let it = Installation::new(By::Superuser).await?;
