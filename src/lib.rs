@@ -48,7 +48,7 @@
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`manual`] | how the crate works: architecture, roles, operations, connections, promises |
+//! | [`manual`] | how the crate works: architecture, roles, operations, connections, threat model, promises |
 //! | [`calls`] | what the methods of [`Tenantry`] return: calls, batches, reports |
 //! | [`provision`], [`lifecycle`], [`migrate`], [`rotate`], [`rekey`], [`servers`] | the operations: requests and results |
 //! | [`setup_link`], [`tokens`], [`admin`] | one-time links, and the tenants' admins who follow them |

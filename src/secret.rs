@@ -143,6 +143,18 @@ impl CredentialId {
     pub fn new_password(tenant: TenantId, operation: OperationId) -> Self {
         Self { purpose: Purpose::NewPassword, ..Self::setup_link(tenant, operation) }
     }
+    /// The key that authenticates the addresses of servers. Copy 1 is the key, and copy 2, of the same key, is stored
+    /// when every server's row has a code. The purpose is one that versions without codes can parse, since they read all
+    /// records in a rekey.
+    pub(crate) fn address_key(copy: i64) -> Self {
+        Self {
+            owner: SecretOwner::Landlord,
+            database: String::new(),
+            role: String::from("server addresses"),
+            purpose: Purpose::Provisioner,
+            version: copy,
+        }
+    }
     /// The check record of a key.
     pub fn key_check(key: &KeyId) -> Self {
         Self {

@@ -13,7 +13,7 @@ use crate::error::{StepError, StoreError, VaultError};
 use crate::names::{DatabaseName, RoleName};
 use crate::operation::{FencingToken, OperationId};
 use crate::saga::{EpochFence, Execution};
-use crate::server::DatabaseServer;
+use crate::server::{AddressPolicy, DatabaseServer};
 use crate::store::journal::{Journal, Record};
 use crate::store::registry::{RegistryWriter, ServerRegistry};
 use crate::store::tokens::TokenStore;
@@ -37,6 +37,7 @@ mod tenant_sessions;
 #[cfg(test)]
 #[cfg(all(unix, feature = "testing"))]
 mod tests;
+mod verified_servers;
 pub(crate) use generated_password::GeneratedPassword;
 pub(crate) use ledger::{LedgerObstacle, find_obstacle, read_ledger};
 pub use ledger::{MigrationState, MigrationStatus};
@@ -46,12 +47,16 @@ pub(crate) use migrations::{head, is_migration_lock_held, run_migrations, run_mi
 pub(crate) use outcome::require_done;
 use preconnecting::Preconnecting;
 pub(crate) use tenant_sessions::{TenantLocation, TenantSessions};
+use verified_servers::VerifiedServers;
 
 /// The stores that operations write to. Cheap to clone.
 #[derive(Clone)]
 pub struct OperationContext {
     pub(crate) registry: Arc<dyn RegistryWriter>,
+    /// The registry of servers, which returns no row that is not trusted.
     pub(crate) servers: Arc<dyn ServerRegistry>,
+    /// The same registry, for the operations that write addresses.
+    pub(crate) verified: VerifiedServers,
     pub(crate) vault: Arc<dyn VaultWriter>,
     pub(crate) tokens: Arc<dyn TokenStore>,
     pub(crate) journal: Arc<dyn Journal>,
@@ -81,9 +86,11 @@ impl OperationContext {
         registry: Arc<dyn RegistryWriter>, servers: Arc<dyn ServerRegistry>, vault: Arc<dyn VaultWriter>,
         tokens: Arc<dyn TokenStore>, journal: Arc<dyn Journal>,
     ) -> Self {
+        let verified = VerifiedServers::new(servers, vault.clone(), AddressPolicy::default());
         Self {
             registry,
-            servers,
+            servers: Arc::new(verified.clone()),
+            verified,
             vault,
             tokens,
             journal,
@@ -91,6 +98,11 @@ impl OperationContext {
             installation: Arc::default(),
             workers: 8,
         }
+    }
+    /// Sets which addresses in the landlord this process may connect to. The default allows all that are authenticated.
+    pub(crate) fn with_address_policy(self, policy: AddressPolicy) -> Self {
+        let verified = self.verified.with_policy(policy);
+        Self { servers: Arc::new(verified.clone()), verified, ..self }
     }
     /// Sets how many changes of this process may work on one server at a time; 0 counts as 1. Suspensions, archivals
     /// and purges have permits of their own.

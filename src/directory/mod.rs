@@ -89,8 +89,8 @@ pub struct ConnectionSettings {
     /// means the server's mode. Without a server, `None` means [`TlsMode::default_for`] the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
-    /// Certificates of the trusted authorities in PEM format. The certificates of the entry's server take precedence,
-    /// except for a replica. `None`: the operating system's authorities.
+    /// Certificates of the trusted authorities in PEM format, for a replica or an entry without a server. An entry that
+    /// names a server is connected to with the certificates of the server. `None`: the operating system's authorities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_certificate: Option<String>,
     /// The `application_name` that `pg_stat_activity` shows. `None`: `tenantry`.

@@ -2,7 +2,7 @@
 //!
 //! The cluster layer returns it to the steps. `From<ClusterError> for StepError` decides by
 //! [`ClusterError::is_transient`] whether a step is retried or fails.
-use super::StepError;
+use super::{StepError, UntrustedAddress};
 use crate::sqlstate;
 use std::time::Duration;
 
@@ -195,6 +195,9 @@ pub enum ClusterError {
         /// The `current_database()` of the session.
         database: String,
     },
+    /// The landlord has an address to which this process sends no password.
+    #[error("the address in the landlord is not trusted")]
+    Untrusted(#[from] UntrustedAddress),
     /// A statement failed.
     #[error("{phase} failed")]
     #[non_exhaustive]
@@ -224,7 +227,7 @@ impl ClusterError {
             | Self::StillOpen { .. }
             | Self::Dependent { .. }
             | Self::EventTrigger { .. } => true,
-            Self::Foreign { .. } | Self::Missing { .. } | Self::Identity { .. } => false,
+            Self::Foreign { .. } | Self::Missing { .. } | Self::Identity { .. } | Self::Untrusted(_) => false,
             // The wait for the lock was bounded already; the caller decides whether to end its holder.
             Self::MigrationLocked { .. } => false,
         }

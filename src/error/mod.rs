@@ -2,6 +2,7 @@
 //!
 //! Each message says what failed and, where possible, what to do next. The cause is returned by `source()` and is not
 //! repeated in the message, so a caller that prints the whole chain prints each cause once.
+mod address;
 mod begin;
 mod change;
 mod cluster;
@@ -15,6 +16,7 @@ mod step;
 mod store;
 mod umbrella;
 
+pub use address::UntrustedAddress;
 pub use begin::BeginError;
 pub use change::ChangeError;
 pub use cluster::ClusterError;

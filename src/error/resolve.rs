@@ -2,7 +2,7 @@
 //!
 //! The resolver returns it to the application, and the web layer maps it to an HTTP status. A shared load returns one
 //! clone to each waiting caller.
-use super::{StoreError, VaultError};
+use super::{StoreError, UntrustedAddress, VaultError};
 use crate::directory::Driver;
 use crate::names::{InvalidName, ServerName};
 use crate::tenant::Tenant;
@@ -74,12 +74,23 @@ pub enum ResolveError {
     /// The vault could not return the tenant's database password.
     #[error("the tenant's database credential cannot be read from the vault")]
     Credential(#[from] VaultError),
+    /// The landlord has an address for the tenant's database to which this process sends no password.
+    #[error("the address of the tenant's database in the landlord is not trusted")]
+    Untrusted(#[from] UntrustedAddress),
     /// The landlord did not answer, or refused a read.
     #[error("a call to the landlord failed")]
-    Landlord(#[from] StoreError),
+    Landlord(#[source] StoreError),
     /// `close()` was called on the resolver.
     #[error("the resolver is closed")]
     Closed,
+}
+impl From<StoreError> for ResolveError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Untrusted(address) => Self::Untrusted(address),
+            error => Self::Landlord(error),
+        }
+    }
 }
 impl ResolveError {
     /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.

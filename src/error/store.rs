@@ -2,7 +2,7 @@
 //!
 //! Every store implementation returns it. The saga engine relies on the variants `Unavailable`, `Fenced` and
 //! `LostWrites` to decide whether a worker retries, stops or claims its operation again.
-use super::{BoxError, SharedError};
+use super::{BoxError, SharedError, UntrustedAddress};
 use crate::names::{DatabaseName, Domain, ServerName, Slug};
 use crate::sqlstate;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub enum StoreError {
     Refused(SharedError),
     /// A stored row cannot be parsed.
     Corrupt(SharedError),
+    /// The stored address of a server is not one that this process connects to.
+    Untrusted(UntrustedAddress),
 }
 
 /// What is not available: a slug, domain or database name that another tenant has, or capacity on a server.
@@ -80,6 +82,7 @@ impl fmt::Display for StoreError {
             }
             Self::Refused(_) => f.write_str("the store does not accept this value; change it"),
             Self::Corrupt(_) => f.write_str("a stored row cannot be parsed"),
+            Self::Untrusted(_) => f.write_str("the stored address of a server is not trusted"),
         }
     }
 }
@@ -87,6 +90,7 @@ impl StdError for StoreError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Unavailable(c) | Self::Conflict(c) | Self::Refused(c) | Self::Corrupt(c) => Some(c.as_dyn()),
+            Self::Untrusted(address) => Some(address),
             Self::Taken(_) | Self::Fenced | Self::LostWrites => None,
         }
     }

@@ -15,6 +15,7 @@ use crate::operations::step::{Compensate, Forward, Step, Undoable};
 use crate::placement::{Candidate, PlacementRequest};
 use crate::resolver::{ConnectionResolver, PoolSettings};
 use crate::saga::Settings;
+use crate::server::{AddressPolicy, TlsMode};
 use crate::store::admin::AdminStore;
 use crate::store::registry::{self, RegistryWriter};
 use crate::store::schema;
@@ -49,6 +50,7 @@ pub struct Builder {
     vault: Option<Arc<dyn VaultWriter>>,
     resolver: Option<Arc<dyn ConnectionResolver>>,
     accepts_pg_environment: bool,
+    addresses: AddressPolicy,
 }
 
 impl Builder {
@@ -72,6 +74,7 @@ impl Builder {
             vault: None,
             resolver: None,
             accepts_pg_environment: false,
+            addresses: AddressPolicy::default(),
         }
     }
     /// Key provider that wraps the data keys of all secrets. Required unless [`vault`](Self::vault) is given.
@@ -134,6 +137,30 @@ impl Builder {
     /// check its own calls.
     pub fn reserve_domain(mut self, domain: impl AsRef<str>) -> Self {
         self.config.reserved = self.config.reserved.with(domain.as_ref());
+        self
+    }
+    /// Minimum TLS mode for database servers on other machines; by default the mode of each server's row counts alone. A
+    /// row or an entry with a weaker mode is refused before anything is sent. Loopback addresses
+    /// and socket directories need none, because that traffic stays on the machine. Use
+    /// [`TlsMode::VerifyFull`] unless a server has no certificate for its name.
+    pub fn require_tls(mut self, minimum: TlsMode) -> Self {
+        self.addresses.min_tls = minimum;
+        self
+    }
+    /// Hosts to which this process may connect for tenants: names and addresses as they are in the servers' rows and in
+    /// entries, or `*.` with a domain for all hosts below it. By default every host is allowed. Everything else is
+    /// refused before anything is sent. See the manual on the [threat model](crate::manual::threat_model): without this,
+    /// a role that can write to the landlord can lead passwords of tenants to any host by a directory entry.
+    pub fn allowed_hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.addresses.hosts = Some(hosts.into_iter().map(Into::into).collect());
+        self
+    }
+    /// Whether rows of servers without an authentication code are refused in every case; `false` by default, so that the
+    /// rows of an older version can be used until [`Tenantry::rekey`] or [`set_up`](crate::servers::Servers::set_up)
+    /// gives them one. After that they are refused too. Turn it on for a new installation, and after the upgrade of an
+    /// old one: without it, a role that can write to the landlord can make it look like one of an older version.
+    pub fn require_signed_servers(mut self, yes: bool) -> Self {
+        self.addresses.signed_only = yes;
         self
     }
     /// Rights of the tenants' application logins; by default they may only read and write rows.

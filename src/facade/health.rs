@@ -1,6 +1,6 @@
 //! [`Tenantry::problems`], for a readiness probe.
 use super::Tenantry;
-use crate::error::chain;
+use crate::error::{StoreError, chain};
 use crate::store::schema;
 use serde::Serialize;
 
@@ -39,6 +39,8 @@ impl Tenantry {
                 problems.push(HealthIssue::new("no_server", "no PostgreSQL server is set up; call servers().set_up()"));
             }
             Ok(_) => {}
+            // Wrong keys are reported above.
+            Err(StoreError::Untrusted(_)) if problems.iter().any(|problem| problem.code == "keys") => {}
             Err(error) => problems.push(HealthIssue::new("landlord", chain(&error))),
         }
         problems

@@ -4,9 +4,11 @@
 //! - [`roles`]: roles and rights on a database server, what a suspension proves, what cannot be prevented.
 //! - [`operations`]: the states of an operation, lanes, fencing, takeover, recovery, a landlord that loses commits.
 //! - [`connections`]: slots, connect permits, eviction, and what is reset between two users of a connection.
+//! - [`threat_model`]: the attackers, what holds against each, and what does not.
 //! - [`promises`]: each promise, the tests that check it, and the command that measures it.
 pub mod architecture;
 pub mod connections;
 pub mod operations;
 pub mod promises;
 pub mod roles;
+pub mod threat_model;

@@ -16,6 +16,7 @@
 //! | A login that cannot be dropped blocks nothing, and is listed with its reason | `rotate`, `obstacles` | |
 //! | A setup link works once; the password that was accepted is the one that works | `setup` | torture |
 //! | No secret is in a log, an error, a URL, a `Debug` output or the landlord in plain text | `canary` | |
+//! | No password is sent to an address that was changed in the landlord without the keys | `trust` | |
 //! | A refused start changes nothing; keys can be replaced while nodes run | `keys` | |
 //! | The connections of a node to a server never exceed their limit; no query sees another tenant's session | `budget`, `resolver`, `breaks` | `cargo bench --bench pool`, `--bench soak` |
 //! | `&TenantPool` can be used where sqlx takes `&PgPool` | `drop_in` | |

@@ -112,7 +112,8 @@
 //!
 //! # The server's log
 //!
-//! A server that logs statements logs verifiers of passwords, never passwords. The provisioner's sessions keep their
+//! A server that logs statements logs verifiers of passwords, never passwords. PostgreSQL also logs a statement that
+//! fails, so a verifier is only in statements that are sent after everything that may fail. The provisioner's sessions keep their
 //! own statements out of the log if the admin role may set that parameter: `GRANT SET ON PARAMETER log_statement TO
 //! tenantry_admin`.
 //!

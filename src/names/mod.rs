@@ -140,7 +140,7 @@ name_type!(
     ///
     /// Two addresses are the same admin if they differ only in the case of ASCII letters. Other letters are compared
     /// exactly: Unicode's lower case of `\u{212A}` (the Kelvin sign) is `k`, so with it `mi\u{212A}e@…`, whose mailbox
-    /// may belong to somebody else, would be `mike@…`.
+    /// may be another person's, would be `mike@…`.
     Email,
     check_email
 );

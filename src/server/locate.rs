@@ -9,7 +9,8 @@ use crate::directory::{DatabaseKind, TenantDatabase};
 
 impl DatabaseServer {
     /// Replaces the entry's host, port and root certificate with those of this server, and its TLS mode with the
-    /// stricter one of both. A replica keeps its host, its port and the settings that it has; only absent settings are
+    /// stricter one of both. The entry's own certificate does not count, because the server's row is authenticated and
+    /// the entry is not. A replica keeps its host, its port and the settings that it has; only absent settings are
     /// taken from this server.
     ///
     /// The result is for connecting only. It must never be stored, because host and port are part of the entry's key.
@@ -21,7 +22,7 @@ impl DatabaseServer {
             return entry;
         }
         settings.tls = Some(settings.tls.unwrap_or(self.tls).stricter(self.tls));
-        settings.root_certificate = self.root_certificate.clone().or(settings.root_certificate.take());
+        settings.root_certificate = self.root_certificate.clone();
         entry.host.clone_from(&self.host);
         entry.port = self.port;
         entry

@@ -11,6 +11,8 @@ use std::{fmt, str::FromStr};
 use time::OffsetDateTime;
 
 mod locate;
+mod trust;
+pub(crate) use trust::AddressPolicy;
 
 stored_enum! {
     /// The encryption of a connection, as in libpq's `sslmode`. The modes are in ascending order of strictness.
@@ -36,10 +38,13 @@ impl TlsMode {
     /// `VerifyFull`, or `Prefer` for a loopback address or a socket directory, because that traffic stays on the
     /// machine.
     pub fn default_for(host: &str) -> Self {
-        let loopback = host == "localhost"
+        if Self::is_on_this_machine(host) { Self::Prefer } else { Self::VerifyFull }
+    }
+    /// Whether traffic to the host stays on this machine: a loopback address or a socket directory.
+    pub(crate) fn is_on_this_machine(host: &str) -> bool {
+        host == "localhost"
             || host.starts_with('/')
-            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback());
-        if loopback { Self::Prefer } else { Self::VerifyFull }
+            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback())
     }
 }
 
@@ -122,6 +127,10 @@ pub struct DatabaseServer {
     /// has the identifier of its primary. pg_upgrade and a restore from a dump create a new one.
     #[serde(default)]
     pub system_identifier: Option<i64>,
+    /// Authentication code of name, host, port, TLS mode and root certificate, under a key that only the key ring opens.
+    /// Every operation that writes the row computes it. `None` if a version without codes has written the row.
+    #[serde(default)]
+    pub address_mac: Option<String>,
     /// When the server was first set up, by the landlord's clock.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -148,6 +157,7 @@ impl DatabaseServer {
             labels: serde_json::Value::Null,
             allowed_roles: vec![],
             system_identifier: None,
+            address_mac: None,
             created_at: OffsetDateTime::UNIX_EPOCH,
         }
     }

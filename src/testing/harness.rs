@@ -5,7 +5,7 @@
 //! concurrently.
 use super::TestServer;
 use super::server::{DatabaseError, NoServer, TestDatabase};
-use crate::error::{BuildError, SchemaError, ServerSetupError};
+use crate::error::{BuildError, SchemaError, ServerSetupError, StoreError};
 use crate::facade::{Builder, Tenantry};
 use crate::store::vault::LocalKeyring;
 use sqlx::postgres::PgPool;
@@ -81,6 +81,12 @@ impl Harness {
         let set_up = tenantry.servers().set_up("main", server.admin_options()).prefix(self.prefix());
         set_up.await.map_err(Box::new)?;
         Ok(tenantry)
+    }
+    /// Authenticates the addresses of all servers as they are in the landlord now, for a test that has changed one by
+    /// SQL. Without it the changed server is refused. `node` must have the keys of this harness.
+    #[doc(hidden)]
+    pub async fn sign_servers(&self, node: &Tenantry) -> Result<(), StoreError> {
+        node.operation_context().verified.sign_as_stored().await
     }
     /// Prefix of the roles and the database that `set_up` creates on the tenant server. It is the name of the landlord
     /// database.

@@ -2,7 +2,7 @@
 //! start changes nothing in the landlord.
 use crate::provision::migrated;
 use std::sync::Arc;
-use tenantry::error::{BuildError, KeyError, ProvisionError, VaultError};
+use tenantry::error::{BuildError, ProvisionError, StoreError, UntrustedAddress, VaultError};
 use tenantry::operation::{FencingToken, OperationId};
 use tenantry::secret::CredentialId;
 use tenantry::testing::Harness;
@@ -110,8 +110,8 @@ async fn nodes_with_different_key_bytes_start_on_an_empty_landlord_and_the_first
     one.provision("acme").await.unwrap();
     let error = other.provision("globex").await.expect_err("its key has other bytes");
     let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
-    let wrong = failure.cause.downcast_ref::<VaultError>();
-    assert!(matches!(wrong, Some(VaultError::Key(KeyError::WrongBytes(_)))), "{failure:?}");
+    let wrong = failure.cause.downcast_ref::<StoreError>();
+    assert!(matches!(wrong, Some(StoreError::Untrusted(UntrustedAddress::NoKey))), "{failure:?}");
     let codes: Vec<_> = other.problems().await.into_iter().map(|problem| problem.code).collect();
     assert_eq!(codes, ["keys"], "problems must report the wrong key");
     assert!(matches!(build(&harness, &[K1_OTHER_BYTES]).await, Err(BuildError::KeyWrong(_))));

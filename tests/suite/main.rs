@@ -53,5 +53,6 @@ mod setup;
 mod takeover;
 mod tls;
 mod torture_sample;
+mod trust;
 mod unmanaged;
 mod web;

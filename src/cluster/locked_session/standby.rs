@@ -10,7 +10,7 @@ use crate::directory::TenantDatabase;
 use crate::error::{ClusterError, StepError};
 use crate::names::TenantNames;
 use crate::names::{DatabaseName, RoleName};
-use crate::server::{DatabaseServer, TlsMode};
+use crate::server::{AddressPolicy, DatabaseServer, TlsMode};
 use crate::tenant::TenantId;
 use futures_util::future::{join, join_all};
 use secrecy::SecretString;
@@ -27,31 +27,36 @@ pub(crate) struct Standby {
     tls: Option<TlsMode>,
     /// In PEM. `None`: the primary's certificate.
     root_certificate: Option<String>,
+    /// What the application requires of the address.
+    policy: AddressPolicy,
 }
 
 impl OperationContext {
     /// Reads the standbys of a tenant's database from its directory entries.
     pub(crate) async fn standbys(&self, tenant: TenantId, database: &DatabaseName) -> Result<Vec<Standby>, StepError> {
-        Ok(Standby::of_database(&self.registry.databases(tenant).await?, database))
+        Ok(self.standbys_among(&self.registry.databases(tenant).await?, database))
+    }
+    /// Selects the entries that are standbys of this database.
+    pub(crate) fn standbys_among(&self, entries: &[TenantDatabase], database: &DatabaseName) -> Vec<Standby> {
+        let policy = self.verified.policy();
+        let standbys = entries.iter().filter(|entry| entry.is_standby_of(database));
+        standbys.map(|entry| Standby::of(entry, policy.clone())).collect()
     }
 }
 
 impl Standby {
-    /// Selects the entries that are standbys of this database.
-    pub(crate) fn of_database(entries: &[TenantDatabase], database: &DatabaseName) -> Vec<Self> {
-        entries.iter().filter(|e| e.is_standby_of(database)).map(Self::of).collect()
-    }
-    fn of(entry: &TenantDatabase) -> Self {
+    fn of(entry: &TenantDatabase, policy: AddressPolicy) -> Self {
         let (host, root_certificate) = (entry.host.clone(), entry.settings.root_certificate.clone());
-        Self { host, port: entry.port, tls: entry.settings.tls, root_certificate }
+        Self { host, port: entry.port, tls: entry.settings.tls, root_certificate, policy }
     }
 
     /// Opens a session as the provisioner, whose login and maintenance database exist there by replication.
     async fn open(
         &self, primary: &DatabaseServer, password: &SecretString, name: &str,
     ) -> Result<PgConnection, ClusterError> {
-        let Self { host, port, tls, root_certificate } = self.clone();
+        let Self { host, port, tls, root_certificate, policy } = self.clone();
         let tls = tls.unwrap_or_else(|| primary.tls_for(&host));
+        policy.check(&host, tls)?;
         let root_certificate = root_certificate.or_else(|| primary.root_certificate.clone());
         let server = DatabaseServer { host, port, tls, root_certificate, ..primary.clone() };
         open_provisioner_session(&server, &server.names.maintenance, password, name, Purpose::Cluster).await

@@ -99,6 +99,7 @@ impl Builder {
         let resolver = PooledResolver::builder(stores.registry.clone(), context.vault.clone())
             .servers(context.servers.clone())
             .pool(|defaults| self.pool.clone().unwrap_or(defaults))
+            .address_policy(self.addresses.clone())
             .max_connections(self.max_connections_or_default())
             .max_connections_per_tenant(self.max_connections_per_tenant)
             .count_sessions(Arc::new(context.clone()));
@@ -135,7 +136,8 @@ impl Stores {
         let journal = Arc::new(journal.with_worker_lock(worker_lock.clone()));
         let tokens = Arc::new(PgTokenStore::new(landlord.clone()));
         let context = OperationContext::new(registry.clone(), own, vault, tokens, journal.clone());
-        Self { registry, journal, background, worker_lock, context: context.with_workers(builder.workers) }
+        let context = context.with_workers(builder.workers).with_address_policy(builder.addresses.clone());
+        Self { registry, journal, background, worker_lock, context }
     }
 }
 

@@ -23,7 +23,11 @@ impl SagaStep<OperationContext> for Rewrap {
         loop {
             run.check().await?;
             match stores.vault.rewrap(BATCH).await? {
-                0 => return Ok(Value::Null),
+                // Rows that a version without codes has written get one, unless the installation is sealed already.
+                0 => {
+                    stores.verified.sign_all(run.fencing_token()).await?;
+                    return Ok(Value::Null);
+                }
                 // A batch without progress would repeat forever. Either another node wraps new secrets with another key
                 // just as fast, or these records cannot be opened.
                 left if left >= remaining => {

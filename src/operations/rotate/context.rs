@@ -57,7 +57,8 @@ impl RotateContext {
     /// The tenant's standbys, from its directory entries.
     pub(super) async fn standbys(&mut self) -> Result<Vec<Standby>, StepError> {
         let database = self.sessions.location().await?.names.database.clone();
-        Ok(Standby::of_database(self.read_entries().await?, &database))
+        let stores = self.stores.clone();
+        Ok(stores.standbys_among(self.read_entries().await?, &database))
     }
 
     /// The logins that this rotation has created or is about to create. Only the operation that holds the tenant's

@@ -6,6 +6,7 @@
 use super::{PooledResolver, Shared};
 use crate::pool::budget::login_limit::CountSessions;
 use crate::pool::budget::{Handover, PermitLimit, PoolLimits};
+use crate::server::AddressPolicy;
 use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub struct PoolSettings {
     pub(super) drain_timeout: Duration,
     pub(super) release_timeout: Duration,
     pub(super) session_counter: Option<Arc<dyn CountSessions>>,
+    pub(super) policy: AddressPolicy,
 }
 
 impl PooledResolverBuilder {
@@ -81,6 +83,11 @@ impl PooledResolverBuilder {
         self.settings.session_counter = Some(counter);
         self
     }
+    /// Sets which addresses of entries the resolver may connect to. Default: all.
+    pub(crate) fn address_policy(mut self, policy: AddressPolicy) -> Self {
+        self.settings.policy = policy;
+        self
+    }
     /// Builds the resolver. Opens no connection and starts no task.
     pub fn build(mut self) -> PooledResolver {
         let settings = &mut self.settings;
@@ -104,6 +111,7 @@ impl PoolSettings {
             drain_timeout: Duration::from_secs(10),
             release_timeout: Duration::from_secs(30),
             session_counter: None,
+            policy: AddressPolicy::default(),
         }
     }
     /// Fixes how many connections to one server are opened at the same time. By default the pool chooses the number:

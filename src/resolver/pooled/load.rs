@@ -83,6 +83,9 @@ impl PooledResolver {
             return Err(ResolveError::NotBuilt { tenant: tenant.clone(), driver: primary.driver });
         }
         let row = self.0.find_row(tenant, &primary).await?;
+        if row.is_none() {
+            self.0.check_own_address(&primary)?;
+        }
         // A standby that was promoted keeps its replica entry until the application removes it. It is the primary now,
         // so reads must not go to it as to a standby.
         let is_promoted = |entry: &TenantDatabase| row.as_ref().is_some_and(|row| row.is_at(&entry.host, entry.port));
@@ -90,6 +93,14 @@ impl PooledResolver {
         let standbys = entries.into_iter().filter(is_standby);
         let locate = |entry: TenantDatabase| row.as_ref().map(|row| row.locate(entry.clone())).unwrap_or(entry);
         let (primary, standbys) = (locate(primary.clone()), standbys.map(locate));
+        // A standby that is not trusted must not shut the tenant out: its reads go to the primary.
+        let standbys = standbys.filter(|entry| match self.0.check_own_address(entry) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(tenant = %entry.tenant, host = entry.host, %error, "a standby is not used");
+                false
+            }
+        });
         let first = standbys.min_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
         // Only the address and the session settings come from the replica's entry. Database, login and credential are
         // those of the primary, since a physical standby has the same.

@@ -6,9 +6,9 @@
 use super::cache::{Cache, Entries, ReadStamp};
 use super::{PooledResolver, Shared, TenantPool};
 use crate::directory::TenantDatabase;
-use crate::error::ResolveError;
+use crate::error::{ResolveError, UntrustedAddress};
 use crate::names::ServerName;
-use crate::server::DatabaseServer;
+use crate::server::{DatabaseServer, TlsMode};
 use crate::tenant::Tenant;
 use std::time::Instant;
 
@@ -36,6 +36,12 @@ impl Shared {
         let Some(name) = &entry.server else { return Ok(None) };
         let unknown = || ResolveError::UnknownServer { tenant: tenant.clone(), server: name.clone() };
         self.read_row(name).await?.ok_or_else(unknown).map(Some)
+    }
+
+    /// Checks the address of an entry that is connected to where the entry itself says.
+    pub(super) fn check_own_address(&self, entry: &TenantDatabase) -> Result<(), UntrustedAddress> {
+        let tls = entry.settings.tls.unwrap_or_else(|| TlsMode::default_for(&entry.host));
+        self.settings.policy.check(&entry.host, tls)
     }
 
     async fn read_row(&self, name: &ServerName) -> Result<Option<DatabaseServer>, ResolveError> {

@@ -33,7 +33,7 @@ pub(super) const TABLES: &[Table] = &[
         "database_servers",
         "name host port tls root_certificate admin_role blue green maintenance login secret_version status \
          capacity tenants weight draining max_connections labels created_at updated_at allowed_roles \
-         system_identifier",
+         system_identifier address_mac",
         "database_servers_pkey server_moved",
     ),
     table(

@@ -95,6 +95,7 @@ async fn relocate_refuses_while_the_old_address_takes_writes() {
     assert_eq!((moved.server.host.as_str(), moved.is_same_cluster_seen), ("localhost", true));
     let mut expected = before;
     expected.host = "localhost".into();
+    expected.address_mac = stored(&harness).await.address_mac;
     assert_eq!(stored(&harness).await, expected);
     let unknown = tenantry.servers().relocate("other", "localhost", port).await.unwrap_err();
     assert!(matches!(unknown, RelocateError::Unknown { .. }), "{unknown:?}");
@@ -112,6 +113,7 @@ async fn relocate_refuses_an_old_address_that_cannot_be_judged() {
     });
     let by_hand = sqlx::query("UPDATE tenantry.database_servers SET port = $1").bind(i32::from(closing_port));
     by_hand.execute(harness.landlord()).await.unwrap();
+    harness.sign_servers(&tenantry).await.unwrap();
     let error = tenantry.servers().relocate("main", "127.0.0.1", port).await.unwrap_err();
     assert!(matches!(&error, RelocateError::OldUnseen { port, .. } if *port == closing_port), "{error:?}");
     assert_eq!(stored(&harness).await.port, closing_port);
@@ -202,6 +204,7 @@ async fn resolve_uses_a_stricter_tls_mode_of_the_server() {
     );
     // Written directly, because relocate refuses it for a server without TLS.
     harness.landlord().execute("UPDATE tenantry.database_servers SET tls = 'require'").await.unwrap();
+    harness.sign_servers(&tenantry).await.unwrap();
     tenantry.resolver().invalidate_all();
     let db = tenantry.resolve("acme").await.unwrap();
     let error = db.execute("SELECT 1").await.unwrap_err();
@@ -355,8 +358,10 @@ async fn rotate_drops_a_session_that_was_opened_at_an_address_that_is_no_longer_
     let (harness, tenantry, port) = at_loopback().await;
     tenantry.provision("acme").await.unwrap();
     let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], port)), ForwardAll).await.unwrap();
-    const SET_PORT: &str = "UPDATE tenantry.database_servers SET port = $1";
-    sqlx::query(SET_PORT).bind(i32::from(proxy.port())).execute(harness.landlord()).await.unwrap();
+    const SET_PORT: &str = "UPDATE tenantry.database_servers SET port = $1, address_mac = $2";
+    let code = stored(&harness).await.address_mac;
+    sqlx::query(SET_PORT).bind(i32::from(proxy.port())).bind(&code).execute(harness.landlord()).await.unwrap();
+    harness.sign_servers(&tenantry).await.unwrap();
     // The intent waits for this lock; the worker's session is opened meanwhile.
     let mut lock = harness.landlord().begin().await.unwrap();
     lock.execute("LOCK TABLE tenantry.operations IN SHARE MODE").await.unwrap();
@@ -370,7 +375,7 @@ async fn rotate_drops_a_session_that_was_opened_at_an_address_that_is_no_longer_
         assert!(Instant::now() < limit, "the rotation opened no session while its intent was committed");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    sqlx::query(SET_PORT).bind(i32::from(port)).execute(&mut *lock).await.unwrap();
+    sqlx::query(SET_PORT).bind(i32::from(port)).bind(&code).execute(&mut *lock).await.unwrap();
     proxy.cut_all();
     lock.commit().await.unwrap();
     rotation.await.unwrap().unwrap();

@@ -235,6 +235,8 @@ fn subdomain_outcomes(host: Option<&Host>, next: &dyn Fn() -> Vec<Outcome>) -> V
 fn domain_outcomes(host: Option<&Host>) -> Vec<Outcome> {
     match host {
         Some(Elsewhere("acme.test")) => vec![Outcome::Served("acme")],
+        // Custom domains of `other`. A chain with a rule for subdomains of `example.org` never asks for them.
+        Some(Below("late") | Bare) => vec![Outcome::Served("other")],
         Some(Invalid) => vec![Outcome::Refused(404), Outcome::NoTenant],
         Some(_) => vec![Outcome::Refused(404)],
         None => vec![Outcome::NoTenant],

@@ -77,6 +77,8 @@ impl RelocateContext {
     /// the expected system identifier. Returns that identifier.
     async fn examine_new(&self, run: &Execution, moved: &DatabaseServer) -> Result<Option<i64>, StepError> {
         let (host, port) = (moved.host.clone(), moved.port);
+        // The request comes from the journal, which is not authenticated.
+        self.stores.verified.policy().check(&host, moved.tls).map_err(StoreError::Untrusted)?;
         let opened = self.open(run, moved).await?;
         let unreachable =
             |e| to_step_error(RelocateError::Unreachable { host: host.clone(), port, source: Box::new(e) });

@@ -181,10 +181,11 @@ impl ServerSetup {
     async fn describe_server(&self) -> Result<DatabaseServer, ServerSetupError> {
         self.check_environment()?;
         let name = server_name(&self.name)?;
-        let stored = self.servers.stores.servers.server(&name).await?.map(|l| l.server);
+        let (stored, is_trusted) = self.servers.stores.verified.read_unchecked(&name).await?.unzip();
+        let is_trusted = is_trusted.unwrap_or(true);
         let names = self.choose_names(stored.as_ref())?;
-        let (host, port) = self.choose_address(stored.as_ref())?;
-        if let Some(stored) = &stored {
+        let (host, port) = self.choose_address(stored.as_ref().filter(|_| is_trusted))?;
+        if let Some(stored) = stored.as_ref().filter(|_| is_trusted) {
             check_address(stored, &host, port)?;
         }
         let root_certificate = self.choose_root_certificate(&host, port).await?;
@@ -192,8 +193,11 @@ impl ServerSetup {
             Some(stored) if stored.names == names => {
                 // Only a server that was never ready gets another address here. A TLS mode that was strong enough for
                 // the old address may be too weak for the new one.
-                let tls = if stored.host == host { stored.tls } else { TlsMode::default_for(&host) };
-                DatabaseServer { host, port, tls, ..stored }
+                // Nothing about the address is taken from a row that is not trusted.
+                let keeps_tls = stored.host == host && is_trusted;
+                let tls = if keeps_tls { stored.tls } else { TlsMode::default_for(&host) };
+                let root_certificate = stored.root_certificate.clone().filter(|_| is_trusted);
+                DatabaseServer { host, port, tls, root_certificate, ..stored }
             }
             _ => new_server(&name, &host, port, names, None),
         };

@@ -114,8 +114,8 @@ impl SagaStep<ServerSetupContext> for ServerSetupStep {
     /// on the server stays for the next set-up.
     async fn undo(&self, run: &Execution, context: &mut ServerSetupContext) -> Result<(), StepError> {
         let work = &context.work;
-        let stored = work.stores.servers.server(&work.server.name).await?;
-        if stored.is_some_and(|l| l.server.status == ServerStatus::Ready) {
+        let stored = work.stores.verified.read_unchecked(&work.server.name).await?;
+        if stored.is_some_and(|(server, _)| server.status == ServerStatus::Ready) {
             return Ok(());
         }
         match self {
@@ -141,8 +141,8 @@ async fn store_server(
     run: &Execution, context: &ServerSetupContext, status: Option<ServerStatus>,
 ) -> Result<(), StepError> {
     let mut server = context.work.server.clone();
-    let stored = context.work.stores.servers.server(&server.name).await?.map(|l| l.server);
-    if let Some(stored) = stored.as_ref() {
+    let (stored, is_trusted) = context.work.stores.verified.read_unchecked(&server.name).await?.unzip();
+    if let (Some(stored), Some(true)) = (stored.as_ref(), is_trusted) {
         // The call checked the address before the operation had its lane. A relocation may have changed it in between.
         check_address(stored, &server.host, server.port).map_err(StepError::fail)?;
     }

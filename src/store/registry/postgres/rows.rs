@@ -76,6 +76,7 @@ pub(super) fn parse_server(row: &PgRow) -> Result<ServerLoad, StoreError> {
         labels: field(row, "labels")?,
         allowed_roles: field::<sqlx::types::Json<_>>(row, "allowed_roles")?.0,
         system_identifier: field(row, "system_identifier")?,
+        address_mac: field(row, "address_mac")?,
         created_at: field(row, "created_at")?,
     };
     Ok(ServerLoad { server, tenants: u32_field(row, "tenants")? })

@@ -27,10 +27,10 @@ pub(super) async fn list(landlord: &PgPool) -> Result<Vec<ServerLoad>, StoreErro
 const ADD: &str = fenced_write!(
     "done AS (INSERT INTO tenantry.database_servers (name, host, port, tls, root_certificate, admin_role, blue, green,
             maintenance, login, secret_version, status, capacity, weight, draining, max_connections, labels,
-            allowed_roles, system_identifier)
+            allowed_roles, system_identifier, address_mac)
         SELECT r.name, r.host, r.port, r.tls, r.root_certificate, r.admin_role, r.blue, r.green, r.maintenance, r.login,
             r.secret_version, r.status, r.capacity, r.weight, r.draining, r.max_connections, coalesce(r.labels, 'null'),
-            r.allowed_roles, r.system_identifier
+            r.allowed_roles, r.system_identifier, r.address_mac
         FROM fence, jsonb_populate_record(NULL::tenantry.database_servers, $3) r
         ON CONFLICT (name) DO NOTHING RETURNING name)"
 );
@@ -40,7 +40,8 @@ const REPLACE: &str = fenced_write!(
             admin_role = r.admin_role, blue = r.blue, green = r.green, maintenance = r.maintenance, login = r.login,
             secret_version = r.secret_version, status = r.status, capacity = r.capacity, weight = r.weight,
             draining = r.draining, max_connections = r.max_connections, labels = coalesce(r.labels, 'null'),
-            allowed_roles = r.allowed_roles, system_identifier = r.system_identifier, updated_at = now()
+            allowed_roles = r.allowed_roles, system_identifier = r.system_identifier,
+            address_mac = r.address_mac, updated_at = now()
         FROM fence, jsonb_populate_record(NULL::tenantry.database_servers, $3) r
         WHERE s.name = r.name AND to_jsonb(s) - '{tenants,created_at,updated_at}'::text[] = $4
         RETURNING s.name)"
@@ -106,5 +107,6 @@ fn to_row_json(server: &DatabaseServer) -> Value {
         "labels": server.labels,
         "allowed_roles": server.allowed_roles,
         "system_identifier": server.system_identifier,
+        "address_mac": server.address_mac,
     })
 }
