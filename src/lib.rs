@@ -128,6 +128,7 @@ pub mod calls {
     #[doc(hidden)]
     pub use crate::facade::BatchVerb;
     pub use crate::facade::{Batch, BatchReport, Call, HealthIssue, Operations, Tokens};
+    pub use crate::operations::abandon::Abandoned;
     #[doc(hidden)]
     pub use crate::operations::{
         lifecycle::{Activate, Archive, Purge, Restore, Suspend},

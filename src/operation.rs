@@ -30,6 +30,12 @@ impl OperationId {
     pub fn as_uuid(self) -> Uuid {
         self.0
     }
+    /// The id of this operation's follow-up work. It is a function of this id, so a step that begins the follow-up work
+    /// twice begins one operation. The time in it is the same, so a list by id shows both next to each other.
+    pub(crate) fn follow_up(self) -> Self {
+        // The low 62 bits of a UUID of version 7 are random.
+        Self(Uuid::from_u128(self.0.as_u128() ^ 0x0f0f_0f0f_0f0f_0f0f))
+    }
 }
 impl fmt::Display for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,23 +95,27 @@ stored_enum! {
         Running = "running",
         /// A worker undoes its steps, or it waits until a worker claims it for that.
         Undoing = "undoing",
-        /// No worker may claim it until a preempting operation or an administrator resumes or undoes it.
+        /// No worker may claim it until a preempting operation or an administrator continues or ends it.
         Parked = "parked",
         /// It has ended successfully.
         Done = "done",
         /// It has ended without success, and all its steps are undone.
         Undone = "undone",
+        /// An administrator, or a purge, has ended it without undoing its steps. Parts of what it has made may remain.
+        /// The landlord stores it as `undone` with a mark, because earlier versions fail on a status that they do not
+        /// know.
+        Abandoned = "abandoned",
     }
 }
 impl OperationStatus {
     /// Whether the operation has ended, so that its status never changes again.
     pub fn is_over(self) -> bool {
-        matches!(self, Self::Done | Self::Undone)
+        matches!(self, Self::Done | Self::Undone | Self::Abandoned)
     }
 }
 
 stored_enum! {
-    /// The lane of an operation. A subject has at most one open operation in each lane.
+    /// The lane of an operation. A subject has at most one open operation in each of the lanes `Change` and `Preempt`.
     Lane, "lane" {
         /// The lane of operations such as provision, rotate and migrate.
         Change = "change",
@@ -113,6 +123,10 @@ stored_enum! {
         /// operation in this lane does not wait for the subject's open operation in the lane `Change`. Suspend,
         /// archive, purge and relocate park that operation; activate, restore and relocate resume it; purge ends it.
         Preempt = "fence",
+        /// The lane of work that follows a completed operation, such as the delivery of a setup link. It has room for
+        /// any number of operations. They block no other operation, and none blocks them. The landlord stores it as
+        /// `change` with a mark, because earlier versions fail on a lane that they do not know.
+        FollowUp = "follow_up",
     }
 }
 
@@ -228,6 +242,10 @@ pub struct OperationEvent {
     /// [`WAITING`](Self::WAITING).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<LeaseHolder>,
+    /// The reason that a caller gave for [`skip_step`](crate::calls::Operations::skip_step) or
+    /// [`abandon`](crate::calls::Operations::abandon); `None` for an event of a worker.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 impl OperationEvent {
     /// The `step` of an event that has `waits_for`. No step of an operation has this name.
@@ -238,7 +256,7 @@ impl OperationEvent {
         seq: i64, operation: OperationId, at: OffsetDateTime, step: String, status: OperationStatus, done: u32,
         total: u32, error: Option<String>,
     ) -> Self {
-        Self { seq, operation, at, step, status, done, total, error, waits_for: None }
+        Self { seq, operation, at, step, status, done, total, error, waits_for: None, reason: None }
     }
 }
 impl fmt::Display for OperationEvent {
@@ -247,10 +265,11 @@ impl fmt::Display for OperationEvent {
         if self.status != OperationStatus::Running {
             write!(f, " ({})", self.status)?;
         }
-        match (&self.error, &self.waits_for) {
-            (Some(error), _) => write!(f, ": {error}"),
-            (None, Some(holder)) => write!(f, ": waiting for {holder}"),
-            (None, None) => Ok(()),
+        match (&self.reason, &self.error, &self.waits_for) {
+            (Some(reason), ..) => write!(f, ": {reason}"),
+            (None, Some(error), _) => write!(f, ": {error}"),
+            (None, None, Some(holder)) => write!(f, ": waiting for {holder}"),
+            (None, None, None) => Ok(()),
         }
     }
 }
@@ -283,6 +302,16 @@ impl fmt::Display for LeaseHolder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn follow_up_id_is_fixed_valid_and_sorts_next_to_its_operation() {
+        let (first, second) = (OperationId::new(), OperationId::new());
+        assert_eq!(first.follow_up(), first.follow_up());
+        assert_ne!(first.follow_up(), first);
+        assert_ne!(first.follow_up(), second.follow_up());
+        assert_eq!(first.follow_up().as_uuid().get_version_num(), 7);
+        assert_eq!(first.follow_up().as_uuid().get_timestamp(), first.as_uuid().get_timestamp());
+    }
 
     #[test]
     fn parse_reads_back_the_text_of_every_status_and_subject() {

@@ -2,7 +2,8 @@
 //!
 //! A journal returns it from [`begin`](crate::store::journal::Journal::begin). The operations pass it on by `?`.
 use super::{ChangeError, ProvisionError, RelocateError, ServerSetupError, StoreError};
-use crate::operation::OperationId;
+use crate::operation::{OperationId, OperationStatus};
+use std::time::Duration;
 
 /// The reason why an operation did not begin. Nothing was committed. After `Landlord` with
 /// [`StoreError::Unavailable`] the outcome is unknown: the intent may have been committed without an answer.
@@ -16,10 +17,13 @@ pub enum BeginError {
         operation: OperationId,
     },
     /// An open operation of the same subject has the lane.
-    #[error("operation {operation} is in progress; wait until it ends, then call again")]
+    #[error("{}", busy_text(*.operation, *.status))]
+    #[non_exhaustive]
     Busy {
         /// The open operation.
         operation: OperationId,
+        /// Its status.
+        status: OperationStatus,
     },
     /// `close()` was called, so this process begins no new operation. A journal does not return it.
     #[error("tenantry is closed; it begins no new operation")]
@@ -29,11 +33,27 @@ pub enum BeginError {
     Landlord(#[from] StoreError),
 }
 
+/// What to do about an open operation that keeps another one from beginning.
+pub(super) fn busy_text(operation: OperationId, status: OperationStatus) -> String {
+    match status {
+        OperationStatus::Parked => format!(
+            "operation {operation} is parked and keeps other operations from beginning; call \
+             operations().resume({operation}) or operations().abandon({operation}, reason), then call again"
+        ),
+        _ => format!("operation {operation} is in progress; wait until it ends, then call again"),
+    }
+}
+
+/// How long to wait before a call that found the lane occupied may succeed. A parked operation does not end by itself.
+pub(super) fn busy_retry(status: OperationStatus) -> Option<Duration> {
+    (status != OperationStatus::Parked).then_some(Duration::from_secs(1))
+}
+
 impl From<BeginError> for ChangeError {
     fn from(error: BeginError) -> Self {
         match error {
             BeginError::KeyReused { operation } => Self::KeyReused { operation },
-            BeginError::Busy { operation } => Self::Busy { operation },
+            BeginError::Busy { operation, status } => Self::Busy { operation, status },
             BeginError::Closed => Self::Closed,
             BeginError::Landlord(error) => Self::Landlord(error),
         }
@@ -44,7 +64,7 @@ impl From<BeginError> for ProvisionError {
     /// `Busy` cannot happen: the subject is a new tenant, so its lane is free.
     fn from(error: BeginError) -> Self {
         match error {
-            BeginError::KeyReused { operation } | BeginError::Busy { operation } => Self::KeyReused { operation },
+            BeginError::KeyReused { operation } | BeginError::Busy { operation, .. } => Self::KeyReused { operation },
             BeginError::Closed => Self::Closed,
             BeginError::Landlord(error) => Self::Landlord(error),
         }
@@ -55,7 +75,8 @@ impl From<BeginError> for ServerSetupError {
     /// A set-up has no key.
     fn from(error: BeginError) -> Self {
         match error {
-            BeginError::KeyReused { operation } | BeginError::Busy { operation } => Self::Busy { operation },
+            BeginError::KeyReused { operation } => Self::Busy { operation, status: OperationStatus::Running },
+            BeginError::Busy { operation, status } => Self::Busy { operation, status },
             BeginError::Closed => Self::Closed,
             BeginError::Landlord(error) => Self::Landlord(error),
         }
@@ -66,7 +87,8 @@ impl From<BeginError> for RelocateError {
     /// A relocation has no key.
     fn from(error: BeginError) -> Self {
         match error {
-            BeginError::KeyReused { operation } | BeginError::Busy { operation } => Self::Busy { operation },
+            BeginError::KeyReused { operation } => Self::Busy { operation, status: OperationStatus::Running },
+            BeginError::Busy { operation, status } => Self::Busy { operation, status },
             BeginError::Closed => Self::Closed,
             BeginError::Landlord(error) => Self::Landlord(error),
         }

@@ -1,9 +1,10 @@
 //! The error of the operations on an existing tenant: suspend, activate, archive, restore, purge, rotate, migrate.
 //!
 //! The facade returns it to the application. Only `Failed` and `Landlord` can occur after an operation has begun.
+use super::begin::{busy_retry, busy_text};
 use super::{Failure, StoreError};
 use crate::directory::{DatabaseKind, Driver};
-use crate::operation::OperationId;
+use crate::operation::{OperationId, OperationStatus};
 use crate::tenant::TenantStatus;
 use std::time::Duration;
 
@@ -22,11 +23,13 @@ pub enum ChangeError {
         found: TenantStatus,
     },
     /// Another operation of the same lane is open for this tenant.
-    #[error("operation {operation} is in progress; wait until it ends, then call again")]
+    #[error("{}", busy_text(*.operation, *.status))]
     #[non_exhaustive]
     Busy {
         /// The open operation.
         operation: OperationId,
+        /// Its status. A parked operation does not end by itself.
+        status: OperationStatus,
     },
     /// The idempotency key was already used with a different request.
     #[error("operation {operation} used this idempotency key for a different request; use a new key")]
@@ -151,7 +154,7 @@ impl ChangeError {
     pub fn operation_id(&self) -> Option<OperationId> {
         match self {
             Self::Failed(f) => Some(f.operation),
-            Self::Busy { operation } | Self::KeyReused { operation } => Some(*operation),
+            Self::Busy { operation, .. } | Self::KeyReused { operation } => Some(*operation),
             _ => None,
         }
     }
@@ -159,9 +162,8 @@ impl ChangeError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(f) => f.retry_after,
-            Self::Busy { .. } | Self::Landlord(StoreError::Unavailable(_) | StoreError::LostWrites) => {
-                Some(Duration::from_secs(1))
-            }
+            Self::Busy { status, .. } => busy_retry(*status),
+            Self::Landlord(StoreError::Unavailable(_) | StoreError::LostWrites) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -38,9 +38,14 @@ pub enum FailureState {
     Undoing,
     /// The operation has passed its pivot step. Recovery continues it forward.
     Continuing,
-    /// The operation waits until a preempting operation resumes it, or until an administrator calls
-    /// `operations().resume(id)` or `operations().undo(id)`.
+    /// The operation waits until a later operation resumes it, or until an administrator calls `operations().resume(id)`
+    /// or `operations().abandon(id, reason)`. It has passed its pivot step, or its undo has failed.
     Parked,
+    /// As [`Parked`](Self::Parked), but the operation has not passed its pivot step, so `operations().undo(id)` works
+    /// too.
+    ParkedBeforePivot,
+    /// An administrator or a purge has ended the operation without undoing it. Parts of what it has made may remain.
+    Abandoned,
 }
 
 impl fmt::Display for FailureState {
@@ -49,7 +54,11 @@ impl fmt::Display for FailureState {
             Self::Undone => "it is undone and left nothing; the same call may be made again",
             Self::Undoing => "recovery continues to undo it",
             Self::Continuing => "recovery continues it",
-            Self::Parked => "it is parked until operations().resume(id) or undo(id) is called",
+            Self::Parked => "it is parked until operations().resume(id) or operations().abandon(id, reason) is called",
+            Self::ParkedBeforePivot => {
+                "it is parked until operations().resume(id), undo(id) or abandon(id, reason) is called"
+            }
+            Self::Abandoned => "it was abandoned, and parts of what it has made may remain",
         })
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! `Servers::relocate` returns the first one. The resolver and the operations return the second one instead of
 //! connecting to a stored address that may be outdated.
+use super::begin::busy_text;
 use super::{ClusterError, Failure, StoreError};
 use crate::names::{DatabaseName, InvalidName, ServerName};
-use crate::operation::OperationId;
+use crate::operation::{OperationId, OperationStatus};
 use crate::tenant::TenantId;
 
 /// The reason why a server's address was not changed. Except for `Failed` and `Landlord`, nothing was written.
@@ -35,11 +36,13 @@ pub enum RelocateError {
         server: ServerName,
     },
     /// Another relocation of the server is open.
-    #[error("operation {operation} relocates this server; wait until it ends, then call again")]
+    #[error("{}", busy_text(*.operation, *.status))]
     #[non_exhaustive]
     Busy {
         /// The open operation.
         operation: OperationId,
+        /// Its status. A parked operation does not end by itself.
+        status: OperationStatus,
     },
     /// The provisioner cannot log in at the new address.
     #[error(

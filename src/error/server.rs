@@ -1,9 +1,10 @@
 //! The error of setting up, draining or removing a server.
 //!
 //! `Tenantry::servers` returns it to the application. Except for `Failed` and `Landlord`, no operation was begun.
+use super::begin::busy_text;
 use super::{Failure, StoreError};
 use crate::names::{InvalidName, ServerName};
-use crate::operation::OperationId;
+use crate::operation::{OperationId, OperationStatus};
 
 /// The reason why a server was not set up, drained or removed.
 #[derive(Debug, thiserror::Error)]
@@ -110,11 +111,13 @@ pub enum ServerSetupError {
         tenants: u32,
     },
     /// Another operation on this server is open.
-    #[error("operation {operation} is changing this server; wait until it ends, then call again")]
+    #[error("{}", busy_text(*.operation, *.status))]
     #[non_exhaustive]
     Busy {
         /// The open operation.
         operation: OperationId,
+        /// Its status. A parked operation does not end by itself.
+        status: OperationStatus,
     },
     /// The operation began and failed. The same call continues it.
     #[error(transparent)]

@@ -9,9 +9,10 @@ use crate::sqlstate;
 /// - `retry`: the runner repeats the step with backoff, up to the limit of attempts. After that it treats the error
 ///   like `fail` before the pivot step, and leaves the operation to recovery after it.
 /// - `fail`: the runner undoes the operation before the pivot step, and parks it after that.
-/// - `park`: the runner parks the operation until an administrator resumes or undoes it.
+/// - `park`: the runner parks the operation until an administrator resumes, undoes or abandons it.
 ///
-/// While an operation is being undone, recovery repeats a failed undo with backoff, whatever the kind of its error.
+/// While an operation is being undone, recovery repeats an undo with backoff that failed with `retry`. An undo that fails
+/// with `fail` is repeated up to the limit of attempts, and then the operation is parked; with `park` at once.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .reaction.text())]
 pub struct StepError {
@@ -34,7 +35,7 @@ impl Reaction {
         match self {
             Self::Retry => "the step failed and may succeed later",
             Self::Fail => "the step failed, and a retry would fail too",
-            Self::Park => "the step failed, and an administrator must resume or undo the operation",
+            Self::Park => "the step failed, and an administrator must decide how the operation continues",
         }
     }
 }
@@ -49,7 +50,9 @@ impl StepError {
         Self { reaction: Reaction::Fail, source: cause.into() }
     }
     /// An error after which the engine must neither continue nor undo. The operation is parked and waits for
-    /// [`resume`](crate::facade::Operations::resume) or [`undo`](crate::facade::Operations::undo).
+    /// [`resume`](crate::facade::Operations::resume), [`skip_step`](crate::facade::Operations::skip_step),
+    /// [`abandon`](crate::facade::Operations::abandon) or, before the pivot step,
+    /// [`undo`](crate::facade::Operations::undo).
     pub fn park(cause: impl Into<BoxError>) -> Self {
         Self { reaction: Reaction::Park, source: cause.into() }
     }

@@ -2,7 +2,8 @@
 //!
 //! An application that does not distinguish between the operations can convert every error into [`Error`] with `?`.
 use super::{
-    ChangeError, KeyError, ProvisionError, RelocateError, ResolveError, ServerSetupError, StoreError, VaultError,
+    ChangeError, KeyError, OperationError, ProvisionError, RelocateError, ResolveError, ServerSetupError, StoreError,
+    VaultError,
 };
 use crate::operation::OperationId;
 use crate::secret::KeyId;
@@ -109,6 +110,9 @@ pub enum Error {
     /// A call for an existing tenant failed.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// An open operation was not continued or ended.
+    #[error(transparent)]
+    Operation(#[from] OperationError),
     /// A tenant could not be resolved to a pool.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -134,6 +138,7 @@ impl Error {
         match self {
             Self::Provision(e) => e.operation_id(),
             Self::Change(e) => e.operation_id(),
+            Self::Operation(e) => e.operation_id(),
             Self::ServerSetup(ServerSetupError::Failed(f)) | Self::Relocate(RelocateError::Failed(f)) => {
                 Some(f.operation)
             }

@@ -176,7 +176,7 @@ impl<V: BatchVerb> Batch<V> {
                 // Another node works on this tenant, probably in the same batch. Wait for its operation and check once
                 // more whether the tenant is still due, so that two batches do not report each other's work as
                 // failures.
-                Err(ChangeError::Busy { operation }) if !busy_before => {
+                Err(ChangeError::Busy { operation, .. }) if !busy_before => {
                     busy_before = true;
                     if let Err(error) = self.tenantry.inner.stores.wait(operation).await {
                         return Outcome::Failed(error.into());

@@ -93,13 +93,15 @@ impl Builder {
         self.config.before.push(Arc::new(Undoable(step)));
         self
     }
-    /// Adds a step of the application to provisioning, after the tenant has become active. It is retried until it
-    /// succeeds.
+    /// Adds a step of the application to provisioning, after the tenant has become active. It is follow-up work: it runs
+    /// after the delivery of the setup link in an operation of its own, is retried until it succeeds, and blocks no
+    /// other operation of the tenant. It runs only while the tenant is active.
     pub fn after_activation(mut self, step: impl Step) -> Self {
         self.config.after.push(Arc::new(Forward(step)));
         self
     }
-    /// Receives the setup links of provisionings, for example to mail them. Without it a link is in the result of the
+    /// Receives the setup links of provisionings, for example to mail them. The delivery is follow-up work, as a step
+    /// [`after_activation`](Self::after_activation). Without it a link is in the result of the
     /// call: see [`Provisioned::link`](crate::provision::Provisioned::link).
     pub fn link_delivery(mut self, delivery: impl LinkDelivery) -> Self {
         self.config.delivery = Some(Arc::new(delivery));

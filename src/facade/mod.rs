@@ -9,7 +9,7 @@
 //!   stop it.
 //! - After [`Tenantry::close`] no call begins an operation.
 use crate::cluster::OperationContext;
-use crate::error::{ResolveError, StoreError};
+use crate::error::{ChangeError, ResolveError, StoreError, chain};
 use crate::operation::OperationId;
 use crate::operations::lifecycle::{Activate, Archive, Lifecycle, Purge, Restore, Suspend};
 use crate::operations::migrate::Migration;
@@ -128,6 +128,10 @@ impl Tenantry {
     }
 
     /// Creates a tenant with this slug: its roles, its database, its migrations and its registry entries.
+    ///
+    /// The delivery of the setup link and the application's steps after activation are follow-up work, an operation of
+    /// its own. The call waits for its first attempts, but does not fail because of it: see
+    /// [`Provisioned::follow_up`](crate::provision::Provisioned::follow_up).
     pub fn provision(&self, slug: impl Into<String>) -> Call<Provision> {
         Call::new(self, &self.inner.provisioner, Provision::new(slug))
     }
@@ -266,8 +270,14 @@ impl Tenantry {
             {
                 inner.resolver.invalidate(tenant);
             }
+            let follow_up = result.as_ref().ok().and_then(|outcome| outcome.record.follow_up());
             // The send fails if the caller has dropped its future. The result is in the journal.
             let _ = sender.send(result);
+            if let Some(id) = follow_up.filter(|_| !inner.stop.is_cancelled())
+                && let Err(error) = inner.recoverer.resume(id).await
+            {
+                tracing::warn!(operation = %id, error = %chain(&error), "follow-up work waits for recovery");
+            }
         });
         Some(receiver)
     }

@@ -1,14 +1,17 @@
-//! [`Operations`]: reads operations from the journal, follows their events, and resumes or undoes parked ones.
+//! [`Operations`]: reads operations from the journal, follows their events, and continues or ends open ones.
 //!
 //! An application reaches it by [`Tenantry::operations`](super::Tenantry::operations), for example for a progress page
 //! or a tool for operators.
 //!
 //! Invariants:
 //! - Reading and following never change an operation, and work on every node.
-//! - Only a parked operation can be resumed or undone by a caller.
-use crate::error::{ChangeError, StoreError};
+//! - Only a parked operation can be resumed or undone by a caller. Every open operation can be abandoned.
+use crate::cluster::OperationContext;
+use crate::error::{OperationError, StoreError};
+use crate::names::InvalidName;
 use crate::operation::{OperationEvent, OperationId, OperationState, OperationStatus};
-use crate::saga::{Observer, Recoverer, RecoveryReport};
+use crate::operations::abandon::{Abandoned, abandon};
+use crate::saga::{AnySaga, Observer, Recoverer, RecoveryReport};
 use crate::store::journal::{Journal, Record};
 use futures_core::stream::BoxStream;
 use std::{fmt, sync::Arc, time::Duration};
@@ -21,12 +24,16 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub struct Operations {
     journal: Arc<dyn Journal>,
+    stores: OperationContext,
     recoverer: Recoverer,
 }
 
+/// Longest reason, in bytes.
+const MAX_REASON: usize = 2000;
+
 impl Operations {
-    pub(super) fn new(journal: Arc<dyn Journal>, recoverer: Recoverer) -> Self {
-        Self { journal, recoverer }
+    pub(super) fn new(stores: OperationContext, recoverer: Recoverer) -> Self {
+        Self { journal: stores.journal.clone(), stores, recoverer }
     }
     /// Reads one operation, whether or not it has ended. `None` if no operation has this id.
     pub async fn get(&self, id: OperationId) -> Result<Option<OperationState>, StoreError> {
@@ -73,27 +80,140 @@ impl Operations {
             .await?
             .ok_or_else(|| StoreError::conflict(format!("operation {id} is not in the journal")))
     }
-    /// Resumes a parked operation and drives it until it ends or waits. Returns its state after that.
+    /// Continues a parked operation in the direction that it had: forward, or backward if it was being undone. Drives it
+    /// until it ends or waits, and returns its state after that.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if it is not parked.
-    pub async fn resume(&self, id: OperationId) -> Result<OperationState, StoreError> {
-        let parked = self.journal.resume_parked(id).await?;
-        self.drive(parked).await
+    /// [`OperationError::NotParked`] or [`OperationError::Over`] if it is not parked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the work as a crash would: recovery continues the operation.
+    pub async fn resume(&self, id: OperationId) -> Result<OperationState, OperationError> {
+        let record = self.parked(id).await?;
+        let continued = match record.is_backward() {
+            true => self.journal.undo_parked(id).await,
+            false => self.journal.resume_parked(id).await,
+        };
+        self.drive_unparked(id, continued).await
     }
     /// Undoes a parked operation. Returns its state after that.
     ///
     /// # Errors
-    /// [`ChangeError::Unknown`] if no operation has this id. [`ChangeError::Landlord`] with [`StoreError::Conflict`] if
-    /// it is not parked or has begun its pivot step, after which it can only go forward.
-    pub async fn undo(&self, id: OperationId) -> Result<OperationState, ChangeError> {
-        let record = self.journal.read(id).await?.ok_or(ChangeError::Unknown)?;
-        let undoable = self.recoverer.saga(&record.kind).is_some_and(|s| s.can_undo(&record));
-        if !undoable || record.status != OperationStatus::Parked {
-            return Err(StoreError::conflict("only a parked operation before its pivot step can be undone").into());
+    /// [`OperationError::NotParked`] or [`OperationError::Over`] if it is not parked. [`OperationError::PastPivot`] if it
+    /// has begun its pivot step, after which it can only go forward.
+    ///
+    /// # Cancel safety
+    /// As [`resume`](Self::resume).
+    pub async fn undo(&self, id: OperationId) -> Result<OperationState, OperationError> {
+        let record = self.parked(id).await?;
+        if !self.saga(&record)?.can_undo(&record) {
+            return Err(OperationError::PastPivot { operation: id });
         }
-        let parked = self.journal.undo_parked(id).await?;
-        Ok(self.drive(parked).await?)
+        let undone = self.journal.undo_parked(id).await;
+        self.drive_unparked(id, undone).await
+    }
+    /// Lets an open operation continue without one of its steps, or without the undo of the step if it is being undone.
+    /// For a delivery that can never succeed, or a compensation that fails for good. The application then takes care of
+    /// what the step was for. Drives the operation until it ends or waits, and returns its state after that. A worker
+    /// that is in the step is replaced; what it has already done stays.
+    ///
+    /// A step that was skipped has no output, so a later step that reads its output fails.
+    ///
+    /// `reason` names the person and the cause. It is stored in the operation's history, so it must not contain a
+    /// secret.
+    ///
+    /// # Errors
+    /// [`OperationError::NotSkippable`] unless the step is follow-up work or a step of the application.
+    /// [`OperationError::UnknownStep`] if the operation has no such step, or is past it.
+    ///
+    /// # Cancel safety
+    /// As [`resume`](Self::resume).
+    pub async fn skip_step(&self, id: OperationId, step: &str, reason: &str) -> Result<OperationState, OperationError> {
+        check_reason(reason)?;
+        let record = self.open_record(id).await?;
+        let saga = self.saga(&record)?;
+        let at = saga.step_names().iter().position(|name| *name == step);
+        let is_open = |at: usize| match record.is_backward() {
+            true => at < record.intended as usize,
+            false => at >= record.done as usize,
+        };
+        if !at.is_some_and(is_open) {
+            return Err(OperationError::UnknownStep { operation: id, step: step.into() });
+        }
+        if !saga.is_skippable(step) {
+            return Err(OperationError::NotSkippable { operation: id, step: step.into() });
+        }
+        let skipped = self.journal.skip_step(id, step, reason).await;
+        self.drive_unparked(id, skipped).await
+    }
+    /// Ends an open operation without undoing it, whatever its status and whichever worker has it. It is the last
+    /// resort: try [`resume`](Self::resume), [`undo`](Self::undo) and [`skip_step`](Self::skip_step) first. Returns what
+    /// the operation may have left. It frees the operation's lane and its idempotency key.
+    ///
+    /// The landlord refuses all further writes of the operation's worker. A worker that is alive can still act on a
+    /// server until it learns of this, which takes at most a third of its lease. The next operation on the tenant ends
+    /// its sessions or waits for them.
+    ///
+    /// The tenant keeps the status that it has. A tenant in `provisioning` can be purged with `force()`; a suspension,
+    /// an archive, a migration or a rotation can be begun again.
+    ///
+    /// `reason` names the person and the cause. It is stored in the operation's history, so it must not contain a
+    /// secret.
+    ///
+    /// # Errors
+    /// [`OperationError::Over`] if the operation has ended in another way.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the operation is either open or abandoned. Call again: a second call returns the same.
+    pub async fn abandon(&self, id: OperationId, reason: &str) -> Result<Abandoned, OperationError> {
+        check_reason(reason)?;
+        let record = match self.open_record(id).await {
+            Err(OperationError::Over { status: OperationStatus::Abandoned, .. }) => self.record(id).await?,
+            open => open?,
+        };
+        let saga = self.recoverer.saga(&record.kind).map(|saga| &**saga);
+        match abandon(&self.stores, saga, id, reason).await {
+            Err(OperationError::Landlord(StoreError::Conflict(error))) => {
+                self.open_record(id).await?;
+                Err(StoreError::Conflict(error).into())
+            }
+            abandoned => abandoned,
+        }
+    }
+
+    async fn record(&self, id: OperationId) -> Result<Record, OperationError> {
+        self.journal.read(id).await?.ok_or(OperationError::Unknown { operation: id })
+    }
+    async fn open_record(&self, id: OperationId) -> Result<Record, OperationError> {
+        let record = self.record(id).await?;
+        match record.status.is_over() {
+            true => Err(OperationError::Over { operation: id, status: record.status }),
+            false => Ok(record),
+        }
+    }
+    async fn parked(&self, id: OperationId) -> Result<Record, OperationError> {
+        let record = self.open_record(id).await?;
+        match record.status {
+            OperationStatus::Parked => Ok(record),
+            status => Err(OperationError::NotParked { operation: id, status }),
+        }
+    }
+    fn saga(&self, record: &Record) -> Result<&dyn AnySaga, OperationError> {
+        let unknown = || OperationError::UnknownKind { kind: record.kind.clone() };
+        self.recoverer.saga(&record.kind).map(|saga| &**saga).ok_or_else(unknown)
+    }
+    /// Drives an operation that was just released. A conflict means that another caller was faster.
+    async fn drive_unparked(
+        &self, id: OperationId, released: Result<Record, StoreError>,
+    ) -> Result<OperationState, OperationError> {
+        match released {
+            Ok(record) => Ok(self.drive(record).await?),
+            Err(StoreError::Conflict(error)) => {
+                self.parked(id).await?;
+                Err(StoreError::Conflict(error).into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
     async fn drive(&self, record: Record) -> Result<OperationState, StoreError> {
         let outcome = self.recoverer.resume(record.id).await?;
@@ -105,6 +225,19 @@ impl Operations {
         self.recoverer.recover_due().await
     }
 }
+/// Fails for a reason that is empty, too long, or not storable as text.
+fn check_reason(reason: &str) -> Result<(), OperationError> {
+    let length = reason.len();
+    let invalid = match reason.char_indices().find(|(_, c)| *c == '\0') {
+        Some((at, found)) => InvalidName::Character { found, at, allowed: "no NUL" },
+        None if reason.trim().is_empty() || length > MAX_REASON => {
+            InvalidName::Length { length: reason.trim().len(), min: 1, max: MAX_REASON }
+        }
+        None => return Ok(()),
+    };
+    Err(OperationError::Reason(invalid))
+}
+
 /// The public state of a record, with the name that was already taken if that was the failure.
 fn to_state(record: &Record) -> OperationState {
     OperationState { taken: record.failure().and_then(|failure| failure.taken), ..record.state() }

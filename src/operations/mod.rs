@@ -4,6 +4,7 @@
 //! state of one worker). The facade begins an operation through the folder's driver (`Provisioner`, `Rotation`,
 //! `Lifecycle`, …) by [`verb::CallVerb`], and gives its saga to recovery. Each step is idempotent, because any worker
 //! may die at any await and another one runs the step again.
+pub(crate) mod abandon;
 pub(crate) mod lifecycle;
 pub(crate) mod managed;
 pub mod migrate;

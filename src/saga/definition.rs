@@ -113,6 +113,11 @@ pub trait SagaStep<C: Send>: Send + Sync + 'static {
     fn landlord_only(&self) -> bool {
         false
     }
+    /// Whether an administrator may let the operation continue without this step, or without its undo. False for a step
+    /// on which a later step, or the tenant's isolation, relies.
+    fn is_skippable(&self) -> bool {
+        false
+    }
     /// Performs the step, or confirms that it has already been performed. The journal stores the returned value, so it
     /// must not contain a secret.
     async fn run(&self, run: &Execution, context: &mut C) -> Result<Value, StepError>;

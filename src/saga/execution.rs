@@ -51,9 +51,9 @@ impl Execution {
     /// # Errors
     /// `Conflict` if it is not parked.
     pub async fn continue_parked(&self, parked: &Record) -> Result<(), StoreError> {
-        match parked.failure() {
-            Some(_) => self.journal.undo_parked(parked.id).await.map(drop),
-            None => self.journal.resume_parked(parked.id).await.map(drop),
+        match parked.is_backward() {
+            true => self.journal.undo_parked(parked.id).await.map(drop),
+            false => self.journal.resume_parked(parked.id).await.map(drop),
         }
     }
     /// Asks the journal whether this worker's epoch is still the newest one.

@@ -18,6 +18,10 @@ pub trait AnySaga: Send + Sync + 'static {
     /// Whether an operation with this record can still be undone, that is, the intent of the pivot step is not
     /// committed.
     fn can_undo(&self, record: &Record) -> bool;
+    /// The names of the steps, in the order in which they run.
+    fn step_names(&self) -> Vec<&'static str>;
+    /// Whether an administrator may skip the step of this name: see [`SagaStep::is_skippable`](super::SagaStep).
+    fn is_skippable(&self, step: &str) -> bool;
     /// Drives an operation that the caller has claimed: as [`NewOperation::drive`](super::NewOperation::drive).
     async fn drive(&self, engine: &Engine, claimed: Record, observer: &Observer) -> Result<Outcome, StoreError>;
 }
@@ -29,6 +33,12 @@ impl<C: Send + 'static> AnySaga for Saga<C> {
     }
     fn can_undo(&self, record: &Record) -> bool {
         Saga::can_undo(self, record.intended)
+    }
+    fn step_names(&self) -> Vec<&'static str> {
+        Saga::step_names(self).collect()
+    }
+    fn is_skippable(&self, step: &str) -> bool {
+        self.step_list().iter().any(|s| s.name() == step && s.is_skippable())
     }
     async fn drive(&self, engine: &Engine, claimed: Record, observer: &Observer) -> Result<Outcome, StoreError> {
         let run = Execution::new(engine.journal().clone(), claimed, false);

@@ -90,7 +90,10 @@ impl<C: Send + 'static> Runner<'_, C> {
         // The completion record of the previous step, if it may be written while the next step runs. A crash in between
         // only repeats an idempotent step whose intent is committed.
         let mut unwritten = None;
-        for (at, step) in self.saga.step_list().iter().enumerate().skip(self.run.record().done as usize) {
+        // An earlier version of the saga may have had more steps. The operation then repeats the last step of this
+        // version and ends.
+        let last = self.saga.step_list().len().saturating_sub(1);
+        for (at, step) in self.saga.step_list().iter().enumerate().skip((self.run.record().done as usize).min(last)) {
             let name = step.name();
             if self.engine.stop.is_cancelled() {
                 self.write(unwritten.as_ref()).await.map_err(|e| Stop::from(name, e))?;
@@ -102,13 +105,19 @@ impl<C: Send + 'static> Runner<'_, C> {
                 let intent = Progress { intended, durable: true, ..self.progress(name) };
                 self.record(intent).await.map_err(|e| Stop::from(name, e))?;
             }
+            if self.run.record().is_skipped(name, false) {
+                self.write(unwritten.as_ref()).await.map_err(|e| Stop::from(name, e))?;
+                self.apply(unwritten);
+                unwritten = self.complete_step(at, name, None).await.map_err(|e| Stop::from(name, e))?;
+                continue;
+            }
             tracing::debug!(operation = %self.run.operation(), step = name, "step begins");
             let running = self.engine.run_with_lease(&self.run, step.run(&self.run, context));
             let (result, written) = join(self.run_before_deadline(running), self.write(unwritten.as_ref())).await;
             written.map_err(|e| Stop::from(name, e))?;
             self.apply(unwritten);
             let output = result.map_err(|e| Stop::from(name, e))?;
-            unwritten = self.complete_step(at, name, output).await.map_err(|e| Stop::from(name, e))?;
+            unwritten = self.complete_step(at, name, Some(output)).await.map_err(|e| Stop::from(name, e))?;
         }
         Ok(())
     }
@@ -126,23 +135,26 @@ impl<C: Send + 'static> Runner<'_, C> {
     }
 
     /// Records that a step has completed. After the last step of an intent the same record contains the intent of the
-    /// next steps, or ends the operation. Otherwise nothing depends on the record: it is returned, for the caller to
+    /// next steps, or ends the operation. A skipped step has no output. Otherwise nothing depends on the record: it is returned, for the caller to
     /// write while the next step runs.
     async fn complete_step(
-        &mut self, at: usize, name: &'static str, output: Value,
+        &mut self, at: usize, name: &'static str, output: Option<Value>,
     ) -> Result<Option<Progress>, StepError> {
         let next = at + 1;
-        let mut progress = Progress { done: next as u32, output: Some(output.clone()), ..self.progress(name) };
+        let mut progress = Progress { done: next as u32, output: output.clone(), ..self.progress(name) };
         if next == self.saga.step_list().len() {
             let durable = !(self.saga.final_record_is_repeatable() && self.engine.is_one_database());
-            progress = Progress { status: OperationStatus::Done, lease: None, durable, ..progress };
+            let done = self.run.record().total;
+            progress = Progress { status: OperationStatus::Done, done, lease: None, durable, ..progress };
         } else if self.run.record().intended as usize == next {
             // The intent must be durable before the step that it covers runs.
             let durable = !self.is_landlord_only(next);
             progress = Progress { intended: self.saga.intent_group_end(next), durable, ..progress };
         } else {
             // The next step may read the output.
-            self.run.store_output(name, output);
+            if let Some(output) = output {
+                self.run.store_output(name, output);
+            }
             return Ok(Some(progress));
         }
         self.record(progress).await.map(|()| None)
@@ -163,9 +175,11 @@ impl<C: Send + 'static> Runner<'_, C> {
             if self.engine.stop.is_cancelled() {
                 return Err(Stop::Closing);
             }
-            tracing::debug!(operation = %self.run.operation(), step = name, "undo begins");
-            let result = self.engine.run_with_lease(&self.run, step.undo(&self.run, context)).await;
-            result.map_err(|e| Stop::from(name, e))?;
+            if !self.run.record().is_skipped(name, true) {
+                tracing::debug!(operation = %self.run.operation(), step = name, "undo begins");
+                let result = self.engine.run_with_lease(&self.run, step.undo(&self.run, context)).await;
+                result.map_err(|e| Stop::from(name, e))?;
+            }
             let at = at as u32;
             let mut progress = Progress { intended: at, done: at.min(self.run.record().done), ..self.progress(name) };
             if at == 0 {
@@ -231,11 +245,16 @@ impl<C: Send + 'static> Runner<'_, C> {
     ) -> Result<Option<Outcome>, StoreError> {
         let wait = Some(self.engine.settings.backoff_delay(self.run.record().attempts.max(attempt)));
         let base = Progress { error: Some(error.cause_text()), durable: true, ..self.progress(step) };
+        let can_undo = self.saga.can_undo(self.run.record().intended);
         let (progress, state) = if self.run.record().status == OperationStatus::Undoing {
-            (Progress { lease: None, retry_after: wait, ..base }, FailureState::Undoing)
+            match self.is_undo_hopeless(&error) {
+                true => (Progress { status: OperationStatus::Parked, lease: None, ..base }, FailureState::Parked),
+                false => (Progress { lease: None, retry_after: wait, ..base }, FailureState::Undoing),
+            }
         } else if error.is_park() {
-            (Progress { status: OperationStatus::Parked, lease: None, ..base }, FailureState::Parked)
-        } else if self.saga.can_undo(self.run.record().intended) {
+            let state = if can_undo { FailureState::ParkedBeforePivot } else { FailureState::Parked };
+            (Progress { status: OperationStatus::Parked, lease: None, ..base }, state)
+        } else if can_undo {
             let output = failure_facts(step, &error);
             (Progress { status: OperationStatus::Undoing, output, ..base }, FailureState::Undone)
         } else if error.is_retry() {
@@ -256,6 +275,12 @@ impl<C: Send + 'static> Runner<'_, C> {
         }
         let failure = Failure { retry_after, ..Failure::new(self.run.operation(), step, state, error.into_cause()) };
         Ok(Some(self.outcome(Some(failure))))
+    }
+
+    /// Whether only an administrator can help an undo that failed with this error. A transient error never is hopeless.
+    fn is_undo_hopeless(&self, error: &StepError) -> bool {
+        let tried_often = self.run.record().attempts >= self.engine.settings.attempts;
+        error.is_park() || (!error.is_retry() && tried_often)
     }
 
     /// Reads the current record, after another worker has taken over or stopped the operation.
@@ -315,7 +340,8 @@ impl<C: Send + 'static> Runner<'_, C> {
         let failure = match (failure, self.undo_cause.take()) {
             // The caller needs the failure that started the undo. The failure of the undo is added to its text.
             (Some(undo), Some((step, cause))) => {
-                let cause = StillUndoing { cause, at: undo.step, undo: chain(&*undo.cause) };
+                let parked = undo.state == FailureState::Parked;
+                let cause = StillUndoing { cause, at: undo.step, undo: chain(&*undo.cause), parked };
                 Some(Failure { retry_after: undo.retry_after, ..Failure::new(record.id, step, undo.state, cause) })
             }
             (None, Some((step, cause))) if record.status == OperationStatus::Undone => {

@@ -86,7 +86,7 @@ pub enum SetupLinkError {
 impl From<ChangeError> for SetupLinkError {
     fn from(error: ChangeError) -> Self {
         match error {
-            ChangeError::Busy { operation } | ChangeError::KeyReused { operation } => Self::Busy { operation },
+            ChangeError::Busy { operation, .. } | ChangeError::KeyReused { operation } => Self::Busy { operation },
             ChangeError::Landlord(error) => Self::Landlord(error),
             ChangeError::Failed(failure) => Self::from_failure(failure),
             ChangeError::Closed => Self::Closed,

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use tenantry::error::{
-    ChangeError, FailureState, ProvisionError, RelocateError, ResolveError, RunError, ServerSetupError, StepError,
-    StoreError,
+    ChangeError, OperationError, ProvisionError, RelocateError, ResolveError, RunError, ServerSetupError, StepError,
 };
 use tenantry::journal::{Begun, Intent, Journal, PgJournal, Progress};
 use tenantry::operation::{Lane, OperationId, OperationStatus, Subject};
@@ -115,7 +114,7 @@ async fn close_waits_for_a_step_boundary_and_another_node_continues_at_once() {
     let (started, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let configure = |b| migrated(b).after_activation(Slow(started.clone(), release.clone())).after_activation(Last);
     let (one, two) = (harness.tenantry(configure).await.unwrap(), harness.tenantry(configure).await.unwrap());
-    let operation = one.provision("acme").start().await.unwrap();
+    one.provision("acme").start().await.unwrap();
     started.notified().await;
     let closing = tokio::spawn({
         let one = one.clone();
@@ -133,10 +132,10 @@ async fn close_waits_for_a_step_boundary_and_another_node_continues_at_once() {
     release.notify_one();
     closing.await.unwrap();
     assert!(matches!(one.resolve("acme").await, Err(ResolveError::Closed)));
-    let state = two.operations().get(operation).await.unwrap().unwrap();
+    let state = two.operations().open().await.unwrap().remove(0);
     assert_eq!(
-        (state.status, state.done + 1),
-        (OperationStatus::Running, state.total),
+        (state.kind.as_str(), state.status, state.done + 1),
+        ("follow_up", OperationStatus::Running, state.total),
         "the operation must stop after the slow step"
     );
     let report = two.operations().recover().await.unwrap();
@@ -184,34 +183,31 @@ impl Step for NeedsOperator {
 }
 
 #[tokio::test]
-async fn parked_operation_of_an_active_tenant_can_be_resumed_but_not_undone() {
+async fn parked_follow_up_of_an_active_tenant_can_be_resumed_but_not_undone() {
     let harness = Harness::start().await.unwrap();
     let corrected = Arc::new(AtomicBool::new(false));
     let tenantry = harness.tenantry(|b| migrated(b).after_activation(NeedsOperator(corrected.clone()))).await.unwrap();
-    let error = tenantry.provision("acme").key("k").await.unwrap_err();
-    let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!((failure.step.as_str(), failure.state), ("mended", FailureState::Parked));
-    let id = failure.operation;
+    let made = tenantry.provision("acme").key("k").await.unwrap();
+    let work = made.follow_up.expect("the follow-up work is open");
+    assert_eq!((work.step.as_str(), work.status), ("mended", OperationStatus::Parked));
+    assert_eq!(work.error.as_deref(), Some("the contract is missing"));
+    let id = work.id;
     let refused = tenantry.operations().undo(id).await;
-    assert!(matches!(refused, Err(ChangeError::Landlord(StoreError::Conflict(_)))), "{refused:?}");
+    assert!(matches!(refused, Err(OperationError::PastPivot { operation, .. }) if operation == id), "{refused:?}");
     let resumed = tenantry.operations().resume(id).await.unwrap();
     assert_eq!(
         resumed.status,
         OperationStatus::Parked,
         "resume must park the operation again while the contract is missing"
     );
-    tenantry
-        .resolve("acme")
-        .await
-        .unwrap()
-        .execute("SELECT 1 FROM notes")
-        .await
-        .expect("the tenant works while its operation is parked");
+    let db = tenantry.resolve("acme").await.unwrap();
+    db.execute("SELECT 1 FROM notes").await.expect("the tenant works while its follow-up work is parked");
     corrected.store(true, SeqCst);
     assert_eq!(tenantry.operations().resume(id).await.unwrap().status, OperationStatus::Done);
-    assert_eq!(tenantry.provision("acme").key("k").into_future().await.unwrap().operation, id);
+    let joined = tenantry.provision("acme").key("k").into_future().await.unwrap();
+    assert_eq!((joined.operation, joined.follow_up), (made.operation, None));
     let repeated = tenantry.operations().resume(id).await;
-    assert!(matches!(repeated, Err(StoreError::Conflict(_))), "{repeated:?}");
+    assert!(matches!(repeated, Err(OperationError::Over { .. })), "{repeated:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -224,7 +220,7 @@ async fn parked_operation_can_be_undone_by_an_operator() {
     let open = tenantry.operations().open().await.unwrap().remove(0);
     let running = tenantry.operations().undo(open.id).await;
     assert!(
-        matches!(running, Err(ChangeError::Landlord(StoreError::Conflict(_)))),
+        matches!(running, Err(OperationError::NotParked { .. })),
         "undo must refuse an operation that is not parked: {running:?}"
     );
     let journal = PgJournal::new(harness.landlord().clone());

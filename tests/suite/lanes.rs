@@ -3,25 +3,22 @@
 use crate::auditor::{self, assert_nothing};
 use crate::engine::failing::{Failing, Lost, Outage};
 use crate::provision::{MIGRATIONS, migrated};
-use async_trait::async_trait;
 use futures_util::future::join_all;
 use sqlx::{ConnectOptions, Executor};
 use std::sync::Arc;
 use std::time::Duration;
 use tenantry::directory::AppAccess;
-use tenantry::error::{ChangeError, Failure, FailureState, ProvisionError, StepError, StoreError, VaultError};
-use tenantry::journal::{Journal, PgJournal};
+use tenantry::error::{ChangeError, Failure, FailureState, ProvisionError, StoreError, VaultError};
+use tenantry::journal::{Intent, Journal, PgJournal};
 use tenantry::lifecycle::{Lifecycle, Verb};
-use tenantry::operation::{FencingToken, OperationId, OperationStatus};
+use tenantry::operation::{FencingToken, Lane, OperationId, OperationStatus, Subject};
 use tenantry::provision::{Provision, ProvisionConfig, Provisioned, Provisioner};
 use tenantry::saga::{CallOptions, Engine, Settings};
 use tenantry::secret::CredentialId;
-use tenantry::step::{Step, StepContext};
 use tenantry::tenant::TenantStatus;
 use tenantry::testing::Harness;
 use tenantry::vault::{CredentialVault, MemoryVault, VaultWriter};
-use tenantry::{Builder, Tenantry, sqlx};
-use tokio::sync::Notify;
+use tenantry::{Tenantry, sqlx};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -145,34 +142,21 @@ async fn provisioning_continues_after_a_purge_of_its_tenant_is_undone() {
     }
 }
 
-/// Notifies the first handle when it runs, and ends when the second one is notified.
-struct Welcome(Arc<Notify>, Arc<Notify>);
-#[async_trait]
-impl Step for Welcome {
-    const NAME: &'static str = "mail.welcome";
-    type Output = ();
-    async fn run(&self, _: &StepContext) -> Result<(), StepError> {
-        self.0.notify_one();
-        self.1.notified().await;
-        Ok(())
-    }
-}
-
 /// The landlord's tables share the epochs of the operations. An application's own store does not, so a preempting
 /// operation must fence the stopped worker there explicitly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn suspend_fences_the_stopped_worker_in_a_store_of_the_host() {
     let harness = Harness::start().await.unwrap();
-    let (vault, started) = (MemoryVault::default(), Arc::new(Notify::new()));
-    let configure = |b: Builder| {
-        migrated(b).vault(vault.clone()).after_activation(Welcome(started.clone(), Arc::new(Notify::new())))
-    };
-    let tenantry = harness.tenantry(configure).await.unwrap();
-    let operation = tenantry.provision("acme").start().await.unwrap();
-    started.notified().await;
-    let tenant = tenantry.registry().find("acme".into()).await.unwrap().unwrap().id();
+    let vault = MemoryVault::default();
+    let tenantry = harness.tenantry(|b| migrated(b).vault(vault.clone())).await.unwrap();
+    let tenant = tenantry.provision("acme").await.unwrap().tenant.id();
+    let mut change = Intent::new(OperationId::new(), "by hand", Lane::Change, Subject::Tenant(tenant));
+    change.lease = Duration::from_secs(600);
+    PgJournal::new(harness.landlord().clone()).begin(&change).await.unwrap();
     let credential = CredentialId::login(tenant, &"t_acme".parse().unwrap(), &"t_acme_v2".parse().unwrap(), 2);
-    let worker = FencingToken { operation, epoch: 1 };
+    let worker = FencingToken { operation: change.id, epoch: 1 };
+    // As the engine does for the first worker of an operation.
+    vault.fence(worker.operation, worker.epoch).await.unwrap();
     vault.put(&credential, &"in time".to_owned().into(), worker).await.expect("the running worker may write");
     vault.forget(&credential, worker).await.unwrap();
     tenantry.suspend("acme").await.unwrap();
@@ -181,18 +165,24 @@ async fn suspend_fences_the_stopped_worker_in_a_store_of_the_host() {
     assert!(matches!(vault.open(&credential).await, Err(VaultError::Missing(_))));
 }
 
+/// A provisioning that waits in its final record: its tenant is active already.
+async fn stopped_at_its_end(harness: &Harness, tenantry: &Tenantry) -> Stopped {
+    for n in (10..30).rev() {
+        if let Some(stopped) = Stopped::at(harness, tenantry, format!("acme-{n}"), "record", n).await {
+            return stopped;
+        }
+    }
+    panic!("the provisioning has fewer than ten records")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn suspend_parks_a_running_provisioning_and_activate_resumes_it() {
     let harness = Harness::start().await.unwrap();
-    let (started, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let configure = |b| migrated(b).after_activation(Welcome(started.clone(), release.clone()));
-    let tenantry = harness.tenantry(configure).await.unwrap();
-    let call = std::future::IntoFuture::into_future(tenantry.provision("acme").key("k"));
-    let call = tokio::spawn(call);
-    started.notified().await;
-    tenantry.suspend("acme").await.unwrap();
-    release.notify_one();
-    let failure = expect_failure(call.await.unwrap());
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let stopped = stopped_at_its_end(&harness, &tenantry).await;
+    let slug = stopped.slug.clone();
+    tenantry.suspend(slug.as_str()).await.unwrap();
+    let failure = expect_failure(stopped.resume().await);
     assert_eq!(failure.state, FailureState::Parked, "{failure:?}");
     let suspension = find_operation(&tenantry, &harness, "suspend").await;
     assert_eq!(failure.cause.to_string(), format!("stopped by operation {suspension}"));
@@ -203,30 +193,29 @@ async fn suspend_parks_a_running_provisioning_and_activate_resumes_it() {
     let recovered = tenantry.operations().get(failure.operation).await.unwrap().unwrap();
     assert_eq!(recovered, parked, "recovery must not continue a parked operation");
     assert!(
-        auditor::login(&tenantry, "acme").await.connect().await.is_err(),
+        auditor::login(&tenantry, &slug).await.connect().await.is_err(),
         "the suspended tenant must not be able to connect"
     );
 
-    tenantry.activate("acme").await.unwrap();
-    release.notify_one();
+    tenantry.activate(slug.as_str()).await.unwrap();
     tenantry.operations().recover().await.unwrap();
     let done = tenantry.operations().get(failure.operation).await.unwrap().unwrap();
     assert_eq!(done.status, OperationStatus::Done);
-    assert_eq!(tenantry.provision("acme").key("k").await.unwrap().operation, failure.operation);
-    tenantry.resolve("acme").await.unwrap().execute("SELECT 1 FROM notes").await.unwrap();
+    let again = tenantry.provision(&slug).admin("ada@acme.example").key(&slug).await.unwrap();
+    assert_eq!(again.operation, failure.operation);
+    tenantry.resolve(slug.as_str()).await.unwrap().execute("SELECT 1 FROM notes").await.unwrap();
 }
 
 /// After a purge the parked operation has no tenant to continue with, so the purge ends it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purge_ends_an_operation_that_suspend_parked() {
     let harness = Harness::start().await.unwrap();
-    let started = Arc::new(Notify::new());
-    let configure = |b| migrated(b).after_activation(Welcome(started.clone(), Arc::new(Notify::new())));
-    let tenantry = harness.tenantry(configure).await.unwrap();
-    let operation = tenantry.provision("acme").start().await.unwrap();
-    started.notified().await;
-    tenantry.suspend("acme").await.unwrap();
-    tenantry.purge("acme").force().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let stopped = stopped_at_its_end(&harness, &tenantry).await;
+    let slug = stopped.slug.clone();
+    tenantry.suspend(slug.as_str()).await.unwrap();
+    let operation = expect_failure(stopped.resume().await).operation;
+    tenantry.purge(slug.as_str()).force().await.unwrap();
     let ended = tenantry.operations().get(operation).await.unwrap().unwrap();
     assert_eq!(ended.status, OperationStatus::Undone);
     assert_nothing(&harness, "after a purge of a tenant with a parked operation").await;

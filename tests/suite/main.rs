@@ -26,6 +26,7 @@ mod fail_closed;
 mod failover;
 mod fence;
 mod floors;
+mod follow_up;
 mod host_steps;
 mod hostile;
 mod keys;

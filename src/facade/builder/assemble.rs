@@ -48,7 +48,7 @@ impl Builder {
                 link_events: Default::default(),
                 #[cfg(any(feature = "axum", feature = "actix"))]
                 link_attempts: Default::default(),
-                operations: Operations::new(stores.journal, recoverer.clone()),
+                operations: Operations::new(stores.context.clone(), recoverer.clone()),
                 nodes: Arc::new(PgNodes::new(stores.background.clone())),
                 node: Node::here(),
                 background: stores.background,
@@ -172,13 +172,13 @@ impl OperationSet {
 
     fn sagas(&self) -> Vec<Arc<dyn AnySaga>> {
         let mut sagas = vec![
-            self.provisioner.saga(),
             self.migration.saga(),
             self.rotation.saga(),
             self.rekey.saga(),
             self.servers.saga(),
             self.servers.relocation_saga(),
         ];
+        sagas.extend(self.provisioner.sagas());
         sagas.extend(self.lifecycle.sagas());
         sagas.extend(self.setup.sagas());
         sagas

@@ -95,32 +95,28 @@ impl ProvisionContext {
         Ok(server.login_target(&names.database, &login, password))
     }
 
-    /// The context for a step of the application. With `has_migrator` the step may connect as the migrator, which
-    /// exists only before activation.
-    pub(super) async fn step_context(
-        &mut self, run: &Execution, step: &'static str, has_migrator: bool,
-    ) -> Result<StepContext, StepError> {
+    /// The context for a step of the application before activation. Such a step may connect as the migrator.
+    pub(super) async fn step_context(&mut self, run: &Execution, step: &'static str) -> Result<StepContext, StepError> {
         let id = self.tenant;
         let unknown = || StepError::fail(format!("tenant {id} is not in the registry"));
         let tenant = self.stores.registry.find(id.into()).await?.ok_or_else(unknown)?;
-        let migrator = if has_migrator { Some(self.sessions.migrator_target(run).await?) } else { None };
+        let migrator = self.sessions.migrator_target(run).await?;
         let targets = LoginTargets { run: run.clone(), migrator, app: self.app_login_target().await? };
         let (input, outputs) = (self.request.input.clone(), run.record().outputs.clone());
         Ok(StepContext::new(tenant, run.operation(), step, input, outputs, Some(Arc::new(targets))))
     }
 }
 
-/// The two logins by which a step of the application may connect to the tenant's database.
+/// The two logins by which a step before activation may connect to the tenant's database.
 struct LoginTargets {
     run: Execution,
-    migrator: Option<LoginTarget>,
+    migrator: LoginTarget,
     app: LoginTarget,
 }
 #[async_trait]
 impl Connect for LoginTargets {
     async fn as_migrator(&self) -> Result<PgConnection, StepError> {
-        let dropped = || StepError::fail("the migrator login does not exist after activation; use connect()");
-        self.migrator.as_ref().ok_or_else(dropped)?.open(&self.run).await
+        self.migrator.open(&self.run).await
     }
     async fn as_app(&self) -> Result<PgConnection, StepError> {
         self.app.open(&self.run).await

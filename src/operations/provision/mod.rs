@@ -2,16 +2,18 @@
 //!
 //! The facade begins the saga through [`Provisioner`]. A failure before the pivot step, which publishes the
 //! tenant, undoes everything that the operation has made. After it the engine retries until the saga is done. No secret
-//! is generated twice: it is stored before its first use, so a worker that takes over uses the same one.
+//! is generated twice: it is stored before its first use, so a worker that takes over uses the same one. The
+//! delivery of the setup link and the application's steps after activation are an operation of their own, which the last
+//! step begins; see `follow_up.rs`.
 use crate::cluster::OperationContext;
 use crate::directory::{AppAccess, ConnectionSettings};
 use crate::error::{Failure, FailureState, NameConflict, ProvisionError, StoreError};
 use crate::names::{ReservedDomains, ServerName};
-use crate::operation::{OperationId, OperationStatus, Subject};
+use crate::operation::{OperationId, OperationState, OperationStatus, Subject};
 use crate::operations::step::AnyStep;
 use crate::operations::verb::CallVerb;
 use crate::placement::{Candidate, PlacementRequest, least_loaded};
-use crate::saga::{AnySaga, Outcome, Saga, Started};
+use crate::saga::{AnySaga, Outcome, Recoverer, Saga, Started};
 use crate::store::admin::{AdminStore, PgAdminStore};
 use crate::store::journal::Record;
 use crate::store::tokens::{LinkDelivery, SetupLink};
@@ -23,12 +25,14 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 mod context;
+mod follow_up;
 mod request;
 mod saga;
 mod steps;
 pub use crate::saga::CallOptions;
 use crate::saga::{Engine, EpochFence, Settings};
 use context::ProvisionContext;
+use follow_up::FollowUpContext;
 pub use request::Provision;
 use steps::link;
 pub(crate) use steps::link::{issue_token, link};
@@ -44,7 +48,17 @@ pub struct Provisioned {
     /// The setup link for the first admin. `None` if the request named no admin, or if the link's delivery was
     /// confirmed.
     pub link: Option<SetupLink>,
+    /// The follow-up work, if it is still open: the delivery of the setup link and the application's steps after
+    /// activation. `None` if it is done, or if there is none. The call waits for its first attempts, but not longer than
+    /// ten seconds. Afterwards [`run`](crate::Tenantry::run) repeats it, unless it is parked;
+    /// [`operations()`](crate::Tenantry::operations) shows, resumes, skips and abandons it. The tenant can be used in any
+    /// case.
+    pub follow_up: Option<OperationState>,
 }
+
+/// How long a provisioning waits for its follow-up work: long enough for a slow mail server, and short enough for the
+/// HTTP request that usually waits for the provisioning.
+const FOLLOW_UP_WAIT: Duration = Duration::from_secs(10);
 
 /// Chooses the server of a new tenant; `None` refuses the request for lack of room.
 type ChooseServer = Arc<dyn Fn(&PlacementRequest, &[Candidate]) -> Option<ServerName> + Send + Sync>;
@@ -117,6 +131,7 @@ pub struct Provisioner {
     stores: OperationContext,
     engine: Engine,
     saga: Arc<Saga<ProvisionContext>>,
+    follow_up: Arc<Saga<FollowUpContext>>,
     reserved: ReservedDomains,
 }
 
@@ -133,17 +148,19 @@ impl Provisioner {
     #[doc(hidden)]
     pub fn with_engine(stores: OperationContext, engine: Engine, config: ProvisionConfig) -> Self {
         let reserved = config.reserved.clone();
-        let saga = Arc::new(saga::define(stores.clone(), Arc::new(config)));
-        Self { stores, engine, saga, reserved }
+        let config = Arc::new(config);
+        let saga = Arc::new(saga::define(stores.clone(), config.clone()));
+        let follow_up = Arc::new(follow_up::define(stores.clone(), config));
+        Self { stores, engine, saga, follow_up, reserved }
     }
-    /// The provisioning saga, for a `Recoverer`.
+    /// The sagas of the provisioning and of its follow-up work, for a `Recoverer`.
     #[doc(hidden)]
-    pub fn saga(&self) -> Arc<dyn AnySaga> {
-        self.saga.clone()
+    pub fn sagas(&self) -> [Arc<dyn AnySaga>; 2] {
+        [self.saga.clone(), self.follow_up.clone()]
     }
 
-    /// Begins a provisioning and drives it to its end. If an operation with the same key exists already, waits for that
-    /// one instead.
+    /// Begins a provisioning and drives it to its end, then drives its follow-up work until it ends or waits. If an
+    /// operation with the same key exists already, waits for that one instead.
     ///
     /// # Errors
     /// The variants differ by what the caller can do about them. [`ProvisionError::Failed`] is an operation that began
@@ -154,7 +171,14 @@ impl Provisioner {
     /// operation.
     pub async fn provision(&self, request: Provision, options: &CallOptions) -> Result<Provisioned, ProvisionError> {
         match request.begin(self, options).await? {
-            Started::New(operation) => self.answer(operation.drive(&self.engine, &options.observer).await?).await,
+            Started::New(operation) => {
+                let outcome = operation.drive(&self.engine, &options.observer).await?;
+                if let Some(id) = outcome.record.follow_up() {
+                    let recoverer = Recoverer::new(self.engine.clone(), vec![self.follow_up.clone()]);
+                    recoverer.resume(id).await?;
+                }
+                self.answer(outcome).await
+            }
             Started::Joined(record) => self.watch(record.id).await,
         }
     }
@@ -199,8 +223,20 @@ impl Provisioner {
         let id = record.subject.tenant().ok_or_else(missing)?;
         let issued = record.outputs.get(link::ISSUE).is_some_and(|issued| !issued.is_null());
         let link = async { if issued { link::find_undelivered(&self.stores, id, record.id).await } else { Ok(None) } };
+        // The delivery of the link is part of the follow-up work, so the link is read after it.
+        let follow_up = self.wait_for_follow_up(record).await?;
         let (tenant, link) = try_join(self.stores.registry.find(id.into()), link).await?;
-        Ok(Provisioned { tenant: tenant.ok_or_else(missing)?, operation: record.id, link })
+        Ok(Provisioned { tenant: tenant.ok_or_else(missing)?, operation: record.id, link, follow_up })
+    }
+
+    /// Waits a limited time until the follow-up work has ended or waits for something. Returns its state if it is open.
+    async fn wait_for_follow_up(&self, record: &Record) -> Result<Option<OperationState>, StoreError> {
+        let Some(id) = record.follow_up() else { return Ok(None) };
+        let work = match tokio::time::timeout(FOLLOW_UP_WAIT, self.stores.wait(id)).await {
+            Ok(settled) => Some(settled?),
+            Err(_) => self.stores.journal.read(id).await?,
+        };
+        Ok(work.filter(|work| !work.status.is_over()).map(|work| work.state()))
     }
 }
 

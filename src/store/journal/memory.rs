@@ -3,7 +3,7 @@
 //! It follows the same rules as [`PgJournal`](super::PgJournal): one open operation in each lane of a subject, and
 //! writes only under the newest epoch. It never returns `LostWrites`.
 #![expect(clippy::disallowed_methods, reason = "a store in one process's memory uses that process's clock")]
-use super::{Begun, Claim, FAILURE, Intent, Journal, Progress, Record};
+use super::{ABANDONED, BACKWARD, Begun, Claim, FAILURE, Intent, Journal, Progress, Record, skip_key};
 use crate::error::{BeginError, StoreError};
 use crate::operation::{FencingToken, Lane, LeaseHolder, OperationEvent, OperationId, OperationStatus, Subject};
 use async_trait::async_trait;
@@ -41,7 +41,8 @@ impl MemoryJournal {
 impl State {
     fn find_joined(&self, intent: &Intent) -> Result<Option<Record>, BeginError> {
         let Some(key) = &intent.key else { return Ok(None) };
-        let has_key = |k: &&Entry| k.key.as_ref() == Some(key) && k.record.status != OperationStatus::Undone;
+        let is_undone = |k: &Entry| matches!(k.record.status, OperationStatus::Undone | OperationStatus::Abandoned);
+        let has_key = |k: &&Entry| k.key.as_ref() == Some(key) && !is_undone(k);
         let Some(Entry { record: found, .. }) = self.operations.values().find(has_key) else { return Ok(None) };
         let is_same = found.kind == intent.kind && found.request == intent.request;
         if is_same { Ok(Some(found.clone())) } else { Err(BeginError::KeyReused { operation: found.id }) }
@@ -55,6 +56,9 @@ impl State {
         let parked = self.operations.get_mut(&id).filter(|k| k.record.status == OperationStatus::Parked);
         let entry = parked.ok_or_else(|| StoreError::conflict("the operation is not parked"))?;
         entry.record.status = status;
+        if status == OperationStatus::Undoing {
+            entry.record.outputs.insert(BACKWARD.into(), true.into());
+        }
         (entry.record.leased_until, entry.record.retry_at) = (OffsetDateTime::now_utc(), None);
         entry.record.attempts = 0;
         entry.append_event(None);
@@ -76,6 +80,20 @@ impl Entry {
         let event = OperationEvent::new(seq, r.id, now, r.step.clone(), r.status, r.done, r.total, error);
         self.events.push(event.clone());
         event
+    }
+    fn append_reason(&mut self, step: &str, reason: &str) {
+        let mut event = self.append_event(None);
+        (event.step, event.reason) = (step.into(), Some(reason.into()));
+        self.events.pop();
+        self.events.push(event);
+    }
+    /// Ends the operation without undoing it, and replaces its worker.
+    fn abandon(&mut self, reason: &str) {
+        self.record.epoch += 1;
+        self.record.status = OperationStatus::Abandoned;
+        self.record.retry_at = None;
+        self.record.outputs.insert(ABANDONED.into(), reason.into());
+        self.append_reason(&self.record.step.clone(), reason);
     }
     fn is_in_progress(&self) -> bool {
         matches!(self.record.status, OperationStatus::Running | OperationStatus::Undoing)
@@ -121,10 +139,11 @@ impl Journal for MemoryJournal {
         let lanes = state.lanes.entry(intent.subject.to_string()).or_default();
         let (lane, occupant) = match intent.lane {
             Lane::Preempt => (PREEMPT, lanes[PREEMPT]),
-            Lane::Change => (CHANGE, lanes[PREEMPT].or(lanes[CHANGE])),
+            Lane::Change | Lane::FollowUp => (CHANGE, lanes[PREEMPT].or(lanes[CHANGE])),
         };
-        if let Some(id) = occupant {
-            return Err(BeginError::Busy { operation: id });
+        if let Some(operation) = occupant {
+            let status = state.operations.get(&operation).map_or(OperationStatus::Running, |k| k.record.status);
+            return Err(BeginError::Busy { operation, status });
         }
         lanes[lane] = Some(intent.id);
         let record = new_record(intent);
@@ -182,12 +201,15 @@ impl Journal for MemoryJournal {
             return Err(StoreError::Fenced);
         }
         let (now, record) = (OffsetDateTime::now_utc(), &mut entry.record);
-        if (record.done, record.intended) != (progress.done, progress.intended) {
+        if (record.done, record.intended, record.status) != (progress.done, progress.intended, progress.status) {
             record.attempts = 0;
         }
         if let Some(output) = &progress.output {
             let name = if progress.error.is_some() { FAILURE } else { &*progress.step };
             record.outputs.insert(name.into(), output.clone());
+        }
+        if (record.status, progress.status) == (OperationStatus::Undoing, OperationStatus::Parked) {
+            record.outputs.insert(BACKWARD.into(), true.into());
         }
         if progress.error.is_some() || progress.status == OperationStatus::Running {
             record.error.clone_from(&progress.error);
@@ -202,6 +224,14 @@ impl Journal for MemoryJournal {
         }
         Ok(event)
     }
+    async fn begin_follow_up(&self, intent: &Intent, by: FencingToken) -> Result<Record, StoreError> {
+        let mut state = self.state();
+        if !state.fenced_entry(by)?.is_in_progress() {
+            return Err(StoreError::Fenced);
+        }
+        let new = || Entry { record: new_record(intent), key: None, events: vec![] };
+        Ok(state.operations.entry(intent.id).or_insert_with(new).record.clone())
+    }
     async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError> {
         let mut state = self.state();
         state.fenced_entry(by)?;
@@ -210,6 +240,9 @@ impl Journal for MemoryJournal {
         entry.record.epoch += 1;
         if entry.is_in_progress() {
             let error = format!("stopped by operation {}", by.operation);
+            if entry.record.status == OperationStatus::Undoing {
+                entry.record.outputs.insert(BACKWARD.into(), true.into());
+            }
             (entry.record.status, entry.record.retry_at) = (OperationStatus::Parked, None);
             (entry.record.error, entry.record.leased_until) = (Some(error.clone()), OffsetDateTime::now_utc());
             entry.append_event(Some(error));
@@ -219,6 +252,10 @@ impl Journal for MemoryJournal {
     async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError> {
         let mut state = self.state();
         state.fenced_entry(by)?;
+        let follows = |r: &Record| r.lane == Lane::FollowUp && r.subject == *subject && !r.status.is_over();
+        for entry in state.operations.values_mut().filter(|k| follows(&k.record)) {
+            entry.abandon(&format!("operation {}", by.operation));
+        }
         let Some(id) = state.lanes.get(&subject.to_string()).and_then(|l| l[CHANGE]) else { return Ok(()) };
         if let Some(entry) = state.operations.get_mut(&id)
             && entry.record.status == OperationStatus::Parked
@@ -235,6 +272,31 @@ impl Journal for MemoryJournal {
     }
     async fn undo_parked(&self, id: OperationId) -> Result<Record, StoreError> {
         self.state().unpark(id, OperationStatus::Undoing)
+    }
+    async fn abandon(&self, id: OperationId, reason: &str) -> Result<Record, StoreError> {
+        let mut state = self.state();
+        let entry = state.operations.get_mut(&id).ok_or_else(|| StoreError::conflict("no such operation"))?;
+        match entry.record.status {
+            OperationStatus::Abandoned => return Ok(entry.record.clone()),
+            status if status.is_over() => return Err(StoreError::conflict("the operation has ended")),
+            _ => entry.abandon(reason),
+        }
+        let record = entry.record.clone();
+        state.free_lane(id);
+        Ok(record)
+    }
+    async fn skip_step(&self, id: OperationId, step: &str, reason: &str) -> Result<Record, StoreError> {
+        let mut state = self.state();
+        let open = state.operations.get_mut(&id).filter(|k| !k.record.status.is_over());
+        let entry = open.ok_or_else(|| StoreError::conflict("the operation has ended"))?;
+        let record = &mut entry.record;
+        let backward = record.is_backward();
+        record.outputs.insert(skip_key(step, backward), reason.into());
+        record.status = if backward { OperationStatus::Undoing } else { OperationStatus::Running };
+        (record.epoch, record.attempts, record.worker) = (record.epoch + 1, 0, String::new());
+        (record.leased_until, record.retry_at) = (OffsetDateTime::now_utc(), None);
+        entry.append_reason(step, reason);
+        Ok(entry.record.clone())
     }
     async fn open(&self) -> Result<Vec<Record>, StoreError> {
         let state = self.state();

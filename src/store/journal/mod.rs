@@ -38,12 +38,14 @@ pub(crate) struct FailureFacts {
 
 /// The error of a failed operation whose undo failed too. The source is the original failure.
 #[derive(Debug, thiserror::Error)]
-#[error("undo waits to retry step {at} ({undo})")]
+#[error("undo {} step {at} ({undo})", if *.parked { "is parked at" } else { "waits to retry" })]
 pub(crate) struct StillUndoing {
     #[source]
     pub(crate) cause: BoxError,
     pub(crate) undo: String,
     pub(crate) at: String,
+    /// Whether the undo has been given up until an administrator acts.
+    pub(crate) parked: bool,
 }
 
 /// Key in a step's output. Its value is the list of logins that the operation has created for its own use, for example
@@ -59,6 +61,21 @@ pub(crate) fn temporary_logins(record: &Record) -> Vec<RoleName> {
 
 /// Key of the [`FailureFacts`] among the outputs of an operation. No step has this name.
 pub(crate) const FAILURE: &str = "$failure";
+
+/// Key among the outputs of an operation that was being undone when it was parked, or whose undo a caller began. Such
+/// an operation is only ever continued backward.
+pub(crate) const BACKWARD: &str = "$backward";
+
+/// Key among the outputs of an abandoned operation. Its value is the reason.
+pub(crate) const ABANDONED: &str = "$abandoned";
+
+/// Key in a step's output. Its value is the id of the follow-up work that the step has begun.
+pub(crate) const FOLLOW_UP: &str = "$follow_up";
+
+/// Key among the outputs of an operation of which a caller has skipped `step`, or the undo of `step` if `backward`.
+pub(crate) fn skip_key(step: &str, backward: bool) -> String {
+    format!("$skip/{}/{step}", if backward { "undo" } else { "run" })
+}
 
 /// A new operation, to be committed before it has any effect.
 #[derive(Clone, Debug)]
@@ -140,8 +157,8 @@ pub struct Record {
     pub outputs: Map<String, Value>,
     /// Text of the latest error, if the latest progress record did not clear it.
     pub error: Option<String>,
-    /// How many times workers have claimed the operation since a step last completed or was undone. The retry delay
-    /// grows with it.
+    /// How many times workers have claimed the operation since a step last completed or was undone, or the undo began.
+    /// The retry delay grows with it.
     pub attempts: u32,
     /// The newest epoch. Only the worker with this epoch can write.
     pub epoch: i64,
@@ -165,6 +182,18 @@ impl Record {
     pub(crate) fn is_settled(&self) -> bool {
         self.status.is_over() || self.status == OperationStatus::Parked || self.retry_at.is_some()
     }
+    /// Whether a worker that continues the operation has to undo it.
+    pub(crate) fn is_backward(&self) -> bool {
+        self.status == OperationStatus::Undoing || [FAILURE, BACKWARD].iter().any(|k| self.outputs.contains_key(*k))
+    }
+    /// Whether a caller has skipped this step, or its undo if `backward`.
+    pub(crate) fn is_skipped(&self, step: &str, backward: bool) -> bool {
+        self.outputs.contains_key(&skip_key(step, backward))
+    }
+    /// The follow-up work that a step of this operation has begun.
+    pub(crate) fn follow_up(&self) -> Option<OperationId> {
+        self.outputs.values().find_map(|output| serde_json::from_value(output.get(FOLLOW_UP)?.clone()).ok())
+    }
     /// The failure that started the undo, if there was one. For callers that did not drive the operation themselves.
     pub(crate) fn failure(&self) -> Option<FailureFacts> {
         serde_json::from_value(self.outputs.get(FAILURE)?.clone()).ok()
@@ -175,6 +204,7 @@ impl Record {
             OperationStatus::Undone => FailureState::Undone,
             OperationStatus::Undoing => FailureState::Undoing,
             OperationStatus::Parked => FailureState::Parked,
+            OperationStatus::Abandoned => FailureState::Abandoned,
             OperationStatus::Running | OperationStatus::Done => FailureState::Continuing,
         }
     }
@@ -186,8 +216,11 @@ impl Record {
         };
         match state {
             FailureState::Undone => Failure::new(self.id, step, state, cause),
-            FailureState::Undoing if self.retry_at.is_some() => {
-                let cause = StillUndoing { cause: cause.into(), at: self.step.clone(), undo: last_error };
+            FailureState::Undoing | FailureState::Parked
+                if state == FailureState::Parked || self.retry_at.is_some() =>
+            {
+                let parked = state == FailureState::Parked;
+                let cause = StillUndoing { cause: cause.into(), at: self.step.clone(), undo: last_error, parked };
                 Failure::new(self.id, step, state, cause)
             }
             _ => Failure::new(self.id, step, state, last_error),
@@ -287,7 +320,8 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// # Errors
     /// `KeyReused`, or `Busy` with the operation that has the lane. A `Change` is `Busy` while any operation of the
-    /// subject is open. A `Preempt` operation is `Busy` only while another `Preempt` operation of the subject is open.
+    /// subject is open. A `Preempt` operation is `Busy` only while another `Preempt` operation of the subject is open. An
+    /// operation of [`Lane::FollowUp`] is begun by [`begin_follow_up`](Self::begin_follow_up) and does not count.
     async fn begin(&self, intent: &Intent) -> Result<Begun, BeginError>;
     /// Finds the operation that `begin` would join because it has the intent's key and request. `None` if no operation
     /// has the key.
@@ -324,13 +358,34 @@ pub trait Journal: Send + Sync + 'static {
     /// Parks the subject's unfinished operation of [`Lane::Change`] and raises its epoch, for the preempting operation
     /// `by`. May be repeated. Returns the parked operation; `None` if there is none.
     async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError>;
-    /// Ends the subject's parked operation of [`Lane::Change`] as `Undone` without undoing its steps. For a purge: it
-    /// destroys everything that the operation could continue or undo. `Ok` if there is none.
+    /// Commits the intent of work that follows the operation `by`, in [`Lane::FollowUp`], and returns its record. If an
+    /// operation with this id exists already, returns that one, so the call may be repeated.
+    ///
+    /// # Errors
+    /// `Fenced` if `by` is not the newest worker of an operation in progress.
+    async fn begin_follow_up(&self, intent: &Intent, by: FencingToken) -> Result<Record, StoreError>;
+    /// Ends the subject's parked operation of [`Lane::Change`] as `Undone`, and all its open operations of
+    /// [`Lane::FollowUp`] as `Abandoned`, without undoing their steps. For a purge: it destroys everything that they
+    /// could continue or undo. `Ok` if there is none.
     async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError>;
     /// Sets a parked operation to `Running`. `Conflict` if it is not parked.
     async fn resume_parked(&self, id: OperationId) -> Result<Record, StoreError>;
-    /// Sets a parked operation to `Undoing`. `Conflict` if it is not parked.
+    /// Sets a parked operation to `Undoing`; from then on it only goes backward. `Conflict` if it is not parked.
     async fn undo_parked(&self, id: OperationId) -> Result<Record, StoreError>;
+    /// Ends an open operation as `Abandoned`, whatever its status and lease: raises its epoch, frees its lane, and
+    /// appends an event with the reason. Its idempotency key can be used again. Returns the record of an operation that
+    /// is already abandoned, so the call may be repeated.
+    ///
+    /// # Errors
+    /// `Conflict` if the operation does not exist or has ended in another way.
+    async fn abandon(&self, id: OperationId, reason: &str) -> Result<Record, StoreError>;
+    /// Lets an open operation continue in the direction that it had, without this step, or without the undo of this
+    /// step if it is being undone. Raises its epoch, ends its lease and its wait for a retry, and appends an event with
+    /// the reason. The caller has checked that the step may be skipped.
+    ///
+    /// # Errors
+    /// `Conflict` if the operation does not exist or has ended.
+    async fn skip_step(&self, id: OperationId, step: &str, reason: &str) -> Result<Record, StoreError>;
     /// Lists all operations that have not ended, oldest first.
     async fn open(&self) -> Result<Vec<Record>, StoreError>;
     /// Lists at most `limit` recoverable operations that can be claimed now, oldest first.

@@ -69,8 +69,8 @@ impl PgJournal {
     /// Inserts the operation and takes its lane. `None` if the lane is occupied.
     async fn insert(&self, intent: &Intent, lock: Option<i32>) -> Result<Option<Record>, sqlx::Error> {
         let statement = match intent.lane {
-            Lane::Change => sql::BEGIN_CHANGE,
             Lane::Preempt => sql::BEGIN_PREEMPT,
+            Lane::Change | Lane::FollowUp => sql::BEGIN_CHANGE,
         };
         let row = sqlx::query(statement)
             .bind(intent.id.as_uuid())
@@ -117,9 +117,9 @@ impl Journal for PgJournal {
             if let Some(joined) = self.find_joined(intent).await? {
                 return Ok(Begun::Joined(Box::new(joined)));
             }
-            let busy = sqlx::query_scalar(sql::BUSY).bind(intent.subject.to_string());
-            if let Some(id) = busy.fetch_optional(&self.landlord).await.map_err(StoreError::from)? {
-                return Err(BeginError::Busy { operation: OperationId::from_uuid(id) });
+            let busy = sqlx::query(sql::BUSY).bind(intent.subject.to_string());
+            if let Some(row) = busy.fetch_optional(&self.landlord).await.map_err(StoreError::from)? {
+                return Err(to_busy(&row)?);
             }
             // With jitter, because callers that take turns at one lane would otherwise meet at it again and again.
             let pause = Duration::from_millis(rand::rng().random_range(0..=attempt));
@@ -195,6 +195,25 @@ impl Journal for PgJournal {
         }
     }
 
+    async fn begin_follow_up(&self, intent: &Intent, by: FencingToken) -> Result<Record, StoreError> {
+        let row = sqlx::query(sql::BEGIN_FOLLOW_UP)
+            .bind(intent.id.as_uuid())
+            .bind(&*intent.kind)
+            .bind(intent.subject.to_string())
+            .bind(&intent.reason)
+            .bind(&intent.request)
+            .bind(to_integer(intent.intended))
+            .bind(to_integer(intent.total))
+            .bind(&intent.worker)
+            .bind(intent.recoverable)
+            .bind(by.operation.as_uuid())
+            .bind(by.epoch)
+            .fetch_optional(&self.landlord)
+            .await?;
+        row.ok_or(StoreError::Fenced)?;
+        self.read(intent.id).await?.ok_or_else(|| missing(intent.id))
+    }
+
     async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError> {
         let park = sqlx::query(sql::PARK).bind(subject.to_string()).bind(by.operation.as_uuid()).bind(by.epoch);
         let row = park.fetch_optional(&self.landlord).await?.ok_or(StoreError::Fenced)?;
@@ -205,7 +224,8 @@ impl Journal for PgJournal {
     }
 
     async fn abandon_change(&self, subject: &Subject, by: FencingToken) -> Result<(), StoreError> {
-        let end = sqlx::query(sql::ABANDON).bind(subject.to_string()).bind(by.operation.as_uuid()).bind(by.epoch);
+        let end =
+            sqlx::query(sql::ABANDON_CHANGE).bind(subject.to_string()).bind(by.operation.as_uuid()).bind(by.epoch);
         fenced_unless(end.fetch_optional(&self.landlord).await?.is_some())
     }
 
@@ -215,6 +235,25 @@ impl Journal for PgJournal {
 
     async fn undo_parked(&self, id: OperationId) -> Result<Record, StoreError> {
         self.unpark(id, OperationStatus::Undoing).await
+    }
+
+    async fn abandon(&self, id: OperationId, reason: &str) -> Result<Record, StoreError> {
+        let ended = sqlx::query(sql::ABANDON).bind(id.as_uuid()).bind(reason).fetch_optional(&self.landlord).await?;
+        if let Some(row) = ended {
+            return to_record(&row);
+        }
+        match self.read(id).await? {
+            Some(record) if record.status == OperationStatus::Abandoned => Ok(record),
+            Some(_) => Err(StoreError::conflict("the operation has ended")),
+            None => Err(missing(id)),
+        }
+    }
+
+    async fn skip_step(&self, id: OperationId, step: &str, reason: &str) -> Result<Record, StoreError> {
+        let skip = sqlx::query(sql::SKIP_STEP).bind(id.as_uuid()).bind(step);
+        let skip = skip.bind(super::skip_key(step, false)).bind(super::skip_key(step, true)).bind(reason);
+        let row = skip.fetch_optional(&self.landlord).await?;
+        row.as_ref().map(to_record).transpose()?.ok_or_else(|| StoreError::conflict("the operation has ended"))
     }
 
     async fn open(&self) -> Result<Vec<Record>, StoreError> {
@@ -247,6 +286,31 @@ fn fenced_unless(is_newest: bool) -> Result<(), StoreError> {
     if is_newest { Ok(()) } else { Err(StoreError::Fenced) }
 }
 
+fn missing(id: OperationId) -> StoreError {
+    StoreError::conflict(format!("operation {id} is not in the journal"))
+}
+
+fn to_busy(row: &PgRow) -> Result<BeginError, StoreError> {
+    let status: String = row.try_get("status")?;
+    let operation = OperationId::from_uuid(row.try_get("id")?);
+    Ok(BeginError::Busy { operation, status: status.parse().map_err(StoreError::corrupt)? })
+}
+
+/// The lane of a stored operation. See [`Lane::FollowUp`].
+fn to_lane(row: &PgRow) -> Result<Lane, StoreError> {
+    match row.try_get("occupies_lane")? {
+        true => row.try_get::<String, _>("lane")?.parse().map_err(StoreError::corrupt),
+        false => Ok(Lane::FollowUp),
+    }
+}
+
+/// The status of a stored operation or event, which was abandoned if it has the mark. See
+/// [`OperationStatus::Abandoned`].
+fn to_status(row: &PgRow, is_abandoned: bool) -> Result<OperationStatus, StoreError> {
+    let status = row.try_get::<String, _>("status")?.parse().map_err(StoreError::corrupt)?;
+    Ok(if status == OperationStatus::Undone && is_abandoned { OperationStatus::Abandoned } else { status })
+}
+
 /// Converts a number of steps to PostgreSQL's `integer`. No saga has more than a few dozen steps.
 fn to_integer(steps: u32) -> i32 {
     i32::try_from(steps).unwrap_or(i32::MAX)
@@ -255,19 +319,20 @@ fn to_integer(steps: u32) -> i32 {
 fn to_record(row: &PgRow) -> Result<Record, StoreError> {
     let text = |name: &str| row.try_get::<String, _>(name);
     let number = |name: &str| row.try_get::<i32, _>(name).map(|n| u32::try_from(n).unwrap_or(0));
+    let outputs = row.try_get::<Json<Map<String, Value>>, _>("outputs")?.0;
     Ok(Record {
         id: OperationId::from_uuid(row.try_get("id")?),
         kind: text("kind")?,
-        lane: text("lane")?.parse().map_err(StoreError::corrupt)?,
+        lane: to_lane(row)?,
         subject: text("subject")?.parse().map_err(StoreError::corrupt)?,
         reason: row.try_get("reason")?,
         request: row.try_get("request")?,
-        status: text("status")?.parse().map_err(StoreError::corrupt)?,
+        status: to_status(row, outputs.contains_key(super::ABANDONED))?,
         step: text("step")?,
         intended: number("intended")?,
         done: number("done")?,
         total: number("total")?,
-        outputs: row.try_get::<Json<Map<String, Value>>, _>("outputs")?.0,
+        outputs,
         error: row.try_get("error")?,
         attempts: number("attempts")?,
         epoch: row.try_get("epoch")?,
@@ -281,9 +346,12 @@ fn to_record(row: &PgRow) -> Result<Record, StoreError> {
 
 fn to_event(row: &PgRow) -> Result<OperationEvent, StoreError> {
     let number = |name: &str| row.try_get::<i32, _>(name).map(|n| u32::try_from(n).unwrap_or(0));
-    let status = row.try_get::<String, _>("status")?.parse().map_err(StoreError::corrupt)?;
+    // Of the events with a reason, only that of an abandoned operation has a final status.
+    let reason: Option<String> = row.try_get("reason")?;
+    let status = to_status(row, reason.is_some())?;
     let operation = OperationId::from_uuid(row.try_get("operation")?);
     let (done, total) = (number("done")?, number("total")?);
     let (seq, at, step) = (row.try_get("seq")?, row.try_get("at")?, row.try_get("step")?);
-    Ok(OperationEvent::new(seq, operation, at, step, status, done, total, row.try_get("error")?))
+    let error = row.try_get("error")?;
+    Ok(OperationEvent { reason, ..OperationEvent::new(seq, operation, at, step, status, done, total, error) })
 }

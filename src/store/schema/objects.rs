@@ -64,11 +64,11 @@ pub(super) const TABLES: &[Table] = &[
         "operations",
         "id kind lane subject idempotency_key reason request status step intended done total outputs error \
          attempts seq worker incarnation leased_until retry_at recoverable created_at updated_at finished_at \
-         worker_lock worker_lock_of",
+          worker_lock worker_lock_of occupies_lane",
         "operations_key operations_open operations_pkey operations_subject",
     ),
     table("lanes", "subject change fence", "lanes_pkey"),
-    table("operation_events", "operation seq at step status done total error", "operation_events_pkey"),
+    table("operation_events", "operation seq at step status done total error reason", "operation_events_pkey"),
     table(
         "setup_tokens",
         "id tenant_id purpose email hash issued_by created_at expires_at operation_id claimed_at used_at \

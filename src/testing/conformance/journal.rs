@@ -83,7 +83,7 @@ async fn check_keys(journal: &impl Journal) {
 /// Asserts that this intent finds its lane occupied by `holder`.
 async fn expect_busy(journal: &impl Journal, intent: &Intent, holder: &Record, rule: &str) {
     let answer = journal.begin(intent).await;
-    let is_busy = matches!(answer, Err(BeginError::Busy { operation }) if operation == holder.id);
+    let is_busy = matches!(answer, Err(BeginError::Busy { operation, .. }) if operation == holder.id);
     assert!(is_busy, "expected: {rule}; got: {answer:?}");
 }
 

@@ -137,6 +137,9 @@ impl Journal for Failing {
         self.recorded.lock().unwrap().push((progress.step.to_string(), progress.durable));
         self.intercept("record", self.inner.record(writer, progress)).await
     }
+    async fn begin_follow_up(&self, intent: &Intent, by: FencingToken) -> Result<Record, StoreError> {
+        self.intercept("begin_follow_up", self.inner.begin_follow_up(intent, by)).await
+    }
     async fn park_change(&self, subject: &Subject, by: FencingToken) -> Result<Option<Record>, StoreError> {
         self.intercept("park_change", self.inner.park_change(subject, by)).await
     }
@@ -148,6 +151,12 @@ impl Journal for Failing {
     }
     async fn undo_parked(&self, id: OperationId) -> Result<Record, StoreError> {
         self.intercept("undo_parked", self.inner.undo_parked(id)).await
+    }
+    async fn abandon(&self, id: OperationId, reason: &str) -> Result<Record, StoreError> {
+        self.intercept("abandon", self.inner.abandon(id, reason)).await
+    }
+    async fn skip_step(&self, id: OperationId, step: &str, reason: &str) -> Result<Record, StoreError> {
+        self.intercept("skip_step", self.inner.skip_step(id, step, reason)).await
     }
     async fn open(&self) -> Result<Vec<Record>, StoreError> {
         self.intercept("open", self.inner.open()).await

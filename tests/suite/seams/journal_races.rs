@@ -118,7 +118,7 @@ async fn final_record_blocked_by_a_takeover_is_fenced() {
     let mut next = Intent::new(OperationId::new(), "race", Lane::Change, fixture.subject.clone());
     next.total = 1;
     let next = fixture.journal.begin(&next).await;
-    let is_busy = matches!(next, Err(BeginError::Busy { operation: by }) if by == operation.id);
+    let is_busy = matches!(next, Err(BeginError::Busy { operation: by, .. }) if by == operation.id);
     assert!(is_busy, "a fenced final record freed the lane: {next:?}");
 }
 

@@ -119,28 +119,27 @@ impl SagaStep<ProvisionContext> for DropMigrator {
     }
 }
 
-/// A step of the application. It has an intent of its own, because its effects may be outside the database: the journal
-/// commits before the step runs.
-pub(in crate::operations::provision) struct HostStep {
-    pub(in crate::operations::provision) step: Arc<dyn AnyStep>,
-    /// Whether the step runs before the pivot step. It can then connect as the migrator and can be undone.
-    pub(in crate::operations::provision) before_activation: bool,
-}
+/// A step of the application before activation. It has an intent of its own, because its effects may be outside the
+/// database: the journal commits before the step runs.
+pub(in crate::operations::provision) struct HostStep(pub(in crate::operations::provision) Arc<dyn AnyStep>);
 #[async_trait]
 impl SagaStep<ProvisionContext> for HostStep {
     fn name(&self) -> &'static str {
-        self.step.name()
+        self.0.name()
     }
     fn shares_intent_with_previous(&self) -> bool {
         false
     }
+    fn is_skippable(&self) -> bool {
+        true
+    }
     async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
-        let cx = context.step_context(run, self.step.name(), self.before_activation).await?;
-        self.step.run(&cx).await
+        let cx = context.step_context(run, self.0.name()).await?;
+        self.0.run(&cx).await
     }
     async fn undo(&self, run: &Execution, context: &mut ProvisionContext) -> Result<(), StepError> {
-        let output = run.record().outputs.get(self.step.name()).cloned();
-        let cx = context.step_context(run, self.step.name(), self.before_activation).await?;
-        self.step.compensate(&cx, output).await
+        let output = run.record().outputs.get(self.0.name()).cloned();
+        let cx = context.step_context(run, self.0.name()).await?;
+        self.0.compensate(&cx, output).await
     }
 }

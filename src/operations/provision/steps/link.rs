@@ -1,8 +1,8 @@
-//! The setup link of a provisioning: generating, issuing and delivering it.
+//! The setup link of a provisioning: generating and issuing it.
 //!
 //! The bytes of the link are stored in the vault under the operation's id before the link is issued, so that every
 //! worker and every caller that joins the operation gets the same link. They are deleted when the delivery is
-//! confirmed. The credentials link issues its password link through [`issue`] as well.
+//! confirmed, which is follow-up work. The credentials link issues its password link through [`issue`] as well.
 use crate::cluster::OperationContext;
 use crate::error::{StepError, VaultError};
 use crate::operation::OperationId;
@@ -92,41 +92,5 @@ impl SagaStep<ProvisionContext> for IssueLink {
         let new = NewToken::new(link, context.tenant, email.as_str(), &token, lifetime);
         let issued = context.stores.tokens.issue(&new, Some(run.fencing_token())).await?;
         Ok(json!({ "link": issued.id }))
-    }
-}
-
-/// Passes the link to the application's `LinkDelivery`, if there is one. If that returns `Ok`, the delivery is
-/// confirmed and the bytes of the link are deleted. After a crash in between, the same link is delivered again.
-pub(in crate::operations::provision) struct DeliverLink {
-    /// Whether the application has given a receiver. The step then acts outside the landlord and needs an intent of its
-    /// own.
-    pub(in crate::operations::provision) has_receiver: bool,
-}
-#[async_trait]
-impl SagaStep<ProvisionContext> for DeliverLink {
-    fn name(&self) -> &'static str {
-        "link.deliver"
-    }
-    fn shares_intent_with_previous(&self) -> bool {
-        !self.has_receiver
-    }
-    fn landlord_only(&self) -> bool {
-        !self.has_receiver
-    }
-    async fn run(&self, run: &Execution, context: &mut ProvisionContext) -> Result<Value, StepError> {
-        let Some(delivery) = context.config.delivery.clone() else { return Ok(Value::Null) };
-        let Some(link) = find_undelivered(&context.stores, context.tenant, run.operation()).await? else {
-            return Ok(Value::Null);
-        };
-        let unknown = || StepError::fail(format!("tenant {} is not in the registry", context.tenant));
-        let tenant = context.stores.registry.find(context.tenant.into()).await?.ok_or_else(unknown)?;
-        delivery.deliver(&tenant, &link).await?;
-        context.stores.tokens.mark_delivered(link.id).await?;
-        context
-            .stores
-            .vault
-            .forget(&CredentialId::setup_link(context.tenant, run.operation()), run.fencing_token())
-            .await?;
-        Ok(json!({ "delivered": true }))
     }
 }

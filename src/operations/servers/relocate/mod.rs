@@ -181,7 +181,7 @@ impl Servers {
         let intent = self.engine.intent(&self.relocation, subject, request, &CallOptions::new())?;
         match self.engine.begin(&self.relocation, &intent, async { Ok::<(), BeginError>(()) }).await? {
             Started::New(operation) => Ok(operation),
-            Started::Joined(record) => Err(RelocateError::Busy { operation: record.id }),
+            Started::Joined(record) => Err(RelocateError::Busy { operation: record.id, status: record.status }),
         }
     }
 }
@@ -193,8 +193,7 @@ fn to_result(outcome: Outcome) -> Result<Record, RelocateError> {
     let Some(mut failure) = outcome.failure else {
         return match record.status {
             OperationStatus::Done => Ok(record),
-            OperationStatus::Undone => Err(RelocateError::Failed(record.to_failure(FailureState::Undone))),
-            _ => Err(RelocateError::Failed(record.to_failure(FailureState::Continuing))),
+            _ => Err(RelocateError::Failed(record.to_failure(record.failure_state()))),
         };
     };
     if failure.state != FailureState::Undone {

@@ -237,8 +237,8 @@ impl ServerSetup {
             let intent = Intent { recoverable: false, ..intent };
             match engine.begin(&saga, &intent, async { Ok(()) }).await {
                 Ok(Started::New(operation)) => return Ok(operation.drive(engine, &Observer::none()).await?),
-                Ok(Started::Joined(record)) => return Err(ServerSetupError::Busy { operation: record.id }),
-                Err(BeginError::Busy { operation }) => self.undo_abandoned(work, &*saga, operation).await?,
+                Ok(Started::Joined(record)) => return Err(busy(&record)),
+                Err(BeginError::Busy { operation, .. }) => self.undo_abandoned(work, &*saga, operation).await?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -250,8 +250,11 @@ impl ServerSetup {
     async fn undo_abandoned(&self, work: &Work, saga: &dyn AnySaga, id: OperationId) -> Result<(), ServerSetupError> {
         let engine = &self.servers.engine;
         // Leave an operation of another kind alone: recovery or its own caller drives it.
-        if engine.journal().read(id).await?.is_some_and(|r| r.kind != saga.kind() && !r.status.is_over()) {
-            return Err(ServerSetupError::Busy { operation: id });
+        match engine.journal().read(id).await? {
+            Some(record) if record.kind != saga.kind() && !record.status.is_over() => return Err(busy(&record)),
+            // An earlier undo has failed. This call has the admin's session, and the obstacle may be gone.
+            Some(record) if record.status == OperationStatus::Parked => drop(engine.journal().undo_parked(id).await?),
+            _ => {}
         }
         let worker = Engine::new_worker();
         match engine.journal().claim(id, &worker, engine.settings().lease).await? {
@@ -263,7 +266,7 @@ impl ServerSetup {
                 saga.drive(engine, record, &Observer::none()).await?;
                 Ok(())
             }
-            Claim::Held(_) => Err(ServerSetupError::Busy { operation: id }),
+            Claim::Held(record) => Err(busy(&record)),
             Claim::Over(_) => Ok(()),
         }
     }
@@ -309,7 +312,10 @@ impl ServerSetup {
         match (outcome.failure, outcome.record.status) {
             (Some(failure), _) => Err(error_of_failure(failure)),
             (None, OperationStatus::Done) => Ok(outcome.record),
-            (None, _) => Err(ServerSetupError::Failed(outcome.record.to_failure(FailureState::Undone))),
+            (None, _) => {
+                let state = outcome.record.failure_state();
+                Err(ServerSetupError::Failed(outcome.record.to_failure(state)))
+            }
         }
     }
 
@@ -326,6 +332,10 @@ impl ServerSetup {
 /// The rule that a call with another prefix for a ready server breaks.
 const OTHER_PREFIX: &str =
     "the prefix that the server was set up with; to change it, remove() the server and set it up again";
+
+fn busy(record: &Record) -> ServerSetupError {
+    ServerSetupError::Busy { operation: record.id, status: record.status }
+}
 
 /// The caller's error for a failed set-up. A name that another owner has is reported as [`ServerSetupError::Foreign`],
 /// since the caller can choose another prefix.

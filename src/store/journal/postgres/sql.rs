@@ -52,8 +52,25 @@ pub(super) const BEGIN_PREEMPT: &str = "WITH lane AS (
 )
 SELECT op.*, ep.epoch FROM op, ep";
 
-pub(super) const BUSY: &str = "SELECT coalesce(fence, change) FROM tenantry.lanes \
-    WHERE subject = $1 AND (fence IS NOT NULL OR change IS NOT NULL)";
+/// Returns no row unless the operation $10 is in progress and $11 is its newest epoch. If an operation with the id $1
+/// exists, nothing is inserted and `id` is NULL. The epoch's row of the operation $10 is locked, so a purge that raises
+/// the epoch either sees the new row or prevents it.
+pub(super) const BEGIN_FOLLOW_UP: &str = "WITH fence AS (
+    SELECT e.operation FROM tenantry.epochs e JOIN tenantry.operations o ON o.id = e.operation
+    WHERE e.operation = $10 AND e.epoch = $11 AND o.status IN ('running', 'undoing') FOR SHARE OF e
+), op AS (
+    INSERT INTO tenantry.operations (id, kind, lane, occupies_lane, subject, reason, request, status, intended, total,
+        worker, leased_until, recoverable)
+    SELECT $1, $2, 'change', false, $3, $4, $5, 'running', $6, $7, $8, now(), $9 FROM fence
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+), ep AS (
+    INSERT INTO tenantry.epochs (operation, epoch) SELECT id, 1 FROM op
+)
+SELECT op.id FROM fence LEFT JOIN op ON true";
+
+pub(super) const BUSY: &str = "SELECT o.id, o.status FROM tenantry.lanes l \
+    JOIN tenantry.operations o ON o.id = coalesce(l.fence, l.change) WHERE l.subject = $1";
 
 pub(super) const EPOCH: &str = "SELECT epoch FROM tenantry.epochs WHERE operation = $1";
 
@@ -121,9 +138,10 @@ pub(super) const RECORD: &str = "WITH fence AS (
     FROM tenantry.epochs WHERE operation = $1 AND epoch = $2 FOR SHARE
 ), op AS (
     UPDATE tenantry.operations o
-    SET status = $3, step = $4, intended = $5, outputs = o.outputs || coalesce($7, '{}'),
+    SET status = $3, step = $4, intended = $5, outputs = o.outputs || coalesce($7, '{}')
+            || CASE WHEN $3 = 'parked' AND o.status = 'undoing' THEN '{\"$backward\": true}'::jsonb ELSE '{}' END,
         error = CASE WHEN $8 IS NOT NULL OR $3 <> 'running' THEN coalesce($8, o.error) END,
-        attempts = CASE WHEN o.done = $6 AND o.intended = $5 THEN o.attempts ELSE 0 END, done = $6,
+        attempts = CASE WHEN o.done = $6 AND o.intended = $5 AND o.status = $3 THEN o.attempts ELSE 0 END, done = $6,
         retry_at = now() + make_interval(secs => $9),
         leased_until = coalesce(now() + make_interval(secs => $10), now()),
         seq = o.seq + 1, updated_at = now(), finished_at = CASE WHEN $12 THEN now() END
@@ -138,7 +156,7 @@ pub(super) const RECORD: &str = "WITH fence AS (
 )
 INSERT INTO tenantry.operation_events (operation, seq, step, status, done, total, error)
 SELECT id, seq, $4, $3, $6, total, $8 FROM op
-RETURNING operation, seq, at, step, status, done, total, error";
+RETURNING operation, seq, at, step, status, done, total, error, reason";
 
 /// Tells whether [`RECORD`] returned no row only because the landlord has a new incarnation, that is, has crashed.
 pub(super) const IS_OTHER_INCARNATION: &str = "SELECT EXISTS (SELECT FROM tenantry.operations o \
@@ -161,6 +179,7 @@ pub(super) const PARK: &str = "WITH fence AS (
 ), op AS (
     UPDATE tenantry.operations o
     SET status = 'parked', error = 'stopped by operation ' || $2, leased_until = now(), retry_at = NULL,
+        outputs = o.outputs || CASE o.status WHEN 'undoing' THEN '{\"$backward\": true}'::jsonb ELSE '{}' END,
         seq = o.seq + 1, updated_at = now()
     FROM ep WHERE o.id = ep.operation AND o.status IN ('running', 'undoing')
     RETURNING o.id, o.seq, o.step, o.done, o.total, o.error
@@ -170,7 +189,9 @@ pub(super) const PARK: &str = "WITH fence AS (
 )
 SELECT (SELECT change FROM lane) AS change FROM fence";
 
-pub(super) const ABANDON: &str = "WITH fence AS (
+/// Ends the parked change of a subject as undone, and its open follow-up work as abandoned. Any worker of that work is
+/// replaced, because the epoch is raised.
+pub(super) const ABANDON_CHANGE: &str = "WITH fence AS (
     SELECT operation FROM tenantry.epochs WHERE operation = $2 AND epoch = $3 FOR SHARE
 ), lane AS (
     UPDATE tenantry.lanes l SET change = NULL FROM fence, tenantry.operations o
@@ -184,14 +205,70 @@ pub(super) const ABANDON: &str = "WITH fence AS (
 ), told AS (
     INSERT INTO tenantry.operation_events (operation, seq, step, status, done, total, error)
     SELECT id, seq, step, 'undone', 0, total, error FROM op
+), work AS (
+    SELECT o.id FROM fence, tenantry.operations o
+    WHERE o.subject = $1 AND NOT o.occupies_lane AND o.status IN ('running', 'undoing', 'parked')
+), work_epoch AS (
+    UPDATE tenantry.epochs e SET epoch = e.epoch + 1 FROM work WHERE e.operation = work.id RETURNING e.operation
+), ended AS (
+    UPDATE tenantry.operations o
+    SET status = 'undone', leased_until = now(), retry_at = NULL, seq = o.seq + 1, updated_at = now(),
+        finished_at = now(), outputs = o.outputs || jsonb_build_object('$abandoned', 'operation ' || $2)
+    FROM work_epoch w WHERE o.id = w.operation AND o.status IN ('running', 'undoing', 'parked')
+    RETURNING o.id, o.seq, o.step, o.done, o.total
+), ended_told AS (
+    INSERT INTO tenantry.operation_events (operation, seq, step, status, done, total, reason)
+    SELECT id, seq, step, 'undone', done, total, 'operation ' || $2 FROM ended
 )
 SELECT 1 FROM fence";
+
+/// Returns no row if the operation does not exist or has ended.
+pub(super) const ABANDON: &str = "WITH lock AS (
+    SELECT operation FROM tenantry.epochs WHERE operation = $1 FOR UPDATE
+), op AS (
+    UPDATE tenantry.operations o
+    SET status = 'undone', leased_until = now(), retry_at = NULL, seq = o.seq + 1, updated_at = now(),
+        finished_at = now(), outputs = o.outputs || jsonb_build_object('$abandoned', $2::text)
+    FROM lock WHERE o.id = lock.operation AND o.status IN ('running', 'undoing', 'parked')
+    RETURNING o.*
+), ep AS (
+    UPDATE tenantry.epochs e SET epoch = e.epoch + 1 FROM op WHERE e.operation = op.id RETURNING e.epoch
+), lane AS (
+    UPDATE tenantry.lanes l SET change = nullif(l.change, op.id), fence = nullif(l.fence, op.id)
+    FROM op WHERE l.subject = op.subject
+), told AS (
+    INSERT INTO tenantry.operation_events (operation, seq, step, status, done, total, reason)
+    SELECT id, seq, step, 'undone', done, total, $2 FROM op
+)
+SELECT op.*, ep.epoch FROM op, ep";
+
+/// Returns no row if the operation does not exist or has ended.
+pub(super) const SKIP_STEP: &str = "WITH lock AS (
+    SELECT operation FROM tenantry.epochs WHERE operation = $1 FOR UPDATE
+), op AS (
+    UPDATE tenantry.operations o
+    SET status = CASE WHEN o.status = 'undoing' OR o.outputs ?| ARRAY['$failure', '$backward'] THEN 'undoing'
+            ELSE 'running' END,
+        outputs = o.outputs || jsonb_build_object(CASE WHEN o.status = 'undoing'
+            OR o.outputs ?| ARRAY['$failure', '$backward'] THEN $4::text ELSE $3::text END, $5::text),
+        worker = '', leased_until = now(), retry_at = NULL, attempts = 0, seq = o.seq + 1, updated_at = now()
+    FROM lock
+    WHERE o.id = lock.operation AND o.status IN ('running', 'undoing', 'parked')
+    RETURNING o.*
+), ep AS (
+    UPDATE tenantry.epochs e SET epoch = e.epoch + 1 FROM op WHERE e.operation = op.id RETURNING e.epoch
+), told AS (
+    INSERT INTO tenantry.operation_events (operation, seq, step, status, done, total, reason)
+    SELECT id, seq, $2, status, done, total, $5 FROM op
+)
+SELECT op.*, ep.epoch FROM op, ep";
 
 pub(super) const UNPARK: &str = "WITH lock AS (
     SELECT operation FROM tenantry.epochs WHERE operation = $1 FOR UPDATE
 ), op AS (
     UPDATE tenantry.operations o
-    SET status = $2, leased_until = now(), retry_at = NULL, attempts = 0, seq = o.seq + 1, updated_at = now()
+    SET status = $2, leased_until = now(), retry_at = NULL, attempts = 0, seq = o.seq + 1, updated_at = now(),
+        outputs = o.outputs || CASE $2 WHEN 'undoing' THEN '{\"$backward\": true}'::jsonb ELSE '{}' END
     FROM lock WHERE o.id = lock.operation AND o.status = 'parked'
     RETURNING o.*
 ), told AS (
@@ -213,7 +290,7 @@ pub(super) const DUE: &str = concat!(
     "))) ORDER BY id LIMIT $1"
 );
 
-pub(super) const EVENTS: &str = "SELECT operation, seq, at, step, status, done, total, error \
+pub(super) const EVENTS: &str = "SELECT operation, seq, at, step, status, done, total, error, reason \
     FROM tenantry.operation_events WHERE operation = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 
 pub(super) const HISTORY: &str = "SELECT o.*, e.epoch FROM tenantry.operations o \
