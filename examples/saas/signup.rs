@@ -58,7 +58,9 @@ impl App {
         };
         let percent = 100 * state.done / state.total.max(1);
         let problem = match state.status {
-            OperationStatus::Undone | OperationStatus::Undoing | OperationStatus::Abandoned => Some(failure_text(state.taken.as_ref())),
+            OperationStatus::Undone | OperationStatus::Undoing | OperationStatus::Abandoned => {
+                Some(failure_text(state.taken.as_ref()))
+            }
             _ => None,
         };
         let (mut origin, mut link) = (None, None);

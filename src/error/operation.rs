@@ -68,10 +68,17 @@ pub enum OperationError {
         /// The step that the caller gave.
         step: String,
     },
-    /// This program does not have the steps of such operations.
-    #[error("this program has no operations of the kind {kind:?}; call a program of the version that began it")]
+    /// This process cannot drive the operation: another version of the program began it, or it is a set-up of a server,
+    /// which needs the admin's password.
+    #[error(
+        "this process cannot continue operation {operation} of the kind {kind:?}; for a set-up call set_up() again, for \
+         another kind use the version of the program that began it, or end it with \
+         operations().abandon({operation}, reason)"
+    )]
     #[non_exhaustive]
     UnknownKind {
+        /// The operation.
+        operation: OperationId,
         /// The kind of the operation.
         kind: String,
     },
@@ -91,8 +98,9 @@ impl OperationError {
             | Self::NotParked { operation, .. }
             | Self::PastPivot { operation }
             | Self::UnknownStep { operation, .. }
-            | Self::NotSkippable { operation, .. } => Some(*operation),
-            Self::UnknownKind { .. } | Self::Reason(_) | Self::Landlord(_) => None,
+            | Self::NotSkippable { operation, .. }
+            | Self::UnknownKind { operation, .. } => Some(*operation),
+            Self::Reason(_) | Self::Landlord(_) => None,
         }
     }
 }

@@ -84,12 +84,14 @@ impl Operations {
     /// until it ends or waits, and returns its state after that.
     ///
     /// # Errors
-    /// [`OperationError::NotParked`] or [`OperationError::Over`] if it is not parked.
+    /// [`OperationError::NotParked`] or [`OperationError::Over`] if it is not parked. [`OperationError::UnknownKind`] if
+    /// this process does not have its steps.
     ///
     /// # Cancel safety
     /// Dropping the future stops the work as a crash would: recovery continues the operation.
     pub async fn resume(&self, id: OperationId) -> Result<OperationState, OperationError> {
         let record = self.parked(id).await?;
+        self.saga(&record)?;
         let continued = match record.is_backward() {
             true => self.journal.undo_parked(id).await,
             false => self.journal.resume_parked(id).await,
@@ -199,7 +201,7 @@ impl Operations {
         }
     }
     fn saga(&self, record: &Record) -> Result<&dyn AnySaga, OperationError> {
-        let unknown = || OperationError::UnknownKind { kind: record.kind.clone() };
+        let unknown = || OperationError::UnknownKind { operation: record.id, kind: record.kind.clone() };
         self.recoverer.saga(&record.kind).map(|saga| &**saga).ok_or_else(unknown)
     }
     /// Drives an operation that was just released. A conflict means that another caller was faster.

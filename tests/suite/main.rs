@@ -16,6 +16,7 @@ mod canary;
 mod changes;
 mod clean_up;
 mod crash;
+mod dead_ends;
 mod drop_in;
 mod encoding;
 mod engine;
