@@ -156,8 +156,9 @@ impl Operations {
     /// server until it learns of this, which takes at most a third of its lease. The next operation on the tenant ends
     /// its sessions or waits for them.
     ///
-    /// The tenant keeps the status that it has. A tenant in `provisioning` can be purged with `force()`; a suspension,
-    /// an archive, a migration or a rotation can be begun again.
+    /// The tenant keeps the status that it has. A tenant in `provisioning` can be purged with `force()`; every other
+    /// operation can be begun again. Before another `rotate_server` call `set_up()` of that server, because one of the
+    /// provisioner's logins may have a password that the vault does not have.
     ///
     /// `reason` names the person and the cause. It is stored in the operation's history, so it must not contain a
     /// secret.

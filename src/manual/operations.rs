@@ -7,17 +7,71 @@
 //!   (none) ────────► running ──────────────────────────────────► done
 //!                     │  ▲  │ a step fails before the pivot step
 //!      preempted, or  │  │  └────────────► undoing ─────────────► undone
-//!     cannot continue │  │ resume()          ▲      all undone
-//!                     ▼  │                   │
-//!                    parked ─────────────────┘ undo()
+//!     cannot continue │  │ resume()         │  ▲      all undone
+//!                     ▼  │                  │  │ resume(), undo()
+//!                    parked ◄───────────────┘  │
+//!                       └──────────────────────┘
+//!
+//!   running, undoing, parked ── abandon() ──► abandoned
 //! ```
 //!
 //! - *running*: a worker drives it, or it waits for its next attempt.
 //! - *undoing*: a worker removes what the operation has made, last step first. Undo means "ensure absent", so it covers
 //!   a step that failed and one whose outcome is unknown.
-//! - *parked*: it waits until an administrator calls [`resume`](crate::calls::Operations::resume) or
-//!   [`undo`](crate::calls::Operations::undo), or until a later operation resumes it.
+//! - *parked*: it waits until an administrator or a later operation continues it. A step or the undo of a step has failed
+//!   in a way that a repetition does not mend, or a preempting operation has stopped it.
 //! - *done*, *undone*: ended.
+//! - *abandoned*: ended without being undone, by an administrator or, for follow-up work, by a purge.
+//!
+//! # An operation is open and does not end: what to do
+//!
+//! [`operations().open()`](crate::calls::Operations::open) lists the open operations with their status, step and last
+//! error. [`Tenantry::run`](crate::Tenantry::run) must run on at least one node.
+//!
+//! | what `open()` shows | what it means | what to do |
+//! |---|---|---|
+//! | running, without `retry_at` | a worker is in the step, or has died and its lease has not expired | wait for the lease. If the step hangs: [`skip_step`](crate::calls::Operations::skip_step) for a step of the application or a delivery, else [`abandon`](crate::calls::Operations::abandon) |
+//! | running, with `retry_at` | the step failed with a transient error; recovery repeats it, at least once a minute | correct the cause that `error` names; or as above |
+//! | undoing | as running, backward. An undo that fails for good is parked after [`attempts`](crate::Builder::attempts) attempts | correct the cause; or as above, where `skip_step` skips the compensation of a step of the application |
+//! | parked, "stopped by operation …" | a suspension, an archive, a purge or a relocation has stopped it | activate or restore the tenant, or wait for the relocation; that continues it. If the stopping operation was abandoned: `resume` |
+//! | parked, before its pivot step | a step asked for an administrator | [`resume`](crate::calls::Operations::resume) after correcting the cause, or [`undo`](crate::calls::Operations::undo) |
+//! | parked, after its pivot step | the step failed for good, and cannot be undone | `resume` after correcting the cause, or `skip_step` |
+//! | parked, while it was being undone | the undo of the step failed for good | `resume` continues the undo after correcting the cause; `skip_step` skips a compensation of the application |
+//! | a kind that this program does not know | another version of the program began it | let a program of that version continue it, or `abandon` |
+//! | `set_up_server` | the caller of `set_up()` died; recovery does not have the admin's password | call `set_up()` again |
+//!
+//! `abandon` ends an operation in every status, at once, and returns the steps that had begun and the names of what may
+//! remain. It is the last resort. The tenant keeps its status. Afterwards:
+//!
+//! | abandoned | how to continue |
+//! |---|---|
+//! | provision | `purge(tenant).force()` removes what it has made; the application's own steps are not compensated |
+//! | purge | purge the tenant again |
+//! | suspend, archive, activate, restore, migrate, rotate | call it again |
+//! | `rotate_server` | call `set_up()` for the server, then `rotate_server` |
+//! | relocate, rekey, `set_up` | call it again |
+//!
+//! `skip_step` and `abandon` require a reason, which names the person and the cause. The operation's history keeps it
+//! with the time.
+//!
+//! # Follow-up work
+//!
+//! The delivery of a setup link and the application's steps after activation can fail for reasons that have nothing to
+//! do with the tenant. They are an operation of their own, of the kind `follow_up`, which the last step of the
+//! provisioning begins. Its id is a function of the provisioning's, so a crash neither loses nor doubles it.
+//!
+//! - It has no lane: it blocks no other operation of the tenant, and none blocks it.
+//! - `provision(..).await` waits for its first attempts, at most ten seconds, and returns the tenant in any case.
+//!   [`Provisioned::follow_up`](crate::provision::Provisioned::follow_up) is its state if it is still open.
+//! - A transient error is repeated with a growing delay. After any other error it is parked; the steps after the failed
+//!   one wait.
+//! - Its steps run only while the tenant is active. For a suspended or archived tenant it waits, and continues within a
+//!   minute after the tenant is active again. A purge ends it as *abandoned*.
+//! - A step after activation connects with the login that the tenant has at that time.
+//! - Neither a delivery nor a later step is part of the state of the provisioning, which is *done* once the tenant is
+//!   active.
+//!
+//! # The pivot step
 //!
 //! A saga has at most one *pivot step*. Until the intent of that step is stored, a failure undoes the operation. After
 //! that the engine no longer undoes it: it retries a step that fails, with a growing delay, or parks the operation. A
@@ -37,7 +91,8 @@
 //!
 //! # Lanes
 //!
-//! A subject (a tenant, a server, the vault, a setup link) has at most one open operation in each lane.
+//! A subject (a tenant, a server, the vault, a setup link) has at most one open operation in each lane. Follow-up work
+//! has no lane.
 //!
 //! | lane | operations | can begin while an operation of the other lane is open? |
 //! |---|---|---|

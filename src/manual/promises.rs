@@ -7,6 +7,8 @@
 //! |---|---|---|
 //! | A call that fails, or a process that dies, leaves no partly created or partly removed tenant: any node completes or undoes the operation | `crash`, `engine`, `landlord`, `torture_sample` | `cargo run --release --example torture -- --runs 1000` |
 //! | A process that is killed delays its operations by seconds, not by a lease: recovery or the repeated call continues them | `takeover` | `TENANTRY_TAKEOVER_KILLS=24 cargo test --all-features --test suite takeover:: -- --nocapture` |
+//! | Every open operation can be ended, and the tenant purged afterwards: it is resumed, undone, abandoned, or a step is skipped | `dead_ends` | |
+//! | Mail that is refused and steps after activation that fail block no operation of the tenant | `follow_up` | |
 //! | Calls with one idempotency key begin one operation, also if they are repeated on other nodes | `races`, `lanes` | torture |
 //! | Provisioning is close to its bare statements (goal: at most 1.3 times) | | `cargo bench --bench provision` |
 //! | A suspension, an archive or a purge succeeds only after its worker has read back that no role except the exempt ones can connect | `fail_closed`, `fence`, `lifecycle`, `archive` | torture (its auditor checks with SQL of its own) |

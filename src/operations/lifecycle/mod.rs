@@ -122,7 +122,7 @@ impl Lifecycle {
             false => None,
         };
         verb.check(tenant, now)?;
-        verify_landlord(verb, &self.stores, tenant.id()).await
+        verify_landlord(verb, &self.stores, tenant).await
     }
 
     /// Converts the outcome of an operation to the changed tenant, or to the caller's error.
@@ -143,13 +143,13 @@ impl Lifecycle {
 }
 
 /// Fails unless the tenant's directory entries and its other operations allow the operation.
-async fn verify_landlord(verb: Verb, stores: &OperationContext, tenant: TenantId) -> Result<(), ChangeError> {
+async fn verify_landlord(verb: Verb, stores: &OperationContext, tenant: &Tenant) -> Result<(), ChangeError> {
     if verb.is_closing() {
         return entries::verify_entries(stores, tenant).await;
     }
-    managed::require_built_primary(stores, tenant).await?;
+    managed::require_built_primary(stores, tenant.id()).await?;
     match verb {
-        Verb::Activate => running_change::verify_no_running_change(&*stores.journal, tenant).await,
+        Verb::Activate => running_change::verify_no_running_change(&*stores.journal, tenant.id()).await,
         _ => Ok(()),
     }
 }

@@ -18,6 +18,9 @@ pub async fn journal(journal: impl Journal) {
     check_leases(&journal).await;
     check_progress(&journal).await;
     check_parking(&journal).await;
+    check_abandoning(&journal).await;
+    check_skipping(&journal).await;
+    check_follow_up(&journal).await;
 }
 
 fn intent(subject: &Subject, lane: Lane, lease: Duration) -> Intent {
@@ -216,4 +219,81 @@ async fn check_parking(journal: &impl Journal) {
     let done = journal.record(by, &progress(OperationStatus::Done, 3, None)).await;
     expect_ok(done, "record() ends a Preempt operation");
     begin(journal, &intent(&subject, Lane::Change, LONG)).await;
+}
+
+async fn check_abandoning(journal: &impl Journal) {
+    let subject = new_subject();
+    let key = Some(OperationId::new().to_string());
+    let open = begin(journal, &Intent { key, ..intent(&subject, Lane::Change, LONG) }).await;
+    for _ in 0..2 {
+        let ended = expect_ok(journal.abandon(open.id, "why").await, "abandon() succeeds and can be repeated");
+        let expected = (OperationStatus::Abandoned, open.epoch + 1);
+        assert_eq!(
+            (ended.status, ended.epoch),
+            expected,
+            "expected: abandon() ends the operation and raises its epoch"
+        );
+    }
+    let stale = journal.record(open.fencing_token(), &progress(OperationStatus::Running, 1, None)).await;
+    expect_fenced(stale.map(drop), "record() by the worker of an abandoned operation");
+    let events = expect_ok(journal.events(open.id, 0, 10).await, "events() lists events");
+    let last = events.last().map(|e| (e.status, e.reason.as_deref()));
+    assert_eq!(last, Some((OperationStatus::Abandoned, Some("why"))), "expected: abandon() appends one event");
+    let read = expect_ok(journal.read(open.id).await, "read() returns a record");
+    let read = expect_some(read, "read() finds the abandoned operation");
+    assert_eq!(read.status, OperationStatus::Abandoned, "expected: read() returns the status Abandoned");
+    let next = begin(journal, &intent(&subject, Lane::Change, LONG)).await;
+    let done = journal.record(next.fencing_token(), &progress(OperationStatus::Done, 3, None)).await;
+    expect_ok(done, "record() ends an operation");
+    expect_conflict(journal.abandon(next.id, "why").await.map(drop), "abandon() of an operation that is done");
+    expect_conflict(journal.abandon(OperationId::new(), "why").await.map(drop), "abandon() of an unknown operation");
+}
+
+async fn check_skipping(journal: &impl Journal) {
+    let subject = new_subject();
+    let change = begin(journal, &intent(&subject, Lane::Change, LONG)).await;
+    let skipped = expect_ok(journal.skip_step(change.id, "one", "why").await, "skip_step() succeeds");
+    let expected = (OperationStatus::Running, change.epoch + 1, true, false);
+    let found = (skipped.status, skipped.epoch, skipped.is_skipped("one", false), skipped.is_skipped("one", true));
+    assert_eq!(found, expected, "expected: skip_step() releases the operation and marks the step");
+    assert!(is_due(journal, change.id).await, "expected: any node can continue after a step was skipped");
+    let preempting = begin(journal, &intent(&subject, Lane::Preempt, LONG)).await;
+    expect_ok(journal.park_change(&subject, preempting.fencing_token()).await, "park_change() succeeds");
+    expect_ok(journal.undo_parked(change.id).await, "undo_parked() succeeds");
+    expect_ok(journal.park_change(&subject, preempting.fencing_token()).await, "park_change() succeeds");
+    let skipped = expect_ok(journal.skip_step(change.id, "one", "why").await, "skip_step() succeeds");
+    let found = (skipped.status, skipped.is_skipped("one", true));
+    let rule = "expected: an undo that was parked continues as an undo";
+    assert_eq!(found, (OperationStatus::Undoing, true), "{rule}");
+    expect_ok(journal.abandon(change.id, "why").await, "abandon() succeeds");
+    let over = journal.skip_step(change.id, "one", "why").await;
+    expect_conflict(over.map(drop), "skip_step() of an operation that has ended");
+}
+
+async fn check_follow_up(journal: &impl Journal) {
+    let subject = new_subject();
+    let change = begin(journal, &intent(&subject, Lane::Change, LONG)).await;
+    let work = intent(&subject, Lane::FollowUp, Duration::ZERO);
+    let stale = FencingToken { epoch: 7, ..change.fencing_token() };
+    expect_fenced(journal.begin_follow_up(&work, stale).await.map(drop), "begin_follow_up() under another epoch");
+    for _ in 0..2 {
+        let begun = journal.begin_follow_up(&work, change.fencing_token()).await;
+        let begun = expect_ok(begun, "begin_follow_up() succeeds and can be repeated");
+        assert_eq!((begun.id, begun.lane), (work.id, Lane::FollowUp), "expected: one operation in the lane FollowUp");
+    }
+    let done = journal.record(change.fencing_token(), &progress(OperationStatus::Done, 3, None)).await;
+    expect_ok(done, "record() ends an operation while its follow-up work is open");
+    let late = intent(&subject, Lane::FollowUp, Duration::ZERO);
+    let late = journal.begin_follow_up(&late, change.fencing_token()).await;
+    expect_fenced(late.map(drop), "begin_follow_up() by an operation that has ended");
+    begin(journal, &intent(&subject, Lane::Change, LONG)).await;
+    let preempting = begin(journal, &intent(&subject, Lane::Preempt, LONG)).await;
+    assert!(is_due(journal, work.id).await, "expected: follow-up work is due whatever the other lanes hold");
+    let by = preempting.fencing_token();
+    expect_ok(journal.park_change(&subject, by).await, "park_change() succeeds");
+    assert!(is_due(journal, work.id).await, "expected: park_change() does not stop follow-up work");
+    expect_ok(journal.abandon_change(&subject, by).await, "abandon_change() succeeds");
+    let ended = expect_ok(journal.read(work.id).await, "read() returns a record");
+    let ended = expect_some(ended, "read() finds the follow-up work");
+    assert_eq!(ended.status, OperationStatus::Abandoned, "expected: abandon_change() ends follow-up work as Abandoned");
 }

@@ -96,7 +96,9 @@ impl Sweep {
         let point = (&parked.kind, parked.done, way);
         if way == Way::Abandon {
             let ended = operations.abandon(id, "ops/grace: sweep").await.unwrap_or_else(|e| panic!("{point:?}: {e:?}"));
-            assert!(ended.steps.len() >= parked.done as usize, "{point:?}: {:?}", ended.steps);
+            // A process knows the steps of a set-up only while it has the admin's password.
+            let known = if parked.kind == "set_up_server" { 1 } else { parked.done as usize };
+            assert!(ended.steps.len() >= known, "{point:?}: {:?}", ended.steps);
         } else {
             let ended = match operations.undo(id).await {
                 Err(OperationError::PastPivot { .. }) => operations.resume(id).await,
@@ -225,6 +227,10 @@ async fn operation_of_a_server_or_of_the_vault_can_be_ended_after_each_step() {
                     assert!(matches!(refused, Err(OperationError::UnknownKind { .. })), "{refused:?}");
                 } else {
                     sweep.end(&parked, way).await;
+                }
+                if (kind, way) == ("rotate_server", Way::Abandon) {
+                    // One login may have a password that the vault does not have. A set-up gives it a new one.
+                    begin("set_up_server").await.unwrap_or_else(|e| panic!("{kind} after {done} steps: {e}"));
                 }
                 begin(kind).await.unwrap_or_else(|e| panic!("{kind} after {done} steps, {way:?}: {e}"));
             }

@@ -36,7 +36,7 @@ impl SagaStep<LifecycleContext> for CheckStatus {
             return Ok(Value::Null);
         }
         verb.check(&tenant, Some(run.record().begun_at)).map_err(StepError::fail)?;
-        match verify_landlord(verb, &context.stores, context.tenant).await {
+        match verify_landlord(verb, &context.stores, &tenant).await {
             Err(ChangeError::Landlord(error)) => Err(error.into()),
             verified => verified.map(|()| Value::Null).map_err(StepError::fail),
         }
