@@ -93,6 +93,16 @@ pub const UNDEFINED_OBJECT: &str = "42704";
 pub const INVALID_CATALOG_NAME: &str = "3D000";
 /// 55P03: the statement did not get a lock within `lock_timeout`.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// Whether the server reported 0A000, as it does if the result of a prepared statement has other columns than when it
+/// was prepared. The session reports the same each time, until the statement is prepared again.
+pub(crate) fn is_stale_plan(error: &sqlx::Error) -> bool {
+    is(error, FEATURE_NOT_SUPPORTED)
+}
+
+/// 0A000: the feature is not supported, or the plan of a prepared statement is out of date.
+pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
+/// XX000: an internal error, for example that a type in the session's cache was dropped.
+pub(crate) const INTERNAL_ERROR: &str = "XX000";
 /// 2BP01: other objects depend on the role.
 pub const DEPENDENT_OBJECTS: &str = "2BP01";
 /// Whether a concurrent session has locked or just changed a row that the statement needs: 55P03 (lock timeout), 40P01

@@ -33,6 +33,7 @@ mod migrations;
 mod outcome;
 pub(crate) mod pg;
 mod preconnecting;
+pub(crate) mod schema_state;
 mod tenant_sessions;
 #[cfg(test)]
 #[cfg(all(unix, feature = "testing"))]

@@ -142,6 +142,12 @@ pub struct TenantDatabase {
     pub status: DatabaseStatus,
     /// Settings of each session.
     pub settings: ConnectionSettings,
+    /// State of the database's schema when a migration last recorded it
+    /// ([`RegistryWriter::record_schema`](crate::registry::RegistryWriter::record_schema)). It is opaque and only
+    /// compared: when it changes, every node replaces the sessions that it had opened before. Empty until the first
+    /// migration after the provisioning.
+    #[serde(default)]
+    pub schema_state: String,
 }
 
 stored_enum! {
@@ -174,6 +180,7 @@ impl TenantDatabase {
             generation: Generation(1),
             status: DatabaseStatus::Active,
             settings: ConnectionSettings::default(),
+            schema_state: String::new(),
         }
     }
 

@@ -269,6 +269,10 @@ impl Tenantry {
                 && let Some(tenant) = record.subject.tenant()
             {
                 inner.resolver.invalidate(tenant);
+                // The caller of a migration must not get a session of the old schema on this node.
+                if record.kind == crate::operations::migrate::KIND {
+                    inner.pool.resolver.refresh_if_cached(tenant).await;
+                }
             }
             let follow_up = result.as_ref().ok().and_then(|outcome| outcome.record.follow_up());
             // The send fails if the caller has dropped its future. The result is in the journal.

@@ -41,7 +41,8 @@
 //!
 //! Between two tenants nothing has to be: a connection has one tenant for its whole life. Between two users of one
 //! tenant an open transaction is rolled back, and a connection whose query was dropped or failed is tested before it
-//! is used again. `SET`, temporary tables, session advisory locks and `LISTEN` stay, unless
+//! is used again. A connection from `acquire()` or `begin()` also loses its session advisory locks and its `LISTEN`s, in
+//! one round trip in the background. `SET` and temporary tables stay, unless
 //! [`discard_on_release`](crate::resolver::PoolSettings::discard_on_release) is set. See
 //! [`TenantPool`](crate::TenantPool).
 //!
@@ -49,6 +50,11 @@
 //!
 //! - *A new login* (rotation): the directory entry has a new generation. The pool closes idle connections of the old
 //!   login at once, and connections in use when they are returned.
+//! - *A migration*: the directory entry has a new state of the schema. The same happens as for a new login. A session
+//!   that reports 0A000 (its prepared statement no longer matches the tables) is closed, whoever has changed them.
+//! - *Age*: a connection that is half an hour old, or was idle for ten minutes
+//!   ([`max_lifetime`](crate::resolver::PoolSettings::max_lifetime),
+//!   [`idle_timeout`](crate::resolver::PoolSettings::idle_timeout)).
 //! - *A refused tenant* (suspension): its handles fail with the reason, and the server has ended its sessions.
 //! - *A new address* (relocation): the connections to the old one are closed.
 //! - *A lost connection*: all idle connections to that server are tested before their next use.

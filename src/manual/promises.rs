@@ -21,6 +21,8 @@
 //! | No password is sent to an address that was changed in the landlord without the keys | `trust` | |
 //! | A refused start changes nothing; keys can be replaced while nodes run | `keys` | |
 //! | The connections of a node to a server never exceed their limit; no query sees another tenant's session | `budget`, `resolver`, `breaks` | `cargo bench --bench pool`, `--bench soak` |
+//! | After a migration no node uses a session of the old schema; a statement that was executed never runs twice | `schema_changes` | |
+//! | A caller's advisory locks and `LISTEN`s do not reach the next caller of its session | `handover`, `listener` | |
 //! | `&TenantPool` can be used where sqlx takes `&PgPool` | `drop_in` | |
 //! | A change of a tenant reaches every node within seconds, also when the notification queue is full | `changes`, `notifications` | |
 //! | One write moves a server to a new address, and an old address that still answers is refused | `servers` | |

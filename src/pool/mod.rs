@@ -20,12 +20,16 @@ pub(crate) mod clock;
 pub(crate) mod connect;
 mod error;
 mod executor;
+mod listener;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod query;
 mod replica;
+mod retry;
 pub(crate) use acquire::{Budgeted, Renew, Renewal};
 pub use budget::PoolStats;
 pub use error::AcquireError;
+pub use listener::TenantListener;
 pub(crate) use replica::Replica;
 
 /// A handle to a tenant's connections, not a pool of its own. Cloning it clones one `Arc`. It is safe to keep for long:
@@ -33,7 +37,8 @@ pub(crate) use replica::Replica;
 /// its login was refused.
 ///
 /// The handle works with everything that takes `impl PgExecutor` or `impl Acquire`: queries, streams, transactions and
-/// `Migrator::run`. `COPY` and `LISTEN` need a connection from [`acquire`](Self::acquire). Libraries that require a
+/// `Migrator::run`. `COPY` needs a connection from [`acquire`](Self::acquire), and notifications have a
+/// [`listener`](Self::listener). Libraries that require a
 /// concrete `PgPool` or `PgConnection` (sea-orm, diesel) do not work with the handle. Give them a pool of their own,
 /// which the budget does not count, or a connection from [`acquire`](Self::acquire). A pooler in transaction mode
 /// between this process and the server breaks sqlx's prepared statements (26000): connect directly, or use session
@@ -42,14 +47,27 @@ pub(crate) use replica::Replica;
 /// # What one caller leaves to the next
 ///
 /// Different tenants share nothing: a connection serves one tenant for its whole life. Between two callers of one
-/// tenant, an open transaction is rolled back. A connection whose query was dropped before its end, or failed, is
-/// pinged before it serves again. `SET`, temporary tables, session advisory locks and `LISTEN` stay with the
-/// connection: use `SET LOCAL` and transaction-level locks, or
+/// tenant, an open transaction is rolled back. A connection that a caller had through [`acquire`](Self::acquire) or
+/// [`begin`](Self::begin), or whose query was dropped before its end, also loses its session advisory locks and its
+/// `LISTEN`s: one round trip in the background before it serves again. So a `Migrator::run` that failed or was dropped
+/// leaves no lock. `SET` and temporary tables stay with the connection, and so does a session advisory lock that a
+/// single query took on the handle itself: use `SET LOCAL` and transaction-level locks, or
 /// [`discard_on_release`](crate::resolver::PoolSettings::discard_on_release). A dropped query keeps its
 /// connection until the server has answered it, at most for
 /// [`release_timeout`](crate::resolver::PoolSettings::release_timeout). A protocol error closes the
 /// connection. `COPY … FROM STDIN` through the handle itself causes one; use
 /// [`copy_in_raw`](sqlx::postgres::PgConnection::copy_in_raw) on an acquired connection.
+///
+/// # When the tenant's schema changes
+///
+/// After [`Tenantry::migrate`](crate::Tenantry::migrate) has applied something, every node replaces the connections that
+/// it had opened before, as after a rotation: their prepared statements and cached types may no longer match. Until a
+/// node knows of it, or after a person has changed the schema, a statement may fail with 0A000 ("cached plan must not
+/// change result type"). Its connection is then closed, and the statement is run once more on a new one, if nothing of
+/// it was executed: a single prepared query, on the handle itself, before its first row. In a transaction and on an
+/// acquired connection the error is the caller's, and the pool does not see it: repeat the whole transaction. A
+/// connection is used for half an hour at most
+/// ([`max_lifetime`](crate::resolver::PoolSettings::max_lifetime)).
 ///
 /// ```no_run
 /// # async fn example(db: tenantry::TenantPool) -> sqlx::Result<()> {
@@ -161,6 +179,18 @@ impl TenantPool {
     /// As [`acquire`](Self::acquire).
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         Transaction::begin(self.checkout().await?.into_pool_connection()?, None).await
+    }
+    /// Receives notifications of the tenant's database, on a connection that counts against the limits while the
+    /// listener lives. Use it instead of `LISTEN` on an acquired connection: sqlx expects no notification there and
+    /// reports a protocol error.
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire).
+    ///
+    /// # Cancel safety
+    /// As [`acquire`](Self::acquire).
+    pub async fn listener(&self) -> Result<TenantListener, sqlx::Error> {
+        TenantListener::connect(self.clone_with(self.0.tenant.clone(), false)).await
     }
     /// The handle of the job that is running ([`Tenantry::with_tenant`](crate::Tenantry::with_tenant) or
     /// `TenantLayer`). `None` outside a job, and in a task that the job spawned.

@@ -131,6 +131,35 @@ fn chain(error: &dyn Error) -> String {
     error.to_string() + &error.source().map(|cause| format!(": {}", chain(cause))).unwrap_or_default()
 }
 
+/// A session that cannot be cleared is closed. The statements that clear it must also work in recovery.
+#[tokio::test]
+async fn acquired_session_of_a_standby_is_used_again() {
+    let Some((primary, standby)) = pair().await else { return };
+    let harness = Harness::on(primary).await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    tenantry.provision("acme").await.unwrap();
+    replicate(&tenantry, "acme", standby).await;
+    wait_for_replay(primary, standby).await;
+    let db = tenantry.resolve("acme").await.unwrap().read();
+    const SESSION: &str = "SELECT pg_backend_pid(), pg_is_in_recovery()";
+    let mut first = db.acquire().await.unwrap();
+    let session: (i32, bool) = sqlx::query_as(SESSION).fetch_one(&mut *first).await.unwrap();
+    assert!(session.1, "the session is not on the standby");
+    sqlx::query("SELECT pg_advisory_lock(14)").execute(&mut *first).await.unwrap();
+    drop(first);
+    wait_until("the acquired session is idle", async || {
+        tokio::task::yield_now().await;
+        db.connections() == (1, 0)
+    })
+    .await;
+    assert_eq!(sqlx::query_as::<_, (i32, bool)>(SESSION).fetch_one(&db).await.unwrap(), session);
+    let locks: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 14")
+        .fetch_one(&db)
+        .await
+        .unwrap();
+    assert_eq!(locks, 0, "a lock of the last caller is left on the standby");
+}
+
 #[tokio::test]
 async fn read_handle_uses_the_standby_while_it_is_registered() {
     let Some((primary, standby)) = pair().await else { return };

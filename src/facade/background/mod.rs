@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 mod notifications;
 
-/// Interval of the heartbeat, of recovery, of login retirement and of metrics.
+/// Interval of the heartbeat, of recovery, of login retirement, of closing expired connections and of metrics.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long after its last heartbeat a node counts as live.
 const NODE_LIFETIME: Duration = Duration::from_secs(15);
@@ -76,6 +76,7 @@ impl Tenantry {
                 () = every(HEARTBEAT_INTERVAL, "the heartbeat of this node", || this.send_heartbeat()) => {}
                 () = every(HEARTBEAT_INTERVAL, "a recovery pass", || this.recover_operations()) => {}
                 () = every(HEARTBEAT_INTERVAL, "the retirement of old logins", || this.retire_logins()) => {}
+                () = every(HEARTBEAT_INTERVAL, "closing expired connections", || this.close_expired()) => {}
                 () = every(HEARTBEAT_INTERVAL, "publishing metrics", || this.publish_metrics()) => {}
                 () = this.reconcile_limits_daily() => {}
                 () = every(SHARE_INTERVAL, "claiming this node's share of the connections", || this.claim_share()) => {}
@@ -107,6 +108,12 @@ impl Tenantry {
         if report != Default::default() {
             tracing::info!(?report, "retirement pass over old logins");
         }
+        Ok(())
+    }
+
+    /// Closes idle connections that have reached their lifetime or idle timeout.
+    async fn close_expired(&self) -> Result<(), StoreError> {
+        self.inner.pool.resolver.close_expired();
         Ok(())
     }
 

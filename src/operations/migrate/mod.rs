@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 mod context;
 mod driver;
 mod saga;
+mod schema_state;
 mod steps;
 pub use crate::cluster::{MigrationState, MigrationStatus};
 #[doc(hidden)]
@@ -39,6 +40,9 @@ impl Request {
         }
     }
 }
+
+/// The stored kind of the operation.
+pub(crate) const KIND: &str = "migrate";
 
 /// A migrated tenant, with its newest applied version before and after.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use sqlx::migrate::Migrator;
 
 /// The saga of a migration.
 pub(super) fn define(stores: OperationContext, migrations: Option<&'static Migrator>) -> Saga<MigrateContext> {
-    Saga::new("migrate", Lane::Change, move |run| MigrateContext::new(stores.clone(), migrations, run))
+    Saga::new(super::KIND, Lane::Change, move |run| MigrateContext::new(stores.clone(), migrations, run))
         .step(MigrateStep::Create)
         .step(MigrateStep::RunMigrations)
         .pivot(MigrateStep::CloseLedger)

@@ -4,6 +4,7 @@
 //! stay.
 use super::Request;
 use super::context::MigrateContext;
+use super::schema_state;
 use crate::cluster::{
     MigrationState, MigrationStatus, close_ledger, is_migration_lock_held, read_ledger, run_migrations,
 };
@@ -78,6 +79,7 @@ impl SagaStep<MigrateContext> for MigrateStep {
             Self::RunMigrations => {
                 let session = context.sessions.migrator(run).await?;
                 let ran = run_migrations(session, migrations).await;
+                schema_state::record(run, context, &ran).await?;
                 let ran = name_lock_holder(run, context, ran).await;
                 Ok(json!({ "version": refuse_migrator_if_parked(run, context, ran).await? }))
             }
@@ -90,9 +92,10 @@ impl SagaStep<MigrateContext> for MigrateStep {
             Self::Drop => context.sessions.drop_migrator(run).await.map(|()| Value::Null),
         }
     }
-    /// Drops the migrator. Applied migrations stay.
+    /// Drops the migrator. Applied migrations stay, so the nodes are told of them.
     async fn undo(&self, run: &Execution, context: &mut MigrateContext) -> Result<(), StepError> {
         match self {
+            Self::RunMigrations => schema_state::record_unknown(run, context).await,
             Self::Create => context.sessions.drop_migrator(run).await,
             _ => Ok(()),
         }

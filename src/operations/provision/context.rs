@@ -4,7 +4,7 @@
 //! value: passwords come from the vault and names from the stored placement.
 use super::ProvisionConfig;
 use super::request::Request;
-use crate::cluster::{GeneratedPassword, LoginTarget, OperationContext, TenantLocation, TenantSessions};
+use crate::cluster::{GeneratedPassword, LoginTarget, OperationContext, TenantLocation, TenantSessions, schema_state};
 use crate::directory::{Generation, TenantDatabase};
 use crate::error::StepError;
 use crate::names::RoleName;
@@ -83,6 +83,7 @@ impl ProvisionContext {
         // The entry does not copy the server's TLS mode and certificate: the copy would be stale when the server's row
         // changes.
         entry.settings = settings;
+        entry.schema_state = schema_state::of_migrations(self.config.migrations);
         Ok(entry)
     }
 

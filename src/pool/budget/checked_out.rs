@@ -11,13 +11,15 @@ use super::guards::CheckedOut;
 use super::opener::{PgOpener, PgServer};
 use super::scheduler::SlotId;
 use crate::pool::clock::coarse_time;
-use crate::sqlstate::is_connection_lost;
+use crate::rt;
+use crate::sqlstate::{is_connection_lost, is_stale_plan};
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Time limit for a ping. Short, so that a caller that gets a dead connection has another one within a second.
 const PING_LIMIT: Duration = Duration::from_millis(500);
@@ -30,6 +32,20 @@ impl PgCheckedOut<'_> {
         let Some(conn) = &mut self.conn else { return Err(sqlx::Error::WorkerCrashed) };
         conn.needs_clearing = true;
         conn.held.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)
+    }
+
+    /// Whether the connection has reached its lifetime or was idle for too long.
+    pub(super) fn is_expired(&self) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.is_expired(coarse_time()))
+    }
+    /// Whether the tenant's share is retired, so that the connection is closed when it is returned.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.server.lock_scheduler().is_retired_slot(self.slot)
+    }
+    /// Replaces the connection, whose session is older than the tenant's schema, by a new one.
+    pub(crate) async fn replace_stale(self) -> Result<PgCheckedOut<'static>, sqlx::Error> {
+        let target = self.conn.as_ref().map(|conn| conn.target.clone()).ok_or(sqlx::Error::WorkerCrashed)?;
+        self.replace(&target, "its session is older than the tenant's schema").await
     }
 
     /// Whether the connection answers. Takes it out of its sqlx pool if it is there, and pings it if that is due.
@@ -55,7 +71,8 @@ impl PgCheckedOut<'_> {
     }
 
     /// Returns the connection after a failed statement. After an error that the server reported the session is usable,
-    /// so it is returned as clean. After a protocol error the session may expect more input (the rest of a `COPY … FROM
+    /// so it is returned as clean, except after 0A000: the session may have a plan of an older schema, which fails
+    /// each time, so it is closed. After a protocol error the session may expect more input (the rest of a `COPY … FROM
     /// STDIN`, for example), so it is closed at once. A lost connection is returned through the sqlx pool, which closes
     /// it before the slot is freed.
     pub(crate) fn release_failed(mut self, error: &sqlx::Error) {
@@ -65,9 +82,14 @@ impl PgCheckedOut<'_> {
                     self.server.discard(self.slot, conn, "a statement broke the protocol");
                 }
             }
+            error if is_stale_plan(error) => {
+                if let Some(conn) = self.conn.take() {
+                    self.server.discard(self.slot, conn, "a statement reported that its plan cannot be used any more");
+                }
+            }
             error if is_connection_lost(error) => {
                 if let Some(conn) = &self.conn {
-                    self.server.opener.record_lost_connection(conn.tenant);
+                    self.server.opener.record_lost_connection(conn.target.tenant);
                 }
             }
             sqlx::Error::Database(_) | sqlx::Error::RowNotFound => self.release_clean(),
@@ -79,6 +101,25 @@ impl PgCheckedOut<'_> {
     pub(crate) fn into_pool_connection(mut self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         let lent = self.conn.take().and_then(|conn| self.server.lend(self.slot, conn));
         lent.ok_or(sqlx::Error::WorkerCrashed)
+    }
+}
+
+impl PgCheckedOut<'_> {
+    /// A listener on this connection, and the token that is cancelled when the tenant's share is retired. The slot stays
+    /// occupied until the listener is dropped and the connection is returned or closed.
+    pub(crate) async fn into_listener(mut self) -> Result<(PgListener, CancellationToken), sqlx::Error> {
+        let Some(conn) = &mut self.conn else { return Err(sqlx::Error::WorkerCrashed) };
+        // `PgListener` takes its connection from an sqlx pool, and this one has only this connection.
+        if let Some(mut held) = conn.held.take() {
+            held.return_to_pool().await;
+        }
+        let (pool, retired) = (conn.pool.clone(), conn.target.retired.clone());
+        let listener = rt::poll_batched(PgListener::connect_with(&pool)).await?;
+        // There is no await between the two lines: a listener on a slot that is not lent would exceed the limit.
+        if let Some(conn) = self.conn.take() {
+            self.server.lock_scheduler().lend(self.slot, conn);
+        }
+        Ok((listener, retired))
     }
 }
 
@@ -96,8 +137,9 @@ impl PgServer {
     pub(super) fn accept_returned(self: &Arc<Self>, slot: SlotId, id: u64, cleared: bool) {
         let lent = self.lock_scheduler().take_lent(slot, |conn| conn.id == id);
         match lent {
-            Some(conn) if cleared => {
-                let conn = self.opener.new_conn(id, conn.tenant, conn.pool.clone(), None);
+            Some(mut conn) if cleared => {
+                conn.record_check(self.opener.lost_connections());
+                conn.needs_clearing = false;
                 self.give_back(slot, conn);
             }
             Some(_) => self.lock_scheduler().abandon(slot),

@@ -17,15 +17,23 @@ pub(super) async fn clear_in_time(session: &mut PgConnection, handover: Handover
     }
 }
 
-/// Rolls back an open transaction and, if `discard` is set, resets the session state.
+/// Rolls back an open transaction, releases the session's advisory locks and stops its `LISTEN`s. With `discard`,
+/// resets all of the session's state.
+///
+/// One round trip, unless a transaction is open. `UNLISTEN` and the unlocking function also work on a standby.
 async fn clear(session: &mut PgConnection, discard: bool) -> Result<(), sqlx::Error> {
-    // Outside a transaction block the statement starts its own transaction, so the two times are equal.
-    const IN_TRANSACTION: &str = "SELECT now() <> statement_timestamp()";
-    match session.fetch_one(sqlx::raw_sql(IN_TRANSACTION)).await.and_then(|row| row.try_get::<bool, _>(0)) {
+    // Outside a transaction block the statements start their own transaction, so the two times are equal.
+    const CLEAR: &str =
+        "SELECT now() <> statement_timestamp() AS open, pg_catalog.pg_advisory_unlock_all(); UNLISTEN *";
+    const ROLL_BACK: &str = "ROLLBACK; SELECT pg_catalog.pg_advisory_unlock_all(); UNLISTEN *";
+    // All results are read: with only the first one, an error of the second statement would be lost.
+    let cleared = session.fetch_all(sqlx::raw_sql(CLEAR)).await;
+    match cleared.and_then(|rows| rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get::<bool, _>("open")) {
         Ok(false) => {}
-        // A failed transaction rejects every statement (25P02) until it is rolled back.
+        // An open transaction would undo the UNLISTEN, and a failed one rejects every statement (25P02) until it is
+        // rolled back. ROLLBACK alone is not sent each time, because outside a transaction it logs a warning.
         Ok(true) | Err(sqlx::Error::Database(_)) => {
-            session.execute("ROLLBACK").await?;
+            session.execute(sqlx::raw_sql(ROLL_BACK)).await?;
         }
         Err(error) => return Err(error),
     }

@@ -3,18 +3,23 @@
 //! The sqlx pool has this one connection. It exists so that a caller of `TenantPool::acquire` gets a real
 //! [`PoolConnection`]: when the caller drops it, sqlx runs the `after_release` hook, which clears the session and
 //! reports the connection to the server pool.
+use super::lifetime::{Expiry, Lifetimes};
 use crate::pool::clock::coarse_time;
 use crate::tenant::TenantId;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{Connection, Postgres};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 /// What a tenant's connections are opened with. Must not implement `Debug`: the options print the password.
 pub(crate) struct Target {
     pub(super) tenant: TenantId,
     pub(super) options: PgConnectOptions,
+    /// Cancelled when the share is retired, for a listener, which keeps its connection and would not notice.
+    pub(super) retired: CancellationToken,
 }
 
 /// What happens to a connection between one caller and the next.
@@ -26,17 +31,21 @@ pub(crate) struct Handover {
     pub(crate) ping_after: Duration,
     /// Time limit for clearing a returned connection. After it the connection is closed.
     pub(crate) release_timeout: Duration,
+    /// When a connection expires.
+    pub(crate) lifetimes: Lifetimes,
 }
 
 pub(crate) struct Conn {
     pub(super) id: u64,
-    pub(super) tenant: TenantId,
+    /// What it was opened with, to open another one in its place.
+    pub(super) target: Arc<Target>,
     pub(super) pool: PgPool,
     /// The connection itself. It stays outside `pool` while it is idle, because sqlx pings at each return to the pool.
     /// `None` after the connection was returned through `pool`, until the next checkout acquires it from there.
     pub(super) held: Option<PoolConnection<Postgres>>,
     /// Coarse time of the last checkout or ping: an upper bound for how long it has been idle.
     pub(super) checked_at: Duration,
+    pub(super) expiry: Expiry,
     /// Whether a caller has had the session, so that it may have an open transaction, an unread answer or changed
     /// settings.
     pub(super) needs_clearing: bool,
@@ -52,6 +61,10 @@ impl Conn {
             None => self.held.insert(self.pool.acquire().await?),
         };
         if needs_ping { held.ping().await } else { Ok(()) }
+    }
+    /// Whether the session has reached its lifetime, or was idle for too long.
+    pub(super) fn is_expired(&self, now: Duration) -> bool {
+        self.expiry.is_over(self.checked_at, now)
     }
     /// Records a check at this moment. `lost_connections` is the server's count before the check began.
     pub(super) fn record_check(&mut self, lost_connections: u64) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long [`CheckedOut::reopen`] waits for a connect permit. It is the only code that waits for a permit while it
+/// How long [`CheckedOut::replace`] waits for a connect permit. It is the only code that waits for a permit while it
 /// holds a slot.
 const REOPEN_PATIENCE: Duration = Duration::from_millis(50);
 
@@ -19,8 +19,8 @@ const REOPEN_PATIENCE: Duration = Duration::from_millis(50);
 pub(super) struct Opening<O: Opener> {
     server: Arc<ServerPool<O>>,
     slot: SlotId,
-    /// Another tenant's connection, which must be closed before one is opened.
-    old: Option<O::Conn>,
+    /// The connection in the slot, which must be closed before one is opened, and why it is closed.
+    old: Option<(O::Conn, &'static str)>,
     permit: Option<ConnectPermit>,
     /// Whether a [`CheckedOut`] owns the slot by now.
     is_open: bool,
@@ -28,16 +28,16 @@ pub(super) struct Opening<O: Opener> {
 
 impl<O: Opener> Opening<O> {
     pub(super) fn new(
-        server: Arc<ServerPool<O>>, slot: SlotId, old: Option<O::Conn>, permit: Option<ConnectPermit>,
+        server: Arc<ServerPool<O>>, slot: SlotId, old: Option<(O::Conn, &'static str)>, permit: Option<ConnectPermit>,
     ) -> Self {
         Self { server, slot, old, permit, is_open: false }
     }
 
-    /// Opens the connection. Another tenant's connection in the slot is closed first; otherwise the slot would cover
+    /// Opens the connection. The old connection in the slot is closed first; otherwise the slot would cover
     /// two connections.
     ///
     /// This function never waits for a connect permit, since permit holders may be waiting for slots. Without a permit
-    /// it takes one if one is free, and otherwise opens the connection without one. Only [`CheckedOut::reopen`] waits
+    /// it takes one if one is free, and otherwise opens the connection without one. Only [`CheckedOut::replace`] waits
     /// for a permit before it calls this function, at most [`REOPEN_PATIENCE`].
     pub(super) async fn open(
         mut self, target: &O::Target, deadline: Deadline,
@@ -45,9 +45,9 @@ impl<O: Opener> Opening<O> {
         if self.permit.is_none() {
             self.permit = self.server.connect_permits.try_acquire();
         }
-        if let Some(old) = self.old.take() {
+        if let Some((old, why)) = self.old.take() {
             // If the caller drops the future here, the old connection is dropped too, which closes its socket.
-            self.server.close_conn(old, "another tenant needs its slot").await;
+            self.server.close_conn(old, why).await;
         }
         let conn = self.server.connect(target, self.slot, deadline).await?;
         self.is_open = true;
@@ -60,7 +60,7 @@ impl<O: Opener> Opening<O> {
 impl<O: Opener> Drop for Opening<O> {
     fn drop(&mut self) {
         match self.old.take() {
-            Some(old) => self.server.discard(self.slot, old, "another tenant needed its slot"),
+            Some((old, why)) => self.server.discard(self.slot, old, why),
             None if self.is_open => {}
             None => self.server.lock_scheduler().abandon(self.slot),
         }
@@ -89,12 +89,26 @@ impl<'a, O: Opener> CheckedOut<'a, O> {
         CheckedOut { server: ServerRef::Owned(self.server.clone()), slot: self.slot, conn: self.conn.take() }
     }
 
-    /// Drops the broken connection and opens another one for the same tenant. It keeps the slot, so it waits for a
-    /// connect permit for [`REOPEN_PATIENCE`] only and then opens without one: every permit may be held by a caller
-    /// that waits for a slot, and after a restart of the server every slot may have a broken connection.
+    /// Drops the broken connection and opens another one for the same tenant; see [`replace`](Self::replace).
     pub(super) async fn reopen(mut self, target: &O::Target) -> Result<CheckedOut<'static, O>, sqlx::Error> {
         drop(self.conn.take());
-        let mut opening = Opening::new(self.server.clone(), self.slot, None, None);
+        self.open_again(None, target).await
+    }
+
+    /// Closes the connection, which works, and opens another one for the same tenant. It keeps the slot, so it waits for a
+    /// connect permit for [`REOPEN_PATIENCE`] only and then opens without one: every permit may be held by a caller
+    /// that waits for a slot, and after a restart of the server every slot may have a broken connection.
+    pub(super) async fn replace(
+        mut self, target: &O::Target, why: &'static str,
+    ) -> Result<CheckedOut<'static, O>, sqlx::Error> {
+        let old = self.conn.take().map(|conn| (conn, why));
+        self.open_again(old, target).await
+    }
+
+    async fn open_again(
+        self, old: Option<(O::Conn, &'static str)>, target: &O::Target,
+    ) -> Result<CheckedOut<'static, O>, sqlx::Error> {
+        let mut opening = Opening::new(self.server.clone(), self.slot, old, None);
         let deadline = Deadline::after(opening.server.acquire_limit);
         let permit = timeout(REOPEN_PATIENCE, opening.server.connect_permits.clone().acquire()).await;
         opening.permit = permit.ok().flatten();

@@ -35,22 +35,24 @@ pub(crate) struct PgOpener {
     lost_connections: AtomicU64,
     /// The tenant of the connection that was lost last, and when.
     last_lost: Mutex<Option<(TenantId, Duration)>>,
+    /// Coarse time in seconds before which an acquire does not look for expired connections again.
+    pub(super) next_sweep: AtomicU64,
     /// Used only if the server is a standby: open while it refuses or delays connections.
     pub(super) circuit_breaker: CircuitBreaker,
 }
 
 impl PgOpener {
     pub(crate) fn new(server: Weak<PgServer>, handover: Handover, counter: Option<Arc<dyn CountSessions>>) -> Self {
-        let (next_id, lost_connections, last_lost, circuit_breaker) = Default::default();
+        let (next_id, lost_connections, last_lost, next_sweep, circuit_breaker) = Default::default();
         let login_limit = LoginLimitProbe::new(counter);
-        Self { server, handover, login_limit, next_id, lost_connections, last_lost, circuit_breaker }
+        Self { server, handover, login_limit, next_id, lost_connections, last_lost, next_sweep, circuit_breaker }
     }
 
-    pub(super) fn new_conn(
-        &self, id: u64, tenant: TenantId, pool: PgPool, held: Option<PoolConnection<Postgres>>,
-    ) -> Box<Conn> {
+    fn new_conn(&self, id: u64, target: Arc<Target>, pool: PgPool, held: PoolConnection<Postgres>) -> Box<Conn> {
         let (checked_at, lost_connections) = (coarse_time(), self.lost_connections());
-        Box::new(Conn { id, tenant, pool, held, checked_at, needs_clearing: false, lost_connections })
+        let expiry = self.handover.lifetimes.draw(checked_at);
+        let held = Some(held);
+        Box::new(Conn { id, target, pool, held, checked_at, expiry, needs_clearing: false, lost_connections })
     }
 
     /// How many connections to this server were lost so far.
@@ -77,7 +79,7 @@ impl PgOpener {
     }
     /// Whether the connection may be used at `now` as it is.
     pub(super) fn is_usable(&self, conn: &Conn, now: Duration) -> bool {
-        conn.held.is_some() && !self.needs_ping(conn, now)
+        conn.held.is_some() && !self.needs_ping(conn, now) && !conn.expiry.is_too_old(now)
     }
 
     /// An sqlx pool for one connection. Opens nothing.
@@ -104,11 +106,11 @@ impl PgOpener {
 }
 
 impl Opener for PgOpener {
-    type Target = Target;
+    type Target = Arc<Target>;
     /// Boxed, because each checkout moves it.
     type Conn = Box<Conn>;
 
-    async fn open(&self, target: &Target, slot: SlotId, limit: Duration) -> Result<Box<Conn>, sqlx::Error> {
+    async fn open(&self, target: &Arc<Target>, slot: SlotId, limit: Duration) -> Result<Box<Conn>, sqlx::Error> {
         let began = Instant::now();
         let id = self.next_id.fetch_add(1, Relaxed);
         let pool = self.new_sqlx_pool(id, target, slot, limit);
@@ -125,11 +127,11 @@ impl Opener for PgOpener {
                 }
             }
         };
-        Ok(self.new_conn(id, target.tenant, pool, Some(held)))
+        Ok(self.new_conn(id, target.clone(), pool, held))
     }
 
     async fn close(&self, mut conn: Box<Conn>, why: &'static str) {
-        tracing::debug!(tenant = %conn.tenant, why, "a connection is closed");
+        tracing::debug!(tenant = %conn.target.tenant, why, "a connection is closed");
         if let Some(held) = conn.held.take() {
             let _ = held.close().await;
         }

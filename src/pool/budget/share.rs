@@ -12,6 +12,7 @@ use crate::pool::clock::coarse_time;
 use crate::tenant::TenantId;
 use sqlx::postgres::PgConnectOptions;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub(crate) type PgAcquired = Acquired<PgOpener>;
@@ -21,13 +22,14 @@ pub(crate) type PgAcquired = Acquired<PgOpener>;
 pub(crate) struct TenantShare {
     server: Arc<PgServer>,
     key: Key,
-    target: Target,
+    target: Arc<Target>,
 }
 
 impl TenantShare {
     /// Joins the server pool with at most `cap` connections. Opens nothing.
     pub(crate) fn new(tenant: TenantId, server: Arc<PgServer>, cap: u32, options: PgConnectOptions) -> Self {
-        Self { key: server.join(cap), server, target: Target { tenant, options } }
+        let target = Target { tenant, options, retired: CancellationToken::new() };
+        Self { key: server.join(cap), server, target: Arc::new(target) }
     }
     /// The tenant's open connections to this server, and how many of them are in use.
     pub(crate) fn usage(&self) -> (usize, usize) {
@@ -44,6 +46,7 @@ impl TenantShare {
     /// Stops serving the tenant: idle connections are closed now, connections in use when they are returned.
     pub(crate) fn retire(&self) {
         self.server.retire(self.key);
+        self.target.retired.cancel();
     }
 
     /// Takes an idle connection that needs no ping, without waiting.
@@ -56,20 +59,27 @@ impl TenantShare {
         checked_out
     }
 
-    /// Waits for a connection or opens one; pings it first if it was idle for longer than `ping_after`.
+    /// Waits for a connection or opens one; pings it first if it was idle for longer than `ping_after`, and replaces it
+    /// if it has expired.
     pub(crate) async fn acquire(&self) -> Result<PgAcquired, sqlx::Error> {
+        self.server.close_expired_if_due(coarse_time());
         let acquire = async {
             match self.server.acquire(self.key, &self.target).await? {
-                Acquired::Connection(checked_out) => self.replace_if_dead(checked_out).await.map(Acquired::Connection),
+                Acquired::Connection(checked_out) => {
+                    self.replace_if_unusable(checked_out).await.map(Acquired::Connection)
+                }
                 Acquired::Retired => Ok(Acquired::Retired),
             }
         };
         acquire.instrument(tracing::debug_span!("acquire", tenant = %self.target.tenant)).await
     }
 
-    async fn replace_if_dead(
+    async fn replace_if_unusable(
         &self, mut checked_out: PgCheckedOut<'static>,
     ) -> Result<PgCheckedOut<'static>, sqlx::Error> {
+        if checked_out.is_expired() {
+            return checked_out.replace(&self.target, "its lifetime or its idle time was over").await;
+        }
         if checked_out.is_alive().await {
             return Ok(checked_out);
         }
@@ -82,5 +92,6 @@ impl TenantShare {
 impl Drop for TenantShare {
     fn drop(&mut self) {
         self.server.leave(self.key);
+        self.target.retired.cancel();
     }
 }

@@ -91,7 +91,10 @@ impl<O: Opener> Waiting<O> {
         let server = self.server.clone();
         match grant {
             Some(Grant::Conn(slot, conn)) => Granted::Connection(CheckedOut::new(server, slot, conn)),
-            Some(Grant::Slot(slot, old)) => Granted::Slot(Opening::new(server, slot, old, permit)),
+            Some(Grant::Slot(slot, old)) => {
+                let old = old.map(|conn| (conn, "another tenant needs its slot"));
+                Granted::Slot(Opening::new(server, slot, old, permit))
+            }
             None => Granted::Retired,
         }
     }

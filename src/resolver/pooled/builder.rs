@@ -5,7 +5,7 @@
 //! [`PoolSettings`], which both builders take. Building opens no connection and starts no task.
 use super::{PooledResolver, Shared};
 use crate::pool::budget::login_limit::CountSessions;
-use crate::pool::budget::{Handover, PermitLimit, PoolLimits};
+use crate::pool::budget::{Handover, Lifetimes, PermitLimit, PoolLimits};
 use crate::server::AddressPolicy;
 use crate::store::registry::{ServerRegistry, TenantRegistry};
 use crate::store::vault::CredentialVault;
@@ -37,6 +37,7 @@ pub struct PoolSettings {
     pub(super) fresh_for: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) release_timeout: Duration,
+    pub(super) lifetimes: Lifetimes,
     pub(super) session_counter: Option<Arc<dyn CountSessions>>,
     pub(super) policy: AddressPolicy,
 }
@@ -110,6 +111,10 @@ impl PoolSettings {
             fresh_for: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
             release_timeout: Duration::from_secs(30),
+            lifetimes: Lifetimes {
+                max_lifetime: Some(Duration::from_secs(30 * 60)),
+                idle_timeout: Some(Duration::from_secs(10 * 60)),
+            },
             session_counter: None,
             policy: AddressPolicy::default(),
         }
@@ -133,6 +138,24 @@ impl PoolSettings {
     /// next use.
     pub fn ping_after(mut self, idle: Duration) -> Self {
         self.ping_after = idle;
+        self
+    }
+    /// Maximum age of a connection; 30 min by default, as in sqlx's own pool. It bounds what a session collects in its
+    /// memory, and how long it keeps plans of an older schema after a person has changed the tenant's tables. An older
+    /// connection is replaced before its next use. The limit of each connection is up to a fifth shorter, at random, so
+    /// that connections which were opened together are not replaced together. `None`: no limit.
+    pub fn max_lifetime(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.lifetimes.max_lifetime = limit.into();
+        self
+    }
+    /// How long a connection may be idle before it is closed; 10 min by default, as in sqlx's own pool: a session that
+    /// nothing uses takes several megabytes of the server's memory. Up to a fifth shorter, as with
+    /// [`max_lifetime`](Self::max_lifetime). `None`: no limit.
+    ///
+    /// [`Tenantry::run`](crate::Tenantry::run) looks for such connections every 5 s. Without it they are found when a
+    /// caller needs a connection to the same server and none is ready for use.
+    pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.lifetimes.idle_timeout = limit.into();
         self
     }
     /// Whether to run `DISCARD ALL` when a connection is returned. It removes settings, temporary tables, prepared
@@ -173,6 +196,7 @@ impl PoolSettings {
             discard: self.discard_on_release,
             ping_after: self.ping_after,
             release_timeout: self.release_timeout,
+            lifetimes: self.lifetimes,
         }
     }
     pub(super) fn pool_limits(&self, budget: u32) -> PoolLimits {

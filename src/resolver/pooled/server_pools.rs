@@ -22,6 +22,11 @@ impl PooledResolver {
         self.0.connection_limits.set_own(max_connections);
         self.0.resize_servers();
     }
+    /// Closes idle connections that have reached their lifetime or idle timeout.
+    pub(crate) fn close_expired(&self) {
+        let servers: Vec<_> = self.0.lock_servers().values().cloned().collect();
+        servers.iter().for_each(|server| server.close_expired());
+    }
     /// Sets this node's share of the limit in each server's row. Until then it is all of it.
     pub(crate) fn set_share(&self, share: Share) {
         self.0.connection_limits.set_share(share);

@@ -152,6 +152,10 @@ impl RegistryWriter for MemoryRegistry {
         rules::check_replacement(Some(expected), entry)?;
         self.lock_for(Some(writer))?.replace_login(expected, entry)
     }
+    async fn record_schema(&self, tenant: TenantId, state: &str, writer: FencingToken) -> Result<(), StoreError> {
+        self.lock_for(Some(writer))?.record_schema(tenant, state);
+        Ok(())
+    }
     async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
         let mut users: Vec<_> = self.state().users.iter().filter(|u| u.tenant == tenant).cloned().collect();
         users.sort_by(|a, b| (a.generation, &a.server, &a.role).cmp(&(b.generation, &b.server, &b.role)));

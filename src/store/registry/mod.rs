@@ -149,6 +149,20 @@ pub trait RegistryWriter: TenantRegistry {
     async fn replace_login(
         &self, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
     ) -> Result<(), StoreError>;
+    /// Stores a new [`schema_state`](TenantDatabase::schema_state) in the tenant's primary entry that is not `Dropped`,
+    /// after migrations were applied. A tenant without such an entry is `Ok`. All nodes must learn of a changed value
+    /// as they learn of any other change of the entry.
+    ///
+    /// The default implementation replaces the whole entry with [`put_database`](Self::put_database). A store that
+    /// changes only this value does not conflict with another change of the entry.
+    async fn record_schema(&self, tenant: TenantId, state: &str, writer: FencingToken) -> Result<(), StoreError> {
+        let Some(mut entry) = self.primary(tenant).await? else { return Ok(()) };
+        if entry.schema_state == state {
+            return Ok(());
+        }
+        entry.schema_state = state.into();
+        self.put_database(Some(entry.generation), &entry, Some(writer)).await
+    }
     /// The tenant's logins of any status, oldest generation first.
     async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError>;
     /// Adds a login's row (`expected` is `None`), or replaces the row whose status is `expected`. Server and role

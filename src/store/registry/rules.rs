@@ -69,6 +69,12 @@ pub(super) fn is_active_managed_primary(entry: &TenantDatabase) -> bool {
 }
 
 /// Whether this is a primary entry in use.
+/// Whether a repeated publication finds the entry that it has already written. The schema's state is not compared: a
+/// program with other migrations may repeat it.
+pub(super) fn is_published(stored: &TenantDatabase, entry: &TenantDatabase) -> bool {
+    TenantDatabase { schema_state: entry.schema_state.clone(), ..stored.clone() } == *entry
+}
+
 pub(super) fn is_primary(entry: &TenantDatabase) -> bool {
     entry.kind == DatabaseKind::Primary && entry.status != DatabaseStatus::Dropped
 }

@@ -44,7 +44,7 @@ pub(super) const TABLES: &[Table] = &[
     table(
         "tenant_databases",
         "tenant_id kind driver server host port database login roles credential generation status settings \
-         created_at updated_at dropped_at",
+         created_at updated_at dropped_at schema_state",
         "tenant_databases_pkey tenant_databases_primary tenant_databases_changed",
     ),
     table(

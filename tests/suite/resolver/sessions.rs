@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions, Executor};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
-use tenantry::directory::Generation;
+use tenantry::directory::{Generation, TenantDatabase};
 use tenantry::error::ResolveError;
 use tenantry::pool::AcquireError;
 use tenantry::resolver::{PooledResolver, PooledResolverBuilder};
@@ -73,7 +73,7 @@ impl ResolverSetup {
         sqlx::query(KILL).bind(names).execute(&mut self.admin).await.unwrap();
     }
     /// Waits until the database has no session; panics after 5 s.
-    async fn wait_until_no_session(&mut self, database: &TestDatabase) {
+    pub(crate) async fn wait_until_no_session(&mut self, database: &TestDatabase) {
         for _ in 0..250 {
             if self.sessions(database).await == 0 {
                 return;
@@ -87,6 +87,10 @@ impl ResolverSetup {
         const END: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1";
         sqlx::query(END).bind(database.name()).execute(&mut self.admin).await.unwrap();
         self.wait_until_no_session(database).await;
+    }
+    /// Changes the tenant's entry. The resolver reads it when it next resolves the tenant.
+    pub(crate) fn change_entry(&self, slug: &str, change: impl FnOnce(&mut TenantDatabase)) {
+        self.fakes.entry(slug, change);
     }
     pub(crate) fn resolver(&self) -> PooledResolverBuilder {
         self.fakes.resolver()

@@ -42,6 +42,14 @@ impl<C> SlotScheduler<C> {
         Some((slot, conn))
     }
 
+    /// Evicts the idle connections that `is_victim` selects. The caller must close them and then
+    /// [`free`](Self::free_slot) their slots.
+    pub(crate) fn evict_where(&mut self, is_victim: impl Fn(&C) -> bool) -> Vec<(SlotId, C)> {
+        let is_victim = |slot: &Slot<C>| matches!(&slot.state, State::Idle(conn) if is_victim(conn));
+        let slots: Vec<_> = (0..self.slots.len()).filter(|at| is_victim(&self.slots[*at])).collect();
+        slots.into_iter().filter_map(|slot| self.evict_to_close(slot)).collect()
+    }
+
     /// Evicts the idle connection of the least frequently used tenant if fewer than `reserve` slots are free or about
     /// to be. The caller must close it and then [`free`](Self::free_slot) its slot. Later callers then find a free slot
     /// and need not wait for a connection to close.

@@ -61,6 +61,11 @@ impl<C> SlotScheduler<C> {
         self.tenants.get(key).and_then(Option::as_ref).is_none_or(|t| t.retired)
     }
 
+    /// Whether the tenant of an occupied slot is retired.
+    pub(crate) fn is_retired_slot(&self, slot: SlotId) -> bool {
+        self.slots.get(slot).is_some_and(|slot| self.is_retired(slot.tenant))
+    }
+
     /// Retires all tenants, and each tenant that joins later. Returns all idle connections, for the caller to close.
     pub(crate) fn close(&mut self) -> Vec<(SlotId, C)> {
         self.closed = true;

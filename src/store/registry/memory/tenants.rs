@@ -126,8 +126,8 @@ impl State {
     pub(super) fn publish(&mut self, expected: TenantStatus, entry: &TenantDatabase) -> Result<(), StoreError> {
         let stored = self.tenants.get(&entry.tenant).cloned().ok_or_else(rules::no_tenant)?;
         if stored.status() != expected {
-            let is_done =
-                stored.status() == TenantStatus::Active && self.find_entry_mut(entry).is_some_and(|e| e == entry);
+            let is_done = stored.status() == TenantStatus::Active
+                && self.find_entry_mut(entry).is_some_and(|e| rules::is_published(e, entry));
             return if is_done { Ok(()) } else { Err(rules::other_status(stored.status().as_str(), expected)) };
         }
         self.write_entry(entry)?;
@@ -168,6 +168,13 @@ impl State {
         self.require_not_deleted(entry.tenant)?;
         let TenantDatabase { login, credential, generation, .. } = entry.clone();
         self.write_entry(&TenantDatabase { login, credential, generation, ..stored })
+    }
+
+    pub(super) fn record_schema(&mut self, tenant: TenantId, state: &str) {
+        let primary = self.databases.iter_mut().find(|d| d.tenant == tenant && rules::is_primary(d));
+        if let Some(primary) = primary {
+            primary.schema_state = state.into();
+        }
     }
 
     fn write_entry(&mut self, entry: &TenantDatabase) -> Result<(), StoreError> {

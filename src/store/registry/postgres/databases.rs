@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use sqlx::types::Json;
 
 const LIST: &str = "SELECT tenant_id, kind, driver, server, host, port, database, login, roles, credential, generation,
-        status, settings
+        status, settings, schema_state
     FROM tenantry.tenant_databases WHERE tenant_id = $1 AND status <> 'dropped'
     ORDER BY array_position('{primary,replica,backup}', kind), host COLLATE \"C\", port, database COLLATE \"C\"";
 
@@ -19,7 +19,7 @@ pub(super) async fn list(landlord: &PgPool, tenant: TenantId) -> Result<Vec<Tena
     sqlx::query(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?.iter().map(rows::parse_database).collect()
 }
 
-// The parameters of an entry are $3 to $15 in every statement, see `bind_entry`. The macros below are CTEs that the
+// The parameters of an entry are $3 to $16 in every statement, see `bind_entry`. The macros below are CTEs that the
 // statements share.
 
 /// Condition: the entry is an active primary on a registered server, so its login changes with it. In Rust:
@@ -65,8 +65,8 @@ macro_rules! insert_entry {
     ($conflict:literal) => {
         concat!(
             "done AS (INSERT INTO tenantry.tenant_databases AS d (tenant_id, kind, driver, server, host, port, database,
-                login, roles, credential, generation, status, settings, dropped_at)
-            SELECT $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, CASE WHEN $14 = 'dropped' THEN now() END
+                login, roles, credential, generation, status, settings, schema_state, dropped_at)
+            SELECT $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, CASE WHEN $14 = 'dropped' THEN now() END
             FROM go ",
             $conflict,
             " RETURNING d.tenant_id AS id)"
@@ -83,12 +83,13 @@ macro_rules! lock_tenant {
 
 const PUBLISH: &str = fenced_write!(
     "target AS (SELECT t.id FROM tenantry.tenants t, fence
-        WHERE t.id = $3 AND t.status = $16 FOR NO KEY UPDATE OF t), ",
+        WHERE t.id = $3 AND t.status = $17 FOR NO KEY UPDATE OF t), ",
     check_login!(),
     insert_entry!(
         "ON CONFLICT (tenant_id, kind, host, port, database) DO UPDATE
             SET driver = $5, server = $6, login = $10, roles = $11, credential = $12, generation = $13, status = $14,
-                settings = $15, updated_at = now(), dropped_at = CASE WHEN $14 = 'dropped' THEN now() END"
+                settings = $15, schema_state = $16, updated_at = now(),
+                dropped_at = CASE WHEN $14 = 'dropped' THEN now() END"
     ),
     switch_logins!(),
     ", tenant AS (UPDATE tenantry.tenants t SET status = 'active', updated_at = now() FROM done WHERE t.id = done.id)"
@@ -105,7 +106,7 @@ pub(super) async fn publish(
     let (stored, obstacles) = read_stored(landlord, entry).await?;
     let obstacles = obstacles.ok_or_else(rules::no_tenant)?;
     match obstacles.status.as_str() {
-        "active" if stored.as_ref() == Some(entry) => Ok(()),
+        "active" if stored.is_some_and(|stored| rules::is_published(&stored, entry)) => Ok(()),
         status if status != expected.as_str() => Err(rules::other_status(status, expected)),
         _ => Err(obstacles.explain(entry)),
     }
@@ -122,11 +123,11 @@ const REPLACE: &str = fenced_write!(
     lock_tenant!(),
     "target AS (SELECT d.tenant_id AS id FROM tenantry.tenant_databases d, tenant
         WHERE d.tenant_id = $3 AND d.kind = $4 AND d.host = $7 AND d.port = $8 AND d.database = $9
-          AND d.generation = $16 FOR NO KEY UPDATE OF d), ",
+          AND d.generation = $17 FOR NO KEY UPDATE OF d), ",
     check_login!(),
     "done AS (UPDATE tenantry.tenant_databases d
         SET driver = $5, server = $6, login = $10, roles = $11, credential = $12, generation = $13, status = $14,
-            settings = $15, updated_at = now(),
+            settings = $15, schema_state = $16, updated_at = now(),
             dropped_at = CASE WHEN $14 = 'dropped' THEN coalesce(d.dropped_at, now()) END
         FROM go
         WHERE d.tenant_id = go.id AND d.kind = $4 AND d.host = $7 AND d.port = $8 AND d.database = $9
@@ -159,7 +160,7 @@ const REPLACE_LOGIN: &str = fenced_write!(
     lock_tenant!(),
     "target AS (SELECT d.tenant_id AS id FROM tenantry.tenant_databases d, tenant
         WHERE d.tenant_id = $3 AND d.kind = $4 AND d.host = $7 AND d.port = $8 AND d.database = $9
-          AND d.generation = $16 AND d.status = $14 FOR NO KEY UPDATE OF d), ",
+          AND d.generation = $17 AND d.status = $14 FOR NO KEY UPDATE OF d), ",
     check_login!(),
     "done AS (UPDATE tenantry.tenant_databases d
         SET login = $10, credential = $12, generation = $13, updated_at = now()
@@ -188,9 +189,22 @@ pub(super) async fn replace_login(
     }
 }
 
+const RECORD_SCHEMA: &str = fenced_write!(
+    "done AS (UPDATE tenantry.tenant_databases d SET schema_state = $4, updated_at = now() FROM fence
+        WHERE d.tenant_id = $3 AND d.kind = 'primary' AND d.status <> 'dropped' AND d.schema_state <> $4
+        RETURNING d.tenant_id AS id)"
+);
+
+pub(super) async fn record_schema(
+    landlord: &PgPool, tenant: TenantId, state: &str, writer: FencingToken,
+) -> Result<(), StoreError> {
+    let record = write::statement(RECORD_SCHEMA, Some(writer)).bind(tenant.as_uuid()).bind(state);
+    write::run(landlord, record).await.map(drop)
+}
+
 const STORED: &str =
     "SELECT tenant_id, kind, driver, server, host, port, database, login, roles, credential, generation,
-        status, settings
+        status, settings, schema_state
     FROM tenantry.tenant_databases WHERE tenant_id = $1 AND kind = $2 AND host = $3 AND port = $4 AND database = $5";
 const OBSTACLES: &str = "SELECT t.status,
     EXISTS (SELECT FROM tenantry.tenant_database_users u
@@ -258,4 +272,5 @@ fn bind_entry<'q>(statement: Statement<'q>, entry: &'q TenantDatabase) -> Statem
         .bind(entry.generation.0)
         .bind(entry.status.as_str())
         .bind(Json(&entry.settings))
+        .bind(&entry.schema_state)
 }

@@ -104,6 +104,9 @@ impl RegistryWriter for PgTenantRegistry {
     ) -> Result<(), StoreError> {
         databases::replace_login(&self.0, expected, entry, writer).await
     }
+    async fn record_schema(&self, tenant: TenantId, state: &str, writer: FencingToken) -> Result<(), StoreError> {
+        databases::record_schema(&self.0, tenant, state, writer).await
+    }
     async fn users(&self, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
         users::list(&self.0, tenant).await
     }

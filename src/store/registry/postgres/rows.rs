@@ -32,6 +32,7 @@ pub(super) fn parse_database(row: &PgRow) -> Result<TenantDatabase, StoreError> 
         generation: Generation(field(row, "generation")?),
         status: parsed_field(row, "status")?,
         settings: field::<Json<_>>(row, "settings")?.0,
+        schema_state: field(row, "schema_state")?,
     })
 }
 

@@ -8,7 +8,7 @@ use crate::names::GroupRoles;
 use crate::operation::FencingToken;
 use crate::server::TlsMode;
 use crate::store::registry::RegistryWriter;
-use crate::testing::conformance::assertions::{expect_conflict, expect_ok, expect_winners};
+use crate::testing::conformance::assertions::{expect_conflict, expect_fenced, expect_ok, expect_winners};
 use futures_util::future::join_all;
 
 /// A change of an entry's login changes the status of the logins too.
@@ -22,6 +22,34 @@ pub(super) async fn check(registry: &impl RegistryWriter) {
     check_concurrent_rotations(registry, by).await;
     check_replace_login(registry, by).await;
     check_move(registry, by).await;
+    check_record_schema(registry, by).await;
+}
+
+async fn check_record_schema(registry: &impl RegistryWriter, by: FencingToken) {
+    let subject = Subject::create_active(registry, by).await;
+    let replica = TenantDatabase { kind: DatabaseKind::Replica, host: "replica.test".into(), ..subject.entry.clone() };
+    expect_ok(registry.put_database(None, &replica, None).await, "put_database() adds a replica entry");
+    let recorded = TenantDatabase { schema_state: "a".into(), ..subject.entry.clone() };
+    for _ in 0..2 {
+        let answer = registry.record_schema(subject.id(), "a", by).await;
+        expect_ok(answer, "record_schema() succeeds and can be repeated");
+    }
+    let stored = subject.snapshot(registry).await;
+    let rule = "expected: record_schema() changes only the state of the primary entry";
+    assert_eq!(stored.databases, [recorded.clone(), replica.clone()], "{rule}");
+    assert_eq!(stored.logins(), [(1, UserStatus::Active)], "expected: record_schema() changes no login");
+
+    let stale = FencingToken { epoch: by.epoch - 1, ..by };
+    expect_fenced(registry.record_schema(subject.id(), "b", stale).await, "record_schema() of an older worker");
+    let unknown = registry.record_schema(Subject::new().id(), "b", by).await;
+    expect_ok(unknown, "record_schema() of a tenant without an entry changes nothing");
+
+    expect_ok(registry.put_user(None, &subject.user(2), by).await, "put_user() adds a login");
+    let rotated = registry.replace_login(Generation(1), &subject.rotated(2), by).await;
+    expect_ok(rotated, "replace_login() succeeds");
+    let stored = subject.snapshot(registry).await;
+    let rotated = TenantDatabase { schema_state: "a".into(), ..subject.rotated(2) };
+    assert_eq!(stored.databases, [rotated, replica], "expected: replace_login() keeps the state of the schema");
 }
 
 async fn check_kinds(registry: &impl RegistryWriter, by: FencingToken) {
