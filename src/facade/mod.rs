@@ -9,7 +9,7 @@
 //!   stop it.
 //! - After [`Tenantry::close`] no call begins an operation.
 use crate::cluster::OperationContext;
-use crate::error::{ChangeError, ResolveError, StoreError, chain};
+use crate::error::{ResolveError, StoreError, chain};
 use crate::operation::OperationId;
 use crate::operations::lifecycle::{Activate, Archive, Lifecycle, Purge, Restore, Suspend};
 use crate::operations::migrate::Migration;

@@ -18,7 +18,7 @@ pub(super) async fn verify_no_running_change(journal: &dyn Journal, tenant: Tena
     let subject = Subject::Tenant(tenant);
     let (now, history) = try_join(journal.now(), journal.history(&subject)).await?;
     match history.iter().find(|record| is_driven(record, now)) {
-        Some(record) => Err(ChangeError::Busy { operation: record.id }),
+        Some(record) => Err(ChangeError::Busy { operation: record.id, status: record.status }),
         None => Ok(()),
     }
 }

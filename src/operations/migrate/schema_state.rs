@@ -4,8 +4,7 @@
 //! longer match the tables. Invariant: after the operation has ended or is parked, the entry has another state than
 //! before if any migration was applied, also if the worker that applied it died.
 use super::context::MigrateContext;
-use super::status::read_ledger;
-use crate::cluster::schema_state;
+use crate::cluster::{read_ledger, schema_state};
 use crate::error::StepError;
 use crate::saga::Execution;
 
