@@ -31,6 +31,10 @@ fn wait_until(limit: Duration, what: &str, mut is_done: impl FnMut() -> bool) {
     }
 }
 
+pub(crate) fn wait_until_exists(path: &Path) {
+    wait_until(Duration::from_secs(60), &format!("{} exists", path.display()), || path.exists());
+}
+
 /// A temporary directory that every account may write to: the server may run under an unprivileged one.
 fn scratch() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
@@ -55,6 +59,9 @@ fn runs(text: &str) -> bool {
 
 #[test]
 fn killed_process_leaves_no_local_server_and_no_files() {
+    if !child::is_available("local", "killed_process_leaves_no_local_server_and_no_files") {
+        return;
+    }
     let scratch = scratch();
     let mut child = child("local", scratch.path());
     wait_until_up(&mut child);
@@ -68,6 +75,9 @@ fn killed_process_leaves_no_local_server_and_no_files() {
 
 #[test]
 fn process_killed_during_cluster_creation_leaves_nothing() {
+    if !child::is_available("local", "process_killed_during_cluster_creation_leaves_nothing") {
+        return;
+    }
     for moment in ["", "data/PG_VERSION", "data/postmaster.pid"] {
         let scratch = scratch();
         let child = child("local", scratch.path());
@@ -95,11 +105,6 @@ async fn stop_returns_after_everything_is_removed() {
     }
 }
 
-/// Whether a Docker daemon answers.
-pub(crate) fn docker_answers() -> bool {
-    Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success())
-}
-
 /// Names of all containers, running or not, that match a filter of `docker ps`.
 fn containers(filter: &str) -> String {
     let output =
@@ -110,8 +115,7 @@ fn containers(filter: &str) -> String {
 
 #[test]
 fn killed_process_leaves_no_container() {
-    if !docker_answers() {
-        eprintln!("SKIPPED: killed_process_leaves_no_container: Docker does not answer");
+    if !child::is_available("container", "killed_process_leaves_no_container") {
         return;
     }
     let scratch = scratch();
@@ -125,8 +129,7 @@ fn killed_process_leaves_no_container() {
 
 #[test]
 fn process_killed_during_container_creation_leaves_nothing() {
-    if !docker_answers() {
-        eprintln!("SKIPPED: process_killed_during_container_creation_leaves_nothing: Docker does not answer");
+    if !child::is_available("container", "process_killed_during_container_creation_leaves_nothing") {
         return;
     }
     let scratch = scratch();

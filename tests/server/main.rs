@@ -8,6 +8,7 @@
 mod child;
 mod choice;
 mod gone;
+mod kept;
 mod kinds;
 mod proxy;
 mod tls;

@@ -99,7 +99,7 @@ async fn load_never_exceeds_the_budget_or_reaches_another_tenant() {
     assert!(peak <= i64::from(BUDGET), "{peak} sessions under a budget of {BUDGET}; {stats:?}");
     assert!(served.iter().all(|n| *n > 0), "a task starved: {served:?}; {stats:?}");
     resolver.close().await;
-    assert_eq!(world.sessions_of(&names).await, 0, "sessions are left after close");
+    world.wait_until_no_session_of(&names).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

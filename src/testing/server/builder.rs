@@ -1,6 +1,10 @@
 //! The settings of a test server, and its start with one of the three backends.
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
 use super::choice::{Choice, DATABASE_URL, Environment};
-use super::error::{NoServer, PrepareError};
+use super::error::{ContainerError, LocalError, NoServer, PrepareError};
+use super::kept::{KeptBackend, KeptData};
 use super::running::Running;
 use super::session::{self, Session};
 use super::tls::Certificate;
@@ -16,6 +20,7 @@ pub struct TestServerBuilder {
     local_only: bool,
     encoding: &'static str,
     certificate: Option<Certificate>,
+    data: Option<PathBuf>,
 }
 
 impl TestServerBuilder {
@@ -27,6 +32,7 @@ impl TestServerBuilder {
             local_only: false,
             encoding: "UTF8",
             certificate: None,
+            data: None,
         }
     }
 
@@ -71,6 +77,14 @@ impl TestServerBuilder {
         self.local_only()
     }
 
+    /// Keeps the server's data in this directory, so that the next start with the same directory continues with it. The
+    /// port can be another one then. Default: the data is removed with the server. One process at a time can use the
+    /// directory; [`TestServer::remove`] removes it. With a server named by URL it stays empty.
+    pub fn keep_data(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data = Some(directory.into());
+        self
+    }
+
     /// Finds or starts the server. If the future is dropped, a server that was started is removed.
     ///
     /// # Errors
@@ -86,36 +100,56 @@ impl TestServerBuilder {
     }
 
     async fn start_backend(&self, environment: &Environment) -> Result<Running, NoServer> {
-        if self.local_only {
-            return self.start_local(environment).await.map_err(NoServer::Local);
-        }
-        match environment.choose()? {
-            Choice::Url(url) if self.settings.is_empty() && self.certificate.is_none() => {
+        let kept = self.data.as_deref().map(KeptData::open).transpose()?;
+        let choice = if self.local_only { Choice::Local } else { environment.choose()? };
+        let running = match (choice, kept.as_ref().and_then(KeptData::backend)) {
+            (Choice::Url(url), _) if self.settings.is_empty() && self.certificate.is_none() => {
                 url::find(environment.url_variable, &url).await
             }
-            Choice::Url(_) => Err(NoServer::UrlTakesNoSettings { variable: environment.url_variable }),
-            Choice::Container => self.start_container(environment).await.map_err(NoServer::Container),
-            Choice::Local => self.start_local(environment).await.map_err(NoServer::Local),
-            Choice::ContainerElseLocal => self.start_container_else_local(environment).await,
-        }
-    }
-
-    async fn start_container_else_local(&self, environment: &Environment) -> Result<Running, NoServer> {
-        let container = match self.start_container(environment).await {
-            Ok(running) => return Ok(running),
-            Err(error) => error,
+            (Choice::Url(_), _) => Err(NoServer::UrlTakesNoSettings { variable: environment.url_variable }),
+            (Choice::Container, _) | (Choice::ContainerElseLocal, Some(KeptBackend::Container)) => {
+                self.start_container(environment, kept.as_ref()).await.map_err(NoServer::Container)
+            }
+            (Choice::Local, _) | (Choice::ContainerElseLocal, Some(KeptBackend::Local)) => {
+                self.start_local(environment, kept.as_ref()).await.map_err(NoServer::Local)
+            }
+            (Choice::ContainerElseLocal, None) => self.start_container_else_local(environment, kept.as_ref()).await,
         };
-        tracing::warn!(%container, "no PostgreSQL container could be started; trying the local binaries");
-        let variable = environment.url_variable;
-        self.start_local(environment).await.map_err(|local| NoServer::NoneOfThree { variable, container, local })
+        Ok(Running { kept, ..running? })
     }
 
-    async fn start_container(&self, environment: &Environment) -> Result<Running, super::ContainerError> {
-        container::start(environment.image.as_deref(), &self.arguments(environment)).await
+    /// After a container could not be started, this process does not try it again: a pull that cannot succeed takes up
+    /// to a minute.
+    async fn start_container_else_local(
+        &self, environment: &Environment, kept: Option<&KeptData>,
+    ) -> Result<Running, NoServer> {
+        static FAILED: OnceLock<ContainerError> = OnceLock::new();
+        if FAILED.get().is_none() {
+            match self.start_container(environment, kept).await {
+                Ok(running) => return Ok(running),
+                Err(error) => {
+                    tracing::warn!(%error, "no PostgreSQL container could be started; trying the local binaries");
+                    let _ = FAILED.set(error);
+                }
+            }
+        }
+        let started = self.start_local(environment, kept).await;
+        started.map_err(|local| match FAILED.get() {
+            Some(container) => {
+                NoServer::NoneOfThree { variable: environment.url_variable, container: container.clone(), local }
+            }
+            None => NoServer::Local(local),
+        })
     }
 
-    async fn start_local(&self, environment: &Environment) -> Result<Running, super::LocalError> {
-        local::start(environment.pg_bin.as_deref(), self.encoding, &self.arguments(environment)).await
+    async fn start_container(
+        &self, environment: &Environment, kept: Option<&KeptData>,
+    ) -> Result<Running, ContainerError> {
+        container::start(environment.image.as_deref(), kept, &self.arguments(environment)).await
+    }
+
+    async fn start_local(&self, environment: &Environment, kept: Option<&KeptData>) -> Result<Running, LocalError> {
+        local::start(environment.pg_bin.as_deref(), self.encoding, kept, &self.arguments(environment)).await
     }
 
     /// `-c name=value …` for the server's command line. PostgreSQL uses the last value of a name, so the caller's
@@ -147,8 +181,8 @@ impl TestServerBuilder {
         if let Some(locale) = &environment.lc_messages {
             language::check(&mut session, locale).await?;
         }
-        let Running { kind, admin, watcher } = running;
-        let server = TestServer { kind, admin, version, version_num, watcher };
+        let Running { kind, admin, watcher, kept } = running;
+        let server = TestServer { kind, admin, version, version_num, watcher, kept };
         tracing::info!(server = server.describe(), "test server is ready");
         Ok(server)
     }

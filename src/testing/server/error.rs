@@ -13,7 +13,7 @@ pub enum NoServer {
         "no PostgreSQL server is available. Provide one of these: \
          (1) {variable}=postgres://… with the URL of a superuser; \
          (2) Docker ({container}); \
-         (3) PostgreSQL's server binaries; set {PG_BIN} to their directory if it is not found ({local})"
+         (3) PostgreSQL's server binaries ({local})"
     )]
     NoneOfThree {
         /// Name of the environment variable that may contain a URL.
@@ -72,12 +72,20 @@ pub enum NoServer {
         /// Name of the environment variable that contains the URL.
         variable: &'static str,
     },
-    /// The backend `container` was forced, and it failed.
-    #[error("{BACKEND} is container, and no PostgreSQL container could be started")]
+    /// A container was demanded, by the environment or by the data that a builder keeps, and it failed.
+    #[error("a PostgreSQL container is required, and none could be started")]
     Container(#[source] ContainerError),
     /// A local cluster was demanded, by the environment or by the builder, and it failed.
     #[error("a local PostgreSQL cluster is required, and it could not be started")]
     Local(#[source] LocalError),
+    /// The directory of [`keep_data`](super::TestServerBuilder::keep_data) cannot be used.
+    #[error("the data directory {} cannot be used: {reason}", .directory.display())]
+    KeptData {
+        /// The directory.
+        directory: PathBuf,
+        /// The reason.
+        reason: String,
+    },
     /// This kind of server cannot have a standby.
     #[error("no standby of the server {kind} can be started: {reason}")]
     NoStandby {
@@ -99,7 +107,7 @@ pub enum NoServer {
 
 /// The error for a container that could not be started. The message includes the cause, because
 /// [`NoServer::NoneOfThree`] shows it together with a [`LocalError`].
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContainerError {
     /// The `docker` command is missing or its daemon does not answer.
@@ -125,8 +133,11 @@ pub enum ContainerError {
         reason: String,
     },
     /// The process that removes the container later cannot be started.
-    #[error("/bin/sh, which removes the container later, cannot be started: {0}")]
-    Watcher(io::Error),
+    #[error("/bin/sh, which removes the container later, cannot be started: {reason}")]
+    Watcher {
+        /// Error of the operating system.
+        reason: String,
+    },
 }
 
 /// The error for a local cluster that could not be started. The message includes the cause, because
@@ -135,7 +146,11 @@ pub enum ContainerError {
 #[non_exhaustive]
 pub enum LocalError {
     /// No searched directory contains `initdb` and `postgres`.
-    #[error("none of the directories {looked:?} contains initdb and postgres")]
+    #[error(
+        "there are none in {}; install them (Debian, Ubuntu: apt install postgresql; Fedora: dnf install \
+         postgresql-server; macOS: brew install postgresql@17), or set {PG_BIN} to the directory of initdb",
+        .looked.iter().map(|directory| directory.display().to_string()).collect::<Vec<_>>().join(":")
+    )]
     NoBinaries {
         /// The searched directories.
         looked: Vec<PathBuf>,
@@ -143,6 +158,20 @@ pub enum LocalError {
     /// This process runs as root, which PostgreSQL refuses, and it cannot change to another account.
     #[error("PostgreSQL does not run as root; create the account postgres, and install setpriv or runuser")]
     NoAccount,
+    /// The account that runs the server cannot write to the directory for the cluster.
+    #[error("the account {account} cannot write to {}; use a directory that it can write to (TMPDIR)", .directory.display())]
+    Directory {
+        /// Name of the account.
+        account: String,
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The cluster in a kept data directory still runs: the process that started it has ended, and its server has not.
+    #[error("the server in {} did not stop within 60 s after its process had ended; try again", .directory.display())]
+    StillRunning {
+        /// The directory of the cluster.
+        directory: PathBuf,
+    },
     /// The process that runs the server and removes it later cannot be started.
     #[error("/bin/sh, which runs the server and removes it later, cannot be started: {0}")]
     Watcher(io::Error),

@@ -10,25 +10,22 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
+use super::binaries::Account;
 use super::error::LocalError;
+use super::kept::KeptData;
 use super::running::Running;
 use super::session::{Deadline, Session, random_password, random_suffix};
 use super::watcher::Watcher;
 use super::{ServerKind, binaries};
 use crate::testing::connect_options;
 
-/// Creates and starts a cluster with this default encoding. `pg_bin` is the directory of the binaries; without it they
-/// are searched.
+/// Creates and starts a cluster with this default encoding, or starts the one that `kept` has. `pg_bin` is the directory of the binaries; without it
+/// they are searched.
 pub(super) async fn start(
-    pg_bin: Option<&Path>, encoding: &'static str, arguments: &[String],
+    pg_bin: Option<&Path>, encoding: &'static str, kept: Option<&KeptData>, arguments: &[String],
 ) -> Result<Running, LocalError> {
-    start_with_retry(binaries::find(pg_bin)?, Data::New { encoding }, arguments).await
-}
-
-/// Where the data of a cluster comes from.
-enum Data {
-    New { encoding: &'static str },
-    Copy(Primary),
+    let origin = kept.map_or(Origin::New, Origin::Kept);
+    start_with_retry(binaries::find(pg_bin)?, encoding, origin, arguments).await
 }
 
 /// The cluster that a standby replicates. The standby gets its superuser's password with the data.
@@ -41,17 +38,30 @@ pub(super) struct Primary {
 pub(super) async fn start_standby(
     binaries: &Path, primary: Primary, arguments: &[String],
 ) -> Result<Running, LocalError> {
-    start_with_retry(binaries.to_owned(), Data::Copy(primary), arguments).await
+    start_with_retry(binaries.to_owned(), "", Origin::Primary(primary), arguments).await
 }
 
-async fn start_with_retry(binaries: PathBuf, data: Data, arguments: &[String]) -> Result<Running, LocalError> {
-    let prefix = binaries::unprivileged_prefix()?;
+/// Where the data of a cluster comes from.
+enum Origin<'a> {
+    New,
+    Kept(&'a KeptData),
+    Primary(Primary),
+}
+
+async fn start_with_retry(
+    binaries: PathBuf, encoding: &str, origin: Origin<'_>, arguments: &[String],
+) -> Result<Running, LocalError> {
+    let account = binaries::account()?;
     let mut attempts = 3;
     loop {
         attempts -= 1;
-        let cluster = Cluster::launch(&binaries, &prefix, &data, arguments)?;
+        let directory = match &origin {
+            Origin::Kept(kept) => kept.prepare_cluster(account.owner).await?,
+            _ => std::env::temp_dir().join(format!("tenantry-pg-{}", random_suffix())),
+        };
+        let cluster = Cluster::launch(&binaries, directory, &account, encoding, &origin, arguments)?;
         let port = cluster.port;
-        match cluster.wait_until_ready().await {
+        match cluster.wait_until_ready(&account).await {
             // Another process can take the port after `free_port` has found it and before the server binds it.
             Err(LocalError::Exited { .. }) if attempts > 0 && !is_free(port) => {}
             other => return other,
@@ -69,30 +79,39 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn launch(binaries: &Path, prefix: &[OsString], data: &Data, arguments: &[String]) -> Result<Self, LocalError> {
-        let directory = std::env::temp_dir().join(format!("tenantry-pg-{}", random_suffix()));
+    fn launch(
+        binaries: &Path, directory: PathBuf, account: &Account, encoding: &str, origin: &Origin<'_>,
+        arguments: &[String],
+    ) -> Result<Self, LocalError> {
         let port = free_port().map_err(LocalError::Watcher)?;
-        let shell = prefix.iter().cloned().chain(["/bin/sh", "-c", SCRIPT, "tenantry-pg"].map(OsString::from));
-        let (primary_port, encoding, password) = match data {
-            Data::New { encoding } => (String::new(), *encoding, random_password()),
-            Data::Copy(primary) => (primary.port.to_string(), "", primary.password.clone()),
+        let (primary_port, keep, password) = match origin {
+            Origin::New => (String::new(), "", random_password()),
+            Origin::Kept(kept) => (String::new(), "keep", kept.password.clone()),
+            Origin::Primary(primary) => (primary.port.to_string(), "", primary.password.clone()),
         };
-        let words = shell.chain([binaries.into(), directory.clone().into(), primary_port.into(), encoding.into()]);
+        let shell = account.prefix.iter().cloned().chain(["/bin/sh", "-c", SCRIPT, "tenantry-pg"].map(OsString::from));
+        let words =
+            shell.chain([binaries.into(), directory.clone().into(), primary_port.into(), encoding.into(), keep.into()]);
         let words: Vec<OsString> = words.collect();
         let [program, rest @ ..] = words.as_slice() else { return Err(LocalError::NoAccount) };
         let mut command = Command::new(program);
         command.args(rest).args(address_arguments(port)).args(arguments);
 
         let mut watcher = Watcher::spawn(command).map_err(LocalError::Watcher)?;
-        watcher.send_line(&password).map_err(LocalError::Watcher)?;
+        // The script may have ended already. `wait_until_ready` reports that with its reason.
+        let _ = watcher.send_line(&password);
         let admin = connect_options("127.0.0.1", port, "postgres", &password, "postgres");
         Ok(Self { binaries: binaries.to_owned(), directory, port, admin, watcher })
     }
 
-    async fn wait_until_ready(mut self) -> Result<Running, LocalError> {
+    async fn wait_until_ready(mut self, account: &Account) -> Result<Running, LocalError> {
         let deadline = Deadline::new(START_TIMEOUT);
         // Another server on this port would refuse the random password, so a connection proves that this one answers.
         while Session::open(&self.admin).await.is_err() {
+            if self.watcher.exit_code() == Some(NO_DIRECTORY) {
+                let directory = self.directory.parent().unwrap_or(&self.directory).to_owned();
+                return Err(LocalError::Directory { account: account.name.clone(), directory });
+            }
             if self.watcher.has_ended() || self.directory.join("exited").exists() {
                 return Err(LocalError::Exited { log: log_end(&self.directory) });
             }
@@ -102,7 +121,7 @@ impl Cluster {
             }
         }
         let kind = ServerKind::Local { binaries: self.binaries, directory: self.directory };
-        Ok(Running { kind, admin: self.admin, watcher: Some(self.watcher) })
+        Ok(Running { kind, admin: self.admin, watcher: Some(self.watcher), kept: None })
     }
 }
 
@@ -153,6 +172,8 @@ fn is_free(port: u16) -> bool {
 }
 
 const SCRIPT: &str = include_str!("local.sh");
+/// Exit status of the script if its account cannot use the directory.
+const NO_DIRECTORY: i32 = 73;
 /// Maximum time until a started server answers. It usually takes about a second, mostly for initdb. The limit allows
 /// for a machine that compiles at the same time.
 const START_TIMEOUT: Duration = Duration::from_secs(120);

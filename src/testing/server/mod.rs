@@ -5,7 +5,8 @@
 //! 2. A Docker container of the image in [`IMAGE`]. The default is `tenantry-postgres:17` if it exists locally, else
 //!    `postgres:17`, which is pulled if that takes less than 60 s.
 //! 3. A throwaway cluster on loopback, with the machine's own PostgreSQL binaries: those in the directory [`PG_BIN`],
-//!    else those in `PATH`, else the newest version in `/usr/lib/postgresql/*/bin`.
+//!    else those in `PATH`, else the newest version where the packages of Linux distributions, Homebrew or Postgres.app
+//!    install them.
 //!
 //! [`BACKEND`] (`url`, `container` or `local`) forces one of them; if it does not work, the start fails.
 //! [`LC_MESSAGES`] sets the language of the server's messages, for example `de_DE.UTF-8`. The start fails if the
@@ -30,6 +31,7 @@ mod choice;
 mod container;
 mod database;
 mod error;
+mod kept;
 mod language;
 mod local;
 mod log;
@@ -50,18 +52,21 @@ pub use builder::TestServerBuilder;
 pub use choice::{BACKEND, DATABASE_URL, EXAMPLE_DATABASE_URL, IMAGE, LC_MESSAGES, PG_BIN};
 pub use database::{DatabaseError, TestDatabase};
 pub use error::{ContainerError, LocalError, NoServer, PrepareError};
+use kept::KeptData;
 pub use log::LogError;
 use watcher::Watcher;
 
 /// A PostgreSQL server, and superuser access to it.
 ///
 /// Dropping it stops a server that it has started, in the background. [`stop`](Self::stop) waits until that is done.
+/// [`remove`](Self::remove) also removes the data that [`keep_data`](TestServerBuilder::keep_data) has kept.
 pub struct TestServer {
     kind: ServerKind,
     admin: PgConnectOptions,
     version: String,
     version_num: u32,
     watcher: Option<Watcher>,
+    kept: Option<KeptData>,
 }
 
 /// The kind of a test server, and where it is.
@@ -154,6 +159,27 @@ impl TestServer {
     /// # Errors
     /// `TimedOut` if that takes longer than 60 s; the removal continues.
     pub async fn stop(mut self) -> std::io::Result<()> {
+        self.finish().await
+    }
+
+    /// As [`stop`](Self::stop), and then removes the data that [`keep_data`](TestServerBuilder::keep_data) has kept, with
+    /// its directory. Nothing of a server named by URL is removed but that directory.
+    ///
+    /// # Errors
+    /// Those of [`stop`](Self::stop), and errors from deleting the files or the Docker volume.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the data may stay, in whole or in part.
+    pub async fn remove(mut self) -> std::io::Result<()> {
+        self.finish().await?;
+        let Some(kept) = self.kept.take() else { return Ok(()) };
+        if matches!(self.kind, ServerKind::Container { .. }) {
+            container::remove_volume(&kept.volume()?).await.map_err(std::io::Error::other)?;
+        }
+        kept.remove()
+    }
+
+    async fn finish(&mut self) -> std::io::Result<()> {
         match self.watcher.take() {
             Some(watcher) => watcher.finish().await,
             None => Ok(()),

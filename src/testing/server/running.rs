@@ -1,5 +1,6 @@
 //! The result of every way to get a server.
 use super::ServerKind;
+use super::kept::KeptData;
 use super::watcher::Watcher;
 use sqlx::postgres::PgConnectOptions;
 
@@ -11,4 +12,6 @@ pub(super) struct Running {
     pub(super) admin: PgConnectOptions,
     /// The process that removes the server. `None` if this process did not start it.
     pub(super) watcher: Option<Watcher>,
+    /// The directory that keeps the server's data, if it is not removed with the server.
+    pub(super) kept: Option<KeptData>,
 }

@@ -36,7 +36,14 @@ impl TestServer {
         let mut session = Session::open(&running.admin).await.map_err(|e| setup_error(PrepareError::Version(e)))?;
         let version = session::read_version(&mut session).await.map_err(|e| setup_error(PrepareError::Version(e)))?;
         let (version, version_num) = version;
-        Ok(TestServer { kind: running.kind, admin: running.admin, version, version_num, watcher: running.watcher })
+        Ok(TestServer {
+            kind: running.kind,
+            admin: running.admin,
+            version,
+            version_num,
+            watcher: running.watcher,
+            kept: None,
+        })
     }
 
     /// The settings of this server's command line, for the standby's. A standby does not start if its `max_connections`

@@ -17,7 +17,7 @@ pub(super) async fn find(variable: &'static str, url: &str) -> Result<Running, N
     let admin = parse(url).map_err(unusable)?;
     Session::open(&admin).await.map_err(unusable)?;
     let kind = ServerKind::Url { host: admin.get_host().to_owned(), port: admin.get_port() };
-    Ok(Running { kind, admin, watcher: None })
+    Ok(Running { kind, admin, watcher: None, kept: None })
 }
 
 /// The options in the URL. sqlx takes what a URL lacks from `PG*` variables of the process; each such variable that is

@@ -42,6 +42,11 @@ impl Watcher {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// The exit status of a child that has ended by itself.
+    pub(super) fn exit_code(&mut self) -> Option<i32> {
+        self.child.try_wait().ok().flatten()?.code()
+    }
+
     /// Closes the pipe and waits at most 60 s until the child has cleaned up and ended. If the future is dropped, the
     /// child cleans up all the same.
     pub(super) async fn finish(self) -> io::Result<()> {

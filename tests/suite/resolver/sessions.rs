@@ -72,15 +72,18 @@ impl ResolverSetup {
         const KILL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY($1) LIMIT 1";
         sqlx::query(KILL).bind(names).execute(&mut self.admin).await.unwrap();
     }
-    /// Waits until the database has no session; panics after 5 s.
+    /// Waits until the database has no session; panics after 30 s.
     pub(crate) async fn wait_until_no_session(&mut self, database: &TestDatabase) {
-        for _ in 0..250 {
-            if self.sessions(database).await == 0 {
-                return;
-            }
+        self.wait_until_no_session_of(&[database.name().to_owned()]).await;
+    }
+    /// Waits until none of these databases has a session; panics after 30 s. A busy server ends its processes some time
+    /// after the client has closed the connection.
+    pub(crate) async fn wait_until_no_session_of(&mut self, names: &[String]) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.sessions_of(names).await > 0 {
+            assert!(Instant::now() < deadline, "databases {names:?} still have sessions after 30 s");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("database {} still has sessions after 5 s", database.name());
     }
     /// Terminates all sessions of the database.
     async fn end_sessions(&mut self, database: &TestDatabase) {
