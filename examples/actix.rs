@@ -1,9 +1,9 @@
 //! A small SaaS on actix-web: `cargo run --example actix --features actix`, then <http://localhost:3000/>.
 //!
 //! This file only connects the handlers of `saas` to actix-web and limits request times. The example uses the server at
-//! `TENANTRY_DATABASE_URL` and removes everything that it created there. Without that variable it starts a throwaway
-//! server. `PORT` (3000) is the port on loopback. `HOST_SUFFIX` (`localhost`) is the host below which each tenant has a
-//! subdomain.
+//! `TENANTRY_DATABASE_URL`, or it starts one. Keys and data stay in a directory (`-- --data DIR`), so the next start
+//! continues with them, also after `kill -9` in the middle of a sign-up; `-- --remove` removes everything. `PORT` (3000)
+//! is the port on loopback. `HOST_SUFFIX` (`localhost`) is the host below which each tenant has a subdomain.
 use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, Server, ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
@@ -11,7 +11,7 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, Path, ServiceConfig};
 use actix_web::{App as Actix, FromRequest, HttpRequest, HttpResponse, HttpServer};
 use std::future::Future;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::process::ExitCode;
 use tenantry::web::{TenantRejection, WebResponse};
@@ -23,10 +23,7 @@ use saas::{App, FormRequest};
 
 #[actix_web::main]
 async fn main() -> ExitCode {
-    let served = saas::run(async |app| {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, app.port()))?;
-        Ok(server(listener, app)?.await?)
-    });
+    let served = saas::run(async |listener, app| Ok(server(listener, app)?.await?));
     saas::report(served.await)
 }
 
@@ -55,7 +52,9 @@ fn configure(config: &mut ServiceConfig, app: &App) {
         .route("/health", web::get().to(health))
         .route("/admin", web::get().to(admin))
         .route("/admin/login", web::post().to(admin_login))
-        .route("/admin/{slug}/{verb}", web::post().to(admin_action));
+        .route("/admin/{slug}/archive", web::get().to(confirm_archive))
+        .route("/admin/{slug}/{verb}", web::post().to(admin_action))
+        .default_service(web::to(async |app: A| HttpResponse::from(app.not_found())));
     config
         .app_data(Data::new(app.clone()))
         .route("/style.css", web::get().to(async || HttpResponse::from(App::style())))
@@ -163,4 +162,9 @@ async fn admin_action(
 ) -> HttpResponse {
     let (slug, verb) = path.into_inner();
     app.respond(app.admin_action(tenant.as_ref(), &slug, &verb, &form).await).into()
+}
+async fn confirm_archive(
+    app: A, OptionalTenant(tenant): OptionalTenant, slug: Path<String>, form: FormRequest,
+) -> HttpResponse {
+    app.respond(app.confirm_archive(tenant.as_ref(), &slug, &form).await).into()
 }

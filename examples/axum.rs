@@ -1,9 +1,9 @@
 //! A small SaaS on axum: `cargo run --example axum --features axum`, then <http://localhost:3000/>.
 //!
 //! This file only connects the handlers of `saas` to axum and limits request times. The example uses the server at
-//! `TENANTRY_DATABASE_URL` and removes everything that it created there. Without that variable it starts a throwaway
-//! server. `PORT` (3000) is the port on loopback. `HOST_SUFFIX` (`localhost`) is the host below which each tenant has a
-//! subdomain.
+//! `TENANTRY_DATABASE_URL`, or it starts one. Keys and data stay in a directory (`-- --data DIR`), so the next start
+//! continues with them, also after `kill -9` in the middle of a sign-up; `-- --remove` removes everything. `PORT` (3000)
+//! is the port on loopback. `HOST_SUFFIX` (`localhost`) is the host below which each tenant has a subdomain.
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 use tenantry::web::WebResponse;
@@ -29,9 +29,8 @@ use saas::{App, FormRequest};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let served = saas::run(async |app| {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, app.port())).await?;
-        serve(listener, app, async { drop(tokio::signal::ctrl_c().await) }).await;
+    let served = saas::run(async |listener, app| {
+        serve(TcpListener::from_std(listener)?, app, async { drop(tokio::signal::ctrl_c().await) }).await;
         Ok(())
     });
     saas::report(served.await)
@@ -75,7 +74,9 @@ fn router(app: App) -> Router {
         .route("/health", get(health))
         .route("/admin", get(admin))
         .route("/admin/login", post(admin_login))
+        .route("/admin/{slug}/archive", get(confirm_archive).post(archive))
         .route("/admin/{slug}/{verb}", post(admin_action))
+        .fallback(async |State(app): S| app.not_found())
         .layer(DefaultBodyLimit::max(saas::FORM))
         .layer(app.tenants())
         .layer(from_fn_with_state(app.clone(), limit_time))
@@ -147,4 +148,12 @@ async fn admin_action(
     State(app): S, tenant: Option<Tenant>, Path((slug, verb)): Path<(String, String)>, form: FormRequest,
 ) -> WebResponse {
     app.respond(app.admin_action(tenant.as_ref(), &slug, &verb, &form).await)
+}
+async fn confirm_archive(
+    State(app): S, tenant: Option<Tenant>, Path(slug): Path<String>, form: FormRequest,
+) -> WebResponse {
+    app.respond(app.confirm_archive(tenant.as_ref(), &slug, &form).await)
+}
+async fn archive(State(app): S, tenant: Option<Tenant>, Path(slug): Path<String>, form: FormRequest) -> WebResponse {
+    app.respond(app.admin_action(tenant.as_ref(), &slug, "archive", &form).await)
 }

@@ -11,20 +11,28 @@ use tenantry::{Tenant, TenantRef};
 
 const COOKIE: &str = "admin";
 
+/// The operator's session.
+pub(super) struct AdminSession {
+    cookie: String,
+    csrf: String,
+    /// What the last action did, and whether it failed. The next page shows it once.
+    message: Option<(String, bool)>,
+}
+
 impl App {
-    /// The CSRF token of the operator's session, if the request has the operator's cookie.
-    fn admin_csrf(&self, form: &FormRequest) -> Option<String> {
-        let admin = self.0.admin.lock().unwrap_or_else(PoisonError::into_inner);
-        let (value, csrf) = admin.as_ref()?;
-        (form.cookie(COOKIE) == Some(value)).then(|| csrf.clone())
+    /// Applies `use_session` to the operator's session, if the request has the operator's cookie.
+    fn admin_session<T>(&self, form: &FormRequest, use_session: impl FnOnce(&mut AdminSession) -> T) -> Option<T> {
+        let mut admin = self.0.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = admin.as_mut().filter(|session| form.cookie(COOKIE) == Some(&session.cookie))?;
+        Some(use_session(session))
     }
 
     pub(crate) async fn admin(&self, tenant: Option<&Tenant>, form: &FormRequest) -> PageResult {
         if tenant.is_some() {
             return Ok(self.text(404, "Nothing here", "Tenants are administered on the bare host."));
         }
-        match self.admin_csrf(form) {
-            Some(csrf) => self.admin_page(200, &csrf, None).await,
+        match self.admin_session(form, |session| (session.csrf.clone(), session.message.take())) {
+            Some((csrf, message)) => self.admin_page(&csrf, message).await,
             None => Ok(self.page(200, "admin_login.html", minijinja::context! {})?),
         }
     }
@@ -35,12 +43,13 @@ impl App {
             let problem = "This is not the password that was printed when the program started.";
             return Ok(self.page(401, "admin_login.html", minijinja::context! { problem })?);
         }
-        let value = random();
-        *self.0.admin.lock().unwrap_or_else(PoisonError::into_inner) = Some((value.clone(), random()));
-        Ok(WebResponse::see_other("/admin").header("set-cookie", cookie(COOKIE, &value, 3600)))
+        let session = AdminSession { cookie: random(), csrf: random(), message: None };
+        let cookie = cookie(COOKIE, &session.cookie, 3600);
+        *self.0.admin.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+        Ok(WebResponse::see_other("/admin").header("set-cookie", cookie))
     }
 
-    async fn admin_page(&self, status: u16, csrf: &str, message: Option<String>) -> PageResult {
+    async fn admin_page(&self, csrf: &str, message: Option<(String, bool)>) -> PageResult {
         use futures_util::TryStreamExt;
         let registry = self.0.tenantry.registry();
         let tenants: Vec<Tenant> = registry.all().try_collect().await?;
@@ -72,17 +81,36 @@ impl App {
             .collect();
         let retiring = self.0.tenantry.retiring(20).await?;
         let retiring: Vec<_> = retiring.iter().map(|r| (r.user.role.to_string(), r.user.reason.clone())).collect();
-        let context = minijinja::context! { rows, servers, retiring, csrf, message };
-        Ok(self.page(status, "admin.html", context)?)
+        let (message, failed) = message.unzip();
+        let context = minijinja::context! { rows, servers, retiring, csrf, message, failed };
+        Ok(self.page(200, "admin.html", context)?)
     }
 
+    /// Asks the operator to confirm that a tenant is archived.
+    pub(crate) async fn confirm_archive(&self, tenant: Option<&Tenant>, slug: &str, form: &FormRequest) -> PageResult {
+        let csrf = self.admin_session(form, |session| session.csrf.clone()).filter(|_| tenant.is_none());
+        let Some(csrf) = csrf else { return Ok(WebResponse::see_other("/admin")) };
+        match self.0.tenantry.registry().find(slug.into()).await? {
+            Some(tenant) => {
+                let (slug, name) = (tenant.slug().as_str(), tenant.name());
+                Ok(self.page(200, "confirm.html", minijinja::context! { slug, name, csrf })?)
+            }
+            None => Ok(self.text(404, "Nothing here", "There is no such tenant.")),
+        }
+    }
+
+    /// Runs an operation, and redirects to the list of tenants, which shows the result once. So a reload of the page does
+    /// not repeat the operation.
     pub(crate) async fn admin_action(
         &self, tenant: Option<&Tenant>, slug: &str, verb: &str, form: &FormRequest,
     ) -> PageResult {
-        let csrf = self.admin_csrf(form).filter(|_| tenant.is_none());
+        let csrf = self.admin_session(form, |session| session.csrf.clone()).filter(|_| tenant.is_none());
         let csrf = csrf.ok_or_else(|| Problem::Page(WebResponse::see_other("/admin")))?;
         if form.is_foreign() || form.field("csrf") != csrf {
             return Ok(self.text(403, "Request refused", "The form did not come from this page. Please try again."));
+        }
+        if verb == "archive" && form.field("confirmed") != "yes" {
+            return self.confirm_archive(tenant, slug, form).await;
         }
         let tenantry = &self.0.tenantry;
         let result = match verb {
@@ -95,11 +123,12 @@ impl App {
             "restore" => tenantry.restore(slug).await.map(|_| String::from("is active")),
             _ => return Ok(self.text(404, "Nothing here", "There is no such action.")),
         };
-        let (status, message) = match result {
-            Ok(change) => (200, format!("{slug} {change}.")),
-            Err(error) => (if error.retry_after().is_some() { 503 } else { 409 }, format!("{slug}: {error}.")),
+        let message = match result {
+            Ok(change) => (format!("{slug} {change}."), false),
+            Err(error) => (format!("{slug}: {error}."), true),
         };
-        self.admin_page(status, &csrf, Some(message)).await
+        self.admin_session(form, |session| session.message = Some(message));
+        Ok(WebResponse::see_other("/admin"))
     }
 }
 

@@ -6,23 +6,27 @@
 #![allow(clippy::print_stdout, reason = "an example prints; the tests do not call the functions that do")]
 use minijinja::Environment;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tenantry::admin::AdminError;
 use tenantry::error::{ChangeError, ProvisionError, StoreError};
 use tenantry::sqlx;
-use tenantry::vault::LocalKeyring;
 use tenantry::web::{Identify, SetupRoutes, TenantLayer, TenantRejection, WebResponse};
 use tenantry::{TenantPool, Tenantry};
 
 mod admin;
+mod data;
 #[path = "../example_server/mod.rs"]
 mod example_server;
 mod form_request;
 mod session;
+mod setup_pages;
 mod signup;
+mod start;
 mod tenant;
 pub(crate) use example_server::exit::report;
 pub(crate) use form_request::{FORM, FORM_TIME, FormRequest, HEAD_TIME, RESPONSE_TIME};
+#[allow(unused_imports, reason = "only the tests use `raise_file_limit`")]
+pub(crate) use start::raise_file_limit;
+pub(crate) use start::run;
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("examples/saas/migrations");
 
@@ -38,8 +42,8 @@ struct Inner {
     suffix: String,
     port: u16,
     admin_password: String,
-    /// Cookie and CSRF token of the operator's session. A process has at most one operator session.
-    admin: Mutex<Option<(String, String)>>,
+    /// The operator's session. A process has at most one.
+    admin: Mutex<Option<admin::AdminSession>>,
 }
 
 /// The reason for which a handler has no page to return.
@@ -98,13 +102,12 @@ impl From<minijinja::Error> for Problem {
 pub(crate) type PageResult = Result<WebResponse, Problem>;
 
 impl App {
-    /// An application whose tenants have the hosts `{slug}.{suffix}:{port}`, with a random operator password.
-    pub(crate) fn new(tenantry: &Tenantry, suffix: String, port: u16) -> Result<Self, minijinja::Error> {
-        let (tenantry, pages, admin_password) = (tenantry.clone(), pages()?, session::random());
+    /// An application whose tenants have the hosts `{slug}.{suffix}:{port}`.
+    pub(crate) fn new(
+        tenantry: &Tenantry, suffix: String, port: u16, admin_password: String,
+    ) -> Result<Self, minijinja::Error> {
+        let (tenantry, pages) = (tenantry.clone(), pages()?);
         Ok(Self(Arc::new(Inner { tenantry, pages, suffix, port, admin_password, admin: Mutex::new(None) })))
-    }
-    pub(crate) fn port(&self) -> u16 {
-        self.0.port
     }
     pub(crate) fn admin_password(&self) -> &str {
         &self.0.admin_password
@@ -114,8 +117,14 @@ impl App {
         let (app, identify) = (self.clone(), Identify::subdomain_of(&self.0.suffix));
         TenantLayer::new(self.0.tenantry.resolver(), identify).on_reject(move |rejection| app.rejection_page(rejection))
     }
+    /// The routes of the setup links, with pages that look like the others.
     pub(crate) fn setup_routes(&self) -> SetupRoutes {
-        SetupRoutes::new(&self.0.tenantry)
+        let app = self.clone();
+        SetupRoutes::new(&self.0.tenantry).pages(move |page| app.setup_page(page))
+    }
+    /// The page for a path that does not exist.
+    pub(crate) fn not_found(&self) -> WebResponse {
+        self.text(404, "Nothing here", "This page does not exist.")
     }
     fn rejection_page(&self, rejection: &TenantRejection) -> WebResponse {
         let plain = WebResponse::from(rejection);
@@ -201,67 +210,11 @@ fn pages() -> Result<Environment<'static>, minijinja::Error> {
         ("notes.html", include_str!("pages/notes.html")),
         ("admin.html", include_str!("pages/admin.html")),
         ("admin_login.html", include_str!("pages/admin_login.html")),
+        ("confirm.html", include_str!("pages/confirm.html")),
+        ("setup.html", include_str!("pages/setup.html")),
         ("text.html", include_str!("pages/text.html")),
     ] {
         pages.add_template(name, text)?;
     }
     Ok(pages)
-}
-
-/// Finds or starts a server, creates a landlord there, and runs `serve` until it returns, which is at Ctrl-C. Then
-/// removes everything that it created.
-pub(crate) async fn run<F: Future<Output = Result<(), AnyError>>>(
-    serve: impl FnOnce(App) -> F,
-) -> Result<(), AnyError> {
-    raise_file_limit();
-    let server = example_server::ExampleServer::find("tenantry_saas").await?;
-    println!("Server: {}", server.describe());
-    let landlord = server.landlord().await?;
-    tenantry::schema::install(&landlord).await?;
-    let tenantry = Tenantry::builder(landlord.clone())
-        // A throwaway key: secrets that it seals cannot be opened after this process ends. A real application reads its
-        // key with LocalKeyring::from_env.
-        .keys(LocalKeyring::random())
-        .tenant_migrations(&MIGRATIONS)
-        .build()
-        .await?;
-    tenantry.servers().set_up("main", server.admin()).prefix(server.prefix()).await?;
-    let background = tokio::spawn(tenantry.run(std::future::pending::<()>()));
-    let suffix = std::env::var("HOST_SUFFIX").unwrap_or_else(|_| String::from("localhost"));
-    let port = std::env::var("PORT").ok().map(|port| port.parse()).transpose()?.unwrap_or(3000);
-    let app = App::new(&tenantry, suffix, port)?;
-    println!("Sign up at   http://{}:{}/", app.0.suffix, app.0.port);
-    println!("Administer   http://{}:{}/admin  with the password {}", app.0.suffix, app.0.port, app.admin_password());
-    println!("Ctrl-C ends this program, which then removes everything that it created.");
-    let served = serve(app.clone()).await;
-    remove_tenants(&tenantry).await;
-    tenantry.close().await;
-    background.await??;
-    landlord.close().await;
-    server.remove().await?;
-    served
-}
-
-/// Raises the limit of open files to the maximum. Each connection is a file, and many shells allow only 1024.
-pub(crate) fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit }) {
-        println!("The limit of open files could not be raised: {error}");
-    }
-}
-
-async fn remove_tenants(tenantry: &Tenantry) {
-    use tenantry::registry::TenantRegistry;
-    let registry = tenantry.registry();
-    let mut all = registry.all();
-    while let Some(Ok(tenant)) = futures_util::StreamExt::next(&mut all).await {
-        let purged = tokio::time::timeout(Duration::from_secs(30), tenantry.purge(&tenant).force()).await;
-        let reason = match purged {
-            Ok(Ok(_)) => continue,
-            Ok(Err(error)) => example_server::exit::chain(&error),
-            Err(_) => String::from("it took longer than 30 s"),
-        };
-        println!("The tenant {} could not be purged: {reason}", tenant.slug());
-    }
 }

@@ -45,7 +45,7 @@ impl App {
 
     /// The state of a provisioning. Other operations are not found, because every visitor can open this page.
     async fn find_operation(&self, id: &str) -> Result<OperationState, Problem> {
-        let not_found = || Problem::Page(self.text(404, "Nothing here", "There is no such operation."));
+        let not_found = || Problem::Page(self.text(404, "Nothing here", "There is no such sign-up."));
         let id: OperationId = id.parse().map_err(|_| not_found())?;
         self.0.tenantry.operations().get(id).await?.filter(|o| o.kind == "provision").ok_or_else(not_found)
     }

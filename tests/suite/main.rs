@@ -43,6 +43,7 @@ mod migrate;
 mod notifications;
 mod obstacles;
 mod provision;
+mod quickstart;
 mod races;
 mod registry;
 mod replicas;

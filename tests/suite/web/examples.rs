@@ -116,6 +116,10 @@ async fn operator(site: &Site, slug: &str, session: &str) {
         200,
         "a forged request of the operator changed the tenant"
     );
+    let unconfirmed = site.post(&bare, &format!("/admin/{slug}/archive"), &admin, &form).await;
+    assert!(unconfirmed.status == 200 && unconfirmed.body.contains("name=\"confirmed\""), "{unconfirmed:?}");
+    assert_eq!(site.get(&host, "/notes", session).await.status, 200, "archived without a confirmation");
+    let form = format!("{form}&confirmed=yes");
     for (verb, message, notes_status) in [
         ("rotate", "has login 3 now", 200),
         ("suspend", "is suspended", 503),
@@ -124,10 +128,24 @@ async fn operator(site: &Site, slug: &str, session: &str) {
         ("suspend", "does not allow this operation", 410),
     ] {
         let done = site.post(&bare, &format!("/admin/{slug}/{verb}"), &admin, &form).await;
-        assert!(done.body.contains(message), "{verb}: {}", between(&done.body, "<main", "</main>"));
+        assert_eq!((done.status, done.header("location")), (303, Some("/admin")), "{verb}: {done:?}");
+        let page = site.get(&bare, "/admin", &admin).await;
+        assert!(page.body.contains(message), "{verb}: {}", between(&page.body, "<main", "</main>"));
+        let again = site.get(&bare, "/admin", &admin).await;
+        assert!(!again.body.contains(&format!("{slug} {message}")), "{verb}: the message is shown twice");
         let notes = site.get(&host, "/notes", session).await;
         assert_eq!(notes.status, notes_status, "status of /notes after {verb}");
         assert_eq!(notes.header("retry-after").is_some(), notes_status == 503, "Retry-After after {verb}");
+    }
+}
+
+/// A path that does not exist has a page with the style of all others, on the bare host and on a tenant's.
+async fn assert_unknown_paths_have_a_page(site: &Site, slug: &str) {
+    for host in [site.host(""), site.host(slug)] {
+        for path in ["/nothing", "/admin/acme/nothing/deeper"] {
+            let answer = site.get(&host, path, "").await;
+            assert!(answer.status == 404 && answer.body.contains("/style.css"), "{host}{path}: {answer:?}");
+        }
     }
 }
 
@@ -140,6 +158,7 @@ async fn examples_serve_sign_up_notes_and_operator_and_refuse_forged_requests() 
         assert!(site.host(slug).contains(SUFFIX));
         let session = sign_up(&site, slug).await;
         first_note(&site, slug, &session).await;
+        assert_unknown_paths_have_a_page(&site, slug).await;
         assert_session_is_useless_elsewhere(&site, slug, "other", &session).await;
         operator(&site, slug, &session).await;
         site.stop().await;

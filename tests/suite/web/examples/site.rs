@@ -20,6 +20,7 @@ mod axum_example;
 pub(super) use axum_example::saas::{FORM, HEAD_TIME, MIGRATIONS, raise_file_limit};
 
 pub(super) const SUFFIX: &str = "example.test";
+const OPERATOR_PASSWORD: &str = "printed at the start";
 
 /// A running example. Stop it with [`Site::stop`].
 pub(super) struct Site {
@@ -38,7 +39,7 @@ impl Site {
     pub(super) async fn axum(tenantry: &Tenantry) -> Self {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let (port, end) = (listener.local_addr().unwrap().port(), CancellationToken::new());
-        let app = axum_example::saas::App::new(tenantry, SUFFIX.into(), port).unwrap();
+        let app = axum_example::saas::App::new(tenantry, SUFFIX.into(), port, OPERATOR_PASSWORD.into()).unwrap();
         let admin_password = app.admin_password().to_owned();
         tokio::spawn(axum_example::serve(listener, app, end.clone().cancelled_owned()));
         Self { port, admin_password, end: End::Axum(end) }
@@ -48,7 +49,7 @@ impl Site {
     pub(super) async fn actix(tenantry: &Tenantry) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let app = actix_example::saas::App::new(tenantry, SUFFIX.into(), port).unwrap();
+        let app = actix_example::saas::App::new(tenantry, SUFFIX.into(), port, OPERATOR_PASSWORD.into()).unwrap();
         let admin_password = app.admin_password().to_owned();
         let (handle_sender, handle) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
