@@ -3,7 +3,7 @@
 //! The example uses the server at `TENANTRY_DATABASE_URL` and removes everything that it created there, also after Ctrl-C
 //! and after an error. Without that variable it starts a throwaway server. With `-- --keep` it removes nothing and prints
 //! how to connect.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its progress and its errors")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its progress and its errors")]
 use std::process::ExitCode;
 
 #[path = "../example_server/mod.rs"]

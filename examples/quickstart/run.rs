@@ -23,7 +23,10 @@ pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> Result<(), A
     for argument in arguments {
         match argument.as_str() {
             "--keep" => keep = true,
-            "--help" | "-h" => return Ok(println!("{USAGE}")),
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                return Ok(());
+            }
             _ => return Err(format!("unknown argument {argument:?}\n{USAGE}").into()),
         }
     }

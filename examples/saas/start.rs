@@ -50,7 +50,10 @@ impl Arguments {
 pub(crate) async fn run<F: Future<Output = Result<(), AnyError>>>(
     serve: impl FnOnce(TcpListener, App) -> F,
 ) -> Result<(), AnyError> {
-    let Some(arguments) = Arguments::parse(std::env::args().skip(1))? else { return Ok(println!("{USAGE}")) };
+    let Some(arguments) = Arguments::parse(std::env::args().skip(1))? else {
+        println!("{USAGE}");
+        return Ok(());
+    };
     raise_file_limit();
     let data = Data::open(arguments.data)?;
     if arguments.remove {

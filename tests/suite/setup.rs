@@ -143,6 +143,7 @@ async fn burst_of_password_posts_has_no_more_sessions_than_workers() {
 }
 
 /// No session may be needed to find out that a password is too short: the tenant's database refuses all of them.
+#[expect(clippy::disallowed_methods, reason = "the name of the database is the crate's own")]
 #[tokio::test]
 async fn password_that_breaks_a_rule_is_refused_without_a_session() {
     let harness = Harness::start().await.unwrap();
