@@ -73,7 +73,7 @@ impl LocalKeyring {
     /// As [`from_env`](Self::from_env).
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
         let ring = Self::parse_text(text);
-        overwrite_stack::<PARSING>();
+        overwrite_stack::<USED_STACK>();
         ring
     }
     #[inline(never)]
@@ -106,7 +106,7 @@ impl LocalKeyring {
         let mut key = KeyBytes::default();
         rand::rng().fill(&mut key[..]);
         let ring = Self(Arc::new(vec![Key { id: KeyId::new("throwaway"), cipher: Aes256Gcm::new((&**key).into()) }]));
-        overwrite_stack::<PARSING>();
+        overwrite_stack::<USED_STACK>();
         ring
     }
     fn find(&self, id: &KeyId) -> Option<&Key> {
@@ -121,10 +121,8 @@ fn overwrite_stack<const WORDS: usize>() {
     std::hint::black_box(&mut *Zeroizing::new([1u64; WORDS]));
 }
 
-/// Words of the stack that parsing a ring uses at most, and those that one use of a cipher does. The second number is
-/// small, because each opened secret pays for it.
-const PARSING: usize = 2048;
-const ONE_USE: usize = 512;
+/// Words of the stack that parsing a ring or using a cipher takes at most, in a build without optimisation.
+const USED_STACK: usize = 2048;
 
 fn parse(entry: &str) -> Result<(KeyId, KeyBytes), KeyError> {
     let (id, key) = entry.split_once(':').ok_or(KeyError::Malformed("an entry has the form id:base64"))?;
@@ -174,7 +172,7 @@ impl KeyProvider for LocalKeyring {
             .cipher
             .encrypt_inout_detached(&Nonce::from(nonce), primary.id.as_str().as_bytes(), sealed.as_mut_slice().into())
             .map_err(|_| KeyError::Malformed("a data key must have 32 bytes"))?;
-        overwrite_stack::<ONE_USE>();
+        overwrite_stack::<USED_STACK>();
         let bytes = [&nonce[..], &sealed[..], &tag[..]].concat();
         Ok(WrappedKey { key: primary.id.clone(), bytes })
     }
@@ -186,7 +184,7 @@ impl KeyProvider for LocalKeyring {
         let mut plain = Zeroizing::new(<[u8; 32]>::try_from(sealed).map_err(|_| refusal())?);
         let (nonce, tag, id) = (Nonce::from(*nonce), Tag::from(*tag), key.id.as_str().as_bytes());
         let result = key.cipher.decrypt_inout_detached(&nonce, id, plain.as_mut_slice().into(), &tag);
-        overwrite_stack::<ONE_USE>();
+        overwrite_stack::<USED_STACK>();
         result.map_err(|_| refusal())?;
         to_data_key(&*plain)
     }
@@ -277,7 +275,7 @@ mod tests {
         use futures_util::FutureExt;
         let inverted: [u8; 32] = rand::rng().random();
         let text = ring_text(&inverted);
-        overwrite_stack::<PARSING>();
+        overwrite_stack::<USED_STACK>();
         let ring = LocalKeyring::from_text(&text).unwrap();
         let wrapped = ring.wrap(None, &DataKey::new(Box::new([3; 32]))).now_or_never().unwrap().unwrap();
         ring.unwrap(None, &wrapped).now_or_never().unwrap().unwrap();
