@@ -35,6 +35,10 @@ pub(crate) fn wait_until_exists(path: &Path) {
     wait_until(Duration::from_secs(60), &format!("{} exists", path.display()), || path.exists());
 }
 
+pub(crate) fn wait_until_gone(text: &str) {
+    wait_until(Duration::from_secs(30), &format!("no process has {text} in its command line"), || !runs(text));
+}
+
 /// A temporary directory that every account may write to: the server may run under an unprivileged one.
 fn scratch() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();

@@ -63,6 +63,22 @@ fn kept_cluster_whose_creation_was_interrupted_is_created_again() {
     }
     let result = start_result(&variables);
     assert!(result.starts_with("up: ") && result.contains("1 starts"), "{result}");
+    remove(directory.path(), "local");
+}
+
+#[test]
+fn deleted_data_directory_leaves_no_server_running() {
+    if !is_available("local", "deleted_data_directory_leaves_no_server_running") {
+        return;
+    }
+    let directory = directory();
+    let data = directory.path().join("data");
+    let mut child = child::spawn(&[(BACKEND, "local"), (KEEP_DATA, data.to_str().unwrap())]);
+    let result = child::read_result(&mut child);
+    assert!(result.starts_with("up: "), "{result}");
+    std::fs::remove_dir_all(&data).unwrap();
+    child::kill(child);
+    crate::gone::wait_until_gone(data.to_str().unwrap());
 }
 
 #[tokio::test]

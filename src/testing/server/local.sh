@@ -37,8 +37,10 @@ if IFS= read -r password <&3; then
         # starting still ignores QUIT, as background processes of a shell do.
         {
             while read -r _; do :; done <&3
-            : >"$dir/ending"
+            (: >"$dir/ending")
             while [ ! -e "$dir/exited" ]; do
+                # A kept directory can be deleted at any time. Nothing can be read from it then, so the whole group ends.
+                [ -d "$dir" ] || kill -KILL 0
                 read -r server <"$dir/pid" && kill -CONT "$server" && kill -QUIT "$server"
                 sleep 0.1
             done
