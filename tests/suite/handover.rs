@@ -2,7 +2,7 @@
 use crate::migrate::migrations;
 use crate::resolver::sessions::ResolverSetup;
 use sqlx::postgres::PgConnection;
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Executor, Row};
 use std::time::{Duration, Instant};
 use tenantry::{ConnectionResolver, TenantPool, sqlx};
 
@@ -20,7 +20,9 @@ async fn one_connection() -> (ResolverSetup, TenantPool, PgConnection, impl Conn
 async fn state(db: &TenantPool) -> (i32, Vec<String>, bool) {
     const STATE: &str =
         "SELECT pg_backend_pid(), ARRAY(SELECT pg_listening_channels()), now() <> statement_timestamp()";
-    sqlx::query_as(STATE).fetch_one(db).await.unwrap()
+    // The simple protocol: with the extended one the transaction begins at Bind and the statement at Execute.
+    let row = db.fetch_one(sqlx::raw_sql(STATE)).await.unwrap();
+    (row.get(0), row.get(1), row.get(2))
 }
 
 async fn advisory_locks(dba: &mut PgConnection) -> i64 {

@@ -117,7 +117,7 @@ async fn interrupted_no_transaction_migration_parks_the_operation_until_a_human_
     let error = new.migrate("acme").await.unwrap_err();
     assert_eq!(new.migration_status("acme").await.unwrap().state, MigrationState::Unfinished { version: 2 });
     let ChangeError::Failed(failure) = &error else { panic!("{error:?}") };
-    assert_eq!(failure.state, FailureState::Parked);
+    assert_eq!(failure.state, FailureState::ParkedBeforePivot);
     let parked = new.operations().get(failure.operation).await.unwrap().unwrap();
     assert_eq!(parked.status, OperationStatus::Parked);
     assert!(

@@ -113,27 +113,26 @@ impl Sweep {
         assert!(open.is_empty(), "{point:?}: the lane is not free: {open:?}");
     }
 
-    /// Parks an operation of this kind after each step in turn, in both ways. `begin` begins it on the tenant of this
-    /// slug; `reach` first brings a new tenant into the state in which it can begin.
+    /// Parks an operation of this kind after each step in turn, and ends it in the two ways alternately. `begin` begins
+    /// it on the tenant of this slug; `reach` first brings a new tenant into the state in which it can begin.
     async fn tenants(&self, kind: &str, reach: impl AsyncFn(&str), begin: impl AsyncFn(&str)) {
-        for way in [Way::Continue, Way::Abandon] {
-            for done in 1.. {
-                let slug = format!("{}-{done}-{}", kind.replace('_', "-"), format!("{way:?}").to_lowercase());
-                reach(&slug).await;
-                self.arm(kind, done).await;
-                begin(&slug).await;
-                let parked = self.parked(kind).await;
-                if let Some(parked) = &parked {
-                    self.end(parked, way).await;
-                }
-                if self.node.registry().find(slug.as_str().into()).await.unwrap().is_some() {
-                    let purged = self.node.purge(slug.as_str()).force().await;
-                    purged.unwrap_or_else(|e| panic!("{kind} after {done} steps, {way:?}: {e:?}"));
-                }
-                if parked.is_none() {
-                    assert!(done > 1, "{kind} was never parked");
-                    break;
-                }
+        for done in 1.. {
+            let way = if done % 2 == 1 { Way::Continue } else { Way::Abandon };
+            let slug = format!("{}-{done}", kind.replace('_', "-"));
+            reach(&slug).await;
+            self.arm(kind, done).await;
+            begin(&slug).await;
+            let parked = self.parked(kind).await;
+            if let Some(parked) = &parked {
+                self.end(parked, way).await;
+            }
+            if self.node.registry().find(slug.as_str().into()).await.unwrap().is_some() {
+                let purged = self.node.purge(slug.as_str()).force().await;
+                purged.unwrap_or_else(|e| panic!("{kind} after {done} steps, {way:?}: {e:?}"));
+            }
+            if parked.is_none() {
+                assert!(done > 1, "{kind} was never parked");
+                break;
             }
         }
         assert_nothing(&self.harness, kind).await;
