@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tenantry::journal::{Claim, Intent, Journal, PgJournal};
 use tenantry::operation::{Lane, OperationEvent, OperationId, OperationStatus, Subject};
-use tenantry::step::{Step, StepContext, StepError};
+use tenantry::step::{Compensate, Step, StepContext, StepError};
 use tenantry::testing::Harness;
 use tenantry::vault::LocalKeyring;
 use tenantry::{Builder, Tenantry, sqlx};
@@ -118,13 +118,20 @@ impl Step for Gate {
     }
 }
 
+#[async_trait::async_trait]
+impl Compensate for Gate {
+    async fn compensate(&self, _: &StepContext, _: Option<()>) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn caller_that_joins_is_told_whose_lease_it_waits_for() {
     let harness = Harness::start().await.unwrap();
     let (entered, open) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let gate = || Gate(entered.clone(), open.clone());
-    let first = harness.tenantry(|b| configure(b).after_activation(gate())).await.unwrap();
-    let second = harness.tenantry(|b| configure(b).after_activation(gate())).await.unwrap();
+    let first = harness.tenantry(|b| configure(b).before_activation(gate())).await.unwrap();
+    let second = harness.tenantry(|b| configure(b).before_activation(gate())).await.unwrap();
     let id = first.provision("acme").key("acme").start().await.unwrap();
     entered.acquire().await.unwrap().forget();
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -156,8 +163,8 @@ async fn worker_whose_lock_session_broke_is_fenced_and_its_operation_ends_once()
     let harness = Harness::start().await.unwrap();
     let (entered, open) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let gate = || Gate(entered.clone(), open.clone());
-    let first = harness.tenantry(|b| configure(b).after_activation(gate())).await.unwrap();
-    let second = harness.tenantry(|b| configure(b).after_activation(gate())).await.unwrap();
+    let first = harness.tenantry(|b| configure(b).before_activation(gate())).await.unwrap();
+    let second = harness.tenantry(|b| configure(b).before_activation(gate())).await.unwrap();
     let call = tokio::spawn(first.provision("acme").into_future());
     entered.acquire().await.unwrap().forget();
     const HOLD: &str = "UPDATE tenantry.operations SET worker_lock = 1 WHERE kind = 'provision'
