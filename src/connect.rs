@@ -32,6 +32,11 @@ impl LoginOptions<'_> {
     /// Options for this login, without statement logging. Never format them: the `Debug` of `PgConnectOptions` prints
     /// the password. A type that contains them must not derive `Debug`.
     pub(crate) fn build(&self) -> PgConnectOptions {
+        self.build_logged().disable_statement_logging()
+    }
+
+    /// As [`build`](Self::build), with sqlx's default logging of statements.
+    pub(crate) fn build_logged(&self) -> PgConnectOptions {
         #[expect(clippy::disallowed_methods, reason = "the one place that sets every field which the variables set")]
         let options = PgConnectOptions::new_without_pgpass()
             .host(self.host)
@@ -40,7 +45,7 @@ impl LoginOptions<'_> {
             .username(self.role)
             .password(self.password.expose_secret())
             .application_name(self.application_name);
-        trust(options, self.tls, self.root_certificate).disable_statement_logging()
+        trust(options, self.tls, self.root_certificate)
     }
 }
 

@@ -17,5 +17,5 @@ pub fn connect_options(host: &str, port: u16, login: &str, password: &str, datab
         tls: TlsMode::Prefer,
         root_certificate: None,
     };
-    login.build()
+    login.build_logged()
 }
