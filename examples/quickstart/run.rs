@@ -6,6 +6,7 @@ use sqlx::PgPool;
 use std::time::{Duration, Instant};
 use tenantry::registry::TenantRegistry;
 use tenantry::{Tenantry, vault::LocalKeyring};
+use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: cargo run --example quickstart [-- --keep]
 
@@ -30,13 +31,15 @@ pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> Result<(), A
             _ => return Err(format!("unknown argument {argument:?}\n{USAGE}").into()),
         }
     }
+    // From here on Ctrl-C does not end the process but is received below.
+    let mut interrupts = signal(SignalKind::interrupt())?;
     println!("Finding or starting a PostgreSQL server …");
     let server = ExampleServer::start(Landlord::random("tenantry_quickstart"), None).await?;
     println!("Server: {}", server.describe());
     let mut node = None;
     let (toured, interrupted) = tokio::select! {
         toured = set_up_and_tour(&server, &mut node) => (toured, false),
-        _ = tokio::signal::ctrl_c() => (Err("interrupted".into()), true),
+        _ = interrupts.recv() => (Err("interrupted".into()), true),
     };
     if keep && !interrupted {
         close(node).await;
@@ -45,7 +48,7 @@ pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> Result<(), A
     let prefix = server.prefix().to_owned();
     let cleaned = tokio::select! {
         cleaned = clean_up(server, node) => cleaned,
-        _ = tokio::signal::ctrl_c() => Err(format!("interrupted; names that begin with {prefix} may be left").into()),
+        _ = interrupts.recv() => Err(format!("interrupted; names that begin with {prefix} may be left").into()),
     };
     both(toured, cleaned)
 }
