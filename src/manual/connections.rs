@@ -51,7 +51,7 @@
 //! - *A new login* (rotation): the directory entry has a new generation. The pool closes idle connections of the old
 //!   login at once, and connections in use when they are returned.
 //! - *A migration*: the directory entry has a new state of the schema. The same happens as for a new login. A session
-//!   that reports 0A000 (its prepared statement no longer matches the tables) is closed, whoever has changed them.
+//!   that reports 0A000 (its prepared statement no longer matches the tables) is closed, also if a person has changed them by hand.
 //! - *Age*: a connection that is half an hour old, or was idle for ten minutes
 //!   ([`max_lifetime`](crate::resolver::PoolSettings::max_lifetime),
 //!   [`idle_timeout`](crate::resolver::PoolSettings::idle_timeout)).

@@ -116,7 +116,7 @@ async fn names_moved_by_sql_lead_to_their_new_tenant_on_a_running_node() {
             other => panic!("{other:?}"),
         };
     }
-    assert_eq!(told, [acme, other].into(), "the tenants that are told of a moved domain");
+    assert_eq!(told, [acme, other].into(), "the tenants whose caches a moved domain clears");
     settle(&domain, Some(other)).await;
     // Two slugs change places, so each name leads to a tenant that had another one.
     let swap = "UPDATE tenantry.tenants SET slug = 'swap' WHERE slug = 'acme';

@@ -94,8 +94,8 @@ async fn compensation_that_fails_for_good_is_parked_and_can_be_resumed_or_skippe
             recover_until_ended(&tenantry, id, OperationStatus::Undone).await;
         }
         assert_nothing(&harness, "after the undo").await;
-        let anew = tenantry.provision("acme").key("k").await.unwrap_err();
-        assert_ne!(anew.operation_id(), Some(id), "the key can be used again");
+        let repeated = tenantry.provision("acme").key("k").await.unwrap_err();
+        assert_ne!(repeated.operation_id(), Some(id), "the key can be used again");
     }
 }
 

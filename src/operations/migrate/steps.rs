@@ -92,7 +92,7 @@ impl SagaStep<MigrateContext> for MigrateStep {
             Self::Drop => context.sessions.drop_migrator(run).await.map(|()| Value::Null),
         }
     }
-    /// Drops the migrator. Applied migrations stay, so the nodes are told of them.
+    /// Drops the migrator. Applied migrations stay, so the nodes are notified of them.
     async fn undo(&self, run: &Execution, context: &mut MigrateContext) -> Result<(), StepError> {
         match self {
             Self::RunMigrations => schema_state::record_unknown(run, context).await,

@@ -53,7 +53,8 @@ pub(super) struct Account {
     pub(super) name: String,
 }
 
-/// This process's own account. If that is root, which PostgreSQL refuses, then `postgres` or `nobody`.
+/// The account that runs the server: the one of this process, or `postgres` or `nobody` if that is root, because
+/// PostgreSQL refuses to run as root.
 pub(super) fn account() -> Result<Account, LocalError> {
     match read_id(&["-u"]).as_deref() {
         Some("0") => ["postgres", "nobody"].iter().find_map(|name| other_account(name)).ok_or(LocalError::NoAccount),
