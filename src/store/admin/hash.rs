@@ -151,8 +151,8 @@ mod tests {
 
     #[tokio::test]
     async fn verify_password_without_stored_hash_fails_after_one_hash() {
-        // The text of the dummy hash itself: it must not verify either.
-        let password = SecretString::from("a password of no user");
+        // The password of the dummy hash itself: it must not verify either.
+        let password = SecretString::from("nobody has this password");
         assert!(!verify_password(vec![password.clone()], None).await.unwrap());
         assert!(
             verify_password(vec![password.clone()], Some(DUMMY_HASH.into())).await.unwrap(),
