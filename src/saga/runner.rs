@@ -337,7 +337,10 @@ impl<C: Send + 'static> Runner<'_, C> {
 
     fn outcome(&mut self, failure: Option<Failure>) -> Outcome {
         let record = self.run.record().clone();
-        let failure = match (failure, self.undo_cause.take()) {
+        // A worker that has taken over an undo knows its cause from the record only.
+        let stored = || record.failure().filter(|_| failure.is_some()).map(|facts| (facts.step, facts.cause.into()));
+        let cause = self.undo_cause.take().or_else(stored);
+        let failure = match (failure, cause) {
             // The caller needs the failure that started the undo. The failure of the undo is added to its text.
             (Some(undo), Some((step, cause))) => {
                 let parked = undo.state == FailureState::Parked;
