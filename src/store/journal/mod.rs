@@ -216,9 +216,9 @@ impl Record {
         };
         match state {
             FailureState::Undone => Failure::new(self.id, step, state, cause),
-            FailureState::Undoing | FailureState::Parked
-                if state == FailureState::Parked || self.retry_at.is_some() =>
-            {
+            // Undoing has begun and has not failed itself.
+            FailureState::Undoing if last_error == cause => Failure::new(self.id, step, state, cause),
+            FailureState::Undoing | FailureState::Parked => {
                 let parked = state == FailureState::Parked;
                 let cause = StillUndoing { cause: cause.into(), at: self.step.clone(), undo: last_error, parked };
                 Failure::new(self.id, step, state, cause)
