@@ -61,6 +61,22 @@
 //! - *A standby that fails*: reads use the primary. One attempt per second tests the standby, until one succeeds. Idle
 //!   connections to the standby remain in use. There is no such circuit breaker for a primary.
 //!
+//! # TLS
+//!
+//! sqlx 0.9.0 opens its sockets without TCP_NODELAY. Over TLS, Nagle's algorithm then delays the messages of a login,
+//! and opening a connection takes several times as long as it should; queries on open connections are hardly affected.
+//! [transact-rs/sqlx#4336](https://github.com/transact-rs/sqlx/pull/4336) corrects this and is not released. Until it
+//! is, an application can take `sqlx-core` from that commit. Put this into the `Cargo.toml` of the application's
+//! workspace, and remove it when sqlx releases a newer version:
+//!
+//! ```toml
+//! [patch.crates-io]
+//! sqlx-core = { git = "https://github.com/transact-rs/sqlx", rev = "6e57d05490859f31aa364ca69fcb379f3a2995e6" }
+//! ```
+//!
+//! Take exactly this commit: a later one changes an interface between `sqlx-core` and `sqlx-postgres`, so that 0.9.0 of
+//! the latter does not compile. A library cannot correct this from outside, because sqlx opens the socket itself.
+//!
 //! # Several nodes
 //!
 //! The nodes divide the limit of a server in one of two ways:
