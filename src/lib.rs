@@ -93,6 +93,7 @@ pub mod error;
 mod facade;
 #[cfg(feature = "job")]
 pub mod job;
+pub(crate) mod json;
 pub mod manual;
 pub mod names;
 pub mod operation;

@@ -52,12 +52,6 @@ pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
     if error.code().as_deref() == Some("23505") { Some(error.constraint().unwrap_or_default()) } else { None }
 }
 
-/// Whether the server never accepts this value: class 22 (data exception), 23502 (not null) or 23514 (check
-/// constraint).
-pub fn is_bad_value(error: &sqlx::Error) -> bool {
-    code(error).is_some_and(|c| c.starts_with("22") || matches!(&*c, "23502" | "23514"))
-}
-
 /// Whether the statement conflicts with other rows: 23503 (foreign key), 23505 (unique) or 23P01 (exclusion).
 pub fn is_conflicting_row(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|c| matches!(&*c, "23503" | "23505" | "23P01"))
@@ -73,6 +67,21 @@ pub fn is(error: &sqlx::Error, expected: &str) -> bool {
 pub(crate) fn detail(error: &sqlx::Error) -> String {
     let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
     error.and_then(|e| e.detail()).unwrap_or_default().replace('\n', "; ")
+}
+
+/// The server's message with its DETAIL and HINT, to be shown to people. `None` if the error is not a server's.
+pub(crate) fn server_text(error: &sqlx::Error) -> Option<String> {
+    let sqlx::Error::Database(database) = error else { return None };
+    let mut text = database.message().to_owned();
+    let Some(server) = database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() else { return Some(text) };
+    // Of 23502 (not null) and 23514 (check), the DETAIL contains all values of the row.
+    let detail = server.detail().filter(|_| !matches!(server.code(), "23502" | "23514"));
+    for (label, part) in [("DETAIL", detail), ("HINT", server.hint())] {
+        if let Some(part) = part {
+            text.push_str(&format!("; {label}: {}", part.replace('\n', "; ")));
+        }
+    }
+    Some(text)
 }
 
 /// 22023: a parameter has a value that the server does not allow, such as a locale that does not fit an encoding.

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tenantry::directory::TenantDatabase;
-use tenantry::error::{StoreError, VaultError};
+use tenantry::error::{Rows, StoreError, VaultError};
 use tenantry::secret::CredentialId;
 use tenantry::tenant::TenantStatus;
 use tenantry::testing::{TestServer, tenant};
@@ -83,8 +83,8 @@ impl TenantRegistry for Hosts {
     async fn databases(&self, id: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
         Ok(self.0.get(&TenantRef::Id(id)).map(|(_, entry)| entry.clone()).into_iter().collect())
     }
-    async fn page(&self, _: Option<TenantId>, _: u32) -> Result<Vec<Tenant>, StoreError> {
-        Ok(vec![])
+    async fn page(&self, _: Option<TenantId>, _: u32) -> Result<Rows<Tenant>, StoreError> {
+        Ok(vec![].into())
     }
 }
 

@@ -69,10 +69,7 @@ impl From<sqlx::Error> for Problem {
 }
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(_) | StoreError::LostWrites => Self::Later(error.into()),
-            error => Self::Other(error.into()),
-        }
+        if error.is_transient() { Self::Later(error.into()) } else { Self::Other(error.into()) }
     }
 }
 impl From<ProvisionError> for Problem {

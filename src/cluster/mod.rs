@@ -9,7 +9,7 @@
 //!   raised, so the check of the old worker fails.
 //! - The session that runs the statements also has the advisory lock of the tenant. If the connection breaks,
 //!   PostgreSQL releases the lock and the worker can run no further statement.
-use crate::error::{StepError, StoreError, VaultError};
+use crate::error::{StepError, StoreError};
 use crate::names::{DatabaseName, RoleName};
 use crate::operation::{FencingToken, OperationId};
 use crate::saga::{EpochFence, Execution};
@@ -149,7 +149,7 @@ impl EpochFence for OperationContext {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
         RegistryWriter::fence(&*self.registry, operation, epoch).await?;
         ServerRegistry::fence(&*self.servers, operation, epoch).await?;
-        self.vault.fence(operation, epoch).await.map_err(VaultError::into_store_error)?;
+        self.vault.fence(operation, epoch).await.map_err(StoreError::from)?;
         self.tokens.fence(operation, epoch).await
     }
 }

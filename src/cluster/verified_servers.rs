@@ -10,7 +10,7 @@
 //! - A row whose code is wrong is never returned as usable. A row without a code is usable only until the installation
 //!   is *sealed*: until a second copy of the key is stored, which happens when every row has a code. So a crash between
 //!   the first code and the last one shuts nothing out.
-use crate::error::{KeyError, StoreError, UntrustedAddress, VaultError};
+use crate::error::{KeyError, Rows, StoreError, UntrustedAddress, VaultError};
 use crate::names::ServerName;
 use crate::operation::{FencingToken, OperationId};
 use crate::secret::CredentialId;
@@ -82,20 +82,21 @@ impl VerifiedServers {
         Ok(Some((load.server, is_trusted)))
     }
 
-    /// Gives every row a code, if this landlord has no sealed key, and then stores the second copy of the key. Rows of a
-    /// sealed installation are left alone: one without a code there was not written by tenantry. Idempotent.
+    /// Gives every row a code, if this landlord has no sealed key, and then stores the second copy of the key, unless a
+    /// row cannot be parsed. Rows of a sealed installation are left alone: one without a code there was not written by
+    /// tenantry. Idempotent.
     pub(crate) async fn sign_all(&self, writer: FencingToken) -> Result<(), StoreError> {
         if let Seal::Closed(_) = self.read_seal().await? {
             return Ok(());
         }
         let key = self.ensure_key(writer).await?;
-        for ServerLoad { server, .. } in self.inner.servers().await? {
+        for ServerLoad { server, .. } in self.inner.servers().await?.log_unreadable() {
             if server.address_mac.is_none() {
                 let signed = DatabaseServer { address_mac: Some(code(&key, &server)), ..server.clone() };
                 self.inner.put_server(Some(&server), &signed, Some(writer)).await?;
             }
         }
-        self.close_seal(&key, writer).await
+        self.close_if_complete(&key, writer).await
     }
 
     /// Gives every row the code of the address that it has now. For tests that write addresses as they are.
@@ -111,7 +112,9 @@ impl VerifiedServers {
 
     /// Stores the second copy of the key once every row has a code.
     async fn close_if_complete(&self, key: &SecretString, writer: FencingToken) -> Result<(), StoreError> {
-        match self.inner.servers().await?.iter().all(|load| load.server.address_mac.is_some()) {
+        let rows = self.inner.servers().await?;
+        // A row that cannot be parsed may be without a code, and would not be trusted once it is corrected.
+        match rows.unreadable.is_empty() && rows.iter().all(|load| load.server.address_mac.is_some()) {
             true => self.close_seal(key, writer).await,
             false => Ok(()),
         }
@@ -119,7 +122,7 @@ impl VerifiedServers {
 
     async fn close_seal(&self, key: &SecretString, writer: FencingToken) -> Result<(), StoreError> {
         let stored = self.vault.put(&CredentialId::address_key(2), key, writer).await;
-        stored.map_err(VaultError::into_store_error)?;
+        stored.map_err(StoreError::from)?;
         self.remember(Seal::Closed(key.clone()));
         Ok(())
     }
@@ -134,7 +137,7 @@ impl VerifiedServers {
         rand::rng().fill(&mut bytes[..]);
         let new = SecretString::from(BASE64.encode(&bytes[..]));
         let key = self.vault.put(&CredentialId::address_key(1), &new, writer).await;
-        let key = key.map_err(VaultError::into_store_error)?;
+        let key = key.map_err(StoreError::from)?;
         self.remember(Seal::Open(key.clone()));
         Ok(key)
     }
@@ -160,7 +163,7 @@ impl VerifiedServers {
             Err(VaultError::DoesNotOpen(_) | VaultError::Key(KeyError::Unknown(_) | KeyError::WrongBytes(_))) => {
                 Err(StoreError::Untrusted(UntrustedAddress::NoKey))
             }
-            opened => Ok(Some(opened.map_err(VaultError::into_store_error)?)),
+            opened => Ok(Some(opened.map_err(StoreError::from)?)),
         }
     }
 
@@ -241,9 +244,9 @@ impl ServerRegistry for VerifiedServers {
     }
     /// A row that is not trusted is in the list as a server that is not ready, so that nothing connects to it and the
     /// others stay usable.
-    async fn servers(&self) -> Result<Vec<ServerLoad>, StoreError> {
+    async fn servers(&self) -> Result<Rows<ServerLoad>, StoreError> {
         let mut loads = self.inner.servers().await?;
-        for load in &mut loads {
+        for load in &mut loads.readable {
             if let Err(error) = self.check(&load.server).await? {
                 tracing::error!(server = %load.server.name, %error, "a server is not used");
                 load.server.status = ServerStatus::SettingUp;

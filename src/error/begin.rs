@@ -2,6 +2,7 @@
 //!
 //! A journal returns it from [`begin`](crate::store::journal::Journal::begin). The operations pass it on by `?`.
 use super::{ChangeError, ProvisionError, RelocateError, ServerSetupError, StoreError};
+use crate::names::InvalidName;
 use crate::operation::{OperationId, OperationStatus};
 use std::time::Duration;
 
@@ -25,11 +26,21 @@ pub enum BeginError {
         /// Its status.
         status: OperationStatus,
     },
+    /// The idempotency key or the reason is not valid. A journal does not return it.
+    #[error("the {field} is not valid")]
+    Invalid {
+        /// The field that is not valid.
+        field: &'static str,
+        /// The value, shortened to 80 characters.
+        value: String,
+        /// The rule that it breaks.
+        source: InvalidName,
+    },
     /// `close()` was called, so this process begins no new operation. A journal does not return it.
     #[error("tenantry is closed; it begins no new operation")]
     Closed,
     /// The journal did not answer, or refused the write.
-    #[error("a call to the landlord failed")]
+    #[error(transparent)]
     Landlord(#[from] StoreError),
 }
 
@@ -54,6 +65,7 @@ impl From<BeginError> for ChangeError {
         match error {
             BeginError::KeyReused { operation } => Self::KeyReused { operation },
             BeginError::Busy { operation, status } => Self::Busy { operation, status },
+            BeginError::Invalid { field, source, .. } => Self::Invalid { field, source },
             BeginError::Closed => Self::Closed,
             BeginError::Landlord(error) => Self::Landlord(error),
         }
@@ -65,6 +77,7 @@ impl From<BeginError> for ProvisionError {
     fn from(error: BeginError) -> Self {
         match error {
             BeginError::KeyReused { operation } | BeginError::Busy { operation, .. } => Self::KeyReused { operation },
+            BeginError::Invalid { field, value, source } => Self::Invalid { field, value, source },
             BeginError::Closed => Self::Closed,
             BeginError::Landlord(error) => Self::Landlord(error),
         }
@@ -77,6 +90,7 @@ impl From<BeginError> for ServerSetupError {
         match error {
             BeginError::KeyReused { operation } => Self::Busy { operation, status: OperationStatus::Running },
             BeginError::Busy { operation, status } => Self::Busy { operation, status },
+            BeginError::Invalid { field, value, source } => Self::Invalid { field, value, source },
             BeginError::Closed => Self::Closed,
             BeginError::Landlord(error) => Self::Landlord(error),
         }
@@ -89,6 +103,7 @@ impl From<BeginError> for RelocateError {
         match error {
             BeginError::KeyReused { operation } => Self::Busy { operation, status: OperationStatus::Running },
             BeginError::Busy { operation, status } => Self::Busy { operation, status },
+            BeginError::Invalid { field, value, source } => Self::Invalid { field, value, source },
             BeginError::Closed => Self::Closed,
             BeginError::Landlord(error) => Self::Landlord(error),
         }

@@ -5,6 +5,7 @@ use super::begin::{busy_retry, busy_text};
 use super::{Failure, StoreError};
 use crate::directory::{DatabaseKind, Driver};
 use crate::operation::{OperationId, OperationStatus};
+use crate::sqlstate;
 use crate::tenant::TenantStatus;
 use std::time::Duration;
 
@@ -142,8 +143,9 @@ pub enum ChangeError {
     /// The operation began and failed.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// The landlord did not answer, or refused a read or write.
-    #[error("a call to the landlord failed")]
+    /// A store of the landlord failed. The text says how: it did not answer, refused a value, has an unreadable row, or
+    /// needs a key of a key provider that failed.
+    #[error(transparent)]
     Landlord(#[from] StoreError),
     /// `close()` was called, so no new operation may begin.
     #[error("tenantry is closed; it begins no new operation")]
@@ -163,7 +165,10 @@ impl ChangeError {
         match self {
             Self::Failed(f) => f.retry_after,
             Self::Busy { status, .. } => busy_retry(*status),
-            Self::Landlord(StoreError::Unavailable(_) | StoreError::LostWrites) => Some(Duration::from_secs(1)),
+            Self::Landlord(error) => error.retry_after(),
+            // A provisioning ends by itself, in an active tenant or in none.
+            Self::Status { found: TenantStatus::Provisioning } => Some(Duration::from_secs(1)),
+            Self::Unreadable(error) if sqlstate::is_transient(error) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

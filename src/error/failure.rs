@@ -15,7 +15,8 @@ pub struct Failure {
     pub step: String,
     /// The state in which the failure left the operation.
     pub state: FailureState,
-    /// How long recovery waits before it continues the operation. `None` if recovery does not wait for a retry.
+    /// How long to wait before the same call may succeed: until recovery continues the operation or, if the operation is
+    /// undone, because the cause was temporary. `None` if something must be changed first.
     pub retry_after: Option<Duration>,
     /// The error of the step.
     pub cause: BoxError,

@@ -71,12 +71,26 @@ pub enum VaultError {
     /// The store that holds the encrypted records failed.
     Store(StoreError),
 }
+impl From<super::UnreadableRow> for VaultError {
+    fn from(row: super::UnreadableRow) -> Self {
+        Self::Store(row.into())
+    }
+}
 impl VaultError {
-    /// The store's own error, or this error as a store that did not answer.
-    pub(crate) fn into_store_error(self) -> StoreError {
+    /// Whether the error is about one stored record, so that other records may still be usable.
+    pub(crate) fn is_of_one_record(&self) -> bool {
         match self {
-            Self::Store(error) => error,
-            error => StoreError::unavailable(error),
+            Self::Missing(_) | Self::DoesNotOpen(_) | Self::Exists(_) | Self::Store(StoreError::Corrupt(_)) => true,
+            Self::Key(error) => matches!(error, KeyError::Unknown(_) | KeyError::Refused(_)),
+            Self::Store(_) => false,
+        }
+    }
+    /// Whether the same call may succeed later without a change by a person.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Key(error) => matches!(error, KeyError::Unavailable(_)),
+            Self::Store(error) => error.is_transient(),
+            Self::Missing(_) | Self::DoesNotOpen(_) | Self::Exists(_) => false,
         }
     }
 }

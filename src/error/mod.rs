@@ -6,12 +6,14 @@ mod address;
 mod begin;
 mod change;
 mod cluster;
+mod environment;
 mod failure;
 mod key;
 mod operation;
 mod provision;
 mod relocate;
 mod resolve;
+mod rows;
 mod server;
 mod step;
 mod store;
@@ -21,12 +23,14 @@ pub use address::UntrustedAddress;
 pub use begin::BeginError;
 pub use change::ChangeError;
 pub use cluster::ClusterError;
+pub use environment::InheritedVariable;
 pub use failure::{Failure, FailureState};
 pub use key::{KeyError, VaultError};
 pub use operation::OperationError;
 pub use provision::ProvisionError;
 pub use relocate::{RelocateError, UnknownServer};
 pub use resolve::ResolveError;
+pub use rows::{Rows, UnreadableRow};
 pub use server::ServerSetupError;
 pub use step::StepError;
 pub use store::{NameConflict, StoreError};
@@ -73,23 +77,54 @@ impl UnknownValue {
     }
 }
 
-/// Formats an error and all its causes in one line, for logs and for the journal. Each cause appears once. If one of
-/// them is an error of a PostgreSQL server, its SQLSTATE is appended, because the text may be in any language.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut code = error.downcast_ref().and_then(sqlstate::code);
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
+/// Formats an error and all its causes in one line, for logs, the journal and tools. Each cause appears once, at most
+/// 8 KiB in all.
+///
+/// An error of a PostgreSQL server is shown with its message, DETAIL, HINT and SQLSTATE, because the texts may be in any
+/// language. It is shown without the line of PostgreSQL's own source code, which sqlx puts into its text. The DETAIL of
+/// a NOT NULL or CHECK constraint is left out, because it contains the whole row.
+///
+/// ```
+/// let error = tenantry::error::StoreError::unavailable("connection refused");
+/// assert_eq!(tenantry::error::chain(&error), "the landlord did not answer; try again: connection refused");
+/// ```
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut parts = vec![];
+    let mut code = None;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<sqlx::Error>()
+            && let Some(text) = sqlstate::server_text(error)
+        {
+            (code, next) = (sqlstate::code(error), None);
+            parts.push(text);
+            continue;
         }
-        code = code.or_else(|| error.downcast_ref().and_then(sqlstate::code));
-        cause = error.source();
+        let mut text = error.to_string();
+        next = error.source();
+        // A text that ends with its cause's text, as those of sqlx do, is cut there.
+        if let Some(cause) = next.map(ToString::to_string)
+            && let Some(context) = text.strip_suffix(&cause)
+        {
+            text = context.trim_end_matches([' ', ':']).to_owned();
+        }
+        parts.push(text);
     }
+    parts.retain(|text| !text.is_empty());
+    let text = shorten(&parts.join(": ").replace('\0', "\u{fffd}"), 8 * 1024);
     match code {
         Some(code) => format!("{text} (SQLSTATE {code})"),
         None => text,
     }
 }
+
+/// The text, or its beginning and `…` if it is longer than `max` characters. For values and causes in errors.
+pub(crate) fn shorten(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Characters of a refused value that an error shows.
+pub(crate) const EXCERPT: usize = 80;

@@ -4,6 +4,7 @@
 use super::StoreError;
 use crate::names::InvalidName;
 use crate::operation::{OperationId, OperationStatus};
+use std::time::Duration;
 
 /// The reason why an open operation was not continued or ended.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +86,9 @@ pub enum OperationError {
     /// The reason is empty or cannot be stored. It names the person and the cause.
     #[error("the reason is not valid")]
     Reason(#[source] InvalidName),
-    /// The landlord did not answer, or refused a read or write.
-    #[error("a call to the landlord failed")]
+    /// A store of the landlord failed. The text says how: it did not answer, refused a value, has an unreadable row, or
+    /// needs a key of a key provider that failed.
+    #[error(transparent)]
     Landlord(#[from] StoreError),
 }
 impl OperationError {
@@ -101,6 +103,13 @@ impl OperationError {
             | Self::NotSkippable { operation, .. }
             | Self::UnknownKind { operation, .. } => Some(*operation),
             Self::Reason(_) | Self::Landlord(_) => None,
+        }
+    }
+    /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Landlord(error) => error.retry_after(),
+            _ => None,
         }
     }
 }

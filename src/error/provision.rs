@@ -16,7 +16,7 @@ pub enum ProvisionError {
     Invalid {
         /// The field that is not valid.
         field: &'static str,
-        /// The value that the caller gave.
+        /// The value that the caller gave, shortened to 80 characters.
         value: String,
         /// The rule that it breaks.
         source: InvalidName,
@@ -70,11 +70,25 @@ pub enum ProvisionError {
         /// Number of servers that are draining or not ready.
         draining: usize,
     },
+    /// Servers had room, and the application's placement function chose none of them.
+    #[error(
+        "the placement function of the application {}, although {candidates} servers can take another tenant; change \
+         it, or the labels of the servers",
+        chosen.as_ref().map_or_else(|| "chose no server".into(), |s| format!("chose {s}, which it was not offered"))
+    )]
+    #[non_exhaustive]
+    PlacementRefused {
+        /// Number of servers that the function could choose from.
+        candidates: usize,
+        /// The server that it chose although it is not registered, full, draining or not ready; `None` if it chose none.
+        chosen: Option<ServerName>,
+    },
     /// The operation began and failed.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// The landlord did not answer, or refused a read or write.
-    #[error("a call to the landlord failed")]
+    /// A store of the landlord failed. The text says how: it did not answer, refused a value, has an unreadable row, or
+    /// needs a key of a key provider that failed.
+    #[error(transparent)]
     Landlord(#[from] StoreError),
     /// `close()` was called, so no new operation may begin.
     #[error("tenantry is closed; it begins no new operation")]
@@ -94,7 +108,7 @@ impl ProvisionError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(f) => f.retry_after,
-            Self::Landlord(StoreError::Unavailable(_) | StoreError::LostWrites) => Some(Duration::from_secs(1)),
+            Self::Landlord(error) => error.retry_after(),
             _ => None,
         }
     }

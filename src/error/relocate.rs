@@ -2,21 +2,24 @@
 //!
 //! `Servers::relocate` returns the first one. The resolver and the operations return the second one instead of
 //! connecting to a stored address that may be outdated.
-use super::begin::busy_text;
+use super::begin::{busy_retry, busy_text};
 use super::{ClusterError, Failure, StoreError};
 use crate::names::{DatabaseName, InvalidName, ServerName};
 use crate::operation::{OperationId, OperationStatus};
 use crate::tenant::TenantId;
+use std::time::Duration;
 
 /// The reason why a server's address was not changed. Except for `Failed` and `Landlord`, nothing was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RelocateError {
-    /// The server name is not valid.
-    #[error("the server name {value:?} is not valid")]
+    /// The server name or the new address is not valid.
+    #[error("the {field} {value:?} is not valid")]
     #[non_exhaustive]
     Invalid {
-        /// The name that the caller gave.
+        /// The field that is not valid.
+        field: &'static str,
+        /// The value that the caller gave, shortened to 80 characters.
         value: String,
         /// The rule that it breaks.
         source: InvalidName,
@@ -148,12 +151,28 @@ pub enum RelocateError {
     /// The operation began and failed. [`Failure::state`] tells what it left.
     #[error(transparent)]
     Failed(Failure),
-    /// The landlord did not answer, or refused a read or write.
-    #[error("a call to the landlord failed")]
+    /// A store of the landlord failed. The text says how: it did not answer, refused a value, has an unreadable row, or
+    /// needs a key of a key provider that failed.
+    #[error(transparent)]
     Landlord(#[from] StoreError),
     /// `close()` was called, so no new operation may begin.
     #[error("tenantry is closed; it begins no new operation")]
     Closed,
+}
+
+impl RelocateError {
+    /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Failed(f) => f.retry_after,
+            Self::Landlord(error) => error.retry_after(),
+            Self::Busy { status, .. } => busy_retry(*status),
+            Self::Unreachable { source, .. } | Self::Unexamined { source, .. } if source.is_transient() => {
+                Some(Duration::from_secs(1))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A directory entry names a server that is not registered. The entry's own host and port are not used instead, because

@@ -28,7 +28,7 @@ pub enum ResolveError {
     #[error("tenant {} is archived", .0.slug())]
     Archived(Tenant),
     /// The tenant is active, but its directory has no entry for a primary database.
-    #[error("tenant {} has no directory entry for a primary database; add one with put_database()", .0.slug())]
+    #[error("tenant {} has no directory entry for a primary database; add one by registry_writer().put_database()", .0.slug())]
     NoEntry(Tenant),
     /// The tenant's directory entry names a server that is not registered, or the resolver has no server registry.
     #[error(
@@ -77,9 +77,9 @@ pub enum ResolveError {
     /// The landlord has an address for the tenant's database to which this process sends no password.
     #[error("the address of the tenant's database in the landlord is not trusted")]
     Untrusted(#[from] UntrustedAddress),
-    /// The landlord did not answer, or refused a read.
-    #[error("a call to the landlord failed")]
-    Landlord(#[source] StoreError),
+    /// A store of the landlord failed. The text says how: it did not answer, or has an unreadable row.
+    #[error(transparent)]
+    Landlord(StoreError),
     /// `close()` was called on the resolver.
     #[error("the resolver is closed")]
     Closed,
@@ -96,7 +96,9 @@ impl ResolveError {
     /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Landlord(_) | Self::Provisioning(_) | Self::Behind(_) => Some(Duration::from_secs(1)),
+            Self::Provisioning(_) | Self::Behind(_) => Some(Duration::from_secs(1)),
+            Self::Landlord(error) => error.retry_after(),
+            Self::Credential(error) if error.is_transient() => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -1,10 +1,11 @@
 //! The error of setting up, draining or removing a server.
 //!
 //! `Tenantry::servers` returns it to the application. Except for `Failed` and `Landlord`, no operation was begun.
-use super::begin::busy_text;
-use super::{Failure, StoreError};
+use super::begin::{busy_retry, busy_text};
+use super::{Failure, InheritedVariable, StoreError};
 use crate::names::{InvalidName, ServerName};
 use crate::operation::{OperationId, OperationStatus};
+use std::time::Duration;
 
 /// The reason why a server was not set up, drained or removed.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,7 @@ pub enum ServerSetupError {
     Invalid {
         /// The field that is not valid.
         field: &'static str,
-        /// The value that the caller gave.
+        /// The value that the caller gave, shortened to 80 characters.
         value: String,
         /// The rule that it breaks.
         source: InvalidName,
@@ -66,15 +67,8 @@ pub enum ServerSetupError {
         source: std::io::Error,
     },
     /// An environment variable would change every connection to the server.
-    #[error(
-        "sqlx takes the variable {variable} into every connection and cannot unset it; remove it from the environment, \
-         or call accept_pg_environment() on the builder"
-    )]
-    #[non_exhaustive]
-    Environment {
-        /// Name of the variable.
-        variable: &'static str,
-    },
+    #[error(transparent)]
+    Environment(#[from] InheritedVariable),
     /// The server admin lacks a right that it needs to create the provisioner's roles and database.
     #[error("the role {role} lacks {right}; grant it, or use script() and let a DBA run it")]
     #[non_exhaustive]
@@ -122,10 +116,23 @@ pub enum ServerSetupError {
     /// The operation began and failed. The same call continues it.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// The landlord did not answer, or refused a read or write.
-    #[error("a call to the landlord failed")]
+    /// A store of the landlord failed. The text says how: it did not answer, refused a value, has an unreadable row, or
+    /// needs a key of a key provider that failed.
+    #[error(transparent)]
     Landlord(#[from] StoreError),
     /// `close()` was called, so no new operation may begin.
     #[error("tenantry is closed; it begins no new operation")]
     Closed,
+}
+impl ServerSetupError {
+    /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Failed(f) => f.retry_after,
+            Self::Landlord(error) => error.retry_after(),
+            Self::Busy { status, .. } => busy_retry(*status),
+            Self::Connect(error) if error.is_transient() => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
 }

@@ -89,12 +89,9 @@ impl From<sqlx::Error> for StepError {
         Self { reaction: Reaction::retry_if(sqlstate::is_transient(&error)), source: error.into() }
     }
 }
-/// Retries if the store did not answer or has lost writes, fails otherwise.
+/// Retries if the error is [transient](StoreError::is_transient), fails otherwise.
 impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
-        Self {
-            reaction: Reaction::retry_if(matches!(error, StoreError::Unavailable(_) | StoreError::LostWrites)),
-            source: error.into(),
-        }
+        Self { reaction: Reaction::retry_if(error.is_transient()), source: error.into() }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Every store implementation returns it. The saga engine relies on the variants `Unavailable`, `Fenced` and
 //! `LostWrites` to decide whether a worker retries, stops or claims its operation again.
-use super::{BoxError, SharedError, UntrustedAddress};
-use crate::names::{DatabaseName, Domain, ServerName, Slug};
+use super::{BoxError, SharedError, UntrustedAddress, VaultError};
+use crate::names::{DatabaseName, Domain, InvalidName, ServerName, Slug};
 use crate::sqlstate;
 use serde::{Deserialize, Serialize};
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 /// The reason why a store (registry, vault, journal, tokens, nodes) failed.
 #[derive(Clone, Debug)]
@@ -15,6 +15,10 @@ pub enum StoreError {
     /// The store did not answer in time, or its answer was lost. The call may or may not have had its effect. It may be
     /// repeated.
     Unavailable(SharedError),
+    /// Other calls changed the same rows at each attempt, so this call changed nothing. It may be repeated.
+    Contended(SharedError),
+    /// A secret could not be sealed or opened, for example because the key provider did not answer.
+    Secret(Box<VaultError>),
     /// The stored state is not the one that the caller expected. Read it again before the next attempt.
     Conflict(SharedError),
     /// Another tenant has the name, or the server cannot take the tenant.
@@ -24,9 +28,10 @@ pub enum StoreError {
     /// The store has crashed or failed over and may have lost its latest writes. The worker must claim the operation
     /// again and continue from the stored state.
     LostWrites,
-    /// The store never accepts this value, for example a NUL in a text or a number out of range.
+    /// The store never accepts this call: a value is out of range or too long, or the store's role lacks a right. The
+    /// source names the field and the rule, or has the server's message.
     Refused(SharedError),
-    /// A stored row cannot be parsed.
+    /// A stored row cannot be parsed. The source is an [`UnreadableRow`](super::UnreadableRow) if the row is known.
     Corrupt(SharedError),
     /// The stored address of a server is not one that this process connects to.
     Untrusted(UntrustedAddress),
@@ -57,6 +62,35 @@ impl StoreError {
     pub fn conflict(cause: impl Into<BoxError>) -> Self {
         Self::Conflict(SharedError::new(cause))
     }
+    /// Creates a [`StoreError::Contended`] from any cause.
+    pub fn contended(cause: impl Into<BoxError>) -> Self {
+        Self::Contended(SharedError::new(cause))
+    }
+    /// Creates a [`StoreError::Refused`] from any cause.
+    pub fn refused(cause: impl Into<BoxError>) -> Self {
+        Self::Refused(SharedError::new(cause))
+    }
+    /// Refuses a value that breaks a rule.
+    pub(crate) fn invalid(field: &'static str, rule: InvalidName) -> Self {
+        Self::refused(InvalidField { field, source: rule })
+    }
+    /// Whether the same call may succeed later without a change by a person.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Contended(_) | Self::LostWrites => true,
+            Self::Secret(error) => error.is_transient(),
+            Self::Conflict(_)
+            | Self::Taken(_)
+            | Self::Fenced
+            | Self::Refused(_)
+            | Self::Corrupt(_)
+            | Self::Untrusted(_) => false,
+        }
+    }
+    /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.is_transient().then_some(Duration::from_secs(1))
+    }
     /// Creates a [`StoreError::Corrupt`] from any cause.
     pub fn corrupt(cause: impl Into<BoxError>) -> Self {
         Self::Corrupt(SharedError::new(cause))
@@ -66,8 +100,12 @@ impl StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unavailable(_) => f.write_str("the store did not answer; try again"),
-            Self::Conflict(_) => f.write_str("the stored state is not the expected one; read it again and retry"),
+            Self::Unavailable(_) => f.write_str("the landlord did not answer; try again"),
+            Self::Contended(_) => f.write_str("other calls changed the same rows of the landlord; try again"),
+            Self::Secret(error) => error.fmt(f),
+            Self::Conflict(_) => {
+                f.write_str("the state in the landlord is not the expected one; read it again, then decide")
+            }
             Self::Taken(NameConflict::Slug(slug)) => write!(f, "the slug {slug} is taken; choose another"),
             Self::Taken(NameConflict::Domain(domain)) => write!(f, "the domain {domain} is taken; choose another"),
             Self::Taken(NameConflict::Database(server, name)) => {
@@ -78,10 +116,10 @@ impl fmt::Display for StoreError {
             }
             Self::Fenced => f.write_str("a newer worker has taken over this operation; this worker stops"),
             Self::LostWrites => {
-                f.write_str("the store has crashed or failed over and may have lost writes; read its state again")
+                f.write_str("the landlord has crashed or failed over and may have lost writes; read its state again")
             }
-            Self::Refused(_) => f.write_str("the store does not accept this value; change it"),
-            Self::Corrupt(_) => f.write_str("a stored row cannot be parsed"),
+            Self::Refused(_) => f.write_str("the landlord does not accept this call, and a retry would fail too"),
+            Self::Corrupt(_) => f.write_str("a row in the landlord cannot be used until it is corrected"),
             Self::Untrusted(_) => f.write_str("the stored address of a server is not trusted"),
         }
     }
@@ -89,7 +127,10 @@ impl fmt::Display for StoreError {
 impl StdError for StoreError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Unavailable(c) | Self::Conflict(c) | Self::Refused(c) | Self::Corrupt(c) => Some(c.as_dyn()),
+            Self::Unavailable(c) | Self::Contended(c) | Self::Conflict(c) | Self::Refused(c) | Self::Corrupt(c) => {
+                Some(c.as_dyn())
+            }
+            Self::Secret(error) => error.source(),
             Self::Untrusted(address) => Some(address),
             Self::Taken(_) | Self::Fenced | Self::LostWrites => None,
         }
@@ -99,10 +140,29 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::corrupt(error),
-            _ if sqlstate::is_bad_value(&error) => Self::Refused(SharedError::new(error)),
+            sqlx::Error::Encode(_) => Self::refused(error),
+            _ if sqlstate::is_conflicting_row(&error) => Self::conflict(error),
+            // The server has answered, so the call has had no effect and will not have one later.
+            sqlx::Error::Database(_) if !sqlstate::is_transient(&error) => Self::refused(error),
             _ => Self::unavailable(error),
         }
     }
+}
+impl From<VaultError> for StoreError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Store(error) => error,
+            error => Self::Secret(Box::new(error)),
+        }
+    }
+}
+
+/// A value that breaks a rule of the stores.
+#[derive(Debug, thiserror::Error)]
+#[error("the {field} is not valid")]
+struct InvalidField {
+    field: &'static str,
+    source: InvalidName,
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! An application that does not distinguish between the operations can convert every error into [`Error`] with `?`.
 use super::{
-    ChangeError, KeyError, OperationError, ProvisionError, RelocateError, ResolveError, ServerSetupError, StoreError,
-    VaultError,
+    ChangeError, InheritedVariable, KeyError, OperationError, ProvisionError, RelocateError, ResolveError,
+    ServerSetupError, StoreError, VaultError,
 };
 use crate::operation::OperationId;
 use crate::secret::KeyId;
@@ -26,8 +26,9 @@ pub enum SchemaError {
     /// The role of the landlord's pool lacks these rights.
     #[error("the landlord's role lacks {}; grant it, or use a role that has it", .0.join(", "))]
     Rights(Vec<String>),
-    /// The landlord did not answer, or refused a read or write.
-    #[error("a call to the landlord failed")]
+    /// A store of the landlord failed. The text says how: it did not answer, refused a value, has an unreadable row, or
+    /// needs a key of a key provider that failed.
+    #[error(transparent)]
     Landlord(#[from] StoreError),
 }
 
@@ -56,15 +57,8 @@ pub enum BuildError {
         reason: &'static str,
     },
     /// An environment variable would change every connection to a tenant's database.
-    #[error(
-        "sqlx takes the variable {variable} into every connection and cannot unset it; remove it from the environment, \
-         or call accept_pg_environment() on the builder"
-    )]
-    #[non_exhaustive]
-    Environment {
-        /// Name of the variable.
-        variable: &'static str,
-    },
+    #[error(transparent)]
+    Environment(#[from] InheritedVariable),
     /// The landlord's schema cannot be used.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -77,8 +71,9 @@ pub enum BuildError {
     /// The vault could not check its keys.
     #[error("the vault failed")]
     Vault(#[from] VaultError),
-    /// The landlord did not answer, or refused a read or write.
-    #[error("a call to the landlord failed")]
+    /// A store of the landlord failed. The text says how: it did not answer, refused a value, has an unreadable row, or
+    /// needs a key of a key provider that failed.
+    #[error(transparent)]
     Landlord(#[from] StoreError),
 }
 
@@ -89,8 +84,9 @@ pub enum RunError {
     /// `run` was called twice. One call per process is enough.
     #[error("run() is already running in this process")]
     AlreadyRunning,
-    /// The landlord did not answer, or refused a read or write.
-    #[error("a call to the landlord failed")]
+    /// A store of the landlord failed. The text says how: it did not answer, refused a value, has an unreadable row, or
+    /// needs a key of a key provider that failed.
+    #[error(transparent)]
     Landlord(#[from] StoreError),
 }
 
@@ -150,8 +146,17 @@ impl Error {
         match self {
             Self::Provision(e) => e.retry_after(),
             Self::Change(e) => e.retry_after(),
+            Self::Operation(e) => e.retry_after(),
             Self::Resolve(e) => e.retry_after(),
-            _ => None,
+            Self::ServerSetup(e) => e.retry_after(),
+            Self::Relocate(e) => e.retry_after(),
+            Self::Store(e)
+            | Self::Schema(SchemaError::Landlord(e))
+            | Self::Build(BuildError::Landlord(e) | BuildError::Schema(SchemaError::Landlord(e)))
+            | Self::Execution(RunError::Landlord(e)) => e.retry_after(),
+            Self::Build(BuildError::Vault(e)) if e.is_transient() => Some(Duration::from_secs(1)),
+            Self::Key(KeyError::Unavailable(_)) => Some(Duration::from_secs(1)),
+            Self::Build(_) | Self::Schema(_) | Self::Key(_) | Self::Execution(_) => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::store::registry::TenantRegistry;
 use crate::tenant::{Tenant, TenantStatus};
 use async_trait::async_trait;
 use futures_core::future::BoxFuture;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use std::{future::IntoFuture, sync::Arc};
 
 /// A request that a [`Batch`] can make for each tenant. Sealed. Application code does not need to name this trait.
@@ -93,11 +93,13 @@ pub struct BatchReport<A> {
     pub archived: u64,
     /// Tenants whose check or operation failed, each with its error.
     pub failed: Vec<(Tenant, ChangeError)>,
+    /// Tenants whose row in the registry cannot be parsed. Nothing was done for them.
+    pub unreadable: Vec<StoreError>,
 }
 
 impl<A> Default for BatchReport<A> {
     fn default() -> Self {
-        Self { done: vec![], unchanged: 0, ahead: 0, suspended: 0, archived: 0, failed: vec![] }
+        Self { done: vec![], unchanged: 0, ahead: 0, suspended: 0, archived: 0, failed: vec![], unreadable: vec![] }
     }
 }
 
@@ -137,16 +139,26 @@ impl<V: BatchVerb> Batch<V> {
 
     async fn run(self) -> Result<BatchReport<V::Answer>, StoreError> {
         let registry = self.tenantry.registry();
-        let outcomes = registry.all().map_ok(|tenant| async {
+        let outcomes = registry.all().map(|tenant| async {
+            let tenant = tenant?;
             let outcome = match V::is_candidate(&tenant, &self.options) {
                 true => self.run_one(&tenant).await,
                 false => Outcome::LeftAlone,
             };
             Ok((tenant, outcome))
         });
-        let mut outcomes = outcomes.try_buffer_unordered(self.concurrency);
+        let mut outcomes = outcomes.buffer_unordered(self.concurrency);
         let mut report = BatchReport::default();
-        while let Some((tenant, outcome)) = outcomes.next().await.transpose()? {
+        while let Some(outcome) = outcomes.next().await {
+            let (tenant, outcome) = match outcome {
+                Ok(outcome) => outcome,
+                // One row of the registry. The stream goes on with the others.
+                Err(error @ StoreError::Corrupt(_)) => {
+                    report.unreadable.push(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match outcome {
                 Outcome::Unchanged => report.unchanged += 1,
                 Outcome::Ahead => report.ahead += 1,

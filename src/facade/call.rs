@@ -38,12 +38,13 @@ impl<V: CallVerb> Call<V> {
     }
     /// The caller's idempotency key. A second call with the same key and the same request joins the operation of the
     /// first one. A call with the same key and another request fails with `KeyReused`. If the operation was undone, the
-    /// key can be used for a new one.
+    /// key can be used for a new one. A key has 1 to 200 bytes and no NUL; another one fails the call as `Invalid`.
+    /// Requests are compared as JSON, so the notation of a number does not matter.
     pub fn key(self, key: impl Display) -> Self {
         self.with(|options| options.key(key))
     }
     /// Reason for the call and the person or job that makes it. It is stored in the operation's history, so it must not
-    /// contain a secret.
+    /// contain a secret. A reason has at most 4096 bytes and no NUL; another one fails the call as `Invalid`.
     pub fn reason(self, reason: impl Into<String>) -> Self {
         self.with(|options| options.reason(reason))
     }

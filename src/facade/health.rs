@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct HealthIssue {
-    /// Stable code for programs: `closed`, `schema`, `keys`, `no_server` or `landlord`.
+    /// Stable code for programs: `closed`, `schema`, `keys`, `no_server`, `unreadable_row` or `landlord`.
     pub code: &'static str,
     /// Description for people. It may change between versions.
     pub text: String,
@@ -35,10 +35,12 @@ impl Tenantry {
             problems.push(HealthIssue::new("keys", chain(&error)));
         }
         match self.inner.stores.servers.servers().await {
-            Ok(servers) if servers.is_empty() => {
+            Ok(servers) if servers.is_empty() && servers.unreadable.is_empty() => {
                 problems.push(HealthIssue::new("no_server", "no PostgreSQL server is set up; call servers().set_up()"));
             }
-            Ok(_) => {}
+            Ok(servers) => {
+                problems.extend(servers.unreadable.iter().map(|row| HealthIssue::new("unreadable_row", chain(row))));
+            }
             // Wrong keys are reported above.
             Err(StoreError::Untrusted(_)) if problems.iter().any(|problem| problem.code == "keys") => {}
             Err(error) => problems.push(HealthIssue::new("landlord", chain(&error))),

@@ -7,18 +7,21 @@
 //! - Reading and following never change an operation, and work on every node.
 //! - Only a parked operation can be resumed or undone by a caller. Every open operation can be abandoned.
 use crate::cluster::OperationContext;
-use crate::error::{OperationError, StoreError};
-use crate::names::InvalidName;
+use crate::error::{OperationError, Rows, StoreError};
+use crate::names::{MAX_REASON, check_text};
 use crate::operation::{OperationEvent, OperationId, OperationState, OperationStatus};
 use crate::operations::abandon::{Abandoned, abandon};
 use crate::saga::{AnySaga, Observer, Recoverer, RecoveryReport};
 use crate::store::journal::{Journal, Record};
 use futures_core::stream::BoxStream;
-use std::{fmt, sync::Arc, time::Duration};
+use futures_util::StreamExt;
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 /// Pauses between two reads of the journal while no event comes.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// Maximum events that one read returns.
+const EVENTS_PER_READ: u32 = 100;
 
 /// The operations of all nodes, as the journal in the landlord has them.
 #[derive(Clone)]
@@ -28,9 +31,6 @@ pub struct Operations {
     recoverer: Recoverer,
 }
 
-/// Longest reason, in bytes.
-const MAX_REASON: usize = 2000;
-
 impl Operations {
     pub(super) fn new(stores: OperationContext, recoverer: Recoverer) -> Self {
         Self { journal: stores.journal.clone(), stores, recoverer }
@@ -39,27 +39,42 @@ impl Operations {
     pub async fn get(&self, id: OperationId) -> Result<Option<OperationState>, StoreError> {
         Ok(self.journal.read(id).await?.as_ref().map(to_state))
     }
-    /// Lists the operations that have not ended, oldest first.
-    pub async fn open(&self) -> Result<Vec<OperationState>, StoreError> {
-        Ok(self.journal.open().await?.iter().map(to_state).collect())
+    /// Lists the operations that have not ended, oldest first. An operation whose row cannot be parsed is in
+    /// [`Rows::unreadable`].
+    pub async fn open(&self) -> Result<Rows<OperationState>, StoreError> {
+        Ok(self.journal.open().await?.map(|record| to_state(&record)))
     }
     /// Streams the events of an operation, whichever node writes them. It starts with the event after sequence number
     /// `after` (0: all events). The stream polls the journal every 20 to 250 ms and ends when the operation ends, is
     /// parked or waits for its next attempt. Dropping the stream does not affect the operation.
+    ///
+    /// An event whose row cannot be parsed is an item with [`StoreError::Corrupt`], and the stream goes on after it. Any
+    /// other error is the last item.
     pub fn events(&self, id: OperationId, after: i64) -> BoxStream<'static, Result<OperationEvent, StoreError>> {
         let journal = self.journal.clone();
-        Box::pin(async_stream::try_stream! {
-            let (mut after, mut pause) = (after, FIRST_PAUSE);
+        Box::pin(async_stream::stream! {
+            let (mut after, mut pause, mut reported) = (after, FIRST_PAUSE, HashSet::new());
             loop {
-                // Read the state before the events. In the other order the last events of an operation that ends in
-                // between would be lost.
-                let settled = journal.read(id).await?.is_none_or(|r| r.is_settled());
-                let events = journal.events(id, after, 100).await?;
-                let full = events.len() == 100;
-                pause = if events.is_empty() { (pause * 3 / 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
-                for event in events {
+                let (settled, events) = match read_events(&*journal, id, after).await {
+                    Ok(read) => read,
+                    Err(error) => {
+                        yield Err(error);
+                        break;
+                    }
+                };
+                let Rows { readable, unreadable } = events;
+                let rows = readable.len() + unreadable.len();
+                let full = rows == EVENTS_PER_READ as usize && !readable.is_empty();
+                pause = if readable.is_empty() { (pause * 3 / 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
+                // The next read may return an unreadable row again, because it begins after the last readable one.
+                for row in unreadable {
+                    if reported.insert(row.id().to_owned()) {
+                        yield Err(row.into());
+                    }
+                }
+                for event in readable {
                     after = event.seq;
-                    yield event;
+                    yield Ok(event);
                 }
                 if settled && !full {
                     break;
@@ -70,10 +85,13 @@ impl Operations {
     }
     /// Reports the events of an operation to `observer` until it has settled, then reads its record.
     pub(super) async fn follow(&self, id: OperationId, observer: &Observer) -> Result<Record, StoreError> {
-        use futures_util::TryStreamExt;
         let mut events = self.events(id, 0);
-        while let Some(event) = events.try_next().await? {
-            observer.notify(&event);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => observer.notify(&event),
+                Err(StoreError::Corrupt(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.journal
             .read(id)
@@ -228,17 +246,19 @@ impl Operations {
         self.recoverer.recover_due().await
     }
 }
+/// Reads whether the operation has settled, and its events after `after`. It reads the state first: in the other order
+/// the last events of an operation that ends in between would be lost.
+async fn read_events(
+    journal: &dyn Journal, id: OperationId, after: i64,
+) -> Result<(bool, Rows<OperationEvent>), StoreError> {
+    let settled = journal.read(id).await?.is_none_or(|r| r.is_settled());
+    Ok((settled, journal.events(id, after, EVENTS_PER_READ).await?))
+}
+
 /// Fails for a reason that is empty, too long, or not storable as text.
 fn check_reason(reason: &str) -> Result<(), OperationError> {
-    let length = reason.len();
-    let invalid = match reason.char_indices().find(|(_, c)| *c == '\0') {
-        Some((at, found)) => InvalidName::Character { found, at, allowed: "no NUL" },
-        None if reason.trim().is_empty() || length > MAX_REASON => {
-            InvalidName::Length { length: reason.trim().len(), min: 1, max: MAX_REASON }
-        }
-        None => return Ok(()),
-    };
-    Err(OperationError::Reason(invalid))
+    let is_stated = || check_text(reason.trim(), 1, MAX_REASON);
+    check_text(reason, 0, MAX_REASON).and_then(|()| is_stated()).map_err(OperationError::Reason)
 }
 
 /// The public state of a record, with the name that was already taken if that was the failure.

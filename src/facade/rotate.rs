@@ -8,7 +8,7 @@
 //! - A login that cannot be dropped yet is kept in the queue that [`Tenantry::retiring`] lists.
 use super::batch::BatchVerb;
 use super::{Batch, Call, Tenantry};
-use crate::error::{ChangeError, StoreError};
+use crate::error::{ChangeError, Rows, StoreError};
 use crate::operations::rekey::RekeyVault;
 use crate::operations::rotate::{GRACE, RetireReport, Rotate, Rotated, Rotation};
 use crate::operations::servers::RotateServer;
@@ -141,7 +141,7 @@ impl Tenantry {
     }
     /// Lists at most `limit` logins that were replaced and could not be dropped yet, each with the reason. The one that
     /// has waited longest is first. [`run`](Self::run) retries them.
-    pub async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
+    pub async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError> {
         self.inner.rotation.retiring(limit).await
     }
     /// Tries once to drop each replaced login whose next attempt is due. [`run`](Self::run) calls this every 5 s.

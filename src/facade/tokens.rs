@@ -8,7 +8,7 @@
 //! - The landlord stores the hash of a token. Its text is stored, sealed, only if an operation has issued the link.
 //! - Looking a link up never consumes it.
 use crate::cluster::OperationContext;
-use crate::error::{ChangeError, StoreError};
+use crate::error::{ChangeError, Rows, StoreError};
 use crate::setup_link::{find_undelivered, issue, look_up};
 use crate::store::tokens::{IssuedToken, LinkId, SetupLink, TokenEvent, TokenPurpose};
 use crate::tenant::{TenantId, TenantRef};
@@ -99,7 +99,7 @@ impl Tokens {
     }
     /// Lists at most `limit` events of a tenant's links, newest first, with the client's address. Events are kept when
     /// the tenant is purged. Client addresses are personal data, so delete events that you must not keep.
-    pub async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError> {
+    pub async fn events(&self, tenant: TenantId, limit: u32) -> Result<Rows<TokenEvent>, StoreError> {
         self.stores.tokens.events(tenant, limit).await
     }
     /// Makes a link invalid. It has no effect on a link that an operation has claimed.

@@ -23,12 +23,13 @@ impl Call<Provision> {
     pub fn domain(self, domain: impl Into<String>) -> Self {
         self.set(|p| p.domain(domain))
     }
-    /// JSON that the registry stores with the tenant. It must not contain a secret.
+    /// JSON that the registry stores with the tenant: at most 64 KiB and 100 levels, without NUL. It is read back equal.
+    /// It must not contain a secret.
     pub fn metadata(self, metadata: serde_json::Value) -> Self {
         self.set(|p| p.metadata(metadata))
     }
-    /// Input for the application's own steps of this operation. It is stored in the journal, so it must not contain a
-    /// secret.
+    /// Input for the application's own steps of this operation: at most 1 MiB of JSON and 100 levels, without NUL. It is
+    /// stored in the journal, so it must not contain a secret.
     pub fn input<T: Serialize>(self, input: &T) -> Self {
         self.set(|p| p.input(input))
     }

@@ -147,6 +147,15 @@
 //! A dead worker may have left temporary changes on the server. The worker that takes over reverts them: it closes
 //! databases that a clean-up had opened, and gives back memberships that the provisioner had taken.
 //!
+//! # Rows that cannot be parsed
+//!
+//! A newer version of this crate, or a person, may write a row of the landlord that this version cannot parse. Every
+//! list returns the other rows, and the bad one as an [`UnreadableRow`](crate::error::UnreadableRow) with its table and
+//! id. Recovery and batches leave it out, count it and log it. To end the state, correct the row by SQL, or use the
+//! version that wrote it. A call that needs just this row fails with [`Corrupt`](crate::error::StoreError::Corrupt). The
+//! logins and directory entries of one tenant are always read as a whole: a suspension that did not see one of them
+//! could leave it open.
+//!
 //! # A landlord that loses commits
 //!
 //! A landlord that crashes may lose the latest records that it had not flushed to disk; see *Intent before effect*. A

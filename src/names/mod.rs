@@ -311,12 +311,14 @@ fn check_characters(text: &str, allowed: &'static str, is_allowed: impl Fn(char)
 
 mod reserved_domains;
 mod tenant;
+mod text;
 mod visible;
 pub(crate) use reserved_domains::ReservedDomains;
 #[cfg(any(feature = "axum", feature = "actix"))]
 pub(crate) use reserved_domains::is_at_or_below;
 pub use tenant::GroupRoles;
 pub(crate) use tenant::TenantNames;
+pub(crate) use text::{MAX_CERTIFICATES, MAX_KEY, MAX_REASON, check_display_name, check_host, check_text};
 pub(crate) use visible::check_visible;
 
 #[cfg(test)]

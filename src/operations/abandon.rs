@@ -95,8 +95,10 @@ async fn names_of_server(stores: &OperationContext, name: &ServerName) -> Result
 }
 
 fn to_store_error(error: StepError) -> StoreError {
+    let is_transient = error.is_retry();
     match error.into_cause().downcast::<StoreError>() {
         Ok(error) => *error,
-        Err(other) => StoreError::unavailable(other),
+        Err(other) if is_transient => StoreError::unavailable(other),
+        Err(other) => StoreError::refused(other),
     }
 }

@@ -4,6 +4,7 @@
 //! (`before_activation`, `after_activation`). The engine records each step's output, so a later step can read it. A
 //! step may run more than once, on any node, and must therefore be idempotent.
 pub use crate::error::StepError;
+use crate::json;
 use crate::operation::OperationId;
 use crate::tenant::Tenant;
 use async_trait::async_trait;
@@ -172,13 +173,22 @@ pub(crate) struct Undoable<S>(pub(crate) S);
 /// A step without compensation, as an [`AnyStep`]. It runs after activation, where nothing is undone.
 pub(crate) struct Forward<S>(pub(crate) S);
 
+/// The JSON of a step's output, if the journal can store it.
+fn to_output(step: &'static str, output: impl Serialize) -> Result<Value, StepError> {
+    let output = serde_json::to_value(output).map_err(StepError::fail)?;
+    match json::check(&output, json::MAX_INPUT) {
+        Ok(()) => Ok(output),
+        Err(rule) => Err(StepError::fail(format!("the output of the step {step} cannot be stored: {rule}"))),
+    }
+}
+
 #[async_trait]
 impl<S: Compensate> AnyStep for Undoable<S> {
     fn name(&self) -> &'static str {
         S::NAME
     }
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
-        serde_json::to_value(self.0.run(cx).await?).map_err(StepError::fail)
+        to_output(S::NAME, self.0.run(cx).await?)
     }
     async fn compensate(&self, cx: &StepContext, output: Option<Value>) -> Result<(), StepError> {
         let output = output.map(serde_json::from_value).transpose().map_err(StepError::fail)?;
@@ -191,7 +201,7 @@ impl<S: Step> AnyStep for Forward<S> {
         S::NAME
     }
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
-        serde_json::to_value(self.0.run(cx).await?).map_err(StepError::fail)
+        to_output(S::NAME, self.0.run(cx).await?)
     }
     async fn compensate(&self, _: &StepContext, _: Option<Value>) -> Result<(), StepError> {
         Ok(())

@@ -24,7 +24,7 @@ impl CallOptions {
     }
     /// Sets the idempotency key. A second call with the same key and the same request joins the operation of the first
     /// one. A call with the same key and another request fails with `KeyReused`. If the operation was undone, the key
-    /// can be used for a new one.
+    /// can be used for a new one. A key has 1 to 200 bytes and no NUL; another one fails the call as `Invalid`.
     pub fn key(mut self, key: impl fmt::Display) -> Self {
         self.key = Some(separate_from_own_keys(key.to_string()));
         self
@@ -35,7 +35,7 @@ impl CallOptions {
         self
     }
     /// Sets the reason for the call and the person or job that makes it. It is stored in the operation's history, so it
-    /// must not contain a secret.
+    /// must not contain a secret. A reason has at most 4096 bytes and no NUL; another one fails the call as `Invalid`.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self

@@ -6,7 +6,8 @@
 //! Invariants: a step runs only after its intent is committed. A worker acts only while its epoch is the newest one and
 //! its lease is valid. Driving spawns no task, so dropping its future stops all of the worker's activity.
 use super::{CallOptions, Execution, NewOperation, Saga, Started};
-use crate::error::{BeginError, Failure, StepError, StoreError};
+use crate::error::{BeginError, EXCERPT, Failure, StepError, StoreError, shorten};
+use crate::names::{MAX_KEY, MAX_REASON, check_text};
 use crate::operation::{OperationId, Subject};
 use crate::rt;
 use crate::store::journal::{Begun, Intent, Journal, Record};
@@ -112,14 +113,17 @@ impl Engine {
     /// lease are those of this process.
     ///
     /// # Errors
-    /// `Corrupt` if the request cannot be stored as JSON.
+    /// [`BeginError::Invalid`] if the key or the reason breaks a rule. `Landlord` if the request cannot be stored as
+    /// JSON.
     pub fn intent<C: Send + 'static>(
         &self, saga: &Saga<C>, subject: Subject, request: &impl Serialize, options: &CallOptions,
-    ) -> Result<Intent, StoreError> {
+    ) -> Result<Intent, BeginError> {
+        check_option("idempotency key", options.key.as_deref(), 1, MAX_KEY)?;
+        check_option("reason", options.reason.as_deref(), 0, MAX_REASON)?;
         Ok(Intent {
             key: options.key.clone(),
             reason: options.reason.clone(),
-            request: serde_json::to_value(request).map_err(StoreError::corrupt)?,
+            request: serde_json::to_value(request).map_err(StoreError::refused)?,
             intended: saga.intent_group_end(0),
             total: saga.step_list().len() as u32,
             worker: Self::new_worker(),
@@ -209,4 +213,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// Fails if the text of a caller breaks a rule.
+fn check_option(field: &'static str, text: Option<&str>, min: usize, max: usize) -> Result<(), BeginError> {
+    let Some(text) = text else { return Ok(()) };
+    let invalid = |source| BeginError::Invalid { field, value: shorten(text, EXCERPT), source };
+    check_text(text, min, max).map_err(invalid)
 }

@@ -3,7 +3,7 @@
 //! A background loop calls [`Recoverer::recover_due`]; an administrator's request calls [`Recoverer::resume`]. Both
 //! claim an operation in the journal first, so two nodes never drive the same operation at the same time.
 use super::{Engine, Execution, Observer, Outcome, Saga, runner};
-use crate::error::StoreError;
+use crate::error::{StoreError, chain};
 use crate::operation::{OperationId, OperationStatus};
 use crate::store::journal::{Claim, Record};
 use async_trait::async_trait;
@@ -57,6 +57,9 @@ pub struct RecoveryReport {
     /// Operations that are still open: they wait, failed again, are driven by another worker, or have a kind that this
     /// version of the program does not know.
     pub left: u32,
+    /// Operations whose row cannot be parsed. They stay as they are; `operations().open()` lists them, and the log has
+    /// the reason.
+    pub unreadable: u32,
 }
 
 /// Finds the saga of an operation by its kind and continues the operation.
@@ -90,13 +93,18 @@ impl Recoverer {
     pub async fn recover_due(&self) -> Result<RecoveryReport, StoreError> {
         let mut report = RecoveryReport::default();
         let due = self.engine.journal().due(100).await?;
-        let mut outcomes = stream::iter(due).map(|id| self.resume(id)).buffer_unordered(self.workers);
+        let resumed = stream::iter(due).map(|id| async move { (id, self.resume(id).await) });
+        let mut outcomes = resumed.buffer_unordered(self.workers);
         let mut result = Ok(());
-        while let Some(outcome) = outcomes.next().await {
+        while let Some((operation, outcome)) = outcomes.next().await {
             match outcome {
                 Ok(Some(outcome)) if outcome.record.status == OperationStatus::Done => report.finished += 1,
                 Ok(Some(outcome)) if outcome.record.status == OperationStatus::Undone => report.undone += 1,
                 Ok(_) => report.left += 1,
+                Err(error @ StoreError::Corrupt(_)) => {
+                    report.unreadable += 1;
+                    tracing::warn!(%operation, error = %chain(&error), "recovery leaves an operation out");
+                }
                 Err(error) => result = result.and(Err(error)),
             }
         }

@@ -8,7 +8,7 @@
 use super::{Engine, Execution, Observer, Outcome, Saga};
 use crate::error::{BoxError, Failure, FailureState, StepError, StoreError, chain};
 use crate::operation::OperationStatus;
-use crate::store::journal::{Claim, FAILURE, FailureFacts, Progress, StillUndoing};
+use crate::store::journal::{Claim, FAILURE, FailureFacts, Progress, RETRY_UNDONE, StillUndoing};
 use futures_util::future::join;
 use serde_json::Value;
 use std::{future::Future, time::Duration};
@@ -53,7 +53,7 @@ struct Runner<'a, C> {
     run: Execution,
     observe: &'a Observer,
     /// The step that failed and its error, once the runner has started undoing because of it.
-    undo_cause: Option<(String, BoxError)>,
+    undo_cause: Option<UndoCause>,
     /// The time at which the runner starts undoing an operation that can still be undone.
     deadline: Instant,
 }
@@ -218,7 +218,7 @@ impl<C: Send + 'static> Runner<'_, C> {
         let claim = loop {
             attempt += 1;
             match self.engine.journal.claim(self.run.operation(), &worker, settings.lease).await {
-                Err(StoreError::Unavailable(_)) if attempt < settings.attempts => {
+                Err(error) if error.is_transient() && attempt < settings.attempts => {
                     sleep(settings.backoff_delay(attempt)).await;
                 }
                 claim => break claim?,
@@ -270,7 +270,8 @@ impl<C: Send + 'static> Runner<'_, C> {
             recorded => recorded.map_err(to_store_error)?,
         }
         if state == FailureState::Undone {
-            self.undo_cause = Some((step.into(), error.into_cause()));
+            let is_transient = error.is_retry();
+            self.undo_cause = Some(UndoCause { step: step.into(), is_transient, cause: error.into_cause() });
             return Ok(None);
         }
         let failure = Failure { retry_after, ..Failure::new(self.run.operation(), step, state, error.into_cause()) };
@@ -342,13 +343,14 @@ impl<C: Send + 'static> Runner<'_, C> {
         let cause = self.undo_cause.take().or_else(stored);
         let failure = match (failure, cause) {
             // The caller needs the failure that started the undo. The failure of the undo is added to its text.
-            (Some(undo), Some((step, cause))) => {
+            (Some(undo), Some(UndoCause { step, cause, .. })) => {
                 let parked = undo.state == FailureState::Parked;
                 let cause = StillUndoing { cause, at: undo.step, undo: chain(&*undo.cause), parked };
                 Some(Failure { retry_after: undo.retry_after, ..Failure::new(record.id, step, undo.state, cause) })
             }
-            (None, Some((step, cause))) if record.status == OperationStatus::Undone => {
-                Some(Failure::new(record.id, step, FailureState::Undone, cause))
+            (None, Some(UndoCause { step, is_transient, cause })) if record.status == OperationStatus::Undone => {
+                let retry_after = is_transient.then_some(RETRY_UNDONE);
+                Some(Failure { retry_after, ..Failure::new(record.id, step, FailureState::Undone, cause) })
             }
             (failure, _) => failure,
         };
@@ -367,6 +369,14 @@ impl Stop {
     }
 }
 
+/// The failure because of which an operation is being undone.
+struct UndoCause {
+    step: String,
+    /// Whether the same step may succeed in a new operation.
+    is_transient: bool,
+    cause: BoxError,
+}
+
 /// The typed part of a failure, as the journal stores it.
 fn failure_facts(step: &str, error: &StepError) -> Option<Value> {
     let store = std::error::Error::source(error).and_then(|e| e.downcast_ref::<StoreError>());
@@ -374,12 +384,15 @@ fn failure_facts(step: &str, error: &StepError) -> Option<Value> {
         Some(StoreError::Taken(taken)) => Some(taken.clone()),
         _ => None,
     };
-    serde_json::to_value(FailureFacts { step: step.into(), taken, cause: error.cause_text() }).ok()
+    let facts = FailureFacts { step: step.into(), taken, cause: error.cause_text(), is_transient: error.is_retry() };
+    serde_json::to_value(facts).ok()
 }
 
 fn to_store_error(error: StepError) -> StoreError {
+    let is_transient = error.is_retry();
     match error.into_cause().downcast::<StoreError>() {
         Ok(error) => *error,
-        Err(other) => StoreError::unavailable(other),
+        Err(other) if is_transient => StoreError::unavailable(other),
+        Err(other) => StoreError::refused(other),
     }
 }

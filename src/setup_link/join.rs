@@ -89,7 +89,7 @@ impl SetupLinks {
                 // Release the lease, so that recovery can undo the operation at once. If this call fails too, recovery
                 // waits until the lease expires.
                 let _ = self.stores.journal.record(writer, &Progress::of(record)).await;
-                Err(error.into_store_error().into())
+                Err(StoreError::from(error).into())
             }
         }
     }
@@ -107,7 +107,7 @@ impl SetupLinks {
                 }
                 _ => Ok(OpenOperation::NoPassword),
             },
-            Err(error) => Err(error.into_store_error().into()),
+            Err(error) => Err(StoreError::from(error).into()),
         }
     }
 }

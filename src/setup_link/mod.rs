@@ -76,7 +76,7 @@ pub enum SetupLinkError {
     #[error(transparent)]
     Failed(Box<Failure>),
     /// The landlord database is unreachable or refused a statement.
-    #[error("a call to the landlord failed")]
+    #[error(transparent)]
     Landlord(#[from] StoreError),
     /// [`Tenantry::close`](crate::Tenantry::close) was called.
     #[error("tenantry is closed in this process; no operation can begin")]
@@ -102,6 +102,15 @@ impl From<BeginError> for SetupLinkError {
 }
 
 impl SetupLinkError {
+    /// How long to wait before the same call may succeed. `None` if it cannot succeed until something is changed.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { .. } | Self::InUse { .. } => Some(Duration::from_secs(1)),
+            Self::Failed(failure) => failure.retry_after,
+            Self::Landlord(error) => error.retry_after(),
+            _ => None,
+        }
+    }
     /// Separates the failures that the user can correct from the others.
     fn from_failure(failure: Failure) -> Self {
         match failure.cause.downcast_ref::<AdminError>() {

@@ -173,7 +173,7 @@ async fn unknown_name_is_read_once_and_a_new_tenant_resolves_at_once() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
     use tenantry::directory::TenantDatabase;
-    use tenantry::error::StoreError;
+    use tenantry::error::{Rows, StoreError};
     use tenantry::registry::PgTenantRegistry;
     use tenantry::resolver::PooledResolver;
     use tenantry::{ConnectionResolver, Tenant, TenantId, TenantRef, TenantRegistry};
@@ -187,7 +187,7 @@ async fn unknown_name_is_read_once_and_a_new_tenant_resolves_at_once() {
         async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
             self.0.databases(tenant).await
         }
-        async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
+        async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Rows<Tenant>, StoreError> {
             self.0.page(after, limit).await
         }
     }

@@ -158,8 +158,8 @@ async fn abandoned_provisioning_stops_its_live_worker_and_its_tenant_can_be_purg
     let tenantry = harness.tenantry(configure).await.unwrap();
     let call = tokio::spawn(tenantry.provision("acme").admin("ada@acme.example").key("k").into_future());
     started.notified().await;
-    let open = tenantry.operations().open().await.unwrap().remove(0);
-    for reason in ["", "  ", "a\0b", &"x".repeat(2001)] {
+    let open = tenantry.operations().open().await.unwrap().readable.remove(0);
+    for reason in ["", "  ", "a\0b", &"x".repeat(4097)] {
         let refused = tenantry.operations().abandon(open.id, reason).await;
         assert!(matches!(refused, Err(OperationError::Reason(_))), "{refused:?}");
     }

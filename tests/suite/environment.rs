@@ -10,7 +10,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use tenantry::error::{BuildError, ServerSetupError};
+use tenantry::error::{BuildError, InheritedVariable, ServerSetupError};
 use tenantry::journal::PgJournal;
 use tenantry::saga::{Engine, Settings};
 use tenantry::servers::Servers;
@@ -120,7 +120,7 @@ async fn child_is_refused() {
     let landlord = PgPoolOptions::new().connect_lazy_with(landlord);
     let builder = || Tenantry::builder(landlord.clone()).keys(LocalKeyring::random());
     let error = builder().build().await.unwrap_err();
-    let BuildError::Environment { variable, .. } = error else { panic!("{error:?}") };
+    let BuildError::Environment(InheritedVariable { variable, .. }) = error else { panic!("{error:?}") };
     assert!(error.to_string().contains(variable), "{error}");
     let error = TestServer::start().await.unwrap_err();
     assert!(matches!(error, NoServer::Environment { variable: named } if named == variable), "{error:?}");
@@ -132,7 +132,10 @@ async fn child_is_refused() {
         let engine = Engine::new(journal, vec![], Settings::default(), CancellationToken::new());
         let servers = Servers::new(tenantry.operation_context(), engine, landlord.clone());
         let error = servers.set_up("main", connect_options(host, 1, "a", "b", "c")).await.unwrap_err();
-        assert!(matches!(error, ServerSetupError::Environment { variable: "PGOPTIONS", .. }), "{error:?}");
+        assert!(
+            matches!(error, ServerSetupError::Environment(InheritedVariable { variable: "PGOPTIONS", .. })),
+            "{error:?}"
+        );
         let error = tenantry.servers().set_up("main", connect_options(host, 1, "a", "b", "c")).await.unwrap_err();
         assert!(matches!(error, ServerSetupError::Connect(_)), "an accepted variable was refused: {error:?}");
     }

@@ -132,7 +132,7 @@ async fn close_waits_for_a_step_boundary_and_another_node_continues_at_once() {
     release.notify_one();
     closing.await.unwrap();
     assert!(matches!(one.resolve("acme").await, Err(ResolveError::Closed)));
-    let state = two.operations().open().await.unwrap().remove(0);
+    let state = two.operations().open().await.unwrap().readable.remove(0);
     assert_eq!(
         (state.kind.as_str(), state.status, state.done + 1),
         ("follow_up", OperationStatus::Running, state.total),
@@ -217,7 +217,7 @@ async fn parked_operation_can_be_undone_by_an_operator() {
     let stopped = Stopped::at(&harness, &tenantry, "acme".into(), "record", 9)
         .await
         .expect("the provisioning reaches this record");
-    let open = tenantry.operations().open().await.unwrap().remove(0);
+    let open = tenantry.operations().open().await.unwrap().readable.remove(0);
     let running = tenantry.operations().undo(open.id).await;
     assert!(
         matches!(running, Err(OperationError::NotParked { .. })),

@@ -11,6 +11,7 @@ const FLOORS: [&[&str]; 11] = [
         "connect",
         "directory",
         "error",
+        "json",
         "names",
         "operation",
         "placement",

@@ -116,7 +116,7 @@ async fn rejected_mail_blocks_no_operation_of_the_tenant_and_is_visible_until_a_
     tenantry.activate("acme").await.expect("activate is not blocked");
     tenantry.archive("acme").await.expect("archive is not blocked");
     tenantry.restore("acme").await.expect("restore is not blocked");
-    let open: Vec<_> = tenantry.operations().open().await.unwrap();
+    let open = tenantry.operations().open().await.unwrap();
     assert_eq!(open.iter().map(|o| (o.id, o.status)).collect::<Vec<_>>(), [(work.id, OperationStatus::Parked)]);
     let subject = Subject::Tenant(made.tenant.id());
     let history = PgJournal::new(harness.landlord().clone()).history(&subject).await.unwrap();
@@ -401,7 +401,7 @@ async fn purge_ends_follow_up_work_whose_step_is_running() {
     let tenantry = harness.tenantry(configure).await.unwrap();
     tenantry.provision("acme").input(&"hello").start().await.unwrap();
     started.notified().await;
-    let work = tenantry.operations().open().await.unwrap().remove(0);
+    let work = tenantry.operations().open().await.unwrap().readable.remove(0);
     tenantry.purge("acme").force().await.unwrap();
     release.notify_one();
     tenantry.close().await;

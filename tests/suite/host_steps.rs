@@ -145,6 +145,38 @@ async fn build_refuses_two_steps_with_one_name() {
     assert!(matches!(error, tenantry::testing::HarnessError::Build(BuildError::DuplicateStep("seed.plan"))));
 }
 
+/// Names that the journal cannot store, or that are names of its own entries.
+const BAD_NAMES: [&str; 4] = ["", "$failure", "a\0b", TOO_LONG];
+const TOO_LONG: &str = match std::str::from_utf8(&[b'x'; 101]) {
+    Ok(name) => name,
+    Err(_) => "",
+};
+
+struct BadlyNamed<const N: usize>;
+#[async_trait]
+impl<const N: usize> Step for BadlyNamed<N> {
+    const NAME: &'static str = BAD_NAMES[N];
+    type Output = ();
+    async fn run(&self, _: &StepContext) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn build_refuses_a_step_whose_name_cannot_be_stored() {
+    let harness = Harness::start().await.unwrap();
+    let errors = [
+        harness.tenantry(|b| b.after_activation(BadlyNamed::<0>)).await.unwrap_err(),
+        harness.tenantry(|b| b.after_activation(BadlyNamed::<1>)).await.unwrap_err(),
+        harness.tenantry(|b| b.after_activation(BadlyNamed::<2>)).await.unwrap_err(),
+        harness.tenantry(|b| b.after_activation(BadlyNamed::<3>)).await.unwrap_err(),
+    ];
+    for (error, name) in errors.iter().zip(BAD_NAMES) {
+        let is_named = matches!(error, tenantry::testing::HarnessError::Build(BuildError::Setting("Step::NAME", _)));
+        assert!(is_named, "{name:?}: {error:?}");
+    }
+}
+
 /// Fails, and cannot be compensated while the bank is closed (the flag is set).
 struct Pay(Arc<AtomicBool>);
 #[async_trait]

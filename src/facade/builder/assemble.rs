@@ -3,7 +3,7 @@
 //! A new operation is added to [`OperationSet`]; recovery knows the kinds of sagas that are listed there.
 use super::Builder;
 use crate::cluster::OperationContext;
-use crate::error::{StoreError, VaultError};
+use crate::error::StoreError;
 use crate::facade::{Inner, Operations, Pool, Tenantry, Tokens};
 use crate::operation::OperationId;
 use crate::operations::lifecycle::Lifecycle;
@@ -218,10 +218,6 @@ struct VaultFence(Arc<dyn VaultWriter>);
 #[async_trait]
 impl EpochFence for VaultFence {
     async fn fence(&self, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
-        match self.0.fence(operation, epoch).await {
-            Err(VaultError::Store(error)) => Err(error),
-            Err(error) => Err(StoreError::unavailable(error)),
-            Ok(()) => Ok(()),
-        }
+        Ok(self.0.fence(operation, epoch).await?)
     }
 }

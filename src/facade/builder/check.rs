@@ -5,8 +5,12 @@
 use super::Builder;
 use crate::connect::find_inherited_variable;
 use crate::directory::AppAccess;
-use crate::error::BuildError;
+use crate::error::{BuildError, InheritedVariable};
+use crate::names::check_text;
 use std::time::Duration;
+
+/// Maximum bytes of the name of a step. Every event of an operation contains it.
+const MAX_STEP: usize = 100;
 
 /// Valid values of [`Builder::change_poll_interval`]. One read takes about a millisecond, so a shorter interval would
 /// load the landlord. While changes are reported, cached entries are valid for a minute, so a longer one would be
@@ -22,16 +26,21 @@ impl Builder {
         self.check_ranges()?;
         self.check_contradictions()?;
         match find_inherited_variable() {
-            Some(variable) if !self.accepts_pg_environment => Err(BuildError::Environment { variable }),
+            Some(variable) if !self.accepts_pg_environment => Err(InheritedVariable::new(variable).into()),
             _ => Ok(()),
         }
     }
 
     fn check_steps(&self) -> Result<(), BuildError> {
         let steps: Vec<_> = self.config.before.iter().chain(&self.config.after).map(|s| s.name()).collect();
-        match steps.iter().enumerate().find(|(at, name)| steps[..*at].contains(name)) {
-            Some((_, name)) => Err(BuildError::DuplicateStep(name)),
-            None => Ok(()),
+        if let Some((_, name)) = steps.iter().enumerate().find(|(at, name)| steps[..*at].contains(name)) {
+            return Err(BuildError::DuplicateStep(name));
+        }
+        // The journal stores its own entries among the outputs of steps, under keys that begin with `$`.
+        let is_valid = |name: &str| check_text(name, 1, MAX_STEP).is_ok() && !name.starts_with('$');
+        match steps.iter().all(|name| is_valid(name)) {
+            true => Ok(()),
+            false => Err(BuildError::Setting("Step::NAME", "must have 1 to 100 bytes, no NUL and no $ at its start")),
         }
     }
 

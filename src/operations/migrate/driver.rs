@@ -99,7 +99,7 @@ impl Migration {
         require_built(&entry)?;
         let located = self.stores.locate(entry).await?;
         let entry = located.map_err(|error| ChangeError::UnknownServer { server: error.server.to_string() })?;
-        let password = self.stores.vault.open(&entry.credential).await.map_err(StoreError::unavailable)?;
+        let password = self.stores.vault.open(&entry.credential).await.map_err(StoreError::from)?;
         let read = async {
             let mut session = crate::rt::poll_batched(connect::connect_options(&entry, &password).connect()).await?;
             let ledger = read_ledger(migrations, &mut session).await;

@@ -2,8 +2,9 @@
 //!
 //! The facade turns calls of its own builder into a [`Provision`]. [`Provisioner::begin`](super::Provisioner::begin)
 //! parses it before it writes anything, so that a stored request is always valid. The stored form holds no secret.
-use crate::error::ProvisionError;
-use crate::names::{Domain, Email, InvalidName, ReservedDomains, ServerName, Slug, check_visible};
+use crate::error::{EXCERPT, ProvisionError, shorten};
+use crate::json;
+use crate::names::{Domain, Email, InvalidName, ReservedDomains, ServerName, Slug, check_display_name};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,7 +45,8 @@ impl Provision {
         self.domains.push(domain.into());
         self
     }
-    /// Sets JSON that the registry stores with the tenant. It must not hold a secret. Default: `null`.
+    /// Sets JSON that the registry stores with the tenant: at most 64 KiB and 100 levels, without NUL. It must not hold a
+    /// secret. Default: `null`.
     pub fn metadata(mut self, metadata: Value) -> Self {
         self.metadata = metadata;
         self
@@ -64,15 +66,14 @@ impl Provision {
     pub(super) fn parse(self, reserved: &ReservedDomains) -> Result<Request, ProvisionError> {
         let mut domains: Vec<Domain> = self.domains.iter().map(|d| parse("domain", d)).collect::<Result<_, _>>()?;
         for domain in &domains {
-            let invalid = |source| ProvisionError::Invalid { field: "domain", value: domain.to_string(), source };
-            reserved.check(domain).map_err(invalid)?;
+            reserved.check(domain).map_err(|source| invalid("domain", domain.as_str(), source))?;
         }
         domains.sort();
         domains.dedup();
         let slug: Slug = parse("slug", &self.slug)?;
         let input = self.input.transpose().map_err(ProvisionError::Input)?.unwrap_or_default();
-        require_storable("metadata", &self.metadata)?;
-        require_storable("input", &input)?;
+        require_storable("metadata", &self.metadata, json::MAX_METADATA)?;
+        require_storable("input", &input, json::MAX_INPUT)?;
         Ok(Request {
             name: parse_display_name(self.name, &slug)?,
             slug,
@@ -108,36 +109,20 @@ impl Request {
 }
 
 fn parse<T: FromStr<Err = InvalidName>>(field: &'static str, value: &str) -> Result<T, ProvisionError> {
-    value.parse().map_err(|source| ProvisionError::Invalid { field, value: value.into(), source })
+    value.parse().map_err(|source| invalid(field, value, source))
 }
 
-/// Refuses control characters: PostgreSQL's `text` cannot hold NUL, and a line break would garble every list of
-/// tenants.
 fn parse_display_name(name: Option<String>, slug: &Slug) -> Result<String, ProvisionError> {
     let Some(value) = name else { return Ok(slug.to_string()) };
-    let source = match value.char_indices().find(|(_, c)| c.is_control()) {
-        Some((at, found)) => InvalidName::Character { found, at, allowed: "no control character" },
-        None if value.is_empty() || value.len() > 200 => InvalidName::Length { length: value.len(), min: 1, max: 200 },
-        None => match check_visible(&value) {
-            Ok(()) => return Ok(value),
-            Err(source) => source,
-        },
-    };
-    Err(ProvisionError::Invalid { field: "name", value, source })
+    check_display_name(&value).map_err(|source| invalid("name", &value, source))?;
+    Ok(value)
 }
 
-/// Fails if the value has a NUL character in a string or a key, which PostgreSQL's `jsonb` refuses (SQLSTATE 22P05).
-fn require_storable(field: &'static str, value: &Value) -> Result<(), ProvisionError> {
-    let has_nul = |text: &str| text.contains('\0');
-    let found = match value {
-        Value::String(text) => has_nul(text),
-        Value::Array(items) => return items.iter().try_for_each(|v| require_storable(field, v)),
-        Value::Object(map) => {
-            map.values().try_for_each(|v| require_storable(field, v))?;
-            map.keys().any(|k| has_nul(k))
-        }
-        _ => false,
-    };
-    let source = InvalidName::Shape("JSON without the character NUL");
-    if found { Err(ProvisionError::Invalid { field, value: String::from("NUL"), source }) } else { Ok(()) }
+/// Fails if the value cannot be stored and read back.
+fn require_storable(field: &'static str, value: &Value, max_bytes: usize) -> Result<(), ProvisionError> {
+    json::check(value, max_bytes).map_err(|source| invalid(field, &value.to_string(), source))
+}
+
+fn invalid(field: &'static str, value: &str, source: InvalidName) -> ProvisionError {
+    ProvisionError::Invalid { field, value: shorten(value, EXCERPT), source }
 }

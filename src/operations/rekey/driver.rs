@@ -28,7 +28,7 @@ impl CallVerb for RekeyVault {
     }
     async fn answer(driver: &Rekey, outcome: Outcome) -> Result<Rekeyed, ChangeError> {
         require_done(outcome)?;
-        let keys = driver.stores.vault.keys_in_use().await.map_err(StoreError::unavailable)?;
+        let keys = driver.stores.vault.keys_in_use().await.map_err(StoreError::from)?;
         Ok(Rekeyed { keys })
     }
 }

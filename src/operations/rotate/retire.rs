@@ -7,7 +7,7 @@ use super::Rotation;
 use crate::cluster::RetiredLogin;
 use crate::cluster::pg::ddl;
 use crate::directory::DatabaseUser;
-use crate::error::{StepError, StoreError};
+use crate::error::{Rows, StepError, StoreError};
 use crate::names::TenantNames;
 use crate::store::registry::Retirement;
 use futures_util::{StreamExt, stream};
@@ -41,9 +41,11 @@ impl Rotation {
         let mut report = RetireReport::default();
         loop {
             let due = self.stores.registry.take_retirements(CONCURRENCY as u32, CLAIM).await?;
-            if due.is_empty() {
+            if due.is_empty() && due.unreadable.is_empty() {
                 return Ok(report);
             }
+            report.left += due.unreadable.len() as u32;
+            let due = due.log_unreadable();
             let mut tried = stream::iter(due).map(|due| self.try_retire(due)).buffer_unordered(CONCURRENCY);
             while let Some(dropped) = tried.next().await {
                 match dropped? {
@@ -56,7 +58,7 @@ impl Rotation {
 
     /// Replaced logins that could not be dropped yet, each with the reason. The one that has waited longest comes
     /// first; at most `limit` are returned.
-    pub(crate) async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
+    pub(crate) async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError> {
         self.stores.registry.retiring(limit).await
     }
 

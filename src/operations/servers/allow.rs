@@ -3,7 +3,7 @@
 //!
 //! The list is part of the server's row. A suspension or an archive reads it when it verifies that no other role can
 //! connect. Changing the list changes no rights on the server.
-use super::Servers;
+use super::{Servers, invalid};
 use crate::error::ServerSetupError;
 use crate::names::RoleName;
 
@@ -44,5 +44,5 @@ impl Servers {
 }
 
 fn parse_role(role: &str) -> Result<RoleName, ServerSetupError> {
-    role.parse().map_err(|source| ServerSetupError::Invalid { field: "role", value: role.into(), source })
+    role.parse().map_err(invalid("role", role))
 }

@@ -5,15 +5,15 @@
 use super::Servers;
 use crate::cluster::OperationContext;
 use crate::directory::{DatabaseUser, UserStatus};
-use crate::error::{StepError, StoreError};
+use crate::error::{StepError, StoreError, chain};
 use crate::names::{RoleName, ServerName};
 use crate::pool::budget::login_limit::CountSessions;
 use crate::server::{DatabaseServer, LoginSessions, ServerStatus};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Tenants that one read of the registry returns.
 const PAGE_SIZE: u32 = 200;
@@ -62,14 +62,29 @@ impl Servers {
             return Ok(report);
         }
         let registry = &self.stores.registry;
-        let mut after = None;
+        let (mut after, mut reported) = (None, HashSet::new());
         loop {
-            let page = registry.page(after, PAGE_SIZE).await?;
+            let mut page = registry.page(after, PAGE_SIZE).await?;
+            // The next page reads the rows after the last readable one again.
+            page.unreadable.retain(|row| reported.insert(row.id().to_owned()));
+            report.left += page.unreadable.len() as u32;
+            let page = page.log_unreadable();
             let Some(last) = page.last() else { return Ok(report) };
             after = Some(last.id());
             let users = stream::iter(page).map(|tenant| async move { registry.users(tenant.id()).await });
-            let users: Vec<Vec<DatabaseUser>> = users.buffer_unordered(CONCURRENCY).try_collect().await?;
-            for (server, logins) in group_by_server(users.into_iter().flatten(), &servers) {
+            let users: Vec<_> = users.buffer_unordered(CONCURRENCY).collect().await;
+            let mut readable: Vec<DatabaseUser> = vec![];
+            for users in users {
+                match users {
+                    Ok(users) => readable.extend(users),
+                    Err(error @ StoreError::Corrupt(_)) => {
+                        report.left += 1;
+                        tracing::warn!(error = %chain(&error), "the logins of a tenant keep their connection limits");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            for (server, logins) in group_by_server(readable.into_iter(), &servers) {
                 report.add(logins.len(), self.limit_on(server, &logins, limit).await);
             }
         }
@@ -79,7 +94,7 @@ impl Servers {
     async fn read_occupied_servers(
         &self, only: Option<&ServerName>,
     ) -> Result<HashMap<ServerName, DatabaseServer>, StoreError> {
-        let all = self.stores.servers.servers().await?.into_iter();
+        let all = self.stores.servers.servers().await?.log_unreadable().into_iter();
         let all = all.filter(|load| load.tenants > 0 && load.server.status == ServerStatus::Ready);
         let selected = all.filter(|load| only.is_none_or(|name| *name == load.server.name));
         Ok(selected.map(|load| (load.server.name.clone(), load.server)).collect())

@@ -4,8 +4,8 @@
 //! passwords are operations in the journal. Drain and the list of allowed roles are single writes to the server's row,
 //! by compare-and-set. Every connection to a server uses the address in its row.
 use crate::cluster::OperationContext;
-use crate::error::{ServerSetupError, StoreError};
-use crate::names::ServerName;
+use crate::error::{EXCERPT, Rows, ServerSetupError, StoreError, shorten};
+use crate::names::{InvalidName, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::saga::{AnySaga, Engine, Saga};
 use crate::secret::CredentialId;
@@ -132,9 +132,9 @@ impl Servers {
     pub fn saga(&self) -> Arc<dyn AnySaga> {
         self.rotation.clone()
     }
-    /// All servers, ordered by name.
-    pub async fn list(&self) -> Result<Vec<Server>, StoreError> {
-        Ok(self.stores.servers.servers().await?.into_iter().map(Server::from).collect())
+    /// All servers, ordered by name. A server whose row cannot be parsed is in [`Rows::unreadable`].
+    pub async fn list(&self) -> Result<Rows<Server>, StoreError> {
+        Ok(self.stores.servers.servers().await?.map(Server::from))
     }
     /// Stops placing new tenants on the server. Its tenants stay.
     ///
@@ -173,12 +173,11 @@ impl Servers {
     /// Deletes the passwords of the provisioner's logins. The vault requires a fencing token, so this call uses the id
     /// of a new operation, which no other writer has.
     async fn forget_secrets(&self, server: &DatabaseServer) -> Result<(), ServerSetupError> {
-        let unavailable = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
         let (vault, by) = (&self.stores.vault, FencingToken { operation: OperationId::new(), epoch: 1 });
-        vault.fence(by.operation, by.epoch).await.map_err(unavailable)?;
+        vault.fence(by.operation, by.epoch).await.map_err(StoreError::from)?;
         for role in [&server.names.blue, &server.names.green] {
             let id = CredentialId::provisioner(&server.name, role, server.secret_version);
-            vault.forget(&id, by).await.map_err(unavailable)?;
+            vault.forget(&id, by).await.map_err(StoreError::from)?;
         }
         Ok(())
     }
@@ -200,12 +199,18 @@ impl Servers {
                 changed => return Ok(changed?),
             }
         }
-        Err(StoreError::conflict("the server's row was changed concurrently five times; call again").into())
+        Err(StoreError::contended("the server's row was changed concurrently five times").into())
     }
 }
 
 fn server_name(name: &str) -> Result<ServerName, ServerSetupError> {
-    name.parse().map_err(|source| ServerSetupError::Invalid { field: "server", value: name.into(), source })
+    name.parse().map_err(invalid("server", name))
+}
+
+/// The error for a value that breaks a rule.
+fn invalid(field: &'static str, value: &str) -> impl FnOnce(InvalidName) -> ServerSetupError {
+    let value = shorten(value, EXCERPT);
+    move |source| ServerSetupError::Invalid { field, value, source }
 }
 
 /// A server with these values, and defaults for all others.

@@ -4,7 +4,7 @@
 //! writes only under the newest epoch. It never returns `LostWrites`.
 #![expect(clippy::disallowed_methods, reason = "a store in one process's memory uses that process's clock")]
 use super::{ABANDONED, BACKWARD, Begun, Claim, FAILURE, Intent, Journal, Progress, Record, skip_key};
-use crate::error::{BeginError, StoreError};
+use crate::error::{BeginError, Rows, StoreError};
 use crate::operation::{FencingToken, Lane, LeaseHolder, OperationEvent, OperationId, OperationStatus, Subject};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
@@ -44,7 +44,7 @@ impl State {
         let is_undone = |k: &Entry| matches!(k.record.status, OperationStatus::Undone | OperationStatus::Abandoned);
         let has_key = |k: &&Entry| k.key.as_ref() == Some(key) && !is_undone(k);
         let Some(Entry { record: found, .. }) = self.operations.values().find(has_key) else { return Ok(None) };
-        let is_same = found.kind == intent.kind && found.request == intent.request;
+        let is_same = found.kind == intent.kind && crate::json::is_same(&found.request, &intent.request);
         if is_same { Ok(Some(found.clone())) } else { Err(BeginError::KeyReused { operation: found.id }) }
     }
     /// The entry of an operation, if `token` has its newest epoch.
@@ -298,7 +298,7 @@ impl Journal for MemoryJournal {
         entry.append_reason(step, reason);
         Ok(entry.record.clone())
     }
-    async fn open(&self) -> Result<Vec<Record>, StoreError> {
+    async fn open(&self) -> Result<Rows<Record>, StoreError> {
         let state = self.state();
         Ok(state.operations.values().filter(|k| !k.record.status.is_over()).map(|k| k.record.clone()).collect())
     }
@@ -307,12 +307,12 @@ impl Journal for MemoryJournal {
         let due = state.operations.values().filter(|k| k.is_due() && k.record.recoverable);
         Ok(due.map(|k| k.record.id).take(limit as usize).collect())
     }
-    async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Vec<OperationEvent>, StoreError> {
+    async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Rows<OperationEvent>, StoreError> {
         let state = self.state();
         let events = state.operations.get(&id).map(|k| k.events.as_slice()).unwrap_or_default();
         Ok(events.iter().filter(|e| e.seq > after).take(limit as usize).cloned().collect())
     }
-    async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError> {
+    async fn history(&self, subject: &Subject) -> Result<Rows<Record>, StoreError> {
         let state = self.state();
         let matching = state.operations.values().filter(|k| k.record.subject == *subject);
         Ok(matching.map(|k| k.record.clone()).collect())

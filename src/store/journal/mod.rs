@@ -5,7 +5,7 @@
 //!
 //! Invariants: a subject has at most one open operation in each lane. Only the worker with the newest epoch can write.
 //! Every call is atomic, and no record contains a secret.
-use crate::error::{BeginError, BoxError, Failure, FailureState, NameConflict, StoreError};
+use crate::error::{BeginError, BoxError, Failure, FailureState, NameConflict, Rows, StoreError};
 use crate::names::RoleName;
 use crate::operation::{
     FencingToken, Lane, LeaseHolder, OperationEvent, OperationId, OperationState, OperationStatus, Subject,
@@ -34,7 +34,13 @@ pub(crate) struct FailureFacts {
     /// The error that started the undo. `Record::error` is overwritten if the undo fails too.
     #[serde(default)]
     pub(crate) cause: String,
+    /// Whether the step may succeed in a new operation.
+    #[serde(default)]
+    pub(crate) is_transient: bool,
 }
+
+/// How long a caller waits before it repeats a call whose operation is undone, if the cause was transient.
+pub(crate) const RETRY_UNDONE: Duration = Duration::from_secs(1);
 
 /// The error of a failed operation whose undo failed too. The source is the original failure.
 #[derive(Debug, thiserror::Error)]
@@ -211,19 +217,26 @@ impl Record {
     /// Builds the failure from the stored record, for callers that did not drive the operation themselves.
     pub(crate) fn to_failure(&self, state: FailureState) -> Failure {
         let last_error = self.error.clone().unwrap_or_else(|| String::from("its worker was stopped"));
-        let Some(FailureFacts { step, cause, .. }) = self.failure() else {
-            return Failure::new(self.id, self.step.clone(), state, last_error);
+        // The caller cannot compute the rest of the time by the landlord's clock, so it asks again after a second.
+        let waits = self.retry_at.map(|_| RETRY_UNDONE);
+        let Some(FailureFacts { step, cause, is_transient, .. }) = self.failure() else {
+            return Failure { retry_after: waits, ..Failure::new(self.id, self.step.clone(), state, last_error) };
         };
         match state {
-            FailureState::Undone => Failure::new(self.id, step, state, cause),
+            FailureState::Undone => {
+                let retry_after = is_transient.then_some(RETRY_UNDONE);
+                Failure { retry_after, ..Failure::new(self.id, step, state, cause) }
+            }
             // Undoing has begun and has not failed itself.
-            FailureState::Undoing if last_error == cause => Failure::new(self.id, step, state, cause),
+            FailureState::Undoing if last_error == cause => {
+                Failure { retry_after: waits, ..Failure::new(self.id, step, state, cause) }
+            }
             FailureState::Undoing | FailureState::Parked => {
                 let parked = state == FailureState::Parked;
                 let cause = StillUndoing { cause: cause.into(), at: self.step.clone(), undo: last_error, parked };
-                Failure::new(self.id, step, state, cause)
+                Failure { retry_after: waits, ..Failure::new(self.id, step, state, cause) }
             }
-            _ => Failure::new(self.id, step, state, last_error),
+            _ => Failure { retry_after: waits, ..Failure::new(self.id, step, state, last_error) },
         }
     }
     /// The part of the record that is shown to users: without lease, worker, request and outputs.
@@ -311,12 +324,15 @@ impl Progress {
 
 /// The store of all operations. Every call is one atomic read or write. If its future is dropped, the call has either
 /// its whole effect or none.
+///
+/// A list has the rows that cannot be parsed in [`Rows::unreadable`]; they do not fail the call.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
     /// Commits an intent durably, takes its lane, and gives the operation to the intent's worker under epoch 1.
     ///
     /// The idempotency key is checked first: if an operation with this key exists and is not `Undone`, the result is
-    /// `Joined`, or `KeyReused` if its request differs.
+    /// `Joined`, or `KeyReused` if its request differs. Requests are compared as JSON: `1` and `1.0` are the same
+    /// number, and the order of an object's fields does not matter.
     ///
     /// # Errors
     /// `KeyReused`, or `Busy` with the operation that has the lane. A `Change` is `Busy` while any operation of the
@@ -387,11 +403,11 @@ pub trait Journal: Send + Sync + 'static {
     /// `Conflict` if the operation does not exist or has ended.
     async fn skip_step(&self, id: OperationId, step: &str, reason: &str) -> Result<Record, StoreError>;
     /// Lists all operations that have not ended, oldest first.
-    async fn open(&self) -> Result<Vec<Record>, StoreError>;
+    async fn open(&self) -> Result<Rows<Record>, StoreError>;
     /// Lists at most `limit` recoverable operations that can be claimed now, oldest first.
     async fn due(&self, limit: u32) -> Result<Vec<OperationId>, StoreError>;
     /// Reads at most `limit` events of an operation whose `seq` is greater than `after`, in ascending order.
-    async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Vec<OperationEvent>, StoreError>;
+    async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Rows<OperationEvent>, StoreError>;
     /// Lists all operations of a subject, including ended ones, oldest first.
-    async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError>;
+    async fn history(&self, subject: &Subject) -> Result<Rows<Record>, StoreError>;
 }

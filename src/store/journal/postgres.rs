@@ -3,12 +3,13 @@
 //! Production code uses it through the trait [`Journal`]. It locks rows always in the same order: the operation's
 //! epoch, then the operation, then its lane. All times are computed by the landlord's clock.
 use super::{Begun, Claim, Intent, Journal, Progress, Record};
-use crate::error::{BeginError, StoreError};
+use crate::error::{BeginError, Rows, StoreError, UnreadableRow};
+use crate::json;
 use crate::operation::{FencingToken, Lane, LeaseHolder, OperationEvent, OperationId, OperationStatus, Subject};
 use crate::sqlstate;
 use async_trait::async_trait;
 use rand::RngExt;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 use sqlx::types::Json;
 use sqlx::{PgPool, Row, postgres::PgRow};
 use std::time::Duration;
@@ -55,11 +56,6 @@ impl PgJournal {
         }
     }
 
-    async fn find_by_key(&self, key: &str) -> Result<Option<Record>, StoreError> {
-        let row = sqlx::query(sql::BY_KEY).bind(key).fetch_optional(&self.landlord).await?;
-        row.as_ref().map(to_record).transpose()
-    }
-
     /// Determines why a progress record was refused.
     async fn explain_refusal(&self, token: FencingToken) -> Result<StoreError, StoreError> {
         let query = sqlx::query_scalar(sql::IS_OTHER_INCARNATION).bind(token.operation.as_uuid()).bind(token.epoch);
@@ -78,7 +74,7 @@ impl PgJournal {
             .bind(intent.subject.to_string())
             .bind(&intent.key)
             .bind(&intent.reason)
-            .bind(&intent.request)
+            .bind(stored_json(&intent.request)?)
             .bind(to_integer(intent.intended))
             .bind(to_integer(intent.total))
             .bind(&intent.worker)
@@ -87,7 +83,7 @@ impl PgJournal {
             .bind(lock)
             .fetch_optional(&self.landlord)
             .await?;
-        row.as_ref().map(to_record).transpose().map_err(|e| sqlx::Error::Decode(e.into()))
+        row.as_ref().map(to_record).transpose().map_err(|row| sqlx::Error::Decode(row.into()))
     }
 }
 
@@ -95,7 +91,11 @@ impl PgJournal {
     async fn unpark(&self, id: OperationId, status: OperationStatus) -> Result<Record, StoreError> {
         let unparked = sqlx::query(sql::UNPARK).bind(id.as_uuid()).bind(status.as_str());
         let row = unparked.fetch_optional(&self.landlord).await?;
-        row.as_ref().map(to_record).transpose()?.ok_or_else(|| StoreError::conflict("the operation is not parked"))
+        Ok(row
+            .as_ref()
+            .map(to_record)
+            .transpose()?
+            .ok_or_else(|| StoreError::conflict("the operation is not parked"))?)
     }
 }
 
@@ -125,13 +125,17 @@ impl Journal for PgJournal {
             let pause = Duration::from_millis(rand::rng().random_range(0..=attempt));
             sleep(pause).await;
         }
-        Err(StoreError::unavailable("the lane was occupied and freed by other operations at every attempt").into())
+        Err(StoreError::contended("the lane was occupied and freed by other operations at every attempt").into())
     }
 
     async fn find_joined(&self, intent: &Intent) -> Result<Option<Record>, BeginError> {
         let Some(key) = &intent.key else { return Ok(None) };
-        let Some(found) = self.find_by_key(key).await? else { return Ok(None) };
-        let is_same = found.kind == intent.kind && found.request == intent.request;
+        let find = sqlx::query(sql::BY_KEY).bind(key).bind(stored_json(&intent.request).map_err(StoreError::from)?);
+        let row = find.fetch_optional(&self.landlord).await.map_err(StoreError::from)?;
+        let Some(row) = row else { return Ok(None) };
+        let is_same_request: bool = row.try_get("is_same_request").map_err(StoreError::from)?;
+        let found = to_record(&row).map_err(StoreError::from)?;
+        let is_same = is_same_request && found.kind == intent.kind;
         if is_same { Ok(Some(found)) } else { Err(BeginError::KeyReused { operation: found.id }) }
     }
 
@@ -141,7 +145,7 @@ impl Journal for PgJournal {
 
     async fn read(&self, id: OperationId) -> Result<Option<Record>, StoreError> {
         let row = sqlx::query(sql::READ).bind(id.as_uuid()).fetch_optional(&self.landlord).await?;
-        row.as_ref().map(to_record).transpose()
+        Ok(row.as_ref().map(to_record).transpose()?)
     }
 
     async fn claim(&self, id: OperationId, worker: &str, lease: Duration) -> Result<Claim, StoreError> {
@@ -181,7 +185,7 @@ impl Journal for PgJournal {
             .bind(&*progress.step)
             .bind(to_integer(progress.intended))
             .bind(to_integer(progress.done))
-            .bind(output)
+            .bind(output.as_ref().map(stored_json).transpose()?)
             .bind(&progress.error)
             .bind(progress.retry_after.map(|d| d.as_secs_f64()))
             .bind(progress.lease.map(|d| d.as_secs_f64()))
@@ -190,7 +194,7 @@ impl Journal for PgJournal {
             .fetch_optional(&self.landlord)
             .await?;
         match row {
-            Some(row) => to_event(&row),
+            Some(row) => Ok(to_event(&row)?),
             None => Err(self.explain_refusal(token).await?),
         }
     }
@@ -240,7 +244,7 @@ impl Journal for PgJournal {
     async fn abandon(&self, id: OperationId, reason: &str) -> Result<Record, StoreError> {
         let ended = sqlx::query(sql::ABANDON).bind(id.as_uuid()).bind(reason).fetch_optional(&self.landlord).await?;
         if let Some(row) = ended {
-            return to_record(&row);
+            return Ok(to_record(&row)?);
         }
         match self.read(id).await? {
             Some(record) if record.status == OperationStatus::Abandoned => Ok(record),
@@ -256,8 +260,8 @@ impl Journal for PgJournal {
         row.as_ref().map(to_record).transpose()?.ok_or_else(|| StoreError::conflict("the operation has ended"))
     }
 
-    async fn open(&self) -> Result<Vec<Record>, StoreError> {
-        sqlx::query(sql::OPEN).fetch_all(&self.landlord).await?.iter().map(to_record).collect()
+    async fn open(&self) -> Result<Rows<Record>, StoreError> {
+        Ok(Rows::parse(&sqlx::query(sql::OPEN).fetch_all(&self.landlord).await?, to_record))
     }
 
     async fn due(&self, limit: u32) -> Result<Vec<OperationId>, StoreError> {
@@ -266,19 +270,14 @@ impl Journal for PgJournal {
         Ok(ids.into_iter().map(OperationId::from_uuid).collect())
     }
 
-    async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Vec<OperationEvent>, StoreError> {
+    async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Rows<OperationEvent>, StoreError> {
         let rows = sqlx::query(sql::EVENTS).bind(id.as_uuid()).bind(after).bind(i64::from(limit));
-        rows.fetch_all(&self.landlord).await?.iter().map(to_event).collect()
+        Ok(Rows::parse(&rows.fetch_all(&self.landlord).await?, to_event))
     }
 
-    async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError> {
-        sqlx::query(sql::HISTORY)
-            .bind(subject.to_string())
-            .fetch_all(&self.landlord)
-            .await?
-            .iter()
-            .map(to_record)
-            .collect()
+    async fn history(&self, subject: &Subject) -> Result<Rows<Record>, StoreError> {
+        let rows = sqlx::query(sql::HISTORY).bind(subject.to_string()).fetch_all(&self.landlord).await?;
+        Ok(Rows::parse(&rows, to_record))
     }
 }
 
@@ -316,7 +315,22 @@ fn to_integer(steps: u32) -> i32 {
     i32::try_from(steps).unwrap_or(i32::MAX)
 }
 
-fn to_record(row: &PgRow) -> Result<Record, StoreError> {
+fn stored_json(value: &Value) -> Result<Json<Box<RawValue>>, sqlx::Error> {
+    json::to_stored(value).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+fn to_record(row: &PgRow) -> Result<Record, UnreadableRow> {
+    let id = || row.try_get("id").map_or_else(|_| String::from("?"), |id: uuid::Uuid| id.to_string());
+    read_record(row).map_err(|cause| UnreadableRow::new("operations", id(), cause))
+}
+
+fn to_event(row: &PgRow) -> Result<OperationEvent, UnreadableRow> {
+    let operation = row.try_get("operation").map_or_else(|_| String::from("?"), |id: uuid::Uuid| id.to_string());
+    let seq = row.try_get("seq").unwrap_or(0i64);
+    read_event(row).map_err(|cause| UnreadableRow::new("operation_events", format!("{operation}/{seq}"), cause))
+}
+
+fn read_record(row: &PgRow) -> Result<Record, StoreError> {
     let text = |name: &str| row.try_get::<String, _>(name);
     let number = |name: &str| row.try_get::<i32, _>(name).map(|n| u32::try_from(n).unwrap_or(0));
     let outputs = row.try_get::<Json<Map<String, Value>>, _>("outputs")?.0;
@@ -344,7 +358,7 @@ fn to_record(row: &PgRow) -> Result<Record, StoreError> {
     })
 }
 
-fn to_event(row: &PgRow) -> Result<OperationEvent, StoreError> {
+fn read_event(row: &PgRow) -> Result<OperationEvent, StoreError> {
     let number = |name: &str| row.try_get::<i32, _>(name).map(|n| u32::try_from(n).unwrap_or(0));
     // Of the events with a reason, only that of an abandoned operation has a final status.
     let reason: Option<String> = row.try_get("reason")?;

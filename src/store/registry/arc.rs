@@ -4,7 +4,7 @@
 //! registry would not use the inner one's own, faster implementation. The lint `missing_trait_methods` makes a missing
 //! method an error.
 use super::{Placement, ServerLoad, ServerRegistry};
-use crate::error::StoreError;
+use crate::error::{Rows, StoreError};
 use crate::names::ServerName;
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
@@ -25,7 +25,7 @@ impl<T: ServerRegistry + ?Sized> ServerRegistry for Arc<T> {
     async fn server(&self, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
         (**self).server(name).await
     }
-    async fn servers(&self) -> Result<Vec<ServerLoad>, StoreError> {
+    async fn servers(&self) -> Result<Rows<ServerLoad>, StoreError> {
         (**self).servers().await
     }
     async fn put_server(

@@ -4,7 +4,7 @@
 //! [`PgTenantRegistry`](super::PgTenantRegistry).
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry, rules};
 use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
-use crate::error::{NameConflict, StoreError};
+use crate::error::{NameConflict, Rows, StoreError};
 use crate::names::{Domain, RoleName, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
@@ -96,7 +96,7 @@ impl TenantRegistry for MemoryRegistry {
     async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
         Ok(self.state().databases(tenant))
     }
-    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
+    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Rows<Tenant>, StoreError> {
         let state = self.state();
         let rest = state.tenants.values().filter(|t| after.is_none_or(|a| t.id() > a));
         let not_deleted = rest.filter(|t| t.status() != TenantStatus::Deleted);
@@ -166,11 +166,11 @@ impl RegistryWriter for MemoryRegistry {
     ) -> Result<(), StoreError> {
         self.lock_for(Some(writer))?.put_user(expected, user)
     }
-    async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
-        Ok(self.state().retiring(limit))
+    async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError> {
+        Ok(self.state().retiring(limit).into())
     }
-    async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError> {
-        Ok(self.state().take_retirements(limit, hold))
+    async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Rows<Retirement>, StoreError> {
+        Ok(self.state().take_retirements(limit, hold).into())
     }
     async fn settle_retirement(
         &self, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<FencingToken>,
@@ -192,7 +192,7 @@ impl ServerRegistry for MemoryRegistry {
         let state = self.state();
         Ok(state.servers.get(name).map(|server| state.load(server)))
     }
-    async fn servers(&self) -> Result<Vec<ServerLoad>, StoreError> {
+    async fn servers(&self) -> Result<Rows<ServerLoad>, StoreError> {
         let state = self.state();
         Ok(state.servers.values().map(|server| state.load(server)).collect())
     }

@@ -8,14 +8,14 @@
 //! under the newest epoch of its operation. An active primary entry and its active login change in one write. A server
 //! never gets more placements than its capacity.
 use crate::directory::{DatabaseKind, DatabaseUser, Generation, TenantDatabase, UserStatus};
-use crate::error::StoreError;
+use crate::error::{Rows, StoreError};
 use crate::names::{DatabaseName, Domain, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use time::OffsetDateTime;
 
 mod arc;
@@ -43,24 +43,42 @@ pub trait TenantRegistry: Send + Sync + 'static {
     async fn find(&self, tenant: TenantRef<'_>) -> Result<Option<Tenant>, StoreError>;
     /// The tenant's directory entries that are not `Dropped`, the primary one first.
     async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError>;
-    /// At most `limit` tenants that are not `Deleted`, with an id above `after`, in ascending order of their ids.
-    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError>;
+    /// At most `limit` tenants that are not `Deleted`, with an id above `after`, in ascending order of their ids. Rows
+    /// that cannot be parsed are in [`Rows::unreadable`] and do not fail the call. The readable part is empty only
+    /// after the last tenant.
+    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Rows<Tenant>, StoreError>;
     /// The tenant's primary entry that is not `Dropped`, if there is one. Default: found among all entries.
     async fn primary(&self, tenant: TenantId) -> Result<Option<TenantDatabase>, StoreError> {
         let entries = self.databases(tenant).await?;
         Ok(entries.into_iter().find(|e| e.kind == DatabaseKind::Primary))
     }
-    /// All tenants that are not `Deleted`. A tenant that is created while the stream runs may or may not appear.
-    /// Default: reads pages of 500.
+    /// All tenants that are not `Deleted`. A tenant that is created while the stream runs may or may not appear. A row
+    /// that cannot be parsed is an item with [`StoreError::Corrupt`], and the stream goes on after it; any other error
+    /// is the last item. Default: reads pages of 500.
     fn all(&self) -> BoxStream<'_, Result<Tenant, StoreError>> {
-        Box::pin(async_stream::try_stream! {
-            let mut after = None;
+        Box::pin(async_stream::stream! {
+            let (mut after, mut reported) = (None, HashSet::new());
             loop {
-                let page = self.page(after, 500).await?;
-                let Some(last) = page.last() else { break };
-                after = Some(last.id());
-                for tenant in page {
-                    yield tenant;
+                let page = match self.page(after, 500).await {
+                    Ok(page) => page,
+                    Err(error) => {
+                        yield Err(error);
+                        break;
+                    }
+                };
+                let Rows { readable, unreadable } = page;
+                after = readable.last().map(Tenant::id);
+                for tenant in readable {
+                    yield Ok(tenant);
+                }
+                // The next page reads the rows after the last readable one again.
+                for row in unreadable {
+                    if reported.insert(row.id().to_owned()) {
+                        yield Err(row.into());
+                    }
+                }
+                if after.is_none() {
+                    break;
                 }
             }
         })
@@ -75,7 +93,7 @@ impl<T: TenantRegistry + ?Sized> TenantRegistry for Arc<T> {
     async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
         (**self).databases(tenant).await
     }
-    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
+    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Rows<Tenant>, StoreError> {
         (**self).page(after, limit).await
     }
     async fn primary(&self, tenant: TenantId) -> Result<Option<TenantDatabase>, StoreError> {
@@ -174,12 +192,12 @@ pub trait RegistryWriter: TenantRegistry {
     ) -> Result<(), StoreError>;
     /// At most `limit` logins of all tenants that wait to be dropped (`Retiring`), those that wait longest first. One
     /// read.
-    async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError>;
+    async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError>;
     /// Takes at most `limit` logins that are due to be dropped. No other call gets them for the duration `hold`; after
     /// that they are due again. A login that [`put_user`](Self::put_user) made `Retiring` is due at once. A login that
     /// [`put_database`](Self::put_database) made `Retiring` is due after its operation has called
     /// [`settle_retirement`](Self::settle_retirement) with a reason and a delay.
-    async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError>;
+    async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Rows<Retirement>, StoreError>;
     /// Records an attempt to drop a login. `left` is `None` if the login is dropped: it becomes `Dropped`. Otherwise
     /// `left` contains the reason why the login still exists and the delay until the next attempt. A login that is not
     /// `Retiring` stays as it is: `Ok`.
@@ -254,8 +272,8 @@ pub trait ServerRegistry: Send + Sync + 'static {
     async fn installation(&self) -> Result<uuid::Uuid, StoreError>;
     /// Reads one server. `None` if the name is not registered.
     async fn server(&self, name: &ServerName) -> Result<Option<ServerLoad>, StoreError>;
-    /// All servers, in ascending order of their names.
-    async fn servers(&self) -> Result<Vec<ServerLoad>, StoreError>;
+    /// All servers, in ascending order of their names. A row that cannot be parsed does not fail the call.
+    async fn servers(&self) -> Result<Rows<ServerLoad>, StoreError>;
     /// Adds a server (`expected` is `None`), or replaces the stored one, which must equal `expected`. `created_at` is
     /// neither compared nor changed. Placements stay, even if the new capacity is lower than their number.
     async fn put_server(

@@ -4,20 +4,42 @@
 //! with the same errors.
 use super::{Placement, ServerLoad};
 use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
-use crate::error::{SharedError, StoreError};
-use crate::names::{ServerName, check_visible};
+use crate::error::StoreError;
+use crate::json;
+use crate::names::{MAX_CERTIFICATES, ServerName, check_display_name, check_host, check_text};
 use crate::server::{DatabaseServer, ServerStatus};
 use crate::tenant::{Tenant, TenantStatus};
 
 /// Refuses a new tenant that is not in provisioning.
 pub(super) fn check_creation(tenant: &Tenant) -> Result<(), StoreError> {
     check_name(tenant)?;
+    check_metadata(tenant)?;
     require(tenant.status() == TenantStatus::Provisioning, || "a new tenant must have the status provisioning".into())
 }
 
-/// Refuses a new display name with characters that a reader cannot see. A stored one stays usable.
+/// Refuses a new display name that breaks a rule. A stored one stays usable.
 fn check_name(tenant: &Tenant) -> Result<(), StoreError> {
-    check_visible(tenant.name()).map_err(|rule| StoreError::Refused(SharedError::new(rule)))
+    check_display_name(tenant.name()).map_err(|rule| StoreError::invalid("name", rule))
+}
+
+/// Refuses new metadata that cannot be stored and read back.
+fn check_metadata(tenant: &Tenant) -> Result<(), StoreError> {
+    json::check(tenant.metadata(), json::MAX_METADATA).map_err(|rule| StoreError::invalid("metadata", rule))
+}
+
+/// Refuses an entry whose host or settings cannot be stored.
+pub(super) fn check_entry(entry: &TenantDatabase) -> Result<(), StoreError> {
+    check_host(&entry.host).map_err(|rule| StoreError::invalid("host", rule))?;
+    let settings = serde_json::to_value(&entry.settings).map_err(StoreError::refused)?;
+    json::check(&settings, json::MAX_METADATA).map_err(|rule| StoreError::invalid("settings", rule))?;
+    let credential = serde_json::to_value(&entry.credential).map_err(StoreError::refused)?;
+    json::check(&credential, json::MAX_METADATA).map_err(|rule| StoreError::invalid("credential", rule))
+}
+
+/// Refuses a login whose reason cannot be stored.
+pub(super) fn check_user(user: &DatabaseUser) -> Result<(), StoreError> {
+    let reason = user.reason.as_deref().unwrap_or_default();
+    check_text(reason, 0, json::MAX_METADATA).map_err(|rule| StoreError::invalid("reason", rule))
 }
 
 /// Checks an update. It refuses `Provisioning` to `Active`: only `publish` does that, so that no tenant is active
@@ -26,6 +48,9 @@ pub(super) fn check_update(from: &Tenant, to: &Tenant) -> Result<(), StoreError>
     require(from.id() == to.id(), || "a tenant's id cannot change".into())?;
     if from.name() != to.name() {
         check_name(to)?;
+    }
+    if from.metadata() != to.metadata() {
+        check_metadata(to)?;
     }
     let (was, becomes) = (from.status(), to.status());
     let is_publication = was == TenantStatus::Provisioning && becomes == TenantStatus::Active;
@@ -37,6 +62,7 @@ pub(super) fn check_update(from: &Tenant, to: &Tenant) -> Result<(), StoreError>
 
 /// Refuses to publish an entry that is dropped, or for a tenant whose status does not allow it to become active.
 pub(super) fn check_publication(expected: TenantStatus, entry: &TenantDatabase) -> Result<(), StoreError> {
+    check_entry(entry)?;
     let can_be_active = expected == TenantStatus::Active || expected.can_become(TenantStatus::Active);
     require(can_be_active, || format!("a tenant that is {expected} cannot become active"))?;
     require(entry.status != DatabaseStatus::Dropped, || "a dropped entry cannot be published".into())
@@ -44,6 +70,7 @@ pub(super) fn check_publication(expected: TenantStatus, entry: &TenantDatabase) 
 
 /// Refuses an entry with a lower generation than the one that it replaces.
 pub(super) fn check_replacement(expected: Option<Generation>, entry: &TenantDatabase) -> Result<(), StoreError> {
+    check_entry(entry)?;
     let is_older = expected.is_some_and(|expected| expected > entry.generation);
     require(!is_older, || "the generation of an entry cannot decrease".into())
 }
@@ -57,8 +84,14 @@ pub(super) fn other_entry_status(found: DatabaseStatus) -> StoreError {
     StoreError::conflict(format!("the entry has the status {found}; read it again"))
 }
 
-/// Refuses to change the name of a server.
+/// Refuses to change the name of a server, and values that cannot be stored.
 pub(super) fn check_server_change(from: Option<&DatabaseServer>, to: &DatabaseServer) -> Result<(), StoreError> {
+    check_host(&to.host).map_err(|rule| StoreError::invalid("host", rule))?;
+    let certificate = to.root_certificate.as_deref().unwrap_or_default();
+    check_text(certificate, 0, MAX_CERTIFICATES).map_err(|rule| StoreError::invalid("root certificate", rule))?;
+    if from.is_none_or(|from| from.labels != to.labels) {
+        json::check(&to.labels, json::MAX_METADATA).map_err(|rule| StoreError::invalid("labels", rule))?;
+    }
     require(from.is_none_or(|from| from.name == to.name), || "a server's name cannot change".into())
 }
 

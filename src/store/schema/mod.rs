@@ -101,7 +101,7 @@ async fn migrate(tx: &mut PgTransaction<'static>, state: &SchemaState) -> Result
     }
     let map_migrate_error = |e: MigrateError| match e {
         MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => map_sqlx_error(e),
-        other => SchemaError::Landlord(StoreError::unavailable(other)),
+        other => SchemaError::Landlord(StoreError::refused(other)),
     };
     tx.ensure_migrations_table(MIGRATIONS_TABLE).await.map_err(map_migrate_error)?;
     for migration in MIGRATIONS.iter().filter(|m| state.is_pending(m)) {

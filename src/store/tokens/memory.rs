@@ -2,7 +2,7 @@
 //! clock.
 #![expect(clippy::disallowed_methods, reason = "a store of one process has that process's clock")]
 use super::{IssuedToken, LinkId, NewToken, PendingEvent, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
-use crate::error::StoreError;
+use crate::error::{Rows, StoreError};
 use crate::operation::{FencingToken, OperationId};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
@@ -135,7 +135,7 @@ impl TokenStore for MemoryTokenStore {
         }
         Ok(())
     }
-    async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError> {
+    async fn of_tenant(&self, tenant: TenantId) -> Result<Rows<IssuedToken>, StoreError> {
         let state = self.state();
         let valid = state.tokens.values().rev().filter(|k| k.token.tenant == tenant && k.is_valid());
         Ok(valid.map(|k| k.token.clone()).collect())
@@ -154,13 +154,13 @@ impl TokenStore for MemoryTokenStore {
         }
         Ok(())
     }
-    async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError> {
+    async fn events(&self, tenant: TenantId, limit: u32) -> Result<Rows<TokenEvent>, StoreError> {
         let state = self.state();
         let mut events: Vec<_> =
             state.events.iter().filter(|(of, _)| *of == Some(tenant)).map(|(_, e)| e.clone()).collect();
         events.sort_by_key(|e| std::cmp::Reverse(e.at));
         events.truncate(limit as usize);
-        Ok(events)
+        Ok(events.into())
     }
     async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
         self.lock_for(writer)?.tokens.retain(|_, k| k.token.tenant != tenant);

@@ -5,7 +5,7 @@
 //!
 //! Invariants: a token goes from unused to claimed to used, and only its operation can move it on from claimed. Every
 //! token that is not valid gets the same answer from the same statement, so the time does not reveal the reason.
-use crate::error::{StepError, StoreError};
+use crate::error::{Rows, StepError, StoreError};
 use crate::names::InvalidName;
 use crate::operation::{FencingToken, OperationId};
 use crate::tenant::{Tenant, TenantId};
@@ -210,12 +210,12 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Records that the delivery of the link was confirmed. Repeating it is `Ok`.
     async fn mark_delivered(&self, id: LinkId) -> Result<(), StoreError>;
     /// The tenant's valid tokens, newest first.
-    async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError>;
+    async fn of_tenant(&self, tenant: TenantId) -> Result<Rows<IssuedToken>, StoreError>;
     /// Records uses of links. The events are history, which a purge keeps. For a refused token the store finds the
     /// reason in the token's state: unknown, expired, revoked, used, claimed, or of another purpose.
     async fn record(&self, events: &[PendingEvent]) -> Result<(), StoreError>;
     /// The events of a tenant's links, newest first, at most `limit`.
-    async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError>;
+    async fn events(&self, tenant: TenantId, limit: u32) -> Result<Rows<TokenEvent>, StoreError>;
     /// Deletes all tokens of a tenant. Their events stay.
     async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError>;
 }

@@ -3,11 +3,12 @@
 //! Every call is one autocommitted statement. The conditions of a change are in the WHERE clause of the row that it
 //! changes, so of two concurrent calls the second one sees the result of the first.
 use super::{IssuedToken, LinkId, NewToken, PendingEvent, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
-use crate::error::StoreError;
+use crate::error::{Rows, StoreError, UnreadableRow};
 use crate::operation::{FencingToken, OperationId};
 use crate::tenant::TenantId;
 use async_trait::async_trait;
 use sqlx::{PgPool, Row, postgres::PgRow};
+use time::OffsetDateTime;
 
 /// Tokens in the landlord's table `tenantry.setup_tokens`. Every call is one autocommitted statement.
 #[derive(Clone, Debug)]
@@ -101,11 +102,11 @@ impl TokenStore for PgTokenStore {
             .bind(writer.map(|w| w.epoch))
             .fetch_optional(&self.0)
             .await?;
-        row.as_ref().ok_or(StoreError::Fenced).and_then(parse_token)
+        Ok(parse_token(row.as_ref().ok_or(StoreError::Fenced)?)?)
     }
     async fn look_up(&self, hash: &[u8; 32]) -> Result<Option<IssuedToken>, StoreError> {
         let row = sqlx::query(LOOK).bind(&hash[..]).fetch_optional(&self.0).await?;
-        row.as_ref().map(parse_token).transpose()
+        Ok(row.as_ref().map(parse_token).transpose()?)
     }
     async fn claim(&self, hash: &[u8; 32], by: OperationId) -> Result<TokenClaim, StoreError> {
         let row = sqlx::query(CLAIM).bind(&hash[..]).bind(by.as_uuid()).fetch_optional(&self.0).await?;
@@ -132,9 +133,9 @@ impl TokenStore for PgTokenStore {
         sqlx::query(DELIVERED).bind(id.as_uuid()).execute(&self.0).await?;
         Ok(())
     }
-    async fn of_tenant(&self, tenant: TenantId) -> Result<Vec<IssuedToken>, StoreError> {
+    async fn of_tenant(&self, tenant: TenantId) -> Result<Rows<IssuedToken>, StoreError> {
         let rows = sqlx::query(OF_TENANT).bind(tenant.as_uuid()).fetch_all(&self.0).await?;
-        rows.iter().map(parse_token).collect()
+        Ok(Rows::parse(&rows, parse_token))
     }
     async fn record(&self, events: &[PendingEvent]) -> Result<(), StoreError> {
         let hashes: Vec<Vec<u8>> = events.iter().map(|e| e.hash.to_vec()).collect();
@@ -144,14 +145,13 @@ impl TokenStore for PgTokenStore {
         let record = sqlx::query(RECORD).bind(hashes).bind(kinds).bind(clients).bind(ages);
         Ok(record.execute(&self.0).await.map(drop)?)
     }
-    async fn events(&self, tenant: TenantId, limit: u32) -> Result<Vec<TokenEvent>, StoreError> {
+    async fn events(&self, tenant: TenantId, limit: u32) -> Result<Rows<TokenEvent>, StoreError> {
         let rows = sqlx::query(EVENTS).bind(tenant.as_uuid()).bind(i64::from(limit)).fetch_all(&self.0).await?;
-        let event = |row: &PgRow| {
-            let link: Option<uuid::Uuid> = row.try_get("link")?;
-            let what = row.try_get::<String, _>("what")?.parse().map_err(StoreError::corrupt)?;
-            Ok(TokenEvent::new(row.try_get("at")?, what, link.map(LinkId::from_uuid), row.try_get("client")?))
-        };
-        rows.iter().map(event).collect()
+        let id =
+            |row: &PgRow| row.try_get("at").map_or_else(|_| String::from("?"), |at: OffsetDateTime| at.to_string());
+        Ok(Rows::parse(&rows, |row| {
+            read_event(row).map_err(|cause| UnreadableRow::new("token_events", id(row), cause))
+        }))
     }
     async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
         let forget = sqlx::query(FORGET).bind(tenant.as_uuid()).bind(writer.operation.as_uuid()).bind(writer.epoch);
@@ -159,9 +159,20 @@ impl TokenStore for PgTokenStore {
     }
 }
 
-fn parse_token(row: &PgRow) -> Result<IssuedToken, StoreError> {
+fn read_event(row: &PgRow) -> Result<TokenEvent, StoreError> {
+    let link: Option<uuid::Uuid> = row.try_get("link")?;
+    let what = row.try_get::<String, _>("what")?.parse().map_err(StoreError::corrupt)?;
+    Ok(TokenEvent::new(row.try_get("at")?, what, link.map(LinkId::from_uuid), row.try_get("client")?))
+}
+
+fn parse_token(row: &PgRow) -> Result<IssuedToken, UnreadableRow> {
+    let id = || row.try_get("id").map_or_else(|_| String::from("?"), |id: uuid::Uuid| id.to_string());
+    read_token(row).map_err(|cause| UnreadableRow::new("setup_tokens", id(), cause))
+}
+
+fn read_token(row: &PgRow) -> Result<IssuedToken, StoreError> {
     let operation: Option<uuid::Uuid> = row.try_get("operation_id")?;
-    let delivered: Option<time::OffsetDateTime> = row.try_get("delivered_at")?;
+    let delivered: Option<OffsetDateTime> = row.try_get("delivered_at")?;
     Ok(IssuedToken {
         id: LinkId::from_uuid(row.try_get("id")?),
         tenant: TenantId::from_uuid(row.try_get("tenant_id")?),

@@ -62,7 +62,9 @@ pub trait VaultWriter: CredentialVault {
     /// key.
     async fn forget_tenant(&self, tenant: TenantId, writer: FencingToken) -> Result<(u64, KeyDisposal), VaultError>;
     /// Rewraps the data keys of at most `limit` records that another key than the provider's primary key has wrapped.
-    /// Returns the number of such records that are left. When it is 0, only the primary key is in use.
+    /// Returns the number of such records that are left. When it is 0, only the primary key is in use. A record that
+    /// cannot be opened keeps its key and does not stop the others; its error is returned if no record of the batch
+    /// could be rewrapped.
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError>;
     /// Ids of all keys that have wrapped a stored secret. Check records of keys do not count.
     async fn keys_in_use(&self) -> Result<Vec<KeyId>, VaultError>;

@@ -3,7 +3,7 @@
 //! Every write of a secret is one autocommitted statement that checks the writer's epoch, and the check record of the
 //! key (see `keys`), under row locks. So a stale worker, or a node with other bytes for the key, stores nothing.
 use super::{CredentialVault, KeyDisposal, KeyProvider, VaultWriter, record};
-use crate::error::{StoreError, VaultError};
+use crate::error::{StoreError, UnreadableRow, VaultError, chain};
 use crate::operation::{FencingToken, OperationId};
 use crate::secret::{CredentialId, KeyId, SecretOwner};
 use crate::tenant::TenantId;
@@ -130,6 +130,20 @@ impl PgVault {
         Ok(record::seal(&*self.keys, &probe, &SecretString::from("probe")).await?.0)
     }
 
+    /// Wraps the data key of one secret with the primary key.
+    async fn rewrap_row(&self, row: &PgRow) -> Result<(), VaultError> {
+        let (id, old) = parse_row(row)?;
+        if let Some((key, renewed)) = record::rewrap(&*self.keys, &id, &old).await? {
+            let proof = self.prove(&key).await?;
+            let update = bind_id(REWRAP, &id).bind(key.as_str().to_owned()).bind(renewed).bind(old).bind(proof);
+            let changed = update.execute(&self.landlord).await.map_err(StoreError::from)?;
+            if changed.rows_affected() == 0 {
+                self.forget_proof(&key);
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes the check records of keys that no secret names. One transaction: everything or nothing, also when the
     /// future is dropped.
     async fn retire_checks(&self, primary: &KeyId) -> Result<(), StoreError> {
@@ -172,7 +186,7 @@ impl VaultWriter for PgVault {
                 (false, _) => self.forget_proof(&key),
             }
         }
-        Err(StoreError::unavailable("other nodes are storing secrets under this key id with other key bytes").into())
+        Err(StoreError::contended("other nodes are storing secrets under this key id with other key bytes").into())
     }
 
     async fn forget(&self, id: &CredentialId, writer: FencingToken) -> Result<(), VaultError> {
@@ -192,16 +206,19 @@ impl VaultWriter for PgVault {
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {
         let primary = self.primary().await?;
         let rows = sqlx::query(OTHERS).bind(primary.as_str()).bind(i64::from(limit)).fetch_all(&self.landlord).await;
+        let (mut refused, mut progress) = (None, false);
         for row in rows.map_err(StoreError::from)? {
-            let (id, old) = parse_row(&row)?;
-            if let Some((key, renewed)) = record::rewrap(&*self.keys, &id, &old).await? {
-                let proof = self.prove(&key).await?;
-                let update = bind_id(REWRAP, &id).bind(key.as_str().to_owned()).bind(renewed).bind(old).bind(proof);
-                let changed = update.execute(&self.landlord).await.map_err(StoreError::from)?;
-                if changed.rows_affected() == 0 {
-                    self.forget_proof(&key);
+            match self.rewrap_row(&row).await {
+                Ok(()) => progress = true,
+                Err(error) if error.is_of_one_record() => {
+                    tracing::warn!(error = %chain(&error), "a secret keeps its old key");
+                    refused = refused.or(Some(error));
                 }
+                Err(error) => return Err(error),
             }
+        }
+        if let (Some(error), false) = (refused, progress) {
+            return Err(error);
         }
         let left: i64 = sqlx::query_scalar(COUNT_OTHERS)
             .bind(primary.as_str())
@@ -227,7 +244,13 @@ impl VaultWriter for PgVault {
     }
 }
 
-fn parse_row(row: &PgRow) -> Result<(CredentialId, Vec<u8>), StoreError> {
+fn parse_row(row: &PgRow) -> Result<(CredentialId, Vec<u8>), UnreadableRow> {
+    let text = |name: &str| row.try_get(name).unwrap_or_else(|_| String::from("?"));
+    let id = || ["owner", "database", "role", "purpose"].map(text).join("/");
+    read_row(row).map_err(|cause| UnreadableRow::new("credentials", id(), cause))
+}
+
+fn read_row(row: &PgRow) -> Result<(CredentialId, Vec<u8>), StoreError> {
     let text = |name: &str| row.try_get::<String, _>(name);
     let id = CredentialId {
         owner: text("owner")?.parse().map_err(StoreError::corrupt)?,

@@ -61,12 +61,18 @@ async fn is_due(journal: &impl Journal, id: OperationId) -> bool {
 
 async fn check_keys(journal: &impl Journal) {
     let key = Some(OperationId::new().to_string());
-    let first = Intent { key, ..intent(&new_subject(), Lane::Change, LONG) };
+    let request = serde_json::json!({ "large": 1e16, "one": 1 });
+    let first = Intent { key, request, ..intent(&new_subject(), Lane::Change, LONG) };
     let record = begin(journal, &first).await;
     let again = Intent { id: OperationId::new(), subject: new_subject(), ..first.clone() };
     let answer = expect_ok(journal.begin(&again).await, "begin() looks up a known key");
     let is_joined = matches!(&answer, Begun::Joined(r) if r.id == first.id);
     assert!(is_joined, "expected: a known key with an equal request is Joined; got: {answer:?}");
+    let request = serde_json::json!({ "one": 1.0, "large": 10_000_000_000_000_000_u64 });
+    let rewritten = Intent { request, ..again.clone() };
+    let answer = expect_ok(journal.begin(&rewritten).await, "begin() compares requests as JSON");
+    let is_joined = matches!(&answer, Begun::Joined(r) if r.id == first.id);
+    assert!(is_joined, "expected: the notation of a number in a request does not matter; got: {answer:?}");
     let found = expect_ok(journal.find_joined(&again).await, "find_joined() looks up a known key");
     assert_eq!(found.map(|r| r.id), Some(first.id), "expected: find_joined() finds the operation with the key");
     let unknown = Intent { key: Some(OperationId::new().to_string()), ..again.clone() };

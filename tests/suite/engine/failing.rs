@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tenantry::error::{BeginError, StoreError};
+use tenantry::error::{BeginError, Rows, StoreError};
 use tenantry::journal::{Begun, Claim, Intent, Journal, Progress, Record};
 use tenantry::operation::{FencingToken, LeaseHolder, OperationEvent, OperationId, Subject};
 use tokio::sync::Notify;
@@ -158,16 +158,16 @@ impl Journal for Failing {
     async fn skip_step(&self, id: OperationId, step: &str, reason: &str) -> Result<Record, StoreError> {
         self.intercept("skip_step", self.inner.skip_step(id, step, reason)).await
     }
-    async fn open(&self) -> Result<Vec<Record>, StoreError> {
+    async fn open(&self) -> Result<Rows<Record>, StoreError> {
         self.intercept("open", self.inner.open()).await
     }
     async fn due(&self, limit: u32) -> Result<Vec<OperationId>, StoreError> {
         self.intercept("due", self.inner.due(limit)).await
     }
-    async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Vec<OperationEvent>, StoreError> {
+    async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Rows<OperationEvent>, StoreError> {
         self.intercept("events", self.inner.events(id, after, limit)).await
     }
-    async fn history(&self, subject: &Subject) -> Result<Vec<Record>, StoreError> {
+    async fn history(&self, subject: &Subject) -> Result<Rows<Record>, StoreError> {
         self.intercept("history", self.inner.history(subject)).await
     }
 }

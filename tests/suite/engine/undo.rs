@@ -72,7 +72,7 @@ impl Fixture {
     /// Times of the last failure and of the next attempt, by the landlord's clock. Panics unless the last event names
     /// the SQLSTATE of a full disk.
     async fn last_failure_and_next_attempt(&self, record: &Record) -> (OffsetDateTime, OffsetDateTime) {
-        let last = self.journal.events(record.id, 0, 1000).await.unwrap().pop().unwrap();
+        let last = self.journal.events(record.id, 0, 1000).await.unwrap().readable.pop().unwrap();
         assert!(last.error.is_some_and(|e| e.contains("53100")), "the last event does not name SQLSTATE 53100");
         (last.at, self.read(record).await.retry_at.expect("the next attempt has a time"))
     }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::PgPool;
 use sqlx::types::Uuid;
 use tenantry::directory::TenantDatabase;
-use tenantry::error::StoreError;
+use tenantry::error::{Rows, StoreError};
 use tenantry::secret::CredentialId;
 use tenantry::tenant::TenantStatus;
 use tenantry::testing::conformance;
@@ -66,7 +66,7 @@ impl TenantRegistry for Legacy {
         Ok(vec![TenantDatabase::primary(tenant, "db", 5432, database, login, credential)])
     }
 
-    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
+    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Rows<Tenant>, StoreError> {
         let page = "SELECT * FROM customers WHERE NOT closed AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2";
         let page = sqlx::query_as(page).bind(after.map(TenantId::as_uuid)).bind(i64::from(limit));
         let rows: Vec<Customer> = page.fetch_all(&self.0).await?;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tenantry::directory::{Generation, TenantDatabase};
-use tenantry::error::{StoreError, VaultError};
+use tenantry::error::{Rows, StoreError, VaultError};
 use tenantry::resolver::{PooledResolver, PooledResolverBuilder};
 use tenantry::secret::CredentialId;
 use tenantry::tenant::TenantStatus;
@@ -154,7 +154,7 @@ impl TenantRegistry for Fakes {
     async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
         Ok(self.by_name(&tenant.into()).map(|(_, entry)| entry).into_iter().collect())
     }
-    async fn page(&self, _: Option<TenantId>, _: u32) -> Result<Vec<Tenant>, StoreError> {
+    async fn page(&self, _: Option<TenantId>, _: u32) -> Result<Rows<Tenant>, StoreError> {
         unreachable!("a resolver never calls page()")
     }
 }

@@ -114,7 +114,7 @@ async fn final_record_blocked_by_a_takeover_is_fenced() {
         .await;
     let now = fixture.read(operation.id).await;
     assert_eq!((now.status, now.done), (OperationStatus::Running, 0));
-    assert_eq!(fixture.journal.events(operation.id, 0, 10).await.unwrap(), []);
+    assert_eq!(fixture.journal.events(operation.id, 0, 10).await.unwrap().readable, []);
     let mut next = Intent::new(OperationId::new(), "race", Lane::Change, fixture.subject.clone());
     next.total = 1;
     let next = fixture.journal.begin(&next).await;

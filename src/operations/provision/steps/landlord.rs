@@ -6,7 +6,7 @@ use crate::cluster::TenantLocation;
 use crate::cluster::pg::scram;
 use crate::directory::{DatabaseUser, Generation};
 use crate::error::{NameConflict, ProvisionError, StepError, StoreError};
-use crate::names::{DatabaseName, TenantNames, check_visible};
+use crate::names::{DatabaseName, ServerName, TenantNames, check_visible};
 use crate::operations::provision::context::ProvisionContext;
 use crate::placement::{Candidate, PlacementRequest};
 use crate::saga::{Execution, SagaStep};
@@ -67,10 +67,14 @@ async fn reserve_placement(run: &Execution, context: &ProvisionContext) -> Resul
     let database = choose_database_name(context, &request)?;
     let servers = context.stores.servers.servers().await?;
     let mut candidates = list_candidates(context, &servers)?;
-    while let Some(server) = (context.config.place)(&request, &candidates) {
+    while !candidates.is_empty() {
+        let chosen = (context.config.place)(&request, &candidates);
+        let Some(server) = chosen.clone().filter(|server| candidates.iter().any(|c| c.server == *server)) else {
+            return Err(StepError::fail(ProvisionError::PlacementRefused { candidates: candidates.len(), chosen }));
+        };
         let placement = Placement::new(context.tenant, server.clone(), database.clone());
         match context.stores.servers.reserve(&placement, run.fencing_token()).await {
-            Err(StoreError::Taken(NameConflict::ServerFull(_))) if candidates.iter().any(|c| c.server == server) => {
+            Err(StoreError::Taken(NameConflict::ServerFull(_))) => {
                 candidates.retain(|c| c.server != server);
                 continue;
             }
@@ -81,7 +85,7 @@ async fn reserve_placement(run: &Execution, context: &ProvisionContext) -> Resul
         let missing = || StepError::retry("the placement of the tenant was reserved but is no longer stored");
         return context.stores.find_location(context.tenant).await?.ok_or_else(missing);
     }
-    Err(StepError::fail(no_room_error(&servers)))
+    Err(StepError::fail(no_room_error(context.request.server.as_ref(), &servers)))
 }
 
 /// The name of the tenant's database. It fails if the application's function returns one that is not usable.
@@ -114,11 +118,12 @@ fn is_open(load: &ServerLoad) -> bool {
     load.server.status == ServerStatus::Ready && !load.server.draining
 }
 
-/// The error that says how many servers there are, and why none of them takes the tenant.
-fn no_room_error(servers: &[ServerLoad]) -> ProvisionError {
+/// The error that says how many servers there are, and why none of them takes the tenant. If the request names a
+/// server, it counts only that one.
+fn no_room_error(required: Option<&ServerName>, servers: &[ServerLoad]) -> ProvisionError {
+    let servers: Vec<_> = servers.iter().filter(|s| required.is_none_or(|name| s.server.name == *name)).collect();
     let draining = servers.iter().filter(|s| !is_open(s)).count();
-    let full = servers.iter().filter(|s| is_open(s) && s.tenants >= s.server.capacity).count();
-    ProvisionError::NoRoom { servers: servers.len(), full, draining }
+    ProvisionError::NoRoom { servers: servers.len(), full: servers.len() - draining, draining }
 }
 
 /// Generates and stores every secret that the operation will need, before its first use. A worker that takes over

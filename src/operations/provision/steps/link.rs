@@ -54,7 +54,7 @@ pub(crate) async fn link(
     let secret = match stores.vault.open(&CredentialId::setup_link(issued.tenant, operation)).await {
         Ok(secret) => secret,
         Err(VaultError::Missing(_)) => return Ok(None),
-        Err(error) => return Err(error.into_store_error()),
+        Err(error) => return Err(error.into()),
     };
     let token = Token::parse(secret.expose_secret()).map_err(crate::error::StoreError::corrupt)?;
     Ok(Some(SetupLink::new(issued.id, issued.email, issued.expires_at, token)))

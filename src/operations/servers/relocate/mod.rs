@@ -13,8 +13,8 @@
 //! it dies after the write, recovery finds the new address, checks it once more and resumes the parked change.
 use super::address::Address;
 use super::{Server, Servers, server_name};
-use crate::error::{BeginError, FailureState, RelocateError, ServerSetupError, StoreError};
-use crate::names::ServerName;
+use crate::error::{BeginError, EXCERPT, FailureState, RelocateError, ServerSetupError, StoreError, shorten};
+use crate::names::{MAX_CERTIFICATES, ServerName, check_host, check_text};
 use crate::operation::{OperationStatus, Subject};
 use crate::saga::{AnySaga, CallOptions, NewOperation, Observer, Outcome, Started};
 use crate::server::TlsMode;
@@ -149,9 +149,21 @@ impl Relocate {
         Ok(Relocated { server, is_same_cluster_seen: is_compared.unwrap_or_default() })
     }
 
+    /// Fails if the new address has a value that no server can have.
+    fn check(&self) -> Result<(), RelocateError> {
+        let invalid = |field, value: &str| {
+            let value = shorten(value, EXCERPT);
+            move |source| RelocateError::Invalid { field, value, source }
+        };
+        check_host(&self.host).map_err(invalid("host", &self.host))?;
+        let pem = self.root_certificate.as_deref().unwrap_or_default();
+        check_text(pem, 0, MAX_CERTIFICATES).map_err(invalid("root certificate", pem))
+    }
+
     async fn request(&self) -> Result<Request, RelocateError> {
+        self.check()?;
         let server = server_name(&self.name).map_err(|error| match error {
-            ServerSetupError::Invalid { value, source, .. } => RelocateError::Invalid { value, source },
+            ServerSetupError::Invalid { field, value, source } => RelocateError::Invalid { field, value, source },
             _ => StoreError::conflict("the server's name could not be parsed").into(),
         })?;
         let row = self.servers.load(&server).await?.server;

@@ -26,7 +26,8 @@ impl CallVerb for RotateServer {
     type Error = ChangeError;
     async fn begin(self, driver: &Servers, options: &CallOptions) -> Result<Started, ChangeError> {
         let unknown = || ChangeError::UnknownServer { server: self.0.clone() };
-        let server: ServerName = self.0.parse().map_err(|_| unknown())?;
+        let invalid = |source| ChangeError::Invalid { field: "server", source };
+        let server: ServerName = self.0.parse().map_err(invalid)?;
         let ServerLoad { server, .. } = driver.stores.servers.server(&server).await?.ok_or_else(unknown)?;
         let (from, idle, other) = (server.secret_version, server.idle_login().clone(), server.login.clone());
         let subject = Subject::Server(server.name.clone());

@@ -7,7 +7,7 @@ use super::ServerSetup;
 use crate::cluster::pg::bootstrap::{self, Admin};
 use crate::cluster::pg::session;
 use crate::connect::{self, RootCertificate};
-use crate::error::{ClusterError, ServerSetupError, StoreError};
+use crate::error::{ClusterError, InheritedVariable, ServerSetupError};
 use crate::rt;
 use crate::server::{DatabaseServer, TlsMode};
 use sqlx::postgres::PgConnectOptions;
@@ -18,7 +18,7 @@ impl ServerSetup {
     /// Refuses a variable that would change the connections to the server, unless the builder accepts it.
     pub(super) fn check_environment(&self) -> Result<(), ServerSetupError> {
         match connect::find_inherited_variable() {
-            Some(variable) if !self.servers.accepts_pg_environment => Err(ServerSetupError::Environment { variable }),
+            Some(variable) if !self.servers.accepts_pg_environment => Err(InheritedVariable::new(variable).into()),
             _ => Ok(()),
         }
     }
@@ -79,9 +79,8 @@ impl ServerSetup {
         let options = options.options([("search_path", "pg_catalog")]).disable_statement_logging();
         let failed = |source| self.unreachable(source);
         let mut session: PgConnection = rt::poll_batched(options.connect()).await.map_err(failed)?;
-        let admin = bootstrap::read_admin_rights(&mut session)
-            .await
-            .map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))?;
+        let admin =
+            bootstrap::read_admin_rights(&mut session).await.map_err(|e| ServerSetupError::Connect(Box::new(e)))?;
         session::close(session).await;
         check_rights(admin)?;
         Ok(options)

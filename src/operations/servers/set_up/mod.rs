@@ -4,12 +4,13 @@
 //! writes anything, then begins and drives the set-up saga, which needs the server admin's password. The password is
 //! never stored, so recovery skips a set-up, and the same call undoes what a dead process left and begins again.
 use super::address::check_address;
-use super::{Server, ServerSetupReport, Servers, new_server, server_name};
+use super::{Server, ServerSetupReport, Servers, invalid, new_server, server_name};
 use crate::cluster::pg::bootstrap;
 use crate::cluster::pg::script::{self, Landlord};
 use crate::cluster::pg::{catalog, scram, session, terminate};
 use crate::error::{BeginError, ClusterError, Failure, FailureState, ServerSetupError, StoreError};
-use crate::names::{InvalidName, ServerName, check_visible};
+use crate::json;
+use crate::names::{InvalidName, MAX_CERTIFICATES, ServerName, check_host, check_text, check_visible};
 use crate::operation::{OperationId, OperationStatus, Subject};
 use crate::rt;
 use crate::saga::{AnySaga, CallOptions, Engine, Observer, Outcome, Started};
@@ -114,7 +115,7 @@ impl ServerSetup {
         self.max_connections = Some(n.max(1));
         self
     }
-    /// Sets labels, any JSON, which the application's placement function reads.
+    /// Sets labels, any JSON of at most 64 KiB and 100 levels, which the application's placement function reads.
     pub fn labels(mut self, labels: serde_json::Value) -> Self {
         self.labels = Some(labels);
         self
@@ -145,12 +146,13 @@ impl ServerSetup {
 
     /// The landlord's database, the role of its pool, and the cluster that it is on.
     async fn identify_landlord(&self) -> Result<Landlord, ServerSetupError> {
-        let unavailable = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
-        let mut session = self.servers.landlord.acquire().await.map_err(unavailable)?;
-        let cluster = bootstrap::read_cluster_id(&mut session).await.map_err(unavailable)?;
-        let (role, _, database) = catalog::read_identity(&mut session)
-            .await
-            .map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))?;
+        let mut session = self.servers.landlord.acquire().await.map_err(StoreError::from)?;
+        let cluster = bootstrap::read_cluster_id(&mut session).await.map_err(StoreError::from)?;
+        let refused = |e: ClusterError| match e.is_transient() {
+            true => StoreError::unavailable(e),
+            false => StoreError::refused(e),
+        };
+        let (role, _, database) = catalog::read_identity(&mut session).await.map_err(refused)?;
         Ok(Landlord { database, role, cluster })
     }
 
@@ -185,6 +187,7 @@ impl ServerSetup {
         let is_trusted = is_trusted.unwrap_or(true);
         let names = self.choose_names(stored.as_ref())?;
         let (host, port) = self.choose_address(stored.as_ref().filter(|_| is_trusted))?;
+        self.check_texts(&host)?;
         if let Some(stored) = stored.as_ref().filter(|_| is_trusted) {
             check_address(stored, &host, port)?;
         }
@@ -218,12 +221,24 @@ impl ServerSetup {
             (None, Some(fixed)) => return Ok(fixed.clone()),
             (prefix, _) => prefix.as_deref().unwrap_or("tenantry"),
         };
-        let invalid = |source| ServerSetupError::Invalid { field: "prefix", value: prefix.into(), source };
+        let invalid = |source| invalid("prefix", prefix)(source);
         let names = check_visible(prefix).and_then(|()| ServerNames::with_prefix(prefix)).map_err(invalid)?;
         match fixed {
             Some(fixed) if *fixed != names => Err(invalid(InvalidName::Shape(OTHER_PREFIX))),
             _ => Ok(names),
         }
+    }
+
+    /// Fails if the host, the certificates or the labels cannot be stored.
+    fn check_texts(&self, host: &str) -> Result<(), ServerSetupError> {
+        check_host(host).map_err(invalid("host", host))?;
+        if let Some(pem) = &self.root_certificate {
+            check_text(pem, 1, MAX_CERTIFICATES).map_err(invalid("root certificate", pem))?;
+        }
+        if let Some(labels) = &self.labels {
+            json::check(labels, json::MAX_METADATA).map_err(invalid("labels", &labels.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Begins the set-up and drives it to its end. If a set-up of a dead process is open, undoes that one first.
@@ -242,7 +257,7 @@ impl ServerSetup {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(StoreError::unavailable("other set-ups of this server began concurrently; call again").into())
+        Err(StoreError::contended("other set-ups of this server began concurrently").into())
     }
 
     /// Undoes a set-up that a dead process left open. What that one created on the server stays, and the new set-up
@@ -278,7 +293,7 @@ impl ServerSetup {
         let mut session = rt::poll_batched(admin.connect()).await.map_err(|source| self.unreachable(source))?;
         let terminated = terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{id}/")).await;
         session::close(session).await;
-        terminated.map_err(|e| ServerSetupError::Landlord(StoreError::unavailable(e)))
+        terminated.map_err(|e| ServerSetupError::Connect(Box::new(e)))
     }
 
     /// Builds the report, and sets the CONNECTION LIMIT of all logins on the server: logins that an earlier version of
@@ -323,9 +338,8 @@ impl ServerSetup {
     async fn open_passwords(&self, server: &DatabaseServer) -> Result<(SecretString, SecretString), ServerSetupError> {
         let vault = &self.servers.stores.vault;
         let id = |role| CredentialId::provisioner(&server.name, role, server.secret_version);
-        let unavailable = |e| ServerSetupError::Landlord(StoreError::unavailable(e));
-        let blue = vault.open(&id(&server.names.blue)).await.map_err(unavailable)?;
-        Ok((blue, vault.open(&id(&server.names.green)).await.map_err(unavailable)?))
+        let blue = vault.open(&id(&server.names.blue)).await.map_err(StoreError::from)?;
+        Ok((blue, vault.open(&id(&server.names.green)).await.map_err(StoreError::from)?))
     }
 }
 

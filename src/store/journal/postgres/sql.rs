@@ -14,7 +14,8 @@ pub(super) const NOW: &str = "SELECT clock_timestamp()";
 pub(super) const READ: &str = "SELECT o.*, e.epoch FROM tenantry.operations o \
     JOIN tenantry.epochs e ON e.operation = o.id WHERE o.id = $1";
 
-pub(super) const BY_KEY: &str = "SELECT o.*, e.epoch FROM tenantry.operations o \
+/// $2 is compared as `jsonb`, so that the notation of a number and the order of fields do not matter.
+pub(super) const BY_KEY: &str = "SELECT o.*, e.epoch, o.request = $2 AS is_same_request FROM tenantry.operations o \
     JOIN tenantry.epochs e ON e.operation = o.id WHERE o.idempotency_key = $1 AND o.status <> 'undone'";
 
 /// Returns no row if one of the subject's lanes is occupied. One row stores both lanes of a subject, and its lock

@@ -16,7 +16,8 @@ const LIST: &str = "SELECT tenant_id, kind, driver, server, host, port, database
     ORDER BY array_position('{primary,replica,backup}', kind), host COLLATE \"C\", port, database COLLATE \"C\"";
 
 pub(super) async fn list(landlord: &PgPool, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
-    sqlx::query(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?.iter().map(rows::parse_database).collect()
+    let rows = sqlx::query(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?;
+    rows.iter().map(|row| Ok(rows::parse_database(row)?)).collect()
 }
 
 // The parameters of an entry are $3 to $16 in every statement, see `bind_entry`. The macros below are CTEs that the

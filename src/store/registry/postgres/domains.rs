@@ -1,7 +1,7 @@
 //! Domains of tenants in the landlord.
 use super::write::{self, fenced_write};
-use crate::error::{NameConflict, StoreError};
-use crate::names::Domain;
+use crate::error::{NameConflict, StoreError, UnreadableRow};
+use crate::names::{Domain, InvalidName};
 use crate::operation::FencingToken;
 use crate::store::registry::rules;
 use crate::tenant::TenantId;
@@ -11,7 +11,8 @@ const LIST: &str = "SELECT domain FROM tenantry.tenant_domains WHERE tenant_id =
 
 pub(super) async fn list(landlord: &PgPool, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
     let names: Vec<String> = sqlx::query_scalar(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?;
-    names.into_iter().map(|name| name.parse().map_err(StoreError::corrupt)).collect()
+    let unreadable = |name: &str, cause| UnreadableRow::new("tenant_domains", name, StoreError::corrupt(cause));
+    names.into_iter().map(|name| name.parse().map_err(|cause: InvalidName| unreadable(&name, cause).into())).collect()
 }
 
 /// FOR SHARE on the tenant makes a concurrent deletion wait. The foreign key's own lock (FOR KEY SHARE) would not: it

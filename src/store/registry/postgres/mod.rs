@@ -6,7 +6,7 @@
 //! order prevents deadlocks: epoch, tenant, entry, user; and epoch, server, placement.
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry};
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
-use crate::error::{SharedError, StoreError};
+use crate::error::{Rows, StoreError};
 use crate::names::{Domain, ReservedDomains, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
@@ -56,7 +56,7 @@ impl TenantRegistry for PgTenantRegistry {
     async fn databases(&self, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
         databases::list(&self.0, tenant).await
     }
-    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
+    async fn page(&self, after: Option<TenantId>, limit: u32) -> Result<Rows<Tenant>, StoreError> {
         read::page(&self.0, after, limit).await
     }
 }
@@ -86,7 +86,7 @@ impl RegistryWriter for PgTenantRegistry {
     async fn add_domain(
         &self, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
     ) -> Result<(), StoreError> {
-        self.1.check(domain).map_err(|rule| StoreError::Refused(SharedError::new(rule)))?;
+        self.1.check(domain).map_err(|rule| StoreError::invalid("domain", rule))?;
         domains::add(&self.0, tenant, domain, writer).await
     }
     async fn remove_domain(
@@ -115,10 +115,10 @@ impl RegistryWriter for PgTenantRegistry {
     ) -> Result<(), StoreError> {
         users::put(&self.0, expected, user, writer).await
     }
-    async fn retiring(&self, limit: u32) -> Result<Vec<Retirement>, StoreError> {
+    async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError> {
         users::list_retiring(&self.0, limit).await
     }
-    async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError> {
+    async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Rows<Retirement>, StoreError> {
         users::take(&self.0, limit, hold).await
     }
     async fn settle_retirement(
@@ -139,7 +139,7 @@ impl ServerRegistry for PgTenantRegistry {
     async fn server(&self, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
         servers::find(&self.0, name).await
     }
-    async fn servers(&self) -> Result<Vec<ServerLoad>, StoreError> {
+    async fn servers(&self) -> Result<Rows<ServerLoad>, StoreError> {
         servers::list(&self.0).await
     }
     async fn put_server(

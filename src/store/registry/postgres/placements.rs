@@ -16,7 +16,7 @@ const FIND: &str = "SELECT tenant_id, server, database FROM tenantry.placements 
 
 pub(super) async fn find(landlord: &PgPool, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
     let row = sqlx::query(FIND).bind(tenant.as_uuid()).fetch_optional(landlord).await?;
-    row.as_ref().map(rows::parse_placement).transpose()
+    Ok(row.as_ref().map(rows::parse_placement).transpose()?)
 }
 
 const FIND_WITH_SERVER: &str = "SELECT s.*, p.tenant_id, p.server, p.database FROM tenantry.placements p

@@ -1,9 +1,9 @@
 //! Reads of tenants in the landlord. Text that is not a valid slug or domain is answered without a query.
 use super::rows;
-use crate::error::StoreError;
+use crate::error::{Rows, StoreError};
 use crate::names::{Domain, Slug};
 use crate::tenant::{Tenant, TenantId, TenantRef};
-use sqlx::PgPool;
+use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 const BY_ID: &str = "SELECT id, slug, name, status, metadata, kept_until FROM tenantry.tenants WHERE id = $1";
@@ -28,15 +28,31 @@ pub(super) async fn find(landlord: &PgPool, tenant: TenantRef<'_>) -> Result<Opt
         }
         TenantRef::Slug(_) | TenantRef::Domain(_) => None,
     };
-    row.as_ref().map(rows::parse_tenant).transpose()
+    Ok(row.as_ref().map(rows::parse_tenant).transpose()?)
 }
 
-pub(super) async fn page(landlord: &PgPool, after: Option<TenantId>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
-    let page = match after {
-        None => sqlx::query(FIRST_PAGE).bind(i64::from(limit)),
-        Some(id) => sqlx::query(PAGE).bind(i64::from(limit)).bind(id.as_uuid()),
-    };
-    page.fetch_all(landlord).await?.iter().map(rows::parse_tenant).collect()
+/// Reads on until the page has a tenant that can be parsed, because the next page begins after the last such tenant.
+pub(super) async fn page(
+    landlord: &PgPool, mut after: Option<TenantId>, limit: u32,
+) -> Result<Rows<Tenant>, StoreError> {
+    let mut unreadable = vec![];
+    loop {
+        let page = match after {
+            None => sqlx::query(FIRST_PAGE).bind(i64::from(limit)),
+            Some(id) => sqlx::query(PAGE).bind(i64::from(limit)).bind(id.as_uuid()),
+        };
+        let found = page.fetch_all(landlord).await?;
+        // The next page reads the rows after the last tenant that can be parsed again.
+        let end = found.iter().rposition(|row| rows::parse_tenant(row).is_ok()).map(|last| last + 1);
+        let is_last = found.len() < limit as usize || limit == 0;
+        let reported = if is_last { found.len() } else { end.unwrap_or(found.len()) };
+        let mut page = Rows::parse(&found[..reported], rows::parse_tenant);
+        unreadable.append(&mut page.unreadable);
+        if is_last || end.is_some() {
+            return Ok(Rows { unreadable, ..page });
+        }
+        after = found.last().map(|row| row.try_get("id")).transpose()?.map(TenantId::from_uuid);
+    }
 }
 
 pub(super) async fn installation_id(landlord: &PgPool) -> Result<Uuid, StoreError> {

@@ -1,7 +1,7 @@
-//! Converts rows of the landlord to values. Stored text is parsed, and text or a number that is not valid is
-//! [`StoreError::Corrupt`].
+//! Converts rows of the landlord to values. Stored text is parsed. A row with a value that is not valid is an
+//! [`UnreadableRow`] that names it.
 use crate::directory::{DatabaseUser, Generation, TenantDatabase};
-use crate::error::StoreError;
+use crate::error::{StoreError, UnreadableRow};
 use crate::server::{DatabaseServer, ServerNames};
 use crate::store::registry::{Placement, ServerLoad};
 use crate::tenant::{Tenant, TenantId};
@@ -10,14 +10,45 @@ use sqlx::types::Json;
 use sqlx::{Decode, Postgres, Row, Type};
 use std::{error::Error, str::FromStr};
 
-pub(super) fn parse_tenant(row: &PgRow) -> Result<Tenant, StoreError> {
+pub(super) fn parse_tenant(row: &PgRow) -> Result<Tenant, UnreadableRow> {
+    read_tenant(row).map_err(|cause| UnreadableRow::new("tenants", uuid_of(row, "id"), cause))
+}
+
+pub(super) fn parse_database(row: &PgRow) -> Result<TenantDatabase, UnreadableRow> {
+    let id = || [uuid_of(row, "tenant_id"), text_of(row, "kind"), text_of(row, "host"), text_of(row, "database")];
+    read_database(row).map_err(|cause| UnreadableRow::new("tenant_databases", id().join("/"), cause))
+}
+
+pub(super) fn parse_user(row: &PgRow) -> Result<DatabaseUser, UnreadableRow> {
+    let id = || [text_of(row, "server"), text_of(row, "role")];
+    read_user(row).map_err(|cause| UnreadableRow::new("tenant_database_users", id().join("/"), cause))
+}
+
+pub(super) fn parse_placement(row: &PgRow) -> Result<Placement, UnreadableRow> {
+    read_placement(row).map_err(|cause| UnreadableRow::new("placements", uuid_of(row, "tenant_id"), cause))
+}
+
+pub(super) fn parse_server(row: &PgRow) -> Result<ServerLoad, UnreadableRow> {
+    read_server(row).map_err(|cause| UnreadableRow::new("database_servers", text_of(row, "name"), cause))
+}
+
+/// The value of a column of the primary key, for an error; `?` if even that cannot be read.
+fn uuid_of(row: &PgRow, name: &str) -> String {
+    row.try_get::<uuid::Uuid, _>(name).map_or_else(|_| String::from("?"), |id| id.to_string())
+}
+
+fn text_of(row: &PgRow, name: &str) -> String {
+    row.try_get(name).unwrap_or_else(|_| String::from("?"))
+}
+
+fn read_tenant(row: &PgRow) -> Result<Tenant, StoreError> {
     let tenant =
         Tenant::new(TenantId::from_uuid(field(row, "id")?), parsed_field(row, "slug")?, parsed_field(row, "status")?);
     let tenant = tenant.with_name(field::<String>(row, "name")?).with_metadata(field(row, "metadata")?);
     Ok(tenant.with_kept_until(field(row, "kept_until")?))
 }
 
-pub(super) fn parse_database(row: &PgRow) -> Result<TenantDatabase, StoreError> {
+fn read_database(row: &PgRow) -> Result<TenantDatabase, StoreError> {
     Ok(TenantDatabase {
         tenant: TenantId::from_uuid(field(row, "tenant_id")?),
         kind: parsed_field(row, "kind")?,
@@ -36,7 +67,7 @@ pub(super) fn parse_database(row: &PgRow) -> Result<TenantDatabase, StoreError> 
     })
 }
 
-pub(super) fn parse_user(row: &PgRow) -> Result<DatabaseUser, StoreError> {
+fn read_user(row: &PgRow) -> Result<DatabaseUser, StoreError> {
     Ok(DatabaseUser {
         tenant: TenantId::from_uuid(field(row, "tenant_id")?),
         server: parsed_field(row, "server")?,
@@ -48,12 +79,12 @@ pub(super) fn parse_user(row: &PgRow) -> Result<DatabaseUser, StoreError> {
     })
 }
 
-pub(super) fn parse_placement(row: &PgRow) -> Result<Placement, StoreError> {
+fn read_placement(row: &PgRow) -> Result<Placement, StoreError> {
     let tenant = TenantId::from_uuid(field(row, "tenant_id")?);
     Ok(Placement::new(tenant, parsed_field(row, "server")?, parsed_field(row, "database")?))
 }
 
-pub(super) fn parse_server(row: &PgRow) -> Result<ServerLoad, StoreError> {
+fn read_server(row: &PgRow) -> Result<ServerLoad, StoreError> {
     let names = ServerNames {
         admin: parsed_field(row, "admin_role")?,
         blue: parsed_field(row, "blue")?,

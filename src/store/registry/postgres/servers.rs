@@ -1,24 +1,25 @@
 //! Servers in the landlord: their rows, with the number of tenants that are placed on each.
 use super::rows;
 use super::write::{self, fenced_write};
-use crate::error::StoreError;
+use crate::error::{Rows, StoreError};
+use crate::json;
 use crate::names::ServerName;
 use crate::operation::FencingToken;
 use crate::server::DatabaseServer;
 use crate::store::registry::{ServerLoad, rules};
-use serde_json::{Value, json};
-use sqlx::PgPool;
+use serde_json::{json, value::RawValue};
+use sqlx::{PgPool, types::Json};
 
 const FIND: &str = "SELECT * FROM tenantry.database_servers WHERE name = $1";
 const LIST: &str = "SELECT * FROM tenantry.database_servers ORDER BY name COLLATE \"C\"";
 
 pub(super) async fn find(landlord: &PgPool, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
     let row = sqlx::query(FIND).bind(name.as_str()).fetch_optional(landlord).await?;
-    row.as_ref().map(rows::parse_server).transpose()
+    Ok(row.as_ref().map(rows::parse_server).transpose()?)
 }
 
-pub(super) async fn list(landlord: &PgPool) -> Result<Vec<ServerLoad>, StoreError> {
-    sqlx::query(LIST).fetch_all(landlord).await?.iter().map(rows::parse_server).collect()
+pub(super) async fn list(landlord: &PgPool) -> Result<Rows<ServerLoad>, StoreError> {
+    Ok(Rows::parse(&sqlx::query(LIST).fetch_all(landlord).await?, rows::parse_server))
 }
 
 // A row is written, and compared, as one JSON object whose keys are the columns, see `to_row_json`.
@@ -54,13 +55,13 @@ pub(super) async fn put(
 ) -> Result<(), StoreError> {
     rules::check_server_change(expected, server)?;
     let put = match expected {
-        None => write::statement(ADD, writer).bind(to_row_json(server)),
-        Some(expected) => write::statement(REPLACE, writer).bind(to_row_json(server)).bind(to_row_json(expected)),
+        None => write::statement(ADD, writer).bind(to_row_json(server)?),
+        Some(expected) => write::statement(REPLACE, writer).bind(to_row_json(server)?).bind(to_row_json(expected)?),
     };
     if write::run(landlord, put).await? {
         return Ok(());
     }
-    let same = sqlx::query_scalar(SAME).bind(server.name.as_str()).bind(to_row_json(server));
+    let same = sqlx::query_scalar(SAME).bind(server.name.as_str()).bind(to_row_json(server)?);
     match same.fetch_optional(landlord).await? {
         Some(true) => Ok(()),
         Some(false) => Err(rules::other_server()),
@@ -86,8 +87,8 @@ pub(super) async fn remove(
 }
 
 /// The columns of a server's row that callers write, as a JSON object.
-fn to_row_json(server: &DatabaseServer) -> Value {
-    json!({
+fn to_row_json(server: &DatabaseServer) -> Result<Json<Box<RawValue>>, StoreError> {
+    json::to_stored(&json!({
         "name": server.name,
         "host": server.host,
         "port": server.port,
@@ -108,5 +109,5 @@ fn to_row_json(server: &DatabaseServer) -> Value {
         "allowed_roles": server.allowed_roles,
         "system_identifier": server.system_identifier,
         "address_mac": server.address_mac,
-    })
+    }))
 }

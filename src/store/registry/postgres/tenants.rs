@@ -1,6 +1,7 @@
 //! Tenants in the landlord: creation, update, soft delete, and removal of a tenant whose provisioning is undone.
 use super::write::{self, fenced_write};
 use crate::error::{NameConflict, StoreError};
+use crate::json;
 use crate::names::Domain;
 use crate::operation::FencingToken;
 use crate::store::registry::rules;
@@ -31,12 +32,12 @@ pub(super) async fn create(
     names.sort_unstable();
     names.dedup();
     let create = write::statement(CREATE, Some(writer)).bind(tenant.id().as_uuid()).bind(tenant.slug().as_str());
-    if write::run(landlord, create.bind(tenant.name()).bind(tenant.metadata()).bind(&names)).await? {
+    if write::run(landlord, create.bind(tenant.name()).bind(json::to_stored(tenant.metadata())?).bind(&names)).await? {
         return Ok(());
     }
     let state =
         sqlx::query(EXPLAIN_CREATE).bind(tenant.id().as_uuid()).bind(tenant.slug().as_str()).bind(tenant.name());
-    let state = state.bind(tenant.metadata()).bind(&names).fetch_one(landlord).await?;
+    let state = state.bind(json::to_stored(tenant.metadata())?).bind(&names).fetch_one(landlord).await?;
     let domain = state.try_get::<Option<&str>, _>("domain")?;
     match state.try_get("same")? {
         Some(true) => Ok(()),
@@ -97,10 +98,10 @@ pub(super) async fn update(
 ) -> Result<(), StoreError> {
     rules::check_update(expected, tenant)?;
     let update = write::statement(UPDATE, writer).bind(tenant.id().as_uuid());
-    if write::run(landlord, bind_tenant(bind_tenant(update, tenant), expected)).await? {
+    if write::run(landlord, bind_tenant(bind_tenant(update, tenant)?, expected)?).await? {
         return Ok(());
     }
-    let state = bind_tenant(bind_tenant(sqlx::query(EXPLAIN_UPDATE).bind(tenant.id().as_uuid()), tenant), expected);
+    let state = bind_tenant(bind_tenant(sqlx::query(EXPLAIN_UPDATE).bind(tenant.id().as_uuid()), tenant)?, expected)?;
     let state = state.fetch_optional(landlord).await?.ok_or_else(rules::no_tenant)?;
     match (state.try_get("same")?, state.try_get("expected")?, state.try_get("slug")?) {
         (true, ..) => Ok(()),
@@ -110,8 +111,8 @@ pub(super) async fn update(
     }
 }
 
-fn bind_tenant<'q>(statement: write::Statement<'q>, tenant: &'q Tenant) -> write::Statement<'q> {
+fn bind_tenant<'q>(statement: write::Statement<'q>, tenant: &'q Tenant) -> Result<write::Statement<'q>, StoreError> {
     let status: TenantStatus = tenant.status();
     let statement = statement.bind(tenant.slug().as_str()).bind(tenant.name()).bind(status.as_str());
-    statement.bind(tenant.metadata()).bind(tenant.kept_until())
+    Ok(statement.bind(json::to_stored(tenant.metadata())?).bind(tenant.kept_until()))
 }

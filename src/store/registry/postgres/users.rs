@@ -2,7 +2,7 @@
 use super::rows;
 use super::write::{self, Statement, fenced_write, status_change};
 use crate::directory::{DatabaseUser, UserStatus};
-use crate::error::StoreError;
+use crate::error::{Rows, StoreError, UnreadableRow};
 use crate::operation::{FencingToken, OperationId};
 use crate::store::registry::{Retirement, rules};
 use crate::tenant::TenantId;
@@ -14,7 +14,8 @@ const LIST: &str = "SELECT tenant_id, server, database, role, generation, status
     ORDER BY generation, server COLLATE \"C\", role COLLATE \"C\"";
 
 pub(super) async fn list(landlord: &PgPool, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
-    sqlx::query(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?.iter().map(rows::parse_user).collect()
+    let rows = sqlx::query(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?;
+    rows.iter().map(|row| Ok(rows::parse_user(row)?)).collect()
 }
 
 // The parameters of a user are $3 to $9 in both statements, see `bind_user`.
@@ -50,6 +51,7 @@ const TENANT: &str = "SELECT 1 FROM tenantry.tenants WHERE id = $1 AND status <>
 pub(super) async fn put(
     landlord: &PgPool, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
 ) -> Result<(), StoreError> {
+    rules::check_user(user)?;
     let put = match expected {
         None => bind_user(write::statement(ADD, Some(writer)), user),
         Some(status) => bind_user(write::statement(REPLACE, Some(writer)), user).bind(status.as_str()),
@@ -120,21 +122,26 @@ struct StatusChange {
     before: Option<UserStatus>,
 }
 
-fn parse_retirement(row: &PgRow) -> Result<Retirement, StoreError> {
-    let attempts: i32 = row.try_get("attempts")?;
-    let Json(change) = row.try_get::<Json<StatusChange>, _>("metadata")?;
-    let retirement = Retirement::new(rows::parse_user(row)?, attempts.unsigned_abs(), row.try_get("retry_at")?);
-    Ok(retirement.retired(change.by.map(OperationId::from_uuid), change.before))
+fn parse_retirement(row: &PgRow) -> Result<Retirement, UnreadableRow> {
+    let user = rows::parse_user(row)?;
+    let id = format!("{}/{}", user.server, user.role);
+    let retirement = || -> Result<Retirement, sqlx::Error> {
+        let attempts: i32 = row.try_get("attempts")?;
+        let Json(change) = row.try_get::<Json<StatusChange>, _>("metadata")?;
+        let retirement = Retirement::new(user, attempts.unsigned_abs(), row.try_get("retry_at")?);
+        Ok(retirement.retired(change.by.map(OperationId::from_uuid), change.before))
+    };
+    retirement().map_err(|cause| UnreadableRow::new("tenant_database_users", id, cause.into()))
 }
 
-pub(super) async fn list_retiring(landlord: &PgPool, limit: u32) -> Result<Vec<Retirement>, StoreError> {
+pub(super) async fn list_retiring(landlord: &PgPool, limit: u32) -> Result<Rows<Retirement>, StoreError> {
     let rows = sqlx::query(RETIRING).bind(i64::from(limit)).fetch_all(landlord).await?;
-    rows.iter().map(parse_retirement).collect()
+    Ok(Rows::parse(&rows, parse_retirement))
 }
 
-pub(super) async fn take(landlord: &PgPool, limit: u32, hold: Duration) -> Result<Vec<Retirement>, StoreError> {
+pub(super) async fn take(landlord: &PgPool, limit: u32, hold: Duration) -> Result<Rows<Retirement>, StoreError> {
     let rows = sqlx::query(TAKE).bind(i64::from(limit)).bind(hold.as_secs_f64()).fetch_all(landlord).await?;
-    rows.iter().map(parse_retirement).collect()
+    Ok(Rows::parse(&rows, parse_retirement))
 }
 
 pub(super) async fn settle(

@@ -65,7 +65,7 @@ pub(super) async fn run(landlord: &PgPool, statement: Statement<'_>) -> Result<b
 /// The error for a write that was refused although the following read found no reason: another call has changed the
 /// state in between. The caller should repeat the write.
 pub(super) fn concurrent_change() -> StoreError {
-    StoreError::unavailable("the stored state changed during the write; repeat the write")
+    StoreError::contended("the stored state changed during the write")
 }
 
 /// Returns no row if the stored epoch is higher. The update waits for running writes, which hold FOR SHARE on the row.

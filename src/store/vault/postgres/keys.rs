@@ -8,7 +8,7 @@
 //! - A secret is stored only while the key's check record has the bytes that the writing vault has opened: the
 //!   statement that stores the secret locks that row. So all secrets of one key id are sealed with the same bytes.
 use super::{BEGIN, PgVault, bind_id, parse_row};
-use crate::error::{KeyError, StoreError, VaultError};
+use crate::error::{KeyError, Rows, StoreError, VaultError};
 use crate::secret::{CredentialId, KeyId};
 use crate::store::vault::record;
 use secrecy::SecretString;
@@ -131,5 +131,10 @@ impl PgVault {
 
 async fn read_sample(session: &mut PgConnection, key: &KeyId) -> Result<Vec<(CredentialId, Vec<u8>)>, StoreError> {
     let rows = sqlx::query(SECRETS).bind(key.as_str()).bind(SAMPLE).fetch_all(session).await?;
-    rows.iter().map(parse_row).collect()
+    let Rows { readable, mut unreadable } = Rows::parse(&rows, parse_row);
+    match unreadable.pop() {
+        // With no readable secret the key would count as unused, and another one could take its id.
+        Some(row) if readable.is_empty() => Err(row.into()),
+        _ => Ok(readable),
+    }
 }

@@ -71,7 +71,7 @@ async fn check_retirements(registry: &impl RegistryWriter, by: FencingToken) {
     let retired = subject.user(7).with_status(Retiring);
     expect_ok(registry.put_user(None, &subject.user(7), by).await, "put_user() adds a login");
     expect_ok(registry.put_user(Some(Pending), &retired, by).await, "put_user() retires a login");
-    let listed = own(&subject, expect_ok(registry.retiring(1000).await, "retiring() lists logins"));
+    let listed = own(&subject, expect_ok(registry.retiring(1000).await, "retiring() lists logins").readable);
     assert_eq!(listed.len(), 1, "expected: retiring() lists a retiring login once; got: {listed:?}");
     let actual = (&listed[0].user, listed[0].attempts);
     assert_eq!(actual, (&retired, 0), "expected: retiring() returns the login as it is stored, with no attempt");
@@ -92,7 +92,7 @@ fn own(subject: &Subject, found: Vec<Retirement>) -> Vec<Retirement> {
 
 async fn take(registry: &impl RegistryWriter, subject: &Subject) -> Vec<Retirement> {
     let taken = registry.take_retirements(1000, HOLD).await;
-    own(subject, expect_ok(taken, "take_retirements() returns logins"))
+    own(subject, expect_ok(taken, "take_retirements() returns logins").readable)
 }
 
 /// A failed attempt delays the next one, and a dropped login leaves the list for good.
