@@ -109,3 +109,20 @@ impl From<BeginError> for RelocateError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A parked operation does not end by itself, so a retry of the call would fail too.
+    #[test]
+    fn parked_operation_in_the_lane_sets_no_retry_after() {
+        let second = Some(Duration::from_secs(1));
+        for (status, expected) in [(OperationStatus::Running, second), (OperationStatus::Parked, None)] {
+            let busy = || BeginError::Busy { operation: OperationId::new(), status };
+            assert_eq!(ChangeError::from(busy()).retry_after(), expected, "ChangeError, {status}");
+            assert_eq!(ServerSetupError::from(busy()).retry_after(), expected, "ServerSetupError, {status}");
+            assert_eq!(RelocateError::from(busy()).retry_after(), expected, "RelocateError, {status}");
+        }
+    }
+}

@@ -172,6 +172,22 @@ async fn landlord_of_a_version_without_codes_works_until_rekey_signs_it() {
     assert_eq!(rogue.connections(), 0);
 }
 
+/// A row that cannot be parsed has got no code. If the installation were sealed, the row would be refused once it is
+/// corrected.
+#[tokio::test]
+async fn rekey_seals_no_landlord_with_an_unreadable_server() {
+    let harness = Harness::start().await.unwrap();
+    harness.tenantry(migrated).await.unwrap().provision("acme").await.unwrap();
+    forget_codes(&harness).await;
+    run(&harness, "UPDATE tenantry.database_servers SET labels = '1e400'").await;
+    node(&harness, |b| b).await.rekey().await.unwrap();
+    run(&harness, "UPDATE tenantry.database_servers SET labels = '{}'").await;
+    let tenantry = node(&harness, |b| b).await;
+    assert!(works(&tenantry).await, "the corrected row is refused, because rekey has sealed the landlord without it");
+    tenantry.rekey().await.unwrap();
+    assert!(works(&node(&harness, |b| b.require_signed_servers(true)).await).await, "rekey has not signed the row");
+}
+
 #[tokio::test]
 async fn relocate_signs_the_new_address() {
     let harness = Harness::start().await.unwrap();

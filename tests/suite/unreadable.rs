@@ -126,6 +126,23 @@ async fn unreadable_event_is_one_item_of_the_stream() {
     assert_eq!(row_of(errors[0]).id(), format!("{operation}/2"));
 }
 
+/// A read of 100 events that has an unreadable one is not the last read.
+#[tokio::test]
+async fn events_after_the_first_read_are_listed_if_one_of_it_is_unreadable() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    let operation = tenantry.provision("acme").await.unwrap().operation;
+    execute(
+        harness.landlord(),
+        "INSERT INTO tenantry.operation_events (operation, seq, step, status, done, total)
+         SELECT operation, 1000 + n, step, CASE n WHEN 7 THEN 'odd' ELSE status END, done, total
+         FROM tenantry.operation_events, generate_series(1, 150) AS n WHERE seq = 1",
+    )
+    .await;
+    let items: Vec<_> = tenantry.operations().events(operation, 1000).collect().await;
+    assert_eq!((items.len(), items.iter().filter(|item| item.is_err()).count()), (150, 1));
+}
+
 #[tokio::test]
 async fn unreadable_server_does_not_stop_placement_on_another() {
     let (harness, tenantry, _) = fixture().await;
