@@ -33,7 +33,8 @@ impl Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureState {
-    /// The operation is undone and left nothing behind. The same call may be made again.
+    /// The operation is undone and left nothing behind. The same call may be made again: after
+    /// [`Failure::retry_after`], or once the cause is removed if that is `None`.
     Undone,
     /// The operation is partly undone. Recovery continues the undo.
     Undoing,
@@ -52,7 +53,7 @@ pub enum FailureState {
 impl fmt::Display for FailureState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Undone => "it is undone and left nothing; the same call may be made again",
+            Self::Undone => "it is undone and left nothing",
             Self::Undoing => "recovery continues to undo it",
             Self::Continuing => "recovery continues it",
             Self::Parked => "it is parked until operations().resume(id) or operations().abandon(id, reason) is called",
@@ -65,7 +66,12 @@ impl fmt::Display for FailureState {
 }
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "operation {} failed in step {}; {}", self.operation, self.step, self.state)
+        let advice = match (self.state, self.retry_after) {
+            (FailureState::Undone, Some(_)) => "; the same call may be made again",
+            (FailureState::Undone, None) => "; once the cause is removed, the same call may be made again",
+            _ => "",
+        };
+        write!(f, "operation {} failed in step {}; {}{advice}", self.operation, self.step, self.state)
     }
 }
 impl StdError for Failure {

@@ -72,8 +72,8 @@ pub enum ProvisionError {
     },
     /// Servers had room, and the application's placement function chose none of them.
     #[error(
-        "the placement function of the application {}, although {candidates} servers can take another tenant; change \
-         it, or the labels of the servers",
+        "the placement function of the application {} (servers that can take another tenant: {candidates}); change it, \
+         or the labels of the servers",
         chosen.as_ref().map_or_else(|| "chose no server".into(), |s| format!("chose {s}, which it was not offered"))
     )]
     #[non_exhaustive]

@@ -33,7 +33,11 @@ impl UnreadableRow {
 }
 impl fmt::Display for UnreadableRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the row {} of tenantry.{} cannot be parsed", self.id, self.table)
+        write!(
+            f,
+            "the row {} of tenantry.{} cannot be parsed; correct it by SQL, or use the version that wrote it",
+            self.id, self.table
+        )
     }
 }
 impl StdError for UnreadableRow {

@@ -159,7 +159,7 @@ impl From<VaultError> for StoreError {
 
 /// A value that breaks a rule of the stores.
 #[derive(Debug, thiserror::Error)]
-#[error("the {field} is not valid")]
+#[error("the {field} cannot be stored")]
 struct InvalidField {
     field: &'static str,
     source: InvalidName,
