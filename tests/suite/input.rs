@@ -17,7 +17,7 @@ use tenantry::{TenantId, Tenantry};
 /// Values that `jsonb` or a reader of JSON may change.
 fn nasty_values() -> Vec<Value> {
     let floats =
-        [0.0, -0.0, 1.0, 100.0, 0.1 + 0.2, 1e15, 1e16, -1e16, 1e17, 9.007199254740993e15, 1.8446744073709550e19];
+        [0.0, -0.0, 1.0, 100.0, 0.1 + 0.2, 1e15, 1e16, -1e16, 1e17, 9.007199254740993e15, 1.844674407370955e19];
     let more = [1e20, 1e22, 1e300, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, 1e-7, 123456789.12345678];
     let mut values: Vec<Value> = floats.iter().chain(&more).map(|float| json!(float)).collect();
     values.extend([json!(u64::MAX), json!(i64::MIN), json!(1), json!(null), json!(""), json!([]), json!({})]);

@@ -91,11 +91,7 @@ impl PgJournal {
     async fn unpark(&self, id: OperationId, status: OperationStatus) -> Result<Record, StoreError> {
         let unparked = sqlx::query(sql::UNPARK).bind(id.as_uuid()).bind(status.as_str());
         let row = unparked.fetch_optional(&self.landlord).await?;
-        Ok(row
-            .as_ref()
-            .map(to_record)
-            .transpose()?
-            .ok_or_else(|| StoreError::conflict("the operation is not parked"))?)
+        row.as_ref().map(to_record).transpose()?.ok_or_else(|| StoreError::conflict("the operation is not parked"))
     }
 }
 
