@@ -339,7 +339,7 @@ impl<C: Send + 'static> Runner<'_, C> {
     fn outcome(&mut self, failure: Option<Failure>) -> Outcome {
         let record = self.run.record().clone();
         // A worker that has taken over an undo knows its cause from the record only.
-        let stored = || record.failure().filter(|_| failure.is_some()).map(|facts| (facts.step, facts.cause.into()));
+        let stored = || record.failure().filter(|_| failure.is_some()).map(UndoCause::from);
         let cause = self.undo_cause.take().or_else(stored);
         let failure = match (failure, cause) {
             // The caller needs the failure that started the undo. The failure of the undo is added to its text.
@@ -375,6 +375,12 @@ struct UndoCause {
     /// Whether the same step may succeed in a new operation.
     is_transient: bool,
     cause: BoxError,
+}
+
+impl From<FailureFacts> for UndoCause {
+    fn from(facts: FailureFacts) -> Self {
+        Self { step: facts.step, is_transient: facts.is_transient, cause: facts.cause.into() }
+    }
 }
 
 /// The typed part of a failure, as the journal stores it.
