@@ -18,7 +18,7 @@ use crate::saga::Settings;
 use crate::server::{AddressPolicy, TlsMode};
 use crate::store::admin::AdminStore;
 use crate::store::registry::{self, RegistryWriter};
-use crate::store::schema;
+use crate::store::schema::{self, LandlordPool};
 use crate::store::tokens::LinkDelivery;
 use crate::store::vault::{KeyProvider, PgVault, VaultWriter};
 use crate::tenant::TenantId;
@@ -46,6 +46,7 @@ pub struct Builder {
     acquire_timeout: Option<Duration>,
     pool: Option<PoolSettings>,
     change_poll_interval: Duration,
+    landlord_timeout: Duration,
     registry: Option<Arc<dyn RegistryWriter>>,
     vault: Option<Arc<dyn VaultWriter>>,
     resolver: Option<Arc<dyn ConnectionResolver>>,
@@ -70,6 +71,7 @@ impl Builder {
             acquire_timeout: None,
             pool: None,
             change_poll_interval: registry::POLL,
+            landlord_timeout: schema::DEADLINE,
             registry: None,
             vault: None,
             resolver: None,
@@ -258,6 +260,23 @@ impl Builder {
         self.change_poll_interval = every;
         self
     }
+    /// Maximum time of one statement on the landlord; 10 s by default, from 100 ms to 10 min. The statements take
+    /// milliseconds, so the default only ends one that waits for a lock or for a server that does not answer. The call
+    /// then fails with a transient error, and the statement is cancelled on the server. Waiting for a connection of the
+    /// landlord's pool, which includes opening one, is limited by this time too, or by the pool's own `acquire_timeout`
+    /// if that is shorter.
+    ///
+    /// A statement is found on the server by its text, its age and the login, so use the same time on all nodes: the
+    /// node with the shortest one also cancels the same statement of other nodes. [`schema::install`](crate::schema)
+    /// has limits of its own.
+    ///
+    /// The pool is the application's, so its sessions keep the application's `application_name` and timeouts, except
+    /// that a transaction of this crate sets its `statement_timeout`. Sessions that this crate opens itself have names
+    /// that begin with `tenantry`.
+    pub fn landlord_timeout(mut self, limit: Duration) -> Self {
+        self.landlord_timeout = limit;
+        self
+    }
     /// How long a worker owns an operation without renewing its lease; 30 s by default, at least 1 s. After that
     /// another worker may take the operation over.
     pub fn lease(mut self, lease: Duration) -> Self {
@@ -328,7 +347,7 @@ impl Builder {
     /// [`accept_pg_environment`](Self::accept_pg_environment) is set.
     pub async fn build(self) -> Result<Tenantry, BuildError> {
         self.check()?;
-        schema::check(&self.landlord).await?;
+        schema::check_on(&self.landlord_pool()).await?;
         let vault = self.open_vault().await?;
         Ok(self.assemble(vault))
     }
@@ -342,7 +361,7 @@ impl Builder {
     async fn open_vault(&self) -> Result<Arc<dyn VaultWriter>, BuildError> {
         let vault = match (&self.vault, &self.keys) {
             (Some(vault), _) => vault.clone(),
-            (None, Some(keys)) => Arc::new(PgVault::new(self.landlord.clone(), keys.clone())),
+            (None, Some(keys)) => Arc::new(PgVault::over(self.landlord_pool(), keys.clone())),
             (None, None) => return Err(BuildError::NoKeys),
         };
         match vault.check_keys().await {
@@ -356,6 +375,11 @@ impl Builder {
     /// Maximum connections to one server: the one that was set, or the default.
     fn max_connections_or_default(&self) -> u32 {
         self.max_connections.unwrap_or(90)
+    }
+
+    /// The application's pool, with the deadline of this builder.
+    pub(super) fn landlord_pool(&self) -> LandlordPool {
+        LandlordPool::new(self.landlord.clone()).with_deadline(self.landlord_timeout)
     }
 
     fn connection_limit(&self) -> i32 {

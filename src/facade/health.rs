@@ -20,14 +20,14 @@ impl HealthIssue {
 }
 
 impl Tenantry {
-    /// Reasons why this node is not ready to serve, for a readiness probe. Empty if there are none. It queries the
-    /// landlord and the key provider without a deadline of its own, so call it with a timeout.
+    /// Reasons why this node is not ready to serve, for a readiness probe. Empty if there are none. Each of its
+    /// statements on the landlord has a deadline, but the key provider may have none, so call it with a timeout.
     pub async fn problems(&self) -> Vec<HealthIssue> {
         let mut problems = vec![];
         if self.is_closed() {
             problems.push(HealthIssue::new("closed", "tenantry is closed: close() was called"));
         }
-        if let Err(error) = schema::check(&self.inner.landlord).await {
+        if let Err(error) = schema::check_on(&self.inner.landlord).await {
             problems.push(HealthIssue::new("schema", chain(&error)));
             return problems;
         }

@@ -24,6 +24,7 @@ use crate::setup_link::SetupLinks;
 use crate::store::journal::WorkerLock;
 use crate::store::nodes::{Node, Nodes};
 use crate::store::registry::{RegistryWriter, TenantRegistry};
+use crate::store::schema::LandlordPool;
 use crate::store::tokens::Events;
 use crate::store::vault::{CredentialVault, VaultWriter};
 use crate::tenant::{TenantId, TenantRef};
@@ -77,7 +78,7 @@ pub struct Tenantry {
 }
 
 struct Inner {
-    landlord: sqlx::PgPool,
+    landlord: LandlordPool,
     background: sqlx::PgPool,
     stores: OperationContext,
     engine: Engine,

@@ -18,6 +18,7 @@ mod clean_up;
 mod crash;
 mod culprit;
 mod dead_ends;
+mod deadlines;
 mod drop_in;
 mod encoding;
 mod engine;

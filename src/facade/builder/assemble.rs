@@ -18,6 +18,7 @@ use crate::setup_link::SetupLinks;
 use crate::store::journal::{PgJournal, WorkerLock};
 use crate::store::nodes::{Node, PgNodes};
 use crate::store::registry::{PgTenantRegistry, RegistryWriter};
+use crate::store::schema::LandlordPool;
 use crate::store::tokens::PgTokenStore;
 use crate::store::vault::VaultWriter;
 use async_trait::async_trait;
@@ -49,10 +50,10 @@ impl Builder {
                 #[cfg(any(feature = "axum", feature = "actix"))]
                 link_attempts: Default::default(),
                 operations: Operations::new(stores.context.clone(), recoverer.clone()),
-                nodes: Arc::new(PgNodes::new(stores.background.clone())),
+                nodes: Arc::new(PgNodes::over(stores.nodes)),
                 node: Node::here(),
                 background: stores.background,
-                landlord: self.landlord,
+                landlord: self.landlord_pool(),
                 stores: stores.context,
                 engine,
                 provisioner: operations.provisioner,
@@ -121,23 +122,28 @@ struct Stores {
     registry: Arc<dyn RegistryWriter>,
     journal: Arc<PgJournal>,
     background: PgPool,
+    /// The background pool with the deadline of a statement.
+    nodes: LandlordPool,
     worker_lock: WorkerLock,
     context: OperationContext,
 }
 
 impl Stores {
     fn new(builder: &Builder, vault: Arc<dyn VaultWriter>) -> Self {
-        let landlord = &builder.landlord;
-        let own = Arc::new(PgTenantRegistry::new(landlord.clone()).with_reserved(builder.config.reserved.clone()));
+        let landlord = || builder.landlord_pool();
+        let own = Arc::new(PgTenantRegistry::over(landlord()).with_reserved(builder.config.reserved.clone()));
         let registry = builder.registry.clone().unwrap_or_else(|| own.clone());
-        let background = background_pool(landlord);
-        let worker_lock = WorkerLock::new(landlord.clone());
-        let journal = PgJournal::new(landlord.clone()).renewing_on(background.clone());
+        let background = background_pool(&builder.landlord);
+        let nodes = LandlordPool::new(background.clone()).with_deadline(builder.landlord_timeout);
+        // A renewal that is too late must be repeated before the lease expires.
+        let renewals = nodes.clone().with_deadline(builder.landlord_timeout.min(builder.settings.lease / 3));
+        let worker_lock = WorkerLock::new(builder.landlord.clone());
+        let journal = PgJournal::over(landlord()).renewing_over(renewals);
         let journal = Arc::new(journal.with_worker_lock(worker_lock.clone()));
-        let tokens = Arc::new(PgTokenStore::new(landlord.clone()));
+        let tokens = Arc::new(PgTokenStore::over(landlord()));
         let context = OperationContext::new(registry.clone(), own, vault, tokens, journal.clone());
         let context = context.with_workers(builder.workers).with_address_policy(builder.addresses.clone());
-        Self { registry, journal, background, worker_lock, context }
+        Self { registry, journal, background, nodes, worker_lock, context }
     }
 }
 
@@ -157,7 +163,7 @@ impl OperationSet {
         let config = &builder.config;
         let login = AppLogin::new(config.access, config.connection_limit);
         let (stores, engine) = (|| stores.clone(), || engine.clone());
-        let servers = Servers::new(stores(), engine(), builder.landlord.clone());
+        let servers = Servers::over(stores(), engine(), builder.landlord_pool());
         let servers = if builder.accepts_pg_environment { servers.accepting_pg_environment() } else { servers };
         Self {
             provisioner: Provisioner::with_engine(stores(), engine(), config.clone()),

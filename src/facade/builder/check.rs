@@ -16,6 +16,9 @@ const MAX_STEP: usize = 100;
 /// load the landlord. While changes are reported, cached entries are valid for a minute, so a longer one would be
 /// useless.
 const POLL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+/// Valid values of [`Builder::landlord_timeout`]. A shorter one would cancel statements of a landlord that works; with a
+/// longer one a call would hang for longer than anything waits for it.
+const TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
 /// Why a setting of the built-in resolver is refused if the application has its own.
 const OWN_RESOLVER: &str = "it is a setting of the built-in resolver";
@@ -53,6 +56,7 @@ impl Builder {
             ("max_connections", self.max_connections != Some(0), "must be at least 1"),
             ("max_connections_per_tenant", self.max_connections_per_tenant >= 1, "must be at least 1"),
             ("max_nodes", self.max_nodes >= 1, "must be at least 1"),
+            ("landlord_timeout", TIMEOUT_RANGE.contains(&self.landlord_timeout), "must be from 100 ms to 10 min"),
             ("change_poll_interval", POLL_RANGE.contains(&self.change_poll_interval), "must be from 100 ms to 1 min"),
             ("reserve_domain", !self.config.reserved.has_empty(), "must not be empty"),
             ("backoff", self.settings.backoff <= self.settings.backoff_limit, "must not exceed its longest pause"),

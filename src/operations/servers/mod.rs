@@ -11,6 +11,7 @@ use crate::saga::{AnySaga, Engine, Saga};
 use crate::secret::CredentialId;
 use crate::server::{DatabaseServer, ServerNames, TlsMode};
 use crate::store::registry::ServerLoad;
+use crate::store::schema::LandlordPool;
 use futures_core::future::BoxFuture;
 use serde::Serialize;
 use sqlx::PgPool;
@@ -79,7 +80,7 @@ pub struct ServerSetupReport {
 pub struct Servers {
     stores: OperationContext,
     engine: Engine,
-    landlord: PgPool,
+    landlord: LandlordPool,
     rotation: Arc<Saga<rotate::RotateServerContext>>,
     connection_limit: Option<i32>,
     accepts_pg_environment: bool,
@@ -94,6 +95,9 @@ impl Servers {
     /// Creates the handle over these stores. `landlord` is the pool of the landlord's database. If that database is on
     /// a server that is set up, the set-up closes it to PUBLIC but not to this pool's role.
     pub fn new(stores: OperationContext, engine: Engine, landlord: PgPool) -> Self {
+        Self::over(stores, engine, LandlordPool::new(landlord))
+    }
+    pub(crate) fn over(stores: OperationContext, engine: Engine, landlord: LandlordPool) -> Self {
         let rotation = Arc::new(rotate::define(stores.clone()));
         let relocation = Arc::new(relocate::define(stores.clone()));
         let (with_move_callback, connection_limit, accepts_pg_environment) = (None, None, false);

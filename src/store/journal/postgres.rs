@@ -7,6 +7,7 @@ use crate::error::{BeginError, Rows, StoreError, UnreadableRow};
 use crate::json;
 use crate::operation::{FencingToken, Lane, LeaseHolder, OperationEvent, OperationId, OperationStatus, Subject};
 use crate::sqlstate;
+use crate::store::schema::LandlordPool;
 use async_trait::async_trait;
 use rand::RngExt;
 use serde_json::{Map, Value, value::RawValue};
@@ -24,8 +25,8 @@ pub(crate) use worker_lock::WorkerLock;
 /// idempotency key before its write, and the conflicting operation after a write that found the lane occupied.
 #[derive(Clone, Debug)]
 pub struct PgJournal {
-    landlord: PgPool,
-    renewals: PgPool,
+    landlord: LandlordPool,
+    renewals: LandlordPool,
     worker_lock: Option<WorkerLock>,
 }
 
@@ -36,11 +37,17 @@ const BEGIN_ATTEMPTS: u64 = 30;
 impl PgJournal {
     /// Uses the application's pool to the landlord for all calls.
     pub fn new(landlord: PgPool) -> Self {
+        Self::over(LandlordPool::new(landlord))
+    }
+    pub(crate) fn over(landlord: LandlordPool) -> Self {
         Self { renewals: landlord.clone(), landlord, worker_lock: None }
     }
     /// Renews leases over another pool to the same database, so that an exhausted landlord pool cannot make a worker
     /// lose its lease.
     pub fn renewing_on(self, renewals: PgPool) -> Self {
+        self.renewing_over(LandlordPool::new(renewals))
+    }
+    pub(crate) fn renewing_over(self, renewals: LandlordPool) -> Self {
         Self { renewals, ..self }
     }
     /// Stores this node's lock with each operation that a worker of this process begins or claims. If the process dies,

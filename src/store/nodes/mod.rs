@@ -6,8 +6,9 @@
 //!
 //! Invariant: the claimed shares of the live nodes never add up to more than all connections of a server.
 use crate::error::StoreError;
+use crate::store::schema::LandlordPool;
 use async_trait::async_trait;
-use sqlx::{Executor, PgPool, Row};
+use sqlx::{Executor, PgConnection, PgPool, Row};
 use std::sync::OnceLock;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -94,10 +95,13 @@ pub trait Nodes: Send + Sync + 'static {
 
 /// Heartbeats and shares in the landlord's table `tenantry.nodes`.
 #[derive(Clone, Debug)]
-pub struct PgNodes(PgPool);
+pub struct PgNodes(LandlordPool);
 impl PgNodes {
     /// Uses the application's pool to the landlord.
     pub fn new(landlord: PgPool) -> Self {
+        Self::over(LandlordPool::new(landlord))
+    }
+    pub(crate) fn over(landlord: LandlordPool) -> Self {
         Self(landlord)
     }
 }
@@ -136,11 +140,12 @@ impl Nodes for PgNodes {
     async fn claim_share(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError> {
         // The lock makes claims take turns. Without it, two nodes that claim at the same moment would both get the free
         // part. READ COMMITTED lets the statement after the lock see what the previous node committed.
-        let mut tx = self.0.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-        tx.execute("LOCK TABLE tenantry.nodes IN SHARE ROW EXCLUSIVE MODE").await?;
         let claim = sqlx::query_scalar(CLAIM).bind(id.0).bind(held.to_stored()).bind(within.as_secs_f64());
-        let granted: Option<i32> = claim.fetch_optional(&mut *tx).await?;
-        tx.commit().await?;
+        let run = async |session: &mut PgConnection| {
+            session.execute("LOCK TABLE tenantry.nodes IN SHARE ROW EXCLUSIVE MODE").await?;
+            Ok::<Option<i32>, StoreError>(claim.fetch_optional(session).await?)
+        };
+        let granted = self.0.transaction("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", run).await?;
         Ok(granted.map_or(Share::NONE, Share::from_stored))
     }
     async fn leave(&self, id: NodeId) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@
 use super::objects::{TABLES, Table};
 use crate::error::SchemaError;
 use sqlx::migrate::{Migration, Migrator};
-use sqlx::{FromRow, PgTransaction};
+use sqlx::{FromRow, PgConnection};
 use std::collections::HashMap;
 
 /// What is installed, as this role sees it.
@@ -47,16 +47,16 @@ const APPLIED: &str = "SELECT version, checksum FROM tenantry.schema_migrations 
 
 impl SchemaState {
     /// Reads the catalog and the migrations table in the caller's transaction.
-    pub(super) async fn read(tx: &mut PgTransaction<'_>) -> Result<Self, sqlx::Error> {
-        let Some(has_usage) = sqlx::query_scalar::<_, bool>(SCHEMA).fetch_optional(&mut **tx).await? else {
+    pub(super) async fn read(session: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let Some(has_usage) = sqlx::query_scalar::<_, bool>(SCHEMA).fetch_optional(&mut *session).await? else {
             return Ok(Self::default());
         };
-        let found: Vec<TableState> = sqlx::query_as(TABLES_SEEN).fetch_all(&mut **tx).await?;
+        let found: Vec<TableState> = sqlx::query_as(TABLES_SEEN).fetch_all(&mut *session).await?;
         let tables: HashMap<_, _> = found.into_iter().map(|t| (t.name.clone(), t)).collect();
         let can_read =
             tables.get("schema_migrations").is_some_and(|t| !t.missing_privileges.iter().any(|p| p == "SELECT"));
         let applied = if has_usage && can_read {
-            sqlx::query_as(APPLIED).fetch_all(&mut **tx).await?.into_iter().collect()
+            sqlx::query_as(APPLIED).fetch_all(&mut *session).await?.into_iter().collect()
         } else {
             HashMap::new()
         };

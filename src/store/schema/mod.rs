@@ -10,11 +10,13 @@ use crate::error::{SchemaError, StoreError};
 use crate::sqlstate;
 use inspect::SchemaState;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
-use sqlx::{PgPool, PgTransaction};
+use sqlx::{PgConnection, PgPool, PgTransaction};
 
+mod deadline;
 mod inspect;
 mod objects;
 mod pool;
+pub(crate) use deadline::{DEADLINE, LandlordPool};
 pub use pool::pool_options;
 
 /// Creates the schema `tenantry`, or upgrades it to this version of the crate. Existing data stays as it is.
@@ -40,17 +42,16 @@ pub use pool::pool_options;
 /// # Ok(()) }
 /// ```
 pub async fn install(landlord: &PgPool) -> Result<(), SchemaError> {
-    match check(landlord).await {
+    let mut tx = begin(landlord, "BEGIN READ ONLY").await?;
+    let state = SchemaState::read(&mut tx).await.map_err(to_schema_error)?;
+    tx.rollback().await.map_err(to_schema_error)?;
+    match state.check_against(&MIGRATIONS) {
         Err(SchemaError::Missing(_)) => {}
         outcome => return outcome,
     }
     // READ COMMITTED, whatever the default of the database is: under REPEATABLE READ, the reads after the lock would
     // not see the migrations that another node committed while this one waited.
     let mut tx = begin(landlord, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-    sqlx::raw_sql("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0")
-        .execute(&mut *tx)
-        .await
-        .map_err(to_schema_error)?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(INSTALL_LOCK)
         .execute(&mut *tx)
@@ -67,23 +68,38 @@ pub async fn install(landlord: &PgPool) -> Result<(), SchemaError> {
 
 /// Checks that the landlord has everything that this version of the crate needs: migrations, tables, columns, indexes,
 /// triggers, and the privileges of this role on the tables. One error lists everything of its kind that is missing.
-/// Reads only.
+/// Reads only. Each of its statements has a deadline of 10 s, and so has the wait for a connection.
 ///
 /// # Errors
 /// As [`install`], and [`SchemaError::Missing`] if a migration has not been applied; [`install`] applies it. Dropping
 /// the future has no effect.
 pub async fn check(landlord: &PgPool) -> Result<(), SchemaError> {
-    let mut tx = begin(landlord, "BEGIN READ ONLY").await?;
-    let state = SchemaState::read(&mut tx).await.map_err(to_schema_error)?;
-    tx.rollback().await.map_err(to_schema_error)?;
+    check_on(&LandlordPool::new(landlord.clone())).await
+}
+
+/// [`check`] with the deadline of this pool.
+pub(crate) async fn check_on(landlord: &LandlordPool) -> Result<(), SchemaError> {
+    let read = async |session: &mut PgConnection| {
+        sqlx::raw_sql(SEARCH_PATH).execute(&mut *session).await?;
+        Ok::<_, StoreError>(SchemaState::read(session).await?)
+    };
+    let state = landlord.transaction("BEGIN READ ONLY", read).await.map_err(SchemaError::Landlord)?;
     state.check_against(&MIGRATIONS)
 }
 
+/// Without this, a function or table of the application in an earlier schema of the search path could replace the one
+/// that a catalog query or a migration means.
+const SEARCH_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
+
+/// Begins a transaction of [`install`]. It has no deadline: another node that migrates may keep the tables locked for as
+/// long as a minute, and a migration of a large landlord may take longer than that.
 async fn begin(landlord: &PgPool, begin_statement: &'static str) -> Result<PgTransaction<'static>, SchemaError> {
     let mut tx = landlord.begin_with(begin_statement).await.map_err(to_schema_error)?;
-    // Without this, a function or table of the application in an earlier schema of the search path could replace the
-    // one that a catalog query or a migration means.
-    sqlx::raw_sql("SET LOCAL search_path = pg_catalog, pg_temp").execute(&mut *tx).await.map_err(to_schema_error)?;
+    sqlx::raw_sql(SEARCH_PATH).execute(&mut *tx).await.map_err(to_schema_error)?;
+    sqlx::raw_sql("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0")
+        .execute(&mut *tx)
+        .await
+        .map_err(to_schema_error)?;
     Ok(tx)
 }
 

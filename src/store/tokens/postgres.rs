@@ -5,6 +5,7 @@
 use super::{IssuedToken, LinkId, NewToken, PendingEvent, TokenClaim, TokenEvent, TokenEventKind, TokenStore};
 use crate::error::{Rows, StoreError, UnreadableRow};
 use crate::operation::{FencingToken, OperationId};
+use crate::store::schema::LandlordPool;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
 use sqlx::{PgPool, Row, postgres::PgRow};
@@ -12,11 +13,14 @@ use time::OffsetDateTime;
 
 /// Tokens in the landlord's table `tenantry.setup_tokens`. Every call is one autocommitted statement.
 #[derive(Clone, Debug)]
-pub struct PgTokenStore(PgPool);
+pub struct PgTokenStore(LandlordPool);
 
 impl PgTokenStore {
     /// Uses the application's pool to the landlord.
     pub fn new(landlord: PgPool) -> Self {
+        Self::over(LandlordPool::new(landlord))
+    }
+    pub(crate) fn over(landlord: LandlordPool) -> Self {
         Self(landlord)
     }
 }

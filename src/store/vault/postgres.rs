@@ -6,10 +6,11 @@ use super::{CredentialVault, KeyDisposal, KeyProvider, VaultWriter, record};
 use crate::error::{StoreError, UnreadableRow, VaultError, chain};
 use crate::operation::{FencingToken, OperationId};
 use crate::secret::{CredentialId, KeyId, SecretOwner};
+use crate::store::schema::LandlordPool;
 use crate::tenant::TenantId;
 use async_trait::async_trait;
 use secrecy::SecretString;
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,7 @@ use keys::Proof;
 /// statement. Before the first secret under a key, a short transaction stores the key's check record.
 #[derive(Clone)]
 pub struct PgVault {
-    landlord: PgPool,
+    landlord: LandlordPool,
     keys: Arc<dyn KeyProvider>,
     /// Proofs of the keys whose bytes this process has compared with the landlord's.
     proofs: Arc<Mutex<HashMap<KeyId, Proof>>>,
@@ -111,6 +112,9 @@ fn bind_id(statement: &'static str, id: &CredentialId) -> Query<'static> {
 impl PgVault {
     /// Uses the application's pool to the landlord, and its keys.
     pub fn new(landlord: PgPool, keys: Arc<dyn KeyProvider>) -> Self {
+        Self::over(LandlordPool::new(landlord), keys)
+    }
+    pub(crate) fn over(landlord: LandlordPool, keys: Arc<dyn KeyProvider>) -> Self {
         Self { landlord, keys, proofs: Arc::default() }
     }
 
@@ -147,10 +151,12 @@ impl PgVault {
     /// Deletes the check records of keys that no secret names. One transaction: everything or nothing, also when the
     /// future is dropped.
     async fn retire_checks(&self, primary: &KeyId) -> Result<(), StoreError> {
-        let mut tx = self.landlord.begin_with(BEGIN).await?;
-        sqlx::query(LOCK_CHECKS).bind(primary.as_str()).execute(&mut *tx).await?;
-        sqlx::query(RETIRE_CHECKS).bind(primary.as_str()).execute(&mut *tx).await?;
-        Ok(tx.commit().await?)
+        let retire = async |session: &mut PgConnection| {
+            sqlx::query(LOCK_CHECKS).bind(primary.as_str()).execute(&mut *session).await?;
+            sqlx::query(RETIRE_CHECKS).bind(primary.as_str()).execute(session).await?;
+            Ok(())
+        };
+        self.landlord.transaction(BEGIN, retire).await
     }
 }
 

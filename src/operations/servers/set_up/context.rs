@@ -11,9 +11,10 @@ use crate::rt;
 use crate::saga::Execution;
 use crate::secret::CredentialId;
 use crate::server::DatabaseServer;
+use crate::store::schema::LandlordPool;
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection, PgPool};
+use sqlx::{ConnectOptions, PgConnection};
 
 /// Comment on the admin role and the provisioner's logins, by which a later set-up recognises that this installation
 /// created them.
@@ -25,7 +26,7 @@ pub(super) fn marker(installation: uuid::Uuid) -> String {
 #[derive(Clone)]
 pub(super) struct Work {
     pub(super) stores: OperationContext,
-    pub(super) landlord: PgPool,
+    pub(super) landlord: LandlordPool,
     pub(super) server: DatabaseServer,
     pub(super) admin: Option<PgConnectOptions>,
     pub(super) close_shared: bool,

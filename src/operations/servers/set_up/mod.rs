@@ -19,8 +19,8 @@ use crate::server::{DatabaseServer, ServerNames, ServerStatus, TlsMode};
 use crate::store::journal::{Claim, Intent, Progress, Record};
 use futures_core::future::BoxFuture;
 use secrecy::SecretString;
-use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgConnection};
 use std::{future::IntoFuture, sync::Arc};
 
 mod admin;
@@ -146,14 +146,16 @@ impl ServerSetup {
 
     /// The landlord's database, the role of its pool, and the cluster that it is on.
     async fn identify_landlord(&self) -> Result<Landlord, ServerSetupError> {
-        let mut session = self.servers.landlord.acquire().await.map_err(StoreError::from)?;
-        let cluster = bootstrap::read_cluster_id(&mut session).await.map_err(StoreError::from)?;
         let refused = |e: ClusterError| match e.is_transient() {
             true => StoreError::unavailable(e),
             false => StoreError::refused(e),
         };
-        let (role, _, database) = catalog::read_identity(&mut session).await.map_err(refused)?;
-        Ok(Landlord { database, role, cluster })
+        let read = async |session: &mut PgConnection| {
+            let cluster = bootstrap::read_cluster_id(session).await?;
+            let (role, _, database) = catalog::read_identity(session).await.map_err(refused)?;
+            Ok::<_, StoreError>(Landlord { database, role, cluster })
+        };
+        self.servers.landlord.transaction("BEGIN READ ONLY", read).await.map_err(ServerSetupError::Landlord)
     }
 
     /// Completes the set-up after a DBA has run the [`script`](Self::script): checks both logins and makes the server

@@ -4,13 +4,14 @@
 //! step looks for what exists and creates what is missing, so it can be repeated. Undo acts on the landlord only.
 use super::context::{ServerSetupContext, marker};
 use crate::cluster::pg::{bootstrap, catalog, mark, scram};
-use crate::error::{ClusterError, StepError};
+use crate::error::{ClusterError, StepError, StoreError};
 use crate::names::RoleName;
 use crate::operations::servers::address::check_address;
 use crate::saga::{Execution, SagaStep};
 use crate::server::ServerStatus;
 use async_trait::async_trait;
 use serde_json::Value;
+use sqlx::PgConnection;
 
 /// The stored name of the step whose output is the system identifier.
 const PROBE: &str = "logins.probe";
@@ -212,10 +213,12 @@ async fn close_databases(run: &Execution, context: &mut ServerSetupContext) -> R
 async fn find_landlord_on_server(
     run: &Execution, context: &mut ServerSetupContext,
 ) -> Result<Option<(String, String)>, StepError> {
-    let mut landlord = context.work.landlord.acquire().await?;
-    let landlord_cluster = bootstrap::read_cluster_id(&mut landlord).await?;
-    let (role, _, database) = catalog::read_identity(&mut landlord).await?;
-    drop(landlord);
+    let read = async |session: &mut PgConnection| {
+        let cluster = bootstrap::read_cluster_id(session).await?;
+        let (role, _, database) = catalog::read_identity(session).await.map_err(StoreError::unavailable)?;
+        Ok::<_, StoreError>((cluster, role, database))
+    };
+    let (landlord_cluster, role, database) = context.work.landlord.transaction("BEGIN READ ONLY", read).await?;
     let this_cluster = bootstrap::read_cluster_id(context.admin_session(run).await?).await?;
     Ok((landlord_cluster == this_cluster).then_some((database, role)))
 }

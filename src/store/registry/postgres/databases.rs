@@ -6,8 +6,8 @@ use crate::directory::{Generation, TenantDatabase};
 use crate::error::StoreError;
 use crate::operation::FencingToken;
 use crate::store::registry::rules;
+use crate::store::schema::LandlordPool;
 use crate::tenant::{TenantId, TenantStatus};
-use sqlx::PgPool;
 use sqlx::types::Json;
 
 const LIST: &str = "SELECT tenant_id, kind, driver, server, host, port, database, login, roles, credential, generation,
@@ -15,7 +15,7 @@ const LIST: &str = "SELECT tenant_id, kind, driver, server, host, port, database
     FROM tenantry.tenant_databases WHERE tenant_id = $1 AND status <> 'dropped'
     ORDER BY array_position('{primary,replica,backup}', kind), host COLLATE \"C\", port, database COLLATE \"C\"";
 
-pub(super) async fn list(landlord: &PgPool, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
+pub(super) async fn list(landlord: &LandlordPool, tenant: TenantId) -> Result<Vec<TenantDatabase>, StoreError> {
     let rows = sqlx::query(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?;
     rows.iter().map(|row| Ok(rows::parse_database(row)?)).collect()
 }
@@ -97,7 +97,7 @@ const PUBLISH: &str = fenced_write!(
 );
 
 pub(super) async fn publish(
-    landlord: &PgPool, expected: TenantStatus, entry: &TenantDatabase, writer: FencingToken,
+    landlord: &LandlordPool, expected: TenantStatus, entry: &TenantDatabase, writer: FencingToken,
 ) -> Result<(), StoreError> {
     rules::check_publication(expected, entry)?;
     let publish = bind_entry(write::statement(PUBLISH, Some(writer)), entry).bind(expected.as_str());
@@ -137,7 +137,7 @@ const REPLACE: &str = fenced_write!(
 );
 
 pub(super) async fn put(
-    landlord: &PgPool, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<FencingToken>,
+    landlord: &LandlordPool, expected: Option<Generation>, entry: &TenantDatabase, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     rules::check_replacement(expected, entry)?;
     let put = match expected {
@@ -172,7 +172,7 @@ const REPLACE_LOGIN: &str = fenced_write!(
 );
 
 pub(super) async fn replace_login(
-    landlord: &PgPool, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
+    landlord: &LandlordPool, expected: Generation, entry: &TenantDatabase, writer: FencingToken,
 ) -> Result<(), StoreError> {
     rules::check_replacement(Some(expected), entry)?;
     let replace = bind_entry(write::statement(REPLACE_LOGIN, Some(writer)), entry).bind(expected.0);
@@ -197,7 +197,7 @@ const RECORD_SCHEMA: &str = fenced_write!(
 );
 
 pub(super) async fn record_schema(
-    landlord: &PgPool, tenant: TenantId, state: &str, writer: FencingToken,
+    landlord: &LandlordPool, tenant: TenantId, state: &str, writer: FencingToken,
 ) -> Result<(), StoreError> {
     let record = write::statement(RECORD_SCHEMA, Some(writer)).bind(tenant.as_uuid()).bind(state);
     write::run(landlord, record).await.map(drop)
@@ -244,7 +244,7 @@ impl Obstacles {
 
 /// Reads the stored entry, and the possible obstacles if the tenant exists.
 async fn read_stored(
-    landlord: &PgPool, entry: &TenantDatabase,
+    landlord: &LandlordPool, entry: &TenantDatabase,
 ) -> Result<(Option<TenantDatabase>, Option<Obstacles>), StoreError> {
     let (tenant, port) = (entry.tenant.as_uuid(), i32::from(entry.port));
     let stored = sqlx::query(STORED).bind(tenant).bind(entry.kind.as_str()).bind(&entry.host).bind(port);

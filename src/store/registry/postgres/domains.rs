@@ -4,12 +4,13 @@ use crate::error::{NameConflict, StoreError, UnreadableRow};
 use crate::names::{Domain, InvalidName};
 use crate::operation::FencingToken;
 use crate::store::registry::rules;
+use crate::store::schema::LandlordPool;
 use crate::tenant::TenantId;
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 
 const LIST: &str = "SELECT domain FROM tenantry.tenant_domains WHERE tenant_id = $1 ORDER BY domain COLLATE \"C\"";
 
-pub(super) async fn list(landlord: &PgPool, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
+pub(super) async fn list(landlord: &LandlordPool, tenant: TenantId) -> Result<Vec<Domain>, StoreError> {
     let names: Vec<String> = sqlx::query_scalar(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?;
     let unreadable = |name: &str, cause| UnreadableRow::new("tenant_domains", name, StoreError::corrupt(cause));
     names.into_iter().map(|name| name.parse().map_err(|cause: InvalidName| unreadable(&name, cause).into())).collect()
@@ -27,7 +28,7 @@ const EXPLAIN_ADD: &str = "SELECT
     EXISTS (SELECT FROM tenantry.tenants WHERE id = $1 AND status <> 'deleted') AS tenant";
 
 pub(super) async fn add(
-    landlord: &PgPool, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
+    landlord: &LandlordPool, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     let add = write::statement(ADD, writer).bind(tenant.as_uuid()).bind(domain.as_str());
     if write::run(landlord, add).await? {
@@ -48,7 +49,7 @@ const REMOVE: &str = fenced_write!(
 );
 
 pub(super) async fn remove(
-    landlord: &PgPool, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
+    landlord: &LandlordPool, tenant: TenantId, domain: &Domain, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     let remove = write::statement(REMOVE, writer).bind(tenant.as_uuid()).bind(domain.as_str());
     // `false` means that the domain is absent or belongs to another tenant. Both are `Ok`.

@@ -10,6 +10,7 @@ use crate::error::{Rows, StoreError};
 use crate::names::{Domain, ReservedDomains, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
+use crate::store::schema::LandlordPool;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
 use async_trait::async_trait;
 use sqlx::PgPool;
@@ -35,11 +36,14 @@ pub use changes::{Change, PgChanges};
 /// Every write is one autocommitted statement: no transaction is open while the caller awaits anything else. A call
 /// whose future is dropped may have taken effect or not. Repeating it is correct in both cases.
 #[derive(Clone, Debug)]
-pub struct PgTenantRegistry(PgPool, ReservedDomains);
+pub struct PgTenantRegistry(LandlordPool, ReservedDomains);
 
 impl PgTenantRegistry {
     /// Uses the pool of a landlord on which [`schema::install`](crate::store::schema::install) has run.
     pub fn new(landlord: PgPool) -> Self {
+        Self::over(LandlordPool::new(landlord))
+    }
+    pub(crate) fn over(landlord: LandlordPool) -> Self {
         Self(landlord, ReservedDomains::default())
     }
     /// Refuses to add these domains, or domains below them, to a tenant.

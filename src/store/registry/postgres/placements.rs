@@ -9,12 +9,12 @@ use crate::error::{NameConflict, StoreError};
 use crate::operation::FencingToken;
 use crate::server::DatabaseServer;
 use crate::store::registry::{Placement, rules};
+use crate::store::schema::LandlordPool;
 use crate::tenant::TenantId;
-use sqlx::PgPool;
 
 const FIND: &str = "SELECT tenant_id, server, database FROM tenantry.placements WHERE tenant_id = $1";
 
-pub(super) async fn find(landlord: &PgPool, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
+pub(super) async fn find(landlord: &LandlordPool, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
     let row = sqlx::query(FIND).bind(tenant.as_uuid()).fetch_optional(landlord).await?;
     Ok(row.as_ref().map(rows::parse_placement).transpose()?)
 }
@@ -23,7 +23,7 @@ const FIND_WITH_SERVER: &str = "SELECT s.*, p.tenant_id, p.server, p.database FR
     JOIN tenantry.database_servers s ON s.name = p.server WHERE p.tenant_id = $1";
 
 pub(super) async fn find_with_server(
-    landlord: &PgPool, tenant: TenantId,
+    landlord: &LandlordPool, tenant: TenantId,
 ) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
     let row = sqlx::query(FIND_WITH_SERVER).bind(tenant.as_uuid()).fetch_optional(landlord).await?;
     row.map(|row| Ok((rows::parse_placement(&row)?, rows::parse_server(&row)?.server))).transpose()
@@ -42,7 +42,9 @@ const RESERVE: &str = fenced_write!(
 );
 const OWNER: &str = "SELECT tenant_id FROM tenantry.placements WHERE server = $1 AND database = $2";
 
-pub(super) async fn reserve(landlord: &PgPool, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
+pub(super) async fn reserve(
+    landlord: &LandlordPool, placement: &Placement, writer: FencingToken,
+) -> Result<(), StoreError> {
     let reserve =
         write::statement(RESERVE, Some(writer)).bind(placement.tenant.as_uuid()).bind(placement.server.as_str());
     if write::run(landlord, reserve.bind(placement.database.as_str())).await? {
@@ -75,7 +77,7 @@ const RELEASE: &str = fenced_write!(
         WHERE s.name = place.server RETURNING s.name)"
 );
 
-pub(super) async fn release(landlord: &PgPool, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
+pub(super) async fn release(landlord: &LandlordPool, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
     // `false` means that there was no placement. That is `Ok`.
     write::run(landlord, write::statement(RELEASE, Some(writer)).bind(tenant.as_uuid())).await.map(drop)
 }

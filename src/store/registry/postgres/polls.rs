@@ -8,6 +8,7 @@
 //! returns its own snapshot, and the next read asks for the rows that this snapshot could not see. A transaction that
 //! writes early and commits late is therefore found after its commit, however long it took.
 use crate::rt;
+use crate::store::schema::LandlordPool;
 use crate::tenant::TenantId;
 use sqlx::{FromRow, PgPool};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use uuid::Uuid;
 
 /// Maximum duration of a read. A longer one counts as failed.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Maximum duration of its statement. The rest of the deadline is for cancelling it.
+const STATEMENT: Duration = Duration::from_secs(3);
 /// Minimum seconds that a row stays after its commit. A node without a successful read for half of that time treats all
 /// tenants as changed, since rows may have been deleted before it read them.
 const RETENTION: f64 = 600.0;
@@ -67,7 +70,7 @@ struct Read {
 
 /// Reads the changes for one node, and remembers how far it has read.
 pub(super) struct ChangePoller {
-    landlord: PgPool,
+    landlord: LandlordPool,
     last: Option<Read>,
     /// Rows that were committed before this read may be deleted once it is [`RETENTION`] old.
     mark: Option<Read>,
@@ -76,6 +79,7 @@ pub(super) struct ChangePoller {
 
 impl ChangePoller {
     pub(super) fn new(landlord: PgPool) -> Self {
+        let landlord = LandlordPool::new(landlord).with_deadline(STATEMENT);
         Self { landlord, last: None, mark: None, warned: false }
     }
 

@@ -2,8 +2,10 @@
 use super::rows;
 use crate::error::{Rows, StoreError};
 use crate::names::{Domain, Slug};
+use crate::store::schema::LandlordPool;
 use crate::tenant::{Tenant, TenantId, TenantRef};
-use sqlx::{PgPool, Row};
+use crate::store::schema::LandlordPool;
+use sqlx::Row;
 use uuid::Uuid;
 
 const BY_ID: &str = "SELECT id, slug, name, status, metadata, kept_until FROM tenantry.tenants WHERE id = $1";
@@ -17,7 +19,7 @@ const PAGE: &str = "SELECT id, slug, name, status, metadata, kept_until FROM ten
     WHERE status <> 'deleted' AND id > $2 ORDER BY id LIMIT $1";
 const INSTALLATION: &str = "SELECT id FROM tenantry.installation";
 
-pub(super) async fn find(landlord: &PgPool, tenant: TenantRef<'_>) -> Result<Option<Tenant>, StoreError> {
+pub(super) async fn find(landlord: &LandlordPool, tenant: TenantRef<'_>) -> Result<Option<Tenant>, StoreError> {
     let row = match &tenant {
         TenantRef::Id(id) => sqlx::query(BY_ID).bind(id.as_uuid()).fetch_optional(landlord).await?,
         TenantRef::Slug(text) if text.parse::<Slug>().is_ok() => {
@@ -33,7 +35,7 @@ pub(super) async fn find(landlord: &PgPool, tenant: TenantRef<'_>) -> Result<Opt
 
 /// Reads on until the page has a tenant that can be parsed, because the next page begins after the last such tenant.
 pub(super) async fn page(
-    landlord: &PgPool, mut after: Option<TenantId>, limit: u32,
+    landlord: &LandlordPool, mut after: Option<TenantId>, limit: u32,
 ) -> Result<Rows<Tenant>, StoreError> {
     let mut unreadable = vec![];
     loop {
@@ -55,7 +57,7 @@ pub(super) async fn page(
     }
 }
 
-pub(super) async fn installation_id(landlord: &PgPool) -> Result<Uuid, StoreError> {
+pub(super) async fn installation_id(landlord: &LandlordPool) -> Result<Uuid, StoreError> {
     let id = sqlx::query_scalar(INSTALLATION).fetch_optional(landlord).await?;
     id.ok_or_else(|| {
         StoreError::corrupt("the landlord's table tenantry.installation has no row; restore it from a backup")

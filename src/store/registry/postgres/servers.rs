@@ -8,17 +8,18 @@ use crate::operation::FencingToken;
 use crate::server::DatabaseServer;
 use crate::store::registry::{ServerLoad, rules};
 use serde_json::{json, value::RawValue};
-use sqlx::{PgPool, types::Json};
+use crate::store::schema::LandlordPool;
+use sqlx::types::Json;
 
 const FIND: &str = "SELECT * FROM tenantry.database_servers WHERE name = $1";
 const LIST: &str = "SELECT * FROM tenantry.database_servers ORDER BY name COLLATE \"C\"";
 
-pub(super) async fn find(landlord: &PgPool, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
+pub(super) async fn find(landlord: &LandlordPool, name: &ServerName) -> Result<Option<ServerLoad>, StoreError> {
     let row = sqlx::query(FIND).bind(name.as_str()).fetch_optional(landlord).await?;
     Ok(row.as_ref().map(rows::parse_server).transpose()?)
 }
 
-pub(super) async fn list(landlord: &PgPool) -> Result<Rows<ServerLoad>, StoreError> {
+pub(super) async fn list(landlord: &LandlordPool) -> Result<Rows<ServerLoad>, StoreError> {
     Ok(Rows::parse(&sqlx::query(LIST).fetch_all(landlord).await?, rows::parse_server))
 }
 
@@ -51,7 +52,7 @@ const SAME: &str = "SELECT to_jsonb(s) - '{tenants,created_at,updated_at}'::text
     FROM tenantry.database_servers s WHERE name = $1";
 
 pub(super) async fn put(
-    landlord: &PgPool, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
+    landlord: &LandlordPool, expected: Option<&DatabaseServer>, server: &DatabaseServer, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     rules::check_server_change(expected, server)?;
     let put = match expected {
@@ -74,7 +75,7 @@ const REMOVE: &str = fenced_write!(
 );
 
 pub(super) async fn remove(
-    landlord: &PgPool, name: &ServerName, writer: Option<FencingToken>,
+    landlord: &LandlordPool, name: &ServerName, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     if write::run(landlord, write::statement(REMOVE, writer).bind(name.as_str())).await? {
         return Ok(());

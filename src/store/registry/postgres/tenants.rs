@@ -5,8 +5,9 @@ use crate::json;
 use crate::names::Domain;
 use crate::operation::FencingToken;
 use crate::store::registry::rules;
+use crate::store::schema::LandlordPool;
 use crate::tenant::{Tenant, TenantId, TenantStatus};
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 
 /// A taken domain fails the whole statement, so no tenant is stored either. The domains are sorted: two concurrent
 /// tenants that want the same domains lock them in the same order, so they do not deadlock.
@@ -25,7 +26,7 @@ const EXPLAIN_CREATE: &str = "SELECT
     (SELECT domain FROM tenantry.tenant_domains WHERE domain = ANY ($5) AND tenant_id <> $1 LIMIT 1) AS domain";
 
 pub(super) async fn create(
-    landlord: &PgPool, tenant: &Tenant, domains: &[Domain], writer: FencingToken,
+    landlord: &LandlordPool, tenant: &Tenant, domains: &[Domain], writer: FencingToken,
 ) -> Result<(), StoreError> {
     rules::check_creation(tenant)?;
     let mut names: Vec<_> = domains.iter().map(Domain::as_str).collect();
@@ -61,7 +62,7 @@ const EXPLAIN_DISCARD: &str =
     "SELECT t.status, EXISTS (SELECT FROM tenantry.placements p WHERE p.tenant_id = t.id) AS placed
     FROM tenantry.tenants t WHERE t.id = $1";
 
-pub(super) async fn discard(landlord: &PgPool, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
+pub(super) async fn discard(landlord: &LandlordPool, tenant: TenantId, writer: FencingToken) -> Result<(), StoreError> {
     if write::run(landlord, write::statement(DISCARD, Some(writer)).bind(tenant.as_uuid())).await? {
         return Ok(());
     }
@@ -94,7 +95,7 @@ const EXPLAIN_UPDATE: &str = "SELECT
     FROM tenantry.tenants WHERE id = $1";
 
 pub(super) async fn update(
-    landlord: &PgPool, expected: &Tenant, tenant: &Tenant, writer: Option<FencingToken>,
+    landlord: &LandlordPool, expected: &Tenant, tenant: &Tenant, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     rules::check_update(expected, tenant)?;
     let update = write::statement(UPDATE, writer).bind(tenant.id().as_uuid());

@@ -5,15 +5,16 @@ use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::{Rows, StoreError, UnreadableRow};
 use crate::operation::{FencingToken, OperationId};
 use crate::store::registry::{Retirement, rules};
+use crate::store::schema::LandlordPool;
 use crate::tenant::TenantId;
-use sqlx::{PgPool, Row, postgres::PgRow, types::Json};
+use sqlx::{Row, postgres::PgRow, types::Json};
 use std::time::Duration;
 
 const LIST: &str = "SELECT tenant_id, server, database, role, generation, status, reason
     FROM tenantry.tenant_database_users WHERE tenant_id = $1
     ORDER BY generation, server COLLATE \"C\", role COLLATE \"C\"";
 
-pub(super) async fn list(landlord: &PgPool, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
+pub(super) async fn list(landlord: &LandlordPool, tenant: TenantId) -> Result<Vec<DatabaseUser>, StoreError> {
     let rows = sqlx::query(LIST).bind(tenant.as_uuid()).fetch_all(landlord).await?;
     rows.iter().map(|row| Ok(rows::parse_user(row)?)).collect()
 }
@@ -49,7 +50,7 @@ const OTHER_ACTIVE: &str = "SELECT role FROM tenantry.tenant_database_users
 const TENANT: &str = "SELECT 1 FROM tenantry.tenants WHERE id = $1 AND status <> 'deleted'";
 
 pub(super) async fn put(
-    landlord: &PgPool, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
+    landlord: &LandlordPool, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
 ) -> Result<(), StoreError> {
     rules::check_user(user)?;
     let put = match expected {
@@ -63,7 +64,7 @@ pub(super) async fn put(
 }
 
 /// Finds the reason why a write of a user changed nothing. `Ok` if the stored row is the user already.
-async fn explain(landlord: &PgPool, expected: Option<UserStatus>, user: &DatabaseUser) -> Result<(), StoreError> {
+async fn explain(landlord: &LandlordPool, expected: Option<UserStatus>, user: &DatabaseUser) -> Result<(), StoreError> {
     let stored = sqlx::query(STORED).bind(user.server.as_str()).bind(user.role.as_str());
     let stored = stored.fetch_optional(landlord).await?.as_ref().map(rows::parse_user).transpose()?;
     match rules::compare_with_stored_user(stored.as_ref(), expected, user) {
@@ -134,18 +135,18 @@ fn parse_retirement(row: &PgRow) -> Result<Retirement, UnreadableRow> {
     retirement().map_err(|cause| UnreadableRow::new("tenant_database_users", id, cause.into()))
 }
 
-pub(super) async fn list_retiring(landlord: &PgPool, limit: u32) -> Result<Rows<Retirement>, StoreError> {
+pub(super) async fn list_retiring(landlord: &LandlordPool, limit: u32) -> Result<Rows<Retirement>, StoreError> {
     let rows = sqlx::query(RETIRING).bind(i64::from(limit)).fetch_all(landlord).await?;
     Ok(Rows::parse(&rows, parse_retirement))
 }
 
-pub(super) async fn take(landlord: &PgPool, limit: u32, hold: Duration) -> Result<Rows<Retirement>, StoreError> {
+pub(super) async fn take(landlord: &LandlordPool, limit: u32, hold: Duration) -> Result<Rows<Retirement>, StoreError> {
     let rows = sqlx::query(TAKE).bind(i64::from(limit)).bind(hold.as_secs_f64()).fetch_all(landlord).await?;
     Ok(Rows::parse(&rows, parse_retirement))
 }
 
 pub(super) async fn settle(
-    landlord: &PgPool, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<FencingToken>,
+    landlord: &LandlordPool, user: &DatabaseUser, left: Option<(&str, Duration)>, writer: Option<FencingToken>,
 ) -> Result<(), StoreError> {
     let settle = write::statement(SETTLE, writer).bind(user.server.as_str()).bind(user.role.as_str());
     let settle = settle.bind(left.map(|(reason, _)| reason.to_owned())).bind(left.map(|(_, wait)| wait.as_secs_f64()));

@@ -4,9 +4,10 @@
 use crate::error::StoreError;
 use crate::operation::{FencingToken, OperationId};
 use crate::sqlstate;
+use crate::store::schema::LandlordPool;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{PgPool, Postgres, Row};
+use sqlx::{Postgres, Row};
 
 /// Builds a write from CTEs that start from `fence` and end with `done`. `done` has a row if the write took place.
 ///
@@ -53,7 +54,7 @@ pub(super) fn statement<'q>(sql: &'static str, writer: Option<FencingToken>) -> 
 /// Executes the statement and returns whether the write took place. `false` means that it changed nothing because of
 /// the stored state; the caller then reads that state to find the reason. `Fenced` if the writer's epoch is not the
 /// stored one.
-pub(super) async fn run(landlord: &PgPool, statement: Statement<'_>) -> Result<bool, StoreError> {
+pub(super) async fn run(landlord: &LandlordPool, statement: Statement<'_>) -> Result<bool, StoreError> {
     match statement.fetch_one(landlord).await {
         Ok(row) if !row.try_get::<bool, _>("held")? => Err(StoreError::Fenced),
         Ok(row) => Ok(row.try_get("done")?),
@@ -74,7 +75,7 @@ const FENCE: &str = "INSERT INTO tenantry.epochs AS e (operation, epoch) VALUES 
     RETURNING epoch";
 
 /// Stores the epoch of a new worker. See [`RegistryWriter::fence`](super::RegistryWriter::fence).
-pub(super) async fn fence(landlord: &PgPool, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
+pub(super) async fn fence(landlord: &LandlordPool, operation: OperationId, epoch: i64) -> Result<(), StoreError> {
     let raised = sqlx::query(FENCE).bind(operation.as_uuid()).bind(epoch).fetch_optional(landlord).await?;
     raised.map(drop).ok_or(StoreError::Fenced)
 }

@@ -12,7 +12,7 @@ use crate::error::{KeyError, Rows, StoreError, VaultError};
 use crate::secret::{CredentialId, KeyId};
 use crate::store::vault::record;
 use secrecy::SecretString;
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, PgExecutor, Row};
 
 /// Plain text of every check record. Only whether the record opens is of interest.
 const CHECKED: &str = "tenantry key check";
@@ -48,9 +48,7 @@ enum SampleResult {
 impl PgVault {
     /// Checks that the provider has the right bytes for a key that stored secrets name. Reads only.
     pub(super) async fn check_use(&self, key: &KeyId) -> Result<(), VaultError> {
-        let mut session = self.landlord.acquire().await.map_err(StoreError::from)?;
-        let sample = read_sample(&mut session, key).await?;
-        drop(session);
+        let sample = read_sample(&self.landlord, key).await?;
         if sample.is_empty() {
             return Ok(());
         }
@@ -94,20 +92,25 @@ impl PgVault {
     /// Stores this vault's check record, unless the stored one opens. Locks the row, so that no secret of this key is
     /// stored meanwhile. If the stored secrets refuse the key, the transaction rolls back.
     async fn establish(&self, id: &CredentialId, key: &KeyId, fresh: Vec<u8>) -> Result<Vec<u8>, VaultError> {
-        let mut tx = self.landlord.begin_with(BEGIN).await.map_err(StoreError::from)?;
+        let establish = async |session: &mut PgConnection| self.establish_in(session, id, key, fresh).await;
+        self.landlord.transaction(BEGIN, establish).await
+    }
+
+    async fn establish_in(
+        &self, session: &mut PgConnection, id: &CredentialId, key: &KeyId, fresh: Vec<u8>,
+    ) -> Result<Vec<u8>, VaultError> {
         let with = |statement| bind_id(statement, id).bind(key.as_str().to_owned()).bind(fresh.clone());
-        with(INSERT).execute(&mut *tx).await.map_err(StoreError::from)?;
-        let row = bind_id(LOCK, id).fetch_one(&mut *tx).await.map_err(StoreError::from)?;
+        with(INSERT).execute(&mut *session).await.map_err(StoreError::from)?;
+        let row = bind_id(LOCK, id).fetch_one(&mut *session).await.map_err(StoreError::from)?;
         let found: Vec<u8> = row.try_get(0).map_err(StoreError::from)?;
         if found != fresh && self.can_open(id, &found).await? {
             return Ok(found);
         }
-        let sample = read_sample(&mut tx, key).await?;
+        let sample = read_sample(&mut *session, key).await?;
         if self.try_sample(&sample).await? == SampleResult::None {
             return Err(KeyError::WrongBytes(key.clone()).into());
         }
-        with(REPLACE).execute(&mut *tx).await.map_err(StoreError::from)?;
-        tx.commit().await.map_err(StoreError::from)?;
+        with(REPLACE).execute(session).await.map_err(StoreError::from)?;
         Ok(fresh)
     }
 
@@ -129,7 +132,7 @@ impl PgVault {
     }
 }
 
-async fn read_sample(session: &mut PgConnection, key: &KeyId) -> Result<Vec<(CredentialId, Vec<u8>)>, StoreError> {
+async fn read_sample(session: impl PgExecutor<'_>, key: &KeyId) -> Result<Vec<(CredentialId, Vec<u8>)>, StoreError> {
     let rows = sqlx::query(SECRETS).bind(key.as_str()).bind(SAMPLE).fetch_all(session).await?;
     let Rows { readable, mut unreadable } = Rows::parse(&rows, parse_row);
     match unreadable.pop() {
