@@ -171,6 +171,18 @@ pub enum ClusterError {
         /// The error of the check on the standby.
         source: Box<ClusterError>,
     },
+    /// Another session holds a lock that a statement of a set-up needs, and has kept it for several seconds.
+    #[error(
+        "{phase} waits for a lock of {by}; end that transaction, or its session with pg_terminate_backend(), then call \
+         again"
+    )]
+    #[non_exhaustive]
+    Blocked {
+        /// A description of what the statement does.
+        phase: &'static str,
+        /// Process id, user, application and begin of the transaction of each session that holds the lock.
+        by: String,
+    },
     /// Sessions use the database, and the provisioner has no right to terminate them.
     #[error(
         "the database {database} is in use by {by}; end these sessions, then this operation succeeds at its next retry"
@@ -230,6 +242,8 @@ impl ClusterError {
             Self::Foreign { .. } | Self::Missing { .. } | Self::Identity { .. } | Self::Untrusted(_) => false,
             // The wait for the lock was bounded already; the caller decides whether to end its holder.
             Self::MigrationLocked { .. } => false,
+            // A set-up has retried it already, and its caller waits.
+            Self::Blocked { .. } => false,
         }
     }
 }

@@ -87,7 +87,20 @@ pub enum ServerSetupError {
         /// Name of the role or database.
         name: String,
     },
-    /// The server admin cannot connect to the server.
+    /// Another session of the server holds a lock that the set-up needs. The set-up has waited for it for several
+    /// seconds, and was undone.
+    #[error(
+        "{phase} waits for a lock of {by}; end that transaction, or its session with pg_terminate_backend(), then call \
+         again"
+    )]
+    #[non_exhaustive]
+    Blocked {
+        /// What the set-up was doing.
+        phase: &'static str,
+        /// Process id, user, application and begin of the transaction of each session that holds the lock.
+        by: String,
+    },
+    /// The server admin cannot connect to the server, or a statement of the admin's failed there.
     #[error(transparent)]
     Connect(Box<super::ClusterError>),
     /// The server runs a PostgreSQL version before 15.

@@ -7,6 +7,7 @@ mod admin_options;
 mod again;
 mod failover;
 mod relocate;
+mod repair;
 mod settings;
 
 use crate::auditor::{self, assert_nothing, code};

@@ -40,8 +40,9 @@ pub(crate) async fn ensure_roles(
     let all = [&names.admin, &names.blue, &names.green];
     let present = catalog::find_marked_roles(session, all, marker).await?;
     let has = |role: &RoleName| present.contains(&role);
-    if !has(&names.admin) {
-        ddl::create_admin(&names.admin, marker).run(session, "creating the admin role").await?;
+    match has(&names.admin) {
+        true => ddl::renew_admin(&names.admin).run(session, "renewing the admin role").await?,
+        false => ddl::create_admin(&names.admin, marker).run(session, "creating the admin role").await?,
     }
     for (login, verifier) in [&names.blue, &names.green].into_iter().zip(verifiers) {
         let statement = match has(login) {
@@ -140,6 +141,10 @@ pub(crate) async fn describe_unfit_locale(session: &mut PgConnection) -> Result<
 /// Revokes CONNECT and TEMPORARY on a database from PUBLIC, and grants them to `keep` and to every login that has a
 /// session there, except logins of tenants. Returns the reason if the database stayed open. It reads the rights back,
 /// because REVOKE by a role that is not the owner succeeds with only a warning.
+///
+/// # Errors
+/// `Sql` with a contended state if another session has locked the database's row. The session's transaction is failed
+/// then.
 pub(crate) async fn close_to_public(
     session: &mut PgConnection, database: &str, keep: &[String],
 ) -> Result<Option<String>, ClusterError> {
@@ -156,6 +161,9 @@ pub(crate) async fn close_to_public(
     keep.sort();
     keep.dedup();
     if let Err(e) = ddl::close_to_public(database, &keep).execute(session).await {
+        if sqlstate::is_contended(&e) {
+            return Err(ClusterError::Sql { phase: "closing a shared database to PUBLIC", source: e });
+        }
         let rollback = sqlx::query("ROLLBACK").execute(&mut *session).await;
         rollback.map_err(ClusterError::sql("rolling back"))?;
         let code = sqlstate::code(&e).unwrap_or_default().into_owned();

@@ -15,6 +15,7 @@ macro_rules! silence_statement_log {
     };
 }
 
+pub(crate) mod blockers;
 pub(crate) mod bootstrap;
 pub(crate) mod catalog;
 pub(crate) mod ddl;

@@ -22,6 +22,8 @@ const HEAD: &str = "\
 -- Run with psql by a superuser, or by an admin with CREATEDB and CREATEROLE. It may be repeated.
 -- The long literals are SCRAM verifiers, no passwords.
 \\set ON_ERROR_STOP on
+SET lock_timeout = '10s';
+SET statement_timeout = '5min';
 ";
 const OPTIONAL: &str = "\
 -- A managed service may refuse these, and 15 does not have the last one: without them some sessions cannot be seen or

@@ -27,10 +27,20 @@ pub(crate) fn create_provisioner(login: &RoleName, admin: &RoleName, verifier: &
     LoginDdl::new(first, login, verifier)
 }
 
-/// As [`create_provisioner`], for a login that exists.
+/// As [`create_admin`], for a role that exists: gives back the rights that a person may have taken.
+pub(crate) fn renew_admin(admin: &RoleName) -> Ddl {
+    Ddl(format!("ALTER ROLE {} CREATEDB CREATEROLE", quote_identifier(admin)))
+}
+
+/// As [`create_provisioner`], for a login that exists, whatever keeps it from connecting: another password, NOLOGIN, an
+/// expired VALID UNTIL, a connection limit.
 pub(crate) fn renew_provisioner(login: &RoleName, admin: &RoleName, verifier: &Verifier) -> LoginDdl {
     let (name, admin) = (quote_identifier(login), quote_identifier(admin));
-    let first = [format!("GRANT {admin} TO {name}"), format!("ALTER ROLE {name} SET role = {admin}")];
+    let first = [
+        format!("ALTER ROLE {name} CONNECTION LIMIT -1 VALID UNTIL 'infinity'"),
+        format!("GRANT {admin} TO {name}"),
+        format!("ALTER ROLE {name} SET role = {admin}"),
+    ];
     LoginDdl::new(first, login, verifier)
 }
 

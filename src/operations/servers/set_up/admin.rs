@@ -4,14 +4,14 @@
 //! application has chosen. What it cannot take over into the server's row is refused before anything is created,
 //! because otherwise the admin would connect and the application would not.
 use super::ServerSetup;
+use super::context::connect_admin;
 use crate::cluster::pg::bootstrap::{self, Admin};
 use crate::cluster::pg::session;
 use crate::connect::{self, RootCertificate};
 use crate::error::{ClusterError, InheritedVariable, ServerSetupError};
-use crate::rt;
 use crate::server::{DatabaseServer, TlsMode};
+use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
 use std::io;
 
 impl ServerSetup {
@@ -76,11 +76,11 @@ impl ServerSetup {
     /// Connects as the server admin and checks its rights. Returns the options with which the saga connects.
     pub(super) async fn check_admin(&self, server: &DatabaseServer) -> Result<PgConnectOptions, ServerSetupError> {
         let options = self.trust_as_application(server).application_name("tenantry set-up");
-        let options = options.options([("search_path", "pg_catalog")]).disable_statement_logging();
-        let failed = |source| self.unreachable(source);
-        let mut session: PgConnection = rt::poll_batched(options.connect()).await.map_err(failed)?;
-        let admin =
-            bootstrap::read_admin_rights(&mut session).await.map_err(|e| ServerSetupError::Connect(Box::new(e)))?;
+        // Any session of the server may hold a lock that a statement of the set-up needs.
+        let settings = [("search_path", "pg_catalog"), ("lock_timeout", "3s"), ("statement_timeout", "5min")];
+        let options = options.options(settings).disable_statement_logging();
+        let mut session = connect_admin(&options).await.map_err(error_on_server)?;
+        let admin = bootstrap::read_admin_rights(&mut session).await.map_err(error_on_server)?;
         session::close(session).await;
         check_rights(admin)?;
         Ok(options)
@@ -106,16 +106,14 @@ impl ServerSetup {
             _ => options,
         }
     }
+}
 
-    pub(super) fn unreachable(&self, source: sqlx::Error) -> ServerSetupError {
-        let (host, port) = self.admin_address();
-        ServerSetupError::Connect(Box::new(ClusterError::Connect {
-            role: self.admin.get_username().into(),
-            host,
-            port,
-            database: self.admin.get_database().unwrap_or_default().into(),
-            source,
-        }))
+/// The caller's error for a failure on the server outside of the operation.
+pub(super) fn error_on_server(error: ClusterError) -> ServerSetupError {
+    match error {
+        ClusterError::Foreign { kind, name } => ServerSetupError::Foreign { kind, name },
+        ClusterError::Blocked { phase, by } => ServerSetupError::Blocked { phase, by },
+        error => ServerSetupError::Connect(Box::new(error)),
     }
 }
 

@@ -7,28 +7,29 @@ use super::address::check_address;
 use super::{Server, ServerSetupReport, Servers, invalid, new_server, server_name};
 use crate::cluster::pg::bootstrap;
 use crate::cluster::pg::script::{self, Landlord};
-use crate::cluster::pg::{catalog, scram, session, terminate};
+use crate::cluster::pg::{catalog, scram};
 use crate::error::{BeginError, ClusterError, Failure, FailureState, ServerSetupError, StoreError};
 use crate::json;
 use crate::names::{InvalidName, MAX_CERTIFICATES, ServerName, check_host, check_text, check_visible};
-use crate::operation::{OperationId, OperationStatus, Subject};
-use crate::rt;
-use crate::saga::{AnySaga, CallOptions, Engine, Observer, Outcome, Started};
+use crate::operation::{OperationStatus, Subject};
+use crate::saga::{CallOptions, Observer, Outcome, Started};
 use crate::secret::CredentialId;
 use crate::server::{DatabaseServer, ServerNames, ServerStatus, TlsMode};
-use crate::store::journal::{Claim, Intent, Progress, Record};
+use crate::store::journal::{Intent, Record};
 use futures_core::future::BoxFuture;
 use secrecy::SecretString;
+use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
 use std::{future::IntoFuture, sync::Arc};
 
 mod admin;
 mod context;
 mod saga;
 mod steps;
+mod take_over;
 use context::{Work, marker};
 use steps::{REPORTED, ServerSetupStep};
+use take_over::Obstacle;
 
 /// A call that sets up a server. Configure it by its methods, then `.await` it, or get a [`script`](Self::script) for a
 /// DBA instead.
@@ -168,12 +169,19 @@ impl ServerSetup {
     }
 
     async fn run(self) -> Result<ServerSetupReport, ServerSetupError> {
-        let server = self.describe_server().await?;
-        // Check the server admin's rights before anything is written: a retry cannot provide a missing right.
-        let admin = self.check_admin(&server).await?;
-        let work = self.work(server.clone(), Some(admin));
-        let outcome = self.drive(&work, ServerSetupStep::WHOLE).await?;
-        self.report_and_limit_logins(&server.name, outcome).await
+        for _ in 0..2 {
+            let server = self.describe_server().await?;
+            // Check the server admin's rights before anything is written: a retry cannot provide a missing right.
+            let admin = self.check_admin(&server).await?;
+            let work = self.work(server.clone(), Some(admin));
+            match self.drive(&work, ServerSetupStep::WHOLE).await {
+                // It may have changed the server's row.
+                Err(Obstacle::EndedAnother) => {}
+                Err(Obstacle::Error(error)) => return Err(error),
+                Ok(outcome) => return self.report_and_limit_logins(&server.name, outcome).await,
+            }
+        }
+        Err(Obstacle::EndedAnother.into())
     }
 
     fn work(&self, server: DatabaseServer, admin: Option<PgConnectOptions>) -> Work {
@@ -244,58 +252,25 @@ impl ServerSetup {
     }
 
     /// Begins the set-up and drives it to its end. If a set-up of a dead process is open, undoes that one first.
-    async fn drive(&self, work: &Work, steps: &[ServerSetupStep]) -> Result<Outcome, ServerSetupError> {
+    async fn drive(&self, work: &Work, steps: &[ServerSetupStep]) -> Result<Outcome, Obstacle> {
         let engine = &self.servers.engine;
         let saga = Arc::new(saga::define(work.clone(), steps));
         for _ in 0..2 {
             let subject = Subject::Server(work.server.name.clone());
-            let intent = engine.intent(&saga, subject, &serde_json::Value::Null, &CallOptions::new())?;
+            let intent = engine.intent(&saga, subject, &serde_json::Value::Null, &CallOptions::new());
+            let intent = intent.map_err(ServerSetupError::from)?;
             // The saga needs the server admin's password, which is not stored, so recovery cannot continue it.
             let intent = Intent { recoverable: false, ..intent };
             match engine.begin(&saga, &intent, async { Ok(()) }).await {
-                Ok(Started::New(operation)) => return Ok(operation.drive(engine, &Observer::none()).await?),
-                Ok(Started::Joined(record)) => return Err(busy(&record)),
-                Err(BeginError::Busy { operation, .. }) => self.undo_abandoned(work, &*saga, operation).await?,
-                Err(error) => return Err(error.into()),
+                Ok(Started::New(operation)) => {
+                    return Ok(operation.drive(engine, &Observer::none()).await.map_err(ServerSetupError::from)?);
+                }
+                Ok(Started::Joined(record)) => return Err(busy(&record).into()),
+                Err(BeginError::Busy { operation, .. }) => self.end_idle(work, &*saga, operation).await?,
+                Err(error) => return Err(ServerSetupError::from(error).into()),
             }
         }
-        Err(StoreError::contended("other set-ups of this server began concurrently").into())
-    }
-
-    /// Undoes a set-up that a dead process left open. What that one created on the server stays, and the new set-up
-    /// uses it.
-    async fn undo_abandoned(&self, work: &Work, saga: &dyn AnySaga, id: OperationId) -> Result<(), ServerSetupError> {
-        let engine = &self.servers.engine;
-        // Leave an operation of another kind alone: recovery or its own caller drives it.
-        match engine.journal().read(id).await? {
-            Some(record) if record.kind != saga.kind() && !record.status.is_over() => return Err(busy(&record)),
-            // An earlier undo has failed. This call has the admin's session, and the obstacle may be gone.
-            Some(record) if record.status == OperationStatus::Parked => drop(engine.journal().undo_parked(id).await?),
-            _ => {}
-        }
-        let worker = Engine::new_worker();
-        match engine.journal().claim(id, &worker, engine.settings().lease).await? {
-            Claim::Taken(record) => {
-                self.terminate_sessions(work, id).await?;
-                let undoing = Progress::start_undo(&record, engine.settings().lease);
-                engine.journal().record(record.fencing_token(), &undoing).await?;
-                let record = Record { status: OperationStatus::Undoing, ..*record };
-                saga.drive(engine, record, &Observer::none()).await?;
-                Ok(())
-            }
-            Claim::Held(record) => Err(busy(&record)),
-            Claim::Over(_) => Ok(()),
-        }
-    }
-
-    /// Terminates the sessions of the abandoned set-up, so that a worker that was only suspended cannot continue behind
-    /// this one.
-    async fn terminate_sessions(&self, work: &Work, id: OperationId) -> Result<(), ServerSetupError> {
-        let Some(admin) = &work.admin else { return Ok(()) };
-        let mut session = rt::poll_batched(admin.connect()).await.map_err(|source| self.unreachable(source))?;
-        let terminated = terminate::terminate_worker_sessions(&mut session, &format!("tenantry/{id}/")).await;
-        session::close(session).await;
-        terminated.map_err(|e| ServerSetupError::Connect(Box::new(e)))
+        Err(Obstacle::EndedAnother)
     }
 
     /// Builds the report, and sets the CONNECTION LIMIT of all logins on the server: logins that an earlier version of
@@ -363,6 +338,7 @@ fn error_of_failure(failure: Failure) -> ServerSetupError {
         };
     }
     match failure.cause.downcast_ref::<ClusterError>() {
+        Some(ClusterError::Blocked { phase, by }) => ServerSetupError::Blocked { phase, by: by.clone() },
         Some(ClusterError::Foreign { kind, name }) => ServerSetupError::Foreign { kind, name: name.clone() },
         _ => ServerSetupError::Failed(failure),
     }

@@ -3,6 +3,7 @@
 //! The saga runs one of three lists: the whole set-up, or the parts before and after a script that a DBA runs. Each
 //! step looks for what exists and creates what is missing, so it can be repeated. Undo acts on the landlord only.
 use super::context::{ServerSetupContext, marker};
+use crate::cluster::pg::blockers::AdminTask;
 use crate::cluster::pg::{bootstrap, catalog, mark, scram};
 use crate::error::{ClusterError, StepError, StoreError};
 use crate::names::RoleName;
@@ -88,13 +89,12 @@ impl SagaStep<ServerSetupContext> for ServerSetupStep {
             Self::Roles => create_roles(run, context).await?,
             Self::Maintenance => {
                 let names = context.work.server.names.clone();
-                bootstrap::ensure_maintenance(context.admin_session(run).await?, &names).await?;
+                context.run_as_admin(run, AdminTask::Maintenance(&names)).await?;
             }
             Self::Rights => {
                 let admin = context.work.server.names.admin.clone();
-                let session = context.admin_session(run).await?;
-                let mut refused = bootstrap::grant_optional_roles(session, &admin).await?;
-                refused.extend(bootstrap::describe_unfit_locale(session).await?);
+                let mut refused = context.run_as_admin(run, AdminTask::Rights(&admin)).await?;
+                refused.extend(bootstrap::describe_unfit_locale(context.admin_session(run).await?).await?);
                 return serde_json::to_value(refused).map_err(StepError::fail);
             }
             Self::CloseMaintenance => {
@@ -170,7 +170,9 @@ async fn create_roles(run: &Execution, context: &mut ServerSetupContext) -> Resu
     let (blue, green) = (work.password(&names.blue).await?, work.password(&names.green).await?);
     let verifiers = (scram::derive_verifier(&blue).await, scram::derive_verifier(&green).await);
     let marker = marker(work.stores.servers.installation().await?);
-    Ok(bootstrap::ensure_roles(context.admin_session(run).await?, names, [&verifiers.0, &verifiers.1], &marker).await?)
+    let verifiers = [&verifiers.0, &verifiers.1];
+    let task = AdminTask::Roles { names, verifiers, marker: &marker };
+    context.run_as_admin(run, task).await.map(drop)
 }
 
 /// Checks both logins. Returns the system identifier, or `None` if the provisioner may not read it.
@@ -193,15 +195,14 @@ async fn probe_logins(run: &Execution, context: &ServerSetupContext) -> Result<O
 async fn close_databases(run: &Execution, context: &mut ServerSetupContext) -> Result<Vec<String>, StepError> {
     let landlord = find_landlord_on_server(run, context).await?;
     let close_shared = context.work.close_shared;
-    let session = context.admin_session(run).await?;
     let mut left = vec![];
     if let Some((database, role)) = landlord {
-        left.extend(bootstrap::close_to_public(session, &database, &[role]).await?);
+        left.extend(context.run_as_admin(run, AdminTask::Close { database: &database, keep: &[role] }).await?);
     }
     for database in ["postgres", "template1"] {
         if close_shared {
-            left.extend(bootstrap::close_to_public(session, database, &[]).await?);
-        } else if !bootstrap::is_closed(session, database).await? {
+            left.extend(context.run_as_admin(run, AdminTask::Close { database, keep: &[] }).await?);
+        } else if !bootstrap::is_closed(context.admin_session(run).await?, database).await? {
             let open = "is open to PUBLIC, so every tenant's login can enter it; close_shared(true) closes it";
             left.push(format!("{database} {open}"));
         }

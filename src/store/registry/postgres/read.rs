@@ -4,7 +4,6 @@ use crate::error::{Rows, StoreError};
 use crate::names::{Domain, Slug};
 use crate::store::schema::LandlordPool;
 use crate::tenant::{Tenant, TenantId, TenantRef};
-use crate::store::schema::LandlordPool;
 use sqlx::Row;
 use uuid::Uuid;
 
