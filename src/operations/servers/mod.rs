@@ -211,6 +211,9 @@ fn server_name(name: &str) -> Result<ServerName, ServerSetupError> {
     name.parse().map_err(invalid("server", name))
 }
 
+/// Shown by an error instead of a certificate. A private key may have been given by mistake.
+const HIDDEN: &str = "…";
+
 /// The error for a value that breaks a rule.
 fn invalid(field: &'static str, value: &str) -> impl FnOnce(InvalidName) -> ServerSetupError {
     let value = shorten(value, EXCERPT);

@@ -9,6 +9,7 @@
 use super::html::style_sheet;
 use super::request::{BodyError, Method, SetupHead, SetupTarget};
 use super::{RETRY_AFTER, SetupPage, SetupRoutes, pages};
+use crate::error::{StoreError, chain};
 use crate::setup_link::{FoundLink, NormalizedPassword, SetupLinkError};
 use crate::store::tokens::{TokenEventKind, TokenPurpose};
 use crate::web::WebResponse;
@@ -106,7 +107,8 @@ impl SetupRoutes {
             return Err(self.try_later_page(429, wait));
         }
         let is_built_in = *purpose == TokenPurpose::credentials() || *purpose == TokenPurpose::password();
-        let unavailable = |error| {
+        let unavailable = |error: StoreError| {
+            let error = chain(&error);
             tracing::warn!(%error, "could not look up a setup link in the landlord; the user is asked to try again");
             self.try_later_page(503, RETRY_AFTER)
         };

@@ -12,7 +12,7 @@
 //! If the process dies before that write, recovery finds the old address in the row and checks both addresses again. If
 //! it dies after the write, recovery finds the new address, checks it once more and resumes the parked change.
 use super::address::Address;
-use super::{Server, Servers, server_name};
+use super::{HIDDEN, Server, Servers, server_name};
 use crate::error::{BeginError, EXCERPT, FailureState, RelocateError, ServerSetupError, StoreError, shorten};
 use crate::names::{MAX_CERTIFICATES, ServerName, check_host, check_text};
 use crate::operation::{OperationStatus, Subject};
@@ -157,7 +157,7 @@ impl Relocate {
         };
         check_host(&self.host).map_err(invalid("host", &self.host))?;
         let pem = self.root_certificate.as_deref().unwrap_or_default();
-        check_text(pem, 0, MAX_CERTIFICATES).map_err(invalid("root certificate", pem))
+        check_text(pem, 0, MAX_CERTIFICATES).map_err(invalid("root certificate", HIDDEN))
     }
 
     async fn request(&self) -> Result<Request, RelocateError> {

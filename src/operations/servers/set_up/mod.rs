@@ -4,7 +4,7 @@
 //! writes anything, then begins and drives the set-up saga, which needs the server admin's password. The password is
 //! never stored, so recovery skips a set-up, and the same call undoes what a dead process left and begins again.
 use super::address::check_address;
-use super::{Server, ServerSetupReport, Servers, invalid, new_server, server_name};
+use super::{HIDDEN, Server, ServerSetupReport, Servers, invalid, new_server, server_name};
 use crate::cluster::pg::bootstrap;
 use crate::cluster::pg::script::{self, Landlord};
 use crate::cluster::pg::{catalog, scram};
@@ -243,7 +243,7 @@ impl ServerSetup {
     fn check_texts(&self, host: &str) -> Result<(), ServerSetupError> {
         check_host(host).map_err(invalid("host", host))?;
         if let Some(pem) = &self.root_certificate {
-            check_text(pem, 1, MAX_CERTIFICATES).map_err(invalid("root certificate", pem))?;
+            check_text(pem, 1, MAX_CERTIFICATES).map_err(invalid("root certificate", HIDDEN))?;
         }
         if let Some(labels) = &self.labels {
             json::check(labels, json::MAX_METADATA).map_err(invalid("labels", &labels.to_string()))?;
