@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use tenantry::sqlx;
 use tenantry::testing::TestServer;
-use tenantry::testing::server::{BACKEND, EXAMPLE_DATABASE_URL, ServerKind};
+use tenantry::testing::server::{BACKEND, EXAMPLE_DATABASE_URL, LC_MESSAGES, ServerKind};
 
 #[allow(dead_code, reason = "main() is not used by tests")]
 #[allow(clippy::duplicate_mod, reason = "the web examples include the module `example_server` too")]
@@ -29,8 +29,8 @@ async fn quickstart_process_entry_point() {
 fn spawn(url: &str, arguments: &str) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["quickstart::quickstart_process_entry_point", "--exact", "--nocapture"]);
-    // A backend that is forced for the tests would be forced for the example too.
-    command.env(ARGUMENTS, arguments).env(EXAMPLE_DATABASE_URL, url).env_remove(BACKEND);
+    // What is forced for the tests would be forced for the example too. Only a superuser may choose the language.
+    command.env(ARGUMENTS, arguments).env(EXAMPLE_DATABASE_URL, url).env_remove(BACKEND).env_remove(LC_MESSAGES);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
 }
 

@@ -119,7 +119,7 @@ async fn undo_on_a_full_disk_reports_it_and_ends_once_there_is_space() {
     let mut waits = vec![fixture.last_failure_and_next_attempt(&record).await];
     for _ in 0..3 {
         let failure = fixture.recover_when_due(&record).await.failure.expect("the disk is still full");
-        assert_eq!((failure.step.as_str(), failure.state), ("roles", FailureState::Undoing));
+        assert_eq!((failure.step.as_str(), failure.state), ("login", FailureState::Undoing));
         waits.push(fixture.last_failure_and_next_attempt(&record).await);
     }
     assert!(waits.is_sorted_by(|one, next| one.1 <= next.0), "an attempt was made before it was due: {waits:?}");
