@@ -264,7 +264,7 @@ impl<C: Send + 'static> Runner<'_, C> {
         };
         let retry_after = progress.retry_after;
         match self.record(progress).await {
-            Err(e) if e.is_fenced() => return Ok(Some(self.outcome(None))),
+            Err(e) if e.is_fenced() => return self.read_outcome().await.map(Some),
             // The landlord's crash may have caused this failure. The runner continues from the landlord's state.
             Err(e) if e.is_lost_writes() => return Ok(None),
             recorded => recorded.map_err(to_store_error)?,
@@ -285,7 +285,7 @@ impl<C: Send + 'static> Runner<'_, C> {
     }
 
     /// Reads the current record, after another worker has taken over or stopped the operation.
-    async fn read_outcome(mut self) -> Result<Outcome, StoreError> {
+    async fn read_outcome(&mut self) -> Result<Outcome, StoreError> {
         if let Some(record) = self.engine.journal.read(self.run.operation()).await? {
             *self.run.record_mut() = record;
         }
@@ -295,9 +295,13 @@ impl<C: Send + 'static> Runner<'_, C> {
     /// Releases the lease without a change of status, so that any node can continue the operation at once.
     async fn release(mut self) -> Result<Outcome, StoreError> {
         match self.record(Progress::of(self.run.record())).await {
-            Err(e) if !e.is_fenced() && !e.is_lost_writes() => Err(to_store_error(e)),
-            _ => Ok(self.outcome(None)),
+            Err(e) if e.is_fenced() => return self.read_outcome().await,
+            Err(e) if !e.is_lost_writes() => return Err(to_store_error(e)),
+            _ => {}
         }
+        // Only the caller needs this text. The journal stores none, because nothing has failed.
+        self.run.record_mut().error.get_or_insert_with(|| String::from(STOPPED));
+        Ok(self.outcome(None))
     }
 
     /// A progress record that changes nothing except the step's name and the lease.
@@ -357,6 +361,9 @@ impl<C: Send + 'static> Runner<'_, C> {
         Outcome { record, failure }
     }
 }
+
+/// What the caller is told when `close()` has stopped its worker.
+const STOPPED: &str = "its worker was stopped, because this process closes tenantry";
 
 /// The operation did not reach its pivot step in time.
 #[derive(Debug, thiserror::Error)]

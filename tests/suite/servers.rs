@@ -1,10 +1,12 @@
 //! `servers().set_up()` and the life of a server: required rights, repetition, script for a DBA, removal, new
 //! passwords.
 //!
-//! Submodules: the socket and the certificates of the admin's connection (`admin_options`), a set-up that is interrupted or repeated (`again`), failover (`failover`), a new address (`relocate`),
-//! options and placement (`settings`).
+//! Submodules: the socket and the certificates of the admin's connection (`admin_options`), a set-up that is
+//! interrupted or repeated (`again`), changes of the row while it runs (`concurrent`), failover (`failover`), a new
+//! address (`relocate`), repair of logins (`repair`), options and placement (`settings`).
 mod admin_options;
 mod again;
+mod concurrent;
 mod failover;
 mod relocate;
 mod repair;

@@ -178,15 +178,18 @@ async fn worker_whose_lock_session_broke_is_fenced_and_its_operation_ends_once()
     });
     // The second worker is in the step too, so it has taken the operation over.
     entered.acquire().await.unwrap().forget();
-    open.add_permits(2);
+    // The first worker waits for longer, so it leaves the step first.
+    open.add_permits(1);
+    let error = call.await.unwrap().unwrap_err();
+    let ProvisionError::Failed(failure) = &error else { panic!("{error:?}") };
+    assert_eq!(failure.state, FailureState::Continuing);
+    let cause = failure.cause.to_string();
+    assert!(cause.starts_with("a worker of node ") && cause.ends_with(" has taken it over"), "{cause}");
+    assert!(cause.contains(&format!("/{} ", std::process::id())), "{cause}");
+    let operation = failure.operation;
+    open.add_permits(1);
     let (second, report) = recovering.await.unwrap();
     assert_eq!(report.unwrap().finished, 1);
-    // The fenced worker reports the state that it finds: the operation continues or has ended.
-    let operation = match call.await.unwrap() {
-        Ok(provisioned) => provisioned.operation,
-        Err(ProvisionError::Failed(failure)) if failure.state == FailureState::Continuing => failure.operation,
-        Err(error) => panic!("the caller was told that its operation failed: {error:?}"),
-    };
     let ends: i64 =
         sqlx::query_scalar("SELECT count(*) FROM tenantry.operation_events WHERE operation = $1 AND status = 'done'")
             .bind(operation.as_uuid())

@@ -216,7 +216,7 @@ impl Record {
     }
     /// Builds the failure from the stored record, for callers that did not drive the operation themselves.
     pub(crate) fn to_failure(&self, state: FailureState) -> Failure {
-        let last_error = self.error.clone().unwrap_or_else(|| String::from("its worker was stopped"));
+        let last_error = self.error.clone().unwrap_or_else(|| self.describe_stop());
         // The caller cannot compute the rest of the time by the landlord's clock, so it asks again after a second.
         let waits = self.retry_at.map(|_| RETRY_UNDONE);
         let Some(FailureFacts { step, cause, is_transient, .. }) = self.failure() else {
@@ -237,6 +237,21 @@ impl Record {
                 Failure { retry_after: waits, ..Failure::new(self.id, step, state, cause) }
             }
             _ => Failure { retry_after: waits, ..Failure::new(self.id, step, state, last_error) },
+        }
+    }
+    /// What happened to an operation that has no error and whose result the caller does not get: its worker read this
+    /// record after it was replaced.
+    fn describe_stop(&self) -> String {
+        match (self.status, self.worker.rsplit_once('/')) {
+            (OperationStatus::Abandoned, _) => {
+                let reason = self.outputs.get(ABANDONED).and_then(Value::as_str).unwrap_or_default();
+                format!("it was abandoned: {reason}")
+            }
+            (OperationStatus::Parked, _) => String::from("another call has parked it"),
+            (OperationStatus::Undone, _) => String::from("another worker has undone it"),
+            (OperationStatus::Done, _) => String::from("another worker has completed it"),
+            (_, Some((node, _))) => format!("a worker of node {node} has taken it over"),
+            (_, None) => String::from("its worker was replaced, and the next one has not begun yet"),
         }
     }
     /// The part of the record that is shown to users: without lease, worker, request and outputs.

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use sqlx::Executor;
 use std::future::IntoFuture;
 use std::time::Duration;
-use tenantry::error::{OperationError, StepError};
+use tenantry::admin::{AdminStore, PgAdminStore};
+use tenantry::error::{OperationError, RelocateError, StepError};
 use tenantry::operation::{OperationState, OperationStatus};
 use tenantry::step::{Compensate, Step, StepContext};
 use tenantry::testing::Harness;
@@ -116,6 +117,13 @@ impl Sweep {
     /// Parks an operation of this kind after each step in turn, and ends it in the two ways alternately. `begin` begins
     /// it on the tenant of this slug; `reach` first brings a new tenant into the state in which it can begin.
     async fn tenants(&self, kind: &str, reach: impl AsyncFn(&str), begin: impl AsyncFn(&str)) {
+        self.tenants_and_use(kind, reach, begin, async |_| {}).await;
+    }
+
+    /// As `tenants`, and uses the tenant after the operation was ended.
+    async fn tenants_and_use(
+        &self, kind: &str, reach: impl AsyncFn(&str), begin: impl AsyncFn(&str), use_it: impl AsyncFn(&str),
+    ) {
         for done in 1.. {
             let way = if done % 2 == 1 { Way::Continue } else { Way::Abandon };
             let slug = format!("{}-{done}", kind.replace('_', "-"));
@@ -125,6 +133,7 @@ impl Sweep {
             let parked = self.parked(kind).await;
             if let Some(parked) = &parked {
                 self.end(parked, way).await;
+                use_it(&slug).await;
             }
             if self.node.registry().find(slug.as_str().into()).await.unwrap().is_some() {
                 let purged = self.node.purge(slug.as_str()).force().await;
@@ -167,6 +176,34 @@ async fn change_of_a_tenant_can_be_ended_after_each_step() {
         wait_until_settled(&sweep.node).await;
     };
     sweep.tenants("setup_credentials", provision, follow).await;
+}
+
+const ADMIN: &str = "ada@acme.example";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn password_link_can_be_ended_after_each_step_and_the_next_link_works() {
+    let sweep = Sweep::start().await;
+    let reach = async |slug: &str| drop(sweep.old.provision(slug).admin(ADMIN).await.unwrap());
+    let follow = async |slug: &str, password: &str| {
+        let link = sweep.node.tokens().issue_password(slug, ADMIN).await.unwrap();
+        let text = link.expose_path().rsplit('/').next().unwrap().to_owned();
+        let followed = sweep.node.follow_password_link(&text, &password.into()).await;
+        // The call returns before the operation has ended.
+        wait_until_settled(&sweep.node).await;
+        followed
+    };
+    let begin = async |slug: &str| drop(follow(slug, "the first password").await);
+    let use_it = async |slug: &str| {
+        let followed = follow(slug, "the second password").await;
+        followed.unwrap_or_else(|e| panic!("{slug}: a link that was issued afterwards: {e:?}"));
+        let mut session = sweep.node.resolve(slug).await.unwrap().acquire().await.unwrap();
+        for (password, expected) in [("the first password", false), ("the second password", true)] {
+            let email = ADMIN.parse().unwrap();
+            let accepted = PgAdminStore::default().verify(&mut session, &email, &password.into()).await.unwrap();
+            assert_eq!(accepted, expected, "{slug}: the admin logs in with {password:?}");
+        }
+    };
+    sweep.tenants_and_use("setup_password", reach, begin, use_it).await;
 }
 
 /// Waits until every open operation is parked.
@@ -238,5 +275,63 @@ async fn operation_of_a_server_or_of_the_vault_can_be_ended_after_each_step() {
         db.execute("SELECT 1").await.expect("the tenant works");
     }
     node.purge("acme").force().into_future().await.unwrap();
+    assert_nothing(&sweep.harness, "after the sweep").await;
+}
+
+impl Sweep {
+    /// Relocates the server to the other one of its two addresses.
+    async fn relocate(&self) -> Result<(), RelocateError> {
+        let options = self.harness.server().admin_options();
+        let stored = self.node.servers().list().await.unwrap().readable.remove(0);
+        let host = if stored.host == "localhost" { "127.0.0.1" } else { "localhost" };
+        self.node.servers().relocate("main", host, options.get_port()).old_is_fenced().await.map(drop)
+    }
+
+    /// The server takes a relocation, a rotation of its passwords and a new tenant.
+    async fn use_server(&self, point: &str) {
+        self.relocate().await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
+        self.node.rotate_server("main").await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
+        self.node.provision("umbrella").await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
+        self.node.purge("umbrella").force().await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
+        let db = self.node.resolve("acme").await.unwrap();
+        db.execute("SELECT 1").await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
+    }
+}
+
+/// The server has a parked rotation, which a relocation has to continue. A relocation that was abandoned leaves it, and
+/// it is ended by a call of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relocation_of_a_server_can_be_ended_after_each_step() {
+    let sweep = Sweep::start().await;
+    sweep.provision("acme").await;
+    let operations = sweep.node.operations();
+    for way in [Way::Continue, Way::Abandon] {
+        for done in 1.. {
+            let point = format!("relocate_server after {done} steps, {way:?}");
+            sweep.arm("rotate_server", 1).await;
+            drop(sweep.node.rotate_server("main").await);
+            let rotation = sweep.parked("rotate_server").await.expect("the rotation was not parked");
+            sweep.arm("relocate_server", done).await;
+            drop(sweep.relocate().await);
+            operations.recover().await.unwrap();
+            let Some(parked) = sweep.parked("relocate_server").await else {
+                assert!(done > 1, "relocate_server was never parked");
+                break;
+            };
+            if way == Way::Abandon {
+                operations.abandon(parked.id, "ops/grace: sweep").await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
+                let resumed = operations.resume(rotation.id).await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
+                assert_eq!(resumed.status, OperationStatus::Done, "{point}: {resumed:?}");
+            } else {
+                sweep.end(&parked, way).await;
+                let continued = operations.get(rotation.id).await.unwrap().unwrap();
+                assert_eq!(continued.status, OperationStatus::Done, "{point}: {continued:?}");
+            }
+            let open = operations.open().await.unwrap();
+            assert!(open.is_empty(), "{point}: {open:?}");
+            sweep.use_server(&point).await;
+        }
+    }
+    sweep.node.purge("acme").force().await.unwrap();
     assert_nothing(&sweep.harness, "after the sweep").await;
 }

@@ -5,11 +5,11 @@
 use super::context::{ServerSetupContext, marker};
 use crate::cluster::pg::blockers::AdminTask;
 use crate::cluster::pg::{bootstrap, catalog, mark, scram};
-use crate::error::{ClusterError, StepError, StoreError};
+use crate::error::{ClusterError, ServerSetupError, StepError, StoreError};
 use crate::names::RoleName;
 use crate::operations::servers::address::check_address;
 use crate::saga::{Execution, SagaStep};
-use crate::server::ServerStatus;
+use crate::server::{DatabaseServer, ServerStatus};
 use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -137,19 +137,42 @@ fn logins(context: &ServerSetupContext) -> [&RoleName; 2] {
     [&context.work.server.names.blue, &context.work.server.names.green]
 }
 
-/// Stores the row as this call describes the server.
+/// Stores the row as this call describes the server. `drain` and `allow_role` need no lane, so what they have stored in
+/// the meantime is kept. After a conflict it reads the row again; it fails after five conflicts.
 async fn store_server(
     run: &Execution, context: &ServerSetupContext, status: Option<ServerStatus>,
 ) -> Result<(), StepError> {
-    let mut server = context.work.server.clone();
-    let (stored, is_trusted) = context.work.stores.verified.read_unchecked(&server.name).await?.unzip();
-    if let (Some(stored), Some(true)) = (stored.as_ref(), is_trusted) {
-        // The call checked the address before the operation had its lane. A relocation may have changed it in between.
-        check_address(stored, &server.host, server.port).map_err(StepError::fail)?;
-    }
+    let (stores, mut server) = (&context.work.stores, context.work.server.clone());
     server.status = status.unwrap_or(server.status);
     server.system_identifier = run.output::<Option<i64>>(PROBE)?.flatten().or(server.system_identifier);
-    Ok(context.work.stores.servers.put_server(stored.as_ref(), &server, Some(run.fencing_token())).await?)
+    for _ in 0..5 {
+        let (stored, is_trusted) = stores.verified.read_unchecked(&server.name).await?.unzip();
+        if let (Some(stored), Some(true)) = (stored.as_ref(), is_trusted) {
+            // The call checked the address before the operation had its lane. A relocation may have changed it since.
+            check_address(stored, &server.host, server.port).map_err(StepError::fail)?;
+        }
+        if let Some(stored) = &stored {
+            check_secrets(stored, &server)?;
+            server.draining = stored.draining;
+            server.allowed_roles = stored.allowed_roles.clone();
+        }
+        match stores.servers.put_server(stored.as_ref(), &server, Some(run.fencing_token())).await {
+            Err(StoreError::Conflict(_)) => {}
+            stored => return Ok(stored?),
+        }
+    }
+    Err(StoreError::contended("the server's row was changed concurrently five times").into())
+}
+
+/// Fails if a rotation of the provisioner's passwords has ended after this call read the row. The vault does not have
+/// the passwords of the earlier version any more.
+fn check_secrets(stored: &DatabaseServer, server: &DatabaseServer) -> Result<(), StepError> {
+    let is_same = (&stored.login, stored.secret_version) == (&server.login, server.secret_version);
+    if is_same || stored.names != server.names {
+        return Ok(());
+    }
+    let changed = "the passwords of the server's logins were rotated while the set-up began";
+    Err(StepError::fail(ServerSetupError::Landlord(StoreError::contended(changed))))
 }
 
 async fn seal_passwords(run: &Execution, context: &ServerSetupContext) -> Result<(), StepError> {

@@ -7,8 +7,8 @@ use crate::names::ServerName;
 use crate::operation::FencingToken;
 use crate::server::DatabaseServer;
 use crate::store::registry::{ServerLoad, rules};
-use serde_json::{json, value::RawValue};
 use crate::store::schema::LandlordPool;
+use serde_json::{json, value::RawValue};
 use sqlx::types::Json;
 
 const FIND: &str = "SELECT * FROM tenantry.database_servers WHERE name = $1";

@@ -109,8 +109,36 @@ async fn take_lock(connection: &mut PgConnection, previous: Option<i32>) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::testing::Harness;
+
     #[test]
     fn lock_class_is_the_text_tnty() {
         assert_eq!(lock_class!().parse(), Ok(i32::from_be_bytes(*b"tnty")));
+    }
+
+    /// For these settings PostgreSQL reports the values of the session's socket, and 0 on a Unix socket. The pool's own
+    /// options ask for longer times.
+    #[tokio::test]
+    async fn landlord_ends_a_silent_session_with_a_lock_within_15_seconds() {
+        const READ: &str = "SELECT inet_client_addr() IS NOT NULL, current_setting('tcp_keepalives_idle')::int,
+            current_setting('tcp_keepalives_interval')::int, current_setting('tcp_keepalives_count')::int,
+            (SELECT setting::int FROM pg_settings WHERE name = 'tcp_user_timeout')";
+        let harness = Harness::start().await.unwrap();
+        let options = harness.landlord().connect_options().as_ref().clone();
+        let slow = [("tcp_keepalives_idle", "600"), ("tcp_keepalives_count", "9"), ("tcp_user_timeout", "600000")];
+        let pool = sqlx::postgres::PgPoolOptions::new().connect_lazy_with(options.options(slow));
+        let before: (bool, i32, i32, i32, i32) = sqlx::query_as(READ).fetch_one(&pool).await.unwrap();
+        assert!(before.0, "the test needs a TCP session");
+        assert_eq!((before.1, before.3, before.4), (600, 9, 600_000), "the server must report what was asked for");
+        let mut session = LockSession::open(&pool, None).await.unwrap().expect("no pooler is there");
+        let (is_tcp, idle, interval, count, unacknowledged): (bool, i32, i32, i32, i32) =
+            sqlx::query_as(READ).fetch_one(&mut session.connection).await.unwrap();
+        assert!(is_tcp, "the lock's session must be a TCP session like those of the pool");
+        assert!(idle > 0 && interval > 0 && count > 0, "keepalives of the system apply: {idle} {interval} {count}");
+        assert!(idle + interval * count <= 15, "silence is noticed after {idle} s + {count} * {interval} s");
+        assert!((1..=15_000).contains(&unacknowledged), "unacknowledged data is noticed after {unacknowledged} ms");
+        session.close().await;
+        pool.close().await;
     }
 }
