@@ -2,7 +2,7 @@
 //!
 //! The facade returns it to the application. Only `Failed` and `Landlord` can occur after an operation has begun.
 use super::begin::{busy_retry, busy_text};
-use super::{Failure, StoreError};
+use super::{BoxError, Failure, StoreError};
 use crate::directory::{DatabaseKind, Driver};
 use crate::operation::{OperationId, OperationStatus};
 use crate::sqlstate;
@@ -124,6 +124,18 @@ pub enum ChangeError {
     /// The table of applied migrations in the tenant's database cannot be read.
     #[error("the applied migrations of the tenant's database cannot be read")]
     Unreadable(#[source] sqlx::Error),
+    /// No admin of the tenant has this address.
+    #[error("no admin of the tenant has the address {0}")]
+    NoAdmin(crate::names::Email),
+    /// The tenant's database could not be asked whether the address is an admin's.
+    #[error("the admin's address cannot be read from the tenant's database")]
+    #[non_exhaustive]
+    AdminUnreadable {
+        /// How long to wait before the same call may succeed; `None` if something must be changed first.
+        retry_after: Option<Duration>,
+        /// The reason.
+        source: BoxError,
+    },
     /// No server with this name is registered.
     #[error("no server {server:?} is registered; see servers().list()")]
     #[non_exhaustive]
@@ -168,6 +180,7 @@ impl ChangeError {
             Self::Landlord(error) => error.retry_after(),
             // A provisioning ends by itself, in an active tenant or in none.
             Self::Status { found: TenantStatus::Provisioning } => Some(Duration::from_secs(1)),
+            Self::AdminUnreadable { retry_after, .. } => *retry_after,
             Self::Unreadable(error) if sqlstate::is_transient(error) => Some(Duration::from_secs(1)),
             _ => None,
         }

@@ -9,7 +9,7 @@
 //! - Looking a link up never consumes it.
 use crate::cluster::OperationContext;
 use crate::error::{ChangeError, Rows, StoreError};
-use crate::setup_link::{find_undelivered, issue, look_up};
+use crate::setup_link::{SetupLinks, find_undelivered, issue, look_up};
 use crate::store::tokens::{IssuedToken, LinkId, SetupLink, TokenEvent, TokenPurpose};
 use crate::tenant::{TenantId, TenantRef};
 use std::{fmt, time::Duration};
@@ -18,12 +18,13 @@ use std::{fmt, time::Duration};
 #[derive(Clone)]
 pub struct Tokens {
     stores: OperationContext,
+    setup: SetupLinks,
     lifetime: Duration,
 }
 
 impl Tokens {
-    pub(super) fn new(stores: OperationContext, lifetime: Duration) -> Self {
-        Self { stores, lifetime }
+    pub(super) fn new(stores: OperationContext, setup: SetupLinks, lifetime: Duration) -> Self {
+        Self { stores, setup, lifetime }
     }
     /// Issues a credentials link for this address. It revokes the earlier credentials links of the address that are not
     /// in use by an operation. The token's text is only in the result: deliver it, or issue another link.
@@ -39,15 +40,21 @@ impl Tokens {
     ) -> Result<SetupLink, ChangeError> {
         self.issue_for(TokenPurpose::credentials(), tenant, email).await
     }
-    /// Issues a password link for this address, by which the tenant admin sets a new password. The link works for the
-    /// admin whose stored address is equal to this one except for the case of ASCII letters. Send the link to the address
-    /// that you have stored for the user, not to a text that a visitor has typed. Otherwise as [`issue`](Self::issue).
+    /// Issues a password link, by which a tenant admin sets a new password. It looks the admin up in the tenant's
+    /// database: the one whose stored address equals `email` except for the case of ASCII letters. The link is for the
+    /// stored address: send it to [`SetupLink::email`], not to the text that a visitor has typed. Otherwise as
+    /// [`issue`](Self::issue).
+    ///
+    /// # Errors
+    /// Those of [`issue`](Self::issue); [`ChangeError::NoAdmin`] if no admin has the address, and
+    /// [`ChangeError::AdminUnreadable`] if the tenant's database did not answer. A page that any visitor can use must
+    /// show the same text in each case, because the result reveals which addresses exist.
     pub async fn issue_password<'a>(
         &self, tenant: impl Into<TenantRef<'a>>, email: impl AsRef<str>,
     ) -> Result<SetupLink, ChangeError> {
-        self.issue_for(TokenPurpose::password(), tenant, email).await
+        self.setup.issue_password(tenant.into(), email.as_ref(), self.lifetime).await
     }
-    /// Issues a link for a purpose of the application's own. The application handles it with [`look_up`](Self::look_up)
+    /// Issues a link for a purpose of the application's own, for this address as it is. The application handles it with [`look_up`](Self::look_up)
     /// and the [`TokenStore`](crate::store::tokens::TokenStore). Otherwise as [`issue`](Self::issue).
     ///
     /// ```no_run

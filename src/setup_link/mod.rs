@@ -34,6 +34,7 @@ mod normalized;
 mod password;
 #[cfg(any(feature = "axum", feature = "actix"))]
 mod rate_limiter;
+mod session;
 pub(crate) use find::{FoundLink, look_up};
 pub(crate) use issue::{find_undelivered, issue};
 pub(crate) use normalized::NormalizedPassword;
@@ -138,6 +139,7 @@ struct Request {
 pub(crate) struct SetupLinks {
     stores: OperationContext,
     engine: Engine,
+    admins: Arc<dyn AdminStore>,
     credentials: Arc<Saga<RotateContext>>,
     password: Arc<Saga<PasswordContext>>,
 }
@@ -149,8 +151,8 @@ impl SetupLinks {
         stores: OperationContext, engine: Engine, login: AppLogin, admins: Arc<dyn AdminStore>, lifetime: Duration,
     ) -> Self {
         let credentials = Arc::new(credentials::define(stores.clone(), login, lifetime));
-        let password = Arc::new(password::define(stores.clone(), admins));
-        Self { stores, engine, credentials, password }
+        let password = Arc::new(password::define(stores.clone(), admins.clone()));
+        Self { stores, engine, admins, credentials, password }
     }
     /// The sagas of both links, for a [`Recoverer`](crate::saga::Recoverer).
     pub(crate) fn sagas(&self) -> [Arc<dyn AnySaga>; 2] {

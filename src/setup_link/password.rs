@@ -7,12 +7,12 @@
 //! - The sealed password is deleted when the operation ends, whether it succeeds or is undone.
 //! - A password is hashed before a session is open, and a session is opened only under a worker permit of the server.
 //! - A worker that has lost its lease does not overwrite a password that another link has set since.
+use super::session::connect_as_application;
 use super::{Request, SetupLinkError, link};
 use crate::cluster::pg::terminate;
 use crate::cluster::{OperationContext, application_name};
-use crate::error::{ClusterError, StepError, VaultError};
+use crate::error::{StepError, VaultError};
 use crate::operation::{Lane, OperationId};
-use crate::pool::connect;
 use crate::saga::{Execution, Saga, SagaStep};
 use crate::secret::CredentialId;
 use crate::store::admin::AdminStore;
@@ -21,12 +21,9 @@ use crate::tenant::{TenantId, TenantStatus};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use serde_json::Value;
-use sqlx::{ConnectOptions, Connection, PgConnection};
-use std::{sync::Arc, time::Duration};
+use sqlx::{Connection, PgConnection};
+use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
-
-/// Maximum time to connect to the tenant's database.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Id in the vault under which the new password is sealed until it is set.
 pub(super) fn new_password_id(tenant: TenantId, operation: OperationId) -> CredentialId {
@@ -161,27 +158,9 @@ impl PasswordContext {
         Ok(terminated?)
     }
 
-    /// Connects with the application's login, once a worker permit of the server is free: however many links are posted
-    /// at once, they have no more sessions than other changes of this process may have. A concurrent rotation may have
-    /// replaced that login; then the step is retried and reads the new one.
+    /// See [`connect_as_application`].
     async fn connect(&self, run: &Execution) -> Result<(PgConnection, OwnedSemaphorePermit), StepError> {
-        let missing = || StepError::fail("the tenant has no directory entry for a primary database");
-        let entry = self.stores.registry.primary(self.request.tenant).await?.ok_or_else(missing)?;
-        let entry = self.stores.locate(entry).await?.map_err(StepError::fail)?;
-        let server = entry.server.as_ref().map_or(entry.host.as_str(), |name| name.as_str());
-        let permit = self.stores.take_worker_permit(server, Lane::Change).await?;
-        let login = self.stores.vault.open(&entry.credential).await;
-        let login = login.map_err(|e| match e {
-            VaultError::Missing(_) => StepError::retry(e),
-            e => e.into(),
-        })?;
-        let options = connect::connect_options(&entry, &login).application_name(&application_name(run));
-        match tokio::time::timeout(CONNECT_TIMEOUT, crate::rt::poll_batched(options.connect())).await {
-            Ok(Ok(session)) => Ok((session, permit)),
-            Ok(Err(error)) if crate::sqlstate::is_refused_login(&error) => Err(StepError::retry(error)),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(ClusterError::Deadline { phase: "connecting", limit: CONNECT_TIMEOUT }.into()),
-        }
+        connect_as_application(&self.stores, self.request.tenant, &application_name(run)).await
     }
 
     async fn forget_password(&self, run: &Execution) -> Result<(), StepError> {

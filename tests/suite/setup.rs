@@ -108,8 +108,13 @@ async fn password_link_for_a_unicode_case_variant_of_an_address_leaves_the_admin
         END IF;
     END $$";
     owner.execute(FOLDING_COLLATION).await.unwrap();
-    let own = tenantry.tokens().issue_password("acme", "Mike@acme.example").await.unwrap();
-    let other = tenantry.tokens().issue_password("acme", "mi\u{212a}e@acme.example").await.unwrap();
+    let own = tenantry.tokens().issue_password("acme", "Mike@ACME.example").await.unwrap();
+    assert_eq!(own.email, "mike@acme.example", "the link is for the stored address, not for the typed one");
+    let refused = tenantry.tokens().issue_password("acme", "mi\u{212a}e@acme.example").await;
+    assert!(matches!(&refused, Err(ChangeError::NoAdmin(_))), "{refused:?}");
+    // A link of another admin of an earlier time, whose address is not stored any more.
+    let issue = tenantry.tokens().issue_for(TokenPurpose::password(), "acme", "mi\u{212a}e@acme.example");
+    let other = issue.await.unwrap();
 
     let followed = tenantry.follow_password_link(token_text(&other), &"the intruder's password".into()).await;
     assert!(matches!(followed, Err(SetupLinkError::NotValid)), "{followed:?}");
@@ -331,7 +336,11 @@ async fn password_link_of_an_unknown_admin_is_not_valid() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     acme(&tenantry).await;
-    let unknown_admin = tenantry.tokens().issue_password("acme", "nobody@acme.example").await.unwrap();
+    let refused = tenantry.tokens().issue_password("acme", "nobody@acme.example").await;
+    assert!(matches!(&refused, Err(ChangeError::NoAdmin(_))), "{refused:?}");
+    // The admin was removed after the link was issued.
+    let issue = tenantry.tokens().issue_for(TokenPurpose::password(), "acme", "nobody@acme.example");
+    let unknown_admin = issue.await.unwrap();
     let answer = tenantry.follow_password_link(token_text(&unknown_admin), &"correct horse battery".into()).await;
     assert!(matches!(answer, Err(SetupLinkError::NotValid)), "{answer:?}");
     assert!(matches!(tenantry.tokens().issue_password("acme", "no address").await, Err(ChangeError::Invalid { .. })));

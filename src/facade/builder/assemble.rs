@@ -45,7 +45,7 @@ impl Builder {
         Tenantry {
             inner: Arc::new(Inner {
                 servers,
-                tokens: Tokens::new(stores.context.clone(), self.config.link_lifetime),
+                tokens: Tokens::new(stores.context.clone(), operations.setup.clone(), self.config.link_lifetime),
                 link_events: Default::default(),
                 #[cfg(any(feature = "axum", feature = "actix"))]
                 link_attempts: Default::default(),

@@ -48,6 +48,13 @@ pub trait AdminStore: Send + Sync + 'static {
     /// # Errors
     /// [`AdminError::Similar`] if the storage cannot hold the address beside another user's; [`AdminError::Database`].
     async fn ensure_admin(&self, db: &mut PgConnection, email: &Email) -> Result<(), AdminError>;
+    /// Finds the tenant admin with this address and returns the address as it is stored, which may differ in the case of
+    /// ASCII letters. `None` if there is none. A password link is issued for the result. Runs as the application's login;
+    /// reads only.
+    ///
+    /// # Errors
+    /// [`AdminError::Database`].
+    async fn find_admin(&self, db: &mut PgConnection, email: &Email) -> Result<Option<Email>, AdminError>;
     /// Sets a tenant admin's password and replaces the old one, if there is one. Runs as the application's login.
     ///
     /// Atomic: after an error or a dropped future the old password or the new one is in force. Idempotent.
@@ -94,6 +101,9 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
     }
     async fn ensure_admin(&self, db: &mut PgConnection, email: &Email) -> Result<(), AdminError> {
         (**self).ensure_admin(db, email).await
+    }
+    async fn find_admin(&self, db: &mut PgConnection, email: &Email) -> Result<Option<Email>, AdminError> {
+        (**self).find_admin(db, email).await
     }
     async fn set_password(
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,

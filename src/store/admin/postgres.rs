@@ -60,6 +60,7 @@ const SET_PASSWORD: &str = concat!(
     "UPDATE public.tenant_users SET password_hash = $2, password_set_at = now() WHERE is_admin AND ",
     is_address!()
 );
+const SELECT_ADDRESS: &str = concat!("SELECT email FROM public.tenant_users WHERE is_admin AND ", is_address!());
 const SELECT_HASH: &str = concat!("SELECT password_hash FROM public.tenant_users WHERE is_admin AND ", is_address!());
 
 #[async_trait]
@@ -81,6 +82,12 @@ impl AdminStore for PgAdminStore {
     async fn ensure_admin(&self, db: &mut PgConnection, email: &Email) -> Result<(), AdminError> {
         let stored = sqlx::query(UPSERT_ADMIN).bind(Uuid::now_v7()).bind(email.as_str()).execute(db).await?;
         if stored.rows_affected() == 1 { Ok(()) } else { Err(AdminError::Similar(email.clone())) }
+    }
+    async fn find_admin(&self, db: &mut PgConnection, email: &Email) -> Result<Option<Email>, AdminError> {
+        let stored: Option<String> = sqlx::query_scalar(SELECT_ADDRESS).bind(email.as_str()).fetch_optional(db).await?;
+        // It equals `email` except for the case of ASCII letters, so it is an address too.
+        let parsed = stored.map(|stored| stored.parse()).transpose();
+        parsed.map_err(|invalid| AdminError::Database(sqlx::Error::Decode(Box::new(invalid))))
     }
     async fn set_password(
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,

@@ -29,6 +29,9 @@ pub async fn admin_store(store: &dyn AdminStore, db: &mut PgConnection) {
     check_verify(store, db, &eve, SECOND, false, "verify() refuses another admin's password").await;
     check_refused_passwords(store, db, &ada).await;
     check_hash_first(store, db, &eve).await;
+    for (address, stored) in [(&ada, Some(&ada)), (&email("ADA"), Some(&ada)), (&email("nobody"), None)] {
+        check_find(store, db, address, stored).await;
+    }
     check_similar_address(store, db).await;
 }
 
@@ -46,6 +49,11 @@ async fn check_hash_first(store: &dyn AdminStore, db: &mut PgConnection, eve: &E
     assert!(is_unknown, "expected: set_hash() of an address without an admin fails with Unknown; got: {unknown:?}");
 }
 
+async fn check_find(store: &dyn AdminStore, db: &mut PgConnection, email: &Email, expected: Option<&Email>) {
+    let found = expect_ok(store.find_admin(db, email).await, "find_admin() returns an address or none, not an error");
+    assert!(found.as_ref() == expected, "expected: find_admin() of {email} returns {expected:?}; got: {found:?}");
+}
+
 /// The Kelvin sign is another letter than `k`, although its Unicode lower case is `k`: an address with it has another
 /// mailbox, whose owner must not become the admin.
 async fn check_similar_address(store: &dyn AdminStore, db: &mut PgConnection) {
@@ -57,6 +65,7 @@ async fn check_similar_address(store: &dyn AdminStore, db: &mut PgConnection) {
     assert!(is_unknown, "expected: an address with U+212A is not the admin's with `k`; got: {set:?}");
     check_verify(store, db, &mike, FIRST, true, "the password of a similar address changes nothing").await;
     check_verify(store, db, &other, FIRST, false, "a similar address is not the admin's").await;
+    check_find(store, db, &other, None).await;
 }
 
 const FIRST: &str = "correct horse battery staple";

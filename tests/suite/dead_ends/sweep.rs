@@ -320,13 +320,16 @@ async fn relocation_of_a_server_can_be_ended_after_each_step() {
             };
             if way == Way::Abandon {
                 operations.abandon(parked.id, "ops/grace: sweep").await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
-                let resumed = operations.resume(rotation.id).await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
-                assert_eq!(resumed.status, OperationStatus::Done, "{point}: {resumed:?}");
+                // The worker notices only after its next step that the relocation is parked, and that step continues the
+                // rotation.
+                if done == 1 {
+                    operations.resume(rotation.id).await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
+                }
             } else {
                 sweep.end(&parked, way).await;
-                let continued = operations.get(rotation.id).await.unwrap().unwrap();
-                assert_eq!(continued.status, OperationStatus::Done, "{point}: {continued:?}");
             }
+            let continued = operations.get(rotation.id).await.unwrap().unwrap();
+            assert_eq!(continued.status, OperationStatus::Done, "{point}: {continued:?}");
             let open = operations.open().await.unwrap();
             assert!(open.is_empty(), "{point}: {open:?}");
             sweep.use_server(&point).await;

@@ -115,6 +115,9 @@ impl AdminStore for HookedAdmins {
     async fn ensure_admin(&self, db: &mut PgConnection, email: &Email) -> Result<(), AdminError> {
         self.0.ensure_admin(db, email).await
     }
+    async fn find_admin(&self, db: &mut PgConnection, email: &Email) -> Result<Option<Email>, AdminError> {
+        self.0.find_admin(db, email).await
+    }
     async fn set_password(
         &self, db: &mut PgConnection, email: &Email, password: &SecretString,
     ) -> Result<(), AdminError> {
