@@ -16,13 +16,15 @@ async fn one_connection() -> (ResolverSetup, TenantPool, PgConnection, impl Conn
     (world, db, dba, resolver)
 }
 
-/// The session's process id, the channels that it listens on, and whether it is in the transaction of an earlier caller.
-async fn state(db: &TenantPool) -> (i32, Vec<String>, bool) {
-    const STATE: &str =
-        "SELECT pg_backend_pid(), ARRAY(SELECT pg_listening_channels()), now() <> statement_timestamp()";
+/// The session's process id, the channels that it listens on, whether it is in the transaction of an earlier caller, and
+/// its advisory locks. One statement reads all of it: this call leaves the session to be cleared once more.
+async fn state(db: &TenantPool) -> (i32, Vec<String>, bool, i64) {
+    const STATE: &str = "SELECT pg_backend_pid(), ARRAY(SELECT pg_listening_channels()),
+        now() <> statement_timestamp(),
+        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())";
     // The simple protocol: with the extended one the transaction begins at Bind and the statement at Execute.
     let row = db.fetch_one(sqlx::raw_sql(STATE)).await.unwrap();
-    (row.get(0), row.get(1), row.get(2))
+    (row.get(0), row.get(1), row.get(2), row.get(3))
 }
 
 async fn advisory_locks(dba: &mut PgConnection) -> i64 {
@@ -34,13 +36,12 @@ async fn advisory_locks(dba: &mut PgConnection) -> i64 {
 /// The pool has one connection, so `state` waits until the returned session is ready.
 #[tokio::test]
 async fn acquired_session_loses_locks_and_channels_before_its_next_use() {
-    let (_world, db, mut dba, resolver) = one_connection().await;
+    let (_world, db, _dba, resolver) = one_connection().await;
     let (before, ..) = state(&db).await;
     let mut connection = db.acquire().await.unwrap();
     connection.execute("SELECT pg_advisory_lock(11); LISTEN news").await.unwrap();
     drop(connection);
-    assert_eq!(state(&db).await, (before, vec![], false), "the session was closed or still listens");
-    assert_eq!(advisory_locks(&mut dba).await, 0, "a lock of the last caller is left");
+    assert_eq!(state(&db).await, (before, vec![], false, 0), "the session was closed, still listens or has a lock");
 
     // The same in a transaction block that the caller leaves open, and in one that has failed.
     for statement in ["SELECT 1", "SELECT 1/0"] {
@@ -50,14 +51,13 @@ async fn acquired_session_loses_locks_and_channels_before_its_next_use() {
         connection.execute("UNLISTEN *; LISTEN other").await.unwrap();
         let _ = connection.execute(statement).await;
         drop(connection);
-        assert_eq!(state(&db).await, (before, vec![], false), "after {statement} in a transaction");
-        assert_eq!(advisory_locks(&mut dba).await, 0, "after {statement} in a transaction");
+        assert_eq!(state(&db).await, (before, vec![], false, 0), "after {statement} in a transaction");
     }
     let mut tx = db.begin().await.unwrap();
     tx.execute("SELECT pg_advisory_lock(13)").await.unwrap();
     tx.commit().await.unwrap();
-    state(&db).await;
-    assert_eq!(advisory_locks(&mut dba).await, 0, "a session lock outlives the transaction's connection");
+    let (.., locks) = state(&db).await;
+    assert_eq!(locks, 0, "a session lock outlives the transaction's connection");
     resolver.close().await;
 }
 
@@ -67,7 +67,7 @@ async fn listen_through_the_handle_does_not_break_the_next_statement() {
     let (_world, db, mut dba, resolver) = one_connection().await;
     db.execute("LISTEN news").await.unwrap();
     dba.execute("NOTIFY news").await.unwrap();
-    let (_, channels, _) = state(&db).await;
+    let (_, channels, ..) = state(&db).await;
     assert_eq!(channels, Vec::<String>::new());
     resolver.close().await;
 }

@@ -7,7 +7,7 @@ use crate::migrate::migrations;
 use crate::resolver::sessions::ResolverSetup;
 use futures_util::TryStreamExt;
 use sqlx::postgres::PgConnection;
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Executor, Statement};
 use std::time::{Duration, Instant};
 use tenantry::testing::Harness;
 use tenantry::{Builder, ConnectionResolver, TenantPool, Tenantry, sqlx};
@@ -157,6 +157,48 @@ async fn statement_is_repeated_once_after_a_change_by_hand() {
     assert_eq!(code(&error), "0A000", "a statement of a transaction must not be repeated alone");
 }
 
+/// The statement that the caller has prepared has the columns and types of its session.
+#[tokio::test]
+async fn statement_that_the_caller_has_prepared_is_not_repeated() {
+    let world = ResolverSetup::new().await;
+    let database = world.tenant("acme").await;
+    let resolver = world.resolver().max_connections_per_tenant(1).build();
+    let db = resolver.resolve("acme".into()).await.unwrap();
+    let mut dba = database.options().connect().await.unwrap();
+    dba.execute("CREATE TABLE notes (id int); GRANT SELECT ON notes TO PUBLIC").await.unwrap();
+    let prepared = db.prepare(sqlx::SqlStr::from_static("SELECT * FROM notes")).await.unwrap();
+    prepared.query().fetch_all(&db).await.unwrap();
+    dba.execute(DONE).await.unwrap();
+    let error = prepared.query().fetch_all(&db).await.unwrap_err();
+    assert_eq!(code(&error), "0A000");
+}
+
+/// The function fails as the check of a plan does, five times. Its sequence counts the runs.
+#[tokio::test]
+async fn statement_that_fails_again_after_its_repetition_fails() {
+    let harness = Harness::start().await.unwrap();
+    let node = node(&harness, &[NOTES]).await;
+    node.provision("acme").await.unwrap();
+    let db = node.resolve("acme").await.unwrap();
+    let mut dba = dba(&harness, &node, "acme").await;
+    dba.execute(
+        "CREATE TABLE changing (id int); CREATE SEQUENCE runs;
+        CREATE FUNCTION change() RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+            IF nextval('runs') <= 5 THEN
+                EXECUTE 'PREPARE changing AS SELECT * FROM changing';
+                EXECUTE 'ALTER TABLE changing ADD COLUMN more int';
+                EXECUTE 'EXECUTE changing';
+            END IF;
+            RETURN 1; END $$",
+    )
+    .await
+    .unwrap();
+    let error = sqlx::query("SELECT change()").fetch_all(&db).await.unwrap_err();
+    assert_eq!(code(&error), "0A000");
+    let runs: i64 = sqlx::query_scalar("SELECT last_value FROM runs").fetch_one(&mut dba).await.unwrap();
+    assert_eq!(runs, 2, "the statement must run once, and once more");
+}
+
 /// A function may raise the same code after it has done something. That statement must not run again.
 #[tokio::test]
 async fn statement_that_raises_0a000_itself_runs_once() {
@@ -222,15 +264,54 @@ async fn internal_error_is_repeated_only_in_a_session_older_than_the_schema() {
     assert_eq!(query.await.unwrap().expect("the statement was not repeated in a newer session"), 1);
 }
 
+/// The caller has seen rows of the statement, so a repetition would give it those rows twice. The rows are so large that
+/// the server sends them before the statement fails.
+#[tokio::test]
+async fn statement_that_has_given_a_row_is_not_repeated() {
+    let world = ResolverSetup::new().await;
+    let database = world.tenant("acme").await;
+    let resolver = world.resolver().build();
+    let db = resolver.resolve("acme".into()).await.unwrap();
+    let mut dba = database.options().connect().await.unwrap();
+    dba.execute(
+        "CREATE FUNCTION fail_at_three(n int) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+            IF n < 3 THEN RETURN repeat('x', 20000); END IF;
+            PERFORM pg_advisory_xact_lock_shared(4712);
+            RAISE EXCEPTION 'cache' USING ERRCODE = 'XX000'; END $$;
+        SELECT pg_advisory_lock(4712)",
+    )
+    .await
+    .unwrap();
+    let mut rows = sqlx::query("SELECT fail_at_three(n) FROM generate_series(1, 3) n").fetch(&db);
+    rows.try_next().await.unwrap().expect("the first row");
+    world.change_entry("acme", |entry| entry.schema_state = "newer".into());
+    resolver.invalidate(db.tenant().id());
+    resolver.resolve("acme".into()).await.unwrap();
+    dba.execute("SELECT pg_advisory_unlock(4712)").await.unwrap();
+    let mut seen = 1;
+    let error = loop {
+        match rows.try_next().await {
+            Ok(row) => seen += row.map(|_| 1).expect("the statement did not fail"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((code(&error), seen), ("XX000".into(), 2), "the caller got rows of a second run");
+}
+
+/// An idle session that has expired is closed within a second or two, whether or not it is used. So the checkout itself
+/// has to replace it for ten replacements in five seconds.
 #[tokio::test]
 async fn session_is_replaced_at_the_end_of_its_lifetime() {
     let mut world = ResolverSetup::new().await;
     let database = world.tenant("acme").await;
     let resolver = world.resolver().pool(|p| p.max_lifetime(Duration::from_millis(50))).build();
     let db = resolver.resolve("acme".into()).await.unwrap();
-    let (first, begun) = (pid(&db).await, Instant::now());
-    while pid(&db).await == first {
-        assert!(begun.elapsed() < Duration::from_secs(10), "a session is used for 10 s, 200 times its lifetime");
+    let (mut last, begun) = (pid(&db).await, Instant::now());
+    for replaced in 0..10 {
+        while pid(&db).await == last {
+            assert!(begun.elapsed() < Duration::from_secs(5), "{replaced} sessions were replaced in 5 s");
+        }
+        last = pid(&db).await;
     }
     resolver.close().await;
     world.wait_until_no_session(&database).await;
@@ -252,4 +333,19 @@ async fn idle_session_is_closed_without_a_timer_of_its_own() {
         assert!(begun.elapsed() < Duration::from_secs(10), "an idle session is open after 10 s");
         pid(&busy).await;
     }
+}
+
+/// No statement runs on the whole node, so no acquire looks for expired sessions. The background work does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_session_of_a_quiet_node_is_closed_by_the_background_work() {
+    let harness = Harness::start().await.unwrap();
+    let migrator = migrations(&[NOTES]);
+    let configure = |b: Builder| b.tenant_migrations(migrator).pool(|p| p.idle_timeout(Duration::from_millis(50)));
+    let node = harness.tenantry(configure).await.unwrap();
+    node.provision("acme").await.unwrap();
+    let idle = pid(&node.resolve("acme").await.unwrap()).await;
+    let running = tokio::spawn(node.run(std::future::pending::<()>()));
+    wait_until_gone(&mut auditor::superuser(&harness).await, idle).await;
+    node.close().await;
+    running.await.unwrap().unwrap();
 }
