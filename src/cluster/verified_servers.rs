@@ -287,3 +287,28 @@ impl ServerRegistry for VerifiedServers {
         self.inner.release(tenant, writer).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::{ServerNames, TlsMode};
+
+    #[test]
+    fn code_is_wrong_for_another_name_host_port_tls_mode_certificate_or_key() {
+        let names = ServerNames::with_prefix("tenantry").unwrap();
+        let server = DatabaseServer::new("main".parse().unwrap(), "db1.internal", 5432, names);
+        let key = SecretString::from("k".repeat(44));
+        let stored = code(&key, &server);
+        assert!(is_code(&key, &server, &stored));
+        for changed in [
+            DatabaseServer { name: "spare".parse().unwrap(), ..server.clone() },
+            DatabaseServer { host: "db2.internal".into(), ..server.clone() },
+            DatabaseServer { port: 5433, ..server.clone() },
+            DatabaseServer { tls: TlsMode::Disable, ..server.clone() },
+            DatabaseServer { root_certificate: Some(String::new()), ..server.clone() },
+        ] {
+            assert!(!is_code(&key, &changed, &stored), "the code is right for another server: {changed:?}");
+        }
+        assert!(!is_code(&SecretString::from("l".repeat(44)), &server, &stored), "the code is right under another key");
+    }
+}

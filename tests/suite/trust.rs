@@ -143,6 +143,15 @@ async fn server_row_is_refused_after_a_change_of_any_part_of_its_address_and_usa
 }
 
 #[tokio::test]
+async fn server_row_with_a_code_is_refused_while_the_key_is_missing() {
+    let harness = Harness::start().await.unwrap();
+    harness.tenantry(migrated).await.unwrap().provision("acme").await.unwrap();
+    run(&harness, "DELETE FROM tenantry.credentials WHERE role = 'server addresses'").await;
+    let error = node(&harness, |b| b).await.resolve("acme").await.map(drop).unwrap_err();
+    assert!(matches!(error, ResolveError::Untrusted(UntrustedAddress::Changed { .. })), "{error:?}");
+}
+
+#[tokio::test]
 async fn set_up_with_the_right_address_repairs_a_changed_row() {
     let (harness, rogue) = (Harness::start().await.unwrap(), Rogue::start().await);
     let tenantry = harness.tenantry(migrated).await.unwrap();

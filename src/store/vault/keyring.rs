@@ -277,12 +277,20 @@ mod tests {
         let text = ring_text(&inverted);
         overwrite_stack::<USED_STACK>();
         let ring = LocalKeyring::from_text(&text).unwrap();
+        // Counted after each call: a later call would overwrite what an earlier one has left on the stack.
+        let parsed = count_in_memory(&inverted);
         let wrapped = ring.wrap(None, &DataKey::new(Box::new([3; 32]))).now_or_never().unwrap().unwrap();
+        let after_wrap = count_in_memory(&inverted);
         ring.unwrap(None, &wrapped).now_or_never().unwrap().unwrap();
-        let alive = count_in_memory(&inverted);
+        let after_unwrap = count_in_memory(&inverted);
         drop(ring);
         let left = count_in_memory(&inverted);
-        assert_eq!((alive, left), (1, 0), "copies of a key while its ring lives, and after it was dropped");
+        assert_eq!(
+            (parsed, after_wrap, after_unwrap),
+            (1, 1, 1),
+            "copies of a key after from_text(), wrap(), unwrap()"
+        );
+        assert_eq!(left, 0, "copies of a key after its ring was dropped");
     }
 
     #[test]

@@ -207,6 +207,26 @@ async fn attempts_are_counted_together_over_all_routes_of_a_process() {
     assert_eq!(statuses, [404, 404, 404, 429], "statuses of one client's attempts at four workers");
 }
 
+/// No client address is known, so only the limit of the tenant can refuse.
+#[tokio::test]
+async fn too_many_attempts_at_the_links_of_one_tenant_are_refused() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(quick).await.unwrap();
+    let routes = SetupRoutes::new(&tenantry).attempts(3).client_address(|_| None);
+    let acme = tenantry.provision("acme").admin(EMAIL).await.unwrap().link.unwrap().expose_path();
+    let second = tenantry.tokens().issue("acme", "eve@acme.example").await.unwrap().expose_path();
+    let other = tenantry.provision("other").admin(EMAIL).await.unwrap().link.unwrap().expose_path();
+    let mut statuses = vec![];
+    for path in [&acme, &second, &acme, &second, &other] {
+        statuses.push(link(true, &routes, Ask::get("acme.example.org", path, &[])).await.status);
+    }
+    assert_eq!(
+        statuses,
+        [200, 200, 200, 429, 200],
+        "the fourth attempt at links of acme, then one at another tenant's"
+    );
+}
+
 #[tokio::test]
 async fn suspended_tenant_and_closed_landlord_answer_503_and_leave_the_link_valid() {
     let harness = Harness::start().await.unwrap();
