@@ -52,6 +52,13 @@ async fn store_does_not_take_an_address_with_a_unicode_case_variant_for_the_admi
     let ensured = store.ensure_admin(&mut db, &kelvin).await;
     assert!(matches!(ensured, Err(AdminError::Similar(_))), "{ensured:?}");
     assert!(!store.verify(&mut db, &mike, &PASSWORD.into()).await.unwrap(), "mike became an admin again");
+
+    // The other way round. Only the column has a collation that folds, so it is the stored address that is folded.
+    let swap = sqlx::query("UPDATE tenant_users SET is_admin = true, email = $1").bind(kelvin.as_str());
+    swap.execute(&mut db).await.unwrap();
+    assert!(!store.verify(&mut db, &mike, &PASSWORD.into()).await.unwrap(), "mike logs in as the other address");
+    let set = store.set_password(&mut db, &mike, &"another long password".into()).await;
+    assert!(matches!(set, Err(AdminError::Unknown(_))), "mike has set the password of the other address: {set:?}");
 }
 
 #[tokio::test]

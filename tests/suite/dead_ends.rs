@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 /// Fails for good, and so does its compensation while the flag is set.
 struct Pay {
     is_bank_closed: Arc<AtomicBool>,
+    payments: Arc<AtomicU32>,
     compensations: Arc<AtomicU32>,
 }
 #[async_trait]
@@ -28,6 +29,7 @@ impl Step for Pay {
     const NAME: &'static str = "bank.pay";
     type Output = ();
     async fn run(&self, _: &StepContext) -> Result<(), StepError> {
+        self.payments.fetch_add(1, SeqCst);
         Err(StepError::fail("the account is overdrawn"))
     }
 }
@@ -59,7 +61,9 @@ async fn compensation_that_fails_for_good_is_parked_and_can_be_resumed_or_skippe
     for is_skipped in [false, true] {
         let harness = Harness::start().await.unwrap();
         let (closed, compensations) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
-        let pay = Pay { is_bank_closed: closed.clone(), compensations: compensations.clone() };
+        let payments = Arc::new(AtomicU32::new(0));
+        let (is_bank_closed, counted) = (closed.clone(), payments.clone());
+        let pay = Pay { is_bank_closed, payments: counted, compensations: compensations.clone() };
         let quick = (Duration::from_millis(1), Duration::from_millis(5));
         let configure = |b: Builder| migrated(b).before_activation(pay).backoff(quick.0, quick.1);
         let tenantry = harness.tenantry(configure).await.unwrap();
@@ -93,6 +97,7 @@ async fn compensation_that_fails_for_good_is_parked_and_can_be_resumed_or_skippe
             closed.store(false, SeqCst);
             recover_until_ended(&tenantry, id, OperationStatus::Undone).await;
         }
+        assert_eq!(payments.load(SeqCst), 1, "an operation that is being undone ran its step again");
         assert_nothing(&harness, "after the undo").await;
         let repeated = tenantry.provision("acme").key("k").await.unwrap_err();
         assert_ne!(repeated.operation_id(), Some(id), "the key can be used again");

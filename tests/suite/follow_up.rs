@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tenantry::error::{OperationError, StepError};
+use tenantry::error::{OperationError, StepError, StoreError};
 use tenantry::journal::{Journal, PgJournal};
-use tenantry::operation::{OperationId, OperationState, OperationStatus, Subject};
+use tenantry::operation::{FencingToken, OperationId, OperationState, OperationStatus, Subject};
 use tenantry::provision::{Provision, ProvisionConfig, Provisioner};
 use tenantry::saga::{CallOptions, Engine, Settings};
 use tenantry::step::{Step, StepContext};
@@ -86,6 +86,18 @@ async fn get(tenantry: &Tenantry, id: OperationId) -> OperationState {
     tenantry.operations().get(id).await.unwrap().unwrap()
 }
 
+/// Runs recovery until no operation is open.
+async fn recover_all(tenantry: &Tenantry) {
+    for _ in 0..500 {
+        if tenantry.operations().open().await.unwrap().is_empty() {
+            return;
+        }
+        tenantry.operations().recover().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("operations are still open: {:?}", tenantry.operations().open().await.unwrap())
+}
+
 /// Runs recovery until the operation has ended.
 async fn recover(tenantry: &Tenantry, id: OperationId) -> OperationState {
     for _ in 0..500 {
@@ -143,6 +155,10 @@ async fn deferred_mail_is_retried_by_recovery_until_it_is_delivered_once() {
     mail.set(Answer::Accepts);
     assert_eq!(recover(&tenantry, work.id).await.status, OperationStatus::Done);
     assert_eq!(mail.accepted(), ["acme"]);
+    const LINKS: &str = "SELECT (SELECT count(*) FROM tenantry.setup_tokens WHERE delivered_at IS NOT NULL),
+        (SELECT count(*) FROM tenantry.credentials WHERE owner LIKE 'tenant:%' AND purpose = 'setup_link')";
+    let links: (i64, i64) = sqlx::query_as(LINKS).fetch_one(harness.landlord()).await.unwrap();
+    assert_eq!(links, (1, 0), "links that are marked as delivered, and links whose bytes are still stored");
     let joined = tenantry.provision("acme").admin("ada@acme.example").key("k").await.unwrap();
     assert_eq!((joined.operation, joined.follow_up, joined.link.is_none()), (made.operation, None, true));
 }
@@ -268,9 +284,7 @@ async fn follow_up_work_is_neither_lost_nor_doubled_by_a_crash() {
             .execute(harness.landlord())
             .await
             .unwrap();
-        while !tenantry.operations().open().await.unwrap().is_empty() {
-            tenantry.operations().recover().await.unwrap();
-        }
+        recover_all(&tenantry).await;
         assert_eq!(auditor::operations(harness.landlord(), "provision", "done").await, at as i64 + 1, "{slug}");
         assert_eq!(auditor::operations(harness.landlord(), "follow_up", "done").await, at as i64 + 1, "{slug}");
         assert_eq!(mail.accepted().iter().filter(|s| **s == slug).count(), 1, "links delivered to {slug}");
@@ -369,9 +383,7 @@ async fn provisioning_of_an_earlier_version_that_is_parked_after_activation_ends
         let resumed = tenantry.operations().resume(made.operation).await.unwrap();
         assert_eq!((resumed.status, resumed.done), (OperationStatus::Done, resumed.total), "{slug}: {resumed:?}");
         tenantry.migrate(slug.as_str()).await.unwrap();
-        while !tenantry.operations().open().await.unwrap().is_empty() {
-            tenantry.operations().recover().await.unwrap();
-        }
+        recover_all(&tenantry).await;
         assert_eq!(runs.load(SeqCst), at as u32 + 1, "{slug}: how often the last step ran");
     }
     let accepted = mail.accepted();
@@ -402,10 +414,14 @@ async fn purge_ends_follow_up_work_whose_step_is_running() {
     tenantry.provision("acme").input(&"hello").start().await.unwrap();
     started.notified().await;
     let work = tenantry.operations().open().await.unwrap().readable.remove(0);
+    let journal = PgJournal::new(harness.landlord().clone());
+    let epoch = journal.read(work.id).await.unwrap().unwrap().epoch;
     tenantry.purge("acme").force().await.unwrap();
+    let fenced = journal.check(FencingToken { operation: work.id, epoch }).await;
+    assert!(matches!(fenced, Err(StoreError::Fenced)), "the worker can still write to the stores: {fenced:?}");
     release.notify_one();
     tenantry.close().await;
-    let ended = PgJournal::new(harness.landlord().clone()).read(work.id).await.unwrap().unwrap();
+    let ended = journal.read(work.id).await.unwrap().unwrap();
     assert_eq!((ended.status, runs.load(SeqCst)), (OperationStatus::Abandoned, 0));
     assert_nothing(&harness, "after a purge during follow-up work").await;
 }
