@@ -86,16 +86,14 @@ async fn get(tenantry: &Tenantry, id: OperationId) -> OperationState {
     tenantry.operations().get(id).await.unwrap().unwrap()
 }
 
-/// Runs recovery until no operation is open.
+/// Runs recovery until no operation is open. An operation whose worker was stopped in a claim waits for a lease of 30 s.
 async fn recover_all(tenantry: &Tenantry) {
-    for _ in 0..500 {
-        if tenantry.operations().open().await.unwrap().is_empty() {
-            return;
-        }
+    let begun = Instant::now();
+    while !tenantry.operations().open().await.unwrap().is_empty() {
         tenantry.operations().recover().await.unwrap();
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let open = tenantry.operations().open().await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(90), "operations are still open after 90 s: {open:?}");
     }
-    panic!("operations are still open: {:?}", tenantry.operations().open().await.unwrap())
 }
 
 /// Runs recovery until the operation has ended.
