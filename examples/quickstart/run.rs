@@ -121,12 +121,14 @@ async fn purge_tenants(tenantry: &Tenantry) -> Result<(), AnyError> {
             }
         }
         // An interrupted set-up stays open: it has no tenant, and `ExampleServer::remove` drops what it created.
-        let open = tenantry.operations().open().await?.iter().filter(|o| o.subject.tenant().is_some()).count();
+        let open = tenantry.operations().open().await?;
+        let open = open.iter().filter(|o| o.subject.tenant().is_some()).map(|o| format!("{} at {}", o.kind, o.step));
+        let open: Vec<_> = open.collect();
         match failed {
-            None if open == 0 => return Ok(()),
+            None if open.is_empty() => return Ok(()),
             Some(error) if clock.elapsed() > PURGE_TIME => return Err(error.into()),
             None if clock.elapsed() > PURGE_TIME => {
-                return Err(format!("{open} operations have not ended within {PURGE_TIME:?}").into());
+                return Err(format!("these operations have not ended within {PURGE_TIME:?}: {}", open.join(", ")).into());
             }
             _ => tokio::time::sleep(Duration::from_millis(200)).await,
         }
