@@ -128,7 +128,9 @@ async fn purge_tenants(tenantry: &Tenantry) -> Result<(), AnyError> {
             None if open.is_empty() => return Ok(()),
             Some(error) if clock.elapsed() > PURGE_TIME => return Err(error.into()),
             None if clock.elapsed() > PURGE_TIME => {
-                return Err(format!("these operations have not ended within {PURGE_TIME:?}: {}", open.join(", ")).into());
+                return Err(
+                    format!("these operations have not ended within {PURGE_TIME:?}: {}", open.join(", ")).into()
+                );
             }
             _ => tokio::time::sleep(Duration::from_millis(200)).await,
         }
