@@ -100,6 +100,7 @@ pub mod operation;
 mod operations;
 pub mod placement;
 pub mod pool;
+mod query;
 pub mod resolver;
 pub(crate) mod rt;
 #[cfg(not(feature = "testing"))]

@@ -85,7 +85,7 @@ impl<T> Rows<T> {
     pub(crate) fn map<U>(self, convert: impl FnMut(T) -> U) -> Rows<U> {
         Rows { readable: self.readable.into_iter().map(convert).collect(), unreadable: self.unreadable }
     }
-    /// The readable rows, after each unreadable one was logged. For work that goes on with the others.
+    /// The readable rows, after each unreadable one was logged. For work that continues with them.
     pub(crate) fn log_unreadable(self) -> Vec<T> {
         for row in &self.unreadable {
             tracing::warn!(error = %super::chain(row), "a row of the landlord is left out");

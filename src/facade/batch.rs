@@ -152,7 +152,7 @@ impl<V: BatchVerb> Batch<V> {
         while let Some(outcome) = outcomes.next().await {
             let (tenant, outcome) = match outcome {
                 Ok(outcome) => outcome,
-                // One row of the registry. The stream goes on with the others.
+                // One row of the registry. The stream continues with the others.
                 Err(error @ StoreError::Corrupt(_)) => {
                     report.unreadable.push(error);
                     continue;

@@ -38,7 +38,7 @@
 //! | 3 | `saga` | what a saga is, the runner, recovery |
 //! | 2 | `store/*` | traits and their implementations: registry, vault, journal, tokens, nodes, tenant admins |
 //! | 1 | `store/schema` | the landlord's schema and its migrations |
-//! | 0 | `tenant`, `names`, `directory`, `server`, `operation`, `secret`, `placement`, `error`, `connect`, `rt`, `sql`, `sqlstate`, `json` | data without I/O, and helpers |
+//! | 0 | `tenant`, `names`, `directory`, `server`, `operation`, `secret`, `placement`, `error`, `connect`, `query`, `rt`, `sql`, `sqlstate`, `json` | data without I/O, and helpers |
 //!
 //! # How a call travels
 //!

@@ -63,8 +63,7 @@
 //!
 //! # TLS
 //!
-//! sqlx 0.9.0 opens its sockets without TCP_NODELAY. Over TLS, Nagle's algorithm then delays the messages of a login,
-//! and opening a connection takes several times as long as it should; queries on open connections are hardly affected.
+//! sqlx 0.9.0 opens its sockets without TCP_NODELAY. Over TLS, Nagle's algorithm then delays the messages of a login.
 //! [transact-rs/sqlx#4336](https://github.com/transact-rs/sqlx/pull/4336) corrects this and is not released. Until it
 //! is, an application can take `sqlx-core` from that commit. Put this into the `Cargo.toml` of the application's
 //! workspace, and remove it when sqlx releases a newer version:
@@ -74,8 +73,8 @@
 //! sqlx-core = { git = "https://github.com/transact-rs/sqlx", rev = "6e57d05490859f31aa364ca69fcb379f3a2995e6" }
 //! ```
 //!
-//! Take exactly this commit: a later one changes an interface between `sqlx-core` and `sqlx-postgres`, so that 0.9.0 of
-//! the latter does not compile. A library cannot correct this from outside, because sqlx opens the socket itself.
+//! Take exactly this commit: the newest one changes an interface between `sqlx-core` and `sqlx-postgres`, so that 0.9.0
+//! of the latter does not compile. A library cannot correct this from outside, because sqlx opens the socket itself.
 //!
 //! # Several nodes
 //!

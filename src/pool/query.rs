@@ -1,31 +1,13 @@
-//! A caller's query, taken apart so that its text can be read before it runs and so that it can run twice.
-//!
-//! The executor builds one for each call. Its text decides two things: whether the query may leave a transaction open,
+//! What the text of a caller's query decides. That is two things: whether the query may leave a transaction open,
 //! and whether it may be repeated after its session proved to be older than the tenant's schema.
-use sqlx::postgres::{PgArguments, PgStatement};
-use sqlx::{Execute, Postgres, SqlStr};
+pub(super) use crate::query::Query;
 
 /// The statements that may be repeated, by their first word. Each is one transaction outside a transaction block, so a
 /// failed one has changed nothing. That is not so for `CALL` and `DO`, whose body may commit, nor for `COPY`, which has
 /// consumed its input.
 const REPEATABLE: [&str; 8] = ["select", "insert", "update", "delete", "merge", "values", "with", "table"];
 
-/// A query that was taken apart.
-#[derive(Clone)]
-pub(super) struct Query {
-    sql: SqlStr,
-    statement: Option<PgStatement>,
-    arguments: Option<PgArguments>,
-    persistent: bool,
-}
-
 impl Query {
-    pub(super) fn from<'q>(mut query: impl Execute<'q, Postgres>) -> Result<Self, sqlx::Error> {
-        let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
-        let (statement, persistent) = (query.statement().cloned(), query.persistent());
-        Ok(Self { sql: query.sql(), statement, arguments, persistent })
-    }
-
     /// Whether the query cannot leave a transaction open or the session listening. sqlx does not expose the session's
     /// transaction status, but only a text that contains BEGIN or START can begin a transaction. A notification that
     /// reaches a session without a listener is a protocol error of its next statement. A text that contains one of the
@@ -54,21 +36,6 @@ impl Query {
         let word = self.first_word();
         let is_repeatable = REPEATABLE.iter().any(|verb| word.eq_ignore_ascii_case(verb));
         (is_repeatable && self.arguments.is_some() && self.statement.is_none()).then(|| self.clone())
-    }
-}
-
-impl<'q> Execute<'q, Postgres> for Query {
-    fn sql(self) -> SqlStr {
-        self.sql
-    }
-    fn statement(&self) -> Option<&PgStatement> {
-        self.statement.as_ref()
-    }
-    fn take_arguments(&mut self) -> Result<Option<PgArguments>, sqlx::error::BoxDynError> {
-        Ok(self.arguments.take())
-    }
-    fn persistent(&self) -> bool {
-        self.persistent
     }
 }
 

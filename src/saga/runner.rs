@@ -362,7 +362,7 @@ impl<C: Send + 'static> Runner<'_, C> {
     }
 }
 
-/// What the caller is told when `close()` has stopped its worker.
+/// The cause of a failure after `close()` has stopped the worker of the call.
 const STOPPED: &str = "its worker was stopped, because this process closes tenantry";
 
 /// The operation did not reach its pivot step in time.

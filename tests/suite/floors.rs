@@ -15,6 +15,7 @@ const FLOORS: [&[&str]; 11] = [
         "names",
         "operation",
         "placement",
+        "query",
         "rt",
         "secret",
         "server",

@@ -346,10 +346,10 @@ async fn password_link_of_an_unknown_admin_is_not_valid() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(quick).await.unwrap();
     acme(&tenantry).await;
-    let refused = tenantry.tokens().issue_password("acme", "nobody@acme.example").await;
+    let refused = tenantry.tokens().issue_password("acme", "unknown@acme.example").await;
     assert!(matches!(&refused, Err(ChangeError::NoAdmin(_))), "{refused:?}");
     // The admin was removed after the link was issued.
-    let issue = tenantry.tokens().issue_for(TokenPurpose::password(), "acme", "nobody@acme.example");
+    let issue = tenantry.tokens().issue_for(TokenPurpose::password(), "acme", "unknown@acme.example");
     let unknown_admin = issue.await.unwrap();
     let answer = tenantry.follow_password_link(token_text(&unknown_admin), &"correct horse battery".into()).await;
     assert!(matches!(answer, Err(SetupLinkError::NotValid)), "{answer:?}");

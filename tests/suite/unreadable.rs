@@ -1,5 +1,5 @@
 //! Rows of the landlord that cannot be parsed. Each list returns the others and names the bad row, and work on many rows
-//! goes on with the others.
+//! continues with the others.
 use crate::provision::migrated;
 use futures_util::StreamExt;
 use std::sync::Arc;

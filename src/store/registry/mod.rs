@@ -53,7 +53,7 @@ pub trait TenantRegistry: Send + Sync + 'static {
         Ok(entries.into_iter().find(|e| e.kind == DatabaseKind::Primary))
     }
     /// All tenants that are not `Deleted`. A tenant that is created while the stream runs may or may not appear. A row
-    /// that cannot be parsed is an item with [`StoreError::Corrupt`], and the stream goes on after it; any other error
+    /// that cannot be parsed is an item with [`StoreError::Corrupt`], and the stream continues after it; any other error
     /// is the last item. Default: reads pages of 500.
     fn all(&self) -> BoxStream<'_, Result<Tenant, StoreError>> {
         Box::pin(async_stream::stream! {

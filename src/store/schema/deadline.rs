@@ -9,10 +9,11 @@
 //! - A statement that is too late is cancelled on the server before the call returns. Otherwise it would keep waiting
 //!   for a lock, with its session, and could take effect after the caller has repeated it.
 //! - A connection whose statement was too late is closed, so no later statement can read its answer.
+use crate::query::Query;
 use call::Call;
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::TryStreamExt;
-use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Either, Execute, Executor, PgPool, Postgres, SqlStr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +71,8 @@ impl<'p> Executor<'p> for &'_ LandlordPool {
     {
         let landlord = self.clone();
         Box::pin(async_stream::try_stream! {
-            let (query, sql) = Query::take_apart(query)?;
+            let query = Query::from(query)?;
+            let sql = query.sql.clone();
             let rows: Result<Vec<_>, sqlx::Error> =
                 async { call!(landlord, sql, |session| session.fetch_many(query).try_collect::<Vec<_>>()) }.await;
             for row in rows? {
@@ -86,7 +88,8 @@ impl<'p> Executor<'p> for &'_ LandlordPool {
     {
         let landlord = self.clone();
         Box::pin(async move {
-            let (query, sql) = Query::take_apart(query)?;
+            let query = Query::from(query)?;
+            let sql = query.sql.clone();
             call!(landlord, sql, |session| session.fetch_optional(query))
         })
     }
@@ -108,37 +111,5 @@ impl<'p> Executor<'p> for &'_ LandlordPool {
     {
         let landlord = self.clone();
         Box::pin(async move { call!(landlord, sql.clone(), |session| session.describe(sql)) })
-    }
-}
-
-/// A query that was taken apart, because its text is needed after it has run.
-struct Query {
-    sql: SqlStr,
-    statement: Option<PgStatement>,
-    arguments: Option<PgArguments>,
-    persistent: bool,
-}
-
-impl Query {
-    fn take_apart<'q>(mut query: impl Execute<'q, Postgres>) -> Result<(Self, SqlStr), sqlx::Error> {
-        let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
-        let (statement, persistent) = (query.statement().cloned(), query.persistent());
-        let sql = query.sql();
-        Ok((Self { sql: sql.clone(), statement, arguments, persistent }, sql))
-    }
-}
-
-impl<'q> Execute<'q, Postgres> for Query {
-    fn sql(self) -> SqlStr {
-        self.sql
-    }
-    fn statement(&self) -> Option<&PgStatement> {
-        self.statement.as_ref()
-    }
-    fn take_arguments(&mut self) -> Result<Option<PgArguments>, sqlx::error::BoxDynError> {
-        Ok(self.arguments.take())
-    }
-    fn persistent(&self) -> bool {
-        self.persistent
     }
 }

@@ -29,7 +29,7 @@ pub async fn admin_store(store: &dyn AdminStore, db: &mut PgConnection) {
     check_verify(store, db, &eve, SECOND, false, "verify() refuses another admin's password").await;
     check_refused_passwords(store, db, &ada).await;
     check_hash_first(store, db, &eve).await;
-    for (address, stored) in [(&ada, Some(&ada)), (&email("ADA"), Some(&ada)), (&email("nobody"), None)] {
+    for (address, stored) in [(&ada, Some(&ada)), (&email("ADA"), Some(&ada)), (&email("unknown"), None)] {
         check_find(store, db, address, stored).await;
     }
     check_similar_address(store, db).await;

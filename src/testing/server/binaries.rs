@@ -53,7 +53,7 @@ pub(super) struct Account {
     pub(super) name: String,
 }
 
-/// The account that runs the server: the one of this process, or `postgres` or `nobody` if that is root, because
+/// The account that runs the server: the one of this process. If that is root, it is `postgres` or `nobody`, because
 /// PostgreSQL refuses to run as root.
 pub(super) fn account() -> Result<Account, LocalError> {
     match read_id(&["-u"]).as_deref() {
