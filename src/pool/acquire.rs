@@ -3,7 +3,7 @@
 //! [`Search`] is that series. Each attempt goes to the tenant's replica or primary. If the share is retired or the
 //! login is refused, the tenant is resolved again through [`Renew`], and the next attempt uses its new shares.
 use super::attempt::Attempt;
-use super::budget::{PgCheckedOut, TenantShare};
+use super::budget::{PgCheckedOut, PgEntry, TenantShare};
 use super::replica::{CONNECT_LIMIT, Replica};
 use super::{AcquireError, Source, TenantPool};
 use crate::error::ResolveError;
@@ -76,25 +76,35 @@ impl TenantPool {
         rt::yield_after_many_calls().await;
         let budgeted = match &self.0.source {
             Source::Budget(budgeted) => budgeted,
-            Source::Own(pool) => return acquire_from(pool).await,
+            // Boxed, as the search below: the future contains that of opening a connection, which takes kilobytes and
+            // would be part of every query's future.
+            Source::Own(pool) => return Box::pin(acquire_from(pool)).await,
         };
         let replica = budgeted.replica.as_ref().filter(|_| self.0.reads);
         let idle = replica.map_or_else(|| budgeted.primary.checkout(), |replica| replica.checkout());
         if let Some(checked_out) = idle {
             return Ok(BorrowedConnection::Budget(checked_out));
         }
-        // Boxed, because the future of a search takes kilobytes and would be part of every query's future.
-        Box::pin(self.search(budgeted)).await
+        let entry = match replica {
+            Some(_) => None,
+            None => match budgeted.primary.wait_for_returned().await {
+                Ok(returned) => return Ok(BorrowedConnection::Budget(returned)),
+                Err(entry) => Some(entry),
+            },
+        };
+        Box::pin(self.search(budgeted, entry)).await
     }
 
     /// The waits of a search have limits of their own and report why they failed. The limit here only bounds a series
-    /// of renewals, so it is a little longer.
-    async fn search(&self, budgeted: &Budgeted) -> Result<BorrowedConnection<'static>, sqlx::Error> {
+    /// of renewals, so it is a little longer. `entry` is a wait at the primary that has begun.
+    async fn search(
+        &self, budgeted: &Budgeted, entry: Option<PgEntry>,
+    ) -> Result<BorrowedConnection<'static>, sqlx::Error> {
         let started = Instant::now();
         let for_replica = if self.0.reads { 2 * CONNECT_LIMIT } else { Duration::ZERO };
         let limit = budgeted.renewal.limit + SLACK + for_replica;
         let (tenant, shares) = (self.0.tenant.id(), budgeted.clone());
-        let search = Search { tenant, shares, use_replica: self.0.reads, is_looked_up: false };
+        let search = Search { tenant, shares, use_replica: self.0.reads, entry, is_looked_up: false };
         match tokio::time::timeout(limit, search.run()).await {
             Ok(found) => found,
             Err(_) => Err(AcquireError::ConnectTimeout { waited: started.elapsed() }.into()),
@@ -115,6 +125,8 @@ struct Search {
     tenant: TenantId,
     shares: Budgeted,
     use_replica: bool,
+    /// The wait at the primary with which the first attempt continues.
+    entry: Option<PgEntry>,
     /// Whether the tenant was resolved again because its present login was refused.
     is_looked_up: bool,
 }
@@ -149,11 +161,13 @@ impl Search {
         }
     }
 
-    async fn attempt(&self) -> Result<Attempt, sqlx::Error> {
-        match self.replica() {
-            Some(replica) => Ok(replica.acquire(self.shares.renewal.limit).await),
-            None => Attempt::from_result(self.shares.primary.acquire().await),
+    async fn attempt(&mut self) -> Result<Attempt, sqlx::Error> {
+        if let Some(replica) = self.replica() {
+            return Ok(replica.acquire(self.shares.renewal.limit).await);
         }
+        let primary = &self.shares.primary;
+        let entry = self.entry.take().unwrap_or_else(|| primary.enter());
+        Attempt::from_result(primary.acquire(entry).await)
     }
 
     /// Resolves the tenant again and takes its new shares.

@@ -50,7 +50,8 @@ impl<'p> Executor<'p> for &'_ TenantPool {
                     finish_call(connection, is_self_contained, end)?;
                     break;
                 };
-                connection = connection.renew(&pool).await?;
+                // Boxed, because its future takes kilobytes and would be part of every query's future.
+                connection = Box::pin(connection.renew(&pool)).await?;
                 query = copy;
             }
         })
@@ -71,7 +72,8 @@ impl<'p> Executor<'p> for &'_ TenantPool {
             if let (Err(error), Some(query)) = (&row, again)
                 && connection.is_stale_after(error)
             {
-                connection = connection.renew(&pool).await?;
+                // Boxed, as in `fetch_many`.
+                connection = Box::pin(connection.renew(&pool)).await?;
                 row = connection.session()?.fetch_optional(query).await;
             }
             finish_call(connection, is_self_contained, row)
@@ -152,4 +154,21 @@ fn finish_call<T>(
         }
     }
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pool::TenantPool;
+    use crate::tenant::TenantStatus;
+    use sqlx::Executor;
+    use sqlx::postgres::PgPool;
+
+    #[tokio::test]
+    async fn future_of_a_query_contains_none_that_opens_a_connection() {
+        let pool = PgPool::connect_lazy("postgres://nowhere").unwrap();
+        let pool = TenantPool::from_pool(crate::testing::tenant("acme", TenantStatus::Active), pool);
+        // The future that opens a connection takes 14 kilobytes. They would be allocated and copied at each query.
+        let query = (&pool).fetch_optional("SELECT 1");
+        assert!(size_of_val(&*query) < 2048, "the future of a query takes {} bytes", size_of_val(&*query));
+    }
 }

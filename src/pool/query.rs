@@ -14,7 +14,9 @@ impl Query {
     /// words for another reason only costs extra round trips: the clearing and a ping.
     pub(super) fn is_self_contained(&self) -> bool {
         let text = self.sql.as_str().as_bytes();
-        let has_word = |word: &[u8]| text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
+        // The first byte alone is compared first: this text is searched at each query.
+        let is_word = |w: &[u8], word: &[u8]| w[0].eq_ignore_ascii_case(&word[0]) && w.eq_ignore_ascii_case(word);
+        let has_word = |word: &[u8]| text.windows(word.len()).any(|w| is_word(w, word));
         !has_word(b"begin") && !has_word(b"start") && !self.may_listen(has_word)
     }
 

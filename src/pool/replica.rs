@@ -44,7 +44,7 @@ impl Replica {
                 None => Attempt::UsePrimary,
             };
         }
-        match timeout(CONNECT_LIMIT.min(limit / 2), self.share.acquire()).await.map(Attempt::from_result) {
+        match timeout(CONNECT_LIMIT.min(limit / 2), self.share.acquire(self.share.enter())).await.map(Attempt::from_result) {
             Ok(Ok(attempt)) => {
                 self.record_answer(&attempt);
                 attempt

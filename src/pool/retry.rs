@@ -49,8 +49,7 @@ impl<'p> BorrowedConnection<'p> {
                 checked_out.release_clean();
                 pool.checkout().await
             }
-            // Boxed, because it would be part of every query's future.
-            Self::Budget(checked_out) => Ok(Self::Budget(Box::pin(checked_out.replace_stale()).await?)),
+            Self::Budget(checked_out) => Ok(Self::Budget(checked_out.replace_stale().await?)),
             own @ Self::Own(_) => Ok(own),
         }
     }

@@ -34,6 +34,11 @@ impl PgCheckedOut<'_> {
         conn.held.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)
     }
 
+    /// Whether the connection can be used as it is: it needs no ping and has not expired.
+    pub(super) fn is_ready(&self) -> bool {
+        let now = coarse_time();
+        self.conn.as_ref().is_some_and(|conn| self.server.opener.is_usable(conn, now) && !conn.is_expired(now))
+    }
     /// Whether the connection has reached its lifetime or was idle for too long.
     pub(super) fn is_expired(&self) -> bool {
         self.conn.as_ref().is_some_and(|conn| conn.is_expired(coarse_time()))

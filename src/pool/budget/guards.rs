@@ -16,7 +16,7 @@ use tokio::time::timeout;
 const REOPEN_PATIENCE: Duration = Duration::from_millis(50);
 
 /// A slot in which its owner opens a connection. Dropping it frees the slot.
-pub(super) struct Opening<O: Opener> {
+pub(crate) struct Opening<O: Opener> {
     server: Arc<ServerPool<O>>,
     slot: SlotId,
     /// The connection in the slot, which must be closed before one is opened, and why it is closed.

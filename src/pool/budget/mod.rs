@@ -40,5 +40,5 @@ pub(crate) use connection::Handover;
 pub(crate) use lifetime::Lifetimes;
 pub(crate) use opener::{PgOpener, PgServer};
 pub(crate) use server::{PoolLimits, ServerPool};
-pub(crate) use share::{PgAcquired, TenantShare};
+pub(crate) use share::{PgAcquired, PgEntry, TenantShare};
 pub use stats::PoolStats;

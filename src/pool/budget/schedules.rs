@@ -87,7 +87,7 @@ impl Simulation {
 
     /// Acquires a connection of the tenant. Opening it does not fail.
     async fn acquire(&self, tenant: usize) -> FakeCheckedOut {
-        match self.server.acquire(self.keys[tenant], &(tenant, u32::MAX)).await.unwrap() {
+        match self.server.acquire(self.server.enter(self.keys[tenant]), &(tenant, u32::MAX)).await.unwrap() {
             Acquired::Connection(checked_out) => checked_out,
             Acquired::Retired => panic!("acquire reported a retired share, but no share was retired"),
         }
@@ -96,7 +96,7 @@ impl Simulation {
     fn add_caller(&mut self) {
         let tenant = self.rng.random_range(0..self.keys.len());
         let (server, key) = (self.server.clone(), self.keys[tenant]);
-        let caller = async move { server.acquire(key, &(tenant, 8)).await };
+        let caller = async move { server.acquire(server.enter(key), &(tenant, 8)).await };
         self.waiting.push((tenant, caller.boxed()));
     }
 
@@ -226,7 +226,7 @@ async fn reopen_ends_although_every_permit_is_held_by_a_caller_that_waits_for_a_
     // Two tenants without a connection take both permits and wait for a slot.
     for tenant in [4, 5] {
         let (server, key) = (server.clone(), keys[tenant]);
-        simulation.waiting.push((tenant, async move { server.acquire(key, &(tenant, u32::MAX)).await }.boxed()));
+        simulation.waiting.push((tenant, async move { server.acquire(server.enter(key), &(tenant, u32::MAX)).await }.boxed()));
     }
     for _ in 0..5 {
         simulation.poll_callers();

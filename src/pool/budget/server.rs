@@ -66,7 +66,7 @@ pub(super) struct Counters {
 
 /// When an acquire began, and when it times out.
 #[derive(Clone, Copy)]
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     pub(super) began: Instant,
     pub(super) until: Instant,
 }

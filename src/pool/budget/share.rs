@@ -2,12 +2,13 @@
 //!
 //! The resolver creates one for each tenant and server, and `TenantPool` takes its connections from it. An unused share
 //! owns no connection and no task.
-use super::acquire::Acquired;
+use super::acquire::{Acquired, Entry};
 use super::checked_out::PgCheckedOut;
 use super::circuit_breaker::CircuitBreaker;
 use super::connection::Target;
 use super::opener::{PgOpener, PgServer};
 use super::scheduler::Key;
+use super::waiting::Granted;
 use crate::pool::clock::coarse_time;
 use crate::tenant::TenantId;
 use sqlx::postgres::PgConnectOptions;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub(crate) type PgAcquired = Acquired<PgOpener>;
+pub(crate) type PgEntry = Entry<PgOpener>;
 
 /// A tenant's share of a server pool: a key and the options for its connections. Dropping it closes the tenant's
 /// connections.
@@ -59,12 +61,27 @@ impl TenantShare {
         checked_out
     }
 
+    /// Takes an idle connection, or joins the queue of the tenant's callers.
+    pub(crate) fn enter(&self) -> PgEntry {
+        self.server.close_expired_if_due(coarse_time());
+        self.server.enter(self.key)
+    }
+
+    /// Waits for a connection that another caller of the tenant returns: most waits end so. The search that continues
+    /// with the entry (`Err`) has a future of kilobytes, which costs more than the rest of the wait.
+    pub(crate) async fn wait_for_returned(&self) -> Result<PgCheckedOut<'static>, PgEntry> {
+        let span = tracing::debug_span!("wait for the budget", tenant = %self.target.tenant);
+        match self.enter().wait_for_returned().instrument(span).await {
+            Entry::Granted(Granted::Connection(checked_out)) if checked_out.is_ready() => Ok(checked_out),
+            entry => Err(entry),
+        }
+    }
+
     /// Waits for a connection or opens one; pings it first if it was idle for longer than `ping_after`, and replaces it
     /// if it has expired.
-    pub(crate) async fn acquire(&self) -> Result<PgAcquired, sqlx::Error> {
-        self.server.close_expired_if_due(coarse_time());
+    pub(crate) async fn acquire(&self, entry: PgEntry) -> Result<PgAcquired, sqlx::Error> {
         let acquire = async {
-            match self.server.acquire(self.key, &self.target).await? {
+            match self.server.acquire(entry, &self.target).await? {
                 Acquired::Connection(checked_out) => {
                     self.replace_if_unusable(checked_out).await.map(Acquired::Connection)
                 }

@@ -17,34 +17,53 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A caller's wait for a connection. Dropping it removes the waiter; a grant that arrived in the meantime goes to the
 /// next waiter.
-pub(super) struct Waiting<O: Opener> {
-    pub(super) server: Arc<ServerPool<O>>,
-    pub(super) key: Key,
-    pub(super) id: WaiterId,
-    pub(super) grant: oneshot::Receiver<Grant<O::Conn>>,
-    pub(super) deadline: Deadline,
+pub(crate) struct Waiting<O: Opener> {
+    server: Arc<ServerPool<O>>,
+    key: Key,
+    id: WaiterId,
+    grant: oneshot::Receiver<Grant<O::Conn>>,
+    deadline: Deadline,
+    /// No connection of the tenant is open or on its way, so this waiter opens one at once.
+    needs_connection: bool,
+    /// Whether the wait has ended with a grant, so that the scheduler knows the waiter no longer.
+    is_served: bool,
 }
 
 /// What a wait ended with.
-pub(super) enum Granted<O: Opener> {
+pub(crate) enum Granted<O: Opener> {
     /// A connection of the waiter's own tenant.
     Connection(CheckedOut<'static, O>),
-    /// A slot to open a connection in.
-    Slot(Opening<O>),
+    /// A slot to open a connection in, until the deadline.
+    Slot(Opening<O>, Deadline),
     /// The tenant's share was retired in the meantime.
     Retired,
 }
 
 impl<O: Opener> Waiting<O> {
-    /// Waits for a grant until the deadline. `needs_connection`: no connection of the tenant is open or on its way, so
-    /// this waiter asks for a new one at once.
-    pub(super) async fn wait(mut self, needs_connection: bool) -> Result<Granted<O>, AcquireError> {
-        if !needs_connection {
-            // Wait first for as long as opening a connection takes: a returned connection is cheaper than a new one.
-            let pause = Duration::from_micros(self.server.connect_time.load(Relaxed));
-            let until = self.deadline.until.min(self.deadline.began + pause);
-            if let Ok(grant) = timeout_at(until, &mut self.grant).await {
-                return Ok(self.accept(grant.ok(), None));
+    pub(super) fn new(
+        server: Arc<ServerPool<O>>, key: Key, id: WaiterId, grant: oneshot::Receiver<Grant<O::Conn>>,
+        deadline: Deadline, needs_connection: bool,
+    ) -> Self {
+        Self { server, key, id, grant, deadline, needs_connection, is_served: false }
+    }
+
+    /// Waits for a connection that is returned, for as long as opening one takes: a returned connection is cheaper than
+    /// a new one. `None`: none was returned in that time, or the waiter is to open one at once.
+    pub(super) async fn wait_for_returned(&mut self) -> Option<Granted<O>> {
+        if self.needs_connection {
+            return None;
+        }
+        let pause = Duration::from_micros(self.server.connect_time.load(Relaxed));
+        let until = self.deadline.until.min(self.deadline.began + pause);
+        let grant = timeout_at(until, &mut self.grant).await.ok()?;
+        Some(self.accept(grant.ok(), None))
+    }
+
+    /// Waits for a grant until the deadline.
+    pub(super) async fn wait(mut self) -> Result<Granted<O>, AcquireError> {
+        if !self.needs_connection {
+            if let Some(granted) = self.wait_for_returned().await {
+                return Ok(granted);
             }
             if !self.server.lock_scheduler().mark_needs_connection(self.key, self.id) {
                 return self.wait_for_grant(None).await;
@@ -87,13 +106,14 @@ impl<O: Opener> Waiting<O> {
     }
 
     /// Puts a grant into a guard. `None`: the sender was dropped, because the share is retired.
-    fn accept(&self, grant: Option<Grant<O::Conn>>, permit: Option<ConnectPermit>) -> Granted<O> {
+    fn accept(&mut self, grant: Option<Grant<O::Conn>>, permit: Option<ConnectPermit>) -> Granted<O> {
+        self.is_served = true;
         let server = self.server.clone();
         match grant {
             Some(Grant::Conn(slot, conn)) => Granted::Connection(CheckedOut::new(server, slot, conn)),
             Some(Grant::Slot(slot, old)) => {
                 let old = old.map(|conn| (conn, "another tenant needs its slot"));
-                Granted::Slot(Opening::new(server, slot, old, permit))
+                Granted::Slot(Opening::new(server, slot, old, permit), self.deadline)
             }
             None => Granted::Retired,
         }
@@ -112,6 +132,9 @@ impl<O: Opener> Waiting<O> {
 
 impl<O: Opener> Drop for Waiting<O> {
     fn drop(&mut self) {
+        if self.is_served {
+            return;
+        }
         self.server.lock_scheduler().remove_waiter(self.key, self.id);
         // The scheduler sends no grant after this. One that it sent before is returned here.
         self.grant.close();

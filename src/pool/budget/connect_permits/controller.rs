@@ -2,8 +2,12 @@
 //!
 //! Opening a connection is partly work (key derivation on both sides, a new server process) and partly waiting (round
 //! trips, delayed acknowledgements). While it is mostly waiting, more openings at once take no longer each, so the
-//! limit grows by one each time as many connections were opened as it allows. Once the processors are busy, each
-//! opening takes longer: then the limit stays, and when the median has doubled it is halved.
+//! limit grows each time as many connections were opened as it allows. Once the processors are busy, each opening takes
+//! longer: then the limit stays, falls by one when the median is half longer, and is halved when it has doubled.
+//!
+//! As with TCP's congestion window, the limit first doubles at each step (slow start), because a load that changes each
+//! second opens too few connections for a slow rise. After the first median that speaks against more openings it grows
+//! by one.
 use std::time::Duration;
 
 /// The smallest limit. Four openings keep two processors busy while two of them wait.
@@ -12,6 +16,9 @@ pub(crate) const MIN_PERMITS: usize = 4;
 const MIN_SAMPLES: usize = 8;
 /// The limit grows while the median is at most this multiple of the baseline.
 const GROW_BELOW: f64 = 1.25;
+/// The limit falls by one when the median is at least this multiple of the baseline, and never doubles again. A median
+/// that is only a little above [`GROW_BELOW`] may be chance.
+const SHRINK_ABOVE: f64 = 1.5;
 /// The limit is halved when the median is at least this multiple of the baseline.
 const HALVE_ABOVE: f64 = 2.0;
 /// The limit falls to [`MIN_PERMITS`] at once when the median is at least this multiple of the baseline: the server is
@@ -24,6 +31,8 @@ const BASELINE_WEIGHT: f64 = 0.25;
 pub(super) struct PermitController {
     limit: usize,
     max: usize,
+    /// Whether the limit doubles when it grows: no median has spoken against more openings yet.
+    is_slow_start: bool,
     /// Median time of an opening without contention, in µs: the moving average of the medians at the smallest limit,
     /// and never more than a later median. `None` before the first median.
     baseline: Option<f64>,
@@ -35,7 +44,7 @@ pub(super) struct PermitController {
 
 impl PermitController {
     pub(super) fn new(max: usize) -> Self {
-        Self { limit: MIN_PERMITS, max, baseline: None, samples: vec![], saturated: 0 }
+        Self { limit: MIN_PERMITS, max, is_slow_start: true, baseline: None, samples: vec![], saturated: 0 }
     }
     pub(super) fn limit(&self) -> usize {
         self.limit
@@ -51,18 +60,23 @@ impl PermitController {
         let (median, is_saturated) = (median(&mut self.samples), 2 * self.saturated > self.samples.len());
         let ratio = median / self.update_baseline(median);
         self.forget_samples();
+        self.is_slow_start &= ratio < SHRINK_ABOVE;
         if ratio >= RESET_ABOVE {
             self.limit = MIN_PERMITS;
         } else if ratio >= HALVE_ABOVE {
             self.limit = (self.limit / 2).max(MIN_PERMITS);
+        } else if ratio >= SHRINK_ABOVE {
+            self.limit = (self.limit - 1).max(MIN_PERMITS);
         } else if ratio <= GROW_BELOW && is_saturated {
-            self.limit = (self.limit + 1).min(self.max);
+            let step = if self.is_slow_start { self.limit } else { 1 };
+            self.limit = (self.limit + step).min(self.max);
         }
     }
 
-    /// Returns to the smallest limit.
+    /// Returns to the smallest limit, and grows slowly from there.
     pub(super) fn reset(&mut self) {
         self.limit = MIN_PERMITS;
+        self.is_slow_start = false;
         self.forget_samples();
     }
 
@@ -116,6 +130,25 @@ mod tests {
         let mut controller = PermitController::new(MAX);
         record(&mut controller, 95, 30);
         assert_eq!(controller.limit(), MAX);
+    }
+
+    #[test]
+    fn limit_doubles_until_the_first_median_that_is_half_longer() {
+        let mut controller = PermitController::new(MAX);
+        record(&mut controller, 95, 2);
+        assert_eq!(controller.limit(), 16, "the limit did not double at each of the first two medians");
+        record(&mut controller, 150, 1);
+        assert_eq!(controller.limit(), 15, "the limit did not fall although openings take half longer");
+        record(&mut controller, 95, 1);
+        assert_eq!(controller.limit(), 16, "the limit still doubles after a median spoke against more openings");
+    }
+
+    #[test]
+    fn limit_grows_by_one_after_a_failover() {
+        let mut controller = PermitController::new(MAX);
+        controller.reset();
+        record(&mut controller, 95, 2);
+        assert_eq!(controller.limit(), MIN_PERMITS + 2);
     }
 
     #[test]
