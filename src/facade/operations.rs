@@ -48,8 +48,8 @@ impl Operations {
     /// `after` (0: all events). The stream polls the journal every 20 to 250 ms and ends when the operation ends, is
     /// parked or waits for its next attempt. Dropping the stream does not affect the operation.
     ///
-    /// An event whose row cannot be parsed is an item with [`StoreError::Corrupt`], and the stream continues after it. Any
-    /// other error is the last item.
+    /// An event whose row cannot be parsed is an item with [`StoreError::Corrupt`], and the stream continues after it,
+    /// unless a hundred such rows follow each other. Any other error is the last item.
     pub fn events(&self, id: OperationId, after: i64) -> BoxStream<'static, Result<OperationEvent, StoreError>> {
         let journal = self.journal.clone();
         Box::pin(async_stream::stream! {

@@ -44,7 +44,8 @@ impl Replica {
                 None => Attempt::UsePrimary,
             };
         }
-        match timeout(CONNECT_LIMIT.min(limit / 2), self.share.acquire(self.share.enter())).await.map(Attempt::from_result) {
+        let acquire = self.share.acquire(self.share.enter());
+        match timeout(CONNECT_LIMIT.min(limit / 2), acquire).await.map(Attempt::from_result) {
             Ok(Ok(attempt)) => {
                 self.record_answer(&attempt);
                 attempt

@@ -226,7 +226,8 @@ async fn reopen_ends_although_every_permit_is_held_by_a_caller_that_waits_for_a_
     // Two tenants without a connection take both permits and wait for a slot.
     for tenant in [4, 5] {
         let (server, key) = (server.clone(), keys[tenant]);
-        simulation.waiting.push((tenant, async move { server.acquire(server.enter(key), &(tenant, u32::MAX)).await }.boxed()));
+        let caller = async move { server.acquire(server.enter(key), &(tenant, u32::MAX)).await };
+        simulation.waiting.push((tenant, caller.boxed()));
     }
     for _ in 0..5 {
         simulation.poll_callers();
