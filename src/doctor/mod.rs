@@ -22,6 +22,7 @@ mod checks;
 mod code;
 mod examine;
 mod finding;
+mod observe;
 mod plan;
 mod report;
 mod scope;
@@ -71,7 +72,7 @@ impl Doctor {
     }
     /// A server admin's connection for this call. Only with it provisioner logins can be repaired. It is not stored.
     pub fn admin(mut self, server: ServerName, options: PgConnectOptions) -> Self {
-        self.scope.admins.insert(server.clone());
+        self.examiner.add_admin(server.clone());
         self.admins.insert(server, options);
         self
     }

@@ -9,6 +9,7 @@
 //!   stop it.
 //! - After [`Tenantry::close`] no call begins an operation.
 use crate::cluster::OperationContext;
+use crate::doctor::Examiner;
 use crate::error::{ResolveError, StoreError, chain};
 use crate::operation::OperationId;
 use crate::operations::lifecycle::{Activate, Archive, Lifecycle, Purge, Restore, Suspend};
@@ -36,6 +37,7 @@ mod background;
 mod batch;
 mod builder;
 mod call;
+mod doctor;
 mod follow;
 mod health;
 mod links;
@@ -100,6 +102,7 @@ struct Inner {
     resolver: Arc<dyn ConnectionResolver>,
     pool: Pool,
     nodes: Arc<dyn Nodes>,
+    examiner: Examiner,
     /// Identity of this process among the nodes. It stays the same when `run` is called again, so that the new call
     /// keeps this node's share of the connections.
     node: Node,

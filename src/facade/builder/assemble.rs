@@ -3,6 +3,7 @@
 //! A new operation is added to [`OperationSet`]; recovery knows the kinds of sagas that are listed there.
 use super::Builder;
 use crate::cluster::OperationContext;
+use crate::doctor::{Examiner, Expected};
 use crate::error::StoreError;
 use crate::facade::{Inner, Operations, Pool, Tenantry, Tokens};
 use crate::operation::OperationId;
@@ -16,7 +17,7 @@ use crate::resolver::{ConnectionResolver, PooledResolver, RequireHead};
 use crate::saga::{AnySaga, Engine, EpochFence, Recoverer};
 use crate::setup_link::SetupLinks;
 use crate::store::journal::{PgJournal, WorkerLock};
-use crate::store::nodes::{Node, PgNodes};
+use crate::store::nodes::{Node, Nodes, PgNodes};
 use crate::store::registry::{PgTenantRegistry, RegistryWriter};
 use crate::store::schema::LandlordPool;
 use crate::store::tokens::PgTokenStore;
@@ -28,6 +29,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long the password link is valid that a credentials link redirects to.
 const PASSWORD_LINK_LIFETIME: Duration = Duration::from_secs(3600);
+/// How long a session may be idle in a transaction while others wait for it, until the doctor reports it. Longer than any
+/// pause of a healthy application between two statements, and shorter than the patience of its users.
+const BLOCKING_AFTER: Duration = Duration::from_secs(60);
 /// The `application_name` of the background connections in `pg_stat_activity`.
 const BACKGROUND_APPLICATION: &str = "tenantry background";
 
@@ -38,6 +42,8 @@ impl Builder {
         let stop = CancellationToken::new();
         let engine = Engine::new(stores.journal.clone(), self.epoch_fences(), self.settings, stop.clone());
         let operations = OperationSet::new(&self, &stores.context, &engine);
+        let nodes: Arc<dyn Nodes> = Arc::new(PgNodes::over(stores.nodes.clone()));
+        let examiner = Examiner::new(stores.context.clone(), self.landlord_pool(), nodes.clone(), self.expected());
         let recoverer = Recoverer::new(engine.clone(), operations.sagas()).with_workers(self.workers);
         let pool = self.build_pool(&stores);
         let resolver = self.choose_resolver(&pool);
@@ -50,7 +56,8 @@ impl Builder {
                 #[cfg(any(feature = "axum", feature = "actix"))]
                 link_attempts: Default::default(),
                 operations: Operations::new(stores.context.clone(), recoverer.clone()),
-                nodes: Arc::new(PgNodes::over(stores.nodes)),
+                nodes,
+                examiner,
                 node: Node::here(),
                 background: stores.background,
                 landlord: self.landlord_pool(),
@@ -73,6 +80,20 @@ impl Builder {
                 change_poll_interval: self.change_poll_interval,
                 worker_lock: stores.worker_lock,
             }),
+        }
+    }
+
+    /// What the doctor expects of tenants and logins, by the application's configuration.
+    fn expected(&self) -> Expected {
+        Expected {
+            access: Some(self.config.access),
+            temp_tables: Some(self.config.temp_tables),
+            connection_limit: Some(self.config.connection_limit),
+            migrations: self.config.migrations,
+            max_connections: self.max_connections_or_default(),
+            shares_connections: self.share_connections,
+            deadline: self.settings.deadline,
+            blocking_after: BLOCKING_AFTER,
         }
     }
 
