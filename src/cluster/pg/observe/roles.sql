@@ -1,0 +1,28 @@
+WITH admin AS (SELECT oid FROM pg_roles WHERE rolname = $1),
+links AS (SELECT m.roleid, m.member, g.rolname AS "group", b.rolname AS grantor, m.admin_option AS admin,
+        coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true) AS inherit,
+        coalesce((to_jsonb(m) ->> 'set_option')::bool, true) AS set
+    FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid LEFT JOIN pg_roles b ON b.oid = m.grantor),
+memberships AS (SELECT l.member, bool_or((l.inherit OR l.set) AND l.roleid = (SELECT oid FROM admin)) AS acts_as_admin,
+        jsonb_agg(jsonb_build_object('group', l."group", 'grantor', l.grantor, 'admin', l.admin, 'inherit', l.inherit,
+            'set', l.set) ORDER BY l."group", l.grantor) AS memberships
+    FROM links l WHERE l.member <> (SELECT oid FROM admin) GROUP BY 1),
+mine AS (SELECT l.roleid, bool_or(l.admin) AS is_ours, bool_or(NOT l.admin OR l.set AND l.inherit) AS is_lent FROM links l
+    WHERE l.member = (SELECT oid FROM admin) GROUP BY 1),
+settings AS (SELECT s.setrole, array_agg(coalesce(d.datname || ': ', '') || e.setting ORDER BY 1) AS settings
+    FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) e (setting) LEFT JOIN pg_database d ON d.oid = s.setdatabase
+    WHERE s.setrole <> 0 GROUP BY 1)
+SELECT r.rolname::text AS name, r.rolcanlogin AS can_login,
+    r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls AS is_privileged,
+    r.rolconnlimit AS connection_limit, coalesce(r.rolvaliduntil <= now(), false) AS is_expired, c.description AS comment,
+    current_setting('server_version_num')::int < 160000 OR coalesce(o.is_ours, false) AS is_ours,
+    coalesce(o.is_lent, false) AS is_lent,
+    coalesce(m.memberships, '[]') AS memberships, coalesce(s.settings, '{}') AS settings
+FROM pg_roles r
+    LEFT JOIN pg_shdescription c ON c.objoid = r.oid AND c.classoid = 'pg_authid'::regclass
+    LEFT JOIN mine o ON o.roleid = r.oid
+    LEFT JOIN memberships m ON m.member = r.oid
+    LEFT JOIN settings s ON s.setrole = r.oid
+WHERE r.rolname !~ '^pg_' AND (r.rolname ~ '_(owner|app|mig|v[0-9]+)$' OR starts_with(c.description, 'tenantry ')
+    OR m.acts_as_admin OR r.rolname = ANY(ARRAY[$1, $2, $3]))
+    AND ($4::text IS NULL OR starts_with(r.rolname, $4 || '_'))

@@ -1,0 +1,160 @@
+//! The repairs that the doctor offers. A plan file and the journal store them, so their JSON never changes.
+//!
+//! A repair that an operation of its own can do begins that operation ([`Repair::is_delegated`]). All others are one
+//! operation of the kind `repair`.
+use crate::directory::{AppAccess, UserStatus};
+use crate::names::RoleName;
+use crate::operation::OperationId;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use time::OffsetDateTime;
+
+/// What a repair does to the subject of its finding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Repair {
+    /// Give the tenant a new login ([`Tenantry::rotate`](crate::Tenantry::rotate), without a grace period).
+    Rotate,
+    /// Run the pending migrations ([`Tenantry::migrate`](crate::Tenantry::migrate)).
+    Migrate,
+    /// Refuse the logins of a suspended or archived tenant again, and end their sessions.
+    CloseAgain,
+    /// Create a login in the tenant's database, probe it, and write the directory entry.
+    RestoreEntry,
+    /// Seal all secrets with the primary key ([`Tenantry::rekey`](crate::Tenantry::rekey)).
+    Rekey,
+    /// Set the server up again with the admin connection of this call.
+    SetUpServer,
+    /// Let a parked operation continue.
+    ResumeOperation {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// Let this process take over an operation whose worker has died.
+    RecoverOperation {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// Store the placement that the directory entry names.
+    RestorePlacement,
+    /// Grant and revoke the rights on the tenant's database as a provisioning does, and let it accept connections.
+    RestoreAccess,
+    /// Give the schema `public` to the tenant's owner role, and revoke the rights of PUBLIC and CREATE of the app role.
+    RestoreSchema,
+    /// Give a login LOGIN, no expiry, its group role, its role setting and nothing else. Its password stays.
+    RestoreLogin {
+        /// The login.
+        login: RoleName,
+        /// The group role as which it acts.
+        acts_as: AppAccess,
+    },
+    /// Set the connection limit of a login.
+    LimitLogin {
+        /// The login.
+        login: RoleName,
+        /// The limit.
+        limit: i32,
+    },
+    /// Revoke a membership.
+    RevokeMembership {
+        /// The member.
+        member: String,
+        /// The group.
+        group: String,
+    },
+    /// Take SUPERUSER-like attributes that the admin role may take: CREATEROLE and CREATEDB.
+    RemovePrivileges {
+        /// The role.
+        role: RoleName,
+    },
+    /// Set the comment on a role to the installation's marker.
+    RestoreComment {
+        /// The role.
+        role: RoleName,
+    },
+    /// Drop the migrator's login.
+    DropMigrator,
+    /// Record a login as retiring, refuse it and drop it.
+    RetireLogin {
+        /// The login.
+        login: RoleName,
+        /// Its recorded status; `None` if it is not recorded.
+        before: Option<UserStatus>,
+    },
+    /// Record a login as dropped, because it does not exist.
+    ForgetLogin {
+        /// The login.
+        login: RoleName,
+        /// Its recorded status.
+        before: UserStatus,
+    },
+    /// Record the entry's login as the active one.
+    SyncLogins,
+    /// Give objects that a login of the tenant owns to its group role.
+    ReassignObjects {
+        /// The login.
+        login: RoleName,
+    },
+    /// Close a database that a dead worker has left open.
+    CloseLeftOpen,
+    /// Revoke the rights of PUBLIC on the maintenance database.
+    CloseMaintenance,
+    /// Terminate one session, if it is still the same one.
+    EndSession {
+        /// Its process id.
+        pid: i32,
+        /// Its begin, because process ids are used again.
+        #[serde(with = "time::serde::rfc3339")]
+        started_at: OffsetDateTime,
+    },
+}
+
+impl Repair {
+    /// Whether another operation than `repair` does it.
+    pub(crate) fn is_delegated(&self) -> bool {
+        matches!(
+            self,
+            Self::Rotate
+                | Self::Migrate
+                | Self::CloseAgain
+                | Self::RestoreEntry
+                | Self::Rekey
+                | Self::SetUpServer
+                | Self::ResumeOperation { .. }
+                | Self::RecoverOperation { .. }
+        )
+    }
+}
+
+/// One line for a person who confirms it: what changes.
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rotate => f.write_str("give the tenant a new login and drop the old one"),
+            Self::Migrate => f.write_str("run the pending migrations"),
+            Self::CloseAgain => f.write_str("refuse the tenant's logins and end its sessions"),
+            Self::RestoreEntry => f.write_str("create a login and write the directory entry"),
+            Self::Rekey => f.write_str("seal all secrets with the primary key"),
+            Self::SetUpServer => f.write_str("set the server up again with the given admin connection"),
+            Self::ResumeOperation { operation } => write!(f, "continue the parked operation {operation}"),
+            Self::RecoverOperation { operation } => write!(f, "take over the operation {operation}"),
+            Self::RestorePlacement => f.write_str("store the placement that the entry names"),
+            Self::RestoreAccess => f.write_str("restore the rights on the database and open it"),
+            Self::RestoreSchema => f.write_str("restore owner and rights of the schema public"),
+            Self::RestoreLogin { login, .. } => write!(f, "restore the rights and settings of the login {login}"),
+            Self::LimitLogin { login, limit } => write!(f, "set the connection limit of {login} to {limit}"),
+            Self::RevokeMembership { member, group } => write!(f, "revoke {group} from {member}"),
+            Self::RemovePrivileges { role } => write!(f, "take CREATEROLE and CREATEDB from {role}"),
+            Self::RestoreComment { role } => write!(f, "restore the comment on {role}"),
+            Self::DropMigrator => f.write_str("drop the migrator's login"),
+            Self::RetireLogin { login, .. } => write!(f, "refuse and drop the login {login}"),
+            Self::ForgetLogin { login, .. } => write!(f, "record the login {login} as dropped"),
+            Self::SyncLogins => f.write_str("record the entry's login as the active one"),
+            Self::ReassignObjects { login } => write!(f, "give the objects of {login} to its group role"),
+            Self::CloseLeftOpen => f.write_str("close the database again"),
+            Self::CloseMaintenance => f.write_str("revoke the rights of PUBLIC on the maintenance database"),
+            Self::EndSession { pid, .. } => write!(f, "terminate the session with process id {pid}"),
+        }
+    }
+}

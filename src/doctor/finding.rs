@@ -1,0 +1,154 @@
+//! A finding: what a check has seen, and the repair for it or the reason why there is none.
+//!
+//! Invariants: the fingerprint covers only facts that a check compares and that stay equal while nothing changes. Ages,
+//! counts and times are evidence without being part of it. A finding has a repair or a reason, never both.
+use super::action::Repair;
+use super::code::{Code, Severity};
+use crate::names::Slug;
+use crate::operation::Subject;
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// One deviation that the doctor has found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What it is about.
+    pub code: Code,
+    /// How urgent it is.
+    pub severity: Severity,
+    /// The tenant, the server, the vault or the landlord.
+    pub subject: Subject,
+    /// Slug of the tenant, if the subject is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Slug>,
+    /// Name of the role, database, row or object within the subject; `None` if it is the subject itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// What was seen and what was expected. It contains no secret and no text of a statement.
+    pub evidence: Map<String, Value>,
+    /// The repair that is offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<Repair>,
+    /// Why no repair is offered, and what a person can do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_repair: Option<String>,
+    /// Digest of what was seen. A repair is refused if it has changed.
+    pub fingerprint: String,
+}
+
+impl Finding {
+    /// Whether this is the same finding, whatever was seen.
+    pub(crate) fn is_about(&self, other: &Self) -> bool {
+        (self.code, &self.subject, &self.object) == (other.code, &other.subject, &other.object)
+    }
+    /// Whether the same was seen and the same repair is offered.
+    pub(crate) fn is_unchanged(&self, other: &Self) -> bool {
+        self.is_about(other) && self.fingerprint == other.fingerprint && self.repair == other.repair
+    }
+}
+
+/// A finding that a check is writing.
+pub(crate) struct Draft {
+    code: Code,
+    severity: Severity,
+    subject: Subject,
+    tenant: Option<Slug>,
+    object: Option<String>,
+    seen: BTreeMap<&'static str, Value>,
+    evidence: Map<String, Value>,
+}
+
+impl Draft {
+    pub(crate) fn new(code: Code, subject: Subject) -> Self {
+        let (seen, evidence) = (BTreeMap::new(), Map::new());
+        Self { severity: code.severity(), code, subject, tenant: None, object: None, seen, evidence }
+    }
+    pub(crate) fn of_tenant(self, slug: &Slug) -> Self {
+        Self { tenant: Some(slug.clone()), ..self }
+    }
+    pub(crate) fn object(self, name: impl Into<String>) -> Self {
+        Self { object: Some(name.into()), ..self }
+    }
+    pub(crate) fn severity(self, severity: Severity) -> Self {
+        Self { severity, ..self }
+    }
+    /// A fact that is part of the fingerprint.
+    pub(crate) fn seen(mut self, key: &'static str, value: impl Serialize) -> Self {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        self.evidence.insert(key.into(), value.clone());
+        self.seen.insert(key, value);
+        self
+    }
+    /// A fact that is shown and changes by itself, such as an age.
+    pub(crate) fn noted(mut self, key: &'static str, value: impl Serialize) -> Self {
+        self.evidence.insert(key.into(), serde_json::to_value(value).unwrap_or_default());
+        self
+    }
+    pub(crate) fn repair(self, repair: Repair) -> Finding {
+        self.build(Some(repair), None)
+    }
+    pub(crate) fn no_repair(self, reason: impl Into<String>) -> Finding {
+        self.build(None, Some(reason.into()))
+    }
+    fn build(self, repair: Option<Repair>, no_repair: Option<String>) -> Finding {
+        let Self { code, severity, subject, tenant, object, seen, evidence } = self;
+        let fingerprint = fingerprint(code, &subject, object.as_deref(), &seen);
+        Finding { code, severity, subject, tenant, object, evidence, repair, no_repair, fingerprint }
+    }
+}
+
+/// SHA-256 over length-prefixed texts, the first 16 bytes in hexadecimal. A plan file has such values, so the
+/// computation must not change.
+fn fingerprint(code: Code, subject: &Subject, object: Option<&str>, seen: &BTreeMap<&'static str, Value>) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |text: &str| {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
+    };
+    for text in ["tenantry finding v1", code.as_str(), &subject.to_string(), object.unwrap_or_default()] {
+        add(text);
+    }
+    for (key, value) in seen {
+        add(key);
+        add(&canonical(value));
+    }
+    HEXLOWER.encode(&hash.finalize()[..16])
+}
+
+/// JSON text with sorted keys, whatever the features of serde_json are.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let sorted: BTreeMap<_, _> = fields.iter().collect();
+            let field = |(key, value): (&String, &Value)| format!("{}:{}", Value::from(key.as_str()), canonical(value));
+            let fields: Vec<_> = sorted.into_iter().map(field).collect();
+            format!("{{{}}}", fields.join(","))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        scalar => scalar.to_string(),
+    }
+}
+
+/// The findings of one pass. It keeps at most [`MAX_FINDINGS`], so that its memory does not grow with the registry.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) list: Vec<Finding>,
+    /// Findings beyond the limit.
+    pub(crate) omitted: u64,
+}
+
+/// Findings that a plan holds at most.
+pub(crate) const MAX_FINDINGS: usize = 10_000;
+
+impl Findings {
+    pub(crate) fn push(&mut self, finding: Finding) {
+        match self.list.len() < MAX_FINDINGS {
+            true => self.list.push(finding),
+            false => self.omitted += 1,
+        }
+    }
+}
