@@ -7,7 +7,7 @@
 use super::LockedSession;
 use crate::cluster::pg::{bootstrap, catalog, ddl, dependents, ensure, retry, session, terminate};
 use crate::directory::AppAccess;
-use crate::error::StepError;
+use crate::error::{ClusterError, StepError};
 use crate::names::{RoleName, TenantNames};
 use time::OffsetDateTime;
 
@@ -28,6 +28,27 @@ impl LockedSession {
         let restored = ddl::RestoredLogin { name: login, acts_as, database, limit };
         let restore = || ddl::restore_login(&restored, admin);
         Ok(retry::retry_contended(&mut self.session, restore, "restoring a login").await?)
+    }
+
+    /// Restores the rights on the tenant's database, and lets it accept connections. `temp_tables` is whether the app role
+    /// may create temporary tables; `None` keeps its present right.
+    ///
+    /// # Errors
+    /// `Missing` if the database does not exist, `WrongOwner` if the admin role does not own it.
+    pub(crate) async fn restore_access(
+        &mut self, names: &TenantNames, temp_tables: Option<bool>,
+    ) -> Result<(), StepError> {
+        let missing = || ClusterError::Missing { kind: "database", name: names.database.to_string() };
+        let found = ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await?;
+        let (limit, marker) = (found.ok_or_else(missing)?.own_limit(), self.ownership.marker.clone());
+        let access = ddl::RestoredAccess { names, temp_tables, limit, marker: &marker };
+        let restore = || ddl::restore_access(&access);
+        Ok(retry::retry_contended(&mut self.session, restore, "restoring the rights on a database").await?)
+    }
+
+    /// Whether a role of this name exists.
+    pub(crate) async fn role_exists(&mut self, role: &RoleName) -> Result<bool, StepError> {
+        Ok(!catalog::find_roles(&mut self.session, &[role], &self.ownership.admin).await?.is_empty())
     }
 
     /// Revokes a membership. The caller verifies by another examination that it is gone: a membership that another role

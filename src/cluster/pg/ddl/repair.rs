@@ -3,8 +3,8 @@
 //! Callers use these functions as part of [`ddl`](super). Each block restores the state that a provisioning makes, so it
 //! may be repeated. None of them names SUPERUSER, REPLICATION or BYPASSRLS: the admin role may not, so PostgreSQL 15
 //! would refuse the whole block.
-use crate::names::{DatabaseName, GroupRoles, RoleName};
-use crate::sql::{Ddl, quote_identifier};
+use crate::names::{DatabaseName, GroupRoles, RoleName, TenantNames};
+use crate::sql::{Ddl, quote_identifier, quote_literal};
 
 /// Lock timeout of a repair. A tenant can keep the row of its own login locked.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
@@ -36,6 +36,38 @@ pub(crate) fn restore_login(login: &RestoredLogin<'_>, admin: &RoleName) -> Ddl 
         format!("ALTER ROLE {name} SET role = {group}"),
         format!("REVOKE {name} FROM {}", quote_identifier(admin)),
     ])
+}
+
+/// Rights on a tenant's database that [`restore_access`] restores.
+pub(crate) struct RestoredAccess<'a> {
+    pub(crate) names: &'a TenantNames,
+    /// Whether the app role may create temporary tables; `None` keeps its present right.
+    pub(crate) temp_tables: Option<bool>,
+    /// CONNECTION LIMIT of the database.
+    pub(crate) limit: i32,
+    pub(crate) marker: &'a str,
+}
+
+/// Revokes the rights of PUBLIC on a tenant's database, gives its group roles the rights that a provisioning grants and
+/// the app role no others, and lets the database accept connections.
+pub(crate) fn restore_access(access: &RestoredAccess<'_>) -> Ddl {
+    let RestoredAccess { names, temp_tables, limit, marker } = access;
+    let db = quote_identifier(&names.database);
+    let (owner, app) = (quote_identifier(&names.roles.owner), quote_identifier(&names.roles.app));
+    let mut block = vec![
+        String::from(LOCK_TIMEOUT),
+        format!("COMMENT ON DATABASE {db} IS {}", quote_literal(marker)),
+        format!("REVOKE ALL ON DATABASE {db} FROM PUBLIC"),
+        format!("GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {db} TO {owner}"),
+        format!("REVOKE CREATE ON DATABASE {db} FROM {app}"),
+        format!("GRANT CONNECT ON DATABASE {db} TO {app}"),
+    ];
+    block.extend(temp_tables.map(|yes| match yes {
+        true => format!("GRANT TEMPORARY ON DATABASE {db} TO {app}"),
+        false => format!("REVOKE TEMPORARY ON DATABASE {db} FROM {app}"),
+    }));
+    block.push(format!("ALTER DATABASE {db} ALLOW_CONNECTIONS true CONNECTION LIMIT {limit}"));
+    Ddl::block(block)
 }
 
 /// Revokes a membership. From PostgreSQL 16 on it revokes only the one that the admin role has granted.
