@@ -47,7 +47,7 @@ impl LockedSession {
     }
 
     /// Whether a role of this name exists.
-    pub(crate) async fn role_exists(&mut self, role: &RoleName) -> Result<bool, StepError> {
+    pub(crate) async fn has_role(&mut self, role: &RoleName) -> Result<bool, StepError> {
         Ok(!catalog::find_roles(&mut self.session, &[role], &self.ownership.admin).await?.is_empty())
     }
 
