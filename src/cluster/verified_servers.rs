@@ -11,7 +11,7 @@
 //!   is *sealed*: until a second copy of the key is stored, which happens when every row has a code. So a crash between
 //!   the first code and the last one shuts nothing out.
 use crate::error::{KeyError, Rows, StoreError, UntrustedAddress, VaultError};
-use crate::names::ServerName;
+use crate::names::{DatabaseName, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::secret::CredentialId;
 use crate::server::{AddressPolicy, DatabaseServer, ServerStatus};
@@ -279,6 +279,11 @@ impl ServerRegistry for VerifiedServers {
         let Some((placement, server)) = self.inner.placement_and_server(tenant).await? else { return Ok(None) };
         self.require_trusted(&server).await?;
         Ok(Some((placement, server)))
+    }
+    async fn placements_on(
+        &self, server: &ServerName, after: Option<&DatabaseName>, limit: u32,
+    ) -> Result<Rows<Placement>, StoreError> {
+        self.inner.placements_on(server, after, limit).await
     }
     async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
         self.inner.reserve(placement, writer).await

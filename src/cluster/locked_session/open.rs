@@ -139,7 +139,7 @@ impl OperationContext {
     }
 
     /// The id of the installation. It never changes, so it is read once per process.
-    async fn load_installation(&self) -> Result<Uuid, StepError> {
+    pub(in crate::cluster) async fn load_installation(&self) -> Result<Uuid, StepError> {
         Ok(*self.installation.get_or_try_init(|| self.servers.installation()).await?)
     }
 

@@ -64,13 +64,14 @@ pub(crate) struct Membership {
     pub(crate) set: bool,
 }
 
-/// A role whose name, comment or membership in the admin role makes it relevant for this installation.
+/// A role whose name or comment, or whose membership in the admin role or in a tenant's role, makes it relevant for this
+/// installation.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct ObservedRole {
     pub(crate) name: String,
     pub(crate) can_login: bool,
-    /// Whether it has SUPERUSER, CREATEROLE, CREATEDB, REPLICATION or BYPASSRLS.
-    pub(crate) is_privileged: bool,
+    /// Those of SUPERUSER, CREATEROLE, CREATEDB, REPLICATION and BYPASSRLS that it has.
+    pub(crate) privileges: Vec<String>,
     pub(crate) connection_limit: i32,
     /// Whether its VALID UNTIL has passed.
     pub(crate) is_expired: bool,

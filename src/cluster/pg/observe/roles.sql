@@ -4,6 +4,8 @@ links AS (SELECT m.roleid, m.member, g.rolname AS "group", b.rolname AS grantor,
         coalesce((to_jsonb(m) ->> 'set_option')::bool, true) AS set
     FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid LEFT JOIN pg_roles b ON b.oid = m.grantor),
 memberships AS (SELECT l.member, bool_or((l.inherit OR l.set) AND l.roleid = (SELECT oid FROM admin)) AS acts_as_admin,
+        bool_or(l."group" ~ '_(owner|app|mig|v[0-9]+)$' AND ($4::text IS NULL OR starts_with(l."group", $4 || '_')))
+            AS is_in_tenant,
         jsonb_agg(jsonb_build_object('group', l."group", 'grantor', l.grantor, 'admin', l.admin, 'inherit', l.inherit,
             'set', l.set) ORDER BY l."group", l.grantor) AS memberships
     FROM links l WHERE l.member <> (SELECT oid FROM admin) GROUP BY 1),
@@ -13,7 +15,9 @@ settings AS (SELECT s.setrole, array_agg(coalesce(d.datname || ': ', '') || e.se
     FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) e (setting) LEFT JOIN pg_database d ON d.oid = s.setdatabase
     WHERE s.setrole <> 0 GROUP BY 1)
 SELECT r.rolname::text AS name, r.rolcanlogin AS can_login,
-    r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls AS is_privileged,
+    array_remove(ARRAY[CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END,
+        CASE WHEN r.rolcreatedb THEN 'CREATEDB' END, CASE WHEN r.rolreplication THEN 'REPLICATION' END,
+        CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END], NULL) AS privileges,
     r.rolconnlimit AS connection_limit, coalesce(r.rolvaliduntil <= now(), false) AS is_expired, c.description AS comment,
     current_setting('server_version_num')::int < 160000 OR coalesce(o.is_ours, false) AS is_ours,
     coalesce(o.is_lent, false) AS is_lent,
@@ -23,6 +27,6 @@ FROM pg_roles r
     LEFT JOIN mine o ON o.roleid = r.oid
     LEFT JOIN memberships m ON m.member = r.oid
     LEFT JOIN settings s ON s.setrole = r.oid
-WHERE r.rolname !~ '^pg_' AND (r.rolname ~ '_(owner|app|mig|v[0-9]+)$' OR starts_with(c.description, 'tenantry ')
-    OR m.acts_as_admin OR r.rolname = ANY(ARRAY[$1, $2, $3]))
-    AND ($4::text IS NULL OR starts_with(r.rolname, $4 || '_'))
+WHERE r.rolname !~ '^pg_' AND (m.is_in_tenant OR m.acts_as_admin OR r.rolname = ANY(ARRAY[$1, $2, $3])
+    OR (r.rolname ~ '_(owner|app|mig|v[0-9]+)$' OR starts_with(c.description, 'tenantry '))
+        AND ($4::text IS NULL OR starts_with(r.rolname, $4 || '_')))
