@@ -111,6 +111,10 @@ pub enum Repair {
 }
 
 impl Repair {
+    /// Whether it changes rows of the landlord only, so that it needs no session on the tenant's server.
+    pub(crate) fn is_landlord_only(&self) -> bool {
+        matches!(self, Self::RestorePlacement | Self::SyncLogins)
+    }
     /// Whether another operation than `repair` does it.
     pub(crate) fn is_delegated(&self) -> bool {
         matches!(

@@ -18,12 +18,14 @@ use std::fmt;
 use std::sync::Arc;
 
 mod action;
+mod apply;
 mod checks;
 mod code;
 mod examine;
 mod finding;
 mod observe;
 mod plan;
+mod repair;
 mod report;
 mod scope;
 mod view;
@@ -33,26 +35,28 @@ pub(crate) use examine::Examiner;
 pub use finding::Finding;
 pub use plan::Plan;
 pub use report::{RepairOutcome, Report};
+pub(crate) use repair::{Drivers, RepairTools, Repairs};
 use scope::Scope;
 pub(crate) use view::Expected;
 
 /// Called with each finding as it is found.
 type OnFinding = Arc<dyn Fn(&Finding) + Send + Sync>;
 
-/// Examines the landlord, the servers and the tenants.
-#[must_use = "the doctor does nothing until examine() is called"]
+/// Examines the landlord, the servers and the tenants, and repairs what a plan selects.
+#[must_use = "the doctor does nothing until examine() or apply() is called"]
 #[derive(Clone)]
 pub struct Doctor {
     examiner: Examiner,
+    drivers: Drivers,
     scope: Scope,
     /// Connections of server admins, for this call only. They contain passwords.
-    admins: HashMap<ServerName, PgConnectOptions>,
+    admins: repair::Admins,
     on_finding: OnFinding,
 }
 
 impl Doctor {
-    pub(crate) fn new(examiner: Examiner) -> Self {
-        Self { examiner, scope: Scope::default(), admins: HashMap::new(), on_finding: Arc::new(|_| {}) }
+    pub(crate) fn new(examiner: Examiner, drivers: Drivers) -> Self {
+        Self { examiner, drivers, scope: Scope::default(), admins: HashMap::new(), on_finding: Arc::new(|_| {}) }
     }
     /// Examines this tenant and its place on its server only.
     pub fn tenant<'a>(mut self, tenant: impl Into<TenantRef<'a>>) -> Self {

@@ -9,13 +9,14 @@
 //!   stop it.
 //! - After [`Tenantry::close`] no call begins an operation.
 use crate::cluster::OperationContext;
-use crate::doctor::Examiner;
+use crate::doctor::{Examiner, Repairs};
 use crate::error::{ResolveError, StoreError, chain};
 use crate::operation::OperationId;
 use crate::operations::lifecycle::{Activate, Archive, Lifecycle, Purge, Restore, Suspend};
 use crate::operations::migrate::Migration;
 use crate::operations::provision::{Provision, Provisioner};
 use crate::operations::rekey::Rekey;
+use crate::operations::restore_entry::EntryRestoration;
 use crate::operations::rotate::Rotation;
 use crate::operations::servers::Servers;
 use crate::pool::{PoolStats, TenantPool};
@@ -89,6 +90,9 @@ struct Inner {
     migration: Migration,
     rotation: Rotation,
     rekey: Rekey,
+    restore_entry: EntryRestoration,
+    repairs: Repairs,
+    examiner: Examiner,
     setup: SetupLinks,
     recoverer: Recoverer,
     operations: Operations,
@@ -102,7 +106,6 @@ struct Inner {
     resolver: Arc<dyn ConnectionResolver>,
     pool: Pool,
     nodes: Arc<dyn Nodes>,
-    examiner: Examiner,
     /// Identity of this process among the nodes. It stays the same when `run` is called again, so that the new call
     /// keeps this node's share of the connections.
     node: Node,

@@ -3,7 +3,7 @@
 //! A new operation is added to [`OperationSet`]; recovery knows the kinds of sagas that are listed there.
 use super::Builder;
 use crate::cluster::OperationContext;
-use crate::doctor::{Examiner, Expected};
+use crate::doctor::{Examiner, Expected, RepairTools, Repairs};
 use crate::error::StoreError;
 use crate::facade::{Inner, Operations, Pool, Tenantry, Tokens};
 use crate::operation::OperationId;
@@ -11,6 +11,7 @@ use crate::operations::lifecycle::Lifecycle;
 use crate::operations::migrate::Migration;
 use crate::operations::provision::Provisioner;
 use crate::operations::rekey::Rekey;
+use crate::operations::restore_entry::EntryRestoration;
 use crate::operations::rotate::{AppLogin, Rotation};
 use crate::operations::servers::Servers;
 use crate::resolver::{ConnectionResolver, PooledResolver, RequireHead};
@@ -29,8 +30,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long the password link is valid that a credentials link redirects to.
 const PASSWORD_LINK_LIFETIME: Duration = Duration::from_secs(3600);
-/// How long a session may be idle in a transaction while others wait for it, until the doctor reports it. Longer than any
-/// pause of a healthy application between two statements, and shorter than the patience of its users.
+/// How long a session may be idle in a transaction while others wait for it, before the doctor reports it. An
+/// application that only pauses between two statements is idle for milliseconds.
 const BLOCKING_AFTER: Duration = Duration::from_secs(60);
 /// The `application_name` of the background connections in `pg_stat_activity`.
 const BACKGROUND_APPLICATION: &str = "tenantry background";
@@ -41,9 +42,9 @@ impl Builder {
         let stores = Stores::new(&self, vault.clone());
         let stop = CancellationToken::new();
         let engine = Engine::new(stores.journal.clone(), self.epoch_fences(), self.settings, stop.clone());
-        let operations = OperationSet::new(&self, &stores.context, &engine);
         let nodes: Arc<dyn Nodes> = Arc::new(PgNodes::over(stores.nodes.clone()));
-        let examiner = Examiner::new(stores.context.clone(), self.landlord_pool(), nodes.clone(), self.expected());
+        let examiner = self.examiner(&stores, nodes.clone());
+        let operations = OperationSet::new(&self, &stores.context, &engine, &examiner);
         let recoverer = Recoverer::new(engine.clone(), operations.sagas()).with_workers(self.workers);
         let pool = self.build_pool(&stores);
         let resolver = self.choose_resolver(&pool);
@@ -57,7 +58,6 @@ impl Builder {
                 link_attempts: Default::default(),
                 operations: Operations::new(stores.context.clone(), recoverer.clone()),
                 nodes,
-                examiner,
                 node: Node::here(),
                 background: stores.background,
                 landlord: self.landlord_pool(),
@@ -68,6 +68,9 @@ impl Builder {
                 migration: operations.migration,
                 rotation: operations.rotation,
                 rekey: operations.rekey,
+                restore_entry: operations.restore_entry,
+                repairs: operations.repairs,
+                examiner,
                 setup: operations.setup,
                 recoverer,
                 registry: stores.registry,
@@ -83,7 +86,11 @@ impl Builder {
         }
     }
 
-    /// What the doctor expects of tenants and logins, by the application's configuration.
+    /// The doctor's examinations, with what this program expects of tenants.
+    fn examiner(&self, stores: &Stores, nodes: Arc<dyn Nodes>) -> Examiner {
+        Examiner::new(stores.context.clone(), self.landlord_pool(), nodes, self.expected())
+    }
+
     fn expected(&self) -> Expected {
         Expected {
             access: Some(self.config.access),
@@ -175,15 +182,19 @@ struct OperationSet {
     migration: Migration,
     rotation: Rotation,
     rekey: Rekey,
+    restore_entry: EntryRestoration,
+    repairs: Repairs,
     servers: Servers,
     setup: SetupLinks,
 }
 
 impl OperationSet {
-    fn new(builder: &Builder, stores: &OperationContext, engine: &Engine) -> Self {
+    fn new(builder: &Builder, stores: &OperationContext, engine: &Engine, examiner: &Examiner) -> Self {
         let config = &builder.config;
         let login = AppLogin::new(config.access, config.connection_limit);
         let (stores, engine) = (|| stores.clone(), || engine.clone());
+        let (landlord, expected) = (builder.landlord_pool(), builder.expected());
+        let tools = RepairTools { examiner: examiner.clone(), stores: stores(), landlord, expected };
         let servers = Servers::over(stores(), engine(), builder.landlord_pool());
         let servers = if builder.accepts_pg_environment { servers.accepting_pg_environment() } else { servers };
         Self {
@@ -192,6 +203,8 @@ impl OperationSet {
             migration: Migration::new(stores(), engine(), config.migrations),
             rotation: Rotation::new(stores(), engine(), login),
             rekey: Rekey::new(stores(), engine()),
+            restore_entry: EntryRestoration::new(stores(), engine(), login, config.settings.clone()),
+            repairs: Repairs::new(tools, engine()),
             servers: servers.with_connection_limit(config.connection_limit),
             setup: SetupLinks::new(stores(), engine(), login, config.admins.clone(), PASSWORD_LINK_LIFETIME),
         }
@@ -202,6 +215,8 @@ impl OperationSet {
             self.migration.saga(),
             self.rotation.saga(),
             self.rekey.saga(),
+            self.restore_entry.saga(),
+            self.repairs.saga(),
             self.servers.saga(),
             self.servers.relocation_saga(),
         ];

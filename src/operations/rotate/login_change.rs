@@ -12,18 +12,18 @@ use futures_util::future::try_join3;
 use serde::{Deserialize, Serialize};
 
 /// The stored name of the step whose output is the [`LoginChange`].
-pub(super) const SEAL: &str = "secrets.seal";
+pub(crate) const SEAL: &str = "secrets.seal";
 /// The new login and the old one that it replaces, as the journal stores them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct LoginChange {
+pub(crate) struct LoginChange {
     /// The new login.
-    pub(super) login: RoleName,
+    pub(crate) login: RoleName,
     /// Generation of the new login.
-    pub(super) generation: Generation,
+    pub(crate) generation: Generation,
     /// Generation of the old login.
-    pub(super) from: Generation,
+    pub(crate) from: Generation,
     /// The old login.
-    pub(super) old: RoleName,
+    pub(crate) old: RoleName,
 }
 
 /// Reads the tenant's directory entries and its primary entry, and chooses the new login: a pending one that an earlier

@@ -23,6 +23,7 @@ pub(crate) use context::RotateContext;
 #[doc(hidden)]
 pub use driver::Rotate;
 pub(crate) use driver::Rotation;
+pub(crate) use login_change::{LoginChange, SEAL};
 pub use retire::RetireReport;
 pub(crate) use steps::{FLIP, RotateStep};
 

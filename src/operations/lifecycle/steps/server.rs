@@ -151,6 +151,32 @@ impl SagaStep<LifecycleContext> for CloseDatabase {
     }
 }
 
+/// Does what [`RefuseLogins`] does, after it has revoked the rights of PUBLIC on the tenant's database. For an archived
+/// tenant it does what [`CloseDatabase`] does.
+pub(in crate::operations::lifecycle) struct CloseAgain;
+#[async_trait]
+impl SagaStep<LifecycleContext> for CloseAgain {
+    fn name(&self) -> &'static str {
+        "server.close_again"
+    }
+    fn shares_intent_with_previous(&self) -> bool {
+        false
+    }
+    async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
+        let Some(names) = context.names().await? else { return Ok(Value::Null) };
+        let status = context.tenant().await?.status();
+        if status == TenantStatus::Archived {
+            return CloseDatabase.run(run, context).await;
+        }
+        context.locked_session(run).await?.close_to_public(&names).await?;
+        RefuseLogins.run(run, context).await
+    }
+    /// Never reopens the tenant.
+    async fn undo(&self, _: &Execution, _: &mut LifecycleContext) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
 /// Reverses [`CloseDatabase`]: opens the database and admits the login of the current generation.
 pub(in crate::operations::lifecycle) struct OpenDatabase;
 #[async_trait]
