@@ -1,5 +1,5 @@
 //! Findings about servers, keys and the landlord's schema.
-use super::{examine, found};
+use super::healthy::{examine, found};
 use crate::fail_closed::run_sql;
 use crate::{auditor, provision::migrated};
 use tenantry::doctor::{Code, Repair, Severity};
@@ -89,14 +89,21 @@ async fn hidden_sessions_are_a_finding_and_never_healthy() {
     assert!(!plan.is_clean());
 }
 
+/// Configures keys; the first one is the primary one.
+fn keyed(keys: &str) -> impl FnOnce(Builder) -> Builder {
+    let keys = LocalKeyring::from_text(keys).unwrap();
+    move |builder| migrated(builder).keys(keys)
+}
+
 #[tokio::test]
-async fn key_that_is_not_primary_any_more_is_found() {
+async fn secrets_on_a_key_that_is_not_primary_any_more_are_found() {
     let harness = Harness::start().await.unwrap();
-    let tenantry = node(&harness).await;
-    let new = LocalKeyring::random();
-    drop(tenantry);
-    let both = |builder: Builder| migrated(builder).keys(new.clone().with_old(harness.keys()));
-    let tenantry = harness.tenantry(both).await.unwrap();
+    let key = |id: &str, byte: u8| format!("{id}:{}", data_encoding::BASE64.encode(&[byte; 32]));
+    let (old, new) = (key("k1", 1), key("k2", 2));
+    let tenantry = harness.tenantry(keyed(&old)).await.unwrap();
+    tenantry.provision("acme").await.unwrap();
+    assert_eq!(found(&examine(&tenantry).await), []);
+    let tenantry = harness.tenantry(keyed(&format!("{new},{old}"))).await.unwrap();
     let plan = examine(&tenantry).await;
     assert_eq!(found(&plan), [(Code::SecretsOnOldKey, String::from("vault"))]);
     assert_eq!(plan.findings[0].repair, Some(Repair::Rekey));
