@@ -1,0 +1,6 @@
+//! The doctor finds each damage, finds nothing on a healthy installation, and repairs what a plan selects.
+mod blocked;
+mod crashes;
+mod drifts;
+mod fleet;
+mod plan_file;
