@@ -82,6 +82,21 @@ impl VerifiedServers {
         Ok(Some((load.server, is_trusted)))
     }
 
+    /// Reads all rows as they are, for an examination. The flag of each is whether it may be used.
+    pub(crate) async fn list_unchecked(&self) -> Result<Rows<(DatabaseServer, bool)>, StoreError> {
+        let Rows { readable, unreadable } = self.inner.servers().await?;
+        let mut rows = Rows { readable: Vec::with_capacity(readable.len()), unreadable };
+        for ServerLoad { server, .. } in readable {
+            let is_trusted = match self.check(&server).await {
+                // The key of the codes cannot be opened, so no row can be checked.
+                Err(StoreError::Untrusted(_)) => false,
+                checked => checked?.is_ok(),
+            };
+            rows.readable.push((server, is_trusted));
+        }
+        Ok(rows)
+    }
+
     /// Gives every row a code, if this landlord has no sealed key, and then stores the second copy of the key, unless a
     /// row cannot be parsed. Rows of a sealed installation are left alone: one without a code there was not written by
     /// tenantry. Idempotent.

@@ -23,6 +23,7 @@ mod checks;
 mod code;
 mod examine;
 mod finding;
+mod observe;
 mod plan;
 mod repair;
 mod report;
@@ -75,7 +76,7 @@ impl Doctor {
     }
     /// A server admin's connection for this call. Only with it provisioner logins can be repaired. It is not stored.
     pub fn admin(mut self, server: ServerName, options: PgConnectOptions) -> Self {
-        self.scope.admins.insert(server.clone());
+        self.examiner.add_admin(server.clone());
         self.admins.insert(server, options);
         self
     }

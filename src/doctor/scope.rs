@@ -1,7 +1,6 @@
 //! What an examination covers.
 use crate::names::ServerName;
 use crate::tenant::TenantRef;
-use std::collections::HashSet;
 
 /// The part of the installation that an examination covers; by default all of it.
 #[derive(Clone, Default)]
@@ -12,6 +11,4 @@ pub(crate) struct Scope {
     pub(crate) server: Option<ServerName>,
     /// Whether no session of an application's login is opened.
     pub(crate) skips_logins: bool,
-    /// Servers for which the caller gave an admin's connection, so that provisioner logins can be repaired there.
-    pub(crate) admins: HashSet<ServerName>,
 }

@@ -2,19 +2,21 @@
 //!
 //! `observe` fills these types, and the pure functions in `checks` read them. A part that could not be read is an
 //! explicit variant and never an empty list, so that a check cannot take it for healthy.
+use super::code::Code;
+use super::finding::Draft;
 use crate::cluster::MigrationStatus;
 use crate::cluster::pg::observe::{
     Blocker, Holder, ObservedDatabase, ObservedObject, ObservedRole, ObservedSequence, ServerFacts,
 };
-use crate::directory::{AppAccess, DatabaseUser, TenantDatabase};
-use crate::error::{SchemaError, UnreadableRow};
+use crate::directory::{AppAccess, DatabaseKind, DatabaseStatus, DatabaseUser, TenantDatabase};
+use crate::error::UnreadableRow;
 use crate::names::{RoleName, ServerName, TenantNames};
-use crate::operation::OperationId;
+use crate::operation::{OperationId, Subject};
 use crate::secret::KeyId;
 use crate::server::DatabaseServer;
 use crate::store::journal::Record;
 use crate::store::registry::{Placement, Retirement};
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, TenantId, TenantStatus};
 use sqlx::migrate::Migrator;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -55,21 +57,27 @@ impl<T> Seen<T> {
             _ => None,
         }
     }
+    /// Why it could not be read.
+    pub(crate) fn hidden(&self) -> Option<&str> {
+        match self {
+            Self::Hidden(reason) => Some(reason),
+            _ => None,
+        }
+    }
 }
 
 /// The landlord.
 pub(crate) struct LandlordView {
+    pub(crate) installation: Uuid,
     pub(crate) now: OffsetDateTime,
-    /// This node's clock minus the landlord's, in seconds, and half of the round trip.
-    pub(crate) node_skew: (f64, f64),
-    pub(crate) schema: Result<(), SchemaError>,
     pub(crate) keys: KeyView,
+    /// The open operations.
     pub(crate) operations: Vec<Record>,
     pub(crate) retiring: Vec<Retirement>,
     pub(crate) live_nodes: u32,
     pub(crate) blockers: Seen<Vec<Blocker>>,
     pub(crate) unreadable: Vec<UnreadableRow>,
-    /// Facts of every server that answered, to compare them with each other.
+    /// Facts of every server that answered, to compare them with each other. Empty until all servers were read.
     pub(crate) servers: Vec<(DatabaseServer, ServerFacts, Option<i64>)>,
 }
 
@@ -89,7 +97,7 @@ pub(crate) enum ServerAccess {
     /// Set-up has not ended, and no operation sets it up now.
     NotReady,
     /// Nothing was connected to.
-    Untrusted(String),
+    Untrusted,
     Unreachable(String),
     /// The server refuses the stored password, or the session does not act as the admin role.
     Refused(String),
@@ -104,12 +112,13 @@ pub(crate) struct ServerView {
     pub(crate) installation: Uuid,
     pub(crate) server: DatabaseServer,
     pub(crate) access: ServerAccess,
-    /// Why the login that is not in use cannot connect.
-    pub(crate) idle_login: Result<(), String>,
+    /// Whether the login that is not in use can connect. Not applicable to an examination of a single tenant.
+    pub(crate) idle_login: Seen<()>,
+    /// Whether the caller gave an admin's connection to this server.
+    pub(crate) has_admin: bool,
     /// The rest is empty unless `access` is `Open`.
     pub(crate) facts: Option<ServerFacts>,
-    /// The server's clock minus the landlord's, in seconds, and half of the round trip.
-    pub(crate) skew: Option<(f64, f64)>,
+    pub(crate) system_identifier: Option<i64>,
     pub(crate) databases: HashMap<String, ObservedDatabase>,
     pub(crate) roles: HashMap<String, ObservedRole>,
     /// Roles that may enter each database.
@@ -123,25 +132,75 @@ pub(crate) struct ServerView {
     pub(crate) unplaced_roles: Vec<String>,
 }
 
-/// One tenant, with its server if it is placed on one that answered.
+impl ServerView {
+    /// A view of a server from which nothing was read yet.
+    pub(crate) fn new(installation: Uuid, server: DatabaseServer, access: ServerAccess) -> Self {
+        Self {
+            installation,
+            server,
+            access,
+            idle_login: Seen::NotApplicable,
+            has_admin: false,
+            facts: None,
+            system_identifier: None,
+            databases: HashMap::new(),
+            roles: HashMap::new(),
+            entrants: HashMap::new(),
+            blockers: vec![],
+            holders: vec![],
+            temporary_logins: vec![],
+            unplaced_databases: vec![],
+            unplaced_roles: vec![],
+        }
+    }
+    pub(crate) fn name(&self) -> &ServerName {
+        &self.server.name
+    }
+    /// Whether the server's catalogs were read.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.access, ServerAccess::Open)
+    }
+    /// Whether the admin role owns this database.
+    pub(crate) fn owns(&self, database: &ObservedDatabase) -> bool {
+        database.owner.as_deref() == Some(self.server.names.admin.as_str())
+    }
+    /// Whether the admin role can revoke this membership: it has granted it, or the server does not record grantors.
+    pub(crate) fn can_revoke(&self, grantor: Option<&str>) -> bool {
+        let records_grantors = self.facts.as_ref().is_none_or(|facts| facts.version >= 160_000);
+        !records_grantors || grantor == Some(self.server.names.admin.as_str())
+    }
+    /// Whether this role is one of those that may enter every database: the provisioner's logins, the roles that the
+    /// application allows, and the logins of open operations.
+    pub(crate) fn is_exempt(&self, role: &str) -> bool {
+        let names = &self.server.names;
+        let own = [&names.blue, &names.green].into_iter();
+        own.chain(&self.server.allowed_roles).chain(&self.temporary_logins).any(|exempt| exempt.as_str() == role)
+    }
+    pub(crate) fn draft(&self, code: Code) -> Draft {
+        Draft::new(code, Subject::Server(self.server.name.clone()))
+    }
+}
+
+/// One tenant, with its server if it is placed on one.
 pub(crate) struct TenantView<'a> {
     pub(crate) now: OffsetDateTime,
+    pub(crate) id: TenantId,
     /// `None` for a placement without a tenant.
     pub(crate) tenant: Option<Tenant>,
     pub(crate) placement: Option<Placement>,
+    /// The names that derive from the placement or, without one, from the primary entry.
     pub(crate) names: Option<TenantNames>,
     pub(crate) entries: Vec<TenantDatabase>,
     pub(crate) users: Vec<DatabaseUser>,
-    /// Whether an operation of the tenant is open and parked. Tenants with a running one are not examined.
+    /// The open operation of the tenant, if it is parked. Tenants with a running one are not examined.
     pub(crate) parked: Option<OperationId>,
     pub(crate) secret: Seen<SecretView>,
+    /// The server of the placement or, without one, of the primary entry.
     pub(crate) server: Option<&'a ServerView>,
     /// Rows of the query in the tenant's database, as the provisioner.
     pub(crate) objects: Seen<Vec<ObservedObject>>,
     /// A session of the application's login.
     pub(crate) login: Seen<LoginView>,
-    /// Database name of the tenant in the application's second registry.
-    pub(crate) second_source: Option<String>,
 }
 
 /// The stored password of the entry's login.
@@ -149,7 +208,10 @@ pub(crate) struct TenantView<'a> {
 pub(crate) enum SecretView {
     Opens,
     Missing,
+    /// The record is damaged, or belongs to another id.
     DoesNotOpen,
+    /// The key provider lacks the key, or has another one of that name.
+    NeedsKey(KeyId),
 }
 
 /// What a session of the application's login has shown.
@@ -160,15 +222,67 @@ pub(crate) enum LoginView {
     Entered {
         /// `current_user`.
         acts_as: String,
-        database: String,
         /// `None` if this program has no migrations.
         migrations: Option<MigrationStatus>,
-        sequences: Vec<ObservedSequence>,
+        sequences: Seen<Vec<ObservedSequence>>,
     },
 }
 
-impl ServerView {
-    pub(crate) fn name(&self) -> &ServerName {
-        &self.server.name
+impl TenantView<'_> {
+    pub(crate) fn status(&self) -> Option<TenantStatus> {
+        self.tenant.as_ref().map(Tenant::status)
+    }
+    pub(crate) fn is(&self, status: TenantStatus) -> bool {
+        self.status() == Some(status)
+    }
+    /// Whether the tenant has a database that must exist.
+    pub(crate) fn has_database(&self) -> bool {
+        use TenantStatus::{Active, Archived, Suspended};
+        matches!(self.status(), Some(Active | Suspended | Archived))
+    }
+    /// The tenant's primary entry.
+    pub(crate) fn primary(&self) -> Option<&TenantDatabase> {
+        self.entries.iter().find(|entry| entry.kind == DatabaseKind::Primary)
+    }
+    /// The primary entry, if it is active and names the database of the placement. Entries of status `Fallback` and
+    /// entries without a server are not managed.
+    pub(crate) fn managed_entry(&self) -> Option<&TenantDatabase> {
+        let placement = self.placement.as_ref()?;
+        self.primary().filter(|entry| {
+            entry.status == DatabaseStatus::Active
+                && entry.server.as_ref() == Some(&placement.server)
+                && entry.database == placement.database
+        })
+    }
+    /// The server, if its catalogs were read.
+    pub(crate) fn open_server(&self) -> Option<&ServerView> {
+        self.server.filter(|server| server.is_open())
+    }
+    /// The database on the server.
+    pub(crate) fn database(&self) -> Option<&ObservedDatabase> {
+        self.open_server()?.databases.get(self.names.as_ref()?.database.as_str())
+    }
+    /// A role on the server.
+    pub(crate) fn role(&self, name: &RoleName) -> Option<&ObservedRole> {
+        self.open_server()?.roles.get(name.as_str())
+    }
+    /// Whether the name is that of a login of this tenant, whatever its generation is.
+    pub(crate) fn is_login_name(&self, role: &str) -> bool {
+        let generation = self
+            .names
+            .as_ref()
+            .and_then(|names| role.strip_prefix(names.database.as_str())?.strip_prefix("_v")?.parse::<u32>().ok());
+        generation.is_some()
+    }
+    /// A finding about the tenant. Its fingerprint covers the tenant's status and the generation of its entry.
+    pub(crate) fn draft(&self, code: Code) -> Draft {
+        let mut draft = Draft::new(code, Subject::Tenant(self.id));
+        if let Some(tenant) = &self.tenant {
+            draft = draft.of_tenant(tenant.slug()).seen("status", tenant.status());
+        }
+        match self.primary() {
+            Some(entry) => draft.seen("generation", entry.generation),
+            None => draft,
+        }
     }
 }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 impl Tenantry {
     /// Compares the landlord with the servers and the tenants' databases, and repairs what a plan selects.
     ///
+    /// An examination opens one session in each tenant's database as the provisioner and one as the application, four
+    /// tenants at a time, so run it where its load does not matter.
+    ///
     /// ```no_run
     /// # async fn example(tenantry: tenantry::Tenantry) -> Result<(), Box<dyn std::error::Error>> {
     /// let doctor = tenantry.doctor();

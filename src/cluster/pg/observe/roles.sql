@@ -11,7 +11,7 @@ memberships AS (SELECT l.member, bool_or((l.inherit OR l.set) AND l.roleid = (SE
     FROM links l WHERE l.member <> (SELECT oid FROM admin) GROUP BY 1),
 mine AS (SELECT l.roleid, bool_or(l.admin) AS is_ours, bool_or(NOT l.admin OR l.set AND l.inherit) AS is_lent FROM links l
     WHERE l.member = (SELECT oid FROM admin) GROUP BY 1),
-settings AS (SELECT s.setrole, array_agg(coalesce(d.datname || ': ', '') || e.setting ORDER BY 1) AS settings
+settings AS (SELECT s.setrole, array_agg(coalesce(d.datname || ': ', '') || e.setting ORDER BY d.datname, e.setting) AS settings
     FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) e (setting) LEFT JOIN pg_database d ON d.oid = s.setdatabase
     WHERE s.setrole <> 0 GROUP BY 1)
 SELECT r.rolname::text AS name, r.rolcanlogin AS can_login,

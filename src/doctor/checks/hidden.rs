@@ -1,0 +1,33 @@
+//! The parts of a tenant that could not be read. They never count as healthy.
+use super::{Check, CheckFn};
+use crate::doctor::code::Code;
+use crate::doctor::finding::Findings;
+use crate::doctor::view::{Expected, LoginView, Seen, TenantView};
+
+pub(super) const CHECK: Check = Check { codes: &[Code::CannotSee], run: CheckFn::Tenant(run) };
+
+/// What a part would have shown.
+const OBJECTS: &[Code] = &[Code::AppCanCreate];
+const LOGIN: &[Code] = &[Code::LoginPassword, Code::LoginMembership];
+const SECRET: &[Code] = &[Code::SecretMissing, Code::SecretUnreadable, Code::LoginPassword];
+
+fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
+    let sequences = match view.login.read() {
+        Some(LoginView::Entered { sequences, .. }) => sequences.hidden(),
+        _ => None,
+    };
+    let parts = [
+        ("objects", view.objects.hidden(), OBJECTS),
+        ("login", view.login.hidden(), LOGIN),
+        ("secret", view.secret.hidden(), SECRET),
+        ("sequences", sequences, &[]),
+    ];
+    for (part, reason, codes) in parts {
+        if let Some(reason) = reason {
+            let finding = view.draft(Code::CannotSee).object(part).noted("codes", codes);
+            findings.push(finding.noted("reason", reason).no_repair(
+                "the examination has not seen this part of the tenant; remove the cause, then examine the tenant again",
+            ));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Findings about servers, keys and the landlord's schema.
+use super::{examine, found};
+use crate::fail_closed::run_sql;
+use crate::{auditor, provision::migrated};
+use tenantry::doctor::{Code, Repair, Severity};
+use tenantry::sqlx;
+use tenantry::testing::Harness;
+use tenantry::vault::LocalKeyring;
+use tenantry::{Builder, Tenantry};
+
+async fn alter_role(harness: &Harness, suffix: &str, clause: &str) {
+    let mut server = auditor::superuser(harness).await;
+    run_sql(&mut server, format!("ALTER ROLE {}_{suffix} {clause}", harness.prefix())).await;
+}
+
+async fn node(harness: &Harness) -> Tenantry {
+    let tenantry = harness.tenantry(migrated).await.unwrap();
+    tenantry.provision("acme").await.unwrap();
+    tenantry
+}
+
+#[tokio::test]
+async fn refused_provisioner_is_found_and_repaired_only_with_an_admin_connection() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = node(&harness).await;
+    let main = String::from("server:main");
+    for (login, code) in [("blue", Code::ProvisionerRefused), ("green", Code::IdleProvisionerRefused)] {
+        alter_role(&harness, login, "NOLOGIN").await;
+        let plan = examine(&tenantry).await;
+        assert_eq!(found(&plan), [(code, main.clone())], "{:#?}", plan.findings);
+        assert!(plan.findings[0].repair.is_none() && plan.findings[0].no_repair.is_some());
+        let with_admin = tenantry.doctor().admin("main".parse().unwrap(), harness.server().admin_options());
+        let plan = with_admin.examine().await.unwrap();
+        assert_eq!(plan.findings[0].repair, Some(Repair::SetUpServer));
+        alter_role(&harness, login, "LOGIN").await;
+    }
+    alter_role(&harness, "blue", "RESET role").await;
+    assert_eq!(found(&examine(&tenantry).await), [(Code::ProvisionerRefused, main)]);
+}
+
+#[tokio::test]
+async fn server_that_must_not_be_entered_is_found_and_not_connected_to() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = node(&harness).await;
+    let change = async |statement: &'static str| {
+        sqlx::raw_sql(statement).execute(harness.landlord()).await.unwrap();
+        found(&examine(&tenantry).await)
+    };
+    let main = String::from("server:main");
+    let moved = change("UPDATE tenantry.database_servers SET port = 1").await;
+    assert_eq!(moved, [(Code::ServerUntrusted, main.clone())]);
+    harness.sign_servers(&tenantry).await.unwrap();
+    assert_eq!(found(&examine(&tenantry).await), [(Code::ServerUnreachable, main)]);
+}
+
+#[tokio::test]
+async fn other_cluster_at_the_address_of_a_server_is_found() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = node(&harness).await;
+    let stored = "UPDATE tenantry.database_servers SET system_identifier = 4711";
+    sqlx::raw_sql(stored).execute(harness.landlord()).await.unwrap();
+    let plan = examine(&tenantry).await;
+    assert_eq!(found(&plan), [(Code::ServerReplaced, String::from("server:main"))]);
+}
+
+#[tokio::test]
+async fn rights_of_public_and_of_other_members_of_the_admin_role_are_found() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = node(&harness).await;
+    let (prefix, mut server) = (harness.prefix(), auditor::superuser(&harness).await);
+    run_sql(&mut server, format!("CREATE ROLE {prefix}_guest LOGIN; GRANT {prefix}_admin TO {prefix}_guest")).await;
+    run_sql(&mut server, format!("GRANT CONNECT ON DATABASE {prefix}_maintenance TO PUBLIC")).await;
+    let plan = examine(&tenantry).await;
+    let main = || String::from("server:main");
+    assert_eq!(found(&plan), [(Code::AdminMember, main()), (Code::MaintenancePublic, main())]);
+    assert_eq!(plan.findings.iter().filter(|finding| finding.repair.is_some()).count(), 1);
+    assert_eq!(plan.count(Severity::Critical), 2);
+    run_sql(&mut server, format!("REVOKE {prefix}_admin FROM {prefix}_guest; DROP ROLE {prefix}_guest")).await;
+}
+
+#[tokio::test]
+async fn hidden_sessions_are_a_finding_and_never_healthy() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = node(&harness).await;
+    let mut server = auditor::superuser(&harness).await;
+    run_sql(&mut server, format!("REVOKE pg_read_all_stats FROM {}_admin", harness.prefix())).await;
+    let plan = examine(&tenantry).await;
+    assert_eq!(found(&plan), [(Code::CannotSee, String::from("server:main"))]);
+    assert!(!plan.is_clean());
+}
+
+#[tokio::test]
+async fn key_that_is_not_primary_any_more_is_found() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = node(&harness).await;
+    let new = LocalKeyring::random();
+    drop(tenantry);
+    let both = |builder: Builder| migrated(builder).keys(new.clone().with_old(harness.keys()));
+    let tenantry = harness.tenantry(both).await.unwrap();
+    let plan = examine(&tenantry).await;
+    assert_eq!(found(&plan), [(Code::SecretsOnOldKey, String::from("vault"))]);
+    assert_eq!(plan.findings[0].repair, Some(Repair::Rekey));
+    tenantry.rekey().await.unwrap();
+    assert_eq!(found(&examine(&tenantry).await), []);
+}
+
+#[tokio::test]
+async fn damaged_schema_is_the_only_finding_of_its_examination() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = node(&harness).await;
+    sqlx::raw_sql("DROP TABLE tenantry.nodes").execute(harness.landlord()).await.unwrap();
+    let plan = examine(&tenantry).await;
+    assert_eq!(found(&plan), [(Code::SchemaDamaged, String::from("landlord"))]);
+    assert!(plan.findings[0].no_repair.is_some());
+}
