@@ -1,3 +1,8 @@
 //! The doctor finds each damage, finds nothing on a healthy installation, and repairs what a plan selects.
+mod blocked;
+mod crashes;
+mod drifts;
+mod fleet;
 mod healthy;
+mod plan_file;
 mod servers;

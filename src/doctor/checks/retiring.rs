@@ -1,0 +1,25 @@
+//! Replaced logins that could not be dropped for a long time.
+use super::{Check, CheckFn};
+use crate::directory::UserStatus;
+use crate::doctor::action::Repair;
+use crate::doctor::code::Code;
+use crate::doctor::finding::{Draft, Findings};
+use crate::doctor::view::{Expected, LandlordView};
+use crate::operation::Subject;
+
+pub(super) const CHECK: Check = Check { codes: &[Code::RetirementOverdue], run: CheckFn::Landlord(run) };
+
+/// Failed drops from which on a login is reported. The pauses between them double, so the first failure was more than
+/// half an hour ago.
+const OVERDUE: u32 = 10;
+
+fn run(view: &LandlordView, _: &Expected, findings: &mut Findings) {
+    for retirement in view.retiring.iter().filter(|retirement| retirement.attempts >= OVERDUE) {
+        let user = &retirement.user;
+        let finding = Draft::new(Code::RetirementOverdue, Subject::Tenant(user.tenant)).object(user.role.as_str());
+        let finding = finding.seen("server", &user.server).seen("recorded", user.status);
+        let finding = finding.noted("reason", &user.reason).noted("attempts", retirement.attempts);
+        let (login, before) = (user.role.clone(), Some(UserStatus::Retiring));
+        findings.push(finding.repair(Repair::RetireLogin { login, before }));
+    }
+}
