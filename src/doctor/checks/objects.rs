@@ -1,0 +1,81 @@
+//! Who owns the objects in a tenant's database, and which rights on them other roles have.
+use super::{Check, CheckFn};
+use crate::cluster::pg::observe::{MAX_OBJECTS, ObservedObject};
+use crate::doctor::action::Repair;
+use crate::doctor::code::Code;
+use crate::doctor::finding::{Draft, Finding, Findings};
+use crate::doctor::view::{Expected, TenantView};
+use std::collections::BTreeMap;
+
+pub(super) const CHECK: Check = Check {
+    codes: &[Code::SchemaOwner, Code::SchemaPublic, Code::ObjectOwner, Code::ObjectPublic, Code::ObjectGranted],
+    run: CheckFn::Tenant(run),
+};
+
+fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
+    let (Some(rows), Some(server)) = (view.objects.read(), view.open_server()) else { return };
+    for ((code, role), objects) in group(rows) {
+        if code == Code::ObjectGranted && server.is_exempt(role) {
+            continue;
+        }
+        let finding = view.draft(code).object(if role.is_empty() { "PUBLIC" } else { role }).seen("objects", &objects);
+        let finding = finding.noted("is_complete", rows.len() < MAX_OBJECTS);
+        findings.push(propose(finding, view, code, role, &objects));
+    }
+}
+
+/// The objects of each code and role.
+fn group(rows: &[ObservedObject]) -> BTreeMap<(Code, &str), Vec<&str>> {
+    let mut groups = BTreeMap::<_, Vec<_>>::new();
+    for row in rows {
+        let code = match row.kind.as_str() {
+            "schema_owner" => Code::SchemaOwner,
+            "schema_public" => Code::SchemaPublic,
+            "object_owner" => Code::ObjectOwner,
+            "object_public" => Code::ObjectPublic,
+            "object_granted" => Code::ObjectGranted,
+            _ => continue,
+        };
+        groups.entry((code, row.role.as_deref().unwrap_or_default())).or_default().push(row.object.as_str());
+    }
+    groups.values_mut().for_each(|objects| objects.sort_unstable());
+    groups
+}
+
+fn propose(finding: Draft, view: &TenantView<'_>, code: Code, role: &str, objects: &[&str]) -> Finding {
+    match code {
+        // The role that owns the schema in a new database. Every member of it is the owner of the database.
+        Code::SchemaOwner if role == "pg_database_owner" => finding.repair(Repair::RestoreSchema),
+        Code::SchemaOwner => finding.no_repair(format!(
+            "the provisioner may not take the schema from the role {role}; run as a superuser: ALTER SCHEMA public OWNER \
+             TO the tenant's owner role"
+        )),
+        Code::SchemaPublic if objects.iter().all(|right| right.ends_with(" on schema public")) => {
+            finding.repair(Repair::RestoreSchema)
+        }
+        Code::SchemaPublic => finding.no_repair(
+            "tenantry manages only the schema public; revoke the rights of PUBLIC in a migration, as the schema's owner",
+        ),
+        Code::ObjectOwner => propose_owner(finding, view, role),
+        Code::ObjectPublic => finding.no_repair(
+            "only the tenant's own logins can enter the database; if the rights are not meant, revoke them in a migration",
+        ),
+        _ => finding.no_repair(
+            "the rights may be meant, for example for reports; if not, revoke them as the owner of the objects",
+        ),
+    }
+}
+
+/// Only what a login of this tenant owns is given to its group role. What another role owns may be meant, and REASSIGN
+/// OWNED would also hand over the databases of that role.
+fn propose_owner(finding: Draft, view: &TenantView<'_>, role: &str) -> Finding {
+    let login = Some(role).filter(|role| view.is_login_name(role)).and_then(|role| role.parse().ok());
+    let is_ours = login.as_ref().is_some_and(|login| view.role(login).is_some_and(|found| found.is_ours));
+    match login {
+        Some(login) if is_ours => finding.repair(Repair::ReassignObjects { login }),
+        _ => finding.no_repair(format!(
+            "the role {role} is not one of the tenant's logins; run for each object as a superuser: ALTER … OWNER TO the \
+             tenant's owner role"
+        )),
+    }
+}
