@@ -47,11 +47,6 @@ impl Examiner {
     pub(super) fn add_admin(&mut self, server: ServerName) {
         self.admins.insert(server);
     }
-    /// Sets how long a session may be idle in a transaction while others wait for it.
-    #[cfg(feature = "testing")]
-    pub(super) fn set_blocking_after(&mut self, after: std::time::Duration) {
-        self.expected.blocking_after = after;
-    }
 
     /// Examines everything in `scope`, and calls `found` with each finding.
     pub(crate) async fn examine_all(
@@ -88,6 +83,15 @@ impl Examiner {
             Subject::Server(name) => self.examine_server(&context, name, &mut findings).await?,
             Subject::Vault | Subject::Landlord | Subject::Link(_) => {}
         }
+        check_landlord(&landlord, &self.expected, &mut findings);
+        findings.list.retain(|finding| finding.subject == *subject);
+        Ok(findings.list)
+    }
+
+    /// Examines the operations of one subject only, whether or not one of them is running.
+    pub(super) async fn examine_operations(&self, subject: &Subject) -> Result<Vec<Finding>, StepError> {
+        let landlord = landlord::observe(&self.stores, &self.landlord, &*self.nodes).await?;
+        let mut findings = Findings::default();
         check_landlord(&landlord, &self.expected, &mut findings);
         findings.list.retain(|finding| finding.subject == *subject);
         Ok(findings.list)

@@ -11,14 +11,14 @@ use crate::cluster::pg::observe::{
 use crate::directory::{AppAccess, DatabaseKind, DatabaseStatus, DatabaseUser, TenantDatabase};
 use crate::error::UnreadableRow;
 use crate::names::{RoleName, ServerName, TenantNames};
-use crate::operation::{OperationId, Subject};
+use crate::operation::Subject;
 use crate::secret::KeyId;
 use crate::server::DatabaseServer;
 use crate::store::journal::Record;
 use crate::store::registry::{Placement, Retirement};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use sqlx::migrate::Migrator;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -119,8 +119,8 @@ pub(crate) struct ServerView {
     /// The rest is empty unless `access` is `Open`.
     pub(crate) facts: Option<ServerFacts>,
     pub(crate) system_identifier: Option<i64>,
-    pub(crate) databases: HashMap<String, ObservedDatabase>,
-    pub(crate) roles: HashMap<String, ObservedRole>,
+    pub(crate) databases: BTreeMap<String, ObservedDatabase>,
+    pub(crate) roles: BTreeMap<String, ObservedRole>,
     /// Roles that may enter each database.
     pub(crate) entrants: HashMap<String, Vec<String>>,
     pub(crate) blockers: Vec<Blocker>,
@@ -143,8 +143,8 @@ impl ServerView {
             has_admin: false,
             facts: None,
             system_identifier: None,
-            databases: HashMap::new(),
-            roles: HashMap::new(),
+            databases: BTreeMap::new(),
+            roles: BTreeMap::new(),
             entrants: HashMap::new(),
             blockers: vec![],
             holders: vec![],
@@ -192,8 +192,9 @@ pub(crate) struct TenantView<'a> {
     pub(crate) names: Option<TenantNames>,
     pub(crate) entries: Vec<TenantDatabase>,
     pub(crate) users: Vec<DatabaseUser>,
-    /// The open operation of the tenant, if it is parked. Tenants with a running one are not examined.
-    pub(crate) parked: Option<OperationId>,
+    /// The parked operation of the tenant; of two, the one in the lane of changes. Follow-up work does not count, and
+    /// tenants with a running operation are not examined.
+    pub(crate) parked: Option<Record>,
     pub(crate) secret: Seen<SecretView>,
     /// The server of the placement or, without one, of the primary entry.
     pub(crate) server: Option<&'a ServerView>,
@@ -268,11 +269,7 @@ impl TenantView<'_> {
     }
     /// Whether the name is that of a login of this tenant, whatever its generation is.
     pub(crate) fn is_login_name(&self, role: &str) -> bool {
-        let generation = self
-            .names
-            .as_ref()
-            .and_then(|names| role.strip_prefix(names.database.as_str())?.strip_prefix("_v")?.parse::<u32>().ok());
-        generation.is_some()
+        self.names.as_ref().is_some_and(|names| names.generation_of(role).is_some())
     }
     /// A finding about the tenant. Its fingerprint covers the tenant's status and the generation of its entry.
     pub(crate) fn draft(&self, code: Code) -> Draft {

@@ -4,25 +4,32 @@ use super::finding::Findings;
 use super::view::{Expected, LandlordView, ServerView, TenantView};
 
 mod admin_members;
+mod blockers;
 mod closed;
 mod database;
 mod ddl;
 mod entrants;
 mod hidden;
 mod keys;
+mod leftovers;
 mod login;
 mod maintenance;
 mod memberships;
+mod migrations;
+mod operations;
 mod placement;
 mod privileges;
 mod provisioner;
+mod retiring;
 mod rights;
 mod schema;
 mod secret;
 mod server;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod unreadable;
+mod users;
 pub(super) use keys::of_key;
 pub(super) use schema::of_schema_error;
 pub(super) use unreadable::{of_corrupt, of_row};
@@ -39,6 +46,8 @@ pub(crate) enum CheckFn {
     Landlord(fn(&LandlordView, &Expected, &mut Findings)),
     Server(fn(&ServerView, &Expected, &mut Findings)),
     Tenant(fn(&TenantView<'_>, &Expected, &mut Findings)),
+    /// Looks at more than one kind of view.
+    Several(&'static [CheckFn]),
     /// The examination calls it, when it cannot read the landlord at all.
     Examination,
 }
@@ -59,6 +68,15 @@ pub(crate) const CHECKS: &[Check] = &[
     login::CHECK,
     memberships::CHECK,
     secret::CHECK,
+    // The recorded logins
+    users::CHECK,
+    retiring::CHECK,
+    leftovers::CHECK,
+    // Migrations, operations and sessions
+    migrations::CHECK,
+    operations::CHECK,
+    unfinished::CHECK,
+    blockers::CHECK,
     // Servers, keys and the landlord
     provisioner::CHECK,
     server::CHECK,
@@ -68,10 +86,24 @@ pub(crate) const CHECKS: &[Check] = &[
     hidden::CHECK,
 ];
 
+impl CheckFn {
+    /// The functions for each kind of view.
+    fn parts(&'static self) -> &'static [Self] {
+        match self {
+            Self::Several(parts) => parts,
+            one => std::slice::from_ref(one),
+        }
+    }
+}
+
+fn all_runs() -> impl Iterator<Item = &'static CheckFn> {
+    CHECKS.iter().flat_map(|check| check.run.parts())
+}
+
 /// Runs the checks of the landlord.
 pub(super) fn check_landlord(view: &LandlordView, expected: &Expected, findings: &mut Findings) {
-    for check in CHECKS {
-        if let CheckFn::Landlord(run) = check.run {
+    for run in all_runs() {
+        if let CheckFn::Landlord(run) = run {
             run(view, expected, findings);
         }
     }
@@ -79,8 +111,8 @@ pub(super) fn check_landlord(view: &LandlordView, expected: &Expected, findings:
 
 /// Runs the checks of a server.
 pub(super) fn check_server(view: &ServerView, expected: &Expected, findings: &mut Findings) {
-    for check in CHECKS {
-        if let CheckFn::Server(run) = check.run {
+    for run in all_runs() {
+        if let CheckFn::Server(run) = run {
             run(view, expected, findings);
         }
     }
@@ -88,8 +120,8 @@ pub(super) fn check_server(view: &ServerView, expected: &Expected, findings: &mu
 
 /// Runs the checks of a tenant.
 pub(super) fn check_tenant(view: &TenantView<'_>, expected: &Expected, findings: &mut Findings) {
-    for check in CHECKS {
-        if let CheckFn::Tenant(run) = check.run {
+    for run in all_runs() {
+        if let CheckFn::Tenant(run) = run {
             run(view, expected, findings);
         }
     }

@@ -27,7 +27,7 @@ fn role(name: &str) -> ObservedRole {
         privileges: vec![],
         connection_limit: -1,
         is_expired: false,
-        comment: None,
+        comment: name.starts_with(DATABASE).then(|| format!("tenantry {0} {0}", Uuid::nil())),
         is_ours: true,
         is_lent: false,
         memberships: vec![],

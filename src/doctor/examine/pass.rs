@@ -95,12 +95,9 @@ impl<'a, 'b> Pass<'a, 'b> {
         let found = self.context.examiner.stores.registry.find(tenant).await?;
         let id = found.ok_or(DoctorError::UnknownTenant)?.id();
         let examined = self.context.examine_alone(id).await?;
-        let is_busy = matches!(examined, Examined::Busy);
         self.tally.add_tenant(examined);
         let findings = self.check_landlord().into_iter().filter(|finding| finding.subject == Subject::Tenant(id));
-        if !is_busy {
-            self.tally.add(findings.collect::<Vec<_>>());
-        }
+        self.tally.add(findings.collect::<Vec<_>>());
         Ok(())
     }
 

@@ -49,6 +49,15 @@ impl Context<'_> {
         let history = self.examiner.stores.journal.history(subject).await?;
         Ok(history.iter().any(|operation| is_running(operation) || operation.begun_at > self.landlord.now))
     }
+    /// The parked operation of the subject that is not follow-up work; of two, the one in the lane of changes.
+    fn find_parked(&self, subject: &Subject) -> Option<&Record> {
+        let is_parked = |operation: &&Record| {
+            operation.status == OperationStatus::Parked
+                && operation.lane != Lane::FollowUp
+                && operation.subject == *subject
+        };
+        self.landlord.operations.iter().filter(is_parked).max_by_key(|operation| operation.lane == Lane::Change)
+    }
     /// Adds to a server's view what the landlord knows about it.
     pub(super) fn complete(&self, observed: &mut ObservedServer) {
         observed.view.temporary_logins = self.landlord.operations.iter().flat_map(temporary_logins).collect();
@@ -111,8 +120,7 @@ impl Context<'_> {
         let expected = &self.examiner.expected;
         let depth = Depth { expected, skips_logins: self.skips_logins, has_permit: self.is_repair };
         let mut view = tenant::observe(&self.examiner.stores, rows, self.landlord.now, server, depth).await;
-        let parked = |operation: &&Record| operation.status == OperationStatus::Parked && operation.subject == subject;
-        view.parked = self.landlord.operations.iter().find(parked).map(|operation| operation.id);
+        view.parked = self.find_parked(&subject).cloned();
         let mut findings = Findings::default();
         check_tenant(&view, expected, &mut findings);
         if !findings.list.is_empty() && self.has_changed(&subject).await? {

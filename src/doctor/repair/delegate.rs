@@ -9,7 +9,7 @@ use crate::doctor::action::Repair;
 use crate::doctor::examine::Examiner;
 use crate::doctor::finding::Finding;
 use crate::doctor::report::RepairOutcome;
-use crate::error::{ChangeError, ServerSetupError, StoreError, chain};
+use crate::error::{ChangeError, ServerSetupError, StepError, StoreError, chain};
 use crate::names::ServerName;
 use crate::operation::{OperationId, OperationStatus, Subject};
 use crate::operations::lifecycle::Verb;
@@ -44,7 +44,7 @@ pub(in crate::doctor) async fn act(
     if let Some(tenant) = finding.subject.tenant() {
         (drivers.changed)(tenant);
     }
-    match examiner.examine_subject(&finding.subject, None).await {
+    match examine(examiner, finding).await {
         Ok(found) if found.iter().any(|other| other.is_about(finding)) => {
             RepairOutcome::StillFound { operation: outcome }
         }
@@ -55,12 +55,20 @@ pub(in crate::doctor) async fn act(
 
 /// Examines the subject again. The error is the outcome of a repair that must not act.
 async fn look(examiner: &Examiner, finding: &Finding) -> Result<(), RepairOutcome> {
-    let found = examiner.examine_subject(&finding.subject, None).await;
+    let found = examine(examiner, finding).await;
     let found = found.map_err(|error| failed(None, error.cause_text()))?;
     match super::compare(&found, finding) {
         Ok(_) => Ok(()),
         Err(Refused::Gone) => Err(RepairOutcome::Gone),
         Err(Refused::Changed) => Err(RepairOutcome::Changed),
+    }
+}
+
+/// An operation that is running keeps its subject from being examined, so it is examined alone.
+async fn examine(examiner: &Examiner, finding: &Finding) -> Result<Vec<Finding>, StepError> {
+    match finding.repair {
+        Some(Repair::RecoverOperation { .. }) => examiner.examine_operations(&finding.subject).await,
+        _ => examiner.examine_subject(&finding.subject, None).await,
     }
 }
 

@@ -30,9 +30,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long the password link is valid that a credentials link redirects to.
 const PASSWORD_LINK_LIFETIME: Duration = Duration::from_secs(3600);
-/// How long a session may be idle in a transaction while others wait for it, before the doctor reports it. An
-/// application that only pauses between two statements is idle for milliseconds.
-const BLOCKING_AFTER: Duration = Duration::from_secs(60);
 /// The `application_name` of the background connections in `pg_stat_activity`.
 const BACKGROUND_APPLICATION: &str = "tenantry background";
 
@@ -100,7 +97,7 @@ impl Builder {
             max_connections: self.max_connections_or_default(),
             shares_connections: self.share_connections,
             deadline: self.settings.deadline,
-            blocking_after: BLOCKING_AFTER,
+            blocking_after: self.blocking_after,
         }
     }
 
