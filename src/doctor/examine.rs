@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 mod pass;
 mod tenant;
+mod unplaced;
 
 /// Runs examinations. Cheap to clone.
 #[derive(Clone)]
@@ -114,7 +115,7 @@ impl Examiner {
         let rows = self.stores.verified.list_unchecked().await?;
         let row = rows.readable.into_iter().find(|(server, _)| server.name == *name);
         let (row, is_trusted) = row.ok_or_else(|| StepError::fail(format!("no server {name} is registered")))?;
-        let mut observed = server::observe(&self.stores, context.landlord.installation, row, is_trusted, None).await;
+        let mut observed = server::observe(&self.stores, context.landlord, row, is_trusted, None).await;
         context.complete(&mut observed);
         check_server(&observed.view, &self.expected, findings);
         Ok(())

@@ -34,8 +34,8 @@ pub use code::{Code, Severity};
 pub(crate) use examine::Examiner;
 pub use finding::Finding;
 pub use plan::Plan;
-pub use report::{RepairOutcome, Report};
 pub(crate) use repair::{Drivers, RepairTools, Repairs};
+pub use report::{RepairOutcome, Report};
 use scope::Scope;
 pub(crate) use view::Expected;
 

@@ -19,7 +19,7 @@ use crate::store::registry::{Placement, Retirement};
 use crate::tenant::{Tenant, TenantId, TenantStatus};
 use sqlx::migrate::Migrator;
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -77,8 +77,59 @@ pub(crate) struct LandlordView {
     pub(crate) live_nodes: u32,
     pub(crate) blockers: Seen<Vec<Blocker>>,
     pub(crate) unreadable: Vec<UnreadableRow>,
-    /// Facts of every server that answered, to compare them with each other. Empty until all servers were read.
-    pub(crate) servers: Vec<(DatabaseServer, ServerFacts, Option<i64>)>,
+    pub(crate) clock: Clock,
+}
+
+/// The landlord's clock, read at a moment of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// What the landlord's clock showed.
+    pub(crate) time: OffsetDateTime,
+    /// When this process read it: the middle between the question and the answer.
+    pub(crate) at: Instant,
+    /// Half of the time between the question and the answer: the clock may have been read as much earlier or later.
+    pub(crate) tolerance: Duration,
+    /// What this process's own clock showed at that moment.
+    pub(crate) node_time: OffsetDateTime,
+}
+
+impl Clock {
+    /// How far this process's clock is ahead of the landlord's.
+    pub(crate) fn node_skew(&self) -> Skew {
+        let seconds = (self.node_time - self.time).as_seconds_f64();
+        Skew { seconds, tolerance: self.tolerance.as_secs_f64() }
+    }
+    /// How far another clock is ahead of the landlord's. It showed `time` between `asked` and `took` later.
+    pub(crate) fn skew_of(&self, time: OffsetDateTime, asked: Instant, took: Duration) -> Skew {
+        let middle = (asked + took / 2).saturating_duration_since(self.at);
+        let seconds = (time - self.time).as_seconds_f64() - middle.as_secs_f64();
+        Skew { seconds, tolerance: self.tolerance.as_secs_f64() + took.as_secs_f64() / 2.0 }
+    }
+}
+
+/// The difference between two clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Skew {
+    /// Seconds by which the clock is ahead of the landlord's.
+    pub(crate) seconds: f64,
+    /// Seconds that the clock may differ only because of the time that the answers took.
+    pub(crate) tolerance: f64,
+}
+
+/// All servers that answered, to be compared with each other.
+pub(crate) struct FleetView {
+    pub(crate) servers: Vec<FleetServer>,
+    pub(crate) live_nodes: u32,
+    /// How far this process's clock is ahead of the landlord's.
+    pub(crate) node_skew: Skew,
+}
+
+/// What of a server is compared with others.
+pub(crate) struct FleetServer {
+    pub(crate) server: DatabaseServer,
+    pub(crate) facts: ServerFacts,
+    pub(crate) system_identifier: Option<i64>,
+    pub(crate) skew: Option<Skew>,
 }
 
 /// The keys of the vault.
@@ -119,6 +170,8 @@ pub(crate) struct ServerView {
     /// The rest is empty unless `access` is `Open`.
     pub(crate) facts: Option<ServerFacts>,
     pub(crate) system_identifier: Option<i64>,
+    /// How far the server's clock is ahead of the landlord's.
+    pub(crate) skew: Option<Skew>,
     pub(crate) databases: BTreeMap<String, ObservedDatabase>,
     pub(crate) roles: BTreeMap<String, ObservedRole>,
     /// Roles that may enter each database.
@@ -127,9 +180,12 @@ pub(crate) struct ServerView {
     pub(crate) holders: Vec<Holder>,
     /// Logins of open operations, which are expected for the time being.
     pub(crate) temporary_logins: Vec<RoleName>,
-    /// Databases and roles that no placement has named. Filled after the last placement was read.
+    /// Databases and roles that no placement names. Empty until the last placement was read.
     pub(crate) unplaced_databases: Vec<String>,
     pub(crate) unplaced_roles: Vec<String>,
+    /// Roles that other servers of this landlord have as admin role or as provisioner's login. Two servers of a landlord
+    /// may be the same cluster.
+    pub(crate) neighbours: Vec<RoleName>,
 }
 
 impl ServerView {
@@ -143,6 +199,7 @@ impl ServerView {
             has_admin: false,
             facts: None,
             system_identifier: None,
+            skew: None,
             databases: BTreeMap::new(),
             roles: BTreeMap::new(),
             entrants: HashMap::new(),
@@ -151,6 +208,7 @@ impl ServerView {
             temporary_logins: vec![],
             unplaced_databases: vec![],
             unplaced_roles: vec![],
+            neighbours: vec![],
         }
     }
     pub(crate) fn name(&self) -> &ServerName {

@@ -1,7 +1,7 @@
 //! The checks: pure functions from what was observed to findings. A new check is a file and a line in [`CHECKS`].
 use super::code::Code;
 use super::finding::Findings;
-use super::view::{Expected, LandlordView, ServerView, TenantView};
+use super::view::{Expected, FleetView, LandlordView, ServerView, TenantView};
 
 mod admin_members;
 mod blockers;
@@ -9,27 +9,35 @@ mod closed;
 mod database;
 mod ddl;
 mod entrants;
+mod fleet;
+mod held;
 mod hidden;
+mod indexes;
 mod keys;
 mod leftovers;
 mod login;
 mod maintenance;
 mod memberships;
 mod migrations;
+mod objects;
 mod operations;
+mod orphans;
 mod placement;
 mod privileges;
 mod provisioner;
 mod retiring;
 mod rights;
+mod rows;
 mod schema;
 mod secret;
+mod sequences;
 mod server;
 #[cfg(test)]
 mod tests;
 mod unfinished;
 mod unreadable;
 mod users;
+mod writable;
 pub(super) use keys::of_key;
 pub(super) use schema::of_schema_error;
 pub(super) use unreadable::{of_corrupt, of_row};
@@ -46,6 +54,8 @@ pub(crate) enum CheckFn {
     Landlord(fn(&LandlordView, &Expected, &mut Findings)),
     Server(fn(&ServerView, &Expected, &mut Findings)),
     Tenant(fn(&TenantView<'_>, &Expected, &mut Findings)),
+    /// Compares the servers with each other and with the nodes.
+    Fleet(fn(&FleetView, &Expected, &mut Findings)),
     /// Looks at more than one kind of view.
     Several(&'static [CheckFn]),
     /// The examination calls it, when it cannot read the landlord at all.
@@ -84,6 +94,15 @@ pub(crate) const CHECKS: &[Check] = &[
     schema::CHECK,
     unreadable::CHECK,
     hidden::CHECK,
+    // Content, capacity and leftovers
+    writable::CHECK,
+    sequences::CHECK,
+    objects::CHECK,
+    indexes::CHECK,
+    held::CHECK,
+    fleet::CHECK,
+    orphans::CHECK,
+    rows::CHECK,
 ];
 
 impl CheckFn {
@@ -104,6 +123,15 @@ fn all_runs() -> impl Iterator<Item = &'static CheckFn> {
 pub(super) fn check_landlord(view: &LandlordView, expected: &Expected, findings: &mut Findings) {
     for run in all_runs() {
         if let CheckFn::Landlord(run) = run {
+            run(view, expected, findings);
+        }
+    }
+}
+
+/// Runs the checks that compare servers.
+pub(super) fn check_fleet(view: &FleetView, expected: &Expected, findings: &mut Findings) {
+    for run in all_runs() {
+        if let CheckFn::Fleet(run) = run {
             run(view, expected, findings);
         }
     }

@@ -14,7 +14,8 @@ pub(super) const CHECK: Check = Check {
 
 fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     let (Some(rows), Some(server)) = (view.objects.read(), view.open_server()) else { return };
-    for ((code, role), objects) in group(rows) {
+    for ((kind, role), objects) in group(rows) {
+        let Some(code) = code_of(kind) else { continue };
         if code == Code::ObjectGranted && server.is_exempt(role) {
             continue;
         }
@@ -24,19 +25,23 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     }
 }
 
-/// The objects of each code and role.
-fn group(rows: &[ObservedObject]) -> BTreeMap<(Code, &str), Vec<&str>> {
+fn code_of(kind: &str) -> Option<Code> {
+    match kind {
+        "schema_owner" => Some(Code::SchemaOwner),
+        "schema_public" => Some(Code::SchemaPublic),
+        "object_owner" => Some(Code::ObjectOwner),
+        "object_public" => Some(Code::ObjectPublic),
+        "object_granted" => Some(Code::ObjectGranted),
+        _ => None,
+    }
+}
+
+/// The objects of each kind and role.
+fn group(rows: &[ObservedObject]) -> BTreeMap<(&str, &str), Vec<&str>> {
     let mut groups = BTreeMap::<_, Vec<_>>::new();
     for row in rows {
-        let code = match row.kind.as_str() {
-            "schema_owner" => Code::SchemaOwner,
-            "schema_public" => Code::SchemaPublic,
-            "object_owner" => Code::ObjectOwner,
-            "object_public" => Code::ObjectPublic,
-            "object_granted" => Code::ObjectGranted,
-            _ => continue,
-        };
-        groups.entry((code, row.role.as_deref().unwrap_or_default())).or_default().push(row.object.as_str());
+        let role = row.role.as_deref().unwrap_or_default();
+        groups.entry((row.kind.as_str(), role)).or_default().push(row.object.as_str());
     }
     groups.values_mut().for_each(|objects| objects.sort_unstable());
     groups

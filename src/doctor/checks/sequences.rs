@@ -5,8 +5,7 @@ use crate::doctor::code::{Code, Severity};
 use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, LoginView, TenantView};
 
-pub(super) const CHECK: Check =
-    Check { codes: &[Code::SequenceExhausted, Code::CannotSee], run: CheckFn::Tenant(run) };
+pub(super) const CHECK: Check = Check { codes: &[Code::SequenceExhausted, Code::CannotSee], run: CheckFn::Tenant(run) };
 
 /// Part of the range from which a sequence is reported: early enough for a migration to a larger type.
 const HIGH: f64 = 0.8;
@@ -22,9 +21,11 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     let hidden: Vec<_> = sequences.iter().filter(|sequence| sequence.is_hidden).map(|found| &found.sequence).collect();
     if !hidden.is_empty() {
         let finding = view.draft(Code::CannotSee).object("sequences").seen("sequences", hidden);
-        findings.push(finding.noted("codes", [Code::SequenceExhausted]).no_repair(
-            "the application's login may not read them; grant it USAGE or SELECT on them in a migration",
-        ));
+        findings.push(
+            finding.noted("codes", [Code::SequenceExhausted]).no_repair(
+                "the application's login may not read them; grant it USAGE or SELECT on them in a migration",
+            ),
+        );
     }
 }
 
@@ -34,7 +35,10 @@ fn check(view: &TenantView<'_>, sequence: &ObservedSequence, findings: &mut Find
     let finding = view.draft(Code::SequenceExhausted).object(sequence.sequence.as_str()).severity(severity);
     let finding = finding.seen("smallest", sequence.smallest).seen("largest", sequence.largest);
     let percent = (used * 100.0).floor() as i64;
-    findings.push(finding.noted("last_value", sequence.last_value).noted("used_percent", percent).no_repair(
-        "change the column and the sequence to bigint in a migration, before the last value is used",
-    ));
+    findings.push(
+        finding
+            .noted("last_value", sequence.last_value)
+            .noted("used_percent", percent)
+            .no_repair("change the column and the sequence to bigint in a migration, before the last value is used"),
+    );
 }

@@ -6,10 +6,8 @@ use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, ServerView};
 use crate::server::TlsMode;
 
-pub(super) const CHECK: Check = Check {
-    codes: &[Code::ServerReadOnly, Code::TlsOff, Code::CollationOutdated],
-    run: CheckFn::Server(run),
-};
+pub(super) const CHECK: Check =
+    Check { codes: &[Code::ServerReadOnly, Code::TlsOff, Code::CollationOutdated], run: CheckFn::Server(run) };
 
 /// Databases that a finding names at most.
 const NAMED: usize = 20;

@@ -1,10 +1,12 @@
 //! One pass over the installation, or over a part of it.
 use super::tenant::{Context, Examined};
-use crate::doctor::checks::{check_landlord, check_server, of_row};
+use super::unplaced::Unplaced;
+use crate::doctor::checks::{check_fleet, check_landlord, check_server, of_row};
 use crate::doctor::finding::{Finding, Findings};
 use crate::doctor::observe::server::{self, ObservedServer};
+use crate::doctor::view::{FleetServer, FleetView, LandlordView, ServerView};
 use crate::error::{DoctorError, StoreError, UnreadableRow};
-use crate::names::ServerName;
+use crate::names::{RoleName, ServerName};
 use crate::operation::Subject;
 use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef};
@@ -60,13 +62,15 @@ pub(super) struct Pass<'a, 'b> {
     tally: &'a mut Tally<'b>,
     /// The servers' rows, each with whether it may be used.
     servers: Vec<(DatabaseServer, bool)>,
+    /// The servers that have answered.
+    fleet: Vec<FleetServer>,
 }
 
 impl<'a, 'b> Pass<'a, 'b> {
     pub(super) async fn new(context: Context<'a>, tally: &'a mut Tally<'b>) -> Result<Self, StoreError> {
         let rows = context.examiner.stores.verified.list_unchecked().await?;
         tally.add_unreadable(&rows.unreadable);
-        Ok(Self { context, tally, servers: rows.readable })
+        Ok(Self { context, tally, servers: rows.readable, fleet: vec![] })
     }
 
     pub(super) async fn examine_everything(&mut self) -> Result<(), StoreError> {
@@ -75,6 +79,8 @@ impl<'a, 'b> Pass<'a, 'b> {
         }
         self.examine_unplaced().await?;
         let findings = self.check_landlord();
+        self.tally.add(findings);
+        let findings = self.check_fleet();
         self.tally.add(findings);
         Ok(())
     }
@@ -122,21 +128,42 @@ impl<'a, 'b> Pass<'a, 'b> {
     /// Examines the tenants of a server, and then the server itself.
     async fn examine_server(&mut self, server: DatabaseServer, is_trusted: bool) -> Result<(), StoreError> {
         let subject = Subject::Server(server.name.clone());
-        let (stores, installation) = (&self.context.examiner.stores, self.context.landlord.installation);
-        let mut observed = server::observe(stores, installation, server, is_trusted, None).await;
+        let (stores, landlord) = (&self.context.examiner.stores, self.context.landlord);
+        let mut observed = server::observe(stores, landlord, server, is_trusted, None).await;
         self.context.complete(&mut observed);
+        observed.view.neighbours = self.neighbours(&observed.view.server);
         self.tally.servers += 1;
-        self.examine_placed(&observed).await?;
+        let mut unplaced = Unplaced::of(&observed.view);
+        self.examine_placed(&observed, &mut unplaced).await?;
+        unplaced.store(&mut observed).await;
         let mut findings = Findings::default();
         check_server(&observed.view, &self.context.examiner.expected, &mut findings);
         let is_changing = self.context.is_busy(&subject);
         if !findings.list.is_empty() && !is_changing && !self.context.has_changed(&subject).await? {
             self.tally.add(findings.list);
         }
+        let ServerView { server, facts, system_identifier, skew, .. } = observed.view;
+        self.fleet.extend(facts.map(|facts| FleetServer { server, facts, system_identifier, skew }));
         Ok(())
     }
 
-    async fn examine_placed(&mut self, observed: &ObservedServer) -> Result<(), StoreError> {
+    /// The roles of the provisioner on the landlord's other servers.
+    fn neighbours(&self, server: &DatabaseServer) -> Vec<RoleName> {
+        let others =
+            self.servers.iter().map(|(other, _)| other).filter(|other| other.names.admin != server.names.admin);
+        others.flat_map(|other| [&other.names.admin, &other.names.blue, &other.names.green]).cloned().collect()
+    }
+
+    fn check_fleet(&mut self) -> Vec<Finding> {
+        let LandlordView { live_nodes, clock, .. } = self.context.landlord;
+        let servers = std::mem::take(&mut self.fleet);
+        let view = FleetView { servers, live_nodes: *live_nodes, node_skew: clock.node_skew() };
+        let mut findings = Findings::default();
+        check_fleet(&view, &self.context.examiner.expected, &mut findings);
+        findings.list
+    }
+
+    async fn examine_placed(&mut self, observed: &ObservedServer, unplaced: &mut Unplaced) -> Result<(), StoreError> {
         let context = self.context;
         let registry = &context.examiner.stores.servers;
         let mut after = None;
@@ -145,6 +172,7 @@ impl<'a, 'b> Pass<'a, 'b> {
             self.tally.add_unreadable(&page.unreadable);
             let Some(last) = page.readable.last() else { return Ok(()) };
             after = Some(last.database.clone());
+            page.readable.iter().for_each(|placement| unplaced.remove(&placement.database));
             let tenants = stream::iter(page.readable).map(|placement| async move {
                 context.examine(placement.tenant, Some(placement), Some(observed)).await
             });

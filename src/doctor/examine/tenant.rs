@@ -109,8 +109,7 @@ impl Context<'_> {
         let rows = stores.verified.list_unchecked().await?;
         let row = rows.readable.into_iter().find(|(server, _)| server.name == *name);
         let Some((row, is_trusted)) = row else { return Ok(None) };
-        let installation = self.landlord.installation;
-        let mut observed = server::observe(stores, installation, row, is_trusted, Some(database)).await;
+        let mut observed = server::observe(stores, self.landlord, row, is_trusted, Some(database)).await;
         self.complete(&mut observed);
         Ok(Some(observed))
     }

@@ -1,12 +1,13 @@
 //! Reads the landlord: its clock, keys, open operations, retiring logins, live nodes and the sessions that block others.
 use crate::cluster::OperationContext;
 use crate::cluster::pg::observe::{Blocker, read_landlord_blockers};
-use crate::doctor::view::{KeyView, LandlordView, Seen};
+use crate::doctor::view::{Clock, KeyView, LandlordView, Seen};
 use crate::error::{KeyError, StoreError, VaultError, chain};
 use crate::store::nodes::Nodes;
 use crate::store::schema::LandlordPool;
 use sqlx::{Executor, PgConnection};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
 
 /// A node without a heartbeat for this long is not live.
 const LIVE: Duration = Duration::from_secs(15);
@@ -20,7 +21,7 @@ const RETIRING: u32 = 1000;
 pub(in crate::doctor) async fn observe(
     stores: &OperationContext, landlord: &LandlordPool, nodes: &dyn Nodes,
 ) -> Result<LandlordView, StoreError> {
-    let now = stores.journal.now().await?;
+    let clock = read_clock(stores).await?;
     let installation = stores.servers.installation().await?;
     let operations = stores.journal.open().await?;
     let retiring = stores.registry.retiring(RETIRING).await?;
@@ -28,15 +29,24 @@ pub(in crate::doctor) async fn observe(
     let unreadable = operations.unreadable.into_iter().chain(retiring.unreadable).collect();
     Ok(LandlordView {
         installation,
-        now,
+        now: clock.time,
         keys: observe_keys(stores).await?,
         operations: operations.readable,
         retiring: retiring.readable,
         live_nodes: u32::try_from(live_nodes).unwrap_or(u32::MAX),
         blockers: observe_blockers(landlord).await,
         unreadable,
-        servers: vec![],
+        clock,
     })
+}
+
+/// Reads the landlord's clock and this process's own.
+#[expect(clippy::disallowed_methods, reason = "the difference between this clock and the landlord's is the finding")]
+async fn read_clock(stores: &OperationContext) -> Result<Clock, StoreError> {
+    let asked = Instant::now();
+    let time = stores.journal.now().await?;
+    let tolerance = asked.elapsed() / 2;
+    Ok(Clock { time, at: asked + tolerance, tolerance, node_time: OffsetDateTime::now_utc() - tolerance })
 }
 
 async fn observe_keys(stores: &OperationContext) -> Result<KeyView, StoreError> {

@@ -5,14 +5,14 @@ use crate::cluster::pg::observe::{
 };
 use crate::cluster::pg::{catalog, session};
 use crate::cluster::{Observer, OperationContext};
-use crate::doctor::view::{Seen, ServerAccess, ServerView};
+use crate::doctor::view::{Clock, LandlordView, Seen, ServerAccess, ServerView};
 use crate::error::{ClusterError, VaultError, chain};
 use crate::names::{DatabaseName, RoleName};
 use crate::server::{DatabaseServer, ServerStatus};
 use crate::sqlstate;
 use sqlx::PgConnection;
-use std::time::Duration;
-use uuid::Uuid;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 /// Time limit for everything that one server is asked at once.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -26,9 +26,10 @@ pub(in crate::doctor) struct ObservedServer {
 /// Reads a server. What could not be read is in the view. `only` restricts it to one database, and leaves out the login
 /// that is not in use and the sessions.
 pub(in crate::doctor) async fn observe(
-    stores: &OperationContext, installation: Uuid, server: DatabaseServer, is_trusted: bool,
+    stores: &OperationContext, landlord: &LandlordView, server: DatabaseServer, is_trusted: bool,
     only: Option<&DatabaseName>,
 ) -> ObservedServer {
+    let installation = landlord.installation;
     let closed =
         |access| ObservedServer { view: ServerView::new(installation, server.clone(), access), observer: None };
     if !is_trusted {
@@ -43,7 +44,7 @@ pub(in crate::doctor) async fn observe(
     };
     let mut view = ServerView::new(installation, server.clone(), ServerAccess::Open);
     let read = async {
-        read_catalogs(&mut view, &observer, only).await?;
+        read_catalogs(&mut view, &landlord.clock, &observer, only).await?;
         if only.is_none() {
             view.idle_login = observe_idle_login(stores, &server).await;
         }
@@ -83,12 +84,15 @@ impl Obstacle {
 }
 
 async fn read_catalogs(
-    view: &mut ServerView, observer: &Observer, only: Option<&DatabaseName>,
+    view: &mut ServerView, landlord: &Clock, observer: &Observer, only: Option<&DatabaseName>,
 ) -> Result<(), Obstacle> {
     let names = view.server.names.clone();
     let mut opened = observer.open_server().await?;
     let session = &mut opened;
-    view.facts = Some(read_server(session).await?);
+    let asked = Instant::now();
+    let facts = read_server(session).await?;
+    view.skew = Some(landlord.skew_of(facts.clock, asked, asked.elapsed()));
+    view.facts = Some(facts);
     require_identity(session, &names.admin).await?;
     verify_cluster(session, view).await?;
     let databases = read_databases(session, &names.admin, only).await?;
@@ -155,4 +159,30 @@ fn no_secret(error: &VaultError) -> ServerAccess {
 
 fn is_refused(error: &ClusterError) -> bool {
     matches!(error, ClusterError::Connect { source, .. } if sqlstate::is_refused_login(source))
+}
+
+/// Those of these databases and roles that still exist. If the server does not answer, all of them are returned.
+pub(in crate::doctor) async fn find_existing(
+    observed: &ObservedServer, databases: Vec<String>, roles: Vec<String>,
+) -> (Vec<String>, Vec<String>) {
+    let (Some(observer), false) = (&observed.observer, databases.is_empty() && roles.is_empty()) else {
+        return (databases, roles);
+    };
+    let names = &observed.view.server.names;
+    let read = async {
+        let mut session = observer.open_server().await?;
+        let found = read_databases(&mut session, &names.admin, None).await?;
+        let roles = read_roles(&mut session, names, None).await?;
+        session::close(session).await;
+        let databases: HashSet<_> = found.into_iter().map(|database| database.name).collect();
+        let roles: HashSet<_> = roles.into_iter().map(|role| role.name).collect();
+        Ok::<_, ClusterError>((databases, roles))
+    };
+    match tokio::time::timeout(LIMIT, read).await {
+        Ok(Ok((found, found_roles))) => (
+            databases.into_iter().filter(|name| found.contains(name)).collect(),
+            roles.into_iter().filter(|name| found_roles.contains(name)).collect(),
+        ),
+        _ => (databases, roles),
+    }
 }

@@ -8,7 +8,8 @@ use super::Verb;
 use super::context::LifecycleContext;
 use super::steps::{
     AbandonChange, AdmitLogin, CheckStatus, CloseAgain, CloseDatabase, EndSessions, ForgetSecrets, OpenDatabase,
-    ParkChange, RefuseLogins, RefuseOnStandbys, ReleasePlacement, RemoveFromServer, ResumeChange, SetStatus, VerifyEmpty,
+    ParkChange, RefuseLogins, RefuseOnStandbys, ReleasePlacement, RemoveFromServer, ResumeChange, SetStatus,
+    VerifyEmpty,
 };
 use crate::cluster::OperationContext;
 use crate::directory::AppAccess;

@@ -57,9 +57,7 @@ pub(crate) struct EntryRestoration {
 
 impl EntryRestoration {
     /// Creates the driver over these stores. `login` and `settings` are those of a new tenant's login and sessions.
-    pub(crate) fn new(
-        stores: OperationContext, engine: Engine, login: AppLogin, settings: ConnectionSettings,
-    ) -> Self {
+    pub(crate) fn new(stores: OperationContext, engine: Engine, login: AppLogin, settings: ConnectionSettings) -> Self {
         let saga = Arc::new(saga::define(stores.clone(), login, settings));
         Self { stores, engine, saga }
     }

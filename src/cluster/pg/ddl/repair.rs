@@ -80,10 +80,7 @@ pub(crate) fn revoke_membership(member: &RoleName, group: &RoleName) -> Ddl {
 
 /// Takes CREATEDB and CREATEROLE from a role.
 pub(crate) fn remove_privileges(role: &RoleName) -> Ddl {
-    Ddl::block([
-        String::from(LOCK_TIMEOUT),
-        format!("ALTER ROLE {} NOCREATEDB NOCREATEROLE", quote_identifier(role)),
-    ])
+    Ddl::block([String::from(LOCK_TIMEOUT), format!("ALTER ROLE {} NOCREATEDB NOCREATEROLE", quote_identifier(role))])
 }
 
 /// Makes the tenant's owner role the owner of schema `public`, revokes the rights of PUBLIC on it, and gives the app

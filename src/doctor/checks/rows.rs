@@ -5,10 +5,8 @@ use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, TenantView};
 use crate::tenant::TenantStatus;
 
-pub(super) const CHECK: Check = Check {
-    codes: &[Code::PlacementLeft, Code::AddressOutdated, Code::PurgeOverdue],
-    run: CheckFn::Tenant(run),
-};
+pub(super) const CHECK: Check =
+    Check { codes: &[Code::PlacementLeft, Code::AddressOutdated, Code::PurgeOverdue], run: CheckFn::Tenant(run) };
 
 fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     check_placement(view, findings);
@@ -34,9 +32,11 @@ fn check_address(view: &TenantView<'_>, findings: &mut Findings) {
         return;
     }
     let finding = view.draft(Code::AddressOutdated).seen("entry", (&entry.host, entry.port));
-    findings.push(finding.seen("server", (&server.host, server.port)).no_repair(
-        "nothing is to be done: connections use the address in the server's row",
-    ));
+    findings.push(
+        finding
+            .seen("server", (&server.host, server.port))
+            .no_repair("nothing is to be done: connections use the address in the server's row"),
+    );
 }
 
 fn check_retention(view: &TenantView<'_>, findings: &mut Findings) {
