@@ -236,3 +236,80 @@
 //!
 //! ## row_unreadable
 //! A row of the landlord cannot be parsed, so its tenant, server or operation is left out everywhere.
+//!
+//! # Content, capacity and leftovers
+//!
+//! ## server_read_only
+//! A server is a standby or makes transactions read-only by default, so that no tenant can write. Relocate it to the
+//! new primary, or free its disk.
+//!
+//! ## tls_off
+//! Connections to a server on another machine may be unencrypted.
+//!
+//! ## collation_outdated
+//! The operating system sorts texts in another way than when the database's indexes were built, so that they may miss
+//! rows.
+//!
+//! ## sequence_exhausted
+//! A sequence has used at least 80 % of its range or of the range of its column. From 95 % on it is critical: after the
+//! last value every INSERT fails.
+//!
+//! ## schema_owner
+//! The tenant's owner role does not own the schema `public`. The repair gives it back, if the schema belongs to the
+//! database's owner.
+//!
+//! ## schema_public
+//! PUBLIC has rights on a schema of the tenant's database. The repair revokes those on the schema `public`.
+//!
+//! ## object_owner
+//! Another role owns objects in the tenant's database. What a login of the tenant owns cannot be used by its next
+//! login; the repair gives it to the group role. What another role owns is left to a superuser.
+//!
+//! ## object_public
+//! PUBLIC has rights on objects in the tenant's database. Only the tenant's own logins can enter, so this matters only
+//! for the application's rights.
+//!
+//! ## object_granted
+//! A role outside the tenant has rights on objects in its database. They may be meant, for example for reports.
+//!
+//! ## index_invalid
+//! An index is invalid, so that no query uses it: a concurrent build has failed.
+//!
+//! ## event_trigger
+//! A tenant's database has an enabled event trigger. Its function would run with the provisioner's rights, so
+//! operations refuse to act in that database.
+//!
+//! ## transaction_prepared
+//! A prepared transaction is older than ten minutes. It keeps its locks, and keeps the database from being dropped.
+//!
+//! ## slot_holds
+//! A replication slot keeps much WAL, has lost some, or belongs to a tenant's database and keeps it from being dropped.
+//!
+//! ## budget_exceeds_server
+//! The connections that all nodes may open are more than the server allows.
+//!
+//! ## locale_differs
+//! Servers of the installation have different encodings or locales.
+//!
+//! ## clock_skew
+//! The clocks of this node, the landlord and a server differ by more than two seconds.
+//!
+//! ## orphan_database
+//! A database of the admin role has no placement, for example after a landlord was restored from an old backup. It may
+//! hold the only copy of a tenant's data, so it is never dropped.
+//!
+//! ## orphan_role
+//! A role of this installation has no placement.
+//!
+//! ## look_alike
+//! A role or database has the comment of this installation, and is not one of it. It is never touched.
+//!
+//! ## placement_left
+//! A placement belongs to no tenant, or to a deleted one.
+//!
+//! ## address_outdated
+//! The address in an entry is not that of its server. That is so after a relocation, and connections use the server's
+//! row.
+//!
+//! ## purge_overdue
+//! The retention of an archived tenant has ended. [`purge_due`](crate::Tenantry::purge_due) destroys the data.
