@@ -4,5 +4,6 @@ mod crashes;
 mod drifts;
 mod fleet;
 mod healthy;
+mod pairs;
 mod plan_file;
 mod servers;

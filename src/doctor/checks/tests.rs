@@ -13,6 +13,8 @@ use std::collections::HashSet;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+mod records;
+
 /// Name of the tenant's database, with the names of its roles as suffixes.
 const DATABASE: &str = "t_1";
 

@@ -62,10 +62,13 @@ impl RotateContext {
     }
 
     /// The logins that this rotation has created or is about to create. Only the operation that holds the tenant's
-    /// change lane stores pending logins, so all of them belong to this rotation.
+    /// change lane stores pending logins, so all of them belong to this rotation. The login that a directory entry names
+    /// is in use and so is none of them, whatever is recorded about it.
     pub(super) async fn pending_logins(&self) -> Result<Vec<DatabaseUser>, StepError> {
         let users = self.stores.registry.users(self.tenant).await?;
-        Ok(users.into_iter().filter(|u| u.status == UserStatus::Pending).collect())
+        let entries = self.stores.registry.databases(self.tenant).await?;
+        let is_in_use = |user: &DatabaseUser| entries.iter().any(|entry| entry.login == user.role);
+        Ok(users.into_iter().filter(|u| u.status == UserStatus::Pending && !is_in_use(u)).collect())
     }
 
     /// Id of the new login's password in the vault.

@@ -37,7 +37,8 @@ pub(super) async fn choose_login(
     require_active(tenant)?;
     let entry = require_managed(&entries, location.as_ref())?.clone();
     let location = location.ok_or_else(|| StepError::fail(ChangeError::NoEntry))?;
-    if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending) {
+    // The login in use is never the new one, whatever is recorded about it: it would be dropped as the old one.
+    if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending && u.role != entry.login) {
         return Ok((entries, entry, pending.clone()));
     }
     // Never use a login name twice: a retirement of an earlier login with this name may still be in flight on some
