@@ -60,7 +60,7 @@ impl Examiner {
             Err(error) => return self.plan_without_schema(&error, tally).await,
         }
         let landlord = landlord::observe(&self.stores, &self.landlord, &*self.nodes).await?;
-        let mut pass = Pass::new(self.context(&landlord, scope.skips_logins), &mut tally).await?;
+        let mut pass = Pass::new(self.context(&landlord, scope), &mut tally).await?;
         match (&scope.tenant, &scope.server) {
             (Some(tenant), _) => pass.examine_one_tenant(tenant.clone()).await?,
             (None, Some(name)) => pass.examine_one_server(name).await?,
@@ -76,7 +76,8 @@ impl Examiner {
     ) -> Result<Vec<Finding>, StepError> {
         let mut landlord = landlord::observe(&self.stores, &self.landlord, &*self.nodes).await?;
         landlord.operations.retain(|operation| Some(operation.id) != except);
-        let mut context = self.context(&landlord, false);
+        let scope = Scope::default();
+        let mut context = self.context(&landlord, &scope);
         context.is_repair = true;
         let mut findings = Findings::default();
         match subject {
@@ -98,8 +99,8 @@ impl Examiner {
         Ok(findings.list)
     }
 
-    fn context<'a>(&'a self, landlord: &'a LandlordView, skips_logins: bool) -> Context<'a> {
-        Context { examiner: self, landlord, skips_logins, is_repair: false }
+    fn context<'a>(&'a self, landlord: &'a LandlordView, scope: &'a Scope) -> Context<'a> {
+        Context { examiner: self, landlord, scope, is_repair: false }
     }
 
     async fn examine_tenant(&self, context: &Context<'_>, id: TenantId) -> Result<Vec<Finding>, StepError> {

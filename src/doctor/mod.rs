@@ -11,6 +11,7 @@
 //! - A repair acts only if a fresh examination makes the same finding with the same fingerprint.
 use crate::error::DoctorError;
 use crate::names::ServerName;
+use crate::store::registry::TenantRegistry;
 use crate::tenant::TenantRef;
 use sqlx::postgres::PgConnectOptions;
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 mod action;
 mod apply;
+mod build_error;
 mod checks;
 mod code;
 mod examine;
@@ -78,6 +80,11 @@ impl Doctor {
     pub fn admin(mut self, server: ServerName, options: PgConnectOptions) -> Self {
         self.examiner.add_admin(server.clone());
         self.admins.insert(server, options);
+        self
+    }
+    /// Compares the directory entries with the application's second registry too, which must name the same databases.
+    pub fn compare_with(mut self, other: Arc<dyn TenantRegistry>) -> Self {
+        self.scope.second = Some(other);
         self
     }
     /// Called with each finding as it is found. It must not block.

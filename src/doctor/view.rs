@@ -260,6 +260,8 @@ pub(crate) struct TenantView<'a> {
     pub(crate) objects: Seen<Vec<ObservedObject>>,
     /// A session of the application's login.
     pub(crate) login: Seen<LoginView>,
+    /// The primary entry in the application's second registry.
+    pub(crate) second: Seen<Option<TenantDatabase>>,
 }
 
 /// The stored password of the entry's login.

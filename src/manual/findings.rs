@@ -237,79 +237,95 @@
 //! ## row_unreadable
 //! A row of the landlord cannot be parsed, so its tenant, server or operation is left out everywhere.
 //!
-//! # Content, capacity and leftovers
+//! # Content of the tenants' databases
+//!
+//! ## schema_owner
+//! Another role than the tenant's owner role owns the schema `public`, so that migrations cannot create objects there.
+//! The repair gives the schema back if it belongs to `pg_database_owner`, as in a new database; from another role only a
+//! superuser can take it.
+//!
+//! ## schema_public
+//! PUBLIC has rights on a schema. The repair revokes those on the schema `public`. Rights on other schemas are revoked by
+//! a migration.
+//!
+//! ## object_owner
+//! Another role than the tenant's group roles owns objects in its database. A person or a migration of a superuser has
+//! created them, or a login has given up its role. Only that role or a superuser can change their owner; it is not done
+//! for all of them at once, because REASSIGN OWNED also hands over the databases of that role.
+//!
+//! ## object_public
+//! PUBLIC has rights on tables or functions. Only roles that can enter the database can use them.
+//!
+//! ## object_granted
+//! A role outside the tenant has rights on objects in its database, and is not one that the application allows.
+//!
+//! ## index_invalid
+//! CREATE INDEX CONCURRENTLY or REINDEX CONCURRENTLY has failed. No query uses the index, and every write maintains it. A
+//! table on which such a statement runs now is left out.
+//!
+//! ## event_trigger
+//! The database has an enabled event trigger. Operations that would fire it with the provisioner's rights refuse to act
+//! there. A login event trigger (PostgreSQL 17 and later) would run at every login, so the doctor does not enter such a
+//! database as the provisioner.
+//!
+//! ## sequence_exhausted
+//! A sequence has used at least 80 % of the range of its column's type; from 95 % on the finding is critical.
+//!
+//! ## sources_disagree
+//! The application's second registry ([`Doctor::compare_with`](crate::doctor::Doctor::compare_with)) names another
+//! database than the directory entry, or none.
+//!
+//! # Servers and nodes together
 //!
 //! ## server_read_only
-//! A server is a standby or makes transactions read-only by default, so that no tenant can write. Relocate it to the
-//! new primary, or free its disk.
+//! A server is a standby, or new sessions are read-only by default, as a managed service sets it when the disk is full.
+//!
+//! ## transaction_prepared
+//! A prepared transaction in a tenant's database is older than ten minutes. It keeps its locks, and the database cannot be
+//! dropped. Only its transaction manager knows whether to commit it.
+//!
+//! ## slot_holds
+//! A replication slot belongs to a tenant's database, which cannot be dropped as long as it exists, or it holds more than
+//! 1 GiB of WAL, or it is about to lose WAL that its reader needs.
+//!
+//! ## budget_exceeds_server
+//! The connections that all live nodes may open exceed what the server allows. Rows of the landlord with the same system
+//! identifier are one server.
+//!
+//! ## locale_differs
+//! Servers of the installation have different encodings or locales. A tenant that moves between them gets another sort
+//! order.
+//!
+//! ## collation_outdated
+//! The operating system sorts texts in another way than when the database's indexes were built. Indexes on texts may miss
+//! rows until they are built again.
+//!
+//! ## clock_skew
+//! The clock of this node or of a server differs from the landlord's by more than two seconds, after the time of the
+//! answers was taken off. The clocks of other nodes are not known here: run the doctor on each of them.
 //!
 //! ## tls_off
 //! Connections to a server on another machine may be unencrypted.
 //!
-//! ## collation_outdated
-//! The operating system sorts texts in another way than when the database's indexes were built, so that they may miss
-//! rows.
-//!
-//! ## sequence_exhausted
-//! A sequence has used at least 80 % of its range or of the range of its column. From 95 % on it is critical: after the
-//! last value every INSERT fails.
-//!
-//! ## schema_owner
-//! The tenant's owner role does not own the schema `public`. The repair gives it back, if the schema belongs to the
-//! database's owner.
-//!
-//! ## schema_public
-//! PUBLIC has rights on a schema of the tenant's database. The repair revokes those on the schema `public`.
-//!
-//! ## object_owner
-//! Another role owns objects in the tenant's database. What a login of the tenant owns cannot be used by its next
-//! login; the repair gives it to the group role. What another role owns is left to a superuser.
-//!
-//! ## object_public
-//! PUBLIC has rights on objects in the tenant's database. Only the tenant's own logins can enter, so this matters only
-//! for the application's rights.
-//!
-//! ## object_granted
-//! A role outside the tenant has rights on objects in its database. They may be meant, for example for reports.
-//!
-//! ## index_invalid
-//! An index is invalid, so that no query uses it: a concurrent build has failed.
-//!
-//! ## event_trigger
-//! A tenant's database has an enabled event trigger. Its function would run with the provisioner's rights, so
-//! operations refuse to act in that database.
-//!
-//! ## transaction_prepared
-//! A prepared transaction is older than ten minutes. It keeps its locks, and keeps the database from being dropped.
-//!
-//! ## slot_holds
-//! A replication slot keeps much WAL, has lost some, or belongs to a tenant's database and keeps it from being dropped.
-//!
-//! ## budget_exceeds_server
-//! The connections that all nodes may open are more than the server allows.
-//!
-//! ## locale_differs
-//! Servers of the installation have different encodings or locales.
-//!
-//! ## clock_skew
-//! The clocks of this node, the landlord and a server differ by more than two seconds.
+//! # What is left over
 //!
 //! ## orphan_database
-//! A database of the admin role has no placement, for example after a landlord was restored from an old backup. It may
-//! hold the only copy of a tenant's data, so it is never dropped.
+//! The admin role owns a database that no placement names, for example because the landlord was restored from an old
+//! backup. It may hold the only copy of a tenant's data, so it is never changed.
 //!
 //! ## orphan_role
-//! A role of this installation has no placement.
+//! A role has the comment of this installation and derives from no placement.
 //!
 //! ## look_alike
-//! A role or database has the comment of this installation, and is not one of it. It is never touched.
+//! A database or role has the comment of this installation, but another owner, or the admin role has no ADMIN option on
+//! it. It is reported and never changed: every role can write such a comment.
 //!
 //! ## placement_left
-//! A placement belongs to no tenant, or to a deleted one.
+//! A placement belongs to no tenant, or to a deleted one. It keeps its database name and its place on the server.
 //!
 //! ## address_outdated
-//! The address in an entry is not that of its server. That is so after a relocation, and connections use the server's
-//! row.
+//! The address in a directory entry is not that of its server. After a relocation that is normal: connections use the
+//! server's row.
 //!
 //! ## purge_overdue
-//! The retention of an archived tenant has ended. [`purge_due`](crate::Tenantry::purge_due) destroys the data.
+//! The retention of an archived tenant has ended. [`Tenantry::purge_due`](crate::Tenantry::purge_due) destroys its data.

@@ -1,5 +1,6 @@
 //! The doctor finds each damage, finds nothing on a healthy installation, and repairs what a plan selects.
 mod blocked;
+mod content;
 mod crashes;
 mod drifts;
 mod fleet;

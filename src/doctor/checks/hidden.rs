@@ -20,7 +20,8 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
         ("objects", view.objects.hidden(), OBJECTS),
         ("login", view.login.hidden(), LOGIN),
         ("secret", view.secret.hidden(), SECRET),
-        ("sequences", sequences, &[]),
+        ("sequences", sequences, &[Code::SequenceExhausted]),
+        ("second_registry", view.second.hidden(), &[Code::SourcesDisagree]),
     ];
     for (part, reason, codes) in parts {
         if let Some(reason) = reason {

@@ -6,6 +6,8 @@ use super::view::{Expected, FleetView, LandlordView, ServerView, TenantView};
 mod admin_members;
 mod blockers;
 mod closed;
+#[cfg(test)]
+mod content_tests;
 mod database;
 mod ddl;
 mod entrants;
@@ -32,6 +34,7 @@ mod schema;
 mod secret;
 mod sequences;
 mod server;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod unfinished;
@@ -103,6 +106,7 @@ pub(crate) const CHECKS: &[Check] = &[
     fleet::CHECK,
     orphans::CHECK,
     rows::CHECK,
+    sources::CHECK,
 ];
 
 impl CheckFn {

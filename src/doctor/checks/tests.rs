@@ -109,6 +109,7 @@ pub(crate) fn healthy_tenant(server: &ServerView) -> TenantView<'_> {
             migrations: None,
             sequences: Seen::Read(vec![]),
         }),
+        second: Seen::NotApplicable,
     }
 }
 

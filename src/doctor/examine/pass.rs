@@ -173,6 +173,9 @@ impl<'a, 'b> Pass<'a, 'b> {
             let Some(last) = page.readable.last() else { return Ok(()) };
             after = Some(last.database.clone());
             page.readable.iter().for_each(|placement| unplaced.remove(&placement.database));
+            if !page.unreadable.is_empty() {
+                unplaced.clear();
+            }
             let tenants = stream::iter(page.readable).map(|placement| async move {
                 context.examine(placement.tenant, Some(placement), Some(observed)).await
             });

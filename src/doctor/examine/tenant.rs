@@ -1,11 +1,13 @@
 //! Examining one tenant.
 use super::Examiner;
+use crate::directory::TenantDatabase;
 use crate::doctor::checks::{check_tenant, of_corrupt};
 use crate::doctor::finding::{Finding, Findings};
 use crate::doctor::observe::server::{self, ObservedServer};
 use crate::doctor::observe::tenant::{self, Depth, TenantRows};
-use crate::doctor::view::LandlordView;
-use crate::error::StoreError;
+use crate::doctor::scope::Scope;
+use crate::doctor::view::{LandlordView, Seen};
+use crate::error::{StoreError, chain};
 use crate::names::{DatabaseName, ServerName};
 use crate::operation::{Lane, OperationStatus, Subject};
 use crate::store::journal::{Record, temporary_logins};
@@ -17,7 +19,7 @@ use crate::tenant::TenantId;
 pub(super) struct Context<'a> {
     pub(super) examiner: &'a Examiner,
     pub(super) landlord: &'a LandlordView,
-    pub(super) skips_logins: bool,
+    pub(super) scope: &'a Scope,
     /// Whether a repair examines its own subject. It has a worker permit and the subject's lane.
     pub(super) is_repair: bool,
 }
@@ -117,14 +119,24 @@ impl Context<'_> {
     async fn examine_rows(&self, rows: TenantRows, server: Option<&ObservedServer>) -> Result<Examined, StoreError> {
         let subject = Subject::Tenant(rows.id);
         let expected = &self.examiner.expected;
-        let depth = Depth { expected, skips_logins: self.skips_logins, has_permit: self.is_repair };
+        let depth = Depth { expected, skips_logins: self.scope.skips_logins, has_permit: self.is_repair };
         let mut view = tenant::observe(&self.examiner.stores, rows, self.landlord.now, server, depth).await;
         view.parked = self.find_parked(&subject).cloned();
+        view.second = self.read_second(view.id).await;
         let mut findings = Findings::default();
         check_tenant(&view, expected, &mut findings);
         if !findings.list.is_empty() && self.has_changed(&subject).await? {
             return Ok(Examined::Busy);
         }
         Ok(Examined::Found(findings.list))
+    }
+
+    /// The tenant's primary entry in the application's second registry.
+    async fn read_second(&self, id: TenantId) -> Seen<Option<TenantDatabase>> {
+        let Some(second) = &self.scope.second else { return Seen::NotApplicable };
+        match second.primary(id).await {
+            Ok(entry) => Seen::Read(entry),
+            Err(error) => Seen::Hidden(chain(&error)),
+        }
     }
 }

@@ -37,6 +37,11 @@ impl Unplaced {
         self.databases.remove(placed.as_str());
         self.roles.remove(placed.as_str());
     }
+    /// Takes everything away: a placement that cannot be parsed may name any of it.
+    pub(super) fn clear(&mut self) {
+        self.databases.clear();
+        self.roles.clear();
+    }
     /// Stores the rest in the server's view, except what has disappeared since the catalogs were read: a purge drops a
     /// tenant's objects before it removes the placement.
     pub(super) async fn store(self, observed: &mut ObservedServer) {

@@ -65,6 +65,7 @@ impl TenantRows {
             server: server.map(|server| &server.view),
             objects: Seen::NotApplicable,
             login: Seen::NotApplicable,
+            second: Seen::NotApplicable,
         }
     }
 }

@@ -31,8 +31,9 @@ pub(crate) async fn snapshot(harness: &Harness) -> Vec<(String, String)> {
         WHERE n.nspname = 'tenantry' AND c.relkind = 'r' ORDER BY 1";
     let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(harness.landlord()).await.unwrap();
     for table in tables {
-        let statement =
-            format!("SELECT md5(coalesce(string_agg(x.xmin::text || x::text, ',' ORDER BY x::text), '')) FROM {table} x");
+        let statement = format!(
+            "SELECT md5(coalesce(string_agg(x.xmin::text || x::text, ',' ORDER BY x::text), '')) FROM {table} x"
+        );
         let statement = statement_of(statement);
         let digest: String = sqlx::query_scalar(statement).fetch_one(harness.landlord()).await.unwrap();
         rows.push((table, digest));

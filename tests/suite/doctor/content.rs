@@ -1,0 +1,232 @@
+//! Findings about the content of tenants' databases, about leftovers, and about objects that are not this installation's.
+use super::drifts::configured;
+use super::fleet::{self, Before, Damage, Drift};
+use super::healthy::{found, snapshot};
+use crate::auditor;
+use crate::fail_closed::run_sql;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tenantry::doctor::{Code, Finding};
+use tenantry::registry::TenantRegistry;
+use tenantry::testing::Harness;
+use tenantry::vault::LocalKeyring;
+use tenantry::{Tenantry, sqlx};
+
+use Damage::{Inside, Landlord, Server};
+
+/// Damages of the content of a tenant's database and of its rows.
+const DRIFTS: &[Drift] = &[
+    Drift::new(
+        "schema-public",
+        &[Code::SchemaPublic],
+        &[Inside(|_| String::from("GRANT USAGE ON SCHEMA public TO PUBLIC"))],
+    ),
+    Drift::new(
+        "schema-owner",
+        &[Code::SchemaOwner],
+        &[Inside(|_| String::from("ALTER SCHEMA public OWNER TO pg_database_owner"))],
+    ),
+    Drift::new(
+        "object-owner",
+        &[Code::ObjectOwner],
+        &[Inside(|n| format!("ALTER TABLE notes OWNER TO \"{}\"", n.stranger))],
+    )
+    .left(),
+    Drift::new("object-public", &[Code::ObjectPublic], &[Inside(|_| String::from("GRANT SELECT ON notes TO PUBLIC"))])
+        .left(),
+    Drift::new(
+        "object-granted",
+        &[Code::ObjectGranted],
+        &[Inside(|n| format!("GRANT SELECT ON notes TO \"{}\"", n.stranger))],
+    )
+    .left(),
+    Drift::new(
+        "index-invalid",
+        &[Code::IndexInvalid],
+        &[Inside(|_| {
+            String::from("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'places_pkey'::regclass")
+        })],
+    )
+    .left(),
+    Drift::new(
+        "event-trigger",
+        &[Code::EventTrigger, Code::ObjectOwner],
+        &[Inside(|_| {
+            String::from(
+                "CREATE FUNCTION audit() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+                 REVOKE ALL ON FUNCTION audit() FROM PUBLIC;
+                 CREATE EVENT TRIGGER audit ON ddl_command_end EXECUTE FUNCTION audit()",
+            )
+        })],
+    )
+    .left(),
+    Drift::new(
+        "sequence-exhausted",
+        &[Code::SequenceExhausted],
+        &[Inside(|_| {
+            String::from("SELECT setval(pg_get_serial_sequence('notes', 'id'), (9223372036854775807 * 0.9)::bigint)")
+        })],
+    )
+    .left(),
+    Drift::new(
+        "placement-left",
+        &[Code::PlacementLeft],
+        &[Landlord(|n| {
+            format!("UPDATE tenantry.tenants SET status = 'deleted', deleted_at = now() WHERE id = '{}'", n.id)
+        })],
+    )
+    .left(),
+    Drift::new(
+        "address-outdated",
+        &[Code::AddressOutdated],
+        &[Landlord(|n| {
+            format!("UPDATE tenantry.tenant_databases SET host = 'old.internal' WHERE tenant_id = '{}'", n.id)
+        })],
+    )
+    .left(),
+    Drift::new(
+        "purge-overdue",
+        &[Code::PurgeOverdue],
+        &[Landlord(|n| {
+            format!("UPDATE tenantry.tenants SET kept_until = now() - interval '1 day' WHERE id = '{}'", n.id)
+        })],
+    )
+    .of(Before::Archived)
+    .left(),
+    Drift::new(
+        "database-owner",
+        &[Code::DatabaseOwner, Code::CannotSee],
+        &[Server(|n| {
+            format!(
+                "ALTER DATABASE \"{0}\" OWNER TO \"{1}\"; GRANT CONNECT ON DATABASE \"{0}\" TO \"{2}\"",
+                n.database, n.stranger, n.admin
+            )
+        })],
+    )
+    .left(),
+    Drift::new(
+        "database-invalid",
+        &[Code::DatabaseInvalid],
+        &[Server(|n| format!("UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{}'", n.database))],
+    )
+    .left(),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_damage_of_content_or_rows_is_found_alone_and_repaired_or_left_with_a_reason() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(configured).await.unwrap();
+    fleet::create_stranger(&harness).await;
+    let mut tenants = vec![];
+    for drift in DRIFTS {
+        tenants.push((drift, fleet::provision(&harness, &tenantry, drift.name, drift.before).await));
+    }
+    for (drift, names) in &tenants {
+        fleet::inject(&harness, names, drift.damage).await;
+    }
+    let plan = tenantry.doctor().examine().await.unwrap();
+    let codes = fleet::codes_by_tenant(&plan);
+    for (drift, names) in &tenants {
+        let expected: BTreeSet<&str> = drift.codes.iter().map(|code| code.as_str()).collect();
+        let found = codes.get(&names.id).cloned().unwrap_or_default();
+        assert_eq!(found, expected, "{}: {}", drift.name, plan.to_json());
+    }
+    let others: Vec<_> = plan.findings.iter().filter(|finding| finding.subject.tenant().is_none()).collect();
+    assert!(others.is_empty(), "findings about no tenant: {others:?}");
+
+    fleet::repair_all(&tenantry).await;
+    let after = tenantry.doctor().examine().await.unwrap();
+    let left = fleet::codes_by_tenant(&after);
+    for (drift, names) in &tenants {
+        let expected: BTreeSet<&str> = drift.codes.iter().map(|code| code.as_str()).collect();
+        let expected = if drift.is_repaired { BTreeSet::new() } else { expected };
+        let left = left.get(&names.id).cloned().unwrap_or_default();
+        assert_eq!(left, expected, "{} after the repairs: {}", drift.name, after.to_json());
+    }
+}
+
+/// Runs statements as a superuser, each alone: CREATE DATABASE cannot run in a transaction.
+async fn run_each(harness: &Harness, statements: &[String]) {
+    let mut server = auditor::superuser(harness).await;
+    for statement in statements {
+        run_sql(&mut server, statement.as_str()).await;
+    }
+}
+
+#[tokio::test]
+async fn orphans_and_look_alikes_are_found_and_left_as_they_are() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(configured).await.unwrap();
+    let names = fleet::provision(&harness, &tenantry, "acme", Before::Active).await;
+    let installation: uuid::Uuid =
+        sqlx::query_scalar("SELECT id FROM tenantry.installation").fetch_one(harness.landlord()).await.unwrap();
+    let (prefix, admin) = (harness.prefix(), &names.admin);
+    run_each(
+        &harness,
+        &[
+            format!("CREATE DATABASE \"{prefix}_lost\" OWNER \"{admin}\""),
+            format!("CREATE DATABASE \"{prefix}_alike\""),
+            format!("COMMENT ON DATABASE \"{prefix}_alike\" IS 'tenantry {installation} acme'"),
+            format!("SET ROLE \"{admin}\""),
+            format!("CREATE ROLE \"{prefix}_lost_app\""),
+            format!("COMMENT ON ROLE \"{prefix}_lost_app\" IS 'tenantry {installation} acme'"),
+        ],
+    )
+    .await;
+    let before = snapshot(&harness).await;
+    let plan = tenantry.doctor().examine().await.unwrap();
+    let object = |finding: &Finding| (finding.code, finding.object.clone().unwrap_or_default());
+    let mut objects: Vec<_> = plan.findings.iter().map(object).collect();
+    objects.sort_by_key(|(code, object)| (code.as_str(), object.clone()));
+    assert_eq!(
+        objects,
+        [
+            (Code::LookAlike, format!("{prefix}_alike")),
+            (Code::OrphanDatabase, format!("{prefix}_lost")),
+            (Code::OrphanRole, format!("{prefix}_lost_app")),
+        ]
+    );
+    assert!(plan.repairs().next().is_none(), "{:?}", plan.findings);
+    let report = tenantry.doctor().apply(&plan, "test").await.unwrap();
+    assert!(report.outcomes.is_empty(), "{report:?}");
+    assert_eq!(snapshot(&harness).await, before, "an orphan or a look-alike was changed");
+}
+
+#[tokio::test]
+async fn second_registry_that_names_another_database_is_found() {
+    let (harness, other) = (Harness::start().await.unwrap(), Harness::start().await.unwrap());
+    let tenantry = harness.tenantry(configured).await.unwrap();
+    fleet::provision(&harness, &tenantry, "acme", Before::Active).await;
+    let elsewhere = other.tenantry(configured).await.unwrap();
+    let compare = async |second: &Tenantry| {
+        let second: Arc<dyn TenantRegistry> = second.registry();
+        found(&tenantry.doctor().compare_with(second).examine().await.unwrap())
+    };
+    assert_eq!(compare(&tenantry).await, [], "the same registry");
+    assert_eq!(compare(&elsewhere).await, [(Code::SourcesDisagree, String::from("acme"))]);
+}
+
+#[tokio::test]
+async fn landlord_for_which_nothing_can_be_built_has_a_finding() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(configured).await.unwrap();
+    fleet::provision(&harness, &tenantry, "acme", Before::Active).await;
+    let build = || Tenantry::builder(harness.landlord().clone());
+    let error = build().keys(LocalKeyring::random()).build().await.unwrap_err();
+    let finding = Finding::of_build_error(&error).expect("a finding for a missing key");
+    assert_eq!((finding.code, finding.no_repair.is_some()), (Code::KeyMissing, true));
+    sqlx::raw_sql("DROP SCHEMA tenantry CASCADE").execute(harness.landlord()).await.unwrap();
+    let error = build().keys(harness.keys().clone()).build().await.unwrap_err();
+    let finding = Finding::of_build_error(&error).expect("a finding for a missing schema");
+    assert_eq!(finding.code, Code::SchemaMissing);
+}
+
+#[tokio::test]
+async fn server_that_accepts_no_writes_is_found() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(configured).await.unwrap();
+    let blue = format!("{}_blue", harness.prefix());
+    run_each(&harness, &[format!("ALTER ROLE \"{blue}\" SET default_transaction_read_only = on")]).await;
+    let plan = tenantry.doctor().examine().await.unwrap();
+    assert_eq!(found(&plan), [(Code::ServerReadOnly, String::from("server:main"))]);
+}
