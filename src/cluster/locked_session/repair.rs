@@ -92,6 +92,25 @@ impl LockedSession {
         Ok(())
     }
 
+    /// Gives what a login owns in the tenant's database to the group role as which it acts, in a second session there.
+    ///
+    /// # Errors
+    /// `Missing` if the login or its group role does not exist, `Foreign` if one of them is not ours, `EventTrigger` as
+    /// for [`restore_schema`](Self::restore_schema).
+    pub(crate) async fn reassign_objects(
+        &mut self, names: &TenantNames, login: &RoleName, group: &RoleName,
+    ) -> Result<(), StepError> {
+        for role in [login, group] {
+            ensure::verify_role_exists(&mut self.session, role, &self.ownership).await?;
+        }
+        let mut inside = self.open_session_in(&names.database).await?;
+        dependents::verify_no_event_trigger(&mut inside, names.database.as_str()).await?;
+        let reassign = || ddl::reassign_to_group(login, group, &self.ownership.admin);
+        retry::retry_contended(&mut inside, reassign, "reassigning what a login owns").await?;
+        session::close(inside).await;
+        Ok(())
+    }
+
     /// Revokes the rights of PUBLIC on the tenant's database, if the admin role owns it.
     pub(crate) async fn close_to_public(&mut self, names: &TenantNames) -> Result<(), StepError> {
         let database = &names.database;

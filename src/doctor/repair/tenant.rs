@@ -27,6 +27,11 @@ pub(super) async fn apply(run: &Execution, context: &mut RepairContext) -> Resul
             let names = context.location().await?.names;
             context.locked_session(run).await?.restore_schema(&names).await?;
         }
+        Repair::ReassignObjects { login } => {
+            let names = context.location().await?.names;
+            let group = context.group_role(&names);
+            context.locked_session(run).await?.reassign_objects(&names, &login, &group).await?;
+        }
         Repair::DropMigrator => {
             let names = context.location().await?.names;
             let (migrator, owner) = (&names.migrator, &names.roles.owner);

@@ -175,6 +175,69 @@ pub(crate) const DRIFTS: &[Drift] = &[
         &[Code::RoleMarker],
         &[Server(|n| format!("COMMENT ON ROLE \"{}\" IS 'see ticket 17'", n.login))],
     ),
+    // Content
+    Drift::new(
+        "object-owner",
+        &[Code::ObjectOwner],
+        &[Inside(|n| format!("CREATE TABLE mine (id int); ALTER TABLE mine OWNER TO \"{}\"", n.login))],
+    ),
+    Drift::new(
+        "schema-public",
+        &[Code::SchemaPublic],
+        &[Inside(|_| String::from("GRANT USAGE ON SCHEMA public TO PUBLIC"))],
+    ),
+    Drift::new(
+        "schema-owner",
+        &[Code::SchemaOwner],
+        &[Inside(|_| String::from("ALTER SCHEMA public OWNER TO pg_database_owner"))],
+    ),
+    Drift::new("object-public", &[Code::ObjectPublic], &[Inside(|_| String::from("GRANT SELECT ON notes TO PUBLIC"))])
+        .left(),
+    Drift::new(
+        "object-granted",
+        &[Code::ObjectGranted],
+        &[Inside(|n| format!("GRANT SELECT ON notes TO \"{}\"", n.stranger))],
+    )
+    .left(),
+    Drift::new(
+        "index-invalid",
+        &[Code::IndexInvalid],
+        &[Inside(|_| String::from("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'notes_pkey'::regclass"))],
+    )
+    .left(),
+    Drift::new(
+        "sequence-exhausted",
+        &[Code::SequenceExhausted],
+        &[Inside(|_| String::from("SELECT setval('notes_id_seq', 9000000000000000000)"))],
+    )
+    .left(),
+    Drift::new(
+        "event-trigger",
+        &[Code::EventTrigger],
+        &[Inside(|_| {
+            String::from(
+                "CREATE FUNCTION public.spy() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+                 REVOKE EXECUTE ON FUNCTION public.spy() FROM PUBLIC;
+                 CREATE EVENT TRIGGER spy ON ddl_command_start EXECUTE FUNCTION public.spy()",
+            )
+        })],
+    )
+    .left(),
+    Drift::new(
+        "purge-overdue",
+        &[Code::PurgeOverdue],
+        &[Landlord(|n| {
+            format!("UPDATE tenantry.tenants SET kept_until = now() - interval '1 day' WHERE id = '{}'", n.id)
+        })],
+    )
+    .of(Archived)
+    .left(),
+    Drift::new(
+        "address-outdated",
+        &[Code::AddressOutdated],
+        &[Landlord(|n| format!("UPDATE tenantry.tenant_databases SET port = 1 WHERE tenant_id = '{}'", n.id))],
+    )
+    .left(),
     // Migrations and operations
     Drift::new(
         "migrations-behind",

@@ -99,6 +99,19 @@ pub(crate) fn restore_schema(roles: &GroupRoles, admin: &RoleName) -> Ddl {
     ])
 }
 
+/// REASSIGN OWNED: what a login owns in the current database goes to the group role as which it acts. Unlike
+/// [`reassign_owned`](super::reassign_owned) it keeps what was granted to the login, which stays in use. The admin role
+/// is a member of the login during this block only.
+pub(crate) fn reassign_to_group(login: &RoleName, group: &RoleName, admin: &RoleName) -> Ddl {
+    let (login, group, admin) = (quote_identifier(login), quote_identifier(group), quote_identifier(admin));
+    Ddl::block([
+        String::from(LOCK_TIMEOUT),
+        format!("GRANT {login} TO {admin}"),
+        format!("REASSIGN OWNED BY {login} TO {group}"),
+        format!("REVOKE {login} FROM {admin}"),
+    ])
+}
+
 /// Revokes the rights of PUBLIC on a tenant's database.
 pub(crate) fn close_tenant_to_public(database: &DatabaseName) -> Ddl {
     Ddl::block([
