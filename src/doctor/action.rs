@@ -91,6 +91,11 @@ pub enum Repair {
     },
     /// Record the entry's login as the active one.
     SyncLogins,
+    /// Give objects that a login of the tenant owns to its group role.
+    ReassignObjects {
+        /// The login.
+        login: RoleName,
+    },
     /// Close a database that a dead worker has left open.
     CloseLeftOpen,
     /// Revoke the rights of PUBLIC on the maintenance database.
@@ -150,6 +155,7 @@ impl fmt::Display for Repair {
             Self::RetireLogin { login, .. } => write!(f, "refuse and drop the login {login}"),
             Self::ForgetLogin { login, .. } => write!(f, "record the login {login} as dropped"),
             Self::SyncLogins => f.write_str("record the entry's login as the active one"),
+            Self::ReassignObjects { login } => write!(f, "give the objects of {login} to its group role"),
             Self::CloseLeftOpen => f.write_str("close the database again"),
             Self::CloseMaintenance => f.write_str("revoke the rights of PUBLIC on the maintenance database"),
             Self::EndSession { pid, .. } => write!(f, "terminate the session with process id {pid}"),

@@ -250,8 +250,9 @@
 //!
 //! ## object_owner
 //! Another role than the tenant's group roles owns objects in its database. A person or a migration of a superuser has
-//! created them, or a login has given up its role. Only that role or a superuser can change their owner; it is not done
-//! for all of them at once, because REASSIGN OWNED also hands over the databases of that role.
+//! created them, or a login has given up its role. What a login of the tenant owns cannot be used by its next login; the
+//! repair gives it to the group role. What another role owns is left to a superuser: REASSIGN OWNED would also hand over
+//! the databases of that role.
 //!
 //! ## object_public
 //! PUBLIC has rights on tables or functions. Only roles that can enter the database can use them.

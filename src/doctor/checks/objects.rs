@@ -61,7 +61,7 @@ fn propose(finding: Draft, view: &TenantView<'_>, code: Code, role: &str, object
         Code::SchemaPublic => finding.no_repair(
             "tenantry manages only the schema public; revoke the rights of PUBLIC in a migration, as the schema's owner",
         ),
-        Code::ObjectOwner => finding.no_repair(explain_owner(view, role)),
+        Code::ObjectOwner => propose_owner(finding, view, role),
         Code::ObjectPublic => finding.no_repair(
             "only the tenant's own logins can enter the database; if the rights are not meant, revoke them in a migration",
         ),
@@ -71,16 +71,16 @@ fn propose(finding: Draft, view: &TenantView<'_>, code: Code, role: &str, object
     }
 }
 
-/// What another role owns may be meant, and REASSIGN OWNED would also hand over the databases of that role. So a person
-/// decides about each object.
-fn explain_owner(view: &TenantView<'_>, role: &str) -> String {
-    let group = match (view.is_login_name(role), &view.names) {
-        (true, Some(names)) => format!("\"{}\"", names.roles.app),
-        (false, Some(names)) => format!("\"{}\"", names.roles.owner),
-        (_, None) => String::from("the tenant's owner role"),
-    };
-    format!(
-        "the role {role} could still change these objects, and cannot be dropped while it owns them; run for each of them as \
-         a superuser: ALTER … OWNER TO {group}"
-    )
+/// Only what a login of this tenant owns is given to its group role. What another role owns may be meant, and REASSIGN
+/// OWNED would also hand over the databases of that role.
+fn propose_owner(finding: Draft, view: &TenantView<'_>, role: &str) -> Finding {
+    let login = Some(role).filter(|role| view.is_login_name(role)).and_then(|role| role.parse().ok());
+    let is_ours = login.as_ref().is_some_and(|login| view.role(login).is_some_and(|found| found.is_ours));
+    match login {
+        Some(login) if is_ours => finding.repair(Repair::ReassignObjects { login }),
+        _ => finding.no_repair(format!(
+            "the role {role} is not one of the tenant's logins; run for each object as a superuser: ALTER … OWNER TO the \
+             tenant's owner role"
+        )),
+    }
 }
