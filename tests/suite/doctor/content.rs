@@ -42,12 +42,6 @@ const DRIFTS: &[Drift] = &[
         &[Server(|n| format!("UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{}'", n.database))],
     )
     .left(),
-    Drift::new(
-        "role-missing",
-        &[Code::RoleMissing, Code::LoginMembership],
-        &[Server(|n| format!("ALTER ROLE \"{0}_app\" RENAME TO \"{0}_gone\"", n.database))],
-    )
-    .left(),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
