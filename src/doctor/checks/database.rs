@@ -1,7 +1,7 @@
 //! Whether the tenant's database exists, belongs to the admin role, and is open or closed as the tenant's status says.
 use super::{Check, CheckFn};
 use crate::cluster::pg::ddl::CLEAN_UP_LIMIT;
-use crate::cluster::pg::observe::ObservedDatabase;
+use crate::cluster::pg::observe::{INVALID, ObservedDatabase};
 use crate::doctor::action::Repair;
 use crate::doctor::code::Code;
 use crate::doctor::finding::Findings;
@@ -18,9 +18,6 @@ pub(super) const CHECK: Check = Check {
     ],
     run: CheckFn::Tenant(run),
 };
-
-/// CONNECTION LIMIT of a database whose DROP DATABASE was interrupted.
-const INVALID: i32 = -2;
 
 fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     let (Some(server), Some(placement), true) = (view.open_server(), &view.placement, view.has_database()) else {

@@ -1,5 +1,6 @@
 //! Whether directory entry, placement and server agree on where the tenant's database is.
 use super::{Check, CheckFn};
+use crate::cluster::pg::observe::INVALID;
 use crate::directory::{DatabaseStatus, TenantDatabase};
 use crate::doctor::action::Repair;
 use crate::doctor::code::Code;
@@ -79,7 +80,7 @@ fn find_obstacle(view: &TenantView<'_>, with_roles: bool) -> Option<String> {
     if !with_roles {
         return None;
     }
-    if !database.is_open || database.connection_limit == -2 || database.has_login_trigger {
+    if !database.is_open || database.connection_limit == INVALID || database.has_login_trigger {
         return Some(format!("the database {} cannot be entered", names.database));
     }
     let missing = [&names.roles.owner, &names.roles.app].into_iter().find(|role| {

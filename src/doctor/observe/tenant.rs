@@ -5,7 +5,7 @@
 use super::login;
 use super::server::ObservedServer;
 use crate::cluster::OperationContext;
-use crate::cluster::pg::observe::{ObservedDatabase, ObservedObject, read_objects};
+use crate::cluster::pg::observe::{INVALID, ObservedDatabase, ObservedObject, read_objects};
 use crate::cluster::pg::session;
 use crate::directory::{DatabaseStatus, TenantDatabase};
 use crate::doctor::view::{Expected, SecretView, Seen, TenantView};
@@ -109,7 +109,7 @@ pub(in crate::doctor) async fn observe<'a>(
     view.objects = within(observe_objects(server, &view)).await;
     if let (Some(entry), Some(password), false) = (entry, password, depth.skips_logins) {
         view.login = match view.database() {
-            Some(database) if database.is_open => {
+            Some(database) if database.is_open && database.connection_limit != INVALID => {
                 within(login::observe(server.view.server.locate(entry), &password, depth.expected)).await
             }
             _ => Seen::NotApplicable,
@@ -160,7 +160,7 @@ async fn observe_objects(server: &ObservedServer, view: &TenantView<'_>) -> Seen
 /// Why the provisioner does not enter a database. `Some(None)` if a finding of its own says so already.
 fn find_obstacle(server: &ObservedServer, database: &ObservedDatabase) -> Option<Option<&'static str>> {
     match database {
-        database if !database.is_open || database.connection_limit == -2 => Some(None),
+        database if !database.is_open || database.connection_limit == INVALID => Some(None),
         database if !server.view.owns(database) => Some(Some("the admin role does not own the database")),
         database if database.has_login_trigger => {
             Some(Some("a login event trigger of the database would run with the provisioner's rights"))

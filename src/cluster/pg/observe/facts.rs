@@ -39,7 +39,7 @@ pub(crate) struct ObservedDatabase {
     pub(crate) owner: Option<String>,
     /// `datallowconn`.
     pub(crate) is_open: bool,
-    /// CONNECTION LIMIT. -2: an interrupted DROP DATABASE left it invalid.
+    /// CONNECTION LIMIT; [`INVALID`] if an interrupted DROP DATABASE has left it invalid.
     pub(crate) connection_limit: i32,
     pub(crate) encoding: String,
     pub(crate) comment: Option<String>,
@@ -51,6 +51,9 @@ pub(crate) struct ObservedDatabase {
     /// Rights of other roles than the owner, as `<role>/<privilege>`, sorted. Empty if the admin role is not the owner.
     pub(crate) grants: Vec<String>,
 }
+
+/// CONNECTION LIMIT of a database that an interrupted DROP DATABASE has left invalid. Nothing can connect to it.
+pub(crate) const INVALID: i32 = -2;
 
 /// A membership of a role in a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

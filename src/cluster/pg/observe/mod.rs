@@ -11,7 +11,8 @@ use sqlx::{Executor, PgConnection};
 mod facts;
 mod tenant;
 pub(crate) use facts::{
-    Blocker, Entrant, Holder, Membership, ObservedDatabase, ObservedObject, ObservedRole, ObservedSequence, ServerFacts,
+    Blocker, Entrant, Holder, INVALID, Membership, ObservedDatabase, ObservedObject, ObservedRole, ObservedSequence,
+    ServerFacts,
 };
 pub(crate) use tenant::{MAX_OBJECTS, read_objects, read_sequences};
 
