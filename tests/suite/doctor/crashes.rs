@@ -1,7 +1,6 @@
 //! A process that dies while it repairs something: recovery on any node finishes the repair, or the next run does.
 use super::drifts::{DRIFTS, configured};
 use super::fleet::{self, Names};
-use crate::fail_closed::run_sql;
 use crate::obstacles::recovered;
 use sqlx::ConnectOptions;
 use std::sync::{Arc, Mutex};
@@ -152,7 +151,6 @@ async fn repair_that_a_suspension_has_parked_does_not_admit_the_login() {
     let resumed = tenantry.operations().resume(parked.id).await.unwrap();
     assert!(resumed.error.is_some_and(|error| error.contains("suspended")), "the repair must say why it failed");
     let mut superuser = crate::auditor::superuser(harness).await;
-    run_sql(&mut superuser, "SELECT 1").await;
     let can_login: bool = sqlx::query_scalar("SELECT rolcanlogin FROM pg_roles WHERE rolname = $1")
         .bind(&names.login)
         .fetch_one(&mut superuser)

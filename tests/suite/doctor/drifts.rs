@@ -214,11 +214,13 @@ pub(crate) const DRIFTS: &[Drift] = &[
     Drift::new(
         "event-trigger",
         &[Code::EventTrigger],
-        &[Inside(|_| {
-            String::from(
+        &[Inside(|n| {
+            format!(
                 "CREATE FUNCTION public.spy() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
                  REVOKE EXECUTE ON FUNCTION public.spy() FROM PUBLIC;
+                 ALTER FUNCTION public.spy() OWNER TO \"{}_owner\";
                  CREATE EVENT TRIGGER spy ON ddl_command_start EXECUTE FUNCTION public.spy()",
+                n.database
             )
         })],
     )

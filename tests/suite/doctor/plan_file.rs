@@ -3,7 +3,7 @@ use super::drifts::{DRIFTS, configured};
 use super::fleet::{self, Names};
 use crate::auditor;
 use crate::fail_closed::run_sql;
-use tenantry::doctor::{Plan, RepairOutcome, Report};
+use tenantry::doctor::{Finding, Plan, RepairOutcome, Report};
 use tenantry::error::DoctorError;
 use tenantry::journal::{Journal, PgJournal};
 use tenantry::operation::OperationId;
@@ -27,7 +27,8 @@ async fn limit_of(harness: &Harness, login: &str) -> i32 {
 }
 
 fn only_outcome(report: Report) -> RepairOutcome {
-    let [(_, outcome)] = report.outcomes.try_into().unwrap_or_else(|all| panic!("one outcome is expected: {all:?}"));
+    let [(_, outcome)]: [(Finding, RepairOutcome); 1] =
+        report.outcomes.try_into().unwrap_or_else(|all| panic!("one outcome is expected: {all:?}"));
     outcome
 }
 
