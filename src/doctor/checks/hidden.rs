@@ -7,8 +7,27 @@ use crate::doctor::view::{Expected, LoginView, Seen, TenantView};
 pub(super) const CHECK: Check = Check { codes: &[Code::CannotSee], run: CheckFn::Tenant(run) };
 
 /// What a part would have shown.
-const OBJECTS: &[Code] = &[Code::AppCanCreate];
-const LOGIN: &[Code] = &[Code::LoginPassword, Code::LoginMembership];
+const OBJECTS: &[Code] = &[
+    Code::AppCanCreate,
+    Code::SchemaOwner,
+    Code::SchemaPublic,
+    Code::ObjectOwner,
+    Code::ObjectPublic,
+    Code::ObjectGranted,
+    Code::IndexInvalid,
+    Code::EventTrigger,
+];
+const LOGIN: &[Code] = &[
+    Code::LoginPassword,
+    Code::LoginMembership,
+    Code::MigrationsBehind,
+    Code::MigrationsAhead,
+    Code::MigrationsChanged,
+    Code::MigrationsUnfinished,
+    Code::SequenceExhausted,
+];
+const SEQUENCES: &[Code] = &[Code::SequenceExhausted];
+const SECOND: &[Code] = &[Code::SourcesDisagree];
 const SECRET: &[Code] = &[Code::SecretMissing, Code::SecretUnreadable, Code::LoginPassword];
 
 fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
@@ -20,8 +39,8 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
         ("objects", view.objects.hidden(), OBJECTS),
         ("login", view.login.hidden(), LOGIN),
         ("secret", view.secret.hidden(), SECRET),
-        ("sequences", sequences, &[Code::SequenceExhausted]),
-        ("second_registry", view.second.hidden(), &[Code::SourcesDisagree]),
+        ("sequences", sequences, SEQUENCES),
+        ("second_registry", view.second.hidden(), SECOND),
     ];
     for (part, reason, codes) in parts {
         if let Some(reason) = reason {

@@ -48,7 +48,7 @@ pub(in crate::doctor) async fn observe(
         if only.is_none() {
             view.idle_login = observe_idle_login(stores, &server).await;
         }
-        Ok(())
+        Ok::<_, Obstacle>(())
     };
     let late = ClusterError::Deadline { phase: "observing the server", limit: LIMIT };
     match tokio::time::timeout(LIMIT, read).await.unwrap_or(Err(Obstacle::Error(late))) {
