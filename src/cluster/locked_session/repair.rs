@@ -31,13 +31,11 @@ impl LockedSession {
     }
 
     /// Restores the rights on the tenant's database, and lets it accept connections. `temp_tables` is whether the app role
-    /// may create temporary tables; `None` keeps its present right.
+    /// gets the right to create temporary tables; it keeps that right if it has it.
     ///
     /// # Errors
     /// `Missing` if the database does not exist, `WrongOwner` if the admin role does not own it.
-    pub(crate) async fn restore_access(
-        &mut self, names: &TenantNames, temp_tables: Option<bool>,
-    ) -> Result<(), StepError> {
+    pub(crate) async fn restore_access(&mut self, names: &TenantNames, temp_tables: bool) -> Result<(), StepError> {
         let missing = || ClusterError::Missing { kind: "database", name: names.database.to_string() };
         let found = ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await?;
         let (limit, marker) = (found.ok_or_else(missing)?.own_limit(), self.ownership.marker.clone());

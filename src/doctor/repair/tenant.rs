@@ -48,7 +48,7 @@ pub(super) async fn apply(run: &Execution, context: &mut RepairContext) -> Resul
 
 async fn restore_access(run: &Execution, context: &mut RepairContext) -> Result<(), StepError> {
     context.require_active(run).await?;
-    let (names, temp_tables) = (context.location().await?.names, context.tools.expected.temp_tables);
+    let (names, temp_tables) = (context.location().await?.names, context.tools.expected.temp_tables == Some(true));
     context.locked_session(run).await?.restore_access(&names, temp_tables).await
 }
 

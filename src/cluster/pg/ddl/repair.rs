@@ -41,15 +41,15 @@ pub(crate) fn restore_login(login: &RestoredLogin<'_>, admin: &RoleName) -> Ddl 
 /// Rights on a tenant's database that [`restore_access`] restores.
 pub(crate) struct RestoredAccess<'a> {
     pub(crate) names: &'a TenantNames,
-    /// Whether the app role may create temporary tables; `None` keeps its present right.
-    pub(crate) temp_tables: Option<bool>,
+    /// Whether the app role gets the right to create temporary tables. It keeps the right if it has it.
+    pub(crate) temp_tables: bool,
     /// CONNECTION LIMIT of the database.
     pub(crate) limit: i32,
     pub(crate) marker: &'a str,
 }
 
-/// Revokes the rights of PUBLIC on a tenant's database, gives its group roles the rights that a provisioning grants and
-/// the app role no others, and lets the database accept connections.
+/// Revokes the rights of PUBLIC on a tenant's database and CREATE of its app role, grants its group roles what a
+/// provisioning grants, and lets the database accept connections.
 pub(crate) fn restore_access(access: &RestoredAccess<'_>) -> Ddl {
     let RestoredAccess { names, temp_tables, limit, marker } = access;
     let db = quote_identifier(&names.database);
@@ -62,10 +62,9 @@ pub(crate) fn restore_access(access: &RestoredAccess<'_>) -> Ddl {
         format!("REVOKE CREATE ON DATABASE {db} FROM {app}"),
         format!("GRANT CONNECT ON DATABASE {db} TO {app}"),
     ];
-    block.extend(temp_tables.map(|yes| match yes {
-        true => format!("GRANT TEMPORARY ON DATABASE {db} TO {app}"),
-        false => format!("REVOKE TEMPORARY ON DATABASE {db} FROM {app}"),
-    }));
+    if *temp_tables {
+        block.push(format!("GRANT TEMPORARY ON DATABASE {db} TO {app}"));
+    }
     block.push(format!("ALTER DATABASE {db} ALLOW_CONNECTIONS true CONNECTION LIMIT {limit}"));
     Ddl::block(block)
 }
