@@ -6,9 +6,10 @@ use super::Refused;
 use super::answers::Applied;
 use super::context::RepairContext;
 use crate::cluster::{RetiredLogin, TenantLocation};
-use crate::directory::{DatabaseUser, TenantDatabase, UserStatus};
+use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::StepError;
 use crate::names::RoleName;
+use crate::operations::rotate::queue_replaced;
 use crate::saga::Execution;
 use crate::secret::CredentialId;
 use crate::store::registry::{Placement, TenantRegistry};
@@ -49,19 +50,7 @@ pub(super) async fn sync_logins(run: &Execution, context: &mut RepairContext) ->
         Some(_) => {}
     }
     stores.registry.put_database(Some(entry.generation), &entry, Some(token)).await?;
-    queue_replaced(run, context, &entry).await
-}
-
-/// Gives the logins that [`sync_logins`] has replaced to the queue that drops them: they have no time of their first
-/// drop until then.
-async fn queue_replaced(run: &Execution, context: &RepairContext, entry: &TenantDatabase) -> Result<(), StepError> {
-    let registry = &context.tools.stores.registry;
-    for user in registry.users(entry.tenant).await? {
-        if user.status == UserStatus::Retiring && user.database == entry.database && user.role != entry.login {
-            registry.settle_retirement(&user, Some((REPLACED, Duration::ZERO)), Some(run.fencing_token())).await?;
-        }
-    }
-    Ok(())
+    queue_replaced(run, stores, tenant, REPLACED).await
 }
 
 /// Records a login as dropped, after it was read under the tenant's lock that no such role exists.

@@ -2,14 +2,13 @@
 use crate::cluster::pg::scram;
 use crate::directory::{ConnectionSettings, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{ChangeError, StepError};
-use crate::operations::rotate::{LoginChange, RotateContext, RotateStep, SEAL};
+use crate::operations::rotate::{LoginChange, RotateContext, RotateStep, SEAL, queue_replaced};
 use crate::saga::{Execution, SagaStep};
 use crate::secret::CredentialId;
 use crate::store::registry::TenantRegistry;
 use crate::tenant::TenantStatus;
 use async_trait::async_trait;
 use serde_json::Value;
-use std::time::Duration;
 
 /// Why the logins that the tenant had before are dropped.
 const REPLACED: &str = "replaced when the doctor restored the directory entry";
@@ -44,7 +43,10 @@ impl SagaStep<RotateContext> for RestoreStep {
         match self {
             Self::Seal => seal(run, context).await,
             Self::Publish(settings) => publish(run, context, settings).await,
-            Self::Retire => retire(run, context).await,
+            Self::Retire => {
+                queue_replaced(run, &context.stores, context.tenant, REPLACED).await?;
+                Ok(Value::Null)
+            }
         }
     }
     async fn undo(&self, run: &Execution, context: &mut RotateContext) -> Result<(), StepError> {
@@ -117,19 +119,4 @@ async fn publish(
     entry.settings = settings.clone();
     context.stores.registry.publish(TenantStatus::Active, &entry, run.fencing_token()).await?;
     serde_json::to_value(change.generation).map_err(StepError::fail)
-}
-
-/// The publication sets the login that was active before to retiring without a time of its first drop.
-async fn retire(run: &Execution, context: &mut RotateContext) -> Result<Value, StepError> {
-    let change = RotateContext::login_change(run)?;
-    let database = context.sessions.location().await?.names.database.clone();
-    let users = context.stores.registry.users(context.tenant).await?;
-    let is_replaced = |user: &&DatabaseUser| {
-        user.status == UserStatus::Retiring && user.database == database && user.generation < change.generation
-    };
-    for user in users.iter().filter(is_replaced) {
-        let at_once = Some((REPLACED, Duration::ZERO));
-        context.stores.registry.settle_retirement(user, at_once, Some(run.fencing_token())).await?;
-    }
-    Ok(Value::Null)
 }
