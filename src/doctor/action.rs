@@ -162,3 +162,70 @@ impl fmt::Display for Repair {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Plan files and the journal hold this JSON, so it must never change.
+    #[test]
+    fn json_of_each_repair_is_the_stored_form() {
+        let login = || "t_1_v1".parse().unwrap();
+        let operation = OperationId::from_uuid(uuid::Uuid::nil());
+        let id = "00000000-0000-0000-0000-000000000000";
+        let started_at = OffsetDateTime::UNIX_EPOCH;
+        for (repair, stored) in [
+            (Repair::Rotate, json!({ "action": "rotate" })),
+            (Repair::Migrate, json!({ "action": "migrate" })),
+            (Repair::CloseAgain, json!({ "action": "close_again" })),
+            (Repair::RestoreEntry, json!({ "action": "restore_entry" })),
+            (Repair::Rekey, json!({ "action": "rekey" })),
+            (Repair::SetUpServer, json!({ "action": "set_up_server" })),
+            (Repair::ResumeOperation { operation }, json!({ "action": "resume_operation", "operation": id })),
+            (Repair::RecoverOperation { operation }, json!({ "action": "recover_operation", "operation": id })),
+            (Repair::RestorePlacement, json!({ "action": "restore_placement" })),
+            (Repair::RestoreAccess, json!({ "action": "restore_access" })),
+            (Repair::RestoreSchema, json!({ "action": "restore_schema" })),
+            (
+                Repair::RestoreLogin { login: login(), acts_as: AppAccess::App },
+                json!({ "action": "restore_login", "login": "t_1_v1", "acts_as": "app" }),
+            ),
+            (
+                Repair::LimitLogin { login: login(), limit: 43 },
+                json!({ "action": "limit_login", "login": "t_1_v1", "limit": 43 }),
+            ),
+            (
+                Repair::RevokeMembership { member: "a".into(), group: "b".into() },
+                json!({ "action": "revoke_membership", "member": "a", "group": "b" }),
+            ),
+            (Repair::RemovePrivileges { role: login() }, json!({ "action": "remove_privileges", "role": "t_1_v1" })),
+            (Repair::RestoreComment { role: login() }, json!({ "action": "restore_comment", "role": "t_1_v1" })),
+            (Repair::DropMigrator, json!({ "action": "drop_migrator" })),
+            (
+                Repair::RetireLogin { login: login(), before: Some(UserStatus::Dropped) },
+                json!({ "action": "retire_login", "login": "t_1_v1", "before": "dropped" }),
+            ),
+            (
+                Repair::RetireLogin { login: login(), before: None },
+                json!({ "action": "retire_login", "login": "t_1_v1", "before": null }),
+            ),
+            (
+                Repair::ForgetLogin { login: login(), before: UserStatus::Retiring },
+                json!({ "action": "forget_login", "login": "t_1_v1", "before": "retiring" }),
+            ),
+            (Repair::SyncLogins, json!({ "action": "sync_logins" })),
+            (Repair::ReassignObjects { login: login() }, json!({ "action": "reassign_objects", "login": "t_1_v1" })),
+            (Repair::CloseLeftOpen, json!({ "action": "close_left_open" })),
+            (Repair::CloseMaintenance, json!({ "action": "close_maintenance" })),
+            (
+                Repair::EndSession { pid: 17, started_at },
+                json!({ "action": "end_session", "pid": 17, "started_at": "1970-01-01T00:00:00Z" }),
+            ),
+        ] {
+            assert_eq!(serde_json::to_value(&repair).unwrap(), stored);
+            assert_eq!(serde_json::from_value::<Repair>(stored).unwrap(), repair);
+            assert!(!repair.to_string().is_empty());
+        }
+    }
+}

@@ -152,3 +152,42 @@ impl Findings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn draft() -> Draft {
+        Draft::new(Code::LoginLimit, Subject::Vault).object("t_1_v1").seen("status", "active").seen("limit", 7)
+    }
+
+    /// Plan files hold fingerprints, so a plan of an earlier version must stay applicable.
+    #[test]
+    fn fingerprint_is_a_known_value_and_covers_only_what_a_check_compares() {
+        let finding = draft().no_repair("none");
+        assert_eq!(finding.fingerprint, "12e9aa53955c8705926dbcebde233f72");
+        let noted = draft().noted("age_seconds", 17).no_repair("another reason");
+        assert_eq!(noted.fingerprint, finding.fingerprint, "an age is not part of the fingerprint");
+        let other = draft().seen("limit", 8).no_repair("none");
+        assert_ne!(other.fingerprint, finding.fingerprint);
+        assert!(finding.is_about(&other) && !finding.is_unchanged(&other));
+        let parts =
+            [("a", "bc"), ("ab", "c")].map(|(key, value)| draft().seen(key, value).no_repair("none").fingerprint);
+        assert_ne!(parts[0], parts[1], "the texts must be separated");
+    }
+
+    #[test]
+    fn canonical_json_does_not_depend_on_the_order_of_fields() {
+        assert_eq!(canonical(&json!({ "b": [1, null], "a": "\"" })), r#"{"a":"\"","b":[1,null]}"#);
+    }
+
+    #[test]
+    fn findings_beyond_the_limit_are_counted() {
+        let mut findings = Findings::default();
+        for _ in 0..MAX_FINDINGS + 2 {
+            findings.push(draft().no_repair("none"));
+        }
+        assert_eq!((findings.list.len(), findings.omitted), (MAX_FINDINGS, 2));
+    }
+}
