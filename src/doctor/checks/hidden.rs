@@ -2,7 +2,7 @@
 use super::{Check, CheckFn};
 use crate::doctor::code::Code;
 use crate::doctor::finding::Findings;
-use crate::doctor::view::{Expected, LoginView, Seen, TenantView};
+use crate::doctor::view::{Expected, LoginView, TenantView};
 
 pub(super) const CHECK: Check = Check { codes: &[Code::CannotSee], run: CheckFn::Tenant(run) };
 

@@ -10,9 +10,10 @@ use sqlx::{Executor, PgConnection};
 
 mod facts;
 mod tenant;
+#[cfg(test)]
+pub(crate) use facts::Membership;
 pub(crate) use facts::{
-    Blocker, Entrant, Holder, INVALID, Membership, ObservedDatabase, ObservedObject, ObservedRole, ObservedSequence,
-    ServerFacts,
+    Blocker, Entrant, Holder, INVALID, ObservedDatabase, ObservedObject, ObservedRole, ObservedSequence, ServerFacts,
 };
 pub(crate) use tenant::{MAX_OBJECTS, read_objects, read_sequences};
 

@@ -7,7 +7,7 @@
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry};
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{Rows, StoreError};
-use crate::names::{Domain, ReservedDomains, ServerName};
+use crate::names::{DatabaseName, Domain, ReservedDomains, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::store::schema::LandlordPool;
