@@ -14,7 +14,11 @@ fn run(view: &LandlordView, _: &Expected, findings: &mut Findings) {
     match &view.keys {
         KeyView::Missing(key) => findings.push(of_key(Code::KeyMissing, key)),
         KeyView::Wrong(key) => findings.push(of_key(Code::KeyWrong, key)),
-        KeyView::Hidden(_) => {}
+        KeyView::Hidden(reason) => {
+            let finding = Draft::new(Code::CannotSee, Subject::Vault).object("keys").noted("reason", reason);
+            let finding = finding.noted("codes", [Code::KeyMissing, Code::KeyWrong, Code::SecretsOnOldKey]);
+            findings.push(finding.no_repair("the vault or the key provider did not show its keys; examine again"));
+        }
         KeyView::Usable { in_use, primary } => {
             let is_old = |key: &&KeyId| primary.as_ref().is_none_or(|primary| *key != primary);
             let old: Vec<_> = in_use.iter().filter(is_old).collect();

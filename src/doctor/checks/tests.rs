@@ -31,7 +31,6 @@ fn role(name: &str) -> ObservedRole {
         is_expired: false,
         comment: name.starts_with(DATABASE).then(|| format!("tenantry {0} {0}", Uuid::nil())),
         is_ours: true,
-        is_lent: false,
         memberships: vec![],
         settings: vec![],
     }
@@ -51,7 +50,6 @@ pub(crate) fn healthy_server() -> ServerView {
         reserved_connections: 3,
         uses_tls: false,
         can_see_sessions: true,
-        can_signal: true,
         is_maintenance_public: false,
         locale: "UTF8 C C c".into(),
     });
@@ -61,7 +59,6 @@ pub(crate) fn healthy_server() -> ServerView {
         owner: Some("tenantry_admin".into()),
         is_open: true,
         connection_limit: -1,
-        encoding: "UTF8".into(),
         comment: None,
         collation_version: None,
         actual_collation_version: None,

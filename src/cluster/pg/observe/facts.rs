@@ -23,8 +23,6 @@ pub(crate) struct ServerFacts {
     pub(crate) uses_tls: bool,
     /// Whether the provisioner has `pg_read_all_stats`. Without it the state of other sessions is hidden.
     pub(crate) can_see_sessions: bool,
-    /// Whether the provisioner has `pg_signal_backend`.
-    pub(crate) can_signal: bool,
     /// Whether PUBLIC may connect to the maintenance database.
     pub(crate) is_maintenance_public: bool,
     /// Encoding and locale that new databases get, in one text.
@@ -41,7 +39,6 @@ pub(crate) struct ObservedDatabase {
     pub(crate) is_open: bool,
     /// CONNECTION LIMIT; [`INVALID`] if an interrupted DROP DATABASE has left it invalid.
     pub(crate) connection_limit: i32,
-    pub(crate) encoding: String,
     pub(crate) comment: Option<String>,
     pub(crate) collation_version: Option<String>,
     pub(crate) actual_collation_version: Option<String>,
@@ -81,8 +78,6 @@ pub(crate) struct ObservedRole {
     pub(crate) comment: Option<String>,
     /// Whether the admin role has the ADMIN option on it. Always true on PostgreSQL 15.
     pub(crate) is_ours: bool,
-    /// Whether the admin role is a member that may use its rights. That is so while the role is refused.
-    pub(crate) is_lent: bool,
     #[sqlx(json)]
     pub(crate) memberships: Vec<Membership>,
     /// Settings as `name=value`, or `<database>: name=value` for a setting in one database.

@@ -9,7 +9,7 @@ memberships AS (SELECT l.member, bool_or((l.inherit OR l.set) AND l.roleid = (SE
         jsonb_agg(jsonb_build_object('group', l."group", 'grantor', l.grantor, 'admin', l.admin, 'inherit', l.inherit,
             'set', l.set) ORDER BY l."group", l.grantor) AS memberships
     FROM links l WHERE l.member <> (SELECT oid FROM admin) GROUP BY 1),
-mine AS (SELECT l.roleid, bool_or(l.admin) AS is_ours, bool_or(NOT l.admin OR l.set AND l.inherit) AS is_lent FROM links l
+mine AS (SELECT l.roleid, bool_or(l.admin) AS is_ours FROM links l
     WHERE l.member = (SELECT oid FROM admin) GROUP BY 1),
 settings AS (SELECT s.setrole, array_agg(coalesce(d.datname || ': ', '') || e.setting ORDER BY d.datname, e.setting) AS settings
     FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) e (setting) LEFT JOIN pg_database d ON d.oid = s.setdatabase
@@ -20,7 +20,6 @@ SELECT r.rolname::text AS name, r.rolcanlogin AS can_login,
         CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END], NULL) AS privileges,
     r.rolconnlimit AS connection_limit, coalesce(r.rolvaliduntil <= now(), false) AS is_expired, c.description AS comment,
     current_setting('server_version_num')::int < 160000 OR coalesce(o.is_ours, false) AS is_ours,
-    coalesce(o.is_lent, false) AS is_lent,
     coalesce(m.memberships, '[]') AS memberships, coalesce(s.settings, '{}') AS settings
 FROM pg_roles r
     LEFT JOIN pg_shdescription c ON c.objoid = r.oid AND c.classoid = 'pg_authid'::regclass

@@ -7,7 +7,6 @@ SELECT current_setting('server_version_num')::int AS version,
         + coalesce(current_setting('reserved_connections', true)::int, 0) AS reserved_connections,
     coalesce((SELECT s.ssl FROM pg_stat_ssl s WHERE s.pid = pg_backend_pid()), false) AS uses_tls,
     pg_has_role('pg_read_all_stats', 'USAGE') AS can_see_sessions,
-    pg_has_role('pg_signal_backend', 'USAGE') AS can_signal,
     has_database_privilege('public', current_database(), 'CONNECT') AS is_maintenance_public,
     (SELECT pg_encoding_to_char(t.encoding) || ' ' || t.datcollate || ' ' || t.datctype || ' ' || t.datlocprovider::text
             || coalesce(' ' || coalesce(to_jsonb(t) ->> 'datlocale', to_jsonb(t) ->> 'daticulocale'), '')
