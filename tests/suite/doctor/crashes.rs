@@ -52,7 +52,7 @@ impl Fixture {
     async fn start() -> Self {
         let harness = Harness::start().await.unwrap();
         let builder = Tenantry::builder(harness.landlord().clone()).keys(harness.keys().clone());
-        let tenantry = configured(builder).lease(Duration::from_millis(600)).build().await.unwrap();
+        let tenantry = configured(builder).lease(Duration::from_secs(1)).build().await.unwrap();
         let (admin, cut) = (harness.server().admin_options(), Arc::new(CutAt::default()));
         let upstream = tokio::net::lookup_host((admin.get_host(), admin.get_port())).await.unwrap().next().unwrap();
         let proxy = Proxy::start(upstream, cut.clone()).await.unwrap();
