@@ -152,7 +152,7 @@ fn unplaced_objects_are_found_and_never_repaired() {
         };
         view.databases.insert("copy".into(), marked);
         view.databases.insert("theirs".into(), foreign);
-        view.unplaced_roles = vec!["t_1_v1".into(), "t_1_app".into(), "t_1_owner".into()];
+        view.unplaced_roles = vec!["t_1_v1".into(), "t_1_app".into()];
         for (role, is_ours) in [("t_1_v1", true), ("t_1_app", false)] {
             let role = view.roles.get_mut(role).unwrap();
             (role.comment, role.is_ours) = (mark.clone(), is_ours);
@@ -176,7 +176,7 @@ fn row_that_is_left_or_outdated_is_found() {
     let with_status = |status| {
         codes(&find(move |tenant| {
             tenant.tenant = tenant.tenant.take().map(|found| found.with_status(status));
-            (tenant.entries, tenant.users) = (vec![], vec![]);
+            tenant.entries.clear();
             (tenant.secret, tenant.login) = (Seen::NotApplicable, Seen::NotApplicable);
         }))
     };

@@ -7,8 +7,10 @@ use crate::doctor::view::{Expected, KeyView, LandlordView};
 use crate::operation::Subject;
 use crate::secret::KeyId;
 
-pub(super) const CHECK: Check =
-    Check { codes: &[Code::KeyMissing, Code::KeyWrong, Code::SecretsOnOldKey], run: CheckFn::Landlord(run) };
+pub(super) const CHECK: Check = Check {
+    codes: &[Code::KeyMissing, Code::KeyWrong, Code::SecretsOnOldKey, Code::CannotSee],
+    run: CheckFn::Landlord(run),
+};
 
 fn run(view: &LandlordView, _: &Expected, findings: &mut Findings) {
     match &view.keys {

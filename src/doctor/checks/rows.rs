@@ -26,7 +26,7 @@ fn check_placement(view: &TenantView<'_>, findings: &mut Findings) {
 
 /// After a relocation the entries keep the address that they had, so this is never more than a notice.
 fn check_address(view: &TenantView<'_>, findings: &mut Findings) {
-    let (Some(entry), Some(server)) = (view.managed_entry(), view.server) else { return };
+    let (Some(entry), Some(server)) = (view.managed_entry(), view.open_server()) else { return };
     let server = &server.server;
     if server.is_at(&entry.host, entry.port) {
         return;

@@ -2,6 +2,7 @@
 use super::drifts::configured;
 use super::fleet::{self, Before, Damage, Drift};
 use super::healthy::{found, snapshot};
+use super::servers::key;
 use crate::auditor;
 use crate::fail_closed::run_sql;
 use std::collections::BTreeSet;
@@ -25,9 +26,12 @@ const DRIFTS: &[Drift] = &[
     Drift::new(
         "placement-left",
         &[Code::PlacementLeft],
-        &[Landlord(|n| {
-            format!("UPDATE tenantry.tenants SET status = 'deleted', deleted_at = now() WHERE id = '{}'", n.id)
-        })],
+        &[
+            Landlord(|n| {
+                format!("UPDATE tenantry.tenants SET status = 'deleted', deleted_at = now() WHERE id = '{}'", n.id)
+            }),
+            Server(|n| format!("DROP ROLE \"{}\"", n.login)),
+        ],
     )
     .left(),
     Drift::new(
@@ -132,15 +136,24 @@ async fn second_registry_that_names_another_database_is_found() {
     assert_eq!(compare(&elsewhere).await, [(Code::SourcesDisagree, String::from("acme"))]);
 }
 
+/// Id of the key that has sealed the secrets.
+async fn harness_key(harness: &Harness) -> String {
+    const KEY: &str = "SELECT key_id FROM tenantry.credentials LIMIT 1";
+    sqlx::query_scalar(KEY).fetch_one(harness.landlord()).await.unwrap()
+}
+
 #[tokio::test]
 async fn landlord_for_which_nothing_can_be_built_has_a_finding() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(configured).await.unwrap();
     fleet::provision(&harness, &tenantry, "acme", Before::Active).await;
     let build = || Tenantry::builder(harness.landlord().clone());
-    let error = build().keys(LocalKeyring::random()).build().await.unwrap_err();
-    let finding = Finding::of_build_error(&error).expect("a finding for a missing key");
-    assert_eq!((finding.code, finding.no_repair.is_some()), (Code::KeyMissing, true));
+    for (id, code) in [("other", Code::KeyMissing), (harness_key(&harness).await.as_str(), Code::KeyWrong)] {
+        let keys = LocalKeyring::from_text(&format!("{id}:{}", key(7))).unwrap();
+        let error = build().keys(keys).build().await.unwrap_err();
+        let finding = Finding::of_build_error(&error).expect("a finding about a key");
+        assert_eq!((finding.code, finding.no_repair.is_some()), (code, true), "{id}");
+    }
     sqlx::raw_sql("DROP SCHEMA tenantry CASCADE").execute(harness.landlord()).await.unwrap();
     let error = build().keys(harness.keys().clone()).build().await.unwrap_err();
     let finding = Finding::of_build_error(&error).expect("a finding for a missing schema");

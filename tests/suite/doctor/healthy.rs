@@ -1,7 +1,6 @@
 //! A healthy fleet has no finding, and an examination changes nothing.
 use crate::auditor;
 use crate::provision::{migrated, statement_of};
-use std::time::Duration;
 use tenantry::doctor::{Code, Finding, Plan};
 use tenantry::error::DoctorError;
 use tenantry::testing::Harness;

@@ -89,6 +89,12 @@ async fn hidden_sessions_are_a_finding_and_never_healthy() {
     assert!(!plan.is_clean());
 }
 
+/// The text of a key that depends on `seed`.
+pub(crate) fn key(seed: u8) -> String {
+    let bytes: Vec<u8> = (0..32).map(|at| seed.wrapping_mul(31).wrapping_add(at * 7)).collect();
+    data_encoding::BASE64.encode(&bytes)
+}
+
 /// Configures keys; the first one is the primary one.
 fn keyed(keys: &str) -> impl FnOnce(Builder) -> Builder {
     let keys = LocalKeyring::from_text(keys).unwrap();
@@ -98,8 +104,7 @@ fn keyed(keys: &str) -> impl FnOnce(Builder) -> Builder {
 #[tokio::test]
 async fn secrets_on_a_key_that_is_not_primary_any_more_are_found() {
     let harness = Harness::start().await.unwrap();
-    let key = |id: &str, byte: u8| format!("{id}:{}", data_encoding::BASE64.encode(&[byte; 32]));
-    let (old, new) = (key("k1", 1), key("k2", 2));
+    let (old, new) = (format!("k1:{}", key(1)), format!("k2:{}", key(2)));
     let tenantry = harness.tenantry(keyed(&old)).await.unwrap();
     tenantry.provision("acme").await.unwrap();
     assert_eq!(found(&examine(&tenantry).await), []);

@@ -2,11 +2,11 @@
 use super::*;
 use crate::cluster::pg::observe::Blocker;
 use crate::cluster::{MigrationState, MigrationStatus};
-use crate::doctor::view::KeyView;
+use crate::doctor::view::{Clock, KeyView};
 use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::store::journal::{Intent, Record};
 use crate::store::registry::Retirement;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn user(generation: i64, status: UserStatus) -> DatabaseUser {
     let server = healthy_server();
@@ -146,7 +146,7 @@ fn landlord() -> LandlordView {
         live_nodes: 1,
         blockers: Seen::Read(vec![]),
         unreadable: vec![],
-        servers: vec![],
+        clock: Clock { time: NOW, at: Instant::now(), tolerance: Duration::ZERO, node_time: NOW },
     }
 }
 
