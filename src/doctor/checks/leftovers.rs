@@ -37,7 +37,9 @@ fn check_migrator(view: &TenantView<'_>, server: &ServerView, names: &TenantName
 /// of its own.
 fn check_markers(view: &TenantView<'_>, server: &ServerView, names: &TenantNames, findings: &mut Findings) {
     let marker = format!("{MARK}{} {}", server.installation, view.id);
-    let logins = view.users.iter().filter(|user| user.status != UserStatus::Dropped && user.server == *server.name());
+    // A retiring login is dropped soon.
+    let is_kept = |status| matches!(status, UserStatus::Pending | UserStatus::Active);
+    let logins = view.users.iter().filter(|user| is_kept(user.status) && user.server == *server.name());
     let roles: Vec<&RoleName> =
         [&names.roles.owner, &names.roles.app].into_iter().chain(logins.map(|user| &user.role)).collect();
     for name in roles {

@@ -1,6 +1,6 @@
 //! One pass over the installation, or over a part of it.
 use super::tenant::{Context, Examined};
-use super::unplaced::Unplaced;
+use super::unplaced::{self, Unplaced};
 use crate::doctor::checks::{check_fleet, check_landlord, check_server, of_row};
 use crate::doctor::finding::{Finding, Findings};
 use crate::doctor::observe::server::{self, ObservedServer};
@@ -64,13 +64,15 @@ pub(super) struct Pass<'a, 'b> {
     servers: Vec<(DatabaseServer, bool)>,
     /// The servers that have answered.
     fleet: Vec<FleetServer>,
+    /// See [`entries_without_placement`](Self::entries_without_placement).
+    entries: Option<Vec<(ServerName, DatabaseName)>>,
 }
 
 impl<'a, 'b> Pass<'a, 'b> {
     pub(super) async fn new(context: Context<'a>, tally: &'a mut Tally<'b>) -> Result<Self, StoreError> {
         let rows = context.examiner.stores.verified.list_unchecked().await?;
         tally.add_unreadable(&rows.unreadable);
-        Ok(Self { context, tally, servers: rows.readable, fleet: vec![] })
+        Ok(Self { context, tally, servers: rows.readable, fleet: vec![], entries: None })
     }
 
     pub(super) async fn examine_everything(&mut self) -> Result<(), StoreError> {
@@ -136,6 +138,9 @@ impl<'a, 'b> Pass<'a, 'b> {
         let mut unplaced = Unplaced::of(&observed.view);
         self.examine_placed(&observed, &mut unplaced).await?;
         unplaced.store(&mut observed).await;
+        if unplaced::has_own(&observed.view) {
+            unplaced::remove_entries(&mut observed.view, self.entries_without_placement().await?);
+        }
         let mut findings = Findings::default();
         check_server(&observed.view, &self.context.examiner.expected, &mut findings);
         let is_changing = self.context.is_busy(&subject);
@@ -145,6 +150,15 @@ impl<'a, 'b> Pass<'a, 'b> {
         let ServerView { server, facts, system_identifier, skew, .. } = observed.view;
         self.fleet.extend(facts.map(|facts| FleetServer { server, facts, system_identifier, skew }));
         Ok(())
+    }
+
+    /// The databases that entries of tenants without a placement name. They are read once, and only if a server has
+    /// databases or roles that no placement names.
+    async fn entries_without_placement(&mut self) -> Result<&[(ServerName, DatabaseName)], StoreError> {
+        if self.entries.is_none() {
+            self.entries = Some(unplaced::read_entries(&self.context.examiner.stores).await?);
+        }
+        Ok(self.entries.as_deref().unwrap_or_default())
     }
 
     /// The roles of the provisioner on the landlord's other servers.

@@ -1,8 +1,15 @@
 //! The databases and roles on a server that no placement names.
+use crate::cluster::OperationContext;
+use crate::cluster::pg::ownership::MARK;
 use crate::doctor::observe::server::{ObservedServer, find_existing};
 use crate::doctor::view::ServerView;
-use crate::names::DatabaseName;
+use crate::error::StoreError;
+use crate::names::{DatabaseName, ServerName};
+use crate::store::registry::TenantRegistry;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Tenants that one read of the registry returns.
+const PAGE: u32 = 200;
 
 /// What is left of a server's catalogs when the objects of all placements are taken away. Its size is bounded by the
 /// catalogs and not by the number of placements.
@@ -48,6 +55,41 @@ impl Unplaced {
         let roles = self.roles.into_values().flatten().collect();
         let (databases, roles) = find_existing(observed, self.databases.into_iter().collect(), roles).await;
         (observed.view.unplaced_databases, observed.view.unplaced_roles) = (databases, roles);
+    }
+}
+
+/// Whether something of this installation may be among what no placement names.
+pub(super) fn has_own(view: &ServerView) -> bool {
+    let databases = view.unplaced_databases.iter().filter_map(|name| view.databases.get(name));
+    let roles = view.unplaced_roles.iter().filter_map(|name| view.roles.get(name));
+    let marker = format!("{MARK}{}", view.installation);
+    let is_marked = |comment: &Option<String>| comment.as_deref().is_some_and(|text| text.starts_with(&marker));
+    databases.into_iter().any(|database| view.owns(database)) || roles.into_iter().any(|role| is_marked(&role.comment))
+}
+
+/// Takes away what derives from the databases that these entries name: a tenant that has lost its placement is a finding
+/// of its own, and its database is in use.
+pub(super) fn remove_entries(view: &mut ServerView, entries: &[(ServerName, DatabaseName)]) {
+    let own = entries.iter().filter(|(server, _)| *server == view.server.name);
+    let own: BTreeSet<&str> = own.map(|(_, database)| database.as_str()).collect();
+    view.unplaced_databases.retain(|name| !own.contains(name.as_str()));
+    view.unplaced_roles.retain(|name| !own.contains(database_of(name)));
+}
+
+/// Reads the databases that entries of tenants without a placement name.
+pub(super) async fn read_entries(stores: &OperationContext) -> Result<Vec<(ServerName, DatabaseName)>, StoreError> {
+    let (mut entries, mut after) = (vec![], None);
+    loop {
+        let page = stores.registry.page(after, PAGE).await?;
+        let Some(last) = page.readable.last() else { return Ok(entries) };
+        after = Some(last.id());
+        for tenant in page.readable {
+            // A placement that cannot be parsed is a finding, and keeps everything from being an orphan.
+            if let Ok(None) = stores.servers.placement(tenant.id()).await {
+                let found = stores.registry.databases(tenant.id()).await?;
+                entries.extend(found.into_iter().filter_map(|entry| Some((entry.server?, entry.database))));
+            }
+        }
     }
 }
 

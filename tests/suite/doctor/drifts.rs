@@ -1,9 +1,9 @@
 //! Each damage alone: it is found, nothing else is found, and it is repaired, or the finding says why it is not.
 use super::fleet::{self, Before, Damage, Drift, Names};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tenantry::doctor::Code;
 use tenantry::testing::Harness;
-use tenantry::{Builder, sqlx};
+use tenantry::{Builder, TenantId, sqlx};
 
 use Before::{Archived, Suspended};
 use Damage::{Inside, Landlord, Server};
@@ -344,11 +344,7 @@ async fn each_damage_is_found_alone_and_repaired_or_left_with_a_reason() {
     }
     let plan = tenantry.doctor().examine().await.unwrap();
     let found = fleet::codes_by_tenant(&plan);
-    for (drift, names) in &tenants {
-        let expected: BTreeSet<&str> = drift.codes.iter().map(|code| code.as_str()).collect();
-        let found = found.get(&names.id).cloned().unwrap_or_default();
-        assert_eq!(found, expected, "{}: {}", drift.name, plan.to_json());
-    }
+    assert_found(&tenants, &found, |drift| codes_of(drift), "after the damage");
     let others: Vec<_> = plan.findings.iter().filter(|finding| finding.subject.tenant().is_none()).collect();
     assert!(others.is_empty(), "findings about no tenant: {others:?}");
     for finding in &plan.findings {
@@ -359,13 +355,24 @@ async fn each_damage_is_found_alone_and_repaired_or_left_with_a_reason() {
 
     let after = tenantry.doctor().examine().await.unwrap();
     let left = fleet::codes_by_tenant(&after);
-    for (drift, names) in &tenants {
-        let expected: BTreeSet<&str> = drift.codes.iter().map(|code| code.as_str()).collect();
-        let expected = if drift.is_repaired { BTreeSet::new() } else { expected };
-        let left = left.get(&names.id).cloned().unwrap_or_default();
-        assert_eq!(left, expected, "{} after the repairs: {}", drift.name, after.to_json());
-    }
+    let expected = |drift: &Drift| if drift.is_repaired { BTreeSet::new() } else { codes_of(drift) };
+    assert_found(&tenants, &left, expected, "after the repairs");
     assert_usable(&tenantry, &tenants).await;
+}
+
+fn codes_of(drift: &Drift) -> BTreeSet<&'static str> {
+    drift.codes.iter().map(|code| code.as_str()).collect()
+}
+
+/// Fails with all tenants about which something else was found than expected.
+fn assert_found(
+    tenants: &[(&Drift, Names)], found: &BTreeMap<TenantId, BTreeSet<&'static str>>,
+    expected: impl Fn(&Drift) -> BTreeSet<&'static str>, when: &str,
+) {
+    let found_about = |names: &Names| found.get(&names.id).cloned().unwrap_or_default();
+    let compared = tenants.iter().map(|(drift, names)| (drift.name, found_about(names), expected(drift)));
+    let wrong: Vec<_> = compared.filter(|(_, found, expected)| found != expected).collect();
+    assert!(wrong.is_empty(), "{when}, as (tenant, found, expected): {wrong:#?}");
 }
 
 /// Every repaired tenant that is active serves queries, as its application's role.
