@@ -6,7 +6,7 @@ use crate::doctor::finding::{Finding, Findings};
 use crate::doctor::observe::server::{self, ObservedServer};
 use crate::doctor::view::{FleetServer, FleetView, LandlordView, ServerView};
 use crate::error::{DoctorError, StoreError, UnreadableRow};
-use crate::names::{RoleName, ServerName};
+use crate::names::{DatabaseName, RoleName, ServerName};
 use crate::operation::Subject;
 use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef};
