@@ -14,7 +14,8 @@ use time::OffsetDateTime;
 #[serde(tag = "action", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Repair {
-    /// Give the tenant a new login ([`Tenantry::rotate`](crate::Tenantry::rotate), without a grace period).
+    /// Give the tenant a new login ([`Tenantry::rotate`](crate::Tenantry::rotate), without a grace period if the old one
+    /// does not exist).
     Rotate,
     /// Run the pending migrations ([`Tenantry::migrate`](crate::Tenantry::migrate)).
     Migrate,
@@ -42,8 +43,15 @@ pub enum Repair {
     RestoreAccess,
     /// Give the schema `public` to the tenant's owner role, and revoke the rights of PUBLIC and CREATE of the app role.
     RestoreSchema,
-    /// Give a login LOGIN, no expiry, its group role, its role setting and nothing else. Its password stays.
+    /// Give a login LOGIN, no expiry, its group role and its role setting. Its password and other settings stay.
     RestoreLogin {
+        /// The login.
+        login: RoleName,
+        /// The group role as which it acts.
+        acts_as: AppAccess,
+    },
+    /// Reset all settings of a login except the role setting.
+    ResetSettings {
         /// The login.
         login: RoleName,
         /// The group role as which it acts.
@@ -157,7 +165,8 @@ impl fmt::Display for Repair {
             Self::RestorePlacement => f.write_str("store the placement that the entry names"),
             Self::RestoreAccess => f.write_str("restore the rights on the database and open it"),
             Self::RestoreSchema => f.write_str("restore owner and rights of the schema public"),
-            Self::RestoreLogin { login, .. } => write!(f, "restore the rights and settings of the login {login}"),
+            Self::RestoreLogin { login, .. } => write!(f, "restore the rights of the login {login}"),
+            Self::ResetSettings { login, .. } => write!(f, "reset the settings of the login {login}"),
             Self::LimitLogin { login, limit } => write!(f, "set the connection limit of {login} to {limit}"),
             Self::RevokeMembership { member, group } => write!(f, "revoke {group} from {member}"),
             Self::RemovePrivileges { role } => write!(f, "take CREATEROLE and CREATEDB from {role}"),
@@ -201,6 +210,10 @@ mod tests {
             (
                 Repair::RestoreLogin { login: login(), acts_as: AppAccess::App },
                 json!({ "action": "restore_login", "login": "t_1_v1", "acts_as": "app" }),
+            ),
+            (
+                Repair::ResetSettings { login: login(), acts_as: AppAccess::Owner },
+                json!({ "action": "reset_settings", "login": "t_1_v1", "acts_as": "owner" }),
             ),
             (
                 Repair::LimitLogin { login: login(), limit: 43 },

@@ -21,8 +21,8 @@ impl Doctor {
     /// that make a new login or run migrations, because these need what the others restore.
     ///
     /// Each subject is examined again, and the fresh finding decides: the plan only selects. So remove the findings
-    /// from the plan whose repair is not wanted. `reason` names the person and the cause; every operation stores it, so
-    /// it must not contain a secret.
+    /// from the plan whose repair is not wanted. `reason` names the person and the cause. The operations store it,
+    /// except set-ups of servers and operations that were open before; so it must not contain a secret.
     ///
     /// # Errors
     /// [`DoctorError::OtherInstallation`] or [`DoctorError::Format`] if the plan was not made here by this version,

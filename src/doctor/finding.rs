@@ -145,11 +145,23 @@ pub(crate) struct Findings {
 pub(crate) const MAX_FINDINGS: usize = 10_000;
 
 impl Findings {
+    /// Adds a finding. If the list is full, the least severe one is left out.
     pub(crate) fn push(&mut self, finding: Finding) {
-        match self.list.len() < MAX_FINDINGS {
-            true => self.list.push(finding),
-            false => self.omitted += 1,
+        if self.list.len() < MAX_FINDINGS {
+            return self.list.push(finding);
         }
+        self.omitted += 1;
+        // Severities are in order, the most severe first.
+        let least = self.list.iter_mut().max_by_key(|other| other.severity as u8);
+        if let Some(least) = least.filter(|least| least.severity as u8 > finding.severity as u8) {
+            *least = finding;
+        }
+    }
+    /// Keeps this many findings, the most severe ones.
+    pub(crate) fn keep(&mut self, limit: usize) {
+        self.list.sort_by_key(|finding| finding.severity as u8);
+        self.omitted += self.list.len().saturating_sub(limit) as u64;
+        self.list.truncate(limit);
     }
 }
 

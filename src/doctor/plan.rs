@@ -25,7 +25,7 @@ pub struct Plan {
     pub servers: u32,
     /// Tenants that were examined.
     pub tenants: u64,
-    /// Tenants that were left out, because an operation changes them now.
+    /// Tenants and servers that were left out, because an operation changes them now.
     pub busy: u64,
     /// The findings, the most severe first.
     pub findings: Vec<Finding>,
@@ -52,9 +52,9 @@ impl Plan {
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
-    /// Whether nothing was found.
+    /// Whether everything was examined and nothing was found.
     pub fn is_clean(&self) -> bool {
-        self.findings.is_empty() && self.omitted == 0
+        self.findings.is_empty() && self.omitted == 0 && self.busy == 0
     }
     /// The findings that have a repair.
     pub fn repairs(&self) -> impl Iterator<Item = &Finding> {

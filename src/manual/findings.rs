@@ -4,9 +4,11 @@
 //! the database or has the ADMIN option on the role. Where no repair is offered, the finding says why and what a person
 //! can do. No repair destroys data.
 //!
-//! A repair is an operation in the journal. It has the reason that the caller gave, the time, and the whole finding, so
-//! the state before. It examines its subject again before it acts, under the subject's lock, and changes nothing if it
-//! then sees something else. It examines it once more afterwards: a repair whose finding is still there is reported as
+//! A repair of its own is an operation of the kind `repair`. It has the reason that the caller gave, the time, and the
+//! whole finding, so the state before. It examines its subject again before it acts, under the subject's lock, and
+//! changes nothing if it then sees something else. Other repairs begin a rotation, a migration, a set-up or the like, or
+//! continue an open operation. They examine the subject again without its lock; the state before is in the plan and in
+//! the log only, and a set-up or a continued operation does not store the reason. It examines it once more afterwards: a repair whose finding is still there is reported as
 //! such. If its process dies, recovery continues it.
 //!
 //! # Isolation
@@ -14,9 +16,9 @@
 //! ## closed_tenant_open
 //! A role can enter the database of a suspended tenant, or log in as one of its logins, or the database of an archived
 //! tenant accepts connections. LOGIN was set, a membership was granted, or the database was opened outside tenantry.
-//! The repair begins the operation `close_again`: it revokes the rights of PUBLIC, refuses the tenant's logins, ends
-//! its sessions and reads back that no role can enter. If another role still can, the operation stays open and its
-//! error names the role.
+//! The repair begins the operation `close_again`: it refuses the tenant's logins, ends their sessions, revokes the
+//! rights of PUBLIC, and reads back that no role can enter. It is offered only if no other role than PUBLIC and the
+//! tenant's recorded logins can enter, because the operation would stay open otherwise.
 //!
 //! ## foreign_entrant
 //! Another role than the tenant's logins can enter the database of an active tenant: PUBLIC, or a role to which a

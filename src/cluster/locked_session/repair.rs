@@ -12,8 +12,8 @@ use crate::names::{RoleName, TenantNames};
 use time::OffsetDateTime;
 
 impl LockedSession {
-    /// Gives a login LOGIN, no expiry, its group role, its role setting and nothing else. `limit` is its CONNECTION
-    /// LIMIT; `None` keeps the present one.
+    /// Gives a login LOGIN, no expiry, its group role and its role setting. `limit` is its CONNECTION LIMIT; `None` keeps
+    /// the present one.
     ///
     /// # Errors
     /// `Missing` if the login or its group role does not exist, `Foreign` if one of them is not ours.
@@ -30,18 +30,44 @@ impl LockedSession {
         Ok(retry::retry_contended(&mut self.session, restore, "restoring a login").await?)
     }
 
+    /// Resets all settings of a login, also those in the tenant's database, except its role setting.
+    ///
+    /// # Errors
+    /// As [`restore_login`](Self::restore_login).
+    pub(crate) async fn reset_settings(
+        &mut self, names: &TenantNames, login: &RoleName, access: AppAccess,
+    ) -> Result<(), StepError> {
+        let acts_as = ddl::acts_as(&names.roles, access);
+        for role in [login, acts_as] {
+            ensure::verify_role_exists(&mut self.session, role, &self.ownership).await?;
+        }
+        let reset = || ddl::reset_settings(login, acts_as, &names.database);
+        Ok(retry::retry_contended(&mut self.session, reset, "resetting the settings of a login").await?)
+    }
+
     /// Restores the rights on the tenant's database, and lets it accept connections. `temp_tables` is whether the app role
     /// gets the right to create temporary tables; it keeps that right if it has it.
     ///
     /// # Errors
-    /// `Missing` if the database does not exist, `WrongOwner` if the admin role does not own it.
+    /// `Missing` if the database or a group role does not exist, `WrongOwner` if the admin role does not own the
+    /// database, `Foreign` if a group role is not ours.
     pub(crate) async fn restore_access(&mut self, names: &TenantNames, temp_tables: bool) -> Result<(), StepError> {
+        self.verify_groups(names).await?;
         let missing = || ClusterError::Missing { kind: "database", name: names.database.to_string() };
         let found = ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await?;
         let (limit, marker) = (found.ok_or_else(missing)?.own_limit(), self.ownership.marker.clone());
         let access = ddl::RestoredAccess { names, temp_tables, limit, marker: &marker };
         let restore = || ddl::restore_access(&access);
         Ok(retry::retry_contended(&mut self.session, restore, "restoring the rights on a database").await?)
+    }
+
+    /// Verifies that both group roles of the tenant exist and are ours: a grant to a role that somebody else has created
+    /// under the name would give that role the tenant's data.
+    async fn verify_groups(&mut self, names: &TenantNames) -> Result<(), StepError> {
+        for role in [&names.roles.owner, &names.roles.app] {
+            ensure::verify_role_exists(&mut self.session, role, &self.ownership).await?;
+        }
+        Ok(())
     }
 
     /// Whether a role of this name exists.
@@ -80,8 +106,10 @@ impl LockedSession {
     /// Restores owner and rights of the schema `public`, in a second session in the tenant's database.
     ///
     /// # Errors
-    /// `EventTrigger` if the database has one, which would run with the provisioner's rights. Nothing was changed then.
+    /// `EventTrigger` if the database has one, which would run with the provisioner's rights; `Missing` or `Foreign` for a
+    /// group role. Nothing was changed then.
     pub(crate) async fn restore_schema(&mut self, names: &TenantNames) -> Result<(), StepError> {
+        self.verify_groups(names).await?;
         let mut inside = self.open_session_in(&names.database).await?;
         dependents::verify_no_event_trigger(&mut inside, names.database.as_str()).await?;
         let restore = || ddl::restore_schema(&names.roles, &self.ownership.admin);

@@ -1,5 +1,8 @@
-//! Whether another role than the provisioner's logins is a member of the admin role. It could enter every database.
+//! Whether another role than the provisioner's logins is a member of the admin role, or of one of those logins. It could
+//! enter every database.
+use super::entrants::granted_by;
 use super::{Check, CheckFn};
+use crate::sql::quote_identifier;
 use crate::doctor::code::Code;
 use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, ServerView};
@@ -13,13 +16,16 @@ fn run(view: &ServerView, _: &Expected, findings: &mut Findings) {
     roles.sort_by(|a, b| a.name.cmp(&b.name));
     for role in roles {
         // From PostgreSQL 16 on the creator of a role keeps a membership with the ADMIN option only.
-        let acts = role.memberships.iter().find(|m| m.group == names.admin.as_str() && (m.inherit || m.set));
+        let groups = [names.admin.as_str(), own[0], own[1]];
+        let acts = role.memberships.iter().find(|m| groups.contains(&m.group.as_str()) && (m.inherit || m.set));
         let Some(membership) = acts else { continue };
-        let (admin, member) = (&names.admin, &role.name);
+        let member = &role.name;
         let finding = view.draft(Code::AdminMember).object(member.as_str()).seen("membership", membership);
         findings.push(finding.seen("can_login", role.can_login).no_repair(format!(
-            "only a server admin can change the members of the admin role; run as one: \
-             REVOKE \"{admin}\" FROM \"{member}\""
+            "only a server admin can change the members of the provisioner's roles; run as one: REVOKE {} FROM {}{}",
+            quote_identifier(&membership.group),
+            quote_identifier(member),
+            granted_by(membership.grantor.as_deref()),
         )));
     }
 }

@@ -22,8 +22,31 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
         return;
     }
     let finding = view.draft(Code::ClosedTenantOpen).object(database.name.as_str());
-    let finding = finding.seen("is_open", database.is_open).seen("can_enter", entrants).seen("can_log_in", logins);
-    findings.push(finding.repair(Repair::CloseAgain));
+    let finding =
+        finding.seen("is_open", database.is_open).seen("can_enter", &entrants).seen("can_log_in", &logins);
+    findings.push(match find_obstacle(view, &entrants, &logins) {
+        None => finding.repair(Repair::CloseAgain),
+        Some(obstacle) => finding.no_repair(obstacle),
+    });
+}
+
+/// Why closing again would not end: it refuses the recorded logins and PUBLIC, and stays open while another role can
+/// enter. Until then no other operation of the tenant could begin.
+fn find_obstacle(view: &TenantView<'_>, entrants: &[String], logins: &[String]) -> Option<String> {
+    let is_recorded = |role: &str| view.users.iter().any(|user| user.role.as_str() == role);
+    let others: Vec<_> = entrants.iter().chain(logins).filter(|role| *role != "PUBLIC" && !is_recorded(role)).collect();
+    if let Some(role) = others.first() {
+        return Some(format!(
+            "the role {role} is not a recorded login of the tenant; drop it, or revoke its CONNECT or its membership as a \
+             superuser, then examine the tenant again"
+        ));
+    }
+    let roles = view.open_server().map(|server| &server.roles);
+    let is_privileged = |role: &&String| {
+        roles.and_then(|roles| roles.get(role.as_str())).is_some_and(|found| !found.privileges.is_empty())
+    };
+    let role = logins.iter().find(is_privileged)?;
+    Some(format!("the login {role} has more rights than a tenant may have; take them first, then close the tenant"))
 }
 
 /// Roles that can enter the database and may not.

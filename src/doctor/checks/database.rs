@@ -1,4 +1,5 @@
 //! Whether the tenant's database exists, belongs to the admin role, and is open or closed as the tenant's status says.
+use super::login::can_rotate;
 use super::{Check, CheckFn};
 use crate::cluster::pg::ddl::CLEAN_UP_LIMIT;
 use crate::cluster::pg::observe::{INVALID, ObservedDatabase};
@@ -6,6 +7,7 @@ use crate::doctor::action::Repair;
 use crate::doctor::code::Code;
 use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, ServerView, TenantView};
+use crate::sql::quote_identifier;
 use crate::tenant::TenantStatus;
 
 pub(super) const CHECK: Check = Check {
@@ -47,7 +49,9 @@ fn check_owner(view: &TenantView<'_>, server: &ServerView, database: &ObservedDa
     let (name, admin) = (&database.name, &server.server.names.admin);
     let finding = view.draft(Code::DatabaseOwner).object(name.as_str()).seen("owner", &database.owner);
     findings.push(finding.no_repair(format!(
-        "only a superuser can give it back; run as one: ALTER DATABASE \"{name}\" OWNER TO \"{admin}\""
+        "only a superuser can give it back; run as one: ALTER DATABASE {} OWNER TO {}",
+        quote_identifier(name),
+        quote_identifier(admin)
     )));
 }
 
@@ -55,9 +59,10 @@ fn check_open(view: &TenantView<'_>, server: &ServerView, database: &ObservedDat
     let name = database.name.as_str();
     if view.is(TenantStatus::Active) && !database.is_open {
         let finding = view.draft(Code::DatabaseClosed).object(name).seen("is_open", false);
-        findings.push(match server.owns(database) {
-            true => finding.repair(Repair::RestoreAccess),
-            false => finding.no_repair("the admin role does not own the database"),
+        findings.push(match (server.owns(database), can_rotate(view)) {
+            (true, true) => finding.repair(Repair::RestoreAccess),
+            (false, _) => finding.no_repair("the admin role does not own the database"),
+            (true, false) => finding.no_repair("one of the tenant's group roles is missing, or not of this installation"),
         });
     }
     if view.is(TenantStatus::Archived) && database.is_open && database.connection_limit == CLEAN_UP_LIMIT {

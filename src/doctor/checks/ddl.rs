@@ -5,6 +5,7 @@ use crate::doctor::action::Repair;
 use crate::doctor::code::Code;
 use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, TenantView};
+use crate::sql::quote_identifier;
 
 pub(super) const CHECK: Check = Check { codes: &[Code::AppCanCreate], run: CheckFn::Tenant(run) };
 
@@ -20,7 +21,9 @@ fn run(view: &TenantView<'_>, expected: &Expected, findings: &mut Findings) {
             "public" => finding.repair(Repair::RestoreSchema),
             _ => finding.no_repair(format!(
                 "tenantry manages only the schema public; run in a migration, or as the owner of the schema: \
-                 REVOKE CREATE ON SCHEMA \"{schema}\" FROM \"{app}\""
+                 REVOKE CREATE ON SCHEMA {} FROM {}",
+                quote_identifier(schema),
+                quote_identifier(app)
             )),
         });
     }

@@ -4,6 +4,7 @@ use crate::cluster::pg::observe::Holder;
 use crate::doctor::code::Code;
 use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, ServerView};
+use crate::sql::quote_literal;
 
 pub(super) const CHECK: Check =
     Check { codes: &[Code::TransactionPrepared, Code::SlotHolds], run: CheckFn::Server(run) };
@@ -31,7 +32,8 @@ fn check_transaction(view: &ServerView, holder: &Holder, findings: &mut Findings
     let finding = finding.seen("database", &holder.database).noted("age_seconds", holder.age_seconds);
     findings.push(finding.no_repair(format!(
         "only its transaction manager knows whether it must be committed; run in its database, as its owner: COMMIT \
-         PREPARED '{gid}' or ROLLBACK PREPARED '{gid}'"
+         PREPARED {0} or ROLLBACK PREPARED {0}",
+        quote_literal(gid)
     )));
 }
 
@@ -48,6 +50,7 @@ fn check_slot(view: &ServerView, holder: &Holder, findings: &mut Findings) {
     let finding = finding.seen("blocks_drop", blocks_drop).noted("is_active", holder.is_active);
     let finding = finding.noted("held_bytes", holder.held_bytes).noted("wal_status", &holder.wal_status);
     findings.push(finding.no_repair(format!(
-        "a reader may still need it; if none does, run as a superuser: SELECT pg_drop_replication_slot('{slot}')"
+        "a reader may still need it; if none does, run as a superuser: SELECT pg_drop_replication_slot({})",
+        quote_literal(slot)
     )));
 }

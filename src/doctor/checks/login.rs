@@ -7,6 +7,7 @@ use crate::doctor::code::Code;
 use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, LoginView, SecretView, ServerView, TenantView};
 use crate::names::{RoleName, TenantNames};
+use crate::sql::quote_identifier;
 use crate::tenant::TenantStatus;
 
 pub(super) const CHECK: Check = Check {
@@ -63,7 +64,9 @@ fn push_foreign(view: &TenantView<'_>, server: &ServerView, role: &RoleName, fin
     let finding = view.draft(Code::RoleForeign).object(role.as_str()).seen("is_ours", false);
     findings.push(finding.no_repair(format!(
         "the admin role has no ADMIN option on it; if it is the tenant's role, run as a superuser: \
-         GRANT \"{role}\" TO \"{admin}\" WITH ADMIN OPTION"
+         GRANT {} TO {} WITH ADMIN OPTION",
+        quote_identifier(role),
+        quote_identifier(admin)
     )));
 }
 

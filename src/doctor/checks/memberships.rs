@@ -6,7 +6,7 @@ use crate::cluster::pg::ddl;
 use crate::cluster::pg::observe::ObservedRole;
 use crate::directory::TenantDatabase;
 use crate::doctor::action::Repair;
-use crate::doctor::code::Code;
+use crate::doctor::code::{Code, Severity};
 use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, LoginView, TenantView};
 use crate::names::RoleName;
@@ -18,6 +18,7 @@ pub(super) const CHECK: Check = Check {
 };
 
 fn run(view: &TenantView<'_>, expected: &Expected, findings: &mut Findings) {
+    check_groups(view, findings);
     let Some(entry) = view.managed_entry().filter(|_| view.is(TenantStatus::Active)) else { return };
     let (Some(names), Some(login)) = (&view.names, view.role(&entry.login).filter(|login| login.is_ours)) else {
         return;
@@ -34,17 +35,17 @@ fn run(view: &TenantView<'_>, expected: &Expected, findings: &mut Findings) {
     if view.role(group).is_none() {
         return;
     }
-    let repair = || Repair::RestoreLogin { login: entry.login.clone(), acts_as: access };
+    let login_name = || entry.login.clone();
     if !acts_as(view, login, group) {
         let finding = view.draft(Code::LoginMembership).object(login.name.as_str()).seen("group", group);
         let finding = finding.seen("memberships", &login.memberships).seen("role_setting", role_setting(login));
-        findings.push(finding.repair(repair()));
+        findings.push(finding.repair(Repair::RestoreLogin { login: login_name(), acts_as: access }));
     }
     check_extra(view, entry, login, group, findings);
     let others: Vec<_> = login.settings.iter().filter(|setting| !setting.starts_with("role=")).collect();
     if !others.is_empty() {
         let finding = view.draft(Code::LoginSettings).object(login.name.as_str()).seen("settings", others);
-        findings.push(finding.repair(repair()));
+        findings.push(finding.repair(Repair::ResetSettings { login: login_name(), acts_as: access }));
     }
 }
 
@@ -63,6 +64,18 @@ fn role_setting(login: &ObservedRole) -> Option<&str> {
     let setting = login.settings.iter().find_map(|setting| setting.strip_prefix("role="))?;
     // PostgreSQL stores the name with quotes if the statement has set it as an identifier that needs them.
     Some(setting.trim_matches('"'))
+}
+
+/// The tenant's group roles are members of no other role: what that role may do, the application could do.
+fn check_groups(view: &TenantView<'_>, findings: &mut Findings) {
+    let Some(names) = view.names.as_ref().filter(|_| view.has_database()) else { return };
+    for name in [&names.roles.owner, &names.roles.app] {
+        for extra in view.role(name).into_iter().flat_map(|role| &role.memberships) {
+            let finding = view.draft(Code::LoginExtraMembership).object(format!("{name} in {}", extra.group));
+            let finding = finding.severity(Severity::Critical).seen("grantor", &extra.grantor);
+            findings.push(finding.no_repair(revoke_as_superuser(&extra.group, name.as_str(), extra.grantor.as_deref())));
+        }
+    }
 }
 
 fn check_extra(

@@ -8,20 +8,40 @@ use crate::doctor::view::{Expected, TenantView};
 use std::collections::BTreeMap;
 
 pub(super) const CHECK: Check = Check {
-    codes: &[Code::SchemaOwner, Code::SchemaPublic, Code::ObjectOwner, Code::ObjectPublic, Code::ObjectGranted],
+    codes: &[Code::SchemaOwner, Code::SchemaPublic, Code::ObjectOwner, Code::ObjectPublic, Code::ObjectGranted,
+        Code::CannotSee],
     run: CheckFn::Tenant(run),
 };
 
 fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     let (Some(rows), Some(server)) = (view.objects.read(), view.open_server()) else { return };
+    report_incomplete(view, rows, findings);
     for ((kind, role), objects) in group(rows) {
         let Some(code) = code_of(kind) else { continue };
         if code == Code::ObjectGranted && server.is_exempt(role) {
             continue;
         }
         let finding = view.draft(code).object(if role.is_empty() { "PUBLIC" } else { role }).seen("objects", &objects);
-        let finding = finding.noted("is_complete", rows.len() < MAX_OBJECTS);
         findings.push(propose(finding, view, code, role, &objects));
+    }
+}
+
+/// A kind of which the query has returned as many rows as it may: there may be more.
+fn report_incomplete(view: &TenantView<'_>, rows: &[ObservedObject], findings: &mut Findings) {
+    let mut counts = BTreeMap::<_, usize>::new();
+    rows.iter().for_each(|row| *counts.entry(row.kind.as_str()).or_default() += 1);
+    // Both kinds come from one part of the query.
+    let (owned, granted) = ("object_owner", "object_granted");
+    let both = counts.get(owned).unwrap_or(&0) + counts.get(granted).unwrap_or(&0);
+    if both >= MAX_OBJECTS {
+        counts.extend([(owned, both), (granted, both)]);
+    }
+    let full: Vec<_> = counts.into_iter().filter(|(_, count)| *count >= MAX_OBJECTS).map(|(kind, _)| kind).collect();
+    if !full.is_empty() {
+        let finding = view.draft(Code::CannotSee).object("more objects").seen("kinds", &full).noted("codes", &full);
+        findings.push(finding.no_repair(
+            "the examination reads the first hundred deviations of a kind; correct those, then examine the tenant again",
+        ));
     }
 }
 

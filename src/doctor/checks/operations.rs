@@ -38,7 +38,8 @@ fn is_change_of_tenant(record: &Record) -> bool {
 
 /// A suspension and an archive park the change that was open; an activation or a restore continues it.
 fn run_tenant(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
-    let is_closed = view.is(TenantStatus::Suspended) || view.is(TenantStatus::Archived);
+    use TenantStatus::{Archived, Purging, Suspended};
+    let is_closed = [Suspended, Archived, Purging].into_iter().any(|status| view.is(status));
     if let Some(parked) = view.parked.as_ref().filter(|record| is_change_of_tenant(record) && !is_closed) {
         findings.push(report_parked(parked));
     }
@@ -55,6 +56,11 @@ fn draft(code: Code, record: &Record) -> Draft {
     draft.noted("begun_at", record.begun_at.to_string())
 }
 
+/// Whether the operation has failed and waits for its next attempt, a minute or more after its begin.
+fn is_failing(now: OffsetDateTime, record: &Record) -> bool {
+    record.retry_at.is_some() && record.error.is_some() && now - record.begun_at > PATIENCE
+}
+
 fn check_open(now: OffsetDateTime, record: &Record, expected: &Expected, findings: &mut Findings) {
     let is_waiting = record.retry_at.is_some_and(|at| at + PATIENCE > now);
     if !is_waiting && record.leased_until + PATIENCE < now {
@@ -66,7 +72,7 @@ fn check_open(now: OffsetDateTime, record: &Record, expected: &Expected, finding
                  or end it with operations().abandon()",
             ),
         });
-    } else if now - record.begun_at > expected.deadline.max(SHORTEST_DEADLINE) {
+    } else if now - record.begun_at > expected.deadline.max(SHORTEST_DEADLINE) || is_failing(now, record) {
         let finding = draft(Code::OperationSlow, record).noted("error", &record.error);
         findings.push(finding.no_repair(
             "it is still tried; correct the cause that its error names, or end it with operations().abandon()",

@@ -18,7 +18,7 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
         return;
     }
     let (owner, app) = (&names.roles.owner, &names.roles.app);
-    if [owner, app].iter().any(|group| view.role(group).is_none()) {
+    if [owner, app].iter().any(|group| view.role(group).is_none_or(|found| !found.is_ours)) {
         return;
     }
     let connect = format!("{app}/CONNECT");
@@ -26,12 +26,15 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     let has = |right: &String| database.grants.contains(right);
     let missing: Vec<_> = due.into_iter().chain([connect.clone()]).filter(|right| !has(right)).collect();
     // That PUBLIC may connect is a critical finding of its own.
-    let of_public = database.grants.iter().filter(|grant| grant.starts_with("PUBLIC/") && *grant != "PUBLIC/CONNECT");
-    let superfluous: Vec<_> = of_public.cloned().collect();
+    let create = format!("{app}/CREATE");
+    let is_superfluous =
+        |grant: &&String| grant.starts_with("PUBLIC/") && *grant != "PUBLIC/CONNECT" || **grant == create;
+    let superfluous: Vec<_> = database.grants.iter().filter(is_superfluous).cloned().collect();
     if missing.is_empty() && superfluous.is_empty() {
         return;
     }
-    let severity = if missing.contains(&connect) { Severity::Critical } else { Code::DatabaseRights.severity() };
+    // With CREATE the application can make schemas and everything in them.
+    let severity = if missing.contains(&connect) || superfluous.contains(&create) { Severity::Critical } else { Code::DatabaseRights.severity() };
     let finding = view.draft(Code::DatabaseRights).object(database.name.as_str()).severity(severity);
     let finding = finding.seen("missing", missing).seen("superfluous", superfluous);
     findings.push(finding.repair(Repair::RestoreAccess));

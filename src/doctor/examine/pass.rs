@@ -33,6 +33,10 @@ impl<'a> Tally<'a> {
     pub(super) fn new(found: &'a mut (dyn FnMut(&Finding) + Send)) -> Self {
         Self { findings: Findings::default(), servers: 0, tenants: 0, busy: 0, found, reported: HashSet::new() }
     }
+    /// Counts findings that are not in the plan.
+    fn omit(&mut self, count: u64) {
+        self.findings.omitted += count;
+    }
     pub(super) fn add(&mut self, findings: impl IntoIterator<Item = Finding>) {
         for finding in findings {
             (self.found)(&finding);
@@ -144,8 +148,9 @@ impl<'a, 'b> Pass<'a, 'b> {
         let mut findings = Findings::default();
         check_server(&observed.view, &self.context.examiner.expected, &mut findings);
         let is_changing = self.context.is_busy(&subject);
-        if !findings.list.is_empty() && !is_changing && !self.context.has_changed(&subject).await? {
-            self.tally.add(findings.list);
+        match !findings.list.is_empty() && (is_changing || self.context.has_changed(&subject).await?) {
+            true => self.tally.busy += 1,
+            false => self.tally.add(findings.list),
         }
         let ServerView { server, facts, system_identifier, skew, .. } = observed.view;
         self.fleet.extend(facts.map(|facts| FleetServer { server, facts, system_identifier, skew }));

@@ -2,7 +2,8 @@
 use super::Examiner;
 use crate::directory::TenantDatabase;
 use crate::doctor::checks::{check_tenant, of_corrupt};
-use crate::doctor::finding::{Finding, Findings};
+use crate::doctor::code::Code;
+use crate::doctor::finding::{Draft, Finding, Findings};
 use crate::doctor::observe::server::{self, ObservedServer};
 use crate::doctor::observe::tenant::{self, Depth, TenantRows};
 use crate::doctor::scope::Scope;
@@ -13,6 +14,11 @@ use crate::operation::{Lane, OperationStatus, Subject};
 use crate::store::journal::{Record, temporary_logins};
 use crate::store::registry::Placement;
 use crate::tenant::TenantId;
+use time::OffsetDateTime;
+
+/// Findings of one tenant that a plan holds at most. A tenant can make as many deviations in its own database as it
+/// likes, and must not displace the findings of the others.
+const MAX_FINDINGS_OF_TENANT: usize = 100;
 
 /// What all parts of one examination share.
 #[derive(Clone, Copy)]
@@ -32,15 +38,21 @@ pub(super) enum Examined {
     Busy,
 }
 
-/// Whether a worker works on the operation, or will continue it soon. Follow-up work changes nothing that is examined.
-fn is_running(operation: &Record) -> bool {
-    operation.lane != Lane::FollowUp && matches!(operation.status, OperationStatus::Running | OperationStatus::Undoing)
+/// Whether a worker works on the operation at this moment. One that has failed and waits for its next attempt is not
+/// running: it may wait for hours, and its subject must not be unseen for so long. Follow-up work changes nothing that is
+/// examined.
+fn is_running(operation: &Record, now: OffsetDateTime) -> bool {
+    operation.lane != Lane::FollowUp
+        && matches!(operation.status, OperationStatus::Running | OperationStatus::Undoing)
+        && operation.retry_at.is_none()
+        && operation.leased_until > now
 }
 
 impl Context<'_> {
     /// Whether an operation changed the subject when the examination began.
     pub(super) fn is_busy(&self, subject: &Subject) -> bool {
-        self.landlord.operations.iter().any(|operation| operation.subject == *subject && is_running(operation))
+        let now = self.landlord.now;
+        self.landlord.operations.iter().any(|operation| operation.subject == *subject && is_running(operation, now))
     }
     /// Whether an operation has begun to change the subject since the examination began. It is asked only if something
     /// was found.
@@ -49,20 +61,28 @@ impl Context<'_> {
             return Ok(false);
         }
         let history = self.examiner.stores.journal.history(subject).await?;
-        Ok(history.iter().any(|operation| is_running(operation) || operation.begun_at > self.landlord.now))
+        let now = self.landlord.now;
+        Ok(history.iter().any(|operation| is_running(operation, now) || operation.begun_at > now))
     }
-    /// The parked operation of the subject that is not follow-up work; of two, the one in the lane of changes.
+    /// The parked operation of the subject that is not follow-up work. While an operation in the other lane is open (a
+    /// suspension or a purge, for example), the change that it has parked must not continue, so that one counts.
     fn find_parked(&self, subject: &Subject) -> Option<&Record> {
+        let of_subject = |operation: &&Record| operation.subject == *subject;
+        let is_preempted =
+            self.landlord.operations.iter().filter(of_subject).any(|operation| operation.lane == Lane::Preempt);
         let is_parked = |operation: &&Record| {
             operation.status == OperationStatus::Parked
                 && operation.lane != Lane::FollowUp
                 && operation.subject == *subject
+                && !(is_preempted && operation.lane == Lane::Change)
         };
         self.landlord.operations.iter().filter(is_parked).max_by_key(|operation| operation.lane == Lane::Change)
     }
     /// Adds to a server's view what the landlord knows about it.
     pub(super) fn complete(&self, observed: &mut ObservedServer) {
-        observed.view.temporary_logins = self.landlord.operations.iter().flat_map(temporary_logins).collect();
+        // A parked operation uses no login: one that can still log in is a finding.
+        let open = self.landlord.operations.iter().filter(|operation| operation.status != OperationStatus::Parked);
+        observed.view.temporary_logins = open.flat_map(temporary_logins).collect();
         observed.view.has_admin = self.examiner.admins.contains(observed.view.name());
     }
 
@@ -101,7 +121,14 @@ impl Context<'_> {
             },
             (None, None) => None,
         };
-        self.examine_rows(rows, server.as_ref()).await
+        let unseen = unseen_server(&rows, server.as_ref());
+        match (self.examine_rows(rows, server.as_ref()).await?, unseen) {
+            (Examined::Found(mut findings), Some(finding)) => {
+                findings.push(finding);
+                Ok(Examined::Found(findings))
+            }
+            (examined, _) => Ok(examined),
+        }
     }
 
     async fn observe_server_of(
@@ -125,6 +152,7 @@ impl Context<'_> {
         view.second = self.read_second(view.id).await;
         let mut findings = Findings::default();
         check_tenant(&view, expected, &mut findings);
+        findings.keep(MAX_FINDINGS_OF_TENANT);
         if !findings.list.is_empty() && self.has_changed(&subject).await? {
             return Ok(Examined::Busy);
         }
@@ -139,4 +167,18 @@ impl Context<'_> {
             Err(error) => Seen::Hidden(chain(&error)),
         }
     }
+}
+
+/// That the server of a tenant could not be read, so that nothing is known about the tenant there. For an examination of
+/// one tenant, which does not report the server itself.
+fn unseen_server(rows: &TenantRows, server: Option<&ObservedServer>) -> Option<Finding> {
+    let is_managed = rows.placement.is_some() || rows.unplaced_entry().is_some();
+    if !is_managed || server.is_some_and(|server| server.view.is_open()) {
+        return None;
+    }
+    let access = server.map(|server| format!("{:?}", server.view.access));
+    let draft = Draft::new(Code::CannotSee, Subject::Tenant(rows.id)).object("server");
+    Some(draft.noted("reason", access.unwrap_or_else(|| String::from("no such server is registered"))).no_repair(
+        "the tenant's server could not be examined; examine the server, remove the cause, then examine the tenant again",
+    ))
 }

@@ -35,7 +35,7 @@ pub(in crate::doctor) async fn act(
     if let Err(refused) = look(examiner, finding).await {
         return refused;
     }
-    // The operation stores the reason only, so the state before is in the log and in the plan.
+    // The operation stores the reason only, or nothing, so the state before is in the log and in the plan.
     let (code, subject) = (finding.code.as_str(), finding.subject.to_string());
     tracing::info!(code, subject, evidence = ?finding.evidence, reason, "the doctor begins a repair");
     let outcome = match begin(drivers, admins, finding, reason).await {
@@ -49,6 +49,7 @@ pub(in crate::doctor) async fn act(
         Ok(found) if found.iter().any(|other| other.is_about(finding)) => {
             RepairOutcome::StillFound { operation: outcome }
         }
+        Ok(found) if super::is_unseen(&found, finding) => failed(Some(outcome), Refused::Unseen.to_string()),
         Ok(_) => RepairOutcome::Repaired { operation: outcome },
         Err(error) => RepairOutcome::Failed { operation: Some(outcome), error: error.cause_text() },
     }
@@ -59,6 +60,7 @@ async fn look(examiner: &Examiner, finding: &Finding) -> Result<(), RepairOutcom
     let found = examine(examiner, finding).await;
     let found = found.map_err(|error| failed(None, error.cause_text()))?;
     match super::compare(&found, finding) {
+        Err(refused @ Refused::Unseen) => Err(failed(None, refused.to_string())),
         Ok(_) => verify_old_login_can_be_dropped(&found, finding),
         Err(Refused::Gone) => Err(RepairOutcome::Gone),
         Err(Refused::Changed) => Err(RepairOutcome::Changed),
@@ -98,7 +100,7 @@ async fn begin(
     let options = CallOptions::new().reason(reason);
     let tenant = || finding.subject.tenant().ok_or_else(none);
     match finding.repair.as_ref().ok_or_else(none)? {
-        Repair::Rotate => rotate(drivers, tenant()?, &options).await,
+        Repair::Rotate => rotate(drivers, finding.code, tenant()?, &options).await,
         Repair::Migrate => drive(drivers, &drivers.migration, Migrate::new(tenant()?.into()), &options).await,
         Repair::RestoreEntry => drive(drivers, &drivers.restore_entry, RestoreEntry(tenant()?), &options).await,
         Repair::Rekey => drive(drivers, &drivers.rekey, RekeyVault::new(), &options).await,
@@ -113,10 +115,15 @@ async fn begin(
     }
 }
 
-/// Without a grace period: the old login is missing, refused or has no known password, so no session uses it.
-async fn rotate(drivers: &Drivers, tenant: TenantId, options: &CallOptions) -> Result<OperationId, RepairOutcome> {
+/// Without a grace period only if the old login does not exist: with a lost or wrong password, open sessions of the
+/// old login still work.
+async fn rotate(
+    drivers: &Drivers, code: Code, tenant: TenantId, options: &CallOptions,
+) -> Result<OperationId, RepairOutcome> {
     let mut request = Rotate::new(tenant.into());
-    request.grace = Duration::ZERO;
+    if code == Code::LoginMissing {
+        request.grace = Duration::ZERO;
+    }
     drive(drivers, &drivers.rotation, request, options).await
 }
 

@@ -4,7 +4,7 @@
 //! action looks at the present state first and may be repeated.
 use super::answers::{APPLY, Applied, VERIFY, Verified};
 use super::context::RepairContext;
-use super::{landlord, server, tenant};
+use super::{Refused, landlord, server, tenant};
 use crate::doctor::finding::Finding;
 use crate::error::StepError;
 use crate::operation::Subject;
@@ -65,7 +65,11 @@ async fn apply(run: &Execution, context: &mut RepairContext) -> Result<Applied, 
 }
 
 async fn verify(run: &Execution, context: &mut RepairContext) -> Result<Value, StepError> {
-    let gone = !examine(run, context).await?.iter().any(|finding| finding.is_about(&context.finding));
+    let found = examine(run, context).await?;
+    let gone = !found.iter().any(|finding| finding.is_about(&context.finding));
+    if gone && super::is_unseen(&found, &context.finding) {
+        return Err(StepError::fail(Refused::Unseen));
+    }
     serde_json::to_value(Verified { gone }).map_err(StepError::fail)
 }
 

@@ -88,11 +88,14 @@ impl Builder {
         Examiner::new(stores.context.clone(), self.landlord_pool(), nodes, self.expected())
     }
 
+    /// A program without the tenants' migrations is probably a tool and not the application. It does not know the
+    /// application's other settings either, and must not make every tenant follow its defaults.
     fn expected(&self) -> Expected {
+        let is_application = self.config.migrations.is_some();
         Expected {
-            access: Some(self.config.access),
-            temp_tables: Some(self.config.temp_tables),
-            connection_limit: Some(self.config.connection_limit),
+            access: is_application.then_some(self.config.access),
+            temp_tables: is_application.then_some(self.config.temp_tables),
+            connection_limit: is_application.then_some(self.config.connection_limit),
             migrations: self.config.migrations,
             max_connections: self.max_connections_or_default(),
             shares_connections: self.share_connections,

@@ -108,8 +108,9 @@ pub(crate) async fn queue_replaced(
         found.user.tenant == tenant && found.retry_at.is_none() && is_own
     };
     for found in stores.registry.retiring(u32::MAX).await?.into_iter().filter(is_replaced) {
-        let at_once = Some((reason, Duration::ZERO));
-        stores.registry.settle_retirement(&found.user, at_once, Some(run.fencing_token())).await?;
+        // Other nodes may still have sessions of the login.
+        let after_grace = Some((reason, super::GRACE));
+        stores.registry.settle_retirement(&found.user, after_grace, Some(run.fencing_token())).await?;
     }
     Ok(())
 }

@@ -14,14 +14,14 @@ pub(crate) struct RestoredLogin<'a> {
     pub(crate) name: &'a RoleName,
     /// Group role as which its sessions run.
     pub(crate) acts_as: &'a RoleName,
-    /// Database of the tenant. Settings of the login in this database are reset.
+    /// Database of the tenant. A role setting of the login in this database is reset.
     pub(crate) database: &'a DatabaseName,
     /// CONNECTION LIMIT; `None` keeps the present one.
     pub(crate) limit: Option<i32>,
 }
 
-/// Gives a login LOGIN, no expiry, its group role and its role setting, and resets its other settings. Its password
-/// stays. The membership is revoked and granted again: a GRANT alone keeps the options of an existing membership, which
+/// Gives a login LOGIN, no expiry, its group role and its role setting. Its password and other settings stay. The
+/// membership is revoked and granted again: a GRANT alone keeps the options of an existing membership, which
 /// may be INHERIT FALSE or SET FALSE.
 pub(crate) fn restore_login(login: &RestoredLogin<'_>, admin: &RoleName) -> Ddl {
     let (name, group) = (quote_identifier(login.name), quote_identifier(login.acts_as));
@@ -29,12 +29,22 @@ pub(crate) fn restore_login(login: &RestoredLogin<'_>, admin: &RoleName) -> Ddl 
     Ddl::block([
         String::from(LOCK_TIMEOUT),
         format!("ALTER ROLE {name} LOGIN INHERIT NOCREATEDB NOCREATEROLE{limit} VALID UNTIL 'infinity'"),
-        format!("ALTER ROLE {name} RESET ALL"),
-        format!("ALTER ROLE {name} IN DATABASE {} RESET ALL", quote_identifier(login.database)),
+        format!("ALTER ROLE {name} IN DATABASE {} RESET role", quote_identifier(login.database)),
         format!("REVOKE {group} FROM {name}"),
         format!("GRANT {group} TO {name}"),
         format!("ALTER ROLE {name} SET role = {group}"),
         format!("REVOKE {name} FROM {}", quote_identifier(admin)),
+    ])
+}
+
+/// Resets all settings of a login, except that its sessions run as the group role.
+pub(crate) fn reset_settings(login: &RoleName, group: &RoleName, database: &DatabaseName) -> Ddl {
+    let (login, database) = (quote_identifier(login), quote_identifier(database));
+    Ddl::block([
+        String::from(LOCK_TIMEOUT),
+        format!("ALTER ROLE {login} RESET ALL"),
+        format!("ALTER ROLE {login} IN DATABASE {database} RESET ALL"),
+        format!("ALTER ROLE {login} SET role = {}", quote_identifier(group)),
     ])
 }
 

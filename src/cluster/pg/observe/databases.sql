@@ -1,5 +1,5 @@
 SELECT d.datname::text AS name, o.rolname::text AS owner, d.datallowconn AS is_open, d.datconnlimit AS connection_limit,
-    c.description AS comment,
+    left(c.description, 200) AS comment,
     d.datcollversion AS collation_version, pg_database_collation_actual_version(d.oid) AS actual_collation_version,
     coalesce((to_jsonb(d) ->> 'dathasloginevt')::bool, false) AS has_login_trigger,
     ARRAY(SELECT coalesce(g.rolname, 'PUBLIC') || '/' || a.privilege_type

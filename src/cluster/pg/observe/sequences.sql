@@ -10,3 +10,4 @@ FROM pg_catalog.pg_sequence s
         AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
     LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 WHERE NOT s.seqcycle
+ORDER BY s.seqrelid LIMIT 1001

@@ -3,7 +3,8 @@ use super::{ObservedObject, ObservedSequence};
 use crate::error::ClusterError;
 use sqlx::{FromRow, PgConnection};
 
-/// Objects that [`read_objects`] returns at most. A database with more of them returns this number.
+/// Objects of each kind that each part of the query of [`read_objects`] returns at most. A database with more of them
+/// returns this number.
 pub(crate) const MAX_OBJECTS: usize = 101;
 
 /// Reads objects, rights, indexes and triggers that deviate from those after a provisioning. Run it in a session of the

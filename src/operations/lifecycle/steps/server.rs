@@ -151,8 +151,10 @@ impl SagaStep<LifecycleContext> for CloseDatabase {
     }
 }
 
-/// Does what [`RefuseLogins`] does, after it has revoked the rights of PUBLIC on the tenant's database. For an archived
-/// tenant it does what [`CloseDatabase`] does.
+/// Does what [`RefuseLogins`] does. If the tenant is still open after that, it revokes the rights of PUBLIC on the
+/// tenant's database, and does it again. The logins come first: a session of the tenant can keep the database's row
+/// locked, and then only the end of that session lets the REVOKE through. For an archived tenant it does what
+/// [`CloseDatabase`] does.
 pub(in crate::operations::lifecycle) struct CloseAgain;
 #[async_trait]
 impl SagaStep<LifecycleContext> for CloseAgain {
@@ -168,6 +170,10 @@ impl SagaStep<LifecycleContext> for CloseAgain {
         if status == TenantStatus::Archived {
             return CloseDatabase.run(run, context).await;
         }
+        if let Ok(closed) = RefuseLogins.run(run, context).await {
+            return Ok(closed);
+        }
+        // The logins are refused now, whatever has failed after that.
         context.locked_session(run).await?.close_to_public(&names).await?;
         RefuseLogins.run(run, context).await
     }
