@@ -115,6 +115,17 @@ impl Repair {
     pub(crate) fn is_landlord_only(&self) -> bool {
         matches!(self, Self::RestorePlacement | Self::SyncLogins)
     }
+    /// Rank of the repair among those of one subject. An open operation keeps all others from beginning. A rotation drops
+    /// the old login, which fails while that login has more rights than it may have, and it makes a new generation, after
+    /// which the other findings of the plan count as changed.
+    pub(crate) fn order(&self) -> u8 {
+        match self {
+            Self::ResumeOperation { .. } | Self::RecoverOperation { .. } => 0,
+            Self::CloseAgain => 1,
+            Self::Rotate | Self::RestoreEntry | Self::Migrate | Self::Rekey | Self::SetUpServer => 3,
+            _ => 2,
+        }
+    }
     /// Whether another operation than `repair` does it.
     pub(crate) fn is_delegated(&self) -> bool {
         matches!(

@@ -17,7 +17,8 @@ const LONGEST_REASON: usize = MAX_REASON - 100;
 
 impl Doctor {
     /// Does the repairs of the plan whose subjects have not changed since it was made, each as an operation in the
-    /// journal. The repairs of one subject run one after the other, in the order of the plan.
+    /// journal. The repairs of one subject run one after the other: first those that end another operation, last those
+    /// that make a new login or run migrations, because these need what the others restore.
     ///
     /// Each subject is examined again, and the fresh finding decides: the plan only selects. So remove the findings
     /// from the plan whose repair is not wanted. `reason` names the person and the cause; every operation stores it, so
@@ -87,7 +88,7 @@ fn check_reason(reason: &str) -> Result<(), DoctorError> {
     check_text(reason, 0, LONGEST_REASON).and_then(|()| is_stated()).map_err(DoctorError::Reason)
 }
 
-/// Positions of the findings of each subject, in the order of the plan.
+/// Positions of the findings of each subject, in the order in which their repairs run.
 fn group_by_subject(repairs: &[&Finding]) -> Vec<Vec<usize>> {
     let (mut groups, mut of): (Vec<Vec<usize>>, HashMap<&Subject, usize>) = Default::default();
     for (at, finding) in repairs.iter().enumerate() {
@@ -97,5 +98,6 @@ fn group_by_subject(repairs: &[&Finding]) -> Vec<Vec<usize>> {
         });
         groups[group].push(at);
     }
+    groups.iter_mut().for_each(|group| group.sort_by_key(|at| repairs[*at].repair.as_ref().map(Repair::order)));
     groups
 }

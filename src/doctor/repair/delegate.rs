@@ -6,6 +6,7 @@
 use super::Refused;
 use super::drivers::Drivers;
 use crate::doctor::action::Repair;
+use crate::doctor::code::Code;
 use crate::doctor::examine::Examiner;
 use crate::doctor::finding::Finding;
 use crate::doctor::report::RepairOutcome;
@@ -58,9 +59,22 @@ async fn look(examiner: &Examiner, finding: &Finding) -> Result<(), RepairOutcom
     let found = examine(examiner, finding).await;
     let found = found.map_err(|error| failed(None, error.cause_text()))?;
     match super::compare(&found, finding) {
-        Ok(_) => Ok(()),
+        Ok(_) => verify_old_login_can_be_dropped(&found, finding),
         Err(Refused::Gone) => Err(RepairOutcome::Gone),
         Err(Refused::Changed) => Err(RepairOutcome::Changed),
+    }
+}
+
+/// Verifies, for a rotation, that no role of the tenant has more rights than a tenant may have. The rotation could not
+/// drop the old login, and would stay open and keep other repairs from beginning.
+fn verify_old_login_can_be_dropped(found: &[Finding], finding: &Finding) -> Result<(), RepairOutcome> {
+    let privileged = found.iter().find(|other| other.code == Code::RolePrivileged);
+    match (&finding.repair, privileged.and_then(|other| other.object.as_ref())) {
+        (Some(Repair::Rotate), Some(role)) => {
+            let error = format!("the role {role} has more rights than a tenant may have; take them first, then rotate");
+            Err(failed(None, error))
+        }
+        _ => Ok(()),
     }
 }
 
