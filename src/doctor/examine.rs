@@ -105,10 +105,10 @@ impl Examiner {
 
     async fn examine_tenant(&self, context: &Context<'_>, id: TenantId) -> Result<Vec<Finding>, StepError> {
         match context.examine_alone(id).await? {
-            Examined::Found(findings) if findings.iter().any(|finding| finding.subject != Subject::Tenant(id)) => {
+            Examined::Found(findings) if findings.list.iter().any(|finding| finding.subject != Subject::Tenant(id)) => {
                 Err(StepError::fail("a row of the tenant in the landlord cannot be read"))
             }
-            Examined::Found(findings) => Ok(findings),
+            Examined::Found(findings) => Ok(findings.list),
             Examined::Busy => Err(StepError::retry("another operation of the tenant is running")),
         }
     }

@@ -144,6 +144,12 @@ pub(crate) struct Findings {
 /// Findings that a plan holds at most.
 pub(crate) const MAX_FINDINGS: usize = 10_000;
 
+impl From<Finding> for Findings {
+    fn from(finding: Finding) -> Self {
+        Self { list: vec![finding], omitted: 0 }
+    }
+}
+
 impl Findings {
     /// Adds a finding. If the list is full, the least severe one is left out.
     pub(crate) fn push(&mut self, finding: Finding) {

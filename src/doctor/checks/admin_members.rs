@@ -2,10 +2,10 @@
 //! enter every database.
 use super::entrants::granted_by;
 use super::{Check, CheckFn};
-use crate::sql::quote_identifier;
 use crate::doctor::code::Code;
 use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, ServerView};
+use crate::sql::quote_identifier;
 
 pub(super) const CHECK: Check = Check { codes: &[Code::AdminMember], run: CheckFn::Server(run) };
 

@@ -22,8 +22,7 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
         return;
     }
     let finding = view.draft(Code::ClosedTenantOpen).object(database.name.as_str());
-    let finding =
-        finding.seen("is_open", database.is_open).seen("can_enter", &entrants).seen("can_log_in", &logins);
+    let finding = finding.seen("is_open", database.is_open).seen("can_enter", &entrants).seen("can_log_in", &logins);
     findings.push(match find_obstacle(view, &entrants, &logins) {
         None => finding.repair(Repair::CloseAgain),
         Some(obstacle) => finding.no_repair(obstacle),

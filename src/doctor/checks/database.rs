@@ -62,7 +62,9 @@ fn check_open(view: &TenantView<'_>, server: &ServerView, database: &ObservedDat
         findings.push(match (server.owns(database), can_rotate(view)) {
             (true, true) => finding.repair(Repair::RestoreAccess),
             (false, _) => finding.no_repair("the admin role does not own the database"),
-            (true, false) => finding.no_repair("one of the tenant's group roles is missing, or not of this installation"),
+            (true, false) => {
+                finding.no_repair("one of the tenant's group roles is missing, or not of this installation")
+            }
         });
     }
     if view.is(TenantStatus::Archived) && database.is_open && database.connection_limit == CLEAN_UP_LIMIT {

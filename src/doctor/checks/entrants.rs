@@ -31,9 +31,7 @@ fn is_own(view: &TenantView<'_>, server: &ServerView, names: &TenantNames, role:
         || view.users.iter().any(|user| user.role.as_str() == role)
 }
 
-fn propose(
-    finding: Draft, view: &TenantView<'_>, server: &ServerView, names: &TenantNames, role: &str,
-) -> Finding {
+fn propose(finding: Draft, view: &TenantView<'_>, server: &ServerView, names: &TenantNames, role: &str) -> Finding {
     if role == "PUBLIC" {
         return match can_rotate(view) {
             true => finding.repair(Repair::RestoreAccess),

@@ -73,7 +73,11 @@ fn check_groups(view: &TenantView<'_>, findings: &mut Findings) {
         for extra in view.role(name).into_iter().flat_map(|role| &role.memberships) {
             let finding = view.draft(Code::LoginExtraMembership).object(format!("{name} in {}", extra.group));
             let finding = finding.severity(Severity::Critical).seen("grantor", &extra.grantor);
-            findings.push(finding.no_repair(revoke_as_superuser(&extra.group, name.as_str(), extra.grantor.as_deref())));
+            findings.push(finding.no_repair(revoke_as_superuser(
+                &extra.group,
+                name.as_str(),
+                extra.grantor.as_deref(),
+            )));
         }
     }
 }

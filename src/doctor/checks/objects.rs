@@ -8,8 +8,14 @@ use crate::doctor::view::{Expected, TenantView};
 use std::collections::BTreeMap;
 
 pub(super) const CHECK: Check = Check {
-    codes: &[Code::SchemaOwner, Code::SchemaPublic, Code::ObjectOwner, Code::ObjectPublic, Code::ObjectGranted,
-        Code::CannotSee],
+    codes: &[
+        Code::SchemaOwner,
+        Code::SchemaPublic,
+        Code::ObjectOwner,
+        Code::ObjectPublic,
+        Code::ObjectGranted,
+        Code::CannotSee,
+    ],
     run: CheckFn::Tenant(run),
 };
 

@@ -34,7 +34,11 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
         return;
     }
     // With CREATE the application can make schemas and everything in them.
-    let severity = if missing.contains(&connect) || superfluous.contains(&create) { Severity::Critical } else { Code::DatabaseRights.severity() };
+    let severity = if missing.contains(&connect) || superfluous.contains(&create) {
+        Severity::Critical
+    } else {
+        Code::DatabaseRights.severity()
+    };
     let finding = view.draft(Code::DatabaseRights).object(database.name.as_str()).severity(severity);
     let finding = finding.seen("missing", missing).seen("superfluous", superfluous);
     findings.push(finding.repair(Repair::RestoreAccess));

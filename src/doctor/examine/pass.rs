@@ -33,10 +33,6 @@ impl<'a> Tally<'a> {
     pub(super) fn new(found: &'a mut (dyn FnMut(&Finding) + Send)) -> Self {
         Self { findings: Findings::default(), servers: 0, tenants: 0, busy: 0, found, reported: HashSet::new() }
     }
-    /// Counts findings that are not in the plan.
-    fn omit(&mut self, count: u64) {
-        self.findings.omitted += count;
-    }
     pub(super) fn add(&mut self, findings: impl IntoIterator<Item = Finding>) {
         for finding in findings {
             (self.found)(&finding);
@@ -54,7 +50,8 @@ impl<'a> Tally<'a> {
         match examined {
             Examined::Found(findings) => {
                 self.tenants += 1;
-                self.add(findings);
+                self.findings.omitted += findings.omitted;
+                self.add(findings.list);
             }
             Examined::Busy => self.busy += 1,
         }

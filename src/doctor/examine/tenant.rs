@@ -32,7 +32,7 @@ pub(super) struct Context<'a> {
 
 /// The result for one tenant or server.
 pub(super) enum Examined {
-    Found(Vec<Finding>),
+    Found(Findings),
     /// An operation changes it now, or has changed it during the examination. Each intermediate state of an operation
     /// looks like a deviation.
     Busy,
@@ -95,7 +95,7 @@ impl Context<'_> {
         }
         match TenantRows::read(&self.examiner.stores, id, placement).await {
             Ok(rows) => self.examine_rows(rows, server).await,
-            Err(error) => of_corrupt(&error).map(|finding| Examined::Found(vec![finding])).ok_or(error),
+            Err(error) => of_corrupt(&error).map(|finding| Examined::Found(finding.into())).ok_or(error),
         }
     }
 
@@ -111,7 +111,7 @@ impl Context<'_> {
         let rows = match read.await {
             Ok(Some(rows)) => rows,
             Ok(None) => return Ok(Examined::Busy),
-            Err(error) => return of_corrupt(&error).map(|finding| Examined::Found(vec![finding])).ok_or(error),
+            Err(error) => return of_corrupt(&error).map(|finding| Examined::Found(finding.into())).ok_or(error),
         };
         let server = match (&rows.placement, rows.unplaced_entry()) {
             (Some(placement), _) => self.observe_server_of(&placement.server, &placement.database).await?,
@@ -156,7 +156,7 @@ impl Context<'_> {
         if !findings.list.is_empty() && self.has_changed(&subject).await? {
             return Ok(Examined::Busy);
         }
-        Ok(Examined::Found(findings.list))
+        Ok(Examined::Found(findings))
     }
 
     /// The tenant's primary entry in the application's second registry.

@@ -152,7 +152,9 @@ fn to_repair_outcome(outcome: Outcome) -> RepairOutcome {
         Some(failure) => match failure.cause.downcast_ref::<Refused>() {
             Some(Refused::Gone) => RepairOutcome::Gone,
             Some(Refused::Changed) => RepairOutcome::Changed,
-            Some(Refused::Unseen) | None => RepairOutcome::Failed { operation: Some(operation), error: chain(&failure) },
+            Some(Refused::Unseen) | None => {
+                RepairOutcome::Failed { operation: Some(operation), error: chain(&failure) }
+            }
         },
         None if record.status == OperationStatus::Done => match answers::is_repaired(&record) {
             true => RepairOutcome::Repaired { operation },
