@@ -115,15 +115,16 @@ impl Repair {
     pub(crate) fn is_landlord_only(&self) -> bool {
         matches!(self, Self::RestorePlacement | Self::SyncLogins)
     }
-    /// Rank of the repair among those of one subject. An open operation keeps all others from beginning. A rotation drops
-    /// the old login, which fails while that login has more rights than it may have, and it makes a new generation, after
+    /// Rank of the repair among those of one subject. An open operation keeps all others from beginning. Closing a
+    /// tenant again cannot end while a role of it has more rights than it may have, or a further login exists. A rotation
+    /// drops the old login, which fails while that login has more rights than it may have, and it makes a new generation, after
     /// which the other findings of the plan count as changed.
     pub(crate) fn order(&self) -> u8 {
         match self {
             Self::ResumeOperation { .. } | Self::RecoverOperation { .. } => 0,
-            Self::CloseAgain => 1,
+            Self::CloseAgain => 2,
             Self::Rotate | Self::RestoreEntry | Self::Migrate | Self::Rekey | Self::SetUpServer => 3,
-            _ => 2,
+            _ => 1,
         }
     }
     /// Whether another operation than `repair` does it.

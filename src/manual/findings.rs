@@ -14,9 +14,9 @@
 //! ## closed_tenant_open
 //! A role can enter the database of a suspended tenant, or log in as one of its logins, or the database of an archived
 //! tenant accepts connections. LOGIN was set, a membership was granted, or the database was opened outside tenantry.
-//! The repair begins the operation `close_again`: it revokes the rights of PUBLIC, refuses the tenant's logins, ends
-//! its sessions and reads back that no role can enter. If another role still can, the operation stays open and its
-//! error names the role.
+//! The repair begins the operation `close_again`: it refuses the tenant's logins, revokes the rights of PUBLIC if these
+//! let a role in, ends the tenant's sessions and reads back that no role can enter. If another role still can, the
+//! operation stays open and its error names the role.
 //!
 //! ## foreign_entrant
 //! Another role than the tenant's logins can enter the database of an active tenant: PUBLIC, or a role to which a

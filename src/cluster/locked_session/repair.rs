@@ -12,20 +12,19 @@ use crate::names::{RoleName, TenantNames};
 use time::OffsetDateTime;
 
 impl LockedSession {
-    /// Gives a login LOGIN, no expiry, its group role, its role setting and nothing else. `limit` is its CONNECTION
-    /// LIMIT; `None` keeps the present one.
+    /// Gives a login LOGIN, no expiry, its group role and its role setting. Resets its other settings only on request.
     ///
     /// # Errors
     /// `Missing` if the login or its group role does not exist, `Foreign` if one of them is not ours.
     pub(crate) async fn restore_login(
-        &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: Option<i32>,
+        &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, resets_settings: bool,
     ) -> Result<(), StepError> {
         let acts_as = ddl::acts_as(&names.roles, access);
         for role in [login, acts_as] {
             ensure::verify_role_exists(&mut self.session, role, &self.ownership).await?;
         }
         let (database, admin) = (&names.database, &self.ownership.admin);
-        let restored = ddl::RestoredLogin { name: login, acts_as, database, limit };
+        let restored = ddl::RestoredLogin { name: login, acts_as, database, resets_settings };
         let restore = || ddl::restore_login(&restored, admin);
         Ok(retry::retry_contended(&mut self.session, restore, "restoring a login").await?)
     }
@@ -36,12 +35,21 @@ impl LockedSession {
     /// # Errors
     /// `Missing` if the database does not exist, `WrongOwner` if the admin role does not own it.
     pub(crate) async fn restore_access(&mut self, names: &TenantNames, temp_tables: bool) -> Result<(), StepError> {
+        self.verify_groups(names).await?;
         let missing = || ClusterError::Missing { kind: "database", name: names.database.to_string() };
         let found = ensure::find_own_database(&mut self.session, &names.database, &self.ownership).await?;
         let (limit, marker) = (found.ok_or_else(missing)?.own_limit(), self.ownership.marker.clone());
         let access = ddl::RestoredAccess { names, temp_tables, limit, marker: &marker };
         let restore = || ddl::restore_access(&access);
         Ok(retry::retry_contended(&mut self.session, restore, "restoring the rights on a database").await?)
+    }
+
+    /// Verifies that both group roles exist and are ours, before something is granted to them.
+    async fn verify_groups(&mut self, names: &TenantNames) -> Result<(), StepError> {
+        for role in [&names.roles.owner, &names.roles.app] {
+            ensure::verify_role_exists(&mut self.session, role, &self.ownership).await?;
+        }
+        Ok(())
     }
 
     /// Whether a role of this name exists.
@@ -82,6 +90,7 @@ impl LockedSession {
     /// # Errors
     /// `EventTrigger` if the database has one, which would run with the provisioner's rights. Nothing was changed then.
     pub(crate) async fn restore_schema(&mut self, names: &TenantNames) -> Result<(), StepError> {
+        self.verify_groups(names).await?;
         let mut inside = self.open_session_in(&names.database).await?;
         dependents::verify_no_event_trigger(&mut inside, names.database.as_str()).await?;
         let restore = || ddl::restore_schema(&names.roles, &self.ownership.admin);

@@ -57,15 +57,21 @@ pub(super) enum Refused {
     Gone,
     #[error("the subject has changed since the plan was made, so nothing was changed; make a new plan")]
     Changed,
+    #[error(
+        "a part of the subject could not be seen, so it is not known whether the finding is gone; examine it again"
+    )]
+    Unseen,
 }
 
 /// Finds, among these findings of a fresh examination, the one that a plan selects.
 ///
 /// # Errors
-/// `Gone` if there is none about the same, `Changed` if something else was seen or another repair is offered.
+/// `Gone` if there is none about the same, `Changed` if something else was seen or another repair is offered, `Unseen` if
+/// it may only be hidden.
 fn compare<'a>(found: &'a [Finding], selected: &Finding) -> Result<&'a Finding, Refused> {
     let mut same = found.iter().filter(|finding| finding.is_about(selected)).peekable();
     match same.peek() {
+        None if found.iter().any(|finding| finding.may_hide(selected.code)) => Err(Refused::Unseen),
         None => Err(Refused::Gone),
         Some(_) => same.find(|finding| finding.is_unchanged(selected)).ok_or(Refused::Changed),
     }
@@ -130,7 +136,9 @@ fn to_repair_outcome(outcome: Outcome) -> RepairOutcome {
         Some(failure) => match failure.cause.downcast_ref::<Refused>() {
             Some(Refused::Gone) => RepairOutcome::Gone,
             Some(Refused::Changed) => RepairOutcome::Changed,
-            None => RepairOutcome::Failed { operation: Some(operation), error: chain(&failure) },
+            Some(Refused::Unseen) | None => {
+                RepairOutcome::Failed { operation: Some(operation), error: chain(&failure) }
+            }
         },
         None if record.status == OperationStatus::Done => match answers::is_repaired(&record) {
             true => RepairOutcome::Repaired { operation },
