@@ -50,13 +50,6 @@ pub enum Repair {
         /// The group role as which it acts.
         acts_as: AppAccess,
     },
-    /// Reset all settings of a login except the role setting.
-    ResetSettings {
-        /// The login.
-        login: RoleName,
-        /// The group role as which it acts.
-        acts_as: AppAccess,
-    },
     /// Set the connection limit of a login.
     LimitLogin {
         /// The login.
@@ -123,15 +116,16 @@ impl Repair {
     pub(crate) fn is_landlord_only(&self) -> bool {
         matches!(self, Self::RestorePlacement | Self::SyncLogins)
     }
-    /// Rank of the repair among those of one subject. An open operation keeps all others from beginning. A rotation drops
-    /// the old login, which fails while that login has more rights than it may have, and it makes a new generation, after
+    /// Rank of the repair among those of one subject. An open operation keeps all others from beginning. Closing a
+    /// tenant again cannot end while a role of it has more rights than it may have, or a further login exists. A rotation
+    /// drops the old login, which fails while that login has more rights than it may have, and it makes a new generation, after
     /// which the other findings of the plan count as changed.
     pub(crate) fn order(&self) -> u8 {
         match self {
             Self::ResumeOperation { .. } | Self::RecoverOperation { .. } => 0,
-            Self::CloseAgain => 1,
+            Self::CloseAgain => 2,
             Self::Rotate | Self::RestoreEntry | Self::Migrate | Self::Rekey | Self::SetUpServer => 3,
-            _ => 2,
+            _ => 1,
         }
     }
     /// Whether another operation than `repair` does it.
@@ -166,7 +160,6 @@ impl fmt::Display for Repair {
             Self::RestoreAccess => f.write_str("restore the rights on the database and open it"),
             Self::RestoreSchema => f.write_str("restore owner and rights of the schema public"),
             Self::RestoreLogin { login, .. } => write!(f, "restore the rights of the login {login}"),
-            Self::ResetSettings { login, .. } => write!(f, "reset the settings of the login {login}"),
             Self::LimitLogin { login, limit } => write!(f, "set the connection limit of {login} to {limit}"),
             Self::RevokeMembership { member, group } => write!(f, "revoke {group} from {member}"),
             Self::RemovePrivileges { role } => write!(f, "take CREATEROLE and CREATEDB from {role}"),
@@ -210,10 +203,6 @@ mod tests {
             (
                 Repair::RestoreLogin { login: login(), acts_as: AppAccess::App },
                 json!({ "action": "restore_login", "login": "t_1_v1", "acts_as": "app" }),
-            ),
-            (
-                Repair::ResetSettings { login: login(), acts_as: AppAccess::Owner },
-                json!({ "action": "reset_settings", "login": "t_1_v1", "acts_as": "owner" }),
             ),
             (
                 Repair::LimitLogin { login: login(), limit: 43 },

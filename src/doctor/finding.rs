@@ -45,6 +45,19 @@ impl Finding {
     pub(crate) fn is_about(&self, other: &Self) -> bool {
         (self.code, &self.subject, &self.object) == (other.code, &other.subject, &other.object)
     }
+    /// Whether this finding says that the part was not seen in which a finding of this code would be.
+    pub(crate) fn may_hide(&self, code: Code) -> bool {
+        use Code::{CannotSee, ProvisionerRefused, ServerNotReady, ServerReplaced, ServerUnreachable, ServerUntrusted};
+        let codes = self.evidence.get("codes").and_then(Value::as_array);
+        match self.code {
+            CannotSee => codes.is_none_or(|codes| codes.iter().any(|hidden| hidden == code.as_str())),
+            // Nothing was read from such a server.
+            ServerUnreachable | ServerUntrusted | ServerNotReady | ServerReplaced | ProvisionerRefused => {
+                self.code != code
+            }
+            _ => false,
+        }
+    }
     /// Whether the same was seen and the same repair is offered.
     pub(crate) fn is_unchanged(&self, other: &Self) -> bool {
         self.is_about(other) && self.fingerprint == other.fingerprint && self.repair == other.repair

@@ -268,9 +268,7 @@ pub(crate) fn check_end_state(saga: Saga, state: &TenantState, has_begun: bool) 
         | Saga::RotateServer
         | Saga::CredentialsLink
         | Saga::PasswordLink
-        | Saga::Rekey
-        | Saga::Repair
-        | Saga::RestoreEntry => ("active", "active"),
+        | Saga::Rekey => ("active", "active"),
         _ => ("nothing", "active"),
     };
     // A purge and a provisioning may be undone. All other sagas are only continued once they have begun.

@@ -288,12 +288,6 @@ impl Runner<'_> {
                 Err(error) => findings.push(format!("the provisioner's logins could not be checked: {error}")),
             }
         }
-        if matches!(saga.base(), Saga::Repair | Saga::RestoreEntry) {
-            match super::saga::find_left(&self.lane.rescuer, self.slug).await {
-                Ok(left) => findings.extend(left.map(|left| format!("the doctor has left something: {left}"))),
-                Err(error) => findings.push(format!("the doctor cannot finish a repair: {}", format_chain(&*error))),
-            }
-        }
         if saga.base() == Saga::Rekey {
             findings.extend(auditor::check_single_key(self.lane).await?);
         }

@@ -49,19 +49,13 @@ pub(crate) enum Saga {
     Rekey,
     /// A worker died while it rewrapped secrets; the child recovers the operation.
     RekeyRecovery,
-    /// The doctor restores the settings of a login.
-    Repair,
-    /// A worker died while it restored the settings of a login; the child recovers the operation.
-    RepairRecovery,
-    /// The doctor restores a directory entry, with a login of its own.
-    RestoreEntry,
     /// Set-up of a server. Recovery cannot continue it, because it needs the server admin's password, which is not
     /// stored. A repeated call continues it.
     ServerSetup,
 }
 
 impl Saga {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Provision,
         Self::ProvisionUndo,
         Self::ProvisionRecovery,
@@ -84,9 +78,6 @@ impl Saga {
         Self::PasswordLinkRecovery,
         Self::Rekey,
         Self::RekeyRecovery,
-        Self::Repair,
-        Self::RepairRecovery,
-        Self::RestoreEntry,
         Self::ServerSetup,
     ];
     pub(crate) fn name(self) -> String {
@@ -104,7 +95,6 @@ impl Saga {
             Self::PasswordLinkRecovery => Some((Self::PasswordLink, "password.set")),
             Self::RekeyRecovery => Some((Self::Rekey, "secrets.rewrap")),
             Self::RotateRecovery => Some((Self::Rotate, "login.retire")),
-            Self::RepairRecovery => Some((Self::Repair, "repair.apply")),
             _ => None,
         }
     }
@@ -134,8 +124,6 @@ impl Saga {
             Self::Rotate => "rotate",
             Self::RotateServer => "rotate_server",
             Self::Rekey => "rekey",
-            Self::Repair => "repair",
-            Self::RestoreEntry => "restore_entry",
             Self::CredentialsLink => "setup_credentials",
             Self::PasswordLink => "setup_password",
             Self::ServerSetup => "set_up_server",
@@ -154,8 +142,6 @@ impl Saga {
             Self::Restore => drop(tenantry.archive(slug).await?),
             Self::PasswordLink => follow(tenantry, slug, false).await?,
             Self::Rekey => drop(tenantry.rekey().await?),
-            Self::Repair => damage_login(tenantry, slug).await?,
-            Self::RestoreEntry => drop_entry(tenantry, slug).await?,
             _ => {}
         }
         Ok(())
@@ -177,7 +163,6 @@ impl Saga {
             Self::CredentialsLink => follow(tenantry, slug, false).await?,
             Self::PasswordLink => follow(tenantry, slug, true).await?,
             Self::Rekey => drop(tenantry.rekey().key(slug).await?),
-            Self::Repair | Self::RestoreEntry => repair(tenantry, slug).await?,
             Self::RotateServer => drop(tenantry.rotate_server(server).key(slug).await?),
             _ => drop(provision(tenantry, slug, server).await?),
         }
@@ -191,39 +176,6 @@ pub(crate) async fn provision(
     tenantry: &Tenantry, slug: &str, server: &str,
 ) -> Result<tenantry::provision::Provisioned, tenantry::error::ProvisionError> {
     tenantry.provision(slug).admin("ada@torture.example").server(server).key(slug).await
-}
-
-/// Gives the tenant's login a setting, as the login itself can.
-async fn damage_login(tenantry: &Tenantry, slug: &str) -> Result<(), AnyError> {
-    const DAMAGE: &str = "SET ROLE NONE; ALTER ROLE CURRENT_USER SET work_mem = '5MB'; RESET ROLE";
-    let pool = tenantry.resolve(slug).await?;
-    tenantry::sqlx::raw_sql(DAMAGE).execute(&mut *pool.acquire().await?).await?;
-    Ok(())
-}
-
-/// Sets the tenant's primary entry to dropped, so that it has none.
-async fn drop_entry(tenantry: &Tenantry, slug: &str) -> Result<(), AnyError> {
-    let tenant = tenantry.registry().find(slug.into()).await?.ok_or("the tenant does not exist")?;
-    let mut entry = tenantry.registry().primary(tenant.id()).await?.ok_or("the tenant has no entry")?;
-    entry.status = tenantry::directory::DatabaseStatus::Dropped;
-    Ok(tenantry.registry_writer().put_database(Some(entry.generation), &entry, None).await?)
-}
-
-/// Examines the tenant and does all repairs that are offered.
-pub(crate) async fn repair(tenantry: &Tenantry, slug: &str) -> Result<(), AnyError> {
-    let doctor = tenantry.doctor().tenant(slug);
-    let report = doctor.apply(&doctor.examine().await?, "torture").await?;
-    match report.is_complete() {
-        true => Ok(()),
-        false => Err(format!("a repair was not done: {report:?}").into()),
-    }
-}
-
-/// What is left after recovery and another run of the doctor, as JSON; `None` if nothing is.
-pub(crate) async fn find_left(tenantry: &Tenantry, slug: &str) -> Result<Option<String>, AnyError> {
-    repair(tenantry, slug).await?;
-    let plan = tenantry.doctor().tenant(slug).examine().await?;
-    Ok((!plan.is_clean() || plan.busy > 0).then(|| plan.to_json()))
 }
 
 /// Runs recovery until no operation is open and no login waits to be dropped, at most for `limit`. Resumes parked

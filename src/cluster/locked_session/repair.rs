@@ -12,37 +12,21 @@ use crate::names::{RoleName, TenantNames};
 use time::OffsetDateTime;
 
 impl LockedSession {
-    /// Gives a login LOGIN, no expiry, its group role and its role setting. `limit` is its CONNECTION LIMIT; `None` keeps
-    /// the present one.
+    /// Gives a login LOGIN, no expiry, its group role and its role setting. Resets its other settings only on request.
     ///
     /// # Errors
     /// `Missing` if the login or its group role does not exist, `Foreign` if one of them is not ours.
     pub(crate) async fn restore_login(
-        &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, limit: Option<i32>,
+        &mut self, names: &TenantNames, login: &RoleName, access: AppAccess, resets_settings: bool,
     ) -> Result<(), StepError> {
         let acts_as = ddl::acts_as(&names.roles, access);
         for role in [login, acts_as] {
             ensure::verify_role_exists(&mut self.session, role, &self.ownership).await?;
         }
         let (database, admin) = (&names.database, &self.ownership.admin);
-        let restored = ddl::RestoredLogin { name: login, acts_as, database, limit };
+        let restored = ddl::RestoredLogin { name: login, acts_as, database, resets_settings };
         let restore = || ddl::restore_login(&restored, admin);
         Ok(retry::retry_contended(&mut self.session, restore, "restoring a login").await?)
-    }
-
-    /// Resets all settings of a login, also those in the tenant's database, except its role setting.
-    ///
-    /// # Errors
-    /// As [`restore_login`](Self::restore_login).
-    pub(crate) async fn reset_settings(
-        &mut self, names: &TenantNames, login: &RoleName, access: AppAccess,
-    ) -> Result<(), StepError> {
-        let acts_as = ddl::acts_as(&names.roles, access);
-        for role in [login, acts_as] {
-            ensure::verify_role_exists(&mut self.session, role, &self.ownership).await?;
-        }
-        let reset = || ddl::reset_settings(login, acts_as, &names.database);
-        Ok(retry::retry_contended(&mut self.session, reset, "resetting the settings of a login").await?)
     }
 
     /// Restores the rights on the tenant's database, and lets it accept connections. `temp_tables` is whether the app role
@@ -61,8 +45,7 @@ impl LockedSession {
         Ok(retry::retry_contended(&mut self.session, restore, "restoring the rights on a database").await?)
     }
 
-    /// Verifies that both group roles of the tenant exist and are ours: a grant to a role that somebody else has created
-    /// under the name would give that role the tenant's data.
+    /// Verifies that both group roles exist and are ours, before something is granted to them.
     async fn verify_groups(&mut self, names: &TenantNames) -> Result<(), StepError> {
         for role in [&names.roles.owner, &names.roles.app] {
             ensure::verify_role_exists(&mut self.session, role, &self.ownership).await?;

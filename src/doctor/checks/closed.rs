@@ -34,18 +34,11 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
 fn find_obstacle(view: &TenantView<'_>, entrants: &[String], logins: &[String]) -> Option<String> {
     let is_recorded = |role: &str| view.users.iter().any(|user| user.role.as_str() == role);
     let others: Vec<_> = entrants.iter().chain(logins).filter(|role| *role != "PUBLIC" && !is_recorded(role)).collect();
-    if let Some(role) = others.first() {
-        return Some(format!(
-            "the role {role} is not a recorded login of the tenant; drop it, or revoke its CONNECT or its membership as a \
+    let role = others.first()?;
+    Some(format!(
+        "the role {role} is not a recorded login of the tenant; drop it, or revoke its CONNECT or its membership as a \
              superuser, then examine the tenant again"
-        ));
-    }
-    let roles = view.open_server().map(|server| &server.roles);
-    let is_privileged = |role: &&String| {
-        roles.and_then(|roles| roles.get(role.as_str())).is_some_and(|found| !found.privileges.is_empty())
-    };
-    let role = logins.iter().find(is_privileged)?;
-    Some(format!("the login {role} has more rights than a tenant may have; take them first, then close the tenant"))
+    ))
 }
 
 /// Roles that can enter the database and may not.

@@ -45,7 +45,7 @@ fn run(view: &TenantView<'_>, expected: &Expected, findings: &mut Findings) {
     let others: Vec<_> = login.settings.iter().filter(|setting| !setting.starts_with("role=")).collect();
     if !others.is_empty() {
         let finding = view.draft(Code::LoginSettings).object(login.name.as_str()).seen("settings", others);
-        findings.push(finding.repair(Repair::ResetSettings { login: login_name(), acts_as: access }));
+        findings.push(finding.repair(Repair::RestoreLogin { login: login_name(), acts_as: access }));
     }
 }
 

@@ -36,10 +36,11 @@ fn is_change_of_tenant(record: &Record) -> bool {
     record.lane == Lane::Change && matches!(record.subject, Subject::Tenant(_))
 }
 
-/// A suspension and an archive park the change that was open; an activation or a restore continues it.
+/// A suspension and an archive park the change that was open; an activation or a restore continues it. A purge parks it
+/// and ends it.
 fn run_tenant(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     use TenantStatus::{Archived, Purging, Suspended};
-    let is_closed = [Suspended, Archived, Purging].into_iter().any(|status| view.is(status));
+    let is_closed = matches!(view.status(), Some(Suspended | Archived | Purging));
     if let Some(parked) = view.parked.as_ref().filter(|record| is_change_of_tenant(record) && !is_closed) {
         findings.push(report_parked(parked));
     }

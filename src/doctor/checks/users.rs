@@ -62,10 +62,10 @@ fn check_user(view: &TenantView<'_>, user: &DatabaseUser, findings: &mut Finding
             findings.push(if role.is_ours { finding.repair(retire) } else { finding.no_repair(FOREIGN) });
         }
         // The operation that is parked creates the login, or drops it, when it continues.
-        (UserStatus::Pending | UserStatus::Retiring, None) if view.parked.is_none() => {
-            if !is_in_use(view, user.role.as_str()) {
-                findings.push(draft(Code::LoginGone).repair(Repair::ForgetLogin { login, before }));
-            }
+        (UserStatus::Pending | UserStatus::Retiring, None)
+            if view.parked.is_none() && !is_in_use(view, user.role.as_str()) =>
+        {
+            findings.push(draft(Code::LoginGone).repair(Repair::ForgetLogin { login, before }));
         }
         _ => {}
     }

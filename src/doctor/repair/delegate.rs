@@ -12,7 +12,7 @@ use crate::doctor::finding::Finding;
 use crate::doctor::report::RepairOutcome;
 use crate::error::{ChangeError, ServerSetupError, StepError, StoreError, chain};
 use crate::names::ServerName;
-use crate::operation::{OperationId, OperationStatus, Subject};
+use crate::operation::{Lane, OperationId, OperationStatus, Subject};
 use crate::operations::lifecycle::Verb;
 use crate::operations::migrate::Migrate;
 use crate::operations::rekey::RekeyVault;
@@ -20,6 +20,7 @@ use crate::operations::restore_entry::RestoreEntry;
 use crate::operations::rotate::Rotate;
 use crate::operations::verb::CallVerb;
 use crate::saga::{CallOptions, Observer, Outcome, Started};
+use crate::store::journal::Record;
 use crate::tenant::TenantId;
 use sqlx::postgres::PgConnectOptions;
 use std::collections::HashMap;
@@ -49,7 +50,9 @@ pub(in crate::doctor) async fn act(
         Ok(found) if found.iter().any(|other| other.is_about(finding)) => {
             RepairOutcome::StillFound { operation: outcome }
         }
-        Ok(found) if super::is_unseen(&found, finding) => failed(Some(outcome), Refused::Unseen.to_string()),
+        Ok(found) if found.iter().any(|other| other.may_hide(finding.code)) => {
+            failed(Some(outcome), Refused::Unseen.to_string())
+        }
         Ok(_) => RepairOutcome::Repaired { operation: outcome },
         Err(error) => RepairOutcome::Failed { operation: Some(outcome), error: error.cause_text() },
     }
@@ -60,20 +63,20 @@ async fn look(examiner: &Examiner, finding: &Finding) -> Result<(), RepairOutcom
     let found = examine(examiner, finding).await;
     let found = found.map_err(|error| failed(None, error.cause_text()))?;
     match super::compare(&found, finding) {
-        Err(refused @ Refused::Unseen) => Err(failed(None, refused.to_string())),
-        Ok(_) => verify_old_login_can_be_dropped(&found, finding),
+        Ok(_) => verify_logins_can_be_refused(&found, finding),
         Err(Refused::Gone) => Err(RepairOutcome::Gone),
         Err(Refused::Changed) => Err(RepairOutcome::Changed),
+        Err(unseen @ Refused::Unseen) => Err(failed(None, unseen.to_string())),
     }
 }
 
-/// Verifies, for a rotation, that no role of the tenant has more rights than a tenant may have. The rotation could not
-/// drop the old login, and would stay open and keep other repairs from beginning.
-fn verify_old_login_can_be_dropped(found: &[Finding], finding: &Finding) -> Result<(), RepairOutcome> {
+/// Verifies, for a rotation and for closing a tenant again, that no role of the tenant has more rights than a tenant may
+/// have. The operation could not refuse it, and would stay open and keep other repairs from beginning.
+fn verify_logins_can_be_refused(found: &[Finding], finding: &Finding) -> Result<(), RepairOutcome> {
     let privileged = found.iter().find(|other| other.code == Code::RolePrivileged);
     match (&finding.repair, privileged.and_then(|other| other.object.as_ref())) {
-        (Some(Repair::Rotate), Some(role)) => {
-            let error = format!("the role {role} has more rights than a tenant may have; take them first, then rotate");
+        (Some(Repair::Rotate | Repair::CloseAgain), Some(role)) => {
+            let error = format!("the role {role} has more rights than a tenant may have; take them first, then repair");
             Err(failed(None, error))
         }
         _ => Ok(()),
@@ -100,7 +103,7 @@ async fn begin(
     let options = CallOptions::new().reason(reason);
     let tenant = || finding.subject.tenant().ok_or_else(none);
     match finding.repair.as_ref().ok_or_else(none)? {
-        Repair::Rotate => rotate(drivers, finding.code, tenant()?, &options).await,
+        Repair::Rotate => rotate(drivers, tenant()?, finding.code, &options).await,
         Repair::Migrate => drive(drivers, &drivers.migration, Migrate::new(tenant()?.into()), &options).await,
         Repair::RestoreEntry => drive(drivers, &drivers.restore_entry, RestoreEntry(tenant()?), &options).await,
         Repair::Rekey => drive(drivers, &drivers.rekey, RekeyVault::new(), &options).await,
@@ -115,10 +118,10 @@ async fn begin(
     }
 }
 
-/// Without a grace period only if the old login does not exist: with a lost or wrong password, open sessions of the
-/// old login still work.
+/// Nodes may have sessions that they opened while the old login was in order, so these get the usual grace period. A
+/// login that does not exist has none.
 async fn rotate(
-    drivers: &Drivers, code: Code, tenant: TenantId, options: &CallOptions,
+    drivers: &Drivers, tenant: TenantId, code: Code, options: &CallOptions,
 ) -> Result<OperationId, RepairOutcome> {
     let mut request = Rotate::new(tenant.into());
     if code == Code::LoginMissing {
@@ -160,6 +163,12 @@ async fn resume(drivers: &Drivers, id: OperationId) -> Result<OperationId, Repai
     let journal = &drivers.stores.journal;
     let record = journal.read(id).await.map_err(|error| failed(Some(id), chain(&error)))?;
     let record = record.filter(|record| record.status == OperationStatus::Parked).ok_or(RepairOutcome::Changed)?;
+    let open = journal.open().await.map_err(|error| failed(Some(id), chain(&error)))?;
+    let preempts = |other: &&Record| other.lane == Lane::Preempt && other.id != id && other.subject == record.subject;
+    if let Some(preempting) = open.iter().find(preempts) {
+        // It has parked the operation, and continues or ends it.
+        return Err(RepairOutcome::Busy { operation: preempting.id });
+    }
     if drivers.recoverer.saga(&record.kind).is_none() {
         return Err(failed(Some(id), format!("this program does not have the steps of {:?}", record.kind)));
     }

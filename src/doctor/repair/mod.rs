@@ -8,7 +8,6 @@
 //! - The state before is in the operation's record before anything is changed.
 //! - A repair only moves towards the state that the landlord describes. So it has no pivot step, its undo does nothing,
 //!   and a failure frees the tenant at once.
-use super::code::Code;
 use super::examine::Examiner;
 use super::finding::Finding;
 use super::plan::Plan;
@@ -21,7 +20,6 @@ use crate::saga::{AnySaga, CallOptions, Engine, Observer, Outcome, Saga, Started
 use crate::store::schema::LandlordPool;
 use context::RepairContext;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::sync::Arc;
 use time::OffsetDateTime;
 
@@ -59,35 +57,21 @@ pub(super) enum Refused {
     Gone,
     #[error("the subject has changed since the plan was made, so nothing was changed; make a new plan")]
     Changed,
-    #[error("the subject cannot be examined now, so it is not known whether the finding is gone; make a new plan")]
+    #[error(
+        "a part of the subject could not be seen, so it is not known whether the finding is gone; examine it again"
+    )]
     Unseen,
-}
-
-/// Whether a fresh examination could not see what the finding is about.
-fn is_unseen(found: &[Finding], about: &Finding) -> bool {
-    found.iter().any(|other| match other.code {
-        Code::CannotSee => match other.evidence.get("codes").and_then(Value::as_array) {
-            Some(codes) => codes.iter().any(|code| code.as_str() == Some(about.code.as_str())),
-            None => true,
-        },
-        Code::ServerUnreachable
-        | Code::ServerUntrusted
-        | Code::ServerNotReady
-        | Code::ServerReplaced
-        | Code::ProvisionerRefused => other.code != about.code,
-        _ => false,
-    })
 }
 
 /// Finds, among these findings of a fresh examination, the one that a plan selects.
 ///
 /// # Errors
-/// `Gone` if there is none about the same, `Unseen` if it could not have been found, `Changed` if something else was seen
-/// or another repair is offered.
+/// `Gone` if there is none about the same, `Changed` if something else was seen or another repair is offered, `Unseen` if
+/// it may only be hidden.
 fn compare<'a>(found: &'a [Finding], selected: &Finding) -> Result<&'a Finding, Refused> {
     let mut same = found.iter().filter(|finding| finding.is_about(selected)).peekable();
     match same.peek() {
-        None if is_unseen(found, selected) => Err(Refused::Unseen),
+        None if found.iter().any(|finding| finding.may_hide(selected.code)) => Err(Refused::Unseen),
         None => Err(Refused::Gone),
         Some(_) => same.find(|finding| finding.is_unchanged(selected)).ok_or(Refused::Changed),
     }

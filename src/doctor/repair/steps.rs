@@ -51,7 +51,7 @@ impl SagaStep<RepairContext> for RepairStep {
 async fn check(run: &Execution, context: &mut RepairContext) -> Result<Value, StepError> {
     context.take_lock(run).await?;
     let found = examine(run, context).await?;
-    let finding = super::compare(&found, &context.finding).map_err(StepError::fail)?;
+    let finding = super::compare(&found, &context.finding).map_err(to_step_error)?;
     Ok(json!({ "before": finding.evidence }))
 }
 
@@ -67,10 +67,18 @@ async fn apply(run: &Execution, context: &mut RepairContext) -> Result<Applied, 
 async fn verify(run: &Execution, context: &mut RepairContext) -> Result<Value, StepError> {
     let found = examine(run, context).await?;
     let gone = !found.iter().any(|finding| finding.is_about(&context.finding));
-    if gone && super::is_unseen(&found, &context.finding) {
-        return Err(StepError::fail(Refused::Unseen));
+    if gone && found.iter().any(|finding| finding.may_hide(context.finding.code)) {
+        return Err(to_step_error(Refused::Unseen));
     }
     serde_json::to_value(Verified { gone }).map_err(StepError::fail)
+}
+
+/// What was not seen now may be seen at the next attempt.
+fn to_step_error(refused: Refused) -> StepError {
+    match refused {
+        Refused::Unseen => StepError::retry(refused),
+        refused => StepError::fail(refused),
+    }
 }
 
 async fn examine(run: &Execution, context: &RepairContext) -> Result<Vec<Finding>, StepError> {

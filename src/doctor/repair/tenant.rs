@@ -4,6 +4,7 @@ use super::context::RepairContext;
 use super::users;
 use crate::directory::AppAccess;
 use crate::doctor::action::Repair;
+use crate::doctor::code::Code;
 use crate::error::StepError;
 use crate::names::{RoleName, TenantNames};
 use crate::saga::Execution;
@@ -17,7 +18,6 @@ pub(super) async fn apply(run: &Execution, context: &mut RepairContext) -> Resul
         Repair::RetireLogin { login, before } => return users::retire_login(run, context, &login, before).await,
         Repair::RestoreAccess => restore_access(run, context).await?,
         Repair::RestoreLogin { login, acts_as } => restore_login(run, context, &login, acts_as).await?,
-        Repair::ResetSettings { login, acts_as } => reset_settings(run, context, &login, acts_as).await?,
         Repair::LimitLogin { login, limit } => {
             context.locked_session(run).await?.limit_logins(&[login], limit).await?;
         }
@@ -57,15 +57,10 @@ async fn restore_login(
     run: &Execution, context: &mut RepairContext, login: &RoleName, acts_as: AppAccess,
 ) -> Result<(), StepError> {
     context.require_active(run).await?;
-    let (names, limit) = (context.location().await?.names, context.tools.expected.connection_limit);
-    context.locked_session(run).await?.restore_login(&names, login, acts_as, limit).await
-}
-
-async fn reset_settings(
-    run: &Execution, context: &mut RepairContext, login: &RoleName, acts_as: AppAccess,
-) -> Result<(), StepError> {
+    // Only this finding shows the settings, so no other one resets them.
+    let resets_settings = context.finding.code == Code::LoginSettings;
     let names = context.location().await?.names;
-    context.locked_session(run).await?.reset_settings(&names, login, acts_as).await
+    context.locked_session(run).await?.restore_login(&names, login, acts_as, resets_settings).await
 }
 
 /// Only memberships in the tenant's group roles, and those of the tenant's own logins, are this installation's to revoke.

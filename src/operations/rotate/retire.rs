@@ -3,7 +3,7 @@
 //! Every node calls [`Rotation::retire_due`] from time to time. A node claims due entries for three minutes, tries each
 //! drop once, and stores the reason and the next time after a failure. No entry waits for another one. A login leaves
 //! the queue only when it was dropped at the address that its server still has afterwards.
-use super::Rotation;
+use super::{GRACE, Rotation};
 use crate::cluster::pg::ddl;
 use crate::cluster::{OperationContext, RetiredLogin};
 use crate::directory::DatabaseUser;
@@ -99,7 +99,8 @@ impl Rotation {
 }
 
 /// Gives the logins of the tenant that this operation has replaced to the queue, which drops them. They have no time of
-/// their first drop until then. A login whose grace period runs has one, and is left alone.
+/// their first drop until then, and get the usual grace period, because nodes may have sessions of them. A login whose
+/// grace period runs already is left alone.
 pub(crate) async fn queue_replaced(
     run: &Execution, stores: &OperationContext, tenant: TenantId, reason: &str,
 ) -> Result<(), StepError> {
@@ -108,9 +109,8 @@ pub(crate) async fn queue_replaced(
         found.user.tenant == tenant && found.retry_at.is_none() && is_own
     };
     for found in stores.registry.retiring(u32::MAX).await?.into_iter().filter(is_replaced) {
-        // Other nodes may still have sessions of the login.
-        let after_grace = Some((reason, super::GRACE));
-        stores.registry.settle_retirement(&found.user, after_grace, Some(run.fencing_token())).await?;
+        let later = Some((reason, GRACE));
+        stores.registry.settle_retirement(&found.user, later, Some(run.fencing_token())).await?;
     }
     Ok(())
 }

@@ -14,37 +14,26 @@ pub(crate) struct RestoredLogin<'a> {
     pub(crate) name: &'a RoleName,
     /// Group role as which its sessions run.
     pub(crate) acts_as: &'a RoleName,
-    /// Database of the tenant. A role setting of the login in this database is reset.
+    /// Database of the tenant.
     pub(crate) database: &'a DatabaseName,
-    /// CONNECTION LIMIT; `None` keeps the present one.
-    pub(crate) limit: Option<i32>,
+    /// Whether its other settings are reset, in all databases and in this one.
+    pub(crate) resets_settings: bool,
 }
 
-/// Gives a login LOGIN, no expiry, its group role and its role setting. Its password and other settings stay. The
-/// membership is revoked and granted again: a GRANT alone keeps the options of an existing membership, which
+/// Gives a login LOGIN, no expiry, its group role and its role setting. Its password and its connection limit stay. The membership is revoked and granted again: a GRANT alone keeps the options of an existing membership, which
 /// may be INHERIT FALSE or SET FALSE.
 pub(crate) fn restore_login(login: &RestoredLogin<'_>, admin: &RoleName) -> Ddl {
     let (name, group) = (quote_identifier(login.name), quote_identifier(login.acts_as));
-    let limit = login.limit.map(|limit| format!(" CONNECTION LIMIT {limit}")).unwrap_or_default();
+    let reset = if login.resets_settings { "ALL" } else { "role" };
     Ddl::block([
         String::from(LOCK_TIMEOUT),
-        format!("ALTER ROLE {name} LOGIN INHERIT NOCREATEDB NOCREATEROLE{limit} VALID UNTIL 'infinity'"),
-        format!("ALTER ROLE {name} IN DATABASE {} RESET role", quote_identifier(login.database)),
+        format!("ALTER ROLE {name} LOGIN INHERIT NOCREATEDB NOCREATEROLE VALID UNTIL 'infinity'"),
+        format!("ALTER ROLE {name} RESET {reset}"),
+        format!("ALTER ROLE {name} IN DATABASE {} RESET {reset}", quote_identifier(login.database)),
         format!("REVOKE {group} FROM {name}"),
         format!("GRANT {group} TO {name}"),
         format!("ALTER ROLE {name} SET role = {group}"),
         format!("REVOKE {name} FROM {}", quote_identifier(admin)),
-    ])
-}
-
-/// Resets all settings of a login, except that its sessions run as the group role.
-pub(crate) fn reset_settings(login: &RoleName, group: &RoleName, database: &DatabaseName) -> Ddl {
-    let (login, database) = (quote_identifier(login), quote_identifier(database));
-    Ddl::block([
-        String::from(LOCK_TIMEOUT),
-        format!("ALTER ROLE {login} RESET ALL"),
-        format!("ALTER ROLE {login} IN DATABASE {database} RESET ALL"),
-        format!("ALTER ROLE {login} SET role = {}", quote_identifier(group)),
     ])
 }
 
@@ -137,7 +126,7 @@ mod tests {
     fn restore_login_names_no_attribute_that_only_a_superuser_may_change() {
         let (name, group): (RoleName, RoleName) = ("t_v1".parse().unwrap(), "t_app".parse().unwrap());
         let database = "t".parse().unwrap();
-        let login = RestoredLogin { name: &name, acts_as: &group, database: &database, limit: None };
+        let login = RestoredLogin { name: &name, acts_as: &group, database: &database, resets_settings: true };
         let text = restore_login(&login, &"tenantry_admin".parse().unwrap()).text().to_owned();
         for word in ["SUPERUSER", "REPLICATION", "BYPASSRLS", "CONNECTION LIMIT", "PASSWORD"] {
             assert!(!text.contains(word), "{word} is in {text}");

@@ -151,10 +151,9 @@ impl SagaStep<LifecycleContext> for CloseDatabase {
     }
 }
 
-/// Does what [`RefuseLogins`] does. If the tenant is still open after that, it revokes the rights of PUBLIC on the
-/// tenant's database, and does it again. The logins come first: a session of the tenant can keep the database's row
-/// locked, and then only the end of that session lets the REVOKE through. For an archived tenant it does what
-/// [`CloseDatabase`] does.
+/// Does what [`RefuseLogins`] does. If a role can still enter after that, revokes the rights of PUBLIC on the tenant's
+/// database and does it once more: the logins come first, because a session of the tenant can keep the database's row
+/// locked. For an archived tenant it does what [`CloseDatabase`] does.
 pub(in crate::operations::lifecycle) struct CloseAgain;
 #[async_trait]
 impl SagaStep<LifecycleContext> for CloseAgain {
@@ -170,12 +169,14 @@ impl SagaStep<LifecycleContext> for CloseAgain {
         if status == TenantStatus::Archived {
             return CloseDatabase.run(run, context).await;
         }
-        if let Ok(closed) = RefuseLogins.run(run, context).await {
-            return Ok(closed);
+        match RefuseLogins.run(run, context).await {
+            Err(error) if error.is_fenced() || error.is_lost_writes() => Err(error),
+            Err(_) => {
+                context.locked_session(run).await?.close_to_public(&names).await?;
+                RefuseLogins.run(run, context).await
+            }
+            closed => closed,
         }
-        // The logins are refused now, whatever has failed after that.
-        context.locked_session(run).await?.close_to_public(&names).await?;
-        RefuseLogins.run(run, context).await
     }
     /// Never reopens the tenant.
     async fn undo(&self, _: &Execution, _: &mut LifecycleContext) -> Result<(), StepError> {
