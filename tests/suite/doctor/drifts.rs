@@ -139,7 +139,17 @@ pub(crate) const DRIFTS: &[Drift] = &[
         &[Server(|n| create_role(n, "_v7")), Landlord(|n| record_login(n, 7, "dropped"))],
     ),
     Drift::new("login-unrecorded", &[Code::LoginUnrecorded], &[Server(|n| create_role(n, "_v9"))]),
-    Drift::new("login-gone", &[Code::LoginGone], &[Landlord(|n| record_login(n, 5, "retiring"))]),
+    Drift::new(
+        "login-gone",
+        &[Code::LoginGone, Code::RetirementOverdue],
+        &[Landlord(|n| record_login(n, 5, "retiring"))],
+    ),
+    // No time of its drop is recorded, so it is in no queue.
+    Drift::new(
+        "retiring-login-in-no-queue",
+        &[Code::RetirementOverdue],
+        &[Server(|n| create_role(n, "_v6")), Landlord(|n| record_login(n, 6, "retiring"))],
+    ),
     Drift::new(
         "users-disagree",
         &[Code::UsersDisagree],

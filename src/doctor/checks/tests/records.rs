@@ -198,9 +198,11 @@ fn parked_change_of_a_tenant_is_normal_only_while_the_tenant_is_closed() {
 }
 
 #[test]
-fn retiring_login_is_overdue_after_ten_attempts() {
-    for (attempts, expected) in [(9, vec![]), (10, vec![Code::RetirementOverdue])] {
-        let retirement = Retirement::new(user(2, UserStatus::Retiring), attempts, None);
+fn retiring_login_is_overdue_after_ten_attempts_or_without_a_time_of_the_next_one() {
+    let overdue = || vec![Code::RetirementOverdue];
+    let later = Some(OffsetDateTime::UNIX_EPOCH);
+    for (attempts, retry_at, expected) in [(9, later, vec![]), (10, later, overdue()), (0, None, overdue())] {
+        let retirement = Retirement::new(user(2, UserStatus::Retiring), attempts, retry_at);
         assert_eq!(codes(&find_in_landlord(|view| view.retiring = vec![retirement])), expected, "{attempts}");
     }
 }
