@@ -52,6 +52,7 @@
 //! | [`calls`] | what the methods of [`Tenantry`] return: calls, batches, reports |
 //! | [`provision`], [`lifecycle`], [`migrate`], [`rotate`], [`rekey`], [`servers`] | the operations: requests and results |
 //! | [`setup_link`], [`tokens`], [`admin`] | one-time links, and the tenants' admins who follow them |
+//! | [`doctor`] | compares the landlord with the servers and the tenants, and repairs what a reviewed plan selects |
 //! | [`resolver`], [`pool`] | from a tenant to its connections |
 //! | [`web`], [`job`] | layers for axum, actix-web and background jobs |
 //! | [`registry`], [`vault`], [`journal`], [`nodes`], [`schema`] | the stores in the landlord, each behind a trait |
@@ -89,6 +90,7 @@
 pub(crate) mod cluster;
 pub(crate) mod connect;
 pub mod directory;
+pub mod doctor;
 pub mod error;
 mod facade;
 #[cfg(feature = "job")]

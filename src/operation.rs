@@ -143,6 +143,8 @@ pub enum Subject {
     /// A setup link that a user has opened. It is a subject separate from the tenant, so that a user's action and a
     /// change of the tenant do not block each other.
     Link(Uuid),
+    /// The landlord database itself, for example a session in it that blocks others.
+    Landlord,
 }
 impl Subject {
     /// The tenant's id; `None` if the subject is not a tenant.
@@ -160,6 +162,7 @@ impl fmt::Display for Subject {
             Self::Server(name) => write!(f, "server:{name}"),
             Self::Vault => f.write_str("vault"),
             Self::Link(id) => write!(f, "link:{id}"),
+            Self::Landlord => f.write_str("landlord"),
         }
     }
 }
@@ -172,6 +175,7 @@ impl FromStr for Subject {
             Some(("server", name)) => name.parse().map(Self::Server).map_err(|_| unknown()),
             Some(("link", id)) => id.parse().map(Self::Link).map_err(|_| unknown()),
             None if text == "vault" => Ok(Self::Vault),
+            None if text == "landlord" => Ok(Self::Landlord),
             _ => Err(unknown()),
         }
     }
@@ -323,6 +327,7 @@ mod tests {
             Subject::Server("main".parse().unwrap()),
             Subject::Vault,
             Subject::Link(Uuid::now_v7()),
+            Subject::Landlord,
         ] {
             assert_eq!(subject.to_string().parse(), Ok(subject));
         }

@@ -24,6 +24,7 @@ mod limits;
 mod open;
 mod refuse;
 mod remove;
+mod repair;
 mod standby;
 pub(super) use open::Preconnected;
 pub(crate) use refuse::Closed;

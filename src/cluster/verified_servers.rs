@@ -11,7 +11,7 @@
 //!   is *sealed*: until a second copy of the key is stored, which happens when every row has a code. So a crash between
 //!   the first code and the last one shuts nothing out.
 use crate::error::{KeyError, Rows, StoreError, UntrustedAddress, VaultError};
-use crate::names::ServerName;
+use crate::names::{DatabaseName, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::secret::CredentialId;
 use crate::server::{AddressPolicy, DatabaseServer, ServerStatus};
@@ -80,6 +80,21 @@ impl VerifiedServers {
         let Some(load) = self.inner.server(name).await? else { return Ok(None) };
         let is_trusted = self.check(&load.server).await?.is_ok();
         Ok(Some((load.server, is_trusted)))
+    }
+
+    /// Reads all rows as they are, for an examination. The flag of each is whether it may be used.
+    pub(crate) async fn list_unchecked(&self) -> Result<Rows<(DatabaseServer, bool)>, StoreError> {
+        let Rows { readable, unreadable } = self.inner.servers().await?;
+        let mut rows = Rows { readable: Vec::with_capacity(readable.len()), unreadable };
+        for ServerLoad { server, .. } in readable {
+            let is_trusted = match self.check(&server).await {
+                // The key of the codes cannot be opened, so no row can be checked.
+                Err(StoreError::Untrusted(_)) => false,
+                checked => checked?.is_ok(),
+            };
+            rows.readable.push((server, is_trusted));
+        }
+        Ok(rows)
     }
 
     /// Gives every row a code, if this landlord has no sealed key, and then stores the second copy of the key, unless a
@@ -279,6 +294,11 @@ impl ServerRegistry for VerifiedServers {
         let Some((placement, server)) = self.inner.placement_and_server(tenant).await? else { return Ok(None) };
         self.require_trusted(&server).await?;
         Ok(Some((placement, server)))
+    }
+    async fn placements_on(
+        &self, server: &ServerName, after: Option<&DatabaseName>, limit: u32,
+    ) -> Result<Rows<Placement>, StoreError> {
+        self.inner.placements_on(server, after, limit).await
     }
     async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
         self.inner.reserve(placement, writer).await

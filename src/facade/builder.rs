@@ -28,6 +28,10 @@ use std::{sync::Arc, time::Duration};
 mod assemble;
 mod check;
 
+/// How long a session may be idle in a transaction while others wait for it, until the doctor reports it. Longer than any
+/// pause of a healthy application between two statements, and shorter than the patience of its users.
+const BLOCKING_AFTER: Duration = Duration::from_secs(60);
+
 /// The configuration of a [`Tenantry`]. [`build`](Self::build) checks it.
 #[must_use = "a builder does nothing until build()"]
 pub struct Builder {
@@ -52,6 +56,7 @@ pub struct Builder {
     resolver: Option<Arc<dyn ConnectionResolver>>,
     accepts_pg_environment: bool,
     addresses: AddressPolicy,
+    blocking_after: Duration,
 }
 
 impl Builder {
@@ -77,6 +82,7 @@ impl Builder {
             resolver: None,
             accepts_pg_environment: false,
             addresses: AddressPolicy::default(),
+            blocking_after: BLOCKING_AFTER,
         }
     }
     /// Key provider that wraps the data keys of all secrets. Required unless [`vault`](Self::vault) is given.
@@ -298,6 +304,14 @@ impl Builder {
     /// Number of attempts of a step before the operation is undone or left to recovery; 4 by default.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts;
+        self
+    }
+    /// How long a session may be idle in a transaction while others wait for it, before the doctor reports it. For tests,
+    /// which cannot fake the age of a session.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn blocking_after(mut self, duration: Duration) -> Self {
+        self.blocking_after = duration;
         self
     }
     /// Maximum operations of this process that work on one server at once; 8 by default.

@@ -9,12 +9,14 @@
 //!   stop it.
 //! - After [`Tenantry::close`] no call begins an operation.
 use crate::cluster::OperationContext;
+use crate::doctor::{Examiner, Repairs};
 use crate::error::{ResolveError, StoreError, chain};
 use crate::operation::OperationId;
 use crate::operations::lifecycle::{Activate, Archive, Lifecycle, Purge, Restore, Suspend};
 use crate::operations::migrate::Migration;
 use crate::operations::provision::{Provision, Provisioner};
 use crate::operations::rekey::Rekey;
+use crate::operations::restore_entry::EntryRestoration;
 use crate::operations::rotate::Rotation;
 use crate::operations::servers::Servers;
 use crate::pool::{PoolStats, TenantPool};
@@ -36,6 +38,7 @@ mod background;
 mod batch;
 mod builder;
 mod call;
+mod doctor;
 mod follow;
 mod health;
 mod links;
@@ -87,6 +90,9 @@ struct Inner {
     migration: Migration,
     rotation: Rotation,
     rekey: Rekey,
+    restore_entry: EntryRestoration,
+    repairs: Repairs,
+    examiner: Examiner,
     setup: SetupLinks,
     recoverer: Recoverer,
     operations: Operations,

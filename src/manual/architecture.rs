@@ -31,7 +31,7 @@
 //! | 10 | `manual` | this manual; it only links to the other modules |
 //! | 9 | `web`, `testing` | what an application mounts, or uses in its own tests |
 //! | 8 | `facade`, `job` | [`Tenantry`](crate::Tenantry), its builder, calls and background loops; no logic of operations |
-//! | 7 | `setup_link` | one-time links: a token, and the operation that it starts |
+//! | 7 | `doctor`, `setup_link` | compositions of operations: the doctor over its findings, a one-time link over its token |
 //! | 6 | `operations` | one folder for each operation: request and result, list of steps, steps, context |
 //! | 5 | `resolver` | from a tenant to a handle: cache, single-flight load |
 //! | 4 | `pool`, `cluster` | tenants' connections under one limit per server; the sessions of one operation on a server |

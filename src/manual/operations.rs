@@ -50,6 +50,7 @@
 //! | suspend, archive, activate, restore, migrate, rotate | call it again |
 //! | `rotate_server` | call `set_up()` for the server, then `rotate_server` |
 //! | relocate, rekey, `set_up` | call it again |
+//! | repair, `restore_entry`, `close_again` | examine again: [the doctor](crate::doctor) shows what is left |
 //!
 //! `skip_step` and `abandon` require a reason, which names the person and the cause. The operation's history keeps it
 //! with the time.

@@ -45,7 +45,7 @@ pub(crate) async fn abandon(
     let names = match &record.subject {
         Subject::Tenant(tenant) => names_of_tenant(stores, *tenant, &record).await?,
         Subject::Server(server) => names_of_server(stores, server).await?,
-        Subject::Vault | Subject::Link(_) => Names::default(),
+        Subject::Vault | Subject::Link(_) | Subject::Landlord => Names::default(),
     };
     let Names { server, database, roles, secrets } = names;
     Ok(Abandoned { steps: begun_steps(saga, &record), operation: record.state(), server, database, roles, secrets })

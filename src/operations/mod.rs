@@ -10,6 +10,7 @@ pub(crate) mod managed;
 pub mod migrate;
 pub mod provision;
 pub mod rekey;
+pub(crate) mod restore_entry;
 pub mod rotate;
 pub mod servers;
 pub mod step;

@@ -105,6 +105,10 @@ impl Engine {
     pub fn journal(&self) -> &Arc<dyn Journal> {
         &self.journal
     }
+    /// Whether this process begins no operation any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.stop.is_cancelled()
+    }
     /// The lease, retry and deadline settings.
     pub fn settings(&self) -> Settings {
         self.settings

@@ -29,7 +29,7 @@ const FLOORS: [&[&str]; 11] = [
     &["cluster", "pool"],
     &["resolver"],
     &["operations"],
-    &["setup_link"],
+    &["doctor", "setup_link"],
     &["facade", "job"],
     &["testing", "web"],
     &["manual"],

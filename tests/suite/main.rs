@@ -19,6 +19,7 @@ mod crash;
 mod culprit;
 mod dead_ends;
 mod deadlines;
+mod doctor;
 mod drop_in;
 mod encoding;
 mod engine;

@@ -7,7 +7,7 @@ use super::{LockedSession, SETTLING, open_provisioner_session};
 use crate::cluster::pg::ownership::{MARK, Ownership};
 use crate::cluster::pg::session::{self, Purpose};
 use crate::cluster::pg::{dependents, ensure, lock, membership, terminate};
-use crate::cluster::{OperationContext, WorkerPermits};
+use crate::cluster::{OperationContext, WorkerPermits, application_name};
 use crate::error::{ClusterError, StepError, VaultError};
 use crate::names::TenantNames;
 use crate::operation::{Lane, OperationId, Subject};
@@ -98,6 +98,34 @@ impl OperationContext {
         Ok(locked)
     }
 
+    /// Opens the session of an operation whose subject is a server, checks the epoch, and takes the server's lock. The
+    /// server's lock is a lock of its own: operations on its tenants do not wait for it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`Preconnected::take_lock`].
+    pub(crate) async fn open_on_server(
+        &self, run: &Execution, server: DatabaseServer,
+    ) -> Result<LockedSession, StepError> {
+        let permit = self.take_worker_permit(server.name.as_str(), run.record().lane).await?;
+        let installation = self.load_installation().await?;
+        let password = self.load_provisioner_password(&server).await?;
+        let ownership = Ownership { marker: format!("{MARK}{installation}"), admin: server.names.admin.clone() };
+        let name = application_name(run);
+        let mut locked = match LockedSession::open(server.clone(), password, ownership, name, permit).await {
+            Err(error) if self.has_new_password(&server, &error).await? => return Err(StepError::retry(error)),
+            opened => opened?,
+        };
+        run.check().await?;
+        let key = lock::key(installation, &run.subject().to_string());
+        if run.is_first() {
+            lock::take(&mut locked.session, key, LOCK_TIMEOUT).await?;
+        } else {
+            locked.terminate_workers(run.operation()).await?;
+            lock::take_from_outdated_worker(&mut locked.session, key, LOCK_TIMEOUT).await?;
+        }
+        Ok(locked)
+    }
+
     /// Whether PostgreSQL refused the login and the server's row names another login or password version by now.
     async fn has_new_password(&self, server: &DatabaseServer, error: &ClusterError) -> Result<bool, StepError> {
         match error {
@@ -111,7 +139,7 @@ impl OperationContext {
     }
 
     /// The id of the installation. It never changes, so it is read once per process.
-    async fn load_installation(&self) -> Result<Uuid, StepError> {
+    pub(in crate::cluster) async fn load_installation(&self) -> Result<Uuid, StepError> {
         Ok(*self.installation.get_or_try_init(|| self.servers.installation()).await?)
     }
 

@@ -5,7 +5,7 @@
 //! effect as a whole or not at all. A statement that cannot run in a transaction, or that may fail in normal use, is
 //! sent alone.
 //!
-//! `set_up` holds the statements that set a server up; all others are for tenants.
+//! `set_up` holds the statements that set a server up, and `repair` those of the doctor; all others are for tenants.
 use super::scram::Verifier;
 use crate::directory::AppAccess;
 use crate::error::ClusterError;
@@ -15,7 +15,9 @@ use crate::sql::{quote_identifier, quote_literal};
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::time::Duration;
 
+mod repair;
 mod set_up;
+pub(crate) use repair::*;
 pub(crate) use set_up::*;
 
 /// Tries to take the advisory lock; returns whether this session has it now. Also turns off statement logging, as

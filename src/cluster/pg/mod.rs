@@ -26,6 +26,7 @@ pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod mark;
 pub(crate) mod membership;
+pub(crate) mod observe;
 pub(crate) mod ownership;
 pub(crate) mod readback;
 pub(crate) mod refuse;

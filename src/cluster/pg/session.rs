@@ -27,6 +27,11 @@ pub(crate) enum Purpose {
     Content,
     /// Checks whether a login works and as which role its sessions run.
     Probe,
+    /// The doctor's session in the maintenance database. It takes `default_transaction_read_only` from the server,
+    /// because that is one of the things that it observes.
+    ObserveServer,
+    /// The doctor's session in a tenant's database. It can only read.
+    ObserveTenant,
 }
 
 impl Purpose {
@@ -35,10 +40,6 @@ impl Purpose {
     fn options(self) -> Vec<(&'static str, &'static str)> {
         let mut options = vec![
             ("standard_conforming_strings", "on"),
-            ("lock_timeout", "10s"),
-            // A managed service turns this on when the disk is full. A suspension and a purge must still work then.
-            ("default_transaction_read_only", "off"),
-            ("idle_session_timeout", "1h"),
             ("idle_in_transaction_session_timeout", "5min"),
             ("client_connection_check_interval", "5s"),
             ("tcp_keepalives_idle", "10"),
@@ -47,14 +48,33 @@ impl Purpose {
             ("tcp_user_timeout", "30000"),
             ("client_min_messages", "error"),
         ];
-        options.push(match self {
-            Self::Cluster | Self::Locked => ("search_path", "pg_catalog"),
-            Self::Content | Self::Probe => ("statement_timeout", "30min"),
-        });
-        if matches!(self, Self::Cluster | Self::Locked) {
-            options.push(("statement_timeout", "5min"));
+        if self.is_in_catalogs_only() {
+            options.push(("search_path", "pg_catalog"));
         }
+        options.extend(self.limits());
+        options.extend(self.read_only().map(|read_only| ("default_transaction_read_only", read_only)));
         options
+    }
+    fn is_in_catalogs_only(self) -> bool {
+        !matches!(self, Self::Content | Self::Probe)
+    }
+    /// An observation gives up soon: what it could not read is a finding, and it must not be in the way of others.
+    fn limits(self) -> [(&'static str, &'static str); 3] {
+        let (statement, lock, idle) = match self {
+            Self::Cluster | Self::Locked => ("5min", "10s", "1h"),
+            Self::Content | Self::Probe => ("30min", "10s", "1h"),
+            Self::ObserveServer => ("30s", "2s", "10min"),
+            Self::ObserveTenant => ("10s", "2s", "10min"),
+        };
+        [("statement_timeout", statement), ("lock_timeout", lock), ("idle_session_timeout", idle)]
+    }
+    /// A managed service makes sessions read-only when the disk is full. A suspension and a purge must still work then.
+    fn read_only(self) -> Option<&'static str> {
+        match self {
+            Self::ObserveServer => None,
+            Self::ObserveTenant => Some("on"),
+            _ => Some("off"),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::names::{DatabaseName, RoleName};
 use crate::sqlstate;
 use sqlx::PgConnection;
 use std::time::Duration;
+use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 /// How long to wait for signalled sessions.
@@ -196,6 +197,30 @@ async fn terminate(session: &mut PgConnection, pid: i32) -> Result<(), ClusterEr
         done => done.map(drop).map_err(ClusterError::sql("terminating a session")),
     }
 }
+
+/// Terminates a session if it is still the one that began at this time, because PostgreSQL uses process ids again. Waits
+/// until it has ended. Does nothing if it has ended already.
+///
+/// # Errors
+/// `InUse` if it has not ended after 30 s. 42501 if the provisioner may not terminate it.
+pub(crate) async fn terminate_same_session(
+    session: &mut PgConnection, pid: i32, started_at: OffsetDateTime,
+) -> Result<(), ClusterError> {
+    let mut pace = Pace::new();
+    loop {
+        let signal = pace.is_signal_due();
+        let found = sqlx::query_scalar(SAME_SESSION).bind(pid).bind(started_at).bind(signal).fetch_one(&mut *session);
+        if !found.await.map_err(ClusterError::sql("terminating a session"))? {
+            return Ok(());
+        }
+        pace.wait("the server", || format!("process {pid}")).await?;
+    }
+}
+
+/// Whether the session with process id $1 that began at $2 exists. Signals it if $3 is set.
+pub(crate) const SAME_SESSION: &str = "SELECT count(CASE WHEN $3 THEN pg_catalog.pg_terminate_backend(a.pid) \
+        ELSE true END) > 0 \
+    FROM pg_catalog.pg_stat_activity a WHERE a.pid = $1 AND a.backend_start = $2";
 
 /// Terminates every session in this database and waits until they have ended. The database must have been closed
 /// before.

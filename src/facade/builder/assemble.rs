@@ -3,6 +3,7 @@
 //! A new operation is added to [`OperationSet`]; recovery knows the kinds of sagas that are listed there.
 use super::Builder;
 use crate::cluster::OperationContext;
+use crate::doctor::{Examiner, Expected, RepairTools, Repairs};
 use crate::error::StoreError;
 use crate::facade::{Inner, Operations, Pool, Tenantry, Tokens};
 use crate::operation::OperationId;
@@ -10,13 +11,14 @@ use crate::operations::lifecycle::Lifecycle;
 use crate::operations::migrate::Migration;
 use crate::operations::provision::Provisioner;
 use crate::operations::rekey::Rekey;
+use crate::operations::restore_entry::EntryRestoration;
 use crate::operations::rotate::{AppLogin, Rotation};
 use crate::operations::servers::Servers;
 use crate::resolver::{ConnectionResolver, PooledResolver, RequireHead};
 use crate::saga::{AnySaga, Engine, EpochFence, Recoverer};
 use crate::setup_link::SetupLinks;
 use crate::store::journal::{PgJournal, WorkerLock};
-use crate::store::nodes::{Node, PgNodes};
+use crate::store::nodes::{Node, Nodes, PgNodes};
 use crate::store::registry::{PgTenantRegistry, RegistryWriter};
 use crate::store::schema::LandlordPool;
 use crate::store::tokens::PgTokenStore;
@@ -37,7 +39,9 @@ impl Builder {
         let stores = Stores::new(&self, vault.clone());
         let stop = CancellationToken::new();
         let engine = Engine::new(stores.journal.clone(), self.epoch_fences(), self.settings, stop.clone());
-        let operations = OperationSet::new(&self, &stores.context, &engine);
+        let nodes: Arc<dyn Nodes> = Arc::new(PgNodes::over(stores.nodes.clone()));
+        let examiner = self.examiner(&stores, nodes.clone());
+        let operations = OperationSet::new(&self, &stores.context, &engine, &examiner);
         let recoverer = Recoverer::new(engine.clone(), operations.sagas()).with_workers(self.workers);
         let pool = self.build_pool(&stores);
         let resolver = self.choose_resolver(&pool);
@@ -50,7 +54,7 @@ impl Builder {
                 #[cfg(any(feature = "axum", feature = "actix"))]
                 link_attempts: Default::default(),
                 operations: Operations::new(stores.context.clone(), recoverer.clone()),
-                nodes: Arc::new(PgNodes::over(stores.nodes)),
+                nodes,
                 node: Node::here(),
                 background: stores.background,
                 landlord: self.landlord_pool(),
@@ -61,6 +65,9 @@ impl Builder {
                 migration: operations.migration,
                 rotation: operations.rotation,
                 rekey: operations.rekey,
+                restore_entry: operations.restore_entry,
+                repairs: operations.repairs,
+                examiner,
                 setup: operations.setup,
                 recoverer,
                 registry: stores.registry,
@@ -73,6 +80,27 @@ impl Builder {
                 change_poll_interval: self.change_poll_interval,
                 worker_lock: stores.worker_lock,
             }),
+        }
+    }
+
+    /// The doctor's examinations, with what this program expects of tenants.
+    fn examiner(&self, stores: &Stores, nodes: Arc<dyn Nodes>) -> Examiner {
+        Examiner::new(stores.context.clone(), self.landlord_pool(), nodes, self.expected())
+    }
+
+    /// A program without the tenants' migrations is probably a tool and not the application. It does not know the
+    /// application's other settings either, and must not make every tenant follow its defaults.
+    fn expected(&self) -> Expected {
+        let is_application = self.config.migrations.is_some();
+        Expected {
+            access: is_application.then_some(self.config.access),
+            temp_tables: is_application.then_some(self.config.temp_tables),
+            connection_limit: is_application.then_some(self.config.connection_limit),
+            migrations: self.config.migrations,
+            max_connections: self.max_connections_or_default(),
+            shares_connections: self.share_connections,
+            deadline: self.settings.deadline,
+            blocking_after: self.blocking_after,
         }
     }
 
@@ -154,15 +182,19 @@ struct OperationSet {
     migration: Migration,
     rotation: Rotation,
     rekey: Rekey,
+    restore_entry: EntryRestoration,
+    repairs: Repairs,
     servers: Servers,
     setup: SetupLinks,
 }
 
 impl OperationSet {
-    fn new(builder: &Builder, stores: &OperationContext, engine: &Engine) -> Self {
+    fn new(builder: &Builder, stores: &OperationContext, engine: &Engine, examiner: &Examiner) -> Self {
         let config = &builder.config;
         let login = AppLogin::new(config.access, config.connection_limit);
         let (stores, engine) = (|| stores.clone(), || engine.clone());
+        let (landlord, expected) = (builder.landlord_pool(), builder.expected());
+        let tools = RepairTools { examiner: examiner.clone(), stores: stores(), landlord, expected };
         let servers = Servers::over(stores(), engine(), builder.landlord_pool());
         let servers = if builder.accepts_pg_environment { servers.accepting_pg_environment() } else { servers };
         Self {
@@ -171,6 +203,8 @@ impl OperationSet {
             migration: Migration::new(stores(), engine(), config.migrations),
             rotation: Rotation::new(stores(), engine(), login),
             rekey: Rekey::new(stores(), engine()),
+            restore_entry: EntryRestoration::new(stores(), engine(), login, config.settings.clone()),
+            repairs: Repairs::new(tools, engine()),
             servers: servers.with_connection_limit(config.connection_limit),
             setup: SetupLinks::new(stores(), engine(), login, config.admins.clone(), PASSWORD_LINK_LIFETIME),
         }
@@ -181,6 +215,8 @@ impl OperationSet {
             self.migration.saga(),
             self.rotation.saga(),
             self.rekey.saga(),
+            self.restore_entry.saga(),
+            self.repairs.saga(),
             self.servers.saga(),
             self.servers.relocation_saga(),
         ];

@@ -1,4 +1,4 @@
-//! Suspend, activate, archive, restore and purge of existing tenants.
+//! Suspend, activate, archive, restore and purge of existing tenants, and closing a closed tenant again.
 //!
 //! Each of these operations is a saga of the preempt lane, so it does not wait for an open change of the tenant, such
 //! as a rotation or a migration. Suspend, archive and purge park that change; activate and restore resume it; purge
@@ -59,6 +59,7 @@ pub struct Lifecycle {
     activate: Arc<Saga<LifecycleContext>>,
     archive: Arc<Saga<LifecycleContext>>,
     restore: Arc<Saga<LifecycleContext>>,
+    close_again: Arc<Saga<LifecycleContext>>,
     purge: Arc<Saga<LifecycleContext>>,
 }
 
@@ -71,15 +72,16 @@ impl Lifecycle {
             activate: define(Verb::Activate),
             archive: define(Verb::Archive { keep_for: 0 }),
             restore: define(Verb::Restore),
+            close_again: define(Verb::CloseAgain),
             purge: define(Verb::Purge { force: false }),
             stores,
             engine,
         }
     }
     /// The saga of each lifecycle operation, for a [`Recoverer`](crate::saga::Recoverer).
-    pub fn sagas(&self) -> [Arc<dyn AnySaga>; 5] {
-        let Self { suspend, activate, archive, restore, purge, .. } = self;
-        [suspend, activate, archive, restore, purge].map(|saga| saga.clone() as Arc<dyn AnySaga>)
+    pub fn sagas(&self) -> [Arc<dyn AnySaga>; 6] {
+        let Self { suspend, activate, archive, restore, close_again, purge, .. } = self;
+        [suspend, activate, archive, restore, close_again, purge].map(|saga| saga.clone() as Arc<dyn AnySaga>)
     }
     fn saga(&self, verb: Verb) -> &Arc<Saga<LifecycleContext>> {
         match verb {
@@ -87,6 +89,7 @@ impl Lifecycle {
             Verb::Activate => &self.activate,
             Verb::Archive { .. } => &self.archive,
             Verb::Restore => &self.restore,
+            Verb::CloseAgain => &self.close_again,
             Verb::Purge { .. } => &self.purge,
         }
     }
@@ -145,7 +148,12 @@ impl Lifecycle {
 /// Fails unless the tenant's directory entries and its other operations allow the operation.
 async fn verify_landlord(verb: Verb, stores: &OperationContext, tenant: &Tenant) -> Result<(), ChangeError> {
     if verb.is_closing() {
-        return entries::verify_entries(stores, tenant).await;
+        entries::verify_entries(stores, tenant).await?;
+        // A migration of a suspended tenant has the tenant's lock. This lane would terminate its session.
+        return match verb {
+            Verb::CloseAgain => running_change::verify_no_running_change(&*stores.journal, tenant.id()).await,
+            _ => Ok(()),
+        };
     }
     managed::require_built_primary(stores, tenant.id()).await?;
     match verb {

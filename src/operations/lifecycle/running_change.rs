@@ -1,7 +1,7 @@
-//! Checks that no worker drives a change of a suspended tenant that is to be activated.
+//! Checks that no worker drives a change of a suspended tenant that is to be activated or closed again.
 //!
-//! A migration may run while its tenant is suspended. An activation does not park it, and would terminate the session
-//! of its worker to get the tenant's lock. So the activation is refused until the worker has ended.
+//! A migration may run while its tenant is suspended. These operations do not park it, and would terminate the session
+//! of its worker to get the tenant's lock. So they are refused until the worker has ended.
 use crate::error::ChangeError;
 use crate::operation::{Lane, OperationStatus, Subject};
 use crate::store::journal::{Journal, Record};

@@ -7,8 +7,9 @@
 use super::Verb;
 use super::context::LifecycleContext;
 use super::steps::{
-    AbandonChange, AdmitLogin, CheckStatus, CloseDatabase, EndSessions, ForgetSecrets, OpenDatabase, ParkChange,
-    RefuseLogins, RefuseOnStandbys, ReleasePlacement, RemoveFromServer, ResumeChange, SetStatus, VerifyEmpty,
+    AbandonChange, AdmitLogin, CheckStatus, CloseAgain, CloseDatabase, EndSessions, ForgetSecrets, OpenDatabase,
+    ParkChange, RefuseLogins, RefuseOnStandbys, ReleasePlacement, RemoveFromServer, ResumeChange, SetStatus,
+    VerifyEmpty,
 };
 use crate::cluster::OperationContext;
 use crate::directory::AppAccess;
@@ -36,6 +37,8 @@ pub(super) fn define(verb: Verb, stores: OperationContext, access: AppAccess) ->
             .step(EndSessions)
             .step(RefuseOnStandbys)
             .step(VerifyEmpty),
+        // It parks nothing: what the suspension has parked stays parked.
+        Verb::CloseAgain => saga.pivot(CloseAgain).step(EndSessions).step(RefuseOnStandbys).step(VerifyEmpty),
         Verb::Restore => saga.pivot(OpenDatabase).step(SetStatus(Active)).step(ResumeChange),
         // Refusing the logins can still be undone. From the status `purging` on failures no longer undo.
         Verb::Purge { .. } => saga

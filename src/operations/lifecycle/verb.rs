@@ -23,6 +23,9 @@ pub enum Verb {
     },
     /// Open the database of an archived tenant and admit it again, before its deadline.
     Restore,
+    /// Refuse the logins of a suspended or archived tenant again, after one of them was admitted outside tenantry. The
+    /// status stays.
+    CloseAgain,
     /// Destroy the tenant's database, roles and secrets.
     Purge {
         /// Destroy the data now. If `false`, the tenant must be archived and its deadline over.
@@ -38,6 +41,7 @@ impl Verb {
             Self::Activate => "activate",
             Self::Archive { .. } => "archive",
             Self::Restore => "restore",
+            Self::CloseAgain => "close_again",
             Self::Purge { .. } => "purge",
         }
     }
@@ -49,13 +53,15 @@ impl Verb {
             Self::Suspend => status == Suspended,
             Self::Activate | Self::Restore => status == Active,
             Self::Archive { .. } => status == Archived,
+            // Another worker may have run it in part, so each worker runs all of it.
+            Self::CloseAgain => false,
             Self::Purge { .. } => matches!(status, Purging | Deleted),
         }
     }
 
     /// Whether the operation closes a tenant that may have sessions.
     pub(super) fn is_closing(self) -> bool {
-        matches!(self, Self::Suspend | Self::Archive { .. } | Self::Purge { .. })
+        matches!(self, Self::Suspend | Self::Archive { .. } | Self::CloseAgain | Self::Purge { .. })
     }
 
     /// Whether [`check`](Self::check) compares the tenant's deadline with the time.
@@ -73,6 +79,7 @@ impl Verb {
             Self::Activate => found == Suspended,
             Self::Archive { .. } => matches!(found, Active | Suspended),
             Self::Restore => found == Archived,
+            Self::CloseAgain => matches!(found, Suspended | Archived),
             Self::Purge { .. } => found != Deleted,
         };
         match (self, until) {
@@ -109,6 +116,14 @@ mod tests {
             let is_kept = purge.check(&tenant(status), Some(AFTER)).is_err();
             assert_eq!(is_kept, status != TenantStatus::Archived, "after the deadline: {status}");
             assert!(Verb::Purge { force: true }.check(&tenant(status), None).is_ok(), "a forced purge: {status}");
+        }
+    }
+
+    #[test]
+    fn close_again_is_allowed_for_suspended_and_archived_tenants_only() {
+        for status in TenantStatus::ALL {
+            let is_closed = matches!(status, TenantStatus::Suspended | TenantStatus::Archived);
+            assert_eq!(Verb::CloseAgain.check(&tenant(status), None).is_ok(), is_closed, "{status}");
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct RotateContext {
     pub(crate) stores: OperationContext,
     pub(super) login: AppLogin,
     pub(crate) tenant: TenantId,
-    pub(super) sessions: TenantSessions,
+    pub(crate) sessions: TenantSessions,
     /// The new login's password, once this worker has opened it.
     pub(super) new_password: Option<GeneratedPassword>,
     /// The tenant's directory entries, as this worker last read them; `None` reads them again.
@@ -62,14 +62,17 @@ impl RotateContext {
     }
 
     /// The logins that this rotation has created or is about to create. Only the operation that holds the tenant's
-    /// change lane stores pending logins, so all of them belong to this rotation.
+    /// change lane stores pending logins, so all of them belong to this rotation. The login that a directory entry names
+    /// is in use and so is none of them, whatever is recorded about it.
     pub(super) async fn pending_logins(&self) -> Result<Vec<DatabaseUser>, StepError> {
         let users = self.stores.registry.users(self.tenant).await?;
-        Ok(users.into_iter().filter(|u| u.status == UserStatus::Pending).collect())
+        let entries = self.stores.registry.databases(self.tenant).await?;
+        let is_in_use = |user: &DatabaseUser| entries.iter().any(|entry| entry.login == user.role);
+        Ok(users.into_iter().filter(|u| u.status == UserStatus::Pending && !is_in_use(u)).collect())
     }
 
     /// Id of the new login's password in the vault.
-    pub(super) async fn credential(&mut self, change: &LoginChange) -> Result<CredentialId, StepError> {
+    pub(crate) async fn credential(&mut self, change: &LoginChange) -> Result<CredentialId, StepError> {
         let database = &self.sessions.location().await?.names.database;
         Ok(CredentialId::login(self.tenant, database, &change.login, change.generation.0))
     }
@@ -84,7 +87,7 @@ impl RotateContext {
 
     /// Makes sure that the new login exists with its password, rights and limit, and may log in. This also restores a
     /// login that a preempting operation has refused.
-    pub(super) async fn ensure_login(&mut self, run: &Execution, change: &LoginChange) -> Result<(), StepError> {
+    pub(crate) async fn ensure_login(&mut self, run: &Execution, change: &LoginChange) -> Result<(), StepError> {
         self.password(change).await?;
         let names = self.sessions.location().await?.names.clone();
         let Self { sessions, login: AppLogin { access, connection_limit }, new_password: Some(new), .. } = self else {
@@ -107,7 +110,7 @@ impl RotateContext {
     }
 
     /// The change of logins that step `secrets.seal` has stored.
-    pub(super) fn login_change(run: &Execution) -> Result<LoginChange, StepError> {
+    pub(crate) fn login_change(run: &Execution) -> Result<LoginChange, StepError> {
         run.output(SEAL)?
             .ok_or_else(|| StepError::fail("step secrets.seal has stored no output, so the new login is unknown"))
     }

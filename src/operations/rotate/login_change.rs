@@ -12,18 +12,18 @@ use futures_util::future::try_join3;
 use serde::{Deserialize, Serialize};
 
 /// The stored name of the step whose output is the [`LoginChange`].
-pub(super) const SEAL: &str = "secrets.seal";
+pub(crate) const SEAL: &str = "secrets.seal";
 /// The new login and the old one that it replaces, as the journal stores them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct LoginChange {
+pub(crate) struct LoginChange {
     /// The new login.
-    pub(super) login: RoleName,
+    pub(crate) login: RoleName,
     /// Generation of the new login.
-    pub(super) generation: Generation,
+    pub(crate) generation: Generation,
     /// Generation of the old login.
-    pub(super) from: Generation,
+    pub(crate) from: Generation,
     /// The old login.
-    pub(super) old: RoleName,
+    pub(crate) old: RoleName,
 }
 
 /// Reads the tenant's directory entries and its primary entry, and chooses the new login: a pending one that an earlier
@@ -37,7 +37,8 @@ pub(super) async fn choose_login(
     require_active(tenant)?;
     let entry = require_managed(&entries, location.as_ref())?.clone();
     let location = location.ok_or_else(|| StepError::fail(ChangeError::NoEntry))?;
-    if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending) {
+    // The login in use is never the new one, whatever is recorded about it: it would be dropped as the old one.
+    if let Some(pending) = users.iter().find(|u| u.status == UserStatus::Pending && u.role != entry.login) {
         return Ok((entries, entry, pending.clone()));
     }
     // Never use a login name twice: a retirement of an earlier login with this name may still be in flight on some

@@ -23,7 +23,9 @@ pub(crate) use context::RotateContext;
 #[doc(hidden)]
 pub use driver::Rotate;
 pub(crate) use driver::Rotation;
+pub(crate) use login_change::{LoginChange, SEAL};
 pub use retire::RetireReport;
+pub(crate) use retire::queue_replaced;
 pub(crate) use steps::{FLIP, RotateStep};
 
 /// How long the old login stays valid while it has sessions, if the caller sets no grace period.

@@ -3,13 +3,15 @@
 //! Every node calls [`Rotation::retire_due`] from time to time. A node claims due entries for three minutes, tries each
 //! drop once, and stores the reason and the next time after a failure. No entry waits for another one. A login leaves
 //! the queue only when it was dropped at the address that its server still has afterwards.
-use super::Rotation;
-use crate::cluster::RetiredLogin;
+use super::{GRACE, Rotation};
 use crate::cluster::pg::ddl;
+use crate::cluster::{OperationContext, RetiredLogin};
 use crate::directory::DatabaseUser;
 use crate::error::{Rows, StepError, StoreError};
 use crate::names::TenantNames;
+use crate::saga::Execution;
 use crate::store::registry::Retirement;
+use crate::tenant::TenantId;
 use futures_util::{StreamExt, stream};
 use rand::RngExt;
 use std::time::Duration;
@@ -94,6 +96,23 @@ impl Rotation {
             false => Err(StepError::retry(format!("server {} was relocated during the drop", user.server))),
         }
     }
+}
+
+/// Gives the logins of the tenant that this operation has replaced to the queue, which drops them. They have no time of
+/// their first drop until then, and get the usual grace period, because nodes may have sessions of them. A login whose
+/// grace period runs already is left alone.
+pub(crate) async fn queue_replaced(
+    run: &Execution, stores: &OperationContext, tenant: TenantId, reason: &str,
+) -> Result<(), StepError> {
+    let is_replaced = |found: &Retirement| {
+        let is_own = found.by.is_none_or(|by| by == run.operation());
+        found.user.tenant == tenant && found.retry_at.is_none() && is_own
+    };
+    for found in stores.registry.retiring(u32::MAX).await?.into_iter().filter(is_replaced) {
+        let later = Some((reason, GRACE));
+        stores.registry.settle_retirement(&found.user, later, Some(run.fencing_token())).await?;
+    }
+    Ok(())
 }
 
 /// Exponential backoff with 20 % jitter.

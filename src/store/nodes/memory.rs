@@ -31,6 +31,9 @@ impl Nodes for MemoryNodes {
         let since = OffsetDateTime::now_utc() - within;
         Ok(self.nodes().values().map(|(n, _)| n).filter(|n| n.seen_at >= since).cloned().collect())
     }
+    async fn read_live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError> {
+        self.list_live(within).await
+    }
     async fn claim_share(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError> {
         let (mut nodes, since) = (self.nodes(), OffsetDateTime::now_utc() - within);
         let live = nodes.iter().filter(|(other, (n, _))| **other == id || n.seen_at >= since);

@@ -8,6 +8,7 @@
 use crate::error::StoreError;
 use crate::store::schema::LandlordPool;
 use async_trait::async_trait;
+use sqlx::postgres::PgRow;
 use sqlx::{Executor, PgConnection, PgPool, Row};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -80,6 +81,8 @@ pub trait Nodes: Send + Sync + 'static {
     async fn record_heartbeat(&self, node: &Node) -> Result<(), StoreError>;
     /// Nodes with a heartbeat within this time, oldest node first. Also deletes nodes without a heartbeat for a day.
     async fn list_live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError>;
+    /// As [`list_live`](Self::list_live), but deletes nothing.
+    async fn read_live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError>;
     /// Claims this node's share of every server's connections, and returns it: an equal part for each live node, but
     /// never what another node still holds. `held` is the share that the node's open connections need at this moment.
     /// If the granted share is smaller, the store keeps counting the node with `held`; the node closes connections and
@@ -112,6 +115,8 @@ const LIVE: &str = "WITH silent AS (
     DELETE FROM tenantry.nodes WHERE seen_at < now() - interval '1 day'
 )
 SELECT id, name, seen_at FROM tenantry.nodes WHERE seen_at >= now() - make_interval(secs => $1) ORDER BY id";
+const READ: &str =
+    "SELECT id, name, seen_at FROM tenantry.nodes WHERE seen_at >= now() - make_interval(secs => $1) ORDER BY id";
 /// `clock_timestamp()`, because `now()` is the start of the transaction, before it waited for the table lock. A node
 /// whose heartbeat became too old during that wait would still count as live.
 const CLAIM: &str = "WITH live AS (
@@ -131,11 +136,11 @@ impl Nodes for PgNodes {
     }
     async fn list_live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError> {
         let rows = sqlx::query(LIVE).bind(within.as_secs_f64()).fetch_all(&self.0).await?;
-        let live = |row: &sqlx::postgres::PgRow| {
-            let node = Node { id: NodeId(row.try_get("id")?), name: row.try_get("name")? };
-            Ok(LiveNode { node, seen_at: row.try_get("seen_at")? })
-        };
-        rows.iter().map(live).collect()
+        rows.iter().map(parse_live).collect()
+    }
+    async fn read_live(&self, within: Duration) -> Result<Vec<LiveNode>, StoreError> {
+        let rows = sqlx::query(READ).bind(within.as_secs_f64()).fetch_all(&self.0).await?;
+        rows.iter().map(parse_live).collect()
     }
     async fn claim_share(&self, id: NodeId, held: Share, within: Duration) -> Result<Share, StoreError> {
         // The lock makes claims take turns. Without it, two nodes that claim at the same moment would both get the free
@@ -152,4 +157,9 @@ impl Nodes for PgNodes {
         sqlx::query("DELETE FROM tenantry.nodes WHERE id = $1").bind(id.0).execute(&self.0).await?;
         Ok(())
     }
+}
+
+fn parse_live(row: &PgRow) -> Result<LiveNode, StoreError> {
+    let node = Node { id: NodeId(row.try_get("id")?), name: row.try_get("name")? };
+    Ok(LiveNode { node, seen_at: row.try_get("seen_at")? })
 }

@@ -5,7 +5,7 @@
 //! method an error.
 use super::{Placement, ServerLoad, ServerRegistry};
 use crate::error::{Rows, StoreError};
-use crate::names::ServerName;
+use crate::names::{DatabaseName, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::tenant::TenantId;
@@ -41,6 +41,11 @@ impl<T: ServerRegistry + ?Sized> ServerRegistry for Arc<T> {
     }
     async fn placement_and_server(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
         (**self).placement_and_server(tenant).await
+    }
+    async fn placements_on(
+        &self, server: &ServerName, after: Option<&DatabaseName>, limit: u32,
+    ) -> Result<Rows<Placement>, StoreError> {
+        (**self).placements_on(server, after, limit).await
     }
     async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
         (**self).reserve(placement, writer).await

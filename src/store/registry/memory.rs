@@ -5,7 +5,7 @@
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry, rules};
 use crate::directory::{DatabaseKind, DatabaseStatus, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{NameConflict, Rows, StoreError};
-use crate::names::{Domain, RoleName, ServerName};
+use crate::names::{DatabaseName, Domain, RoleName, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
@@ -207,6 +207,11 @@ impl ServerRegistry for MemoryRegistry {
     }
     async fn placement(&self, tenant: TenantId) -> Result<Option<Placement>, StoreError> {
         Ok(self.state().placements.get(&tenant).cloned())
+    }
+    async fn placements_on(
+        &self, server: &ServerName, after: Option<&DatabaseName>, limit: u32,
+    ) -> Result<Rows<Placement>, StoreError> {
+        Ok(self.state().placements_on(server, after, limit).into())
     }
     async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
         self.lock_for(Some(writer))?.reserve(placement)

@@ -292,6 +292,13 @@ pub trait ServerRegistry: Send + Sync + 'static {
         let load = self.server(&placement.server).await?.ok_or_else(unknown)?;
         Ok(Some((placement, load.server)))
     }
+    /// At most `limit` placements on this server whose database name is above `after`, in the store's ascending order of
+    /// these names, which may be any order that stays the same. Rows that cannot be parsed are in [`Rows::unreadable`] and
+    /// do not fail the call. The readable part is empty only after the last placement, and for an unknown server. For
+    /// work that covers all tenants of a server in pages.
+    async fn placements_on(
+        &self, server: &ServerName, after: Option<&DatabaseName>, limit: u32,
+    ) -> Result<Rows<Placement>, StoreError>;
     /// Places the tenant on the server. `Taken` with
     /// [`NameConflict::ServerFull`](crate::error::NameConflict::ServerFull) if the server is full, draining or not
     /// ready; `Taken` with [`NameConflict::Database`](crate::error::NameConflict::Database) if another tenant has the

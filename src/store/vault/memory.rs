@@ -60,6 +60,11 @@ impl MemoryVault {
         }
         if sample.is_empty() { Ok(()) } else { Err(KeyError::WrongBytes(key.clone()).into()) }
     }
+    /// Id of the provider's primary key. The provider has no call for it, so a throwaway record is sealed.
+    async fn primary(&self) -> Result<KeyId, VaultError> {
+        let probe = CredentialId::key_check(&KeyId::new("primary"));
+        Ok(record::seal(&*self.keys, &probe, &SecretString::from("probe")).await?.0)
+    }
     /// Locks the state for a write of this writer; `Fenced` if its epoch is not the stored one.
     fn lock_for(&self, writer: FencingToken) -> Result<MutexGuard<'_, State>, VaultError> {
         let state = self.state();
@@ -115,8 +120,7 @@ impl VaultWriter for MemoryVault {
         Ok((deleted as u64, self.keys.forget(tenant).await?))
     }
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError> {
-        let probe = CredentialId::key_check(&KeyId::new("primary"));
-        let (primary, _) = record::seal(&*self.keys, &probe, &SecretString::from("probe")).await?;
+        let primary = self.primary().await?;
         let _guard = self.writes.lock().await;
         self.check_bytes(&primary).await?;
         let all: Vec<_> =
@@ -133,6 +137,9 @@ impl VaultWriter for MemoryVault {
     async fn keys_in_use(&self) -> Result<Vec<KeyId>, VaultError> {
         let keys: BTreeSet<KeyId> = self.state().records.values().map(|(key, _)| key.clone()).collect();
         Ok(keys.into_iter().collect())
+    }
+    async fn primary_key(&self) -> Result<Option<KeyId>, VaultError> {
+        self.primary().await.map(Some)
     }
     async fn check_keys(&self) -> Result<(), VaultError> {
         for key in self.keys_in_use().await? {

@@ -68,6 +68,10 @@ pub trait VaultWriter: CredentialVault {
     async fn rewrap(&self, limit: u32) -> Result<u64, VaultError>;
     /// Ids of all keys that have wrapped a stored secret. Check records of keys do not count.
     async fn keys_in_use(&self) -> Result<Vec<KeyId>, VaultError>;
+    /// Id of the key that would wrap a new secret; `None` if the vault cannot tell. Reads only. The default cannot tell.
+    async fn primary_key(&self) -> Result<Option<KeyId>, VaultError> {
+        Ok(None)
+    }
     /// Checks that the provider can open the stored secrets: it has each key in use (else `Key(Unknown)`), with the
     /// bytes that sealed the secrets (else `Key(WrongBytes)`). Reads only, so a node that is refused at its start has
     /// changed nothing.

@@ -242,6 +242,10 @@ impl VaultWriter for PgVault {
         Ok(keys.into_iter().map(KeyId::new).collect())
     }
 
+    async fn primary_key(&self) -> Result<Option<KeyId>, VaultError> {
+        self.primary().await.map(Some)
+    }
+
     async fn check_keys(&self) -> Result<(), VaultError> {
         for key in self.keys_in_use().await? {
             self.check_use(&key).await?;

@@ -18,6 +18,8 @@ pub async fn nodes(nodes: impl Nodes) {
     let ids = |live: Vec<LiveNode>| live.into_iter().map(|n| n.node.id).collect::<Vec<_>>();
     let live = ids(expect_ok(nodes.list_live(HOUR).await, "list_live() lists nodes"));
     assert!(live.contains(&one.id) && live.contains(&two.id), "expected: both nodes are live; got: {live:?}");
+    let read = ids(expect_ok(nodes.read_live(HOUR).await, "read_live() lists nodes"));
+    assert_eq!(read, live, "expected: read_live() lists the same nodes as list_live()");
     // Any heartbeat is older than zero time as soon as the store's clock has advanced.
     for _ in 0..1000 {
         if expect_ok(nodes.list_live(Duration::ZERO).await, "list_live() lists nodes").is_empty() {

@@ -76,6 +76,9 @@ impl<V: VaultWriter, F: Fn(LocalKeyring) -> V> Nodes<F> {
 
     async fn check_empty_store(&self) {
         let Keys { k1, wrong, k2, random } = &self.keys;
+        let primary = expect_ok(self.open_with(&[k2, k1]).primary_key().await, "primary_key() returns a key");
+        let is_first = primary.as_ref().is_none_or(|key| key.as_str() == "k2");
+        assert!(is_first, "expected: primary_key() returns the key that seals new secrets; got: {primary:?}");
         for key in [wrong, k1, random, k2, wrong, k1] {
             let rule = "a store without secrets accepts any key, whichever keys were checked before";
             self.expect_accepted(&[key], rule).await;

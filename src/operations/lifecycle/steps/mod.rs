@@ -5,5 +5,6 @@ pub(super) use landlord::{
     AbandonChange, CheckStatus, ForgetSecrets, ParkChange, ReleasePlacement, ResumeChange, SetStatus,
 };
 pub(super) use server::{
-    AdmitLogin, CloseDatabase, EndSessions, OpenDatabase, RefuseLogins, RefuseOnStandbys, RemoveFromServer, VerifyEmpty,
+    AdmitLogin, CloseAgain, CloseDatabase, EndSessions, OpenDatabase, RefuseLogins, RefuseOnStandbys, RemoveFromServer,
+    VerifyEmpty,
 };

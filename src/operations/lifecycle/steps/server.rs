@@ -151,6 +151,39 @@ impl SagaStep<LifecycleContext> for CloseDatabase {
     }
 }
 
+/// Does what [`RefuseLogins`] does. If a role can still enter after that, revokes the rights of PUBLIC on the tenant's
+/// database and does it once more: the logins come first, because a session of the tenant can keep the database's row
+/// locked. For an archived tenant it does what [`CloseDatabase`] does.
+pub(in crate::operations::lifecycle) struct CloseAgain;
+#[async_trait]
+impl SagaStep<LifecycleContext> for CloseAgain {
+    fn name(&self) -> &'static str {
+        "server.close_again"
+    }
+    fn shares_intent_with_previous(&self) -> bool {
+        false
+    }
+    async fn run(&self, run: &Execution, context: &mut LifecycleContext) -> Result<Value, StepError> {
+        let Some(names) = context.names().await? else { return Ok(Value::Null) };
+        let status = context.tenant().await?.status();
+        if status == TenantStatus::Archived {
+            return CloseDatabase.run(run, context).await;
+        }
+        match RefuseLogins.run(run, context).await {
+            Err(error) if error.is_fenced() || error.is_lost_writes() => Err(error),
+            Err(_) => {
+                context.locked_session(run).await?.close_to_public(&names).await?;
+                RefuseLogins.run(run, context).await
+            }
+            closed => closed,
+        }
+    }
+    /// Never reopens the tenant.
+    async fn undo(&self, _: &Execution, _: &mut LifecycleContext) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
 /// Reverses [`CloseDatabase`]: opens the database and admits the login of the current generation.
 pub(in crate::operations::lifecycle) struct OpenDatabase;
 #[async_trait]

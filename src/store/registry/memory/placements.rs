@@ -8,6 +8,16 @@ impl State {
         ServerLoad { server: server.clone(), tenants: u32::try_from(tenants).unwrap_or(u32::MAX) }
     }
 
+    pub(super) fn placements_on(
+        &self, server: &ServerName, after: Option<&DatabaseName>, limit: u32,
+    ) -> Vec<Placement> {
+        let on_server = self.placements.values().filter(|p| p.server == *server);
+        let mut page: Vec<_> = on_server.filter(|p| after.is_none_or(|name| p.database > *name)).cloned().collect();
+        page.sort_by(|a, b| a.database.cmp(&b.database));
+        page.truncate(limit as usize);
+        page
+    }
+
     pub(super) fn put_server(
         &mut self, expected: Option<&DatabaseServer>, server: &DatabaseServer,
     ) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry};
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{Rows, StoreError};
-use crate::names::{Domain, ReservedDomains, ServerName};
+use crate::names::{DatabaseName, Domain, ReservedDomains, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::store::schema::LandlordPool;
@@ -159,6 +159,11 @@ impl ServerRegistry for PgTenantRegistry {
     }
     async fn placement_and_server(&self, tenant: TenantId) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
         placements::find_with_server(&self.0, tenant).await
+    }
+    async fn placements_on(
+        &self, server: &ServerName, after: Option<&DatabaseName>, limit: u32,
+    ) -> Result<Rows<Placement>, StoreError> {
+        placements::page(&self.0, server, after, limit).await
     }
     async fn reserve(&self, placement: &Placement, writer: FencingToken) -> Result<(), StoreError> {
         placements::reserve(&self.0, placement, writer).await

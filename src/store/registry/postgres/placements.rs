@@ -5,12 +5,14 @@
 use super::rows;
 use super::servers;
 use super::write::{self, fenced_write};
-use crate::error::{NameConflict, StoreError};
+use crate::error::{NameConflict, Rows, StoreError};
+use crate::names::{DatabaseName, ServerName};
 use crate::operation::FencingToken;
 use crate::server::DatabaseServer;
 use crate::store::registry::{Placement, rules};
 use crate::store::schema::LandlordPool;
 use crate::tenant::TenantId;
+use sqlx::Row;
 
 const FIND: &str = "SELECT tenant_id, server, database FROM tenantry.placements WHERE tenant_id = $1";
 
@@ -27,6 +29,36 @@ pub(super) async fn find_with_server(
 ) -> Result<Option<(Placement, DatabaseServer)>, StoreError> {
     let row = sqlx::query(FIND_WITH_SERVER).bind(tenant.as_uuid()).fetch_optional(landlord).await?;
     row.map(|row| Ok((rows::parse_placement(&row)?, rows::parse_server(&row)?.server))).transpose()
+}
+
+const FIRST_PAGE: &str = "SELECT tenant_id, server, database FROM tenantry.placements
+    WHERE server = $1 ORDER BY database LIMIT $2";
+const PAGE: &str = "SELECT tenant_id, server, database FROM tenantry.placements
+    WHERE server = $1 AND database > $3 ORDER BY database LIMIT $2";
+
+/// Reads on until the page has a placement that can be parsed, because the next page begins after the last such one.
+/// The names are compared in the landlord only, so its collation decides on their order.
+pub(super) async fn page(
+    landlord: &LandlordPool, server: &ServerName, after: Option<&DatabaseName>, limit: u32,
+) -> Result<Rows<Placement>, StoreError> {
+    let (mut after, mut unreadable) = (after.map(|name| name.as_str().to_owned()), vec![]);
+    loop {
+        let page = match &after {
+            None => sqlx::query(FIRST_PAGE).bind(server.as_str()).bind(i64::from(limit)),
+            Some(name) => sqlx::query(PAGE).bind(server.as_str()).bind(i64::from(limit)).bind(name),
+        };
+        let found = page.fetch_all(landlord).await?;
+        // The next page reads the rows after the last placement that can be parsed again.
+        let end = found.iter().rposition(|row| rows::parse_placement(row).is_ok()).map(|last| last + 1);
+        let is_last = found.len() < limit as usize || limit == 0;
+        let reported = if is_last { found.len() } else { end.unwrap_or(found.len()) };
+        let mut page = Rows::parse(&found[..reported], rows::parse_placement);
+        unreadable.append(&mut page.unreadable);
+        if is_last || end.is_some() {
+            return Ok(Rows { unreadable, ..page });
+        }
+        after = found.last().map(|row| row.try_get("database")).transpose()?;
+    }
 }
 
 /// The update of the server's counter is the lock. A concurrent call waits for it and then checks `tenants < capacity`

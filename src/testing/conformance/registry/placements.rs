@@ -1,6 +1,7 @@
 //! [`ServerRegistry`]: placements, their uniqueness, and the capacity of a server.
 use super::subject::{Subject, create_server_token, server};
 use crate::error::{NameConflict, StoreError};
+use crate::names::DatabaseName;
 use crate::operation::FencingToken;
 use crate::server::{DatabaseServer, ServerStatus};
 use crate::store::registry::{Placement, ServerRegistry};
@@ -11,6 +12,7 @@ pub(super) async fn check(registry: &impl ServerRegistry) {
     let by = create_server_token(registry).await;
     check_reserve(registry, by).await;
     check_capacity(registry, by).await;
+    check_pages(registry, by).await;
     check_concurrent_reserve(registry, by).await;
     check_reserve_and_remove_server(registry, by).await;
 }
@@ -99,6 +101,37 @@ async fn check_capacity(registry: &impl ServerRegistry, by: FencingToken) {
     expect_ok(registry.reserve(&placed[0], by).await, "reserve() accepts a released placement");
     let new_owner = Placement::new(Subject::new().id(), home.name, placed[1].database.clone());
     expect_ok(registry.reserve(&new_owner, by).await, "reserve() accepts a released database name for another tenant");
+}
+
+async fn check_pages(registry: &impl ServerRegistry, by: FencingToken) {
+    let (home, other) = (add_server(registry, 9).await, add_server(registry, 9).await);
+    let mut placed = vec![];
+    for _ in 0..5 {
+        let placement = Subject::new().placement(&home.name);
+        expect_ok(registry.reserve(&placement, by).await, "reserve() places a tenant");
+        placed.push(placement);
+    }
+    expect_ok(registry.reserve(&Subject::new().placement(&other.name), by).await, "reserve() places a tenant");
+    let page = async |after: Option<&DatabaseName>, limit| {
+        expect_ok(registry.placements_on(&home.name, after, limit).await, "placements_on() returns a page").readable
+    };
+    let all = page(None, 100).await;
+    let mut sorted = (all.clone(), placed);
+    sorted.0.sort_by_key(|placement| placement.tenant);
+    sorted.1.sort_by_key(|placement| placement.tenant);
+    assert_eq!(sorted.0, sorted.1, "expected: placements_on() returns every placement of the server and no other");
+    let mut paged: Vec<Placement> = vec![];
+    loop {
+        let next = page(paged.last().map(|placement| &placement.database), 2).await;
+        if next.is_empty() {
+            break;
+        }
+        assert!(next.len() <= 2, "expected: placements_on() returns at most `limit` placements; got: {next:?}");
+        paged.extend(next);
+    }
+    assert_eq!(paged, all, "expected: the pages of placements_on() contain each placement once, in one order");
+    let unknown = expect_ok(registry.placements_on(&server(1).name, None, 2).await, "placements_on() of no server");
+    assert!(unknown.is_empty(), "expected: an unknown server has no placements; got: {unknown:?}");
 }
 
 async fn check_concurrent_reserve(registry: &impl ServerRegistry, by: FencingToken) {

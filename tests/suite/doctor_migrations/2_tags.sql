@@ -1,0 +1,1 @@
+CREATE TABLE tags (text text PRIMARY KEY);

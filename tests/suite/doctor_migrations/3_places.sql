@@ -1,0 +1,1 @@
+CREATE TABLE places (text text PRIMARY KEY);
