@@ -354,7 +354,7 @@ async fn each_damage_is_found_alone_and_repaired_or_left_with_a_reason() {
     }
     let plan = tenantry.doctor().examine().await.unwrap();
     let found = fleet::codes_by_tenant(&plan);
-    assert_found(&tenants, &found, |drift| codes_of(drift), "after the damage");
+    assert_found(&tenants, &found, codes_of, "after the damage");
     let others: Vec<_> = plan.findings.iter().filter(|finding| finding.subject.tenant().is_none()).collect();
     assert!(others.is_empty(), "findings about no tenant: {others:?}");
     for finding in &plan.findings {

@@ -1,5 +1,6 @@
-//! Every pair of damages on one tenant each, in a fleet of about 200: all of them are repaired, and no healthy tenant is a
-//! finding before or after.
+//! Pairs of damages, each pair on a tenant of its own: all of them are repaired, and nothing else is found before or after.
+//! `TENANTRY_TEST_PAIRS=all` takes all 190 pairs, which needs minutes; without it a quarter of them is taken, in which
+//! each damage occurs.
 use super::drifts::{DRIFTS, configured};
 use super::fleet::{self, Before, Drift, Names};
 use futures_util::{StreamExt, stream};
@@ -48,11 +49,13 @@ fn drift(name: &str) -> &'static Drift {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_pair_of_damages_is_repaired_in_a_fleet_without_other_findings() {
+async fn pair_of_damages_is_repaired_in_a_fleet_without_other_findings() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(configured).await.unwrap();
     fleet::create_stranger(&harness).await;
+    let takes_all = std::env::var("TENANTRY_TEST_PAIRS").is_ok_and(|pairs| pairs == "all");
     let pairs = (0..PAIRED.len()).flat_map(|a| (a + 1..PAIRED.len()).map(move |b| (a, b)));
+    let pairs = pairs.filter(move |(a, b)| takes_all || (a + b) % 4 == 0);
     let provisioned = stream::iter(pairs).map(|(a, b)| {
         let (harness, tenantry) = (&harness, &tenantry);
         async move {
