@@ -43,7 +43,8 @@ pub enum Repair {
     RestoreAccess,
     /// Give the schema `public` to the tenant's owner role, and revoke the rights of PUBLIC and CREATE of the app role.
     RestoreSchema,
-    /// Give a login LOGIN, no expiry, its group role and its role setting. Its password and other settings stay.
+    /// Give a login LOGIN, no expiry, its group role and its role setting. Its password stays. Its other settings are
+    /// reset only if the finding is about them.
     RestoreLogin {
         /// The login.
         login: RoleName,
@@ -159,7 +160,9 @@ impl fmt::Display for Repair {
             Self::RestorePlacement => f.write_str("store the placement that the entry names"),
             Self::RestoreAccess => f.write_str("restore the rights on the database and open it"),
             Self::RestoreSchema => f.write_str("restore owner and rights of the schema public"),
-            Self::RestoreLogin { login, .. } => write!(f, "restore the rights of the login {login}"),
+            Self::RestoreLogin { login, .. } => {
+                write!(f, "restore the rights of the login {login} and the settings that the finding names")
+            }
             Self::LimitLogin { login, limit } => write!(f, "set the connection limit of {login} to {limit}"),
             Self::RevokeMembership { member, group } => write!(f, "revoke {group} from {member}"),
             Self::RemovePrivileges { role } => write!(f, "take CREATEROLE and CREATEDB from {role}"),

@@ -28,7 +28,8 @@ pub struct Finding {
     /// Name of the role, database, row or object within the subject; `None` if it is the subject itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// What was seen and what was expected. It contains no secret and no text of a statement.
+    /// What was seen and what was expected. It contains no secret. The error of a failed operation is included as the
+    /// journal has it, and may quote values of a row.
     pub evidence: Map<String, Value>,
     /// The repair that is offered.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -158,6 +158,20 @@ pub(crate) enum ServerAccess {
     Replaced(String),
 }
 
+impl ServerAccess {
+    /// Why nothing was read from the server.
+    pub(crate) fn obstacle(&self) -> &str {
+        match self {
+            Self::Open => "the server was read",
+            Self::NotReady => "the set-up of the server has not ended",
+            Self::Untrusted => "the server's address is not authenticated or not allowed",
+            Self::Unreachable(reason) | Self::Refused(reason) | Self::NoSecret(reason) | Self::Replaced(reason) => {
+                reason
+            }
+        }
+    }
+}
+
 /// One server.
 pub(crate) struct ServerView {
     pub(crate) installation: Uuid,
@@ -253,6 +267,8 @@ pub(crate) struct TenantView<'a> {
     /// The parked operation of the tenant; of two, the one in the lane of changes. Follow-up work does not count, and
     /// tenants with a running operation are not examined.
     pub(crate) parked: Option<Record>,
+    /// Whether an operation that changes the tenant is open, also one that waits for its next attempt.
+    pub(crate) has_open_operation: bool,
     pub(crate) secret: Seen<SecretView>,
     /// The server of the placement or, without one, of the primary entry.
     pub(crate) server: Option<&'a ServerView>,

@@ -11,7 +11,7 @@ pub enum DoctorError {
     #[error("no tenant has this id, slug or domain")]
     UnknownTenant,
     /// No server has this name.
-    #[error("no server {server:?} is registered; see servers().list()")]
+    #[error("no server {server} is registered; see servers().list()")]
     #[non_exhaustive]
     UnknownServer {
         /// The name that the caller gave.

@@ -27,8 +27,8 @@
 //! [`Servers::allow_role`](crate::servers::Servers::allow_role).
 //!
 //! ## admin_member
-//! Another role than the provisioner's logins acts as the admin role, and with it as every tenant. Only a server admin
-//! can revoke that.
+//! Another role than the provisioner's logins acts as the admin role or as one of those logins, and with it as every
+//! tenant. Only a server admin can revoke that.
 //!
 //! ## maintenance_public
 //! PUBLIC may connect to the maintenance database. A tenant could take the advisory locks there and stop operations.
@@ -43,8 +43,8 @@
 //! The repair restores owner and rights of the schema `public`. Rights on other schemas are revoked by a migration.
 //!
 //! ## database_rights
-//! The rights on the tenant's database are not those that a provisioning grants. Without CONNECT the application cannot
-//! enter. The repair grants and revokes them again.
+//! The rights of PUBLIC and of the tenant's group roles on the database are not those that a provisioning grants. Without
+//! CONNECT the application cannot enter; with CREATE it can make schemas. The repair grants and revokes them again.
 //!
 //! # Whether the tenant can be used
 //!
@@ -107,7 +107,8 @@
 //! [`login_refused`](#login_refused).
 //!
 //! ## login_extra_membership
-//! The login is a member of further roles. The repair revokes the membership, if the admin role may.
+//! The login is a member of further roles. The repair revokes the membership, if the admin role may. A membership of one
+//! of the tenant's group roles is critical, because the application acts as that role; a person revokes it.
 //!
 //! ## login_settings
 //! The login has other settings than its role. A login can set them itself. The repair resets them.
@@ -141,8 +142,9 @@
 //! A login is recorded as pending or retiring and does not exist. The repair records it as dropped.
 //!
 //! ## retirement_overdue
-//! A replaced login could not be dropped for more than half an hour; the finding has the reason. It can no longer enter
-//! its database. The repair tries once more, which succeeds after the reason is removed.
+//! A replaced login could not be dropped for more than half an hour; the finding has the reason. Or it has no time at
+//! which it is dropped, because an entry was written by hand or a rotation was abandoned. It may still be able to log
+//! in. The repair refuses it and drops it, which succeeds after the reason is removed.
 //!
 //! ## migrator_left
 //! The migrator's login exists, and no operation uses it: its operation was abandoned. The repair drops it.
@@ -174,8 +176,8 @@
 //! process.
 //!
 //! ## operation_slow
-//! An operation is open for longer than its deadline, and for more than an hour. Correct the cause that its error
-//! names.
+//! An operation is open for longer than its deadline, and for more than an hour. Or it has failed, is open for more than
+//! a minute, and waits for its next attempt. Correct the cause that its error names.
 //!
 //! ## tenant_unfinished
 //! A tenant is in provisioning or purging, and no operation is open for it: it was abandoned. Purge the tenant with

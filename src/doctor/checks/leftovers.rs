@@ -23,7 +23,7 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
 /// A parked operation drops its migrator when it continues.
 fn check_migrator(view: &TenantView<'_>, server: &ServerView, names: &TenantNames, findings: &mut Findings) {
     let Some(role) = view.role(&names.migrator) else { return };
-    if view.parked.is_some() || server.temporary_logins.contains(&names.migrator) {
+    if view.has_open_operation || server.temporary_logins.contains(&names.migrator) {
         return;
     }
     let finding = view.draft(Code::MigratorLeft).object(role.name.as_str()).seen("can_login", role.can_login);

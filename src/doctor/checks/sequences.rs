@@ -1,6 +1,6 @@
 //! Sequences that have used most of their range. When the last value is used, every INSERT that needs the next one fails.
 use super::{Check, CheckFn};
-use crate::cluster::pg::observe::ObservedSequence;
+use crate::cluster::pg::observe::{MAX_SEQUENCES, ObservedSequence};
 use crate::doctor::code::{Code, Severity};
 use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, LoginView, TenantView};
@@ -17,6 +17,10 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     let Some(sequences) = sequences.read() else { return };
     for sequence in sequences {
         check(view, sequence, findings);
+    }
+    if sequences.len() >= MAX_SEQUENCES {
+        let finding = view.draft(Code::CannotSee).object("more sequences").noted("codes", [Code::SequenceExhausted]);
+        findings.push(finding.no_repair("the examination reads the first thousand sequences of a database"));
     }
     let hidden: Vec<_> = sequences.iter().filter(|sequence| sequence.is_hidden).map(|found| &found.sequence).collect();
     if !hidden.is_empty() {

@@ -32,7 +32,7 @@ fn check_access(view: &ServerView, findings: &mut Findings) {
         ServerAccess::Unreachable(reason) => (
             Code::ServerUnreachable,
             Some(reason),
-            format!("make it reachable; if it has moved, call servers().relocate({name:?}, …)"),
+            format!("make it reachable; if it has moved, call servers().relocate(\"{name}\", …)"),
         ),
         ServerAccess::Untrusted => (
             Code::ServerUntrusted,

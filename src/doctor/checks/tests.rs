@@ -98,6 +98,7 @@ pub(crate) fn healthy_tenant(server: &ServerView) -> TenantView<'_> {
         entries: vec![entry],
         users: vec![user.with_status(UserStatus::Active)],
         parked: None,
+        has_open_operation: false,
         secret: Seen::Read(SecretView::Opens),
         server: Some(server),
         objects: Seen::Read(vec![]),

@@ -7,10 +7,9 @@ use crate::tenant::TenantStatus;
 
 pub(super) const CHECK: Check = Check { codes: &[Code::TenantUnfinished], run: CheckFn::Tenant(run) };
 
-/// A tenant with a running operation is not examined.
 fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     let is_unfinished = view.is(TenantStatus::Provisioning) || view.is(TenantStatus::Purging);
-    if is_unfinished && view.parked.is_none() {
+    if is_unfinished && !view.has_open_operation {
         findings.push(view.draft(Code::TenantUnfinished).no_repair(
             "its operation was abandoned, so what exists of it is unknown; remove all of it with purge(tenant).force()",
         ));

@@ -63,7 +63,7 @@ fn check_user(view: &TenantView<'_>, user: &DatabaseUser, findings: &mut Finding
         }
         // The operation that is parked creates the login, or drops it, when it continues.
         (UserStatus::Pending | UserStatus::Retiring, None)
-            if view.parked.is_none() && !is_in_use(view, user.role.as_str()) =>
+            if !view.has_open_operation && !is_in_use(view, user.role.as_str()) =>
         {
             findings.push(draft(Code::LoginGone).repair(Repair::ForgetLogin { login, before }));
         }

@@ -39,7 +39,7 @@ pub(super) enum Examined {
 }
 
 /// Whether a worker works on the operation at this moment. One that has failed and waits for its next attempt is not
-/// running: it may wait for hours, and its subject must not be unseen for so long. Follow-up work changes nothing that is
+/// running: it may wait for hours, and its subject must be examined meanwhile. Follow-up work changes nothing that is
 /// examined.
 fn is_running(operation: &Record, now: OffsetDateTime) -> bool {
     operation.lane != Lane::FollowUp
@@ -77,6 +77,11 @@ impl Context<'_> {
                 && !(is_preempted && operation.lane == Lane::Change)
         };
         self.landlord.operations.iter().filter(is_parked).max_by_key(|operation| operation.lane == Lane::Change)
+    }
+    /// Whether an operation that changes the subject is open: it runs, waits for its next attempt, or is parked.
+    fn has_open_operation(&self, subject: &Subject) -> bool {
+        let mut operations = self.landlord.operations.iter();
+        operations.any(|operation| operation.subject == *subject && operation.lane != Lane::FollowUp)
     }
     /// Adds to a server's view what the landlord knows about it.
     pub(super) fn complete(&self, observed: &mut ObservedServer) {
@@ -149,10 +154,14 @@ impl Context<'_> {
         let depth = Depth { expected, skips_logins: self.scope.skips_logins, has_permit: self.is_repair };
         let mut view = tenant::observe(&self.examiner.stores, rows, self.landlord.now, server, depth).await;
         view.parked = self.find_parked(&subject).cloned();
+        view.has_open_operation = self.has_open_operation(&subject);
         view.second = self.read_second(view.id).await;
         let mut findings = Findings::default();
         check_tenant(&view, expected, &mut findings);
-        findings.keep(MAX_FINDINGS_OF_TENANT);
+        // A repair looks for one finding, and would take it for gone if it were left out.
+        if !self.is_repair {
+            findings.keep(MAX_FINDINGS_OF_TENANT);
+        }
         if !findings.list.is_empty() && self.has_changed(&subject).await? {
             return Ok(Examined::Busy);
         }
@@ -176,9 +185,9 @@ fn unseen_server(rows: &TenantRows, server: Option<&ObservedServer>) -> Option<F
     if !is_managed || server.is_some_and(|server| server.view.is_open()) {
         return None;
     }
-    let access = server.map(|server| format!("{:?}", server.view.access));
+    let reason = server.map_or("no such server is registered", |server| server.view.access.obstacle());
     let draft = Draft::new(Code::CannotSee, Subject::Tenant(rows.id)).object("server");
-    Some(draft.noted("reason", access.unwrap_or_else(|| String::from("no such server is registered"))).no_repair(
+    Some(draft.noted("reason", reason).no_repair(
         "the tenant's server could not be examined; examine the server, remove the cause, then examine the tenant again",
     ))
 }

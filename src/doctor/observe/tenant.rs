@@ -61,6 +61,7 @@ impl TenantRows {
             entries,
             users,
             parked: None,
+            has_open_operation: false,
             secret: Seen::NotApplicable,
             server: server.map(|server| &server.view),
             objects: Seen::NotApplicable,

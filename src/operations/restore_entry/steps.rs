@@ -62,7 +62,9 @@ async fn seal(run: &Execution, context: &mut RotateContext) -> Result<Value, Ste
     require_no_entry(context).await?;
     let location = context.sessions.location().await?.clone();
     let users = context.stores.registry.users(context.tenant).await?;
-    let user = match users.iter().find(|user| user.status == UserStatus::Pending) {
+    let is_here =
+        |user: &&DatabaseUser| user.server == location.server.name && user.database == location.names.database;
+    let user = match users.iter().filter(is_here).find(|user| user.status == UserStatus::Pending) {
         Some(pending) => pending.clone(),
         None => {
             // A generation is never used twice: a retirement of an earlier login may still be in flight on some node.

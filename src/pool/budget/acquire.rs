@@ -14,11 +14,11 @@ pub(crate) enum Acquired<O: Opener> {
     Retired,
 }
 
-/// Where a caller stands who needs a connection.
+/// The state of a caller that needs a connection.
 pub(crate) enum Entry<O: Opener> {
-    /// It has been given something.
+    /// It has a connection or a slot, or the tenant's share is retired.
     Granted(Granted<O>),
-    /// It is in its tenant's queue.
+    /// It waits in its tenant's queue.
     Waiting(Waiting<O>),
 }
 

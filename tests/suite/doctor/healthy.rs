@@ -109,7 +109,7 @@ async fn examination_writes_nothing_to_the_landlord_or_the_server() {
 async fn examination_of_an_unknown_tenant_or_server_fails() {
     let harness = Harness::start().await.unwrap();
     let tenantry = harness.tenantry(migrated).await.unwrap();
-    let unknown = tenantry.doctor().tenant("nobody-here").examine().await;
+    let unknown = tenantry.doctor().tenant("unknown-tenant").examine().await;
     assert!(matches!(unknown, Err(DoctorError::UnknownTenant)), "{unknown:?}");
     let unknown = tenantry.doctor().server("other".parse().unwrap()).examine().await;
     assert!(matches!(unknown, Err(DoctorError::UnknownServer { .. })), "{unknown:?}");

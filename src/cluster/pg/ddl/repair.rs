@@ -20,8 +20,9 @@ pub(crate) struct RestoredLogin<'a> {
     pub(crate) resets_settings: bool,
 }
 
-/// Gives a login LOGIN, no expiry, its group role and its role setting. Its password and its connection limit stay. The membership is revoked and granted again: a GRANT alone keeps the options of an existing membership, which
-/// may be INHERIT FALSE or SET FALSE.
+/// Gives a login LOGIN, no expiry, its group role and its role setting. Its password and its connection limit stay. The
+/// membership is revoked and granted again: a GRANT alone keeps the options of an existing membership, which may be
+/// INHERIT FALSE or SET FALSE.
 pub(crate) fn restore_login(login: &RestoredLogin<'_>, admin: &RoleName) -> Ddl {
     let (name, group) = (quote_identifier(login.name), quote_identifier(login.acts_as));
     let reset = if login.resets_settings { "ALL" } else { "role" };

@@ -15,7 +15,7 @@ pub(crate) use facts::Membership;
 pub(crate) use facts::{
     Blocker, Entrant, Holder, INVALID, ObservedDatabase, ObservedObject, ObservedRole, ObservedSequence, ServerFacts,
 };
-pub(crate) use tenant::{MAX_OBJECTS, read_objects, read_sequences};
+pub(crate) use tenant::{MAX_OBJECTS, MAX_SEQUENCES, read_objects, read_sequences};
 
 /// Reads the facts about the whole cluster, and makes the session read-only afterwards. It must be the first statement of
 /// its session, because it reads whether sessions are read-only by default.

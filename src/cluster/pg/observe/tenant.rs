@@ -17,6 +17,9 @@ pub(crate) async fn read_objects(session: &mut PgConnection) -> Result<Vec<Obser
     rows.map_err(ClusterError::sql("observing a tenant's database"))
 }
 
+/// Sequences that [`read_sequences`] returns at most. A database with more of them returns this number.
+pub(crate) const MAX_SEQUENCES: usize = 1001;
+
 /// Reads the sequences. Run it in a session of the application's login.
 pub(crate) async fn read_sequences(session: &mut PgConnection) -> Result<Vec<ObservedSequence>, ClusterError> {
     let rows = sqlx::query_as(include_str!("sequences.sql")).fetch_all(session).await;

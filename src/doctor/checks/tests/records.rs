@@ -198,6 +198,19 @@ fn parked_change_of_a_tenant_is_normal_only_while_the_tenant_is_closed() {
 }
 
 #[test]
+fn provisioning_is_unfinished_only_if_no_operation_is_open_for_it() {
+    for (has_open_operation, expected) in [(true, 0), (false, 1)] {
+        let change = |tenant: &mut TenantView<'_>| {
+            tenant.tenant = tenant.tenant.take().map(|t| t.with_status(TenantStatus::Provisioning));
+            tenant.has_open_operation = has_open_operation;
+        };
+        let found = codes(&find(|_| {}, change));
+        let unfinished = found.iter().filter(|code| **code == Code::TenantUnfinished).count();
+        assert_eq!(unfinished, expected, "an operation is open: {has_open_operation}");
+    }
+}
+
+#[test]
 fn retiring_login_is_overdue_after_ten_attempts_or_without_a_time_of_the_next_one() {
     let overdue = || vec![Code::RetirementOverdue];
     let later = Some(OffsetDateTime::UNIX_EPOCH);

@@ -6,8 +6,7 @@
 //! longer: then the limit stays, falls by one when the median is half longer, and is halved when it has doubled.
 //!
 //! As with TCP's congestion window, the limit first doubles at each step (slow start), because a load that changes each
-//! second opens too few connections for a slow rise. After the first median that speaks against more openings it grows
-//! by one.
+//! second opens too few connections for a slow rise. After the first median that is half longer it grows by one.
 use std::time::Duration;
 
 /// The smallest limit. Four openings keep two processors busy while two of them wait.
@@ -31,7 +30,7 @@ const BASELINE_WEIGHT: f64 = 0.25;
 pub(super) struct PermitController {
     limit: usize,
     max: usize,
-    /// Whether the limit doubles when it grows: no median has spoken against more openings yet.
+    /// Whether the limit doubles when it grows: no median has reached [`SHRINK_ABOVE`] and no failover has happened yet.
     is_slow_start: bool,
     /// Median time of an opening without contention, in µs: the moving average of the medians at the smallest limit,
     /// and never more than a later median. `None` before the first median.
@@ -140,7 +139,7 @@ mod tests {
         record(&mut controller, 150, 1);
         assert_eq!(controller.limit(), 15, "the limit did not fall although openings take half longer");
         record(&mut controller, 95, 1);
-        assert_eq!(controller.limit(), 16, "the limit still doubles after a median spoke against more openings");
+        assert_eq!(controller.limit(), 16, "the limit still doubles after openings took half longer");
     }
 
     #[test]

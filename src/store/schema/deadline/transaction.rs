@@ -3,8 +3,8 @@
 use super::LandlordPool;
 use super::call::Call;
 use crate::error::StoreError;
+use sqlx::Executor;
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Executor};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -35,13 +35,15 @@ impl LandlordPool {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a constant statement and a number")]
     async fn begin(&self, statement: &'static str) -> Result<Call, sqlx::Error> {
         let mut call = Call::start(self, None).await?;
         let (until, session) = (call.until(), call.session()?);
-        // Both statements in one round trip. The text that is added is a number.
-        let begin = format!("{statement}; SET LOCAL statement_timeout = {}", self.deadline.as_millis());
-        match timeout_at(until, session.execute(sqlx::raw_sql(AssertSqlSafe(begin)))).await {
+        let begun = timeout_at(until, async {
+            session.execute(sqlx::raw_sql(statement)).await?;
+            let limit = sqlx::query("SELECT pg_catalog.set_config('statement_timeout', $1, true)");
+            limit.bind(self.deadline.as_millis().to_string()).execute(session).await
+        });
+        match begun.await {
             Ok(begun) => begun.map(|_| call),
             Err(late) => call.finish(Err::<Result<Call, sqlx::Error>, _>(late)).await?,
         }
