@@ -1,13 +1,13 @@
 //! Reads the landlord: its clock, keys, open operations, retiring logins, live nodes and the sessions that block others.
+use super::clock;
 use crate::cluster::OperationContext;
 use crate::cluster::pg::observe::{Blocker, read_landlord_blockers};
-use crate::doctor::view::{Clock, KeyView, LandlordView, Seen};
+use crate::doctor::view::{KeyView, LandlordView, Seen};
 use crate::error::{KeyError, StoreError, VaultError, chain};
 use crate::store::nodes::Nodes;
 use crate::store::schema::LandlordPool;
 use sqlx::{Executor, PgConnection};
-use std::time::{Duration, Instant};
-use time::OffsetDateTime;
+use std::time::Duration;
 
 /// A node without a heartbeat for this long is not live.
 const LIVE: Duration = Duration::from_secs(15);
@@ -21,7 +21,7 @@ const RETIRING: u32 = 1000;
 pub(in crate::doctor) async fn observe(
     stores: &OperationContext, landlord: &LandlordPool, nodes: &dyn Nodes,
 ) -> Result<LandlordView, StoreError> {
-    let clock = read_clock(stores).await?;
+    let clock = clock::read(stores).await?;
     let installation = stores.servers.installation().await?;
     let operations = stores.journal.open().await?;
     let retiring = stores.registry.retiring(RETIRING).await?;
@@ -38,15 +38,6 @@ pub(in crate::doctor) async fn observe(
         unreadable,
         clock,
     })
-}
-
-/// Reads the landlord's clock and this process's own.
-#[expect(clippy::disallowed_methods, reason = "the difference between this clock and the landlord's is the finding")]
-async fn read_clock(stores: &OperationContext) -> Result<Clock, StoreError> {
-    let asked = Instant::now();
-    let time = stores.journal.now().await?;
-    let tolerance = asked.elapsed() / 2;
-    Ok(Clock { time, at: asked + tolerance, tolerance, node_time: OffsetDateTime::now_utc() - tolerance })
 }
 
 async fn observe_keys(stores: &OperationContext) -> Result<KeyView, StoreError> {
