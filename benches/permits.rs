@@ -1,7 +1,8 @@
 //! How many connections are opened at the same time: the number that the pool chooses, compared with fixed ones.
 //!
 //! `cargo bench --bench permits` measures four loads without TLS and with TLS. `-- --only zipf` measures one of them: the
-//! others are `uniform`, `shifting` and `bursts`.
+//! others are `uniform`, `shifting` and `bursts`. `-- --rounds 9` measures each setting nine times instead of three: the
+//! same setting differs by a tenth or more from round to round.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and panics on errors")]
 use encryption::Encryption;
 use pool::hosts::Hosts;
@@ -20,6 +21,7 @@ mod pool;
 mod ratio;
 
 const TENANTS: usize = 300;
+/// How often each setting is measured if `--rounds` does not say otherwise.
 const ROUNDS: usize = 3;
 /// The fixed numbers. `None` is the pool's own choice.
 const LIMITS: [Option<usize>; 5] = [None, Some(4), Some(8), Some(16), Some(32)];
@@ -60,7 +62,9 @@ impl Shape {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    let only = std::env::args().skip_while(|a| a != "--only").nth(1);
+    let argument = |name: &str| std::env::args().skip_while(|a| a != name).nth(1);
+    let only = argument("--only");
+    let rounds = argument("--rounds").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
     let mut rows = vec![];
     for encryption in Encryption::from_arguments() {
         let server = encryption.server().setting("max_connections", "100").start().await.unwrap();
@@ -69,19 +73,21 @@ async fn main() {
         let hosts = Hosts::new(server, TENANTS).await;
         for (name, shape) in Shape::ALL.into_iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name))
         {
-            rows.extend(measure(&hosts, &encryption.label(name), shape).await);
+            rows.extend(measure(&hosts, &encryption.label(name), shape, rounds).await);
         }
     }
     ratio::report_rows("permits", &rows).unwrap();
 }
 
 /// All limits in turn, several times, and the pool's own choice compared with the best fixed one.
-async fn measure(hosts: &Hosts, name: &str, shape: Shape) -> [Row; 2] {
+async fn measure(hosts: &Hosts, name: &str, shape: Shape, rounds: usize) -> [Row; 2] {
     println!("{name}: {TENANTS} tenants, {TASKS} tasks, {BUDGET} connections:");
     let mut loads: Vec<Vec<Load>> = LIMITS.iter().map(|_| vec![]).collect();
-    for _ in 0..ROUNDS {
-        for (limit, loads) in LIMITS.iter().zip(&mut loads) {
-            loads.push(run_shape(hosts, *limit, shape).await);
+    for round in 0..rounds {
+        // Each round begins with another setting, so that none always follows the same one.
+        for place in 0..LIMITS.len() {
+            let setting = (round + place) % LIMITS.len();
+            loads[setting].push(run_shape(hosts, LIMITS[setting], shape).await);
         }
     }
     let total = |loads: &Vec<Load>| loads.iter().map(|load| load.rate).sum::<f64>();

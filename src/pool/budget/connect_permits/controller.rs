@@ -1,23 +1,29 @@
 //! How the number of connect permits follows the time that opening a connection takes. Pure: no clock, no I/O.
 //!
 //! Opening a connection is partly work (key derivation on both sides, a new server process) and partly waiting (round
-//! trips, delayed acknowledgements). While it is mostly waiting, more openings at once take no longer each, so the
+//! trips, delayed acknowledgements). While it is mostly waiting, more openings at once take hardly longer each, so the
 //! limit grows each time as many connections were opened as it allows. Once the processors are busy, each opening takes
-//! longer: then the limit stays, falls by one when the median is half longer, and is halved when it has doubled.
+//! longer: then the limit stays, falls by one, or is halved when the median has doubled.
+//!
+//! How much longer an opening may take depends on what the limit has gained. With `n` times the smallest limit, and
+//! openings that take `n^e` times as long, connections are opened `n^(1-e)` times as fast. The limit grows while `e` is
+//! at most a quarter and falls when it is more than a half. So it grows little if a few more permits already cost
+//! time, and is not given up when many permits cost some: each held slot that is being opened is missing to queries.
 //!
 //! As with TCP's congestion window, the limit first doubles at each step (slow start), because a load that changes each
-//! second opens too few connections for a slow rise. After the first median that is half longer it grows by one.
+//! second opens too few connections for a slow rise. After the first median that makes it fall it grows by one.
 use std::time::Duration;
 
 /// The smallest limit. Four openings keep two processors busy while two of them wait.
 pub(crate) const MIN_PERMITS: usize = 4;
 /// At least this many openings are measured before the limit changes: a median of fewer is mostly chance.
 const MIN_SAMPLES: usize = 8;
-/// The limit grows while the median is at most this multiple of the baseline.
-const GROW_BELOW: f64 = 1.25;
-/// The limit falls by one when the median is at least this multiple of the baseline, and never doubles again. A median
-/// that is only a little above [`GROW_BELOW`] may be chance.
-const SHRINK_ABOVE: f64 = 1.5;
+/// The limit grows while the median is at most the baseline times this power of the limit by the smallest one.
+const GROW_EXPONENT: f64 = 0.25;
+/// The limit falls by one when the median is at least the baseline times this power, and never doubles again.
+const SHRINK_EXPONENT: f64 = 0.5;
+/// Medians that differ by less than this factor may do so by chance.
+const CHANCE: f64 = 1.1;
 /// The limit is halved when the median is at least this multiple of the baseline.
 const HALVE_ABOVE: f64 = 2.0;
 /// The limit falls to [`MIN_PERMITS`] at once when the median is at least this multiple of the baseline: the server is
@@ -30,7 +36,7 @@ const BASELINE_WEIGHT: f64 = 0.25;
 pub(super) struct PermitController {
     limit: usize,
     max: usize,
-    /// Whether the limit doubles when it grows: no median has reached [`SHRINK_ABOVE`] and no failover has happened yet.
+    /// Whether the limit doubles when it grows: no median has made it fall and no failover has happened yet.
     is_slow_start: bool,
     /// Median time of an opening without contention, in µs: the moving average of the medians at the smallest limit,
     /// and never more than a later median. `None` before the first median.
@@ -59,14 +65,16 @@ impl PermitController {
         let (median, is_saturated) = (median(&mut self.samples), 2 * self.saturated > self.samples.len());
         let ratio = median / self.update_baseline(median);
         self.forget_samples();
-        self.is_slow_start &= ratio < SHRINK_ABOVE;
+        let scale = self.limit as f64 / MIN_PERMITS as f64;
+        let shrink_above = CHANCE * scale.powf(SHRINK_EXPONENT);
+        self.is_slow_start &= ratio < shrink_above.min(HALVE_ABOVE);
         if ratio >= RESET_ABOVE {
             self.limit = MIN_PERMITS;
         } else if ratio >= HALVE_ABOVE {
             self.limit = (self.limit / 2).max(MIN_PERMITS);
-        } else if ratio >= SHRINK_ABOVE {
+        } else if ratio >= shrink_above {
             self.limit = (self.limit - 1).max(MIN_PERMITS);
-        } else if ratio <= GROW_BELOW && is_saturated {
+        } else if ratio <= CHANCE * scale.powf(GROW_EXPONENT) && is_saturated {
             let step = if self.is_slow_start { self.limit } else { 1 };
             self.limit = (self.limit + step).min(self.max);
         }
@@ -132,14 +140,35 @@ mod tests {
     }
 
     #[test]
-    fn limit_doubles_until_the_first_median_that_is_half_longer() {
+    fn limit_doubles_until_the_first_median_that_makes_it_fall() {
         let mut controller = PermitController::new(MAX);
-        record(&mut controller, 95, 2);
-        assert_eq!(controller.limit(), 16, "the limit did not double at each of the first two medians");
-        record(&mut controller, 150, 1);
-        assert_eq!(controller.limit(), 15, "the limit did not fall although openings take half longer");
         record(&mut controller, 95, 1);
-        assert_eq!(controller.limit(), 16, "the limit still doubles after openings took half longer");
+        assert_eq!(controller.limit(), 8, "the limit did not double at the first median");
+        record(&mut controller, 160, 1);
+        assert_eq!(controller.limit(), 7, "the limit did not fall although openings take two thirds longer");
+        record(&mut controller, 95, 1);
+        assert_eq!(controller.limit(), 8, "the limit still doubles after it fell");
+    }
+
+    /// Records fifty medians of a server whose openings take `n^exponent` times as long with `n` times the permits.
+    fn adapt(exponent: f64) -> usize {
+        let mut controller = PermitController::new(MAX);
+        for _ in 0..50 {
+            let longer = (controller.limit() as f64 / MIN_PERMITS as f64).powf(exponent);
+            record(&mut controller, (95.0 * longer) as u64, 1);
+        }
+        controller.limit()
+    }
+
+    #[test]
+    fn limit_grows_to_its_maximum_while_more_permits_open_more_connections() {
+        assert_eq!(adapt(0.2), MAX);
+    }
+
+    #[test]
+    fn limit_stays_small_when_more_permits_hardly_open_more_connections() {
+        let limit = adapt(0.8);
+        assert!(limit <= MIN_PERMITS + 2, "{limit} permits, although each of them makes the others slower");
     }
 
     #[test]

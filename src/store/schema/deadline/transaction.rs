@@ -3,6 +3,7 @@
 use super::LandlordPool;
 use super::call::Call;
 use crate::error::StoreError;
+use crate::sql::Ddl;
 use sqlx::Executor;
 use sqlx::postgres::PgConnection;
 use std::time::Duration;
@@ -38,13 +39,10 @@ impl LandlordPool {
     async fn begin(&self, statement: &'static str) -> Result<Call, sqlx::Error> {
         let mut call = Call::start(self, None).await?;
         let (until, session) = (call.until(), call.session()?);
-        let begun = timeout_at(until, async {
-            session.execute(sqlx::raw_sql(statement)).await?;
-            let limit = sqlx::query("SELECT pg_catalog.set_config('statement_timeout', $1, true)");
-            limit.bind(self.deadline.as_millis().to_string()).execute(session).await
-        });
-        match begun.await {
-            Ok(begun) => begun.map(|_| call),
+        // Both statements in one round trip: they are a constant text and a number.
+        let begin = Ddl(format!("{statement}; SET LOCAL statement_timeout = {}", self.deadline.as_millis()));
+        match timeout_at(until, begin.execute(session)).await {
+            Ok(begun) => begun.map(|()| call),
             Err(late) => call.finish(Err::<Result<Call, sqlx::Error>, _>(late)).await?,
         }
     }
