@@ -42,6 +42,7 @@ mod unreadable;
 mod users;
 mod writable;
 pub(super) use keys::of_key;
+pub(super) use retiring::may_be_overdue;
 pub(super) use schema::of_schema_error;
 pub(super) use unreadable::{of_corrupt, of_row};
 

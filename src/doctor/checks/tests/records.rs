@@ -143,6 +143,7 @@ fn landlord() -> LandlordView {
         keys: KeyView::Usable { in_use: vec![], primary: None },
         operations: vec![],
         retiring: vec![],
+        more_retiring: Some(0),
         live_nodes: 1,
         blockers: Seen::Read(vec![]),
         unreadable: vec![],
