@@ -6,10 +6,15 @@
 //!
 //! A repair of its own is an operation of the kind `repair`. It has the reason that the caller gave, the time, and the
 //! whole finding, so the state before. It examines its subject again before it acts, under the subject's lock, and
-//! changes nothing if it then sees something else. Other repairs begin a rotation, a migration, a set-up or the like, or
-//! continue an open operation. They examine the subject again without its lock; the state before is in the plan and in
-//! the log only, and a set-up or a continued operation does not store the reason. It examines it once more afterwards: a repair whose finding is still there is reported as
-//! such. If its process dies, recovery continues it.
+//! changes nothing if it then sees something else. Other repairs begin a rotation, a migration, a set-up or the like, and
+//! examine the subject before without its lock. Such an operation stores the reason and, in its request under
+//! `$repairs`, the whole finding. An operation that was open before and is continued gets an event with the reason; the
+//! event has the step, the status and the error before. Each repair examines its subject once more afterwards, and one
+//! whose finding is still there is reported as such. If its process dies, recovery continues it, except a set-up: repeat
+//! that one.
+//!
+//! A finding is reported only if two looks at its subject have made it with the same evidence. What has changed in
+//! between is not reported, and [`Plan::busy`](crate::doctor::Plan::busy) counts its subject.
 //!
 //! # Isolation
 //!
