@@ -18,6 +18,7 @@ mod indexes;
 mod keys;
 mod leftovers;
 mod login;
+mod login_rights;
 mod maintenance;
 mod memberships;
 mod migrations;
@@ -77,6 +78,7 @@ pub(crate) const CHECKS: &[Check] = &[
     privileges::CHECK,
     ddl::CHECK,
     rights::CHECK,
+    login_rights::CHECK,
     // Whether the tenant can be used
     placement::CHECK,
     database::CHECK,

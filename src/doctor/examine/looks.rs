@@ -77,10 +77,7 @@ impl Looks {
         let has_changed = !self.is_settled();
         let Findings { list, omitted } = self.last.unwrap_or_default();
         let is_confirmed = |finding: &Finding| self.earlier.iter().any(|other| other.is_unchanged(finding));
-        Confirmed {
-            findings: Findings { list: list.into_iter().filter(is_confirmed).collect(), omitted },
-            has_changed,
-        }
+        Confirmed { findings: Findings { list: list.into_iter().filter(is_confirmed).collect(), omitted }, has_changed }
     }
 }
 

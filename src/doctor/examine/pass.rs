@@ -192,8 +192,7 @@ impl<'a, 'b> Pass<'a, 'b> {
     async fn observe(
         &self, context: Context<'_>, server: DatabaseServer, is_trusted: bool, only: Option<&DatabaseName>,
     ) -> ObservedServer {
-        let mut observed =
-            server::observe(&context.examiner.stores, context.landlord, server, is_trusted, only).await;
+        let mut observed = server::observe(&context.examiner.stores, context.landlord, server, is_trusted, only).await;
         context.complete(&mut observed);
         observed.view.neighbours = self.neighbours(&observed.view.server);
         observed

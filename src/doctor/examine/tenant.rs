@@ -11,8 +11,8 @@ use crate::doctor::scope::Scope;
 use crate::doctor::view::{LandlordView, Seen};
 use crate::error::{StoreError, chain};
 use crate::names::{DatabaseName, ServerName};
-use crate::server::DatabaseServer;
 use crate::operation::{Lane, OperationStatus, Subject};
+use crate::server::DatabaseServer;
 use crate::store::journal::{Record, temporary_logins};
 use crate::store::registry::Placement;
 use crate::tenant::TenantId;
@@ -61,7 +61,8 @@ impl Context<'_> {
         let recent = self.examiner.stores.journal.active_since(subject, *now, RECENT).await?;
         let state = |record: &Record| (record.id, record.epoch, record.status, record.done);
         let was_seen = |record: &Record| operations.iter().any(|before| state(before) == state(record));
-        let changes = |record: &Record| record.lane != Lane::FollowUp && (is_running(record, *now) || !was_seen(record));
+        let changes =
+            |record: &Record| record.lane != Lane::FollowUp && (is_running(record, *now) || !was_seen(record));
         Ok(recent.len() >= RECENT as usize || recent.iter().any(changes))
     }
     /// The parked operation of the subject that is not follow-up work. While an operation in the other lane is open (a

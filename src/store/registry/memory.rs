@@ -175,7 +175,8 @@ impl RegistryWriter for MemoryRegistry {
         let mut all = self.state().retiring(u32::MAX);
         let key = |found: &Retirement| (found.user.server.clone(), found.user.role.clone());
         all.sort_by_key(key);
-        let follows = |found: &Retirement| after.is_none_or(|(server, role)| key(found) > (server.clone(), role.clone()));
+        let follows =
+            |found: &Retirement| after.is_none_or(|(server, role)| key(found) > (server.clone(), role.clone()));
         Ok(all.into_iter().filter(follows).take(limit as usize).collect::<Vec<_>>().into())
     }
     async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Rows<Retirement>, StoreError> {
