@@ -22,6 +22,9 @@ pub struct MigrationStatus {
     pub newest: Option<i64>,
     /// How the ledger compares with the migrations.
     pub state: MigrationState,
+    /// Versions of this program that have not run, oldest first, whatever the state is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<i64>,
 }
 
 /// State of a ledger. If several problems apply, this is the one that a migration would meet first.
@@ -90,6 +93,7 @@ impl MigrationStatus {
         let find_own = |version: i64| own.iter().find(|m| m.version == version);
         let pending: Vec<i64> =
             own.iter().map(|m| m.version).filter(|v| !ledger.iter().any(|row| row.0 == *v)).collect();
+        let missing = pending.clone();
         let unfinished = ledger.iter().find(|row| !row.2);
         let ahead = ledger.iter().find(|row| find_own(row.0).is_none() && !migrator.ignore_missing);
         let changed = ledger.iter().find(|row| find_own(row.0).is_some_and(|m| *m.checksum != *row.1));
@@ -101,7 +105,7 @@ impl MigrationStatus {
             (None, None, None) => MigrationState::Behind { pending },
         };
         let newest = own.iter().map(|m| m.version).max();
-        Self { applied: ledger.last().map(|row| row.0), newest, state }
+        Self { applied: ledger.last().map(|row| row.0), newest, state, missing }
     }
 }
 

@@ -65,6 +65,12 @@ pub enum Repair {
         /// The group.
         group: String,
     },
+    /// Revoke what was granted to a login itself on the tenant's database, and on schemas, tables, sequences and functions
+    /// in it that belong to the tenant's group roles.
+    RevokeRights {
+        /// The login.
+        login: RoleName,
+    },
     /// Take SUPERUSER-like attributes that the admin role may take: CREATEROLE and CREATEDB.
     RemovePrivileges {
         /// The role.
@@ -77,7 +83,8 @@ pub enum Repair {
     },
     /// Drop the migrator's login.
     DropMigrator,
-    /// Record a login as retiring, refuse it and drop it.
+    /// Record a login as retiring, refuse it and drop it. Sessions that it has may continue for 30 seconds and are then
+    /// ended; those of a suspended or archived tenant are ended at once.
     RetireLogin {
         /// The login.
         login: RoleName,
@@ -102,13 +109,16 @@ pub enum Repair {
     CloseLeftOpen,
     /// Revoke the rights of PUBLIC on the maintenance database.
     CloseMaintenance,
-    /// Terminate one session, if it is still the same one.
+    /// Terminate one session, if it is still the same one and in the same transaction.
     EndSession {
         /// Its process id.
         pid: i32,
         /// Its begin, because process ids are used again.
         #[serde(with = "time::serde::rfc3339")]
         started_at: OffsetDateTime,
+        /// Begin of the transaction that blocks others. A later transaction of the same session is not ended.
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+        transaction_at: Option<OffsetDateTime>,
     },
 }
 
@@ -165,10 +175,13 @@ impl fmt::Display for Repair {
             }
             Self::LimitLogin { login, limit } => write!(f, "set the connection limit of {login} to {limit}"),
             Self::RevokeMembership { member, group } => write!(f, "revoke {group} from {member}"),
+            Self::RevokeRights { login } => write!(f, "revoke what was granted to {login} itself"),
             Self::RemovePrivileges { role } => write!(f, "take CREATEROLE and CREATEDB from {role}"),
             Self::RestoreComment { role } => write!(f, "restore the comment on {role}"),
             Self::DropMigrator => f.write_str("drop the migrator's login"),
-            Self::RetireLogin { login, .. } => write!(f, "refuse and drop the login {login}"),
+            Self::RetireLogin { login, .. } => {
+                write!(f, "refuse and drop the login {login}; its sessions are ended if they have not ended after 30 s")
+            }
             Self::ForgetLogin { login, .. } => write!(f, "record the login {login} as dropped"),
             Self::SyncLogins => f.write_str("record the entry's login as the active one"),
             Self::ReassignObjects { login } => write!(f, "give the objects of {login} to its group role"),
@@ -215,6 +228,7 @@ mod tests {
                 Repair::RevokeMembership { member: "a".into(), group: "b".into() },
                 json!({ "action": "revoke_membership", "member": "a", "group": "b" }),
             ),
+            (Repair::RevokeRights { login: login() }, json!({ "action": "revoke_rights", "login": "t_1_v1" })),
             (Repair::RemovePrivileges { role: login() }, json!({ "action": "remove_privileges", "role": "t_1_v1" })),
             (Repair::RestoreComment { role: login() }, json!({ "action": "restore_comment", "role": "t_1_v1" })),
             (Repair::DropMigrator, json!({ "action": "drop_migrator" })),
@@ -235,8 +249,15 @@ mod tests {
             (Repair::CloseLeftOpen, json!({ "action": "close_left_open" })),
             (Repair::CloseMaintenance, json!({ "action": "close_maintenance" })),
             (
-                Repair::EndSession { pid: 17, started_at },
+                Repair::EndSession { pid: 17, started_at, transaction_at: None },
                 json!({ "action": "end_session", "pid": 17, "started_at": "1970-01-01T00:00:00Z" }),
+            ),
+            (
+                Repair::EndSession { pid: 17, started_at, transaction_at: Some(started_at) },
+                json!({
+                    "action": "end_session", "pid": 17, "started_at": "1970-01-01T00:00:00Z",
+                    "transaction_at": "1970-01-01T00:00:00Z"
+                }),
             ),
         ] {
             assert_eq!(serde_json::to_value(&repair).unwrap(), stored);

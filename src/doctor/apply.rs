@@ -21,8 +21,8 @@ impl Doctor {
     /// that make a new login or run migrations, because these need what the others restore.
     ///
     /// Each subject is examined again, and the fresh finding decides: the plan only selects. So remove the findings
-    /// from the plan whose repair is not wanted. `reason` names the person and the cause. The operations store it,
-    /// except set-ups of servers and operations that were open before; so it must not contain a secret.
+    /// from the plan whose repair is not wanted. `reason` names the person and the cause. The operations store it
+    /// with the finding, and an operation that was open before stores it as an event; so it must not contain a secret.
     ///
     /// # Errors
     /// [`DoctorError::OtherInstallation`] or [`DoctorError::Format`] if the plan was not made here by this version,
@@ -71,7 +71,7 @@ impl Doctor {
     async fn apply_one(&self, plan: &Plan, finding: &Finding, reason: &str) -> RepairOutcome {
         let reason = format!("doctor {}: {reason}", finding.code);
         match finding.repair.as_ref().is_some_and(Repair::is_delegated) {
-            true => act_by_other_operation(&self.examiner, &self.drivers, &self.admins, finding, &reason).await,
+            true => act_by_other_operation(&self.examiner, &self.drivers, &self.admins, finding, plan, &reason).await,
             false => {
                 let outcome = self.drivers.repairs.act(finding, plan, &reason).await;
                 if let Some(tenant) = finding.subject.tenant() {

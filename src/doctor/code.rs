@@ -91,6 +91,8 @@ stored_enum! {
         MaintenancePublic = "maintenance_public",
         /// Another role than the provisioner's logins is a member of the admin role.
         AdminMember = "admin_member",
+        /// A login of the provisioner is a member of further roles.
+        ProvisionerMembership = "provisioner_membership",
         /// A role can enter the database of a suspended or archived tenant.
         ClosedTenantOpen = "closed_tenant_open",
         /// Another role than the tenant's logins can enter its database.
@@ -123,6 +125,8 @@ stored_enum! {
         LoginExpired = "login_expired",
         /// The server refuses the stored password of an active tenant's login.
         LoginPassword = "login_password",
+        /// The server refuses an active tenant's login for another reason than its password.
+        LoginRejected = "login_rejected",
         /// The login is not a member of its group role, or its sessions do not act as that role.
         LoginMembership = "login_membership",
         /// The login is a member of further roles.
@@ -133,6 +137,8 @@ stored_enum! {
         LoginLimit = "login_limit",
         /// The migrator's login exists, and no operation uses it.
         MigratorLeft = "migrator_left",
+        /// Rights were granted directly to a login of the tenant.
+        LoginRights = "login_rights",
         /// The application's role may create objects in a schema.
         AppCanCreate = "app_can_create",
         /// The tenant's owner role does not own the schema `public`.
@@ -209,6 +215,7 @@ impl Code {
             | IdleProvisionerRefused
             | DatabaseRights
             | DatabaseLeftOpen
+            | ProvisionerMembership
             | LoginExtraMembership
             | MigratorLeft
             | SchemaOwner

@@ -2,8 +2,9 @@
 //!
 //! [`Doctor`](super::Doctor) examines everything, and a repair examines its subject again before and after it acts.
 //!
-//! Invariants: the examination changes nothing. Its memory does not depend on the number of rows in the registry: it
-//! reads placements and tenants in pages, and keeps the catalogs of one server at a time.
+//! Invariants: the examination changes nothing. A finding is reported only if two looks at its subject have made it, see
+//! `looks`. The memory of an examination does not depend on the number of rows in the registry: it reads placements and
+//! tenants in pages, and keeps the catalogs of one server at a time, twice while it looks again.
 use super::checks::{check_landlord, check_server, of_schema_error};
 use super::finding::{Finding, Findings};
 use super::observe::{landlord, server};
@@ -11,18 +12,21 @@ use super::plan::{FORMAT, Plan};
 use super::scope::Scope;
 use super::view::{Expected, LandlordView};
 use crate::cluster::OperationContext;
-use crate::error::{DoctorError, SchemaError, StepError};
+use crate::error::{DoctorError, SchemaError, StepError, StoreError};
 use crate::names::ServerName;
 use crate::operation::{OperationId, Subject};
 use crate::store::nodes::{Node, Nodes};
 use crate::store::schema::{self, LandlordPool};
 use crate::tenant::TenantId;
+use looks::Examined;
 use pass::{Pass, Tally};
 use std::collections::HashSet;
 use std::sync::Arc;
-use tenant::{Context, Examined};
+use tenant::Context;
 use uuid::Uuid;
 
+mod looks;
+mod pages;
 mod pass;
 mod tenant;
 mod unplaced;
@@ -51,7 +55,7 @@ impl Examiner {
 
     /// Examines everything in `scope`, and calls `found` with each finding.
     pub(crate) async fn examine_all(
-        &self, scope: &Scope, found: &mut (dyn FnMut(&Finding) + Send),
+        &self, scope: &Scope, found: &mut (dyn FnMut(&Finding) + Send + Sync),
     ) -> Result<Plan, DoctorError> {
         let mut tally = Tally::new(found);
         match schema::check_on(&self.landlord).await {
@@ -59,7 +63,7 @@ impl Examiner {
             Err(SchemaError::Landlord(error)) => return Err(error.into()),
             Err(error) => return self.plan_without_schema(&error, tally).await,
         }
-        let landlord = landlord::observe(&self.stores, &self.landlord, &*self.nodes).await?;
+        let landlord = self.observe_landlord().await?;
         let mut pass = Pass::new(self.context(&landlord, scope), &mut tally).await?;
         match (&scope.tenant, &scope.server) {
             (Some(tenant), _) => pass.examine_one_tenant(tenant.clone()).await?,
@@ -74,7 +78,7 @@ impl Examiner {
     pub(crate) async fn examine_subject(
         &self, subject: &Subject, except: Option<OperationId>,
     ) -> Result<Vec<Finding>, StepError> {
-        let mut landlord = landlord::observe(&self.stores, &self.landlord, &*self.nodes).await?;
+        let mut landlord = self.observe_landlord().await?;
         landlord.operations.retain(|operation| Some(operation.id) != except);
         let scope = Scope::default();
         let mut context = self.context(&landlord, &scope);
@@ -92,11 +96,16 @@ impl Examiner {
 
     /// Examines the operations of one subject only, whether or not one of them is running.
     pub(super) async fn examine_operations(&self, subject: &Subject) -> Result<Vec<Finding>, StepError> {
-        let landlord = landlord::observe(&self.stores, &self.landlord, &*self.nodes).await?;
+        let landlord = self.observe_landlord().await?;
         let mut findings = Findings::default();
         check_landlord(&landlord, &self.expected, &mut findings);
         findings.list.retain(|finding| finding.subject == *subject);
         Ok(findings.list)
+    }
+
+    /// Reads the landlord as it is now.
+    async fn observe_landlord(&self) -> Result<LandlordView, StoreError> {
+        landlord::observe(&self.stores, &self.landlord, &*self.nodes).await
     }
 
     fn context<'a>(&'a self, landlord: &'a LandlordView, scope: &'a Scope) -> Context<'a> {

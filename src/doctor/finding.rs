@@ -93,13 +93,13 @@ impl Draft {
     /// A fact that is part of the fingerprint.
     pub(crate) fn seen(mut self, key: &'static str, value: impl Serialize) -> Self {
         let value = serde_json::to_value(value).unwrap_or_default();
-        self.evidence.insert(key.into(), value.clone());
+        self.evidence.insert(key.into(), shorten(value.clone()));
         self.seen.insert(key, value);
         self
     }
     /// A fact that is shown and changes by itself, such as an age.
     pub(crate) fn noted(mut self, key: &'static str, value: impl Serialize) -> Self {
-        self.evidence.insert(key.into(), serde_json::to_value(value).unwrap_or_default());
+        self.evidence.insert(key.into(), shorten(serde_json::to_value(value).unwrap_or_default()));
         self
     }
     pub(crate) fn repair(self, repair: Repair) -> Finding {
@@ -112,6 +112,29 @@ impl Draft {
         let Self { code, severity, subject, tenant, object, seen, evidence } = self;
         let fingerprint = fingerprint(code, &subject, object.as_deref(), &seen);
         Finding { code, severity, subject, tenant, object, evidence, repair, no_repair, fingerprint }
+    }
+}
+
+/// Characters of a text that evidence shows at most.
+const LONGEST_TEXT: usize = 1000;
+/// Elements of a list that evidence shows at most.
+const LONGEST_LIST: usize = 50;
+
+/// The part of a value that is shown. A tenant chooses names and numbers of its objects, and the error of an operation may
+/// be long. The fingerprint covers the whole value.
+fn shorten(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.chars().count() > LONGEST_TEXT => {
+            Value::from(text.chars().take(LONGEST_TEXT).chain("…".chars()).collect::<String>())
+        }
+        Value::Array(items) => {
+            let more = items.len().saturating_sub(LONGEST_LIST);
+            let shown = items.into_iter().take(LONGEST_LIST).map(shorten);
+            let rest = (more > 0).then(|| Value::from(format!("… and {more} more")));
+            Value::Array(shown.chain(rest).collect())
+        }
+        Value::Object(fields) => Value::Object(fields.into_iter().map(|(key, value)| (key, shorten(value))).collect()),
+        short => short,
     }
 }
 
@@ -207,6 +230,19 @@ mod tests {
         let parts =
             [("a", "bc"), ("ab", "c")].map(|(key, value)| draft().seen(key, value).no_repair("none").fingerprint);
         assert_ne!(parts[0], parts[1], "the texts must be separated");
+    }
+
+    #[test]
+    fn evidence_is_shortened_and_the_fingerprint_covers_all_of_it() {
+        let with = |last: usize| {
+            let objects: Vec<_> = (0..200).chain([last]).map(|n| format!("table {n}")).collect();
+            draft().seen("objects", objects).noted("error", "x".repeat(100_000)).no_repair("none")
+        };
+        let finding = with(7);
+        assert_eq!(finding.evidence["objects"].as_array().map(Vec::len), Some(51));
+        assert_eq!(finding.evidence["objects"][50], "… and 151 more");
+        assert_eq!(finding.evidence["error"].as_str().map(|text| text.chars().count()), Some(1001));
+        assert_ne!(finding.fingerprint, with(8).fingerprint, "what is not shown must still count");
     }
 
     #[test]

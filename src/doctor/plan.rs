@@ -25,7 +25,8 @@ pub struct Plan {
     pub servers: u32,
     /// Tenants that were examined.
     pub tenants: u64,
-    /// Tenants and servers that were left out, because an operation changes them now.
+    /// Tenants and servers that an operation changes now, or that have changed while they were examined. What was not
+    /// the same at two looks is not in the plan; examine these again.
     pub busy: u64,
     /// The findings, the most severe first.
     pub findings: Vec<Finding>,

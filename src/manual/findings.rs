@@ -6,10 +6,15 @@
 //!
 //! A repair of its own is an operation of the kind `repair`. It has the reason that the caller gave, the time, and the
 //! whole finding, so the state before. It examines its subject again before it acts, under the subject's lock, and
-//! changes nothing if it then sees something else. Other repairs begin a rotation, a migration, a set-up or the like, or
-//! continue an open operation. They examine the subject again without its lock; the state before is in the plan and in
-//! the log only, and a set-up or a continued operation does not store the reason. It examines it once more afterwards: a repair whose finding is still there is reported as
-//! such. If its process dies, recovery continues it.
+//! changes nothing if it then sees something else. Other repairs begin a rotation, a migration, a set-up or the like, and
+//! examine the subject before without its lock. Such an operation stores the reason and, in its request under
+//! `$repairs`, the whole finding. An operation that was open before and is continued gets an event with the reason; the
+//! event has the step, the status and the error before. Each repair examines its subject once more afterwards, and one
+//! whose finding is still there is reported as such. If its process dies, recovery continues it, except a set-up: repeat
+//! that one.
+//!
+//! A finding is reported only if two looks at its subject have made it with the same evidence. What has changed in
+//! between is not reported, and [`Plan::busy`](crate::doctor::Plan::busy) counts its subject.
 //!
 //! # Isolation
 //!
@@ -28,7 +33,13 @@
 //!
 //! ## admin_member
 //! Another role than the provisioner's logins acts as the admin role or as one of those logins, and with it as every
-//! tenant. Only a server admin can revoke that.
+//! tenant. Only a server admin can revoke that. From PostgreSQL 16 on a REVOKE takes a membership only from the role that
+//! has granted it, so the finding names that role with GRANTED BY. A membership with the ADMIN option alone, as the creator
+//! of a role has it, is no finding.
+//!
+//! ## provisioner_membership
+//! A login of the provisioner is a member of a role that the set-up does not grant, apart from `pg_read_all_stats`,
+//! `pg_signal_backend` and `pg_monitor`. Its sessions could do what that role may. Only a server admin can revoke it.
 //!
 //! ## maintenance_public
 //! PUBLIC may connect to the maintenance database. A tenant could take the advisory locks there and stop operations.
@@ -41,6 +52,12 @@
 //! ## app_can_create
 //! The application's role may create objects in a schema, although its login acts as that role so that it runs no DDL.
 //! The repair restores owner and rights of the schema `public`. Rights on other schemas are revoked by a migration.
+//!
+//! ## login_rights
+//! Rights were granted to a login of the tenant itself: on a database, or on objects in the tenant's database. Its
+//! sessions can use them after SET ROLE NONE, and the next login does not have them. The repair revokes those on the
+//! tenant's own database, and on schemas, tables, sequences and functions that belong to its group roles. Rights on other
+//! databases are revoked by the owner of that database.
 //!
 //! ## database_rights
 //! The rights of PUBLIC and of the tenant's group roles on the database are not those that a provisioning grants. Without
@@ -101,14 +118,21 @@
 //! The server refuses the stored password. It was changed outside tenantry, or a backup of the landlord was restored.
 //! The repair rotates.
 //!
+//! ## login_rejected
+//! The server refuses the login of an active tenant, which may log in and has not expired, for another reason than its
+//! password (SQLSTATE 28000): a line of pg_hba.conf, or a certificate that it demands. A new login would be refused too, so
+//! no repair is offered.
+//!
 //! ## login_membership
 //! The login is no member of its group role, has not the setting `role`, or its sessions do not act as that role. What
 //! it creates then belongs to the login, and other logins cannot use it. The repair is that of
 //! [`login_refused`](#login_refused).
 //!
 //! ## login_extra_membership
-//! The login is a member of further roles. The repair revokes the membership, if the admin role may. A membership of one
-//! of the tenant's group roles is critical, because the application acts as that role; a person revokes it.
+//! A login of the tenant is a member of further roles; logins that are pending or retiring count too. The repair revokes
+//! the membership, if the admin role may: from PostgreSQL 16 on only what it has granted itself. Otherwise the finding names
+//! the grantor, and a superuser revokes the membership with GRANTED BY. A membership of one of the tenant's group roles is
+//! critical, because the application acts as that role; a person revokes it.
 //!
 //! ## login_settings
 //! The login has other settings than its role. A login can set them itself. The repair resets them.
@@ -131,12 +155,14 @@
 //! the repair records its login as active, and another active one as retiring.
 //!
 //! ## login_not_dropped
-//! A login is recorded as dropped and still exists. The repair records it as retiring, refuses it, ends its sessions
-//! and drops it. If it cannot be dropped now, the queue of replaced logins tries again.
+//! A login is recorded as dropped and still exists. The repair records it as retiring, waits up to 30
+//! seconds until its sessions have ended, refuses it, ends the sessions that are left and drops it. Those of a suspended
+//! or archived tenant are ended at once. The finding has the number of sessions. If the login cannot be dropped now, the
+//! queue of replaced logins tries again.
 //!
 //! ## login_unrecorded
-//! A role with the name of one of the tenant's logins exists, and the landlord has no row for it. The repair records it
-//! as retiring and drops it.
+//! A role with the name of one of the tenant's logins exists, and the landlord has no row for it. The repair is
+//! that of [`login_not_dropped`](#login_not_dropped).
 //!
 //! ## login_gone
 //! A login is recorded as pending or retiring and does not exist. The repair records it as dropped.
@@ -155,7 +181,8 @@
 //! # Migrations, operations and sessions
 //!
 //! ## migrations_behind
-//! Migrations have not run, at the end or in the middle; the finding lists them. The repair runs them.
+//! Migrations have not run, at the end or in the middle; the finding lists them. The repair runs them. If another
+//! finding about the migrations keeps them from running, such as `migrations_ahead`, that one comes first.
 //!
 //! ## migrations_ahead
 //! The database has a migration that this program does not have: a newer program has migrated it.
@@ -186,7 +213,8 @@
 //! ## session_blocks
 //! A session is idle in a transaction for more than a minute, and others wait for it, on a server or in the landlord.
 //! The finding shows its process id, user and application, for how long it is idle, and the first word of the
-//! statements that wait. The repair terminates it, if it is still the same session.
+//! statements that wait. The repair terminates it, if it is still the same session in the same
+//! transaction.
 //!
 //! # Servers, keys and the landlord
 //!
@@ -266,7 +294,8 @@
 //!
 //! ## index_invalid
 //! CREATE INDEX CONCURRENTLY or REINDEX CONCURRENTLY has failed. No query uses the index, and every write maintains it. A
-//! table on which such a statement runs now is left out.
+//! table on which such a statement runs now is left out, and so is an index of a partitioned table that was created with
+//! `ON ONLY`: it is invalid until an index of each partition is attached, and PostgreSQL keeps no data in it.
 //!
 //! ## event_trigger
 //! The database has an enabled event trigger. Operations that would fire it with the provisioner's rights refuse to act
@@ -274,7 +303,8 @@
 //! database as the provisioner.
 //!
 //! ## sequence_exhausted
-//! A sequence has used at least 80 % of the range of its column's type; from 95 % on the finding is critical.
+//! A sequence has used at least 80 % of the range of its column's type; from 95 % on the finding is critical. Sequences
+//! of extensions are left out.
 //!
 //! ## sources_disagree
 //! The application's second registry ([`Doctor::compare_with`](crate::doctor::Doctor::compare_with)) names another

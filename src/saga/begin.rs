@@ -6,6 +6,7 @@ use super::{Engine, Execution, Observer, Outcome, Saga, runner};
 use crate::error::StoreError;
 use crate::operation::{OperationEvent, OperationId};
 use crate::store::journal::{Journal, Record};
+use serde_json::{Map, Value};
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 use uuid::Uuid;
 
@@ -15,7 +16,13 @@ pub struct CallOptions {
     pub(crate) key: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) observer: Observer,
+    /// What the operation repairs. It is stored with the request, see [`CAUSE`].
+    pub(crate) cause: Option<Value>,
 }
+
+/// Key in the stored request of an operation that the doctor has begun. Its value is what it repairs. No request of an
+/// operation has a field of this name.
+pub(crate) const CAUSE: &str = "$repairs";
 
 impl CallOptions {
     /// No key, no reason and no observer.
@@ -40,12 +47,29 @@ impl CallOptions {
         self.reason = Some(reason.into());
         self
     }
+    /// Sets what the operation repairs: a finding, so the state before.
+    pub(crate) fn cause(mut self, cause: Value) -> Self {
+        self.cause = Some(cause);
+        self
+    }
     /// Calls `callback` with each event that a worker of this process writes, in the task that drives the operation, so
     /// it must not block.
     pub fn on_event(mut self, callback: impl Fn(&OperationEvent) + Send + Sync + 'static) -> Self {
         self.observer = Observer::new(callback);
         self
     }
+}
+
+/// Adds what an operation repairs to its stored request.
+pub(super) fn with_cause(request: Value, cause: Option<&Value>) -> Value {
+    let Some(cause) = cause else { return request };
+    let mut fields = match request {
+        Value::Object(fields) => fields,
+        Value::Null => Map::new(),
+        other => return other,
+    };
+    fields.insert(CAUSE.into(), cause.clone());
+    Value::Object(fields)
 }
 
 /// How the keys of setup links begin. The journal holds such keys, so it must not change.

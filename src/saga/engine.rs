@@ -5,6 +5,7 @@
 //!
 //! Invariants: a step runs only after its intent is committed. A worker acts only while its epoch is the newest one and
 //! its lease is valid. Driving spawns no task, so dropping its future stops all of the worker's activity.
+use super::begin::with_cause;
 use super::{CallOptions, Execution, NewOperation, Saga, Started};
 use crate::error::{BeginError, EXCERPT, Failure, StepError, StoreError, shorten};
 use crate::names::{MAX_KEY, MAX_REASON, check_text};
@@ -127,7 +128,7 @@ impl Engine {
         Ok(Intent {
             key: options.key.clone(),
             reason: options.reason.clone(),
-            request: serde_json::to_value(request).map_err(StoreError::refused)?,
+            request: with_cause(serde_json::to_value(request).map_err(StoreError::refused)?, options.cause.as_ref()),
             intended: saga.intent_group_end(0),
             total: saga.step_list().len() as u32,
             worker: Self::new_worker(),

@@ -5,6 +5,8 @@ mod crashes;
 mod drifts;
 mod fleet;
 mod healthy;
+mod limits;
+mod looks;
 mod pairs;
 mod plan_file;
 mod servers;

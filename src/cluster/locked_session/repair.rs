@@ -5,11 +5,11 @@
 //!
 //! Invariant: a role is changed only if the admin role has the ADMIN option on it.
 use super::LockedSession;
+use crate::cluster::pg::terminate::SameSession;
 use crate::cluster::pg::{bootstrap, catalog, ddl, dependents, ensure, retry, session, terminate};
 use crate::directory::AppAccess;
 use crate::error::{ClusterError, StepError};
 use crate::names::{RoleName, TenantNames};
-use time::OffsetDateTime;
 
 impl LockedSession {
     /// Gives a login LOGIN, no expiry, its group role and its role setting. Resets its other settings only on request.
@@ -63,6 +63,28 @@ impl LockedSession {
     pub(crate) async fn revoke_membership(&mut self, member: &RoleName, group: &RoleName) -> Result<(), StepError> {
         let revoke = || ddl::revoke_membership(member, group);
         Ok(retry::retry_contended(&mut self.session, revoke, "revoking a membership").await?)
+    }
+
+    /// Revokes what was granted to a login itself on the tenant's database and, in a second session there, on what its
+    /// group roles own in their schemas. What another role has granted stays.
+    ///
+    /// # Errors
+    /// `Missing` if the login or a group role does not exist, `Foreign` if one of them is not ours, `EventTrigger` as for
+    /// [`restore_schema`](Self::restore_schema). 42501 if a schema has objects of another role.
+    pub(crate) async fn revoke_rights(&mut self, names: &TenantNames, login: &RoleName) -> Result<(), StepError> {
+        ensure::verify_role_exists(&mut self.session, login, &self.ownership).await?;
+        self.verify_groups(names).await?;
+        let revoke = || ddl::revoke_database_rights(&names.database, login);
+        retry::retry_contended(&mut self.session, revoke, "revoking rights on a database").await?;
+        let mut inside = self.open_session_in(&names.database).await?;
+        dependents::verify_no_event_trigger(&mut inside, names.database.as_str()).await?;
+        let schemas = dependents::find_granted_schemas(&mut inside, login).await?;
+        if !schemas.is_empty() {
+            let revoke = || ddl::revoke_rights_in(&schemas, login, &names.roles, &self.ownership.admin);
+            retry::retry_contended(&mut inside, revoke, "revoking rights of a login").await?;
+        }
+        session::close(inside).await;
+        Ok(())
     }
 
     /// Takes CREATEDB and CREATEROLE from a role of the tenant.
@@ -146,11 +168,11 @@ impl LockedSession {
         Ok(())
     }
 
-    /// Terminates a session, if it is still the one that began at this time, and waits until it has ended.
+    /// Terminates a session, if it is still in the same transaction, and waits until it has ended.
     ///
     /// # Errors
     /// 42501 if the provisioner may not terminate it.
-    pub(crate) async fn end_session(&mut self, pid: i32, started_at: OffsetDateTime) -> Result<(), StepError> {
-        Ok(terminate::terminate_same_session(&mut self.session, pid, started_at).await?)
+    pub(crate) async fn end_session(&mut self, same: &SameSession) -> Result<(), StepError> {
+        Ok(terminate::terminate_same_session(&mut self.session, same).await?)
     }
 }

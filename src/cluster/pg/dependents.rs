@@ -39,6 +39,25 @@ pub(crate) async fn find_dependent_databases(
     found.map_err(ClusterError::sql("looking for objects that depend on a role"))
 }
 
+/// Finds the schemas of the current database in which something was granted to this role itself: the schema, a table, a
+/// column, a sequence or a function.
+pub(crate) async fn find_granted_schemas(
+    session: &mut PgConnection, role: &RoleName,
+) -> Result<Vec<String>, ClusterError> {
+    const SCHEMAS: &str = "WITH granted AS (SELECT s.classid, s.objid FROM pg_shdepend s \
+            JOIN pg_database d ON d.oid = s.dbid AND d.datname = current_database() \
+            JOIN pg_roles r ON r.oid = s.refobjid AND r.rolname = $1 \
+            WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype = 'a') \
+        SELECT DISTINCT n.nspname::text FROM pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+          AND (EXISTS (SELECT FROM granted g WHERE g.classid = 'pg_namespace'::regclass AND g.objid = n.oid) \
+            OR EXISTS (SELECT FROM granted g JOIN pg_class c ON c.oid = g.objid AND g.classid = 'pg_class'::regclass \
+                WHERE c.relnamespace = n.oid) \
+            OR EXISTS (SELECT FROM granted g JOIN pg_proc p ON p.oid = g.objid AND g.classid = 'pg_proc'::regclass \
+                WHERE p.pronamespace = n.oid)) ORDER BY 1";
+    let found = sqlx::query_scalar(SCHEMAS).bind(role.as_str()).fetch_all(session).await;
+    found.map_err(ClusterError::sql("looking for rights of a login"))
+}
+
 /// Verifies, in a session in that database, that it has no enabled event trigger, whose function would run with the
 /// provisioner's rights.
 ///

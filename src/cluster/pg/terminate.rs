@@ -198,29 +198,42 @@ async fn terminate(session: &mut PgConnection, pid: i32) -> Result<(), ClusterEr
     }
 }
 
-/// Terminates a session if it is still the one that began at this time, because PostgreSQL uses process ids again. Waits
-/// until it has ended. Does nothing if it has ended already.
-///
-/// # Errors
-/// `InUse` if it has not ended after 30 s. 42501 if the provisioner may not terminate it.
-pub(crate) async fn terminate_same_session(
-    session: &mut PgConnection, pid: i32, started_at: OffsetDateTime,
-) -> Result<(), ClusterError> {
-    let mut pace = Pace::new();
-    loop {
-        let signal = pace.is_signal_due();
-        let found = sqlx::query_scalar(SAME_SESSION).bind(pid).bind(started_at).bind(signal).fetch_one(&mut *session);
-        if !found.await.map_err(ClusterError::sql("terminating a session"))? {
-            return Ok(());
-        }
-        pace.wait("the server", || format!("process {pid}")).await?;
+/// A session in one of its transactions.
+pub(crate) struct SameSession {
+    pub(crate) pid: i32,
+    /// Begin of the session, because PostgreSQL uses process ids again.
+    pub(crate) started_at: OffsetDateTime,
+    /// Begin of its transaction, because a later one of the same session blocks nothing. `None`: any transaction.
+    pub(crate) transaction_at: Option<OffsetDateTime>,
+}
+
+type FindSession<'q> = sqlx::query::QueryScalar<'q, sqlx::Postgres, bool, sqlx::postgres::PgArguments>;
+
+impl SameSession {
+    /// Whether the session exists and is still in that transaction. Signals it if `signal` is set.
+    pub(crate) fn find(&self, signal: bool) -> FindSession<'_> {
+        const FIND: &str = "SELECT count(CASE WHEN $4 THEN pg_catalog.pg_terminate_backend(a.pid) ELSE true END) > 0 \
+            FROM pg_catalog.pg_stat_activity a \
+            WHERE a.pid = $1 AND a.backend_start = $2 AND ($3::timestamptz IS NULL OR a.xact_start = $3)";
+        sqlx::query_scalar(FIND).bind(self.pid).bind(self.started_at).bind(self.transaction_at).bind(signal)
     }
 }
 
-/// Whether the session with process id $1 that began at $2 exists. Signals it if $3 is set.
-pub(crate) const SAME_SESSION: &str = "SELECT count(CASE WHEN $3 THEN pg_catalog.pg_terminate_backend(a.pid) \
-        ELSE true END) > 0 \
-    FROM pg_catalog.pg_stat_activity a WHERE a.pid = $1 AND a.backend_start = $2";
+/// Terminates a session if it is still in the same transaction. Waits until it has ended. Does nothing if it has ended
+/// already.
+///
+/// # Errors
+/// `InUse` if it has not ended after 30 s. 42501 if the provisioner may not terminate it.
+pub(crate) async fn terminate_same_session(session: &mut PgConnection, same: &SameSession) -> Result<(), ClusterError> {
+    let mut pace = Pace::new();
+    loop {
+        let found = same.find(pace.is_signal_due()).fetch_one(&mut *session).await;
+        if !found.map_err(ClusterError::sql("terminating a session"))? {
+            return Ok(());
+        }
+        pace.wait("the server", || format!("process {}", same.pid)).await?;
+    }
+}
 
 /// Terminates every session in this database and waits until they have ended. The database must have been closed
 /// before.

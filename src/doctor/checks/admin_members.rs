@@ -1,5 +1,5 @@
 //! Whether another role than the provisioner's logins is a member of the admin role, or of one of those logins. It could
-//! enter every database.
+//! enter every database. And whether those logins are members of further roles, which the set-up does not grant.
 use super::entrants::granted_by;
 use super::{Check, CheckFn};
 use crate::doctor::code::Code;
@@ -7,9 +7,34 @@ use crate::doctor::finding::Findings;
 use crate::doctor::view::{Expected, ServerView};
 use crate::sql::quote_identifier;
 
-pub(super) const CHECK: Check = Check { codes: &[Code::AdminMember], run: CheckFn::Server(run) };
+pub(super) const CHECK: Check =
+    Check { codes: &[Code::AdminMember, Code::ProvisionerMembership], run: CheckFn::Server(run) };
+
+/// Roles of PostgreSQL by which the provisioner sees and ends sessions. A server admin may grant them to its logins.
+const GRANTED: [&str; 3] = ["pg_read_all_stats", "pg_signal_backend", "pg_monitor"];
 
 fn run(view: &ServerView, _: &Expected, findings: &mut Findings) {
+    check_members(view, findings);
+    check_provisioner(view, findings);
+}
+
+fn check_provisioner(view: &ServerView, findings: &mut Findings) {
+    let names = &view.server.names;
+    for login in [&names.blue, &names.green].into_iter().filter_map(|login| view.roles.get(login.as_str())) {
+        let is_due = |group: &str| group == names.admin.as_str() || GRANTED.contains(&group);
+        for extra in login.memberships.iter().filter(|found| !is_due(&found.group)) {
+            let finding = view.draft(Code::ProvisionerMembership).object(format!("{} in {}", login.name, extra.group));
+            findings.push(finding.seen("membership", extra).no_repair(format!(
+                "the set-up does not grant it; only a server admin can revoke it; run as one: REVOKE {} FROM {}{}",
+                quote_identifier(&extra.group),
+                quote_identifier(&login.name),
+                granted_by(extra.grantor.as_deref()),
+            )));
+        }
+    }
+}
+
+fn check_members(view: &ServerView, findings: &mut Findings) {
     let names = &view.server.names;
     let own = [names.blue.as_str(), names.green.as_str()];
     let mut roles: Vec<_> = view.roles.values().filter(|role| !own.contains(&role.name.as_str())).collect();

@@ -40,9 +40,11 @@ fn check(blockers: &[Blocker], expected: &Expected, draft: &dyn Fn(Code) -> Draf
             continue;
         }
         let finding = describe(blocker, draft(Code::SessionBlocks)).seen("started_at", started_at.to_string());
+        let transaction_at = blocker.transaction_at;
+        let finding = finding.seen("transaction_at", transaction_at.map(|at| at.to_string()));
         let finding = finding.noted("idle_seconds", idle_seconds.round()).noted("state", state);
         findings.push(match blocker.can_signal {
-            true => finding.repair(Repair::EndSession { pid: blocker.pid, started_at }),
+            true => finding.repair(Repair::EndSession { pid: blocker.pid, started_at, transaction_at }),
             false => finding.no_repair(format!(
                 "this role may not end it; run as a superuser: SELECT pg_terminate_backend({})",
                 blocker.pid

@@ -14,11 +14,13 @@ const OBJECTS: &[Code] = &[
     Code::ObjectOwner,
     Code::ObjectPublic,
     Code::ObjectGranted,
+    Code::LoginRights,
     Code::IndexInvalid,
     Code::EventTrigger,
 ];
 const LOGIN: &[Code] = &[
     Code::LoginPassword,
+    Code::LoginRejected,
     Code::LoginMembership,
     Code::MigrationsBehind,
     Code::MigrationsAhead,

@@ -18,6 +18,7 @@ pub(super) const CHECK: Check = Check {
         Code::LoginRefused,
         Code::LoginExpired,
         Code::LoginPassword,
+        Code::LoginRejected,
         Code::LoginLimit,
     ],
     run: CheckFn::Tenant(run),
@@ -110,19 +111,29 @@ fn check_entrance(
     }
 }
 
-/// The server's refusal has another cause if the login cannot log in at all, or has expired.
+/// The refusal has another cause if the login cannot log in at all, or has expired. Only 28P01 is about the password: with
+/// any other code, such as 28000 for a line of pg_hba.conf, the next login would be refused too.
 fn check_password(view: &TenantView<'_>, entry: &TenantDatabase, login: &ObservedRole, findings: &mut Findings) {
     let (Some(LoginView::Refused(code)), Some(SecretView::Opens)) = (view.login.read(), view.secret.read()) else {
         return;
     };
-    if login.can_login && !login.is_expired {
-        let finding = view.draft(Code::LoginPassword).object(entry.login.as_str()).seen("sqlstate", code);
-        findings.push(match can_rotate(view) {
-            true => finding.repair(Repair::Rotate),
-            false => finding.no_repair("a new login needs the tenant's group roles, and one of them does not exist"),
-        });
+    if !login.can_login || login.is_expired {
+        return;
     }
+    let draft = |found| view.draft(found).object(entry.login.as_str()).seen("sqlstate", code);
+    findings.push(match code.as_str() {
+        WRONG_PASSWORD if can_rotate(view) => draft(Code::LoginPassword).repair(Repair::Rotate),
+        WRONG_PASSWORD => draft(Code::LoginPassword)
+            .no_repair("a new login needs the tenant's group roles, and one of them does not exist"),
+        _ => draft(Code::LoginRejected).no_repair(
+            "the login may log in and has not expired, so the server refuses this connection by pg_hba.conf, or by what that \
+             demands, such as a certificate; correct pg_hba.conf for the tenants' logins and the addresses of the nodes",
+        ),
+    });
 }
+
+/// SQLSTATE of a wrong password.
+const WRONG_PASSWORD: &str = "28P01";
 
 fn check_limit(
     view: &TenantView<'_>, entry: &TenantDatabase, login: &ObservedRole, expected: &Expected, findings: &mut Findings,

@@ -14,6 +14,12 @@ pub(super) const CHECK: Check = Check {
 
 fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     let Some(LoginView::Entered { migrations: Some(status), .. }) = view.login.read() else { return };
+    if !matches!(status.state, MigrationState::Behind { .. }) && !status.missing.is_empty() {
+        let finding = view.draft(Code::MigrationsBehind).seen("pending", &status.missing);
+        findings.push(finding.seen("applied", status.applied).no_repair(
+            "migrate() runs them only after the other finding about the migrations of this tenant is corrected",
+        ));
+    }
     let draft = |code| view.draft(code).seen("applied", status.applied).seen("newest", status.newest);
     findings.push(match &status.state {
         MigrationState::AtHead => return,

@@ -18,6 +18,7 @@ mod indexes;
 mod keys;
 mod leftovers;
 mod login;
+mod login_rights;
 mod maintenance;
 mod memberships;
 mod migrations;
@@ -42,6 +43,7 @@ mod unreadable;
 mod users;
 mod writable;
 pub(super) use keys::of_key;
+pub(super) use retiring::may_be_overdue;
 pub(super) use schema::of_schema_error;
 pub(super) use unreadable::{of_corrupt, of_row};
 
@@ -76,6 +78,7 @@ pub(crate) const CHECKS: &[Check] = &[
     privileges::CHECK,
     ddl::CHECK,
     rights::CHECK,
+    login_rights::CHECK,
     // Whether the tenant can be used
     placement::CHECK,
     database::CHECK,

@@ -1,4 +1,5 @@
 //! Who owns the objects in a tenant's database, and which rights on them other roles have.
+use super::login_rights::is_login;
 use super::{Check, CheckFn};
 use crate::cluster::pg::observe::{MAX_OBJECTS, ObservedObject};
 use crate::doctor::action::Repair;
@@ -24,7 +25,9 @@ fn run(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     report_incomplete(view, rows, findings);
     for ((kind, role), objects) in group(rows) {
         let Some(code) = code_of(kind) else { continue };
-        if code == Code::ObjectGranted && server.is_exempt(role) {
+        // What was granted to a login of the tenant is a finding of its own.
+        let is_login = server.roles.get(role).is_some_and(|role| is_login(view, role));
+        if code == Code::ObjectGranted && (server.is_exempt(role) || is_login) {
             continue;
         }
         let finding = view.draft(code).object(if role.is_empty() { "PUBLIC" } else { role }).seen("objects", &objects);

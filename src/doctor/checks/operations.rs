@@ -42,7 +42,8 @@ fn run_tenant(view: &TenantView<'_>, _: &Expected, findings: &mut Findings) {
     use TenantStatus::{Archived, Purging, Suspended};
     let is_closed = matches!(view.status(), Some(Suspended | Archived | Purging));
     if let Some(parked) = view.parked.as_ref().filter(|record| is_change_of_tenant(record) && !is_closed) {
-        findings.push(report_parked(parked));
+        let tenant = view.tenant.as_ref().map(|tenant| tenant.slug().clone());
+        findings.push(Finding { tenant, ..report_parked(parked) });
     }
 }
 

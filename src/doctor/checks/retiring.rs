@@ -8,11 +8,18 @@ use crate::doctor::view::{Expected, LandlordView};
 use crate::operation::Subject;
 use crate::store::registry::Retirement;
 
-pub(super) const CHECK: Check = Check { codes: &[Code::RetirementOverdue], run: CheckFn::Landlord(run) };
+pub(super) const CHECK: Check =
+    Check { codes: &[Code::RetirementOverdue, Code::CannotSee], run: CheckFn::Landlord(run) };
 
 /// Failed drops from which on a login is reported. The pauses between them double, so the first failure was more than
 /// half an hour ago.
 const OVERDUE: u32 = 10;
+
+/// Whether the login can be a finding. The examination keeps only these: a fleet that rotates has thousands of logins
+/// that wait for their time.
+pub(in crate::doctor) fn may_be_overdue(retirement: &Retirement) -> bool {
+    retirement.attempts >= OVERDUE || retirement.retry_at.is_none()
+}
 
 /// Whether the login has no time at which it is dropped, and no operation works on it: an entry was written by hand, or
 /// a rotation was abandoned.
@@ -29,5 +36,13 @@ fn run(view: &LandlordView, _: &Expected, findings: &mut Findings) {
         let finding = finding.noted("reason", &user.reason).noted("attempts", retirement.attempts);
         let (login, before) = (user.role.clone(), Some(UserStatus::Retiring));
         findings.push(finding.repair(Repair::RetireLogin { login, before }));
+    }
+    if view.more_retiring != Some(0) {
+        let finding = Draft::new(Code::CannotSee, Subject::Landlord).object("more retiring logins");
+        let finding = finding.noted("more", view.more_retiring).noted("codes", [Code::RetirementOverdue]);
+        findings.push(finding.no_repair(
+            "more replaced logins could not be dropped than one examination reports; correct those that it names, then \
+             examine again",
+        ));
     }
 }

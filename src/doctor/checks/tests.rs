@@ -33,6 +33,8 @@ fn role(name: &str) -> ObservedRole {
         is_ours: true,
         memberships: vec![],
         settings: vec![],
+        database_rights: vec![],
+        sessions: 0,
     }
 }
 
@@ -223,6 +225,35 @@ fn login_that_cannot_be_used_is_found_with_its_cause() {
     assert_eq!(with_role("t_1_owner", |role| role.is_ours = false), [Code::RoleForeign]);
 }
 
+/// A new login would be refused by the same line of pg_hba.conf.
+#[test]
+fn refusal_for_another_reason_than_the_password_is_found_and_answered_by_no_rotation() {
+    for (sqlstate, code, is_repaired) in [("28P01", Code::LoginPassword, true), ("28000", Code::LoginRejected, false)] {
+        let found = find(|_| {}, |tenant| tenant.login = Seen::Read(LoginView::Refused(sqlstate.into())));
+        assert_eq!(codes(&found), [code]);
+        assert_eq!((found[0].repair.is_some(), found[0].no_repair.is_some()), (is_repaired, !is_repaired), "{found:?}");
+        let expired = |server: &mut ServerView| server.roles.get_mut("t_1_v1").unwrap().is_expired = true;
+        let found = find(expired, |tenant| tenant.login = Seen::Read(LoginView::Refused(sqlstate.into())));
+        assert_eq!(codes(&found), [Code::LoginExpired], "the catalog says why");
+    }
+}
+
+#[test]
+fn rights_of_a_login_are_repaired_only_on_its_own_database() {
+    let with = |rights: &[&str]| {
+        let rights: Vec<_> = rights.iter().map(|right| right.to_string()).collect();
+        find(|server| server.roles.get_mut("t_1_v1").unwrap().database_rights = rights, |_| {})
+    };
+    let own = with(&["t_1/CREATE", "t_1/TEMPORARY"]);
+    assert_eq!((codes(&own), own[0].object.as_deref()), (vec![Code::LoginRights], Some("t_1_v1")));
+    assert_eq!(own[0].repair, Some(Repair::RevokeRights { login: "t_1_v1".parse().unwrap() }));
+    for (right, advice) in [("postgres/CONNECT", "REVOKE ALL ON DATABASE"), ("other/OWNER", "ALTER DATABASE")] {
+        let found = with(&[right]);
+        assert_eq!(codes(&found), [Code::LoginRights]);
+        assert!(found[0].no_repair.as_ref().is_some_and(|reason| reason.contains(advice)), "{found:?}");
+    }
+}
+
 #[test]
 fn database_that_cannot_be_used_is_found_with_its_cause() {
     use TenantStatus::Active;
@@ -295,20 +326,25 @@ fn right_to_create_is_found_and_repaired_only_in_the_schema_public() {
 
 #[test]
 fn deviation_of_a_server_is_found() {
-    let find = |change: fn(&mut ServerView)| {
+    let find = |change: &dyn Fn(&mut ServerView)| {
         let (mut view, mut findings) = (healthy_server(), Findings::default());
         change(&mut view);
         check_server(&view, &expected(), &mut findings);
         codes(&findings.list)
     };
-    assert_eq!(find(|view| view.facts.as_mut().unwrap().is_maintenance_public = true), [Code::MaintenancePublic]);
-    assert_eq!(find(|view| view.facts.as_mut().unwrap().can_see_sessions = false), [Code::CannotSee]);
-    assert_eq!(find(|view| view.idle_login = Seen::Hidden("refused".into())), [Code::IdleProvisionerRefused]);
+    assert_eq!(find(&|view| view.facts.as_mut().unwrap().is_maintenance_public = true), [Code::MaintenancePublic]);
+    assert_eq!(find(&|view| view.facts.as_mut().unwrap().can_see_sessions = false), [Code::CannotSee]);
+    assert_eq!(find(&|view| view.idle_login = Seen::Hidden("refused".into())), [Code::IdleProvisionerRefused]);
     let stranger = |view: &mut ServerView| {
         let stranger = ObservedRole { memberships: vec![membership("tenantry_admin")], ..role("stranger") };
         view.roles.insert(stranger.name.clone(), stranger);
     };
-    assert_eq!(find(stranger), [Code::AdminMember]);
+    assert_eq!(find(&stranger), [Code::AdminMember]);
+    let join = |view: &mut ServerView, group: &str| {
+        view.roles.get_mut("tenantry_blue").unwrap().memberships.push(membership(group));
+    };
+    assert_eq!(find(&|view| join(view, "pg_read_all_stats")), [], "the documentation recommends it");
+    assert_eq!(find(&|view| join(view, "pg_write_all_data")), [Code::ProvisionerMembership]);
     for (access, code) in [
         (ServerAccess::Refused(String::new()), Code::ProvisionerRefused),
         (ServerAccess::NoSecret(String::new()), Code::ProvisionerRefused),

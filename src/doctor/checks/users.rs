@@ -58,6 +58,7 @@ fn check_user(view: &TenantView<'_>, user: &DatabaseUser, findings: &mut Finding
     match (user.status, view.role(&user.role)) {
         (UserStatus::Dropped, Some(role)) if !is_in_use(view, &role.name) => {
             let finding = draft(Code::LoginNotDropped).seen("can_login", role.can_login);
+            let finding = finding.noted("sessions", role.sessions);
             let retire = Repair::RetireLogin { login, before: Some(before) };
             findings.push(if role.is_ours { finding.repair(retire) } else { finding.no_repair(FOREIGN) });
         }
@@ -81,6 +82,7 @@ fn check_unrecorded(
     let unrecorded = named.map(|(_, role)| role).filter(|role| names.generation_of(&role.name).is_some());
     for role in unrecorded.filter(|role| !is_recorded(role) && !is_in_use(view, &role.name)) {
         let finding = view.draft(Code::LoginUnrecorded).object(role.name.as_str()).seen("can_login", role.can_login);
+        let finding = finding.noted("sessions", role.sessions);
         findings.push(match role.name.parse::<RoleName>() {
             Ok(login) if role.is_ours => finding.repair(Repair::RetireLogin { login, before: None }),
             _ => finding.no_repair(FOREIGN),

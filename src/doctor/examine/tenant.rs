@@ -1,5 +1,6 @@
 //! Examining one tenant.
 use super::Examiner;
+use super::looks::Examined;
 use crate::directory::TenantDatabase;
 use crate::doctor::checks::{check_tenant, of_corrupt};
 use crate::doctor::code::Code;
@@ -11,6 +12,7 @@ use crate::doctor::view::{LandlordView, Seen};
 use crate::error::{StoreError, chain};
 use crate::names::{DatabaseName, ServerName};
 use crate::operation::{Lane, OperationStatus, Subject};
+use crate::server::DatabaseServer;
 use crate::store::journal::{Record, temporary_logins};
 use crate::store::registry::Placement;
 use crate::tenant::TenantId;
@@ -30,13 +32,8 @@ pub(super) struct Context<'a> {
     pub(super) is_repair: bool,
 }
 
-/// The result for one tenant or server.
-pub(super) enum Examined {
-    Found(Findings),
-    /// An operation changes it now, or has changed it during the examination. Each intermediate state of an operation
-    /// looks like a deviation.
-    Busy,
-}
+/// Operations that are read to find out whether a subject has changed. If there are more, it has.
+const RECENT: u32 = 20;
 
 /// Whether a worker works on the operation at this moment. One that has failed and waits for its next attempt is not
 /// running: it may wait for hours, and its subject must be examined meanwhile. Follow-up work changes nothing that is
@@ -54,15 +51,19 @@ impl Context<'_> {
         let now = self.landlord.now;
         self.landlord.operations.iter().any(|operation| operation.subject == *subject && is_running(operation, now))
     }
-    /// Whether an operation has begun to change the subject since the examination began. It is asked only if something
-    /// was found.
+    /// Whether an operation has changed the subject since the landlord was read: one that is running, has ended, or is in
+    /// another state than it was. It is asked only if something was found.
     pub(super) async fn has_changed(&self, subject: &Subject) -> Result<bool, StoreError> {
         if self.is_repair {
             return Ok(false);
         }
-        let history = self.examiner.stores.journal.history(subject).await?;
-        let now = self.landlord.now;
-        Ok(history.iter().any(|operation| is_running(operation, now) || operation.begun_at > now))
+        let LandlordView { now, operations, .. } = self.landlord;
+        let recent = self.examiner.stores.journal.active_since(subject, *now, RECENT).await?;
+        let state = |record: &Record| (record.id, record.epoch, record.status, record.done);
+        let was_seen = |record: &Record| operations.iter().any(|before| state(before) == state(record));
+        let changes =
+            |record: &Record| record.lane != Lane::FollowUp && (is_running(record, *now) || !was_seen(record));
+        Ok(recent.len() >= RECENT as usize || recent.iter().any(changes))
     }
     /// The parked operation of the subject that is not follow-up work. While an operation in the other lane is open (a
     /// suspension or a purge, for example), the change that it has parked must not continue, so that one counts.
@@ -118,6 +119,36 @@ impl Context<'_> {
             Ok(None) => return Ok(Examined::Busy),
             Err(error) => return of_corrupt(&error).map(|finding| Examined::Found(finding.into())).ok_or(error),
         };
+        self.examine_rows_alone(rows, true).await
+    }
+
+    /// Looks once more at a tenant, on its server if that was observed. `was_open` is whether an earlier look has read the
+    /// server: what it has found there is not gone if the server cannot be read any more.
+    pub(super) async fn examine_again(
+        &self, id: TenantId, server: Option<&ObservedServer>, was_open: bool,
+    ) -> Result<Examined, StoreError> {
+        if self.is_busy(&Subject::Tenant(id)) {
+            return Ok(Examined::Busy);
+        }
+        let read = async {
+            let placement = self.examiner.stores.servers.placement(id).await?;
+            TenantRows::read(&self.examiner.stores, id, placement).await
+        };
+        let rows = match read.await {
+            Ok(rows) => rows,
+            Err(error) => return of_corrupt(&error).map(|finding| Examined::Found(finding.into())).ok_or(error),
+        };
+        let is_there = |server: &&ObservedServer| {
+            rows.placement.as_ref().is_some_and(|placement| placement.server == *server.view.name())
+        };
+        let Some(server) = server.filter(is_there) else { return self.examine_rows_alone(rows, was_open).await };
+        let unseen = unseen_server(&rows, Some(server)).filter(|_| was_open);
+        self.examine_rows(rows, Some(server)).await.map(|examined| examined.with(unseen))
+    }
+
+    /// Examines a tenant, after it has observed of its server what concerns this tenant. `reports_unseen` is whether a
+    /// server that cannot be read is a finding about the tenant.
+    async fn examine_rows_alone(&self, rows: TenantRows, reports_unseen: bool) -> Result<Examined, StoreError> {
         let server = match (&rows.placement, rows.unplaced_entry()) {
             (Some(placement), _) => self.observe_server_of(&placement.server, &placement.database).await?,
             (None, Some(entry)) => match &entry.server {
@@ -126,23 +157,21 @@ impl Context<'_> {
             },
             (None, None) => None,
         };
-        let unseen = unseen_server(&rows, server.as_ref());
-        match (self.examine_rows(rows, server.as_ref()).await?, unseen) {
-            (Examined::Found(mut findings), Some(finding)) => {
-                findings.push(finding);
-                Ok(Examined::Found(findings))
-            }
-            (examined, _) => Ok(examined),
-        }
+        let unseen = unseen_server(&rows, server.as_ref()).filter(|_| reports_unseen);
+        self.examine_rows(rows, server.as_ref()).await.map(|examined| examined.with(unseen))
+    }
+
+    /// The row of a server now, with whether it may be used.
+    pub(super) async fn find_server(&self, name: &ServerName) -> Result<Option<(DatabaseServer, bool)>, StoreError> {
+        let rows = self.examiner.stores.verified.list_unchecked().await?;
+        Ok(rows.readable.into_iter().find(|(server, _)| server.name == *name))
     }
 
     async fn observe_server_of(
         &self, name: &ServerName, database: &DatabaseName,
     ) -> Result<Option<ObservedServer>, StoreError> {
+        let Some((row, is_trusted)) = self.find_server(name).await? else { return Ok(None) };
         let stores = &self.examiner.stores;
-        let rows = stores.verified.list_unchecked().await?;
-        let row = rows.readable.into_iter().find(|(server, _)| server.name == *name);
-        let Some((row, is_trusted)) = row else { return Ok(None) };
         let mut observed = server::observe(stores, self.landlord, row, is_trusted, Some(database)).await;
         self.complete(&mut observed);
         Ok(Some(observed))
@@ -187,6 +216,10 @@ fn unseen_server(rows: &TenantRows, server: Option<&ObservedServer>) -> Option<F
     }
     let reason = server.map_or("no such server is registered", |server| server.view.access.obstacle());
     let draft = Draft::new(Code::CannotSee, Subject::Tenant(rows.id)).object("server");
+    let draft = match &rows.tenant {
+        Some(tenant) => draft.of_tenant(tenant.slug()),
+        None => draft,
+    };
     Some(draft.noted("reason", reason).no_repair(
         "the tenant's server could not be examined; examine the server, remove the cause, then examine the tenant again",
     ))

@@ -1,15 +1,13 @@
 //! The databases and roles on a server that no placement names.
+use super::pages::Tenants;
 use crate::cluster::OperationContext;
 use crate::cluster::pg::ownership::MARK;
 use crate::doctor::observe::server::{ObservedServer, find_existing};
 use crate::doctor::view::ServerView;
-use crate::error::StoreError;
+use crate::error::{Rows, StoreError};
 use crate::names::{DatabaseName, ServerName};
-use crate::store::registry::TenantRegistry;
+use crate::store::registry::{Placement, TenantRegistry};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Tenants that one read of the registry returns.
-const PAGE: u32 = 200;
 
 /// What is left of a server's catalogs when the objects of all placements are taken away. Its size is bounded by the
 /// catalogs and not by the number of placements.
@@ -39,15 +37,17 @@ impl Unplaced {
         }
         Self { databases, roles }
     }
-    /// Takes away what derives from the database of a placement.
-    pub(super) fn remove(&mut self, placed: &DatabaseName) {
-        self.databases.remove(placed.as_str());
-        self.roles.remove(placed.as_str());
-    }
-    /// Takes everything away: a placement that cannot be parsed may name any of it.
-    pub(super) fn clear(&mut self) {
-        self.databases.clear();
-        self.roles.clear();
+    /// Takes away what derives from the databases of these placements; everything if one of them cannot be parsed, because
+    /// it may name any of it.
+    pub(super) fn remove_page(&mut self, page: &Rows<Placement>) {
+        for placement in &page.readable {
+            self.databases.remove(placement.database.as_str());
+            self.roles.remove(placement.database.as_str());
+        }
+        if !page.unreadable.is_empty() {
+            self.databases.clear();
+            self.roles.clear();
+        }
     }
     /// Stores the rest in the server's view, except what has disappeared since the catalogs were read: a purge drops a
     /// tenant's objects before it removes the placement.
@@ -78,11 +78,8 @@ pub(super) fn remove_entries(view: &mut ServerView, entries: &[(ServerName, Data
 
 /// Reads the databases that entries of tenants without a placement name.
 pub(super) async fn read_entries(stores: &OperationContext) -> Result<Vec<(ServerName, DatabaseName)>, StoreError> {
-    let (mut entries, mut after) = (vec![], None);
-    loop {
-        let page = stores.registry.page(after, PAGE).await?;
-        let Some(last) = page.readable.last() else { return Ok(entries) };
-        after = Some(last.id());
+    let (mut entries, mut pages) = (vec![], Tenants::default());
+    while let Some(page) = pages.next(stores).await? {
         for tenant in page.readable {
             // A placement that cannot be parsed is a finding, and keeps everything from being an orphan.
             if let Ok(None) = stores.servers.placement(tenant.id()).await {
@@ -91,6 +88,7 @@ pub(super) async fn read_entries(stores: &OperationContext) -> Result<Vec<(Serve
             }
         }
     }
+    Ok(entries)
 }
 
 /// The name of the database from which a role's name derives; the whole name if it has none of the suffixes.

@@ -2,17 +2,24 @@
 use super::clock;
 use crate::cluster::OperationContext;
 use crate::cluster::pg::observe::{Blocker, read_landlord_blockers};
+use crate::doctor::checks::may_be_overdue;
 use crate::doctor::view::{KeyView, LandlordView, Seen};
-use crate::error::{KeyError, StoreError, VaultError, chain};
+use crate::error::{KeyError, Rows, StoreError, UnreadableRow, VaultError, chain};
 use crate::store::nodes::Nodes;
+use crate::store::registry::Retirement;
 use crate::store::schema::LandlordPool;
 use sqlx::{Executor, PgConnection};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// A node without a heartbeat for this long is not live.
 const LIVE: Duration = Duration::from_secs(15);
-/// Retiring logins that one examination reads. They wait longest, and the rest is examined when these are gone.
-const RETIRING: u32 = 1000;
+/// Retiring logins that one read returns.
+const PAGE: u32 = 500;
+/// Retiring logins beyond their time that one examination keeps. More of them are counted.
+const MAX_OVERDUE: usize = 1000;
+/// Rows that cannot be parsed, one after the other, beyond which an examination gives up.
+const MAX_UNREADABLE: u32 = 8000;
 
 /// Reads the landlord.
 ///
@@ -24,7 +31,7 @@ pub(in crate::doctor) async fn observe(
     let clock = clock::read(stores).await?;
     let installation = stores.servers.installation().await?;
     let operations = stores.journal.open().await?;
-    let retiring = stores.registry.retiring(RETIRING).await?;
+    let retiring = read_overdue(stores).await?;
     let live_nodes = nodes.read_live(LIVE).await?.len();
     let unreadable = operations.unreadable.into_iter().chain(retiring.unreadable).collect();
     Ok(LandlordView {
@@ -32,12 +39,60 @@ pub(in crate::doctor) async fn observe(
         now: clock.time,
         keys: observe_keys(stores).await?,
         operations: operations.readable,
-        retiring: retiring.readable,
+        retiring: retiring.overdue,
+        more_retiring: retiring.more,
         live_nodes: u32::try_from(live_nodes).unwrap_or(u32::MAX),
         blockers: observe_blockers(landlord).await,
         unreadable,
         clock,
     })
+}
+
+/// The retiring logins that are not dropped in time.
+#[derive(Default)]
+struct Overdue {
+    overdue: Vec<Retirement>,
+    /// Number of further ones; `None` if it is not known, because too many rows cannot be parsed.
+    more: Option<u64>,
+    unreadable: Vec<UnreadableRow>,
+    /// Ids of the unreadable rows.
+    ids: HashSet<String>,
+}
+
+/// Reads all retiring logins in pages, and keeps those that may be findings. A fleet that rotates has thousands of them
+/// that wait for their time.
+async fn read_overdue(stores: &OperationContext) -> Result<Overdue, StoreError> {
+    let (mut found, mut after, mut limit) = (Overdue { more: Some(0), ..Overdue::default() }, None, PAGE);
+    loop {
+        let position = after.as_ref().map(|(server, role)| (server, role));
+        let page = stores.registry.retiring_after(position, limit).await?;
+        let is_last = page.readable.len() + page.unreadable.len() < limit as usize;
+        let last = page.readable.last().map(|last| (last.user.server.clone(), last.user.role.clone()));
+        found.add(page);
+        match last {
+            _ if is_last => return Ok(found),
+            Some(last) => (after, limit) = (Some(last), PAGE),
+            None if limit < MAX_UNREADABLE => limit *= 2,
+            None => return Ok(Overdue { more: None, ..found }),
+        }
+    }
+}
+
+impl Overdue {
+    fn add(&mut self, page: Rows<Retirement>) {
+        for retirement in page.readable.into_iter().filter(may_be_overdue) {
+            match self.overdue.len() < MAX_OVERDUE {
+                true => self.overdue.push(retirement),
+                false => self.more = self.more.map(|more| more + 1),
+            }
+        }
+        // A page repeats the rows after the last readable one of the page before.
+        for row in page.unreadable {
+            if self.ids.insert(row.id().to_owned()) {
+                self.unreadable.push(row);
+            }
+        }
+    }
 }
 
 async fn observe_keys(stores: &OperationContext) -> Result<KeyView, StoreError> {

@@ -3,12 +3,13 @@
 //!
 //! The subject is examined before and after the operation. Another change may happen between the first examination and
 //! the begin of the operation; each of these operations checks in its first step whether it may run.
-use super::Refused;
 use super::drivers::Drivers;
+use super::{Refused, Request};
 use crate::doctor::action::Repair;
 use crate::doctor::code::Code;
 use crate::doctor::examine::Examiner;
 use crate::doctor::finding::Finding;
+use crate::doctor::plan::Plan;
 use crate::doctor::report::RepairOutcome;
 use crate::error::{ChangeError, ServerSetupError, StepError, StoreError, chain};
 use crate::names::ServerName;
@@ -26,20 +27,21 @@ use sqlx::postgres::PgConnectOptions;
 use std::collections::HashMap;
 use std::time::Duration;
 
+/// Operations of a server among which a set-up that has just ended is looked for.
+const RECENT: u32 = 20;
+
 /// Connections of server admins, for one call.
 pub(in crate::doctor) type Admins = HashMap<ServerName, PgConnectOptions>;
 
 /// Does the repair of a finding by the operation for it, and returns what became of it.
 pub(in crate::doctor) async fn act(
-    examiner: &Examiner, drivers: &Drivers, admins: &Admins, finding: &Finding, reason: &str,
+    examiner: &Examiner, drivers: &Drivers, admins: &Admins, finding: &Finding, plan: &Plan, reason: &str,
 ) -> RepairOutcome {
-    if let Err(refused) = look(examiner, finding).await {
-        return refused;
-    }
-    // The operation stores the reason only, or nothing, so the state before is in the log and in the plan.
-    let (code, subject) = (finding.code.as_str(), finding.subject.to_string());
-    tracing::info!(code, subject, evidence = ?finding.evidence, reason, "the doctor begins a repair");
-    let outcome = match begin(drivers, admins, finding, reason).await {
+    let before = match look(examiner, finding).await {
+        Ok(before) => before,
+        Err(refused) => return refused,
+    };
+    let outcome = match begin(drivers, admins, Request::new(before, plan), reason).await {
         Ok(operation) => operation,
         Err(outcome) => return outcome,
     };
@@ -58,12 +60,13 @@ pub(in crate::doctor) async fn act(
     }
 }
 
-/// Examines the subject again. The error is the outcome of a repair that must not act.
-async fn look(examiner: &Examiner, finding: &Finding) -> Result<(), RepairOutcome> {
+/// Examines the subject again, and returns the finding as it is now. The error is the outcome of a repair that must not
+/// act.
+async fn look(examiner: &Examiner, finding: &Finding) -> Result<Finding, RepairOutcome> {
     let found = examine(examiner, finding).await;
     let found = found.map_err(|error| failed(None, error.cause_text()))?;
     match super::compare(&found, finding) {
-        Ok(_) => verify_logins_can_be_refused(&found, finding),
+        Ok(before) => verify_logins_can_be_refused(&found, finding).map(|()| before.clone()),
         Err(Refused::Gone) => Err(RepairOutcome::Gone),
         Err(Refused::Changed) => Err(RepairOutcome::Changed),
         Err(unseen @ Refused::Unseen) => Err(failed(None, unseen.to_string())),
@@ -95,12 +98,15 @@ fn failed(operation: Option<OperationId>, error: String) -> RepairOutcome {
     RepairOutcome::Failed { operation, error }
 }
 
-/// Begins the operation and drives it to its end. Returns its id if it is done.
+/// Begins the operation and drives it to its end. Returns its id if it is done. The intent of a new operation stores the
+/// reason and the finding, so the state before.
 async fn begin(
-    drivers: &Drivers, admins: &Admins, finding: &Finding, reason: &str,
+    drivers: &Drivers, admins: &Admins, request: Request, reason: &str,
 ) -> Result<OperationId, RepairOutcome> {
+    let stored = serde_json::to_value(&request).map_err(|error| failed(None, error.to_string()))?;
+    let options = CallOptions::new().reason(reason).cause(stored);
+    let finding = request.finding;
     let none = || failed(None, format!("{} has no such repair", finding.subject));
-    let options = CallOptions::new().reason(reason);
     let tenant = || finding.subject.tenant().ok_or_else(none);
     match finding.repair.as_ref().ok_or_else(none)? {
         Repair::Rotate => rotate(drivers, tenant()?, finding.code, &options).await,
@@ -111,9 +117,9 @@ async fn begin(
             let started = drivers.lifecycle.begin(Verb::CloseAgain, tenant()?.into(), &options).await;
             drive_started(drivers, started).await
         }
-        Repair::ResumeOperation { operation } => resume(drivers, *operation).await,
-        Repair::RecoverOperation { operation } => recover(drivers, *operation).await,
-        Repair::SetUpServer => set_up(drivers, admins, &finding.subject).await,
+        Repair::ResumeOperation { operation } => resume(drivers, *operation, reason).await,
+        Repair::RecoverOperation { operation } => take_over(drivers, *operation, reason).await,
+        Repair::SetUpServer => set_up(drivers, admins, &finding.subject, options).await,
         _ => Err(none()),
     }
 }
@@ -158,8 +164,9 @@ fn require_done(outcome: Outcome) -> Result<OperationId, RepairOutcome> {
     }
 }
 
-/// Lets a parked operation continue in the direction that it had.
-async fn resume(drivers: &Drivers, id: OperationId) -> Result<OperationId, RepairOutcome> {
+/// Lets a parked operation continue in the direction that it had. The reason is an event of that operation, which also has
+/// the step, the status and the error that it had before.
+async fn resume(drivers: &Drivers, id: OperationId, reason: &str) -> Result<OperationId, RepairOutcome> {
     let journal = &drivers.stores.journal;
     let record = journal.read(id).await.map_err(|error| failed(Some(id), chain(&error)))?;
     let record = record.filter(|record| record.status == OperationStatus::Parked).ok_or(RepairOutcome::Changed)?;
@@ -172,6 +179,7 @@ async fn resume(drivers: &Drivers, id: OperationId) -> Result<OperationId, Repai
     if drivers.recoverer.saga(&record.kind).is_none() {
         return Err(failed(Some(id), format!("this program does not have the steps of {:?}", record.kind)));
     }
+    annotate(drivers, id, reason).await?;
     let continued = match record.is_backward() {
         true => journal.undo_parked(id).await,
         false => journal.resume_parked(id).await,
@@ -182,6 +190,21 @@ async fn resume(drivers: &Drivers, id: OperationId) -> Result<OperationId, Repai
         Err(StoreError::Conflict(_)) => Err(RepairOutcome::Changed),
         Err(error) => Err(failed(Some(id), chain(&error))),
     }
+}
+
+/// Stores the reason as an event of an open operation.
+async fn annotate(drivers: &Drivers, id: OperationId, reason: &str) -> Result<(), RepairOutcome> {
+    drivers.stores.journal.annotate(id, reason).await.map_err(|error| match error {
+        // It has ended.
+        StoreError::Conflict(_) => RepairOutcome::Changed,
+        error => failed(Some(id), chain(&error)),
+    })
+}
+
+/// As [`recover`], after the reason was stored.
+async fn take_over(drivers: &Drivers, id: OperationId, reason: &str) -> Result<OperationId, RepairOutcome> {
+    annotate(drivers, id, reason).await?;
+    recover(drivers, id).await
 }
 
 /// Takes over an operation whose worker has died. An operation that is undone has ended too.
@@ -195,7 +218,9 @@ async fn recover(drivers: &Drivers, id: OperationId) -> Result<OperationId, Repa
 }
 
 /// Sets the server up again with the admin's connection of this call.
-async fn set_up(drivers: &Drivers, admins: &Admins, subject: &Subject) -> Result<OperationId, RepairOutcome> {
+async fn set_up(
+    drivers: &Drivers, admins: &Admins, subject: &Subject, options: CallOptions,
+) -> Result<OperationId, RepairOutcome> {
     let Subject::Server(name) = subject else {
         return Err(failed(None, format!("{subject} is not a server")));
     };
@@ -204,13 +229,16 @@ async fn set_up(drivers: &Drivers, admins: &Admins, subject: &Subject) -> Result
     };
     let load = drivers.stores.servers.server(name).await.map_err(|error| failed(None, chain(&error)))?;
     let server = load.ok_or(RepairOutcome::Changed)?.server;
+    let journal = &drivers.stores.journal;
+    let began = journal.now().await.map_err(|error| failed(None, chain(&error)))?;
     // The admin may connect by another address than the application.
     let set_up = drivers.servers.set_up(name.as_str(), admin.clone()).address(server.host, server.port);
-    set_up.await.map_err(|error| match error {
+    set_up.options(options).await.map_err(|error| match error {
         ServerSetupError::Busy { operation, .. } => RepairOutcome::Busy { operation },
         error => failed(None, chain(&error)),
     })?;
-    let history = drivers.stores.journal.history(subject).await.map_err(|error| failed(None, chain(&error)))?;
-    let newest = history.iter().rev().find(|record| record.status == OperationStatus::Done);
+    let recent = journal.active_since(subject, began, RECENT).await;
+    let recent = recent.map_err(|error| failed(None, chain(&error)))?;
+    let newest = recent.iter().find(|record| record.status == OperationStatus::Done);
     newest.map(|record| record.id).ok_or_else(|| failed(None, String::from("the set-up is not in the journal")))
 }

@@ -1,11 +1,10 @@
 //! The repairs of the landlord. They take no lock: the lane of the operation is enough, because each ends one session.
 use super::answers::Applied;
 use super::context::RepairContext;
-use crate::cluster::pg::terminate::SAME_SESSION;
+use crate::cluster::pg::terminate::SameSession;
 use crate::doctor::action::Repair;
 use crate::error::{StepError, StoreError};
 use std::time::Duration;
-use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 /// How long to wait for a session that was signalled.
@@ -16,22 +15,23 @@ const POLL: Duration = Duration::from_millis(20);
 /// Acts.
 pub(super) async fn apply(context: &mut RepairContext) -> Result<Applied, StepError> {
     match context.repair()? {
-        Repair::EndSession { pid, started_at } => end_session(context, pid, started_at).await?,
+        Repair::EndSession { pid, started_at, transaction_at } => {
+            end_session(context, &SameSession { pid, started_at, transaction_at }).await?;
+        }
         other => return Err(StepError::fail(format!("the landlord has no such repair: {other}"))),
     }
     Ok(Applied::default())
 }
 
-/// Terminates a session, if it is still the one that began at this time, and waits until it has ended.
-async fn end_session(context: &RepairContext, pid: i32, started_at: OffsetDateTime) -> Result<(), StepError> {
+/// Terminates a session, if it is still in the same transaction, and waits until it has ended.
+async fn end_session(context: &RepairContext, same: &SameSession) -> Result<(), StepError> {
     let (deadline, mut signal) = (Instant::now() + LIMIT, true);
     loop {
-        let found = sqlx::query_scalar(SAME_SESSION).bind(pid).bind(started_at).bind(signal);
-        if !found.fetch_one(&context.tools.landlord).await.map_err(StoreError::from)? {
+        if !same.find(signal).fetch_one(&context.tools.landlord).await.map_err(StoreError::from)? {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(StepError::retry(format!("the session with process id {pid} has not ended")));
+            return Err(StepError::retry(format!("the session with process id {} has not ended", same.pid)));
         }
         signal = false;
         sleep(POLL).await;

@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! - A repair acts only if the fresh examination makes the same finding with the same fingerprint and the same repair.
-//! - The state before is in the operation's record before anything is changed.
+//! - The state before is in the operation's record before anything is changed, also if another operation does the repair.
+//!   An operation that was open before gets the reason as an event.
 //! - A repair only moves towards the state that the landlord describes. So it has no pivot step, its undo does nothing,
 //!   and a failure frees the tenant at once.
 use super::examine::Examiner;
@@ -39,7 +40,8 @@ pub(crate) use drivers::Drivers;
 /// The stored kind of the operation.
 pub(crate) const KIND: &str = "repair";
 
-/// The request as the journal stores it. The finding holds the state before. It contains no secret and no statement.
+/// The request as the journal stores it, also as a part of the request of another operation that does a repair. The
+/// finding holds the state before. It contains no secret and no statement.
 #[derive(Serialize, Deserialize)]
 struct Request {
     finding: Finding,
@@ -48,6 +50,12 @@ struct Request {
     planned_at: OffsetDateTime,
     /// Node that has made the plan.
     planned_by: String,
+}
+
+impl Request {
+    fn new(finding: Finding, plan: &Plan) -> Self {
+        Self { finding, planned_at: plan.made_at, planned_by: plan.made_by.clone() }
+    }
 }
 
 /// Why a repair did not act.
@@ -105,9 +113,7 @@ impl Repairs {
 
     /// Does the repair of a finding of this plan, and returns what became of it. `reason` is stored with the operation.
     pub(super) async fn act(&self, finding: &Finding, plan: &Plan, reason: &str) -> RepairOutcome {
-        let finding = finding.clone();
-        let subject = finding.subject.clone();
-        let request = Request { finding, planned_at: plan.made_at, planned_by: plan.made_by.clone() };
+        let (subject, request) = (finding.subject.clone(), Request::new(finding.clone(), plan));
         let options = CallOptions::new().reason(reason);
         let begun = async {
             let intent = self.engine.intent(&self.saga, subject, &request, &options)?;

@@ -22,6 +22,10 @@ pub(super) async fn apply(run: &Execution, context: &mut RepairContext) -> Resul
             context.locked_session(run).await?.limit_logins(&[login], limit).await?;
         }
         Repair::RevokeMembership { member, group } => revoke_membership(run, context, &member, &group).await?,
+        Repair::RevokeRights { login } => {
+            let names = context.location().await?.names;
+            context.locked_session(run).await?.revoke_rights(&names, &login).await?;
+        }
         Repair::RemovePrivileges { role } => context.locked_session(run).await?.remove_privileges(&role).await?,
         Repair::RestoreComment { role } => context.locked_session(run).await?.restore_comment(&role).await?,
         Repair::RestoreSchema => {

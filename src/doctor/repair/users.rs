@@ -9,10 +9,11 @@ use crate::cluster::{RetiredLogin, TenantLocation};
 use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::StepError;
 use crate::names::RoleName;
-use crate::operations::rotate::queue_replaced;
+use crate::operations::rotate::{GRACE, queue_replaced};
 use crate::saga::Execution;
 use crate::secret::CredentialId;
 use crate::store::registry::{Placement, TenantRegistry};
+use crate::tenant::{TenantId, TenantStatus};
 use std::time::Duration;
 
 /// Why a login is dropped that is not in use.
@@ -66,7 +67,7 @@ pub(super) async fn forget_login(
     forget_password(run, context, &user).await
 }
 
-/// Records a login as retiring, and drops it. If it cannot be dropped now, the queue of replaced logins tries again.
+/// Records a login as retiring, lets its sessions continue for the grace period, ends those that are left, and drops it. If it cannot be dropped now, the queue of replaced logins tries again.
 pub(super) async fn retire_login(
     run: &Execution, context: &mut RepairContext, login: &RoleName, before: Option<UserStatus>,
 ) -> Result<Applied, StepError> {
@@ -77,8 +78,9 @@ pub(super) async fn retire_login(
     let names = context.location().await?.names;
     let (tenant, new_owner) = (context.tenant(run)?, context.group_role(&names));
     let standbys = context.tools.stores.standbys(tenant, &names.database).await?;
+    let grace = find_grace(context, tenant).await?;
     let locked = context.locked_session(run).await?;
-    let left = match locked.retire_login(&names, login, &new_owner, Duration::ZERO, &standbys).await? {
+    let left = match locked.retire_login(&names, login, &new_owner, grace, &standbys).await? {
         RetiredLogin::Dropped => None,
         RetiredLogin::Left(error) => Some(error.cause_text()),
     };
@@ -88,6 +90,14 @@ pub(super) async fn retire_login(
         forget_password(run, context, &user).await?;
     }
     Ok(Applied { left })
+}
+
+/// How long sessions of a login that is dropped may continue: as after a rotation, because a node or a person may use them
+/// now. Those of a closed tenant must end at once.
+async fn find_grace(context: &RepairContext, tenant: TenantId) -> Result<Duration, StepError> {
+    let found = context.tools.stores.registry.find(tenant.into()).await?;
+    let is_active = found.is_some_and(|found| found.status() == TenantStatus::Active);
+    Ok(if is_active { GRACE } else { Duration::ZERO })
 }
 
 /// An earlier worker of this operation may have recorded the login as retiring or as dropped.

@@ -312,6 +312,23 @@ impl Journal for MemoryJournal {
         let events = state.operations.get(&id).map(|k| k.events.as_slice()).unwrap_or_default();
         Ok(events.iter().filter(|e| e.seq > after).take(limit as usize).cloned().collect())
     }
+    async fn active_since(
+        &self, subject: &Subject, since: OffsetDateTime, limit: u32,
+    ) -> Result<Rows<Record>, StoreError> {
+        let state = self.state();
+        let ended_at = |k: &Entry| k.events.last().map_or(k.record.begun_at, |event| event.at);
+        let is_active = |k: &&Entry| !k.record.status.is_over() || ended_at(k) >= since;
+        let of_subject = state.operations.values().rev().filter(|k| k.record.subject == *subject).filter(is_active);
+        Ok(of_subject.map(|k| k.record.clone()).take(limit as usize).collect())
+    }
+    async fn annotate(&self, id: OperationId, reason: &str) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let open = state.operations.get_mut(&id).filter(|k| !k.record.status.is_over());
+        let entry = open.ok_or_else(|| StoreError::conflict("the operation has ended"))?;
+        let step = entry.record.step.clone();
+        entry.append_reason(&step, reason);
+        Ok(())
+    }
     async fn history(&self, subject: &Subject) -> Result<Rows<Record>, StoreError> {
         let state = self.state();
         let matching = state.operations.values().filter(|k| k.record.subject == *subject);

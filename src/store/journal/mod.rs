@@ -423,6 +423,17 @@ pub trait Journal: Send + Sync + 'static {
     async fn due(&self, limit: u32) -> Result<Vec<OperationId>, StoreError>;
     /// Reads at most `limit` events of an operation whose `seq` is greater than `after`, in ascending order.
     async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Rows<OperationEvent>, StoreError>;
+    /// Lists at most `limit` operations of a subject that are open or ended at `since` or later, newest first. For a
+    /// caller that asks whether the subject was changed: it needs not read the whole history.
+    async fn active_since(
+        &self, subject: &Subject, since: OffsetDateTime, limit: u32,
+    ) -> Result<Rows<Record>, StoreError>;
+    /// Appends an event with this reason to an open operation, and changes nothing else. The event has the status, the
+    /// step and the error that the operation had at that time.
+    ///
+    /// # Errors
+    /// `Conflict` if the operation does not exist or has ended.
+    async fn annotate(&self, id: OperationId, reason: &str) -> Result<(), StoreError>;
     /// Lists all operations of a subject, including ended ones, oldest first.
     async fn history(&self, subject: &Subject) -> Result<Rows<Record>, StoreError>;
 }

@@ -278,6 +278,18 @@ impl Journal for PgJournal {
         Ok(Rows::parse(&rows.fetch_all(&self.landlord).await?, to_event))
     }
 
+    async fn active_since(
+        &self, subject: &Subject, since: OffsetDateTime, limit: u32,
+    ) -> Result<Rows<Record>, StoreError> {
+        let rows = sqlx::query(sql::ACTIVE_SINCE).bind(subject.to_string()).bind(since).bind(i64::from(limit));
+        Ok(Rows::parse(&rows.fetch_all(&self.landlord).await?, to_record))
+    }
+
+    async fn annotate(&self, id: OperationId, reason: &str) -> Result<(), StoreError> {
+        let noted = sqlx::query(sql::ANNOTATE).bind(id.as_uuid()).bind(reason).fetch_optional(&self.landlord).await?;
+        noted.map(drop).ok_or_else(|| StoreError::conflict("the operation has ended"))
+    }
+
     async fn history(&self, subject: &Subject) -> Result<Rows<Record>, StoreError> {
         let rows = sqlx::query(sql::HISTORY).bind(subject.to_string()).fetch_all(&self.landlord).await?;
         Ok(Rows::parse(&rows, to_record))

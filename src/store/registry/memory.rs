@@ -169,6 +169,16 @@ impl RegistryWriter for MemoryRegistry {
     async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError> {
         Ok(self.state().retiring(limit).into())
     }
+    async fn retiring_after(
+        &self, after: Option<(&ServerName, &RoleName)>, limit: u32,
+    ) -> Result<Rows<Retirement>, StoreError> {
+        let mut all = self.state().retiring(u32::MAX);
+        let key = |found: &Retirement| (found.user.server.clone(), found.user.role.clone());
+        all.sort_by_key(key);
+        let follows =
+            |found: &Retirement| after.is_none_or(|(server, role)| key(found) > (server.clone(), role.clone()));
+        Ok(all.into_iter().filter(follows).take(limit as usize).collect::<Vec<_>>().into())
+    }
     async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Rows<Retirement>, StoreError> {
         Ok(self.state().take_retirements(limit, hold).into())
     }

@@ -9,7 +9,7 @@
 //! never gets more placements than its capacity.
 use crate::directory::{DatabaseKind, DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{Rows, StoreError};
-use crate::names::{DatabaseName, Domain, ServerName};
+use crate::names::{DatabaseName, Domain, RoleName, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::tenant::{Tenant, TenantId, TenantRef, TenantStatus};
@@ -193,6 +193,11 @@ pub trait RegistryWriter: TenantRegistry {
     /// At most `limit` logins of all tenants that wait to be dropped (`Retiring`), those that wait longest first. One
     /// read.
     async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError>;
+    /// At most `limit` logins of all tenants that wait to be dropped, in the order of server and login, those that follow
+    /// `after`. The order is the store's own. For a caller that reads all of them in pages.
+    async fn retiring_after(
+        &self, after: Option<(&ServerName, &RoleName)>, limit: u32,
+    ) -> Result<Rows<Retirement>, StoreError>;
     /// Takes at most `limit` logins that are due to be dropped. No other call gets them for the duration `hold`; after
     /// that they are due again. A login that [`put_user`](Self::put_user) made `Retiring` is due at once. A login that
     /// [`put_database`](Self::put_database) made `Retiring` is due after its operation has called

@@ -5,6 +5,7 @@ use crate::operation::{FencingToken, Lane, OperationId, OperationStatus, Subject
 use crate::store::journal::{Begun, Claim, Intent, Journal, Progress, Record};
 use crate::tenant::TenantId;
 use std::time::Duration;
+use time::OffsetDateTime;
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -112,6 +113,30 @@ async fn check_lanes(journal: &impl Journal) {
     begin(journal, &intent(&subject, Lane::Change, LONG)).await;
     let history = expect_ok(journal.history(&subject).await, "history() lists the operations of a subject");
     assert_eq!(history.len(), 3, "expected: history() contains ended operations too");
+    check_active_since(journal, &subject).await;
+}
+
+/// The subject has one open operation and two that have ended.
+async fn check_active_since(journal: &impl Journal, subject: &Subject) {
+    let began = OffsetDateTime::UNIX_EPOCH;
+    let rule = "active_since() lists the open operations of a subject and those that ended since";
+    let all = expect_ok(journal.active_since(subject, began, 10).await, rule);
+    assert_eq!(all.len(), 3, "expected: active_since() contains operations that ended since that time");
+    let newest = expect_ok(journal.active_since(subject, began, 1).await, rule);
+    assert_eq!(newest[0].status, OperationStatus::Running, "expected: active_since() lists the newest one first");
+    let later = expect_ok(journal.now().await, "now() reads the clock") + LONG;
+    let open = expect_ok(journal.active_since(subject, later, 10).await, rule);
+    assert_eq!(open.len(), 1, "expected: active_since() leaves out what ended before; an open operation counts");
+    let id = open[0].id;
+    expect_ok(journal.annotate(id, "why").await, "annotate() appends an event to an open operation");
+    let events = expect_ok(journal.events(id, 0, 10).await, "events() lists the events");
+    assert_eq!(events.last().and_then(|event| event.reason.as_deref()), Some("why"), "expected: the reason is stored");
+    let after = expect_ok(journal.read(id).await, "read() finds the operation");
+    let after = after.map(|record| (record.epoch, record.status));
+    assert_eq!(after, Some((open[0].epoch, open[0].status)), "expected: annotate() changes nothing else");
+    let ended = all.iter().find(|record| record.status.is_over()).map(|record| record.id);
+    let ended = expect_some(ended, "active_since() lists an operation that has ended");
+    expect_conflict(journal.annotate(ended, "why").await, "annotate() refuses an operation that has ended");
 }
 
 async fn check_leases(journal: &impl Journal) {

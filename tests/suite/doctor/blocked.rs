@@ -89,6 +89,32 @@ async fn session_that_blocks_in_a_tenants_database_is_shown_and_ended() {
     assert!(sqlx::query("SELECT 1").execute(&mut blocker).await.is_err(), "the session that blocked has ended");
 }
 
+/// The session that blocked others when the plan was made blocks others again, in another transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn later_transaction_of_the_same_session_is_not_ended() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = impatient(&harness).await;
+    tenantry.provision("acme").await.unwrap();
+    let login = auditor::login(&tenantry, "acme").await;
+    run_sql(&mut login.connect().await.unwrap(), "INSERT INTO notes (text) VALUES ('')").await;
+    let (mut blocker, waits) = block(login.clone()).await;
+    let plan = tenantry.doctor().examine().await.unwrap();
+    assert_eq!(plan.repairs().count(), 1, "{}", plan.to_json());
+    run_sql(&mut blocker, "COMMIT").await;
+    waits.await.unwrap().unwrap();
+    run_sql(&mut blocker, "BEGIN; UPDATE notes SET text = 'mine'").await;
+    let mut waiter = login.connect().await.unwrap();
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut waiter).await.unwrap();
+    let waits = tokio::spawn(async move { sqlx::query("UPDATE notes SET text = 'x'").execute(&mut waiter).await });
+    wait_until_blocked(&mut blocker, pid).await;
+
+    let report = tenantry.doctor().apply(&plan, "ops/grace").await.unwrap();
+
+    assert_eq!(report.outcomes[0].1, RepairOutcome::Changed);
+    run_sql(&mut blocker, "COMMIT").await;
+    waits.await.unwrap().unwrap();
+}
+
 /// A session that waits is no finding, and neither is one that works while others wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn session_that_others_wait_for_briefly_is_no_finding() {

@@ -160,6 +160,30 @@ async fn landlord_for_which_nothing_can_be_built_has_a_finding() {
     assert_eq!(finding.code, Code::SchemaMissing);
 }
 
+/// An index of a partitioned table is invalid until an index of each partition is attached. A sequence of an extension is
+/// not the application's to change.
+#[tokio::test]
+async fn unattached_partitioned_index_and_sequence_of_an_extension_are_no_findings() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = harness.tenantry(configured).await.unwrap();
+    let names = fleet::provision(&harness, &tenantry, "acme", Before::Active).await;
+    let damage = Inside(|n| {
+        format!(
+            "SET ROLE \"{}_owner\";
+             CREATE TABLE days (day date NOT NULL, note text) PARTITION BY RANGE (day);
+             CREATE TABLE days_2026 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+             CREATE INDEX days_note ON ONLY days (note);
+             CREATE SEQUENCE counted MAXVALUE 100;
+             SELECT setval('counted', 99);
+             RESET ROLE;
+             ALTER EXTENSION plpgsql ADD SEQUENCE counted",
+            n.database
+        )
+    });
+    fleet::inject(&harness, &names, &[damage]).await;
+    fleet::assert_clean(&tenantry, "with a partitioned index").await;
+}
+
 #[tokio::test]
 async fn server_that_accepts_no_writes_is_found() {
     let harness = Harness::start().await.unwrap();

@@ -62,6 +62,33 @@ pub(crate) const DRIFTS: &[Drift] = &[
         &[Inside(|n| format!("GRANT CREATE ON SCHEMA public TO \"{}_app\"", n.database))],
     ),
     Drift::new(
+        "login-rights",
+        &[Code::LoginRights],
+        &[
+            Server(|n| format!("GRANT CREATE, TEMPORARY ON DATABASE \"{}\" TO \"{}\"", n.database, n.login)),
+            Inside(|n| {
+                format!(
+                    "GRANT CREATE ON SCHEMA public TO \"{0}\"; GRANT SELECT ON notes TO \"{0}\";
+                     GRANT UPDATE (text) ON notes TO \"{0}\"; GRANT USAGE ON SEQUENCE notes_id_seq TO \"{0}\"",
+                    n.login
+                )
+            }),
+        ],
+    ),
+    Drift::new(
+        "retiring-login-extra",
+        &[Code::LoginExtraMembership],
+        &[
+            Server(|n| {
+                format!("{}; GRANT \"{1}_app\", \"{1}_owner\" TO \"{1}_v8\"", create_role(n, "_v8"), n.database)
+            }),
+            Landlord(|n| {
+                let later = format!("SET retry_at = now() + interval '1 hour' WHERE role = '{}_v8'", n.database);
+                format!("{}; {UPDATE_USERS} {later}", record_login(n, 8, "retiring"))
+            }),
+        ],
+    ),
+    Drift::new(
         "public-temporary",
         &[Code::DatabaseRights],
         &[Server(|n| format!("GRANT TEMPORARY ON DATABASE \"{}\" TO PUBLIC", n.database))],

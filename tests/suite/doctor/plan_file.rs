@@ -52,6 +52,40 @@ async fn plan_from_a_file_is_applied_and_each_operation_stores_reason_and_state_
     assert_eq!(record.request["planned_by"], plan.made_by);
 }
 
+#[tokio::test]
+async fn repair_by_another_operation_stores_reason_and_state_before() {
+    for (drift, kind) in
+        [("login-missing", "rotate"), ("suspended-login", "close_again"), ("entry-missing", "restore_entry")]
+    {
+        let (harness, tenantry, _) = damaged(drift).await;
+        let plan = tenantry.doctor().examine().await.unwrap();
+        let outcome = only_outcome(tenantry.doctor().apply(&plan, "ops/grace: ticket 17").await.unwrap());
+        let RepairOutcome::Repaired { operation } = outcome else { panic!("{drift}: {outcome:?}") };
+        let (record, finding) = (read(&harness, operation).await, &plan.findings[0]);
+        assert_eq!(record.kind, kind);
+        assert_eq!(record.reason, Some(format!("doctor {}: ops/grace: ticket 17", finding.code)));
+        let stored = &record.request["$repairs"];
+        assert_eq!(stored["finding"]["fingerprint"], finding.fingerprint, "{drift}: {:?}", record.request);
+        assert_eq!(stored["finding"]["evidence"]["status"], finding.evidence["status"], "{drift}");
+        assert_eq!(stored["planned_by"], plan.made_by);
+    }
+}
+
+#[tokio::test]
+async fn operation_that_a_repair_continues_gets_an_event_with_the_reason_and_the_state_before() {
+    for (drift, status) in [("operation-parked", "parked"), ("operation-stalled", "running")] {
+        let (harness, tenantry, _) = damaged(drift).await;
+        let plan = tenantry.doctor().examine().await.unwrap();
+        let outcome = only_outcome(tenantry.doctor().apply(&plan, "ops/grace: ticket 17").await.unwrap());
+        let RepairOutcome::Repaired { operation } = outcome else { panic!("{drift}: {outcome:?}") };
+        let events = PgJournal::new(harness.landlord().clone()).events(operation, 0, 100).await.unwrap();
+        let event = events.iter().find(|event| event.reason.is_some()).expect("an event with a reason");
+        let reason = format!("doctor {}: ops/grace: ticket 17", plan.findings[0].code);
+        assert_eq!((event.reason.clone(), event.status.as_str()), (Some(reason), status), "{drift}");
+        assert_eq!(event.seq, 1, "{drift}: the reason is stored before the operation continues");
+    }
+}
+
 async fn read(harness: &Harness, id: OperationId) -> tenantry::journal::Record {
     PgJournal::new(harness.landlord().clone()).read(id).await.unwrap().expect("the operation is in the journal")
 }

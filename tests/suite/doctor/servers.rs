@@ -2,7 +2,8 @@
 use super::healthy::{examine, found};
 use crate::fail_closed::run_sql;
 use crate::{auditor, provision::migrated};
-use tenantry::doctor::{Code, Doctor, Repair, Severity};
+use tenantry::doctor::{Code, Doctor, Repair, RepairOutcome, Severity};
+use tenantry::journal::{Journal, PgJournal};
 use tenantry::sqlx;
 use tenantry::testing::Harness;
 use tenantry::vault::LocalKeyring;
@@ -107,6 +108,35 @@ async fn rights_of_public_and_of_other_members_of_the_admin_role_are_found() {
     assert_eq!(plan.findings.iter().filter(|finding| finding.repair.is_some()).count(), 1);
     assert_eq!(plan.count(Severity::Critical), 2);
     run_sql(&mut server, format!("REVOKE {prefix}_admin FROM {prefix}_guest; DROP ROLE {prefix}_guest")).await;
+}
+
+#[tokio::test]
+async fn further_membership_of_a_provisioners_login_is_found() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = node(&harness).await;
+    let (prefix, mut server) = (harness.prefix(), auditor::superuser(&harness).await);
+    for (login, group) in [("blue", "pg_monitor"), ("green", "pg_write_all_data")] {
+        run_sql(&mut server, format!("GRANT {group} TO {prefix}_{login}")).await;
+    }
+    let plan = examine(&tenantry).await;
+    assert_eq!(found(&plan), [(Code::ProvisionerMembership, String::from("server:main"))]);
+    let finding = &plan.findings[0];
+    assert_eq!(finding.object, Some(format!("{prefix}_green in pg_write_all_data")));
+    assert!(finding.no_repair.as_ref().is_some_and(|reason| reason.contains("REVOKE \"pg_write_all_data\"")));
+}
+
+#[tokio::test]
+async fn set_up_by_the_doctor_stores_reason_and_finding() {
+    let harness = Harness::start().await.unwrap();
+    let tenantry = node(&harness).await;
+    alter_role(&harness, "green", "NOLOGIN").await;
+    let doctor = tenantry.doctor().admin("main".parse().unwrap(), harness.server().admin_options());
+    let plan = doctor.examine().await.unwrap();
+    let report = doctor.apply(&plan, "ops/grace: ticket 17").await.unwrap();
+    let RepairOutcome::Repaired { operation } = &report.outcomes[0].1 else { panic!("{report:?}") };
+    let record = PgJournal::new(harness.landlord().clone()).read(*operation).await.unwrap().unwrap();
+    assert_eq!(record.reason.as_deref(), Some("doctor idle_provisioner_refused: ops/grace: ticket 17"));
+    assert_eq!(record.request["$repairs"]["finding"]["code"], "idle_provisioner_refused", "{:?}", record.request);
 }
 
 #[tokio::test]

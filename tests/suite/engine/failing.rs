@@ -9,6 +9,7 @@ use std::time::Duration;
 use tenantry::error::{BeginError, Rows, StoreError};
 use tenantry::journal::{Begun, Claim, Intent, Journal, Progress, Record};
 use tenantry::operation::{FencingToken, LeaseHolder, OperationEvent, OperationId, Subject};
+use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 /// What happens to a journal call that an outage hits.
@@ -166,6 +167,14 @@ impl Journal for Failing {
     }
     async fn events(&self, id: OperationId, after: i64, limit: u32) -> Result<Rows<OperationEvent>, StoreError> {
         self.intercept("events", self.inner.events(id, after, limit)).await
+    }
+    async fn active_since(
+        &self, subject: &Subject, since: OffsetDateTime, limit: u32,
+    ) -> Result<Rows<Record>, StoreError> {
+        self.intercept("active_since", self.inner.active_since(subject, since, limit)).await
+    }
+    async fn annotate(&self, id: OperationId, reason: &str) -> Result<(), StoreError> {
+        self.intercept("annotate", self.inner.annotate(id, reason)).await
     }
     async fn history(&self, subject: &Subject) -> Result<Rows<Record>, StoreError> {
         self.intercept("history", self.inner.history(subject)).await

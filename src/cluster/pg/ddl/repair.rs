@@ -77,6 +77,31 @@ pub(crate) fn revoke_membership(member: &RoleName, group: &RoleName) -> Ddl {
     ])
 }
 
+/// Revokes what the owner of a tenant's database has granted on it to a login itself.
+pub(crate) fn revoke_database_rights(database: &DatabaseName, login: &RoleName) -> Ddl {
+    Ddl::block([
+        String::from(LOCK_TIMEOUT),
+        format!("REVOKE ALL ON DATABASE {} FROM {}", quote_identifier(database), quote_identifier(login)),
+    ])
+}
+
+/// Revokes what the tenant's group roles have granted in these schemas to a login itself. Run it in the tenant's database.
+/// The admin role is a member of the group roles during this block only.
+pub(crate) fn revoke_rights_in(schemas: &[String], login: &RoleName, roles: &GroupRoles, admin: &RoleName) -> Ddl {
+    let (owner, app, admin) = (quote_identifier(&roles.owner), quote_identifier(&roles.app), quote_identifier(admin));
+    let login = quote_identifier(login);
+    let mut block = vec![String::from(LOCK_TIMEOUT), format!("GRANT {owner}, {app} TO {admin}")];
+    for schema in schemas {
+        let schema = quote_identifier(schema);
+        block.push(format!("REVOKE ALL ON SCHEMA {schema} FROM {login}"));
+        for objects in ["TABLES", "SEQUENCES", "ROUTINES"] {
+            block.push(format!("REVOKE ALL ON ALL {objects} IN SCHEMA {schema} FROM {login}"));
+        }
+    }
+    block.push(format!("REVOKE {owner}, {app} FROM {admin}"));
+    Ddl::block(block)
+}
+
 /// Takes CREATEDB and CREATEROLE from a role.
 pub(crate) fn remove_privileges(role: &RoleName) -> Ddl {
     Ddl::block([String::from(LOCK_TIMEOUT), format!("ALTER ROLE {} NOCREATEDB NOCREATEROLE", quote_identifier(role))])

@@ -82,6 +82,11 @@ pub(crate) struct ObservedRole {
     pub(crate) memberships: Vec<Membership>,
     /// Settings as `name=value`, or `<database>: name=value` for a setting in one database.
     pub(crate) settings: Vec<String>,
+    /// Rights on databases that were granted to the role itself, as `<database>/<privilege>`. `OWNER` stands for a
+    /// database that the role owns. Those of the admin role as owner are left out.
+    pub(crate) database_rights: Vec<String>,
+    /// Its sessions in all databases.
+    pub(crate) sessions: i64,
 }
 
 /// A role that can log in and may connect to an open database of the admin role. The name `PUBLIC` stands for all.
@@ -102,6 +107,8 @@ pub(crate) struct Blocker {
     pub(crate) state: Option<String>,
     /// Begin of the session; `None` if this role may not see it.
     pub(crate) started_at: Option<OffsetDateTime>,
+    /// Begin of its transaction; `None` if it has none, or if this role may not see it.
+    pub(crate) transaction_at: Option<OffsetDateTime>,
     pub(crate) idle_seconds: Option<f64>,
     pub(crate) waiters: i64,
     /// First words of the statements that wait, for example `UPDATE`; `?` if hidden.

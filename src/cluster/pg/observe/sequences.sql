@@ -9,5 +9,6 @@ FROM pg_catalog.pg_sequence s
     LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = s.seqrelid
         AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
     LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-WHERE NOT s.seqcycle
+WHERE NOT s.seqcycle AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+    WHERE e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = s.seqrelid AND e.deptype = 'e')
 ORDER BY s.seqrelid LIMIT 1001

@@ -42,7 +42,8 @@ UNION ALL
       AND has_schema_privilege(r.app, n.oid, 'CREATE')
     ORDER BY 1, 2, 3 LIMIT 101)
 UNION ALL
-(SELECT 'index_invalid', i.indexrelid::regclass::text, i.indrelid::regclass::text FROM pg_index i, r
+(SELECT 'index_invalid', i.indexrelid::regclass::text, i.indrelid::regclass::text
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind <> 'I' CROSS JOIN r
     WHERE NOT (i.indisvalid AND i.indisready AND i.indislive)
       AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'relation' AND l.database = r.db
           AND l.relation = i.indrelid AND l.mode = 'ShareUpdateExclusiveLock')

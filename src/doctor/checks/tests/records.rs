@@ -98,13 +98,25 @@ fn each_state_of_the_migrations_has_a_code_and_only_pending_ones_a_repair() {
         (MigrationState::Changed { version: 2 }, Code::MigrationsChanged, false),
         (MigrationState::Unfinished { version: 2 }, Code::MigrationsUnfinished, false),
     ] {
-        let migrations = Some(MigrationStatus { applied: Some(3), newest: Some(3), state });
+        let migrations = Some(MigrationStatus { applied: Some(3), newest: Some(3), state, missing: vec![] });
         let (acts_as, sequences) = (String::from("t_1_app"), Seen::Read(vec![]));
         let login = Seen::Read(LoginView::Entered { acts_as, migrations, sequences });
         let found = find(|_| {}, |tenant| tenant.login = login);
         assert_eq!(codes(&found), [code]);
         assert_eq!(found[0].repair.is_some(), is_repaired, "{found:?}");
     }
+}
+
+#[test]
+fn gap_in_the_ledger_is_found_together_with_the_problem_that_keeps_it_from_being_filled() {
+    let state = MigrationState::Ahead { version: 9 };
+    let migrations = Some(MigrationStatus { applied: Some(9), newest: Some(3), state, missing: vec![2] });
+    let (acts_as, sequences) = (String::from("t_1_app"), Seen::Read(vec![]));
+    let login = Seen::Read(LoginView::Entered { acts_as, migrations, sequences });
+    let found = find(|_| {}, |tenant| tenant.login = login);
+    assert_eq!(codes(&found), [Code::MigrationsBehind, Code::MigrationsAhead]);
+    assert_eq!(found[0].evidence["pending"], serde_json::json!([2]));
+    assert!(found[0].repair.is_none() && found[0].no_repair.is_some(), "a migration would be refused: {found:?}");
 }
 
 /// The time of the views.
@@ -143,6 +155,7 @@ fn landlord() -> LandlordView {
         keys: KeyView::Usable { in_use: vec![], primary: None },
         operations: vec![],
         retiring: vec![],
+        more_retiring: Some(0),
         live_nodes: 1,
         blockers: Seen::Read(vec![]),
         unreadable: vec![],
@@ -229,6 +242,7 @@ fn session_that_blocks_is_found_only_while_it_is_idle_in_a_transaction_for_long(
         application: Some("import".into()),
         state: Some("idle in transaction".into()),
         started_at: Some(NOW),
+        transaction_at: Some(NOW),
         idle_seconds: Some(61.0),
         waiters: 1,
         waiting_statements: vec!["UPDATE".into()],
@@ -237,7 +251,7 @@ fn session_that_blocks_is_found_only_while_it_is_idle_in_a_transaction_for_long(
     let found = |blocker: Blocker| find_in_landlord(|view| view.blockers = Seen::Read(vec![blocker]));
     let blocks = found(blocker.clone());
     assert_eq!(codes(&blocks), [Code::SessionBlocks]);
-    assert_eq!(blocks[0].repair, Some(Repair::EndSession { pid: 17, started_at: NOW }));
+    assert_eq!(blocks[0].repair, Some(Repair::EndSession { pid: 17, started_at: NOW, transaction_at: Some(NOW) }));
     assert_eq!(found(Blocker { idle_seconds: Some(59.0), ..blocker.clone() }), []);
     assert_eq!(found(Blocker { state: Some("active".into()), ..blocker.clone() }), []);
     let other = found(Blocker { can_signal: false, ..blocker.clone() });

@@ -50,6 +50,7 @@ pub struct ServerSetup {
     max_connections: Option<u32>,
     labels: Option<serde_json::Value>,
     close_shared: bool,
+    options: CallOptions,
 }
 
 impl ServerSetup {
@@ -67,7 +68,13 @@ impl ServerSetup {
             max_connections: None,
             labels: None,
             close_shared: false,
+            options: CallOptions::new(),
         }
+    }
+    /// Sets the reason that is stored with the operation, and what it repairs.
+    pub(crate) fn options(mut self, options: CallOptions) -> Self {
+        self.options = options;
+        self
     }
     /// Sets the address under which the application reaches the server. Default: host and port of the server admin's
     /// connection.
@@ -257,7 +264,7 @@ impl ServerSetup {
         let saga = Arc::new(saga::define(work.clone(), steps));
         for _ in 0..2 {
             let subject = Subject::Server(work.server.name.clone());
-            let intent = engine.intent(&saga, subject, &serde_json::Value::Null, &CallOptions::new());
+            let intent = engine.intent(&saga, subject, &serde_json::Value::Null, &self.options);
             let intent = intent.map_err(ServerSetupError::from)?;
             // The saga needs the server admin's password, which is not stored, so recovery cannot continue it.
             let intent = Intent { recoverable: false, ..intent };

@@ -294,5 +294,21 @@ pub(super) const DUE: &str = concat!(
 pub(super) const EVENTS: &str = "SELECT operation, seq, at, step, status, done, total, error, reason \
     FROM tenantry.operation_events WHERE operation = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 
+/// Operations of the subject $1 that are open or ended at $2 or later.
+pub(super) const ACTIVE_SINCE: &str = "SELECT o.*, e.epoch FROM tenantry.operations o \
+    JOIN tenantry.epochs e ON e.operation = o.id \
+    WHERE o.subject = $1 AND (o.finished_at IS NULL OR o.finished_at >= $2) ORDER BY o.id DESC LIMIT $3";
+
+/// Returns no row if the operation does not exist or has ended. The operation's row is locked before the event is
+/// written, so two calls get different numbers.
+pub(super) const ANNOTATE: &str = "WITH op AS (
+    UPDATE tenantry.operations o SET seq = o.seq + 1
+    WHERE o.id = $1 AND o.status IN ('running', 'undoing', 'parked')
+    RETURNING o.id, o.seq, o.step, o.status, o.done, o.total, o.error
+)
+INSERT INTO tenantry.operation_events (operation, seq, step, status, done, total, error, reason)
+SELECT id, seq, step, status, done, total, error, $2 FROM op
+RETURNING seq";
+
 pub(super) const HISTORY: &str = "SELECT o.*, e.epoch FROM tenantry.operations o \
     JOIN tenantry.epochs e ON e.operation = o.id WHERE o.subject = $1 ORDER BY o.id";

@@ -7,7 +7,7 @@
 use super::{Placement, RegistryWriter, Retirement, ServerLoad, ServerRegistry, TenantRegistry};
 use crate::directory::{DatabaseUser, Generation, TenantDatabase, UserStatus};
 use crate::error::{Rows, StoreError};
-use crate::names::{DatabaseName, Domain, ReservedDomains, ServerName};
+use crate::names::{DatabaseName, Domain, ReservedDomains, RoleName, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::server::DatabaseServer;
 use crate::store::schema::LandlordPool;
@@ -121,6 +121,11 @@ impl RegistryWriter for PgTenantRegistry {
     }
     async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError> {
         users::list_retiring(&self.0, limit).await
+    }
+    async fn retiring_after(
+        &self, after: Option<(&ServerName, &RoleName)>, limit: u32,
+    ) -> Result<Rows<Retirement>, StoreError> {
+        users::page_retiring(&self.0, after, limit).await
     }
     async fn take_retirements(&self, limit: u32, hold: Duration) -> Result<Rows<Retirement>, StoreError> {
         users::take(&self.0, limit, hold).await

@@ -3,6 +3,7 @@ use super::rows;
 use super::write::{self, Statement, fenced_write, status_change};
 use crate::directory::{DatabaseUser, UserStatus};
 use crate::error::{Rows, StoreError, UnreadableRow};
+use crate::names::{RoleName, ServerName};
 use crate::operation::{FencingToken, OperationId};
 use crate::store::registry::{Retirement, rules};
 use crate::store::schema::LandlordPool;
@@ -96,6 +97,11 @@ fn bind_user<'q>(statement: Statement<'q>, user: &'q DatabaseUser) -> Statement<
 const RETIRING: &str =
     "SELECT tenant_id, server, database, role, generation, status, reason, attempts, retry_at, metadata
     FROM tenantry.tenant_database_users WHERE status = 'retiring' ORDER BY updated_at, server, role LIMIT $1";
+/// Follows the login $2 of the server $1, if these are given.
+const RETIRING_PAGE: &str =
+    "SELECT tenant_id, server, database, role, generation, status, reason, attempts, retry_at, metadata
+    FROM tenantry.tenant_database_users WHERE status = 'retiring' AND ($1::text IS NULL OR (server, role) > ($1, $2))
+    ORDER BY server, role LIMIT $3";
 /// SKIP LOCKED: concurrent calls get different logins.
 const TAKE: &str = "UPDATE tenantry.tenant_database_users u SET retry_at = now() + make_interval(secs => $2)
     FROM (SELECT server, role FROM tenantry.tenant_database_users
@@ -137,6 +143,15 @@ fn parse_retirement(row: &PgRow) -> Result<Retirement, UnreadableRow> {
 
 pub(super) async fn list_retiring(landlord: &LandlordPool, limit: u32) -> Result<Rows<Retirement>, StoreError> {
     let rows = sqlx::query(RETIRING).bind(i64::from(limit)).fetch_all(landlord).await?;
+    Ok(Rows::parse(&rows, parse_retirement))
+}
+
+pub(super) async fn page_retiring(
+    landlord: &LandlordPool, after: Option<(&ServerName, &RoleName)>, limit: u32,
+) -> Result<Rows<Retirement>, StoreError> {
+    let (server, role) = after.unzip();
+    let page = sqlx::query(RETIRING_PAGE).bind(server.map(ServerName::as_str)).bind(role.map(RoleName::as_str));
+    let rows = page.bind(i64::from(limit)).fetch_all(landlord).await?;
     Ok(Rows::parse(&rows, parse_retirement))
 }
 

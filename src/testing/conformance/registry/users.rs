@@ -73,6 +73,8 @@ async fn check_retirements(registry: &impl RegistryWriter, by: FencingToken) {
     expect_ok(registry.put_user(Some(Pending), &retired, by).await, "put_user() retires a login");
     let listed = own(&subject, expect_ok(registry.retiring(1000).await, "retiring() lists logins").readable);
     assert_eq!(listed.len(), 1, "expected: retiring() lists a retiring login once; got: {listed:?}");
+    let paged = page_retiring(registry).await;
+    assert!(own(&subject, paged) == listed, "expected: the pages of retiring_after() have each retiring login once");
     let actual = (&listed[0].user, listed[0].attempts);
     assert_eq!(actual, (&retired, 0), "expected: retiring() returns the login as it is stored, with no attempt");
     let rule = "expected: a retirement names the operation that retired the login, and the login's former status";
@@ -86,6 +88,19 @@ async fn check_retirements(registry: &impl RegistryWriter, by: FencingToken) {
 }
 
 /// Those of the retirements that are of this tenant.
+/// All retiring logins, read in pages of one.
+async fn page_retiring(registry: &impl RegistryWriter) -> Vec<Retirement> {
+    let mut all: Vec<Retirement> = vec![];
+    loop {
+        let after = all.last().map(|last| (&last.user.server, &last.user.role));
+        let page = expect_ok(registry.retiring_after(after, 1).await, "retiring_after() returns a page").readable;
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
 fn own(subject: &Subject, found: Vec<Retirement>) -> Vec<Retirement> {
     found.into_iter().filter(|r| r.user.tenant == subject.id()).collect()
 }
