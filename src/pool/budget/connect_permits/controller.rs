@@ -7,8 +7,8 @@
 //!
 //! How much longer an opening may take depends on what the limit has gained. With `n` times the smallest limit, and
 //! openings that take `n^e` times as long, connections are opened `n^(1-e)` times as fast. The limit grows while `e` is
-//! at most a quarter and falls when it is more than a half. So it grows little if a few more permits already cost
-//! time, and is not given up when many permits cost some: each held slot that is being opened is missing to queries.
+//! at most a quarter and falls when it is at least a half: a slot whose connection is being opened serves no query, so
+//! more openings at once must pay for themselves.
 //!
 //! As with TCP's congestion window, the limit first doubles at each step (slow start), because a load that changes each
 //! second opens too few connections for a slow rise. After the first median that makes it fall it grows by one.
