@@ -75,8 +75,8 @@ pub(crate) struct LandlordView {
     pub(crate) operations: Vec<Record>,
     /// The retiring logins that may be overdue.
     pub(crate) retiring: Vec<Retirement>,
-    /// Number of further ones that were not kept; `None` if it is not known.
-    pub(crate) more_retiring: Option<u64>,
+    /// Number of further ones that were not kept.
+    pub(crate) more_retiring: u64,
     pub(crate) live_nodes: u32,
     pub(crate) blockers: Seen<Vec<Blocker>>,
     pub(crate) unreadable: Vec<UnreadableRow>,

@@ -37,7 +37,7 @@ fn run(view: &LandlordView, _: &Expected, findings: &mut Findings) {
         let (login, before) = (user.role.clone(), Some(UserStatus::Retiring));
         findings.push(finding.repair(Repair::RetireLogin { login, before }));
     }
-    if view.more_retiring != Some(0) {
+    if view.more_retiring > 0 {
         let finding = Draft::new(Code::CannotSee, Subject::Landlord).object("more retiring logins");
         let finding = finding.noted("more", view.more_retiring).noted("codes", [Code::RetirementOverdue]);
         findings.push(finding.no_repair(

@@ -4,8 +4,7 @@ use super::pages::{PAGE, Placements, Tenants};
 use super::tenant::Context;
 use super::unplaced::{self, Unplaced};
 use crate::doctor::checks::{check_fleet, check_landlord, check_server, of_row};
-use crate::doctor::code::Code;
-use crate::doctor::finding::{Draft, Finding, Findings};
+use crate::doctor::finding::{Finding, Findings};
 use crate::doctor::observe::server::{self, ObservedServer};
 use crate::doctor::view::{FleetServer, FleetView, LandlordView, ServerView};
 use crate::error::{DoctorError, StoreError, UnreadableRow};
@@ -267,9 +266,6 @@ impl<'a, 'b> Pass<'a, 'b> {
                 self.look_again(std::mem::take(&mut suspects), Some(observed.view.name())).await?;
             }
         }
-        if pages.is_incomplete() {
-            self.tally.add([rows_left_out(Subject::Server(observed.view.name().clone()), "placements")]);
-        }
         self.look_again(suspects, Some(observed.view.name())).await?;
         Ok(unplaced)
     }
@@ -293,9 +289,6 @@ impl<'a, 'b> Pass<'a, 'b> {
             }
             drop(tenants);
             self.look_again(suspects, None).await?;
-        }
-        if pages.is_incomplete() {
-            self.tally.add([rows_left_out(Subject::Landlord, "tenants")]);
         }
         Ok(())
     }
@@ -341,12 +334,4 @@ async fn examine_if_unplaced(context: Context<'_>, id: TenantId) -> Result<Optio
         Ok(None) => context.examine_alone(id).await.map(Some),
         Err(error) => Err(error),
     }
-}
-
-/// The finding that rows of a list were not read, because too many rows before them cannot be parsed.
-fn rows_left_out(subject: Subject, rows: &'static str) -> Finding {
-    Draft::new(Code::CannotSee, subject).object(rows).no_repair(
-        "so many rows in a row cannot be parsed that the examination has stopped there; correct those that it names, then \
-         examine again",
-    )
 }

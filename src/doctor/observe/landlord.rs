@@ -18,8 +18,6 @@ const LIVE: Duration = Duration::from_secs(15);
 const PAGE: u32 = 500;
 /// Retiring logins beyond their time that one examination keeps. More of them are counted.
 const MAX_OVERDUE: usize = 1000;
-/// Rows that cannot be parsed, one after the other, beyond which an examination gives up.
-const MAX_UNREADABLE: u32 = 8000;
 
 /// Reads the landlord.
 ///
@@ -52,8 +50,8 @@ pub(in crate::doctor) async fn observe(
 #[derive(Default)]
 struct Overdue {
     overdue: Vec<Retirement>,
-    /// Number of further ones; `None` if it is not known, because too many rows cannot be parsed.
-    more: Option<u64>,
+    /// Number of further ones.
+    more: u64,
     unreadable: Vec<UnreadableRow>,
     /// Ids of the unreadable rows.
     ids: HashSet<String>,
@@ -62,18 +60,14 @@ struct Overdue {
 /// Reads all retiring logins in pages, and keeps those that may be findings. A fleet that rotates has thousands of them
 /// that wait for their time.
 async fn read_overdue(stores: &OperationContext) -> Result<Overdue, StoreError> {
-    let (mut found, mut after, mut limit) = (Overdue { more: Some(0), ..Overdue::default() }, None, PAGE);
+    let (mut found, mut after) = (Overdue::default(), None);
     loop {
         let position = after.as_ref().map(|(server, role)| (server, role));
-        let page = stores.registry.retiring_after(position, limit).await?;
-        let is_last = page.readable.len() + page.unreadable.len() < limit as usize;
-        let last = page.readable.last().map(|last| (last.user.server.clone(), last.user.role.clone()));
+        let page = stores.registry.retiring_after(position, PAGE).await?;
+        after = page.readable.last().map(|last| (last.user.server.clone(), last.user.role.clone()));
         found.add(page);
-        match last {
-            _ if is_last => return Ok(found),
-            Some(last) => (after, limit) = (Some(last), PAGE),
-            None if limit < MAX_UNREADABLE => limit *= 2,
-            None => return Ok(Overdue { more: None, ..found }),
+        if after.is_none() {
+            return Ok(found);
         }
     }
 }
@@ -83,7 +77,7 @@ impl Overdue {
         for retirement in page.readable.into_iter().filter(may_be_overdue) {
             match self.overdue.len() < MAX_OVERDUE {
                 true => self.overdue.push(retirement),
-                false => self.more = self.more.map(|more| more + 1),
+                false => self.more += 1,
             }
         }
         // A page repeats the rows after the last readable one of the page before.

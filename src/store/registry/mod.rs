@@ -194,7 +194,8 @@ pub trait RegistryWriter: TenantRegistry {
     /// read.
     async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError>;
     /// At most `limit` logins of all tenants that wait to be dropped, in the order of server and login, those that follow
-    /// `after`. The order is the store's own. For a caller that reads all of them in pages.
+    /// `after`. The order is the store's own. For a caller that reads all of them in pages: a page is empty only if no
+    /// login that can be parsed follows.
     async fn retiring_after(
         &self, after: Option<(&ServerName, &RoleName)>, limit: u32,
     ) -> Result<Rows<Retirement>, StoreError>;

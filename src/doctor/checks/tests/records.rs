@@ -155,7 +155,7 @@ fn landlord() -> LandlordView {
         keys: KeyView::Usable { in_use: vec![], primary: None },
         operations: vec![],
         retiring: vec![],
-        more_retiring: Some(0),
+        more_retiring: 0,
         live_nodes: 1,
         blockers: Seen::Read(vec![]),
         unreadable: vec![],
@@ -231,6 +231,7 @@ fn retiring_login_is_overdue_after_ten_attempts_or_without_a_time_of_the_next_on
         let retirement = Retirement::new(user(2, UserStatus::Retiring), attempts, retry_at);
         assert_eq!(codes(&find_in_landlord(|view| view.retiring = vec![retirement])), expected, "{attempts}");
     }
+    assert_eq!(codes(&find_in_landlord(|view| view.more_retiring = 7)), [Code::CannotSee], "some were left out");
 }
 
 #[test]

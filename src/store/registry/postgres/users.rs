@@ -146,13 +146,24 @@ pub(super) async fn list_retiring(landlord: &LandlordPool, limit: u32) -> Result
     Ok(Rows::parse(&rows, parse_retirement))
 }
 
+/// Reads on until the page has a login that can be parsed, because the next page begins after the last such one.
 pub(super) async fn page_retiring(
     landlord: &LandlordPool, after: Option<(&ServerName, &RoleName)>, limit: u32,
 ) -> Result<Rows<Retirement>, StoreError> {
-    let (server, role) = after.unzip();
-    let page = sqlx::query(RETIRING_PAGE).bind(server.map(ServerName::as_str)).bind(role.map(RoleName::as_str));
-    let rows = page.bind(i64::from(limit)).fetch_all(landlord).await?;
-    Ok(Rows::parse(&rows, parse_retirement))
+    let mut after = after.map(|(server, role)| (server.as_str().to_owned(), role.as_str().to_owned()));
+    let mut unreadable = vec![];
+    loop {
+        let (server, role) = after.as_ref().map(|(server, role)| (server.as_str(), role.as_str())).unzip();
+        let read = sqlx::query(RETIRING_PAGE).bind(server).bind(role).bind(i64::from(limit));
+        let found = read.fetch_all(landlord).await?;
+        let mut page = Rows::parse(&found, parse_retirement);
+        unreadable.append(&mut page.unreadable);
+        if found.len() < limit as usize || limit == 0 || !page.readable.is_empty() {
+            return Ok(Rows { unreadable, ..page });
+        }
+        after =
+            found.last().map(|row| Ok::<_, sqlx::Error>((row.try_get("server")?, row.try_get("role")?))).transpose()?;
+    }
 }
 
 pub(super) async fn take(landlord: &LandlordPool, limit: u32, hold: Duration) -> Result<Rows<Retirement>, StoreError> {
