@@ -81,11 +81,15 @@ impl<'a, 'b> Pass<'a, 'b> {
             self.examine_server(server, is_trusted).await?;
         }
         self.examine_unplaced().await?;
-        let findings = self.check_landlord();
-        self.tally.add(findings);
+        self.examine_landlord();
         let findings = self.check_fleet();
         self.tally.add(findings);
         Ok(())
+    }
+
+    pub(super) fn examine_landlord(&mut self) {
+        let findings = self.check_landlord();
+        self.tally.add(findings);
     }
 
     pub(super) async fn examine_one_server(&mut self, name: &ServerName) -> Result<(), DoctorError> {

@@ -1,0 +1,2 @@
+//! Tests of the program `tenantry`.
+#![cfg(test)]
