@@ -16,23 +16,23 @@ use sqlx::postgres::PgConnectOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The options of the program itself.
+// Not a doc comment: clap would take it as the description of the program.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Configuration")]
 pub(super) struct ConfigArgs {
-    /// File of lines NAME=value, for variables that the process does not have [env: TENANTRY_ENV_FILE]
+    /// Variables that the process does not have, as NAME=value [env: TENANTRY_ENV_FILE]
     #[arg(long, value_name = "FILE", global = true)]
     env_file: Option<PathBuf>,
-    /// File with the landlord's URL [env: TENANTRY_LANDLORD_URL has the URL itself]
+    /// The landlord's URL [else TENANTRY_LANDLORD_URL]
     #[arg(long, value_name = "FILE", global = true)]
     landlord_url_file: Option<PathBuf>,
-    /// File with the sealing keys, id:base64 on each line [env: TENANTRY_KEY_FILE; TENANTRY_KEYS has the keys themselves]
+    /// The sealing keys [env: TENANTRY_KEY_FILE, else TENANTRY_KEYS]
     #[arg(long, value_name = "FILE", global = true)]
     key_file: Option<PathBuf>,
-    /// Directory with the sqlx migrations of the tenants' databases [env: TENANTRY_MIGRATIONS]
+    /// The migrations of the tenants' databases [env: TENANTRY_MIGRATIONS]
     #[arg(long, value_name = "DIR", global = true)]
     migrations: Option<PathBuf>,
-    /// Prints the log of the library to stderr
+    /// Print the log of the library to stderr
     #[arg(long, short, global = true)]
     pub(super) verbose: bool,
 }
@@ -40,18 +40,28 @@ pub(super) struct ConfigArgs {
 /// For `--help`.
 pub(super) const VARIABLES: &str = "\
 Environment:
-  TENANTRY_LANDLORD_URL  postgres://USER:PASSWORD@HOST:PORT/DATABASE, the database of the landlord.
-                         DATABASE_URL is not used: in a shell it often names another database.
-  TENANTRY_KEYS          keys that seal the stored credentials, as id:base64,id:base64. Create one:
+  TENANTRY_LANDLORD_URL  postgres://USER:PASSWORD@HOST:PORT/DATABASE
+                         (DATABASE_URL is not used: it often names another
+                         database)
+  TENANTRY_KEYS          the keys that seal the stored credentials, as
+                         id:base64,id:base64. To create one:
                          export TENANTRY_KEYS=\"k1:$(openssl rand -base64 32)\"
   TENANTRY_KEY_FILE      a file with such keys, one on each line
-  TENANTRY_ADMIN_URL     URL of a server's admin, for `init`, `servers set-up` and `doctor --admin`
-  TENANTRY_MIGRATIONS    directory with the migrations of the tenants' databases
-  TENANTRY_APP_ACCESS    rights of the tenants' logins: app (default) or owner, as in the application
-  TENANTRY_ENV_FILE      a file of lines NAME=value. A variable of the process comes first.
-  NO_COLOR               switches colours off
+  TENANTRY_ADMIN_URL     a server admin's URL, for init, servers set-up and
+                         doctor --admin
+  TENANTRY_MIGRATIONS    directory of sqlx migrations for the tenants' databases
+  TENANTRY_APP_ACCESS    rights of the tenants' logins, as in the application:
+                         app (default) or owner
+  TENANTRY_ENV_FILE      a file of lines NAME=value. A variable of the process
+                         is used first
+  NO_COLOR               no colours
 
-Secrets are read from variables, from files or from the terminal, never from arguments.";
+Secrets are read from variables, files or the terminal, never from arguments.
+
+First steps:
+  export TENANTRY_LANDLORD_URL=... TENANTRY_KEYS=... TENANTRY_ADMIN_URL=...
+  tenantry init
+  tenantry tenants create acme";
 
 /// The parts that `run` needs.
 pub(super) struct Config {

@@ -3,7 +3,7 @@ use super::arguments::{TenantName, count, parse_duration};
 use super::batch::Results;
 use super::explain::explain_change;
 use super::failure::CommandError;
-use super::output::{Output, Table};
+use super::output::{Output, Table, show_time, to_text};
 use super::session::Session;
 use crate::error::{ChangeError, chain};
 use crate::operations::rotate::Rotated;
@@ -171,7 +171,7 @@ async fn retiring(session: &Session, limit: u32) -> Result<Output, CommandError>
     for retirement in rows.iter() {
         let tenant = session.tenantry.registry().find(retirement.user.tenant.into()).await?;
         let tenant = tenant.map_or_else(|| retirement.user.tenant.to_string(), |tenant| tenant.slug().to_string());
-        let next = retirement.retry_at.map_or_else(|| "by its operation".into(), |at| at.to_string());
+        let next = retirement.retry_at.map_or_else(|| "by its operation".into(), show_time);
         let (user, attempts) = (&retirement.user, retirement.attempts.to_string());
         let reason = user.reason.clone().unwrap_or_default();
         table = table.row([tenant, user.role.to_string(), user.server.to_string(), attempts, next, reason]);
@@ -188,6 +188,6 @@ async fn retiring(session: &Session, limit: u32) -> Result<Output, CommandError>
 fn retirement_to_json(retirement: &Retirement) -> Value {
     json!({
         "user": retirement.user, "attempts": retirement.attempts,
-        "retry_at": retirement.retry_at.map(|at| at.to_string()), "operation": retirement.by,
+        "retry_at": retirement.retry_at.map(to_text), "operation": retirement.by,
     })
 }

@@ -30,6 +30,6 @@ Exit codes:
   0    done
   1    failed
   2    wrong arguments or configuration; nothing was begun
-  3    an examination has found something (doctor, status, migrate status)
+  3    something was found (doctor, status, migrate status)
   4    partly done; the output lists what failed
-  130  interrupted; an operation that was begun stays in the journal";
+  130  interrupted; a begun operation stays in the journal";

@@ -2,7 +2,7 @@
 use super::arguments::TenantName;
 use super::explain::explain_change;
 use super::failure::CommandError;
-use super::output::{Output, Table};
+use super::output::{Output, Table, show_time, to_text};
 use super::session::Session;
 use super::tenants::describe_link;
 use crate::store::tokens::{IssuedToken, LinkId};
@@ -88,7 +88,7 @@ async fn list(session: &Session, tenant: &TenantName) -> Result<Output, CommandE
     let links = session.tenantry.tokens().list(tenant.id()).await?;
     let rows = links.iter().map(|link| {
         let purpose = link.purpose.as_str().to_owned();
-        [link.id.to_string(), purpose, link.email.clone(), link.expires_at.to_string(), describe_use(link).into()]
+        [link.id.to_string(), purpose, link.email.clone(), show_time(link.expires_at), describe_use(link).into()]
     });
     let table = Table::new(["LINK", "PURPOSE", "EMAIL", "EXPIRES", "STATE"]).rows(rows);
     let table = table.or_empty(format!("{} has no valid links.", tenant.slug()));
@@ -110,7 +110,7 @@ fn describe_use(link: &IssuedToken) -> &'static str {
 
 fn to_json(link: &IssuedToken) -> Value {
     json!({
-        "id": link.id, "purpose": link.purpose, "email": link.email, "expires_at": link.expires_at.to_string(),
+        "id": link.id, "purpose": link.purpose, "email": link.email, "expires_at": to_text(link.expires_at),
         "claimed_by": link.claimed_by, "delivered": link.delivered,
     })
 }

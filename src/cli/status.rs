@@ -3,7 +3,7 @@ use super::arguments::count;
 use super::exit::Exit;
 use super::failure::CommandError;
 use super::operations::table_of_operations;
-use super::output::{Output, Table};
+use super::output::{Output, Table, show_time, to_text};
 use super::servers::table_of_servers;
 use super::session::Session;
 use crate::doctor::{Finding, Severity};
@@ -42,7 +42,7 @@ pub(super) async fn run(session: &Session) -> Result<Output, CommandError> {
         .field("servers", &servers)
         .field(
             "nodes",
-            nodes.iter().map(|n| json!({ "name": n.node.name, "seen_at": n.seen_at.to_string() })).collect::<Vec<_>>(),
+            nodes.iter().map(|n| json!({ "name": n.node.name, "seen_at": to_text(n.seen_at) })).collect::<Vec<_>>(),
         )
         .field("operations", &operations)
         .field("findings", &plan.findings)
@@ -77,7 +77,7 @@ fn describe_tenants(counts: &[(TenantStatus, u64)], unreadable: u64) -> String {
 }
 
 fn table_of_nodes(nodes: &[LiveNode]) -> Table {
-    let rows = nodes.iter().map(|live| [live.node.name.clone(), live.seen_at.to_string()]);
+    let rows = nodes.iter().map(|live| [live.node.name.clone(), show_time(live.seen_at)]);
     Table::new(["NODE", "LAST HEARTBEAT"])
         .rows(rows)
         .or_empty("None. No process runs the background work: recovery, retirement of logins.")

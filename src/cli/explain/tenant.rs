@@ -1,6 +1,7 @@
 //! The errors of calls about tenants.
 use super::{causes, explain_busy, explain_failure};
 use crate::cli::failure::CommandError;
+use crate::cli::output::show_time;
 use crate::error::{ChangeError, ProvisionError, chain};
 use crate::tenant::TenantStatus;
 use std::fmt::Display;
@@ -17,12 +18,13 @@ pub(in crate::cli) fn explain_change(error: ChangeError, tenant: &impl Display) 
         ChangeError::Status { found } => explain_status(*found, tenant),
         ChangeError::Busy { operation, status } => explain_busy(*operation, *status),
         ChangeError::Kept { until } => {
-            let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
-            let text = format!("the data of {tenant} is retained{until}");
+            let until = until.map(|until| format!(" until {}", show_time(until))).unwrap_or_default();
+            let text = format!("the data of {tenant} is kept{until}");
             CommandError::failed(text).next(format!("tenants purge {tenant} --force"))
         }
         ChangeError::Expired { since } => {
-            let text = format!("the retention of the data of {tenant} ended at {since}; it can only be purged");
+            let text =
+                format!("the retention of the data of {tenant} ended at {}; it can only be purged", show_time(*since));
             CommandError::failed(text).next(format!("tenants purge {tenant}"))
         }
         ChangeError::NoMigrations => explain_no_migrations(),
@@ -60,8 +62,8 @@ fn explain_no_migrations() -> CommandError {
     CommandError::usage(
         "this program has no migrations of the tenants' databases, so it can neither run nor compare them",
     )
-    .hint("Set TENANTRY_MIGRATIONS or --migrations to the directory with them,")
-    .hint("or use the commands of the application's own program.")
+    .hint("Set TENANTRY_MIGRATIONS or --migrations to the directory with them.")
+    .hint("Or use the commands of the application's own program.")
 }
 
 impl From<ProvisionError> for CommandError {

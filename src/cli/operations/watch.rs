@@ -2,7 +2,7 @@
 use super::{advise, name_subject};
 use crate::cli::exit::Exit;
 use crate::cli::failure::CommandError;
-use crate::cli::output::{Output, Table};
+use crate::cli::output::{Output, Table, show_time};
 use crate::cli::session::Session;
 use crate::error::StoreError;
 use crate::operation::{OperationEvent, OperationId, OperationState, OperationStatus};
@@ -19,12 +19,12 @@ pub(super) async fn show(session: &Session, id: OperationId) -> Result<Output, C
         .fact("Status", operation.status.to_string())
         .fact("Step", format!("{}/{} {}", operation.done, operation.total, operation.step))
         .fact_if("Error", operation.error.clone())
-        .fact_if("Next attempt", operation.retry_at.map(|at| at.to_string()))
+        .fact_if("Next attempt", operation.retry_at.map(show_time))
         .fact_if("Reason", operation.reason.clone());
     let rows = events.iter().map(|event| {
         let text = event.reason.clone().or_else(|| event.error.clone()).unwrap_or_default();
         [
-            event.at.to_string(),
+            show_time(event.at),
             format!("{}/{}", event.done, event.total),
             event.step.clone(),
             event.status.to_string(),
@@ -47,7 +47,7 @@ pub(super) async fn watch(session: &Session, id: OperationId) -> Result<Output, 
     let mut events = session.tenantry.operations().events(id, 0);
     while let Some(event) = events.next().await {
         match event {
-            Ok(event) => session.progress.line(&format!("{}  {subject} {} {event}", event.at, operation.kind)),
+            Ok(event) => session.progress.line(&format!("{} {subject} {event}", show_time(event.at))),
             Err(StoreError::Corrupt(_)) => session.progress.line("an event cannot be read"),
             Err(error) => return Err(error.into()),
         }
@@ -66,7 +66,7 @@ pub(super) fn describe_state(operation: &OperationState, subject: &str) -> Outpu
         (OperationStatus::Abandoned, _) => (format!("The {kind} of {subject} was abandoned."), Exit::Failed),
         (OperationStatus::Parked, _) => (format!("The {kind} of {subject} is parked{error}"), Exit::Failed),
         (status, Some(at)) => {
-            (format!("The {kind} of {subject} is {status} and waits until {at}{error}"), Exit::Failed)
+            (format!("The {kind} of {subject} is {status} and waits until {}{error}", show_time(at)), Exit::Failed)
         }
         (status, None) => (format!("The {kind} of {subject} is {status}{error}"), Exit::Failed),
     };

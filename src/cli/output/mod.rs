@@ -10,8 +10,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::io::{self, IsTerminal, Write};
 
+mod moment;
 pub(super) mod style;
 mod table;
+pub(super) use moment::{show_time, to_text};
 pub(super) use table::Table;
 
 /// The result of a command.

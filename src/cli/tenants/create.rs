@@ -1,7 +1,7 @@
 //! `tenants create`.
 use crate::cli::arguments::parse_json;
 use crate::cli::failure::CommandError;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, show_time, to_text};
 use crate::cli::session::Session;
 use crate::operations::provision::Provisioned;
 use clap::Args;
@@ -88,10 +88,9 @@ fn describe(session: &Session, provisioned: &Provisioned) -> Output {
 pub(in crate::cli) fn describe_link(
     output: Output, path: &str, email: &str, expires_at: time::OffsetDateTime,
 ) -> Output {
+    let until = show_time(expires_at);
     output
-        .line(format!(
-            "Setup link for {email}, valid until {expires_at}. It works once; put the tenant's origin before it:"
-        ))
+        .line(format!("Setup link for {email}, valid until {until}. It works once; put the tenant's origin before it:"))
         .line(format!("  {path}"))
-        .field("link", json!({ "path": path, "email": email, "expires_at": expires_at.to_string() }))
+        .field("link", json!({ "path": path, "email": email, "expires_at": to_text(expires_at) }))
 }

@@ -3,7 +3,7 @@ use crate::calls::{Call, CallVerb};
 use crate::cli::arguments::{TenantName, parse_duration};
 use crate::cli::explain::explain_change;
 use crate::cli::failure::CommandError;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, show_time};
 use crate::cli::session::Session;
 use crate::error::ChangeError;
 use crate::operations::lifecycle::ShutOut;
@@ -46,7 +46,7 @@ pub(super) async fn archive(session: &Session, arguments: &ArchiveArgs) -> Resul
     let slug = closed.tenant().slug().clone();
     let output = describe_closed(&closed, "archived");
     let output = match closed.tenant().kept_until() {
-        Some(until) => output.line(format!("Its data is kept until {until}.")),
+        Some(until) => output.line(format!("Its data is kept until {}.", show_time(until))),
         None => output,
     };
     Ok(output.next(format!("tenants restore {slug}")))

@@ -2,7 +2,7 @@
 use crate::cli::arguments::count;
 use crate::cli::exit::Exit;
 use crate::cli::failure::CommandError;
-use crate::cli::output::{Output, Table};
+use crate::cli::output::{Output, Table, show_time};
 use crate::cli::session::Session;
 use crate::error::{StoreError, chain};
 use crate::store::registry::TenantRegistry;
@@ -22,7 +22,7 @@ impl ListArgs {
         let (mut tenants, unreadable) = read(session, self.status).await?;
         tenants.sort_by(|one, other| one.slug().as_str().cmp(other.slug().as_str()));
         let rows = tenants.iter().map(|tenant| {
-            let until = tenant.kept_until().map(|until| until.to_string()).unwrap_or_default();
+            let until = tenant.kept_until().map(show_time).unwrap_or_default();
             [tenant.slug().to_string(), tenant.status().to_string(), tenant.name().to_owned(), until]
         });
         let table = match tenants.iter().any(|tenant| tenant.kept_until().is_some()) {

@@ -3,7 +3,7 @@ use crate::cli::arguments::{TenantName, count};
 use crate::cli::confirm::confirm;
 use crate::cli::explain::explain_change;
 use crate::cli::failure::CommandError;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, show_time};
 use crate::cli::session::Session;
 use crate::error::ChangeError;
 use crate::store::registry::TenantRegistry;
@@ -73,7 +73,7 @@ async fn describe_loss(session: &Session, tenant: &Tenant) -> Result<Vec<String>
     let domains = registry.domains(tenant.id()).await?;
     lost.extend(domains.iter().map(|domain| format!("the domain {domain}, which another tenant can then have")));
     if let Some(until) = tenant.kept_until() {
-        lost.push(format!("(its data was to be kept until {until})"));
+        lost.push(format!("(its data was to be kept until {})", show_time(until)));
     }
     Ok(lost)
 }

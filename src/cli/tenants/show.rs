@@ -2,7 +2,7 @@
 use crate::cli::arguments::TenantName;
 use crate::cli::failure::CommandError;
 use crate::cli::operations::table_of_operations;
-use crate::cli::output::{Output, Table};
+use crate::cli::output::{Output, Table, show_time};
 use crate::cli::session::Session;
 use crate::directory::TenantDatabase;
 use crate::operation::Subject;
@@ -36,7 +36,7 @@ fn facts(tenant: &Tenant, domains: &[String], databases: &[TenantDatabase]) -> T
         .fact("Id", tenant.id().to_string())
         .fact("Name", tenant.name())
         .fact("Status", tenant.status().to_string())
-        .fact_if("Kept until", tenant.kept_until().map(|until| until.to_string()))
+        .fact_if("Kept until", tenant.kept_until().map(show_time))
         .fact_if("Domains", (!domains.is_empty()).then(|| domains.join(", ")))
         .fact_if("Metadata", (!tenant.metadata().is_null()).then(|| tenant.metadata().to_string()));
     databases.iter().fold(facts, |facts, entry| {
