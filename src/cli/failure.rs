@@ -3,10 +3,10 @@
 //! The modules of `explain` make it from the errors of the facade, whose texts name calls of the library. A person at a
 //! terminal needs commands instead.
 use super::exit::Exit;
-use super::output::{NextStep, clean, print_next_steps, print_object, style};
+use super::output::{NextStep, print_error, print_next_steps, print_object};
 use crate::operation::OperationId;
 use serde_json::json;
-use std::io::{self, Write};
+use std::io;
 
 /// The reason why a command failed. It contains no secret.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl CommandError {
     }
 
     fn print_text(&self, program: &str) -> io::Result<()> {
-        writeln!(anstream::stderr(), "{} {}", style::error("error:"), clean(&self.message))?;
+        print_error(&self.message)?;
         print_next_steps(&self.next_steps, program)
     }
 }

@@ -69,8 +69,12 @@ impl From<SchemaError> for CommandError {
     fn from(error: SchemaError) -> Self {
         match error {
             SchemaError::Missing(missing) => {
-                let text = format!("the landlord lacks {}", missing.join(", "));
-                Self::failed(text).next("init")
+                let more = match missing.len() {
+                    0..=2 => String::new(),
+                    n => format!(" and {} more", n - 2),
+                };
+                let first: Vec<_> = missing.into_iter().take(2).collect();
+                Self::failed(format!("the landlord lacks {}{more}", first.join(", "))).next("init")
             }
             SchemaError::Landlord(error) => error.into(),
             other => Self::failed(chain(&other)),

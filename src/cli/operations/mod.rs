@@ -99,12 +99,12 @@ impl ListArgs {
 pub(super) async fn table_of_operations(
     session: &Session, operations: &[OperationState],
 ) -> Result<Table, CommandError> {
-    let mut table = Table::new(["OPERATION", "KIND", "SUBJECT", "STATUS", "STEP"]).or_empty("None.");
+    let mut table = Table::new(["OPERATION", "KIND", "SUBJECT", "STATUS", "DONE"]).or_empty("None.");
     for operation in operations {
         let subject = name_subject(session, &operation.subject).await?;
-        let step = format!("{}/{} {}", operation.done, operation.total, operation.step);
+        let done = format!("{}/{}", operation.done, operation.total);
         let (id, status) = (operation.id.to_string(), operation.status.to_string());
-        table = table.row([id, operation.kind.clone(), subject, status, step]);
+        table = table.row([id, operation.kind.clone(), subject, status, done]);
     }
     Ok(table)
 }

@@ -13,6 +13,7 @@ use std::io::{self, IsTerminal, Write};
 mod moment;
 pub(super) mod style;
 mod table;
+mod wrap;
 pub(super) use moment::{show_time, to_text};
 pub(super) use table::Table;
 
@@ -118,8 +119,8 @@ impl Output {
         let (mut out, width) = (anstream::stdout(), width_of_stdout());
         for (at, block) in self.blocks.iter().enumerate() {
             match block {
-                Block::Line(text) => writeln!(out, "{}", clean(text))?,
-                Block::Note(text) => writeln!(out, "{} {}", style::warn("note:"), clean(text))?,
+                Block::Line(text) => writeln!(out, "{}", wrap::wrap(&clean(text), width, ""))?,
+                Block::Note(text) => writeln!(out, "{} {}", style::warn("note:"), wrap_after(text, width, "note: "))?,
                 Block::Heading(text) => {
                     let space = if at > 0 { "\n" } else { "" };
                     writeln!(out, "{space}{}", style::heading(text))?;
@@ -146,18 +147,43 @@ pub(super) fn print_next_steps(steps: &[NextStep], program: &str) -> io::Result<
     }
     let mut out = anstream::stderr();
     writeln!(out, "\n{}", style::heading("Next:"))?;
-    steps.iter().try_for_each(|step| writeln!(out, "  {}", clean(&step.text(program))))
+    let width = width_of_stderr();
+    for step in steps {
+        match step {
+            // A command stays on one line, so that it can be copied.
+            NextStep::Command(_) => writeln!(out, "  {}", clean(&step.text(program)))?,
+            NextStep::Hint(hint) => writeln!(out, "  {}", wrap_after(hint, width, "  "))?,
+        }
+    }
+    Ok(())
+}
+
+/// Prints an error to stderr.
+pub(super) fn print_error(message: &str) -> io::Result<()> {
+    let text = wrap_after(message, width_of_stderr(), "error: ");
+    writeln!(anstream::stderr(), "{} {text}", style::error("error:"))
+}
+
+/// The text, cleaned and wrapped for a line that begins with `before`.
+fn wrap_after(text: &str, width: Option<u16>, before: &str) -> String {
+    let wrapped = wrap::wrap(&format!("{before}{}", clean(text)), width, &" ".repeat(before.len()));
+    wrapped[before.len()..].to_owned()
 }
 
 /// Prints one line to stderr, for progress and for what a person is asked.
 pub(super) fn print_status(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{text}");
+    let _ = writeln!(anstream::stderr(), "{}", wrap::wrap(text, width_of_stderr(), "  "));
 }
 
 /// Columns of the terminal, or `None` if stdout is none: then each row is one line, whatever its length.
 fn width_of_stdout() -> Option<u16> {
     let size = || terminal_size::terminal_size().map(|(width, _)| width.0);
     io::stdout().is_terminal().then(size).flatten()
+}
+
+fn width_of_stderr() -> Option<u16> {
+    let size = || terminal_size::terminal_size().map(|(width, _)| width.0);
+    io::stderr().is_terminal().then(size).flatten()
 }
 
 /// Replaces control characters, which a terminal would obey, except line feeds.

@@ -7,6 +7,8 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Width, presets};
 
 /// Spaces between two columns.
 const GAP: u16 = 2;
+/// Columns that the last column of a table needs at least.
+const LAST: u16 = 12;
 
 /// Rows with a title for each column.
 pub(in crate::cli) struct Table {
@@ -90,7 +92,7 @@ impl Table {
         lines.collect()
     }
 
-    /// Columns that the longest word of each column needs.
+    /// Columns that each column needs at least: its longest word.
     fn longest_words(&self) -> Vec<u16> {
         let rows = || self.rows.iter().map(|row| row.iter().map(String::as_str).collect::<Vec<_>>());
         let all = rows().chain((!self.header.is_empty()).then(|| self.header.clone()));
@@ -101,6 +103,10 @@ impl Table {
                 let word = cell.split(' ').map(|word| word.chars().count()).max().unwrap_or_default();
                 longest[at] = longest[at].max(u16::try_from(word).unwrap_or(u16::MAX));
             }
+        }
+        // A long word of the last column may be broken. It is a text or the name of a step, never an id.
+        if let Some(last) = longest.last_mut() {
+            *last = (*last).min(LAST);
         }
         longest
     }
