@@ -4,6 +4,7 @@ use super::failure::CommandError;
 use super::session::Session;
 use crate::store::registry::TenantRegistry;
 use crate::tenant::{Tenant, TenantId, TenantRef};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
@@ -53,6 +54,19 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = text[..unit.0].parse().map_err(|_| rule())?;
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long".into())
+}
+
+/// Parses one of these texts, and lists them in the help and in the error.
+pub(super) fn one_of<T>(texts: &[&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(texts.iter().copied()).try_map(|text| text.parse::<T>())
+}
+
+/// Parses the id of an operation or a link.
+pub(super) fn parse_id<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "an id has the form 0198f1c2-0000-7000-8000-000000000000; the list shows it".into())
 }
 
 /// Parses JSON.

@@ -32,7 +32,7 @@ pub(super) struct ConfigArgs {
     /// The migrations of the tenants' databases [env: TENANTRY_MIGRATIONS]
     #[arg(long, value_name = "DIR", global = true)]
     migrations: Option<PathBuf>,
-    /// Print the log of the library to stderr
+    /// Prints the library's log to stderr
     #[arg(long, short, global = true)]
     pub(super) verbose: bool,
 }

@@ -120,11 +120,11 @@ impl DoctorArgs {
         let output = Output::new().notes(left_out);
         if repairs.is_empty() {
             let is_clean = plan.is_clean();
-            let output = output
-                .line("There is nothing to repair.")
-                .field("plan", &plan)
-                .table(table_of_findings(&plan.findings));
-            return Ok(if is_clean { output } else { output.exit(Exit::Findings) });
+            let output = output.line("There is nothing to repair.").field("plan", &plan);
+            return Ok(match is_clean {
+                true => output,
+                false => output.table(table_of_findings(&plan.findings)).exit(Exit::Findings),
+            });
         }
         let question = format!("{} will be done:", count(repairs.len(), "repair", "repairs"));
         confirm(session, &question, &repairs, "repair")?;

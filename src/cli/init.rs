@@ -11,6 +11,9 @@ pub(super) struct InitArgs {
     /// Name for the first server
     #[arg(long, default_value = "main")]
     server: String,
+    /// Prefix of the roles and the database on that server. A second installation on it needs its own. Default: tenantry
+    #[arg(long)]
+    prefix: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -34,7 +37,11 @@ impl InitArgs {
         };
         session.catch_interrupts();
         session.progress.show(&format!("setting up the server {}", self.server));
-        let report = session.tenantry.servers().set_up(&*self.server, admin).await?;
+        let set_up = session.tenantry.servers().set_up(&*self.server, admin);
+        let report = match &self.prefix {
+            Some(prefix) => set_up.prefix(prefix).await?,
+            None => set_up.await?,
+        };
         let server = &report.server;
         Ok(installed
             .line(format!("The server {} at {}:{} is set up.", server.name, server.host, server.port))

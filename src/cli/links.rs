@@ -1,5 +1,5 @@
 //! `links`: one-time links, by which a tenant's admin sets a password.
-use super::arguments::TenantName;
+use super::arguments::{TenantName, parse_id};
 use super::explain::explain_change;
 use super::failure::CommandError;
 use super::output::{Output, Table, show_time, to_text};
@@ -28,6 +28,7 @@ pub(super) enum LinksCommand {
         /// Slug, id or domain
         tenant: TenantName,
         /// Id of the link, as `links list` shows it
+        #[arg(value_parser = parse_id::<Uuid>)]
         link: Uuid,
     },
     /// Lists the valid links of a tenant

@@ -1,6 +1,6 @@
 //! `servers`: the PostgreSQL servers on which the tenants' databases are.
 use super::admin::AdminArgs;
-use super::arguments::{parse_address, parse_json};
+use super::arguments::{one_of, parse_address, parse_json};
 use super::confirm::confirm;
 use super::failure::CommandError;
 use super::output::{Output, Table};
@@ -9,6 +9,9 @@ use crate::operations::servers::{Server, ServerSetup};
 use crate::server::TlsMode;
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
+
+/// The values of [`TlsMode`].
+const TLS_MODES: [&str; 5] = ["disable", "prefer", "require", "verify_ca", "verify_full"];
 
 /// The servers on which the tenants' databases are
 #[derive(Subcommand, Debug)]
@@ -58,8 +61,8 @@ pub(super) struct SetUpArgs {
     /// Prefix of the roles and the database. A second installation on the same server needs its own. Default: tenantry
     #[arg(long)]
     prefix: Option<String>,
-    /// Encryption: disable, prefer, require, verify_ca or verify_full. Default: verify_full, or prefer on this machine
-    #[arg(long, value_name = "MODE")]
+    /// Encryption. Default: verify_full, or prefer on this machine
+    #[arg(long, value_name = "MODE", value_parser = one_of::<TlsMode>(&TLS_MODES))]
     tls: Option<TlsMode>,
     /// File with the certificates of the authorities to trust, in PEM format
     #[arg(long, value_name = "FILE")]
@@ -100,8 +103,8 @@ pub(super) struct RelocateArgs {
     /// The cluster was upgraded by pg_upgrade or restored from a dump
     #[arg(long)]
     replaced: bool,
-    /// Encryption at the new address, as in set-up
-    #[arg(long, value_name = "MODE")]
+    /// Encryption at the new address. Default: as before
+    #[arg(long, value_name = "MODE", value_parser = one_of::<TlsMode>(&TLS_MODES))]
     tls: Option<TlsMode>,
     /// File with the certificates of the authorities to trust, in PEM format
     #[arg(long, value_name = "FILE")]

@@ -39,12 +39,14 @@ pub(super) async fn run(session: &Session) -> Result<Output, CommandError> {
         .field("landlord", &session.target)
         .field("tenants", tenants.iter().map(|(status, n)| (status.to_string(), json!(n))).collect::<Map<_, Value>>())
         .field("unreadable_tenants", unreadable)
-        .field("servers", &servers)
+        .field("unreadable", [&servers.unreadable[..], &operations.unreadable[..]].concat())
+        .notes(servers.unreadable.iter().chain(&operations.unreadable).map(ToString::to_string))
+        .field("servers", &*servers)
         .field(
             "nodes",
             nodes.iter().map(|n| json!({ "name": n.node.name, "seen_at": to_text(n.seen_at) })).collect::<Vec<_>>(),
         )
-        .field("operations", &operations)
+        .field("operations", &*operations)
         .field("findings", &plan.findings)
         .exit(if has_findings { Exit::Findings } else { Exit::Done });
     Ok(match servers.is_empty() {

@@ -35,8 +35,8 @@ fn explain_busy(operation: OperationId, status: OperationStatus) -> CommandError
 fn explain_failure(failure: &Failure) -> CommandError {
     let id = failure.operation;
     let state = match (failure.state, failure.retry_after) {
-        (FailureState::Undone, Some(_)) => "It is undone and left nothing. The same command may succeed now.",
-        (FailureState::Undone, None) => "It is undone and left nothing. Correct the cause and repeat the command.",
+        (FailureState::Undone, Some(_)) => "It is undone. The same command may succeed now.",
+        (FailureState::Undone, None) => "It is undone. Correct the cause and repeat the command.",
         (FailureState::Undoing, _) => "A node of the application continues to undo it.",
         (FailureState::Continuing, _) => "A node of the application continues it.",
         (FailureState::Parked | FailureState::ParkedBeforePivot, _) => "It is parked until it is resumed or ended.",

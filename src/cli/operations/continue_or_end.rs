@@ -2,6 +2,7 @@
 use super::guard::verify_can_drive;
 use super::watch::{describe_state, read, read_events};
 use super::{name_subject, short_name};
+use crate::cli::arguments::parse_id;
 use crate::cli::confirm::confirm;
 use crate::cli::failure::CommandError;
 use crate::cli::output::Output;
@@ -16,6 +17,7 @@ use std::future::Future;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ContinueArgs {
     /// Id of the operation
+    #[arg(value_parser = parse_id::<OperationId>)]
     operation: OperationId,
     /// This program has the same migrations as the application, and the application has no steps of its own
     #[arg(long)]
@@ -36,6 +38,7 @@ pub(in crate::cli) struct SkipArgs {
 #[derive(Args, Debug)]
 pub(in crate::cli) struct AbandonArgs {
     /// Id of the operation
+    #[arg(value_parser = parse_id::<OperationId>)]
     operation: OperationId,
     /// Who wants this and why, for the history
     #[arg(long)]

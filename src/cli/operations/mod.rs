@@ -1,5 +1,5 @@
 //! `operations`: the journal: what is open, what has happened, and what to do about an operation that is stuck.
-use super::arguments::TenantName;
+use super::arguments::{TenantName, parse_id};
 use super::failure::CommandError;
 use super::output::{Output, Table};
 use super::session::Session;
@@ -20,11 +20,13 @@ pub(super) enum OperationsCommand {
     /// Shows an operation and its events
     Show {
         /// Id of the operation
+        #[arg(value_parser = parse_id::<OperationId>)]
         operation: OperationId,
     },
     /// Follows an operation until it ends, is parked or waits
     Watch {
         /// Id of the operation
+        #[arg(value_parser = parse_id::<OperationId>)]
         operation: OperationId,
     },
     /// Continues a parked operation, or one whose worker has died, in this process

@@ -1,5 +1,5 @@
 //! `tenants list`.
-use crate::cli::arguments::count;
+use crate::cli::arguments::{count, one_of};
 use crate::cli::exit::Exit;
 use crate::cli::failure::CommandError;
 use crate::cli::output::{Output, Table, show_time};
@@ -12,8 +12,8 @@ use futures_util::StreamExt;
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ListArgs {
-    /// Only tenants with this status: provisioning, active, suspended, archived or purging
-    #[arg(long)]
+    /// Only tenants with this status
+    #[arg(long, value_parser = one_of::<TenantStatus>(&["provisioning", "active", "suspended", "archived", "purging"]))]
     status: Option<TenantStatus>,
 }
 
