@@ -100,7 +100,7 @@ impl Config {
 
     /// Adds the configuration to a builder. Without keys the builder refuses to build.
     pub(super) fn configure(&self, builder: Builder) -> Builder {
-        let builder = builder.as_tool();
+        let builder = builder.for_tool();
         let builder = match &self.keys {
             Some(keys) => builder.keys(keys.clone()),
             None => builder,

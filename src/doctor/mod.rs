@@ -71,7 +71,8 @@ impl Doctor {
         self
     }
     /// Reads the landlord only and connects to no server: open operations, keys, replaced logins, rows that cannot be
-    /// parsed. Fast, also with many tenants.
+    /// parsed. Fast, also with many tenants. It has no effect together with [`tenant`](Self::tenant) or
+    /// [`server`](Self::server).
     pub fn landlord_only(mut self) -> Self {
         self.scope.landlord_only = true;
         self

@@ -320,7 +320,7 @@ impl Builder {
     /// Declares that this program has the application's migrations at most, and none of its other settings. A set-up then
     /// leaves the limits of existing logins as they are, and the doctor does not compare tenants with the defaults.
     #[cfg(feature = "cli")]
-    pub(crate) fn as_tool(mut self) -> Self {
+    pub(crate) fn for_tool(mut self) -> Self {
         self.is_tool = true;
         self
     }
