@@ -85,6 +85,14 @@ pub(super) fn parse_address(text: &str) -> Result<(String, u16), String> {
     }
 }
 
+/// Sets one setting of a call, if the argument was given.
+pub(super) fn apply<B, T>(call: B, value: Option<T>, set: impl FnOnce(B, T) -> B) -> B {
+    match value {
+        Some(value) => set(call, value),
+        None => call,
+    }
+}
+
 /// Singular or plural, with the number.
 pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })

@@ -1,9 +1,13 @@
 //! What several tenants' results have in common: the list of those that failed, and the exit code.
 use super::arguments::count;
 use super::exit::Exit;
+use super::explain::explain_change;
 use super::failure::CommandError;
 use super::output::{Output, Table};
 use super::session::Session;
+use crate::error::{ChangeError, chain};
+use crate::facade::BatchReport;
+use crate::tenant::Tenant;
 use serde_json::{Value, json};
 
 /// The results of one command on several tenants.
@@ -17,6 +21,19 @@ pub(super) struct Results {
 }
 
 impl Results {
+    pub(super) fn new() -> Self {
+        Self { done: vec![], failed: vec![], unreadable: vec![] }
+    }
+    /// The results of a batch of the facade.
+    pub(super) fn of<A>(report: BatchReport<A>, to_json: impl Fn(&A) -> Value) -> Self {
+        let explain =
+            |(tenant, error): (Tenant, ChangeError)| (tenant.slug().to_string(), explain_change(error, tenant.slug()));
+        Self {
+            done: report.done.iter().map(|(tenant, answer)| (tenant.slug().to_string(), to_json(answer))).collect(),
+            failed: report.failed.into_iter().map(explain).collect(),
+            unreadable: report.unreadable.iter().map(|error| chain(error)).collect(),
+        }
+    }
     /// Adds the results to the output: what failed as a table, and the exit code 4 if some have failed and others not.
     pub(super) fn add_to(self, output: Output, session: &Session, is_anything_done: bool) -> Output {
         let rows = self.failed.iter().map(|(tenant, error)| [tenant.clone(), error.message().to_owned()]);

@@ -8,6 +8,7 @@ use crate::operation::{OperationId, OperationStatus};
 mod build;
 mod doctor;
 mod operation;
+mod relocate;
 mod server;
 mod tenant;
 pub(super) use tenant::{explain_change, explain_unknown_tenant};

@@ -1,14 +1,14 @@
-//! The errors of calls about servers.
+//! The errors of setting up, draining and removing servers.
 use super::{causes, explain_busy, explain_failure};
 use crate::cli::failure::CommandError;
-use crate::error::{RelocateError, ServerSetupError, chain};
+use crate::error::{ServerSetupError, chain};
 use crate::names::ServerName;
 
-fn unknown(server: &ServerName) -> CommandError {
+pub(super) fn unknown(server: &ServerName) -> CommandError {
     CommandError::failed(format!("no server {server} is registered")).next("servers list")
 }
 
-fn invalid(field: &str, value: &str, rule: &str) -> CommandError {
+pub(super) fn invalid(field: &str, value: &str, rule: &str) -> CommandError {
     CommandError::usage(format!("the {field} {value:?} is not valid: {rule}"))
 }
 
@@ -50,51 +50,6 @@ impl From<ServerSetupError> for CommandError {
                 let text = format!("the admin cannot work on the server: {}", chain(&error));
                 Self::failed(text).hint("Check the admin URL, the server's pg_hba.conf and --tls.")
             }
-            _ => Self::failed(chain(&error)),
-        }
-    }
-}
-
-impl From<RelocateError> for CommandError {
-    fn from(error: RelocateError) -> Self {
-        match &error {
-            RelocateError::Invalid { field, value, .. } => invalid(field, value, &causes(&error)),
-            RelocateError::Unknown { server } => unknown(server),
-            RelocateError::NotReady { server } => {
-                let text = format!("the set-up of the server {server} has not ended");
-                Self::failed(text).next(format!("servers set-up {server}"))
-            }
-            RelocateError::Busy { operation, status } => explain_busy(*operation, *status),
-            RelocateError::Unreachable { host, port, .. } => {
-                let text = format!("the provisioner cannot log in at {host}:{port}: {}", causes(&error));
-                Self::failed(text).hint("Check the address, its pg_hba.conf and --tls.")
-            }
-            RelocateError::NoMark { server, host, port, database } => {
-                let text = format!(
-                    "the database {database} at {host}:{port} does not have this installation's mark for the server {server}"
-                );
-                Self::failed(text).next(format!("servers set-up {server}"))
-            }
-            RelocateError::Standby { host, port } => {
-                Self::failed(format!("the cluster at {host}:{port} is in recovery"))
-                    .hint("Promote it, then repeat the command.")
-            }
-            RelocateError::OldAnswers { host, port } | RelocateError::OldUnseen { host, port, .. } => {
-                let text = format!("the old address {host}:{port} still answers, and may be writable");
-                let error = Self::failed(text).hint("Stop that server, then repeat the command.");
-                error.hint("Add --old-is-fenced only if no client can reach it.")
-            }
-            RelocateError::OtherCluster { stored, found } => {
-                let text = format!("the cluster has the system identifier {found}, but the server had {stored}");
-                Self::failed(text).hint("Add --replaced if it was upgraded by pg_upgrade or restored from a dump.")
-            }
-            RelocateError::IdentifierUnseen { host, port } => {
-                let text = format!("the system identifier at {host}:{port} cannot be read and compared");
-                Self::failed(text)
-                    .hint("Grant the provisioner EXECUTE on pg_catalog.pg_control_system(), or add --replaced.")
-            }
-            RelocateError::Failed(failure) => explain_failure(failure),
-            RelocateError::Landlord(error) => error.clone().into(),
             _ => Self::failed(chain(&error)),
         }
     }

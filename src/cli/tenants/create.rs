@@ -1,9 +1,10 @@
 //! `tenants create`.
-use crate::cli::arguments::parse_json;
+use crate::cli::arguments::{apply, parse_json};
 use crate::cli::failure::CommandError;
 use crate::cli::output::{Output, show_time, to_text};
 use crate::cli::session::Session;
-use crate::operations::provision::Provisioned;
+use crate::facade::Call;
+use crate::operations::provision::{Provision, Provisioned};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -37,28 +38,14 @@ pub(in crate::cli) struct CreateArgs {
 impl CreateArgs {
     pub(super) async fn run(&self, session: &Session) -> Result<Output, CommandError> {
         session.catch_interrupts();
-        let mut call = session.tenantry.provision(&*self.slug).on_event(session.progress.observer(&*self.slug));
-        if let Some(name) = &self.name {
-            call = call.name(name);
-        }
-        if let Some(admin) = &self.admin {
-            call = call.admin(admin);
-        }
-        for domain in &self.domain {
-            call = call.domain(domain);
-        }
-        if let Some(server) = &self.server {
-            call = call.server(server);
-        }
-        if let Some(metadata) = &self.metadata {
-            call = call.metadata(metadata.clone());
-        }
-        if let Some(key) = &self.key {
-            call = call.key(key);
-        }
-        if let Some(reason) = &self.reason {
-            call = call.reason(reason);
-        }
+        let call = session.tenantry.provision(&*self.slug).on_event(session.progress.observer(&*self.slug));
+        let call = apply(call, self.name.as_ref(), Call::<Provision>::name);
+        let call = apply(call, self.admin.as_ref(), Call::<Provision>::admin);
+        let call = self.domain.iter().fold(call, Call::<Provision>::domain);
+        let call = apply(call, self.server.as_ref(), Call::<Provision>::server);
+        let call = apply(call, self.metadata.clone(), Call::<Provision>::metadata);
+        let call = apply(call, self.key.as_ref(), Call::key);
+        let call = apply(call, self.reason.as_ref(), Call::reason);
         Ok(describe(session, &call.await?))
     }
 }

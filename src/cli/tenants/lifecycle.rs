@@ -1,12 +1,13 @@
 //! `tenants suspend`, `activate`, `archive` and `restore`.
-use crate::calls::{Call, CallVerb};
-use crate::cli::arguments::{TenantName, parse_duration};
+use crate::cli::arguments::{TenantName, apply, parse_duration};
 use crate::cli::explain::explain_change;
 use crate::cli::failure::CommandError;
 use crate::cli::output::{Output, show_time};
 use crate::cli::session::Session;
 use crate::error::ChangeError;
-use crate::operations::lifecycle::ShutOut;
+use crate::facade::Call;
+use crate::operations::lifecycle::{Archive, ShutOut};
+use crate::operations::verb::CallVerb;
 use crate::tenant::Tenant;
 use clap::Args;
 use std::time::Duration;
@@ -38,10 +39,7 @@ pub(super) async fn suspend(session: &Session, arguments: &ReasonArgs) -> Result
 
 pub(super) async fn archive(session: &Session, arguments: &ArchiveArgs) -> Result<Output, CommandError> {
     let call = session.tenantry.archive(arguments.common.tenant.reference());
-    let call = match arguments.keep_for {
-        Some(keep_for) => call.keep_for(keep_for),
-        None => call,
-    };
+    let call = apply(call, arguments.keep_for, Call::<Archive>::keep_for);
     let closed = run(session, call, &arguments.common).await?;
     let slug = closed.tenant().slug().clone();
     let output = describe_closed(&closed, "archived");
@@ -68,10 +66,7 @@ async fn run<V: CallVerb<Error = ChangeError>>(
 ) -> Result<V::Answer, CommandError> {
     session.catch_interrupts();
     let call = call.on_event(session.progress.observer(arguments.tenant.to_string()));
-    let call = match &arguments.reason {
-        Some(reason) => call.reason(reason),
-        None => call,
-    };
+    let call = apply(call, arguments.reason.as_ref(), Call::reason);
     call.await.map_err(|error| explain_change(error, &arguments.tenant))
 }
 

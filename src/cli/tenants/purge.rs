@@ -1,11 +1,12 @@
 //! `tenants purge`: names what will be lost, asks for the slug, and destroys it.
-use crate::cli::arguments::{TenantName, count};
+use crate::cli::arguments::{TenantName, apply, count};
 use crate::cli::confirm::confirm;
 use crate::cli::explain::explain_change;
 use crate::cli::failure::CommandError;
 use crate::cli::output::{Output, show_time};
 use crate::cli::session::Session;
 use crate::error::ChangeError;
+use crate::facade::Call;
 use crate::store::registry::TenantRegistry;
 use crate::store::vault::KeyDisposal;
 use crate::tenant::{Tenant, TenantStatus};
@@ -32,10 +33,7 @@ impl PurgeArgs {
         confirm(session, &format!("This destroys the tenant {slug} ({}) for good:", tenant.status()), &lost, &slug)?;
         let call = session.tenantry.purge(tenant.id()).on_event(session.progress.observer(&*slug));
         let call = if self.force { call.force() } else { call };
-        let call = match &self.reason {
-            Some(reason) => call.reason(reason),
-            None => call,
-        };
+        let call = apply(call, self.reason.as_ref(), Call::reason);
         let purged = call.await.map_err(|error| explain_change(error, &self.tenant))?;
         let output = Output::new().line(format!("{slug} is purged. The history of its operations stays."));
         let output = match purged.keys {

@@ -1,17 +1,17 @@
 //! `doctor`: examines the installation, and repairs what a plan selects. Without `--apply` or `--fix` it only reads.
 use super::admin::AdminArgs;
-use super::arguments::{TenantName, count};
-use super::confirm::confirm;
+use super::arguments::{TenantName, apply, count};
 use super::exit::Exit;
 use super::failure::CommandError;
-use super::operations::needs_application;
-use super::output::{Output, Table};
+use super::output::Output;
 use super::session::Session;
 use super::status::{describe_findings, table_of_findings};
-use crate::doctor::{Doctor, Finding, Plan, Repair, RepairOutcome, Report};
+use crate::doctor::{Doctor, Finding, Plan};
 use crate::names::ServerName;
 use clap::Args;
 use std::path::{Path, PathBuf};
+
+mod repair;
 
 #[derive(Args, Debug)]
 pub(super) struct DoctorArgs {
@@ -55,7 +55,7 @@ impl DoctorArgs {
         };
         session.progress.clear();
         if self.apply.is_some() || self.fix {
-            return self.repair(session, &doctor, plan).await;
+            return repair::run(session, &doctor, plan, &self.reason).await;
         }
         if let Some(path) = &self.plan {
             write_plan(path, &plan)?;
@@ -67,14 +67,8 @@ impl DoctorArgs {
         let progress = session.progress.clone();
         let doctor = session.tenantry.doctor().logins(!self.no_logins);
         let doctor = doctor.on_finding(move |finding| progress.show(&format!("found {}", name(finding))));
-        let doctor = match &self.tenant {
-            Some(tenant) => doctor.tenant(tenant.reference()),
-            None => doctor,
-        };
-        let doctor = match &self.server {
-            Some(server) => doctor.server(server.clone()),
-            None => doctor,
-        };
+        let doctor = apply(doctor, self.tenant.as_ref(), |doctor, tenant| doctor.tenant(tenant.reference()));
+        let doctor = apply(doctor, self.server.clone(), Doctor::server);
         match &self.admin {
             Some(server) => Ok(doctor.admin(server.clone(), self.url.require(session)?)),
             None => Ok(doctor),
@@ -113,25 +107,6 @@ impl DoctorArgs {
             (None, None) => output,
         }
     }
-
-    async fn repair(&self, session: &Session, doctor: &Doctor, plan: Plan) -> Result<Output, CommandError> {
-        let (plan, left_out) = leave_out_application(session, plan);
-        let repairs: Vec<_> = plan.repairs().map(describe_repair).collect();
-        let output = Output::new().notes(left_out);
-        if repairs.is_empty() {
-            let is_clean = plan.is_clean();
-            let output = output.line("There is nothing to repair.").field("plan", &plan);
-            return Ok(match is_clean {
-                true => output,
-                false => output.table(table_of_findings(&plan.findings)).exit(Exit::Findings),
-            });
-        }
-        let question = format!("{} will be done:", count(repairs.len(), "repair", "repairs"));
-        confirm(session, &question, &repairs, "repair")?;
-        session.progress.show("repairing");
-        let report = doctor.apply(&plan, &self.reason).await?;
-        Ok(describe_report(output, &report))
-    }
 }
 
 fn read_plan(path: &Path) -> Result<Plan, CommandError> {
@@ -145,67 +120,9 @@ fn write_plan(path: &Path, plan: &Plan) -> Result<(), CommandError> {
         .map_err(|error| CommandError::failed(format!("the file {} cannot be written: {error}", path.display())))
 }
 
-/// Removes the repairs that would drive an operation with steps of the application, unless the application mounts the
-/// commands. Returns a note for each.
-fn leave_out_application(session: &Session, mut plan: Plan) -> (Plan, Vec<String>) {
-    let mut notes = vec![];
-    let is_of_application = |finding: &Finding| {
-        let kind = finding.evidence.get("kind").and_then(|kind| kind.as_str());
-        let drives = matches!(finding.repair, Some(Repair::ResumeOperation { .. } | Repair::RecoverOperation { .. }));
-        drives && kind.is_none_or(needs_application)
-    };
-    if !session.is_application {
-        plan.findings.retain(|finding| {
-            let stays = !is_of_application(finding);
-            if !stays {
-                notes.push(format!(
-                    "{}: left to a node of the application, whose steps the operation has",
-                    name(finding)
-                ));
-            }
-            stays
-        });
-    }
-    (plan, notes)
-}
-
 /// `acme: login_missing t_1_v1`.
 fn name(finding: &Finding) -> String {
     let subject = finding.tenant.as_ref().map_or_else(|| finding.subject.to_string(), ToString::to_string);
     let object = finding.object.as_ref().map(|object| format!(" {object}")).unwrap_or_default();
     format!("{subject}: {}{object}", finding.code)
-}
-
-fn describe_repair(finding: &Finding) -> String {
-    let repair = finding.repair.as_ref().map(ToString::to_string).unwrap_or_default();
-    format!("{} → {repair}", name(finding))
-}
-
-fn describe_report(output: Output, report: &Report) -> Output {
-    let rows = report.outcomes.iter().map(|(finding, outcome)| [name(finding), describe_outcome(outcome)]);
-    let output = output.table(Table::new(["REPAIR", "OUTCOME"]).rows(rows)).field("report", report);
-    let is_done = |outcome: &RepairOutcome| matches!(outcome, RepairOutcome::Repaired { .. } | RepairOutcome::Gone);
-    match report.is_complete() {
-        true => output.next("doctor"),
-        false if report.outcomes.iter().any(|(_, outcome)| is_done(outcome)) => {
-            output.exit(Exit::Partial).next("doctor")
-        }
-        false => output.exit(Exit::Failed).next("doctor"),
-    }
-}
-
-fn describe_outcome(outcome: &RepairOutcome) -> String {
-    match outcome {
-        RepairOutcome::Repaired { operation } => format!("repaired by operation {operation}"),
-        RepairOutcome::Gone => "not needed any more".into(),
-        RepairOutcome::Changed => "not done: the subject has changed since the plan was made; make a new one".into(),
-        RepairOutcome::StillFound { operation } => {
-            format!("done by operation {operation}, and the finding is still there")
-        }
-        RepairOutcome::Busy { operation } => format!("not done: the operation {operation} is open"),
-        RepairOutcome::Failed { operation: Some(operation), error } => {
-            format!("failed in operation {operation}: {error}")
-        }
-        RepairOutcome::Failed { operation: None, error } => format!("not done: {error}"),
-    }
 }
