@@ -11,10 +11,10 @@ use clap::{Parser, Subcommand};
 #[command(name = "tenantry", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub(super) struct Cli {
     /// Prints the result as one JSON object, with next_steps
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub(super) json: bool,
-    /// Confirms what is asked. Needed where there is no terminal
-    #[arg(long, short, global = true)]
+    /// Confirms without being asked
+    #[arg(long, short, global = true, help_heading = "Global options")]
     pub(super) yes: bool,
     #[command(subcommand)]
     pub(super) command: CliCommand,

@@ -33,33 +33,43 @@ pub(super) struct ConfigArgs {
     #[arg(long, value_name = "DIR", global = true)]
     migrations: Option<PathBuf>,
     /// Prints the library's log to stderr
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Global options")]
     pub(super) verbose: bool,
 }
 
 /// For `--help`.
 pub(super) const VARIABLES: &str = "\
 Environment:
-  TENANTRY_LANDLORD_URL  postgres://USER:PASSWORD@HOST:PORT/DATABASE
-                         (DATABASE_URL is not used: it often names another
-                         database)
-  TENANTRY_KEYS          the keys that seal the stored credentials, as
-                         id:base64,id:base64. To create one:
-                         export TENANTRY_KEYS=\"k1:$(openssl rand -base64 32)\"
-  TENANTRY_KEY_FILE      a file with such keys, one on each line
-  TENANTRY_ADMIN_URL     a server admin's URL, for init, servers set-up and
-                         doctor --admin
-  TENANTRY_MIGRATIONS    directory of sqlx migrations for the tenants' databases
-  TENANTRY_APP_ACCESS    rights of the tenants' logins, as in the application:
-                         app (default) or owner
-  TENANTRY_ENV_FILE      a file of lines NAME=value. A variable of the process
-                         is used first
-  NO_COLOR               no colours
+  TENANTRY_LANDLORD_URL
+      postgres://USER:PASSWORD@HOST:PORT/DATABASE
+      DATABASE_URL is not used, because it often names
+      another database
+  TENANTRY_KEYS
+      The keys that seal stored credentials, as
+      id:base64,id:base64. To create one:
+      export TENANTRY_KEYS=\"k1:$(openssl rand -base64 32)\"
+  TENANTRY_KEY_FILE
+      A file with such keys, one on each line
+  TENANTRY_ADMIN_URL
+      A server admin's URL, for init, servers set-up and
+      doctor --admin
+  TENANTRY_MIGRATIONS
+      Directory of sqlx migrations for tenants' databases
+  TENANTRY_APP_ACCESS
+      Rights of the tenants' logins, as in the application:
+      app (default) or owner
+  TENANTRY_ENV_FILE
+      A file of lines NAME=value. A variable of the process
+      is used first
+  NO_COLOR
+      No colours
 
-Secrets are read from variables, files or the terminal, never from arguments.
+Secrets are read from variables, files or the terminal,
+never from arguments.
 
 First steps:
-  export TENANTRY_LANDLORD_URL=... TENANTRY_KEYS=... TENANTRY_ADMIN_URL=...
+  export TENANTRY_LANDLORD_URL=...
+  export TENANTRY_KEYS=... TENANTRY_ADMIN_URL=...
   tenantry init
   tenantry tenants create acme";
 

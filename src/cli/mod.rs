@@ -98,7 +98,7 @@ pub async fn run(matches: &ArgMatches, landlord: PgPool, configure: impl FnOnce(
         return printed.into();
     }
     let target = url::describe(&landlord.connect_options());
-    let opened = open(&cli, &landlord, configure).await.map(|tenantry| Session {
+    let opened = open_reachable(&cli, &landlord, configure).await.map(|tenantry| Session {
         tenantry,
         landlord,
         target,
@@ -159,6 +159,14 @@ fn print_page(cli: &Cli, command: Command, program: &str) -> Option<Exit> {
         _ => return None,
     };
     Some(print(page, cli, program))
+}
+
+/// As [`open`], after the landlord has answered.
+async fn open_reachable(
+    cli: &Cli, landlord: &PgPool, configure: impl FnOnce(Builder) -> Builder,
+) -> Result<Tenantry, CommandError> {
+    url::verify_landlord(&landlord.connect_options()).await?;
+    open(cli, landlord, configure).await
 }
 
 /// Builds the facade. `init` installs the schema first.

@@ -50,5 +50,5 @@ pub(super) async fn verify_landlord(options: &PgConnectOptions) -> Result<(), Co
         Err(_) => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
     };
     let text = format!("the landlord {} cannot be connected to: {reason}", describe(options));
-    Err(CommandError::failed(text).hint("Check TENANTRY_LANDLORD_URL, and whether the server runs."))
+    Err(CommandError::failed(text).hint("Check its URL, and whether the server runs."))
 }

@@ -44,7 +44,7 @@ impl StatusArgs {
         };
         match statuses.iter().all(|(_, status)| is_at_head(status)) && unreadable.is_empty() {
             true => Ok(output),
-            false => Ok(output.next("migrate run --all").exit(Exit::Findings)),
+            false => Ok(advise(output, &statuses).exit(Exit::Findings)),
         }
     }
 
@@ -66,6 +66,17 @@ impl StatusArgs {
             }
         }
         Ok((tenants, unreadable))
+    }
+}
+
+/// A migration helps only a tenant that is behind.
+fn advise(output: Output, statuses: &[(Tenant, Result<MigrationStatus, ChangeError>)]) -> Output {
+    let is_behind = |status: &Result<MigrationStatus, _>| {
+        status.as_ref().is_ok_and(|status| matches!(status.state, MigrationState::Behind { .. }))
+    };
+    match statuses.iter().any(|(_, status)| is_behind(status)) {
+        true => output.next("migrate run --all"),
+        false => output.next("doctor"),
     }
 }
 
