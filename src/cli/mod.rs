@@ -222,3 +222,22 @@ fn print(result: Result<Output, CommandError>, cli: &Cli, program: &str) -> Exit
         Err(error) => error.print(program, cli.json),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_of_every_command_are_consistent() {
+        command().debug_assert();
+        ConfigArgs::augment_args(command()).debug_assert();
+    }
+
+    #[test]
+    fn next_steps_begin_with_the_words_that_the_person_has_typed() {
+        let named = |line: &str| name_program(line.split(' ').map(str::to_owned));
+        assert_eq!(named("/usr/local/bin/notes admin tenants list"), "notes admin");
+        assert_eq!(named("notes --quiet admin --json status"), "notes admin");
+        assert_eq!(named("tenantry doctor"), "tenantry");
+    }
+}

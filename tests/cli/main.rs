@@ -5,5 +5,6 @@
 mod installation;
 mod interrupts;
 mod secrets;
+mod terminal;
 mod text;
 mod tool;
