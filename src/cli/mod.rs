@@ -29,7 +29,7 @@
 //!
 //! # Invariants
 //!
-//! - Everything goes through [`Tenantry`](crate::Tenantry). A command does not run the background work of a node, so it
+//! - Everything goes through [`Tenantry`]. A command does not run the background work of a node, so it
 //!   takes over no operation unless it is asked to.
 //! - A program that is not the application drives no operation with steps of the application, unless it is told that it
 //!   has them.
