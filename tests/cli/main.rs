@@ -1,0 +1,10 @@
+//! Tests of the program `tenantry`: as text, with a database, and after a signal.
+//!
+//! All tests share one server. Each test with a database has its own landlord and its own installation.
+#![cfg(test)]
+mod installation;
+mod interrupts;
+mod secrets;
+mod terminal;
+mod text;
+mod tool;
