@@ -1,6 +1,7 @@
 //! The connection of a server's admin: from a file, a variable, or asked on the terminal. It is not stored.
 use super::config::secret_of;
 use super::failure::CommandError;
+use super::output::print_status;
 use super::session::Session;
 use super::url;
 use clap::Args;
@@ -30,8 +31,8 @@ impl AdminArgs {
             return Ok(None);
         }
         session.progress.clear();
-        let asked = "URL of the server's admin, postgres://USER:PASSWORD@HOST:PORT/postgres (not shown; empty: none): ";
-        let typed = rpassword::prompt_password(asked);
+        print_status("URL of the server's admin: postgres://USER:PASSWORD@HOST:PORT/postgres");
+        let typed = rpassword::prompt_password("It is not shown, and not stored. Empty for none: ");
         let typed = typed.map_err(|error| CommandError::failed(format!("the terminal cannot be read: {error}")))?;
         match typed.trim().is_empty() {
             true => Ok(None),
