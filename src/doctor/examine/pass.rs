@@ -107,7 +107,7 @@ impl<'a, 'b> Pass<'a, 'b> {
     }
 
     /// The findings in the landlord alone. It connects to no server.
-    pub(super) async fn examine_landlord(&mut self) -> Result<(), DoctorError> {
+    pub(super) async fn examine_landlord(&mut self) -> Result<(), StoreError> {
         let confirmed = self.confirm_landlord().await?;
         self.tally.add_changed(confirmed);
         Ok(())
