@@ -140,6 +140,7 @@ pub mod calls {
         rekey::RekeyVault,
         rotate::Rotate,
         servers::RotateServer,
+        temporary_login::IssueLogin,
         verb::CallVerb,
     };
     pub use crate::saga::RecoveryReport;
@@ -156,7 +157,7 @@ pub use cluster::OperationContext;
 pub use error::Error;
 pub use facade::{Builder, Tenantry};
 pub use operation::OperationId;
-pub use operations::{migrate, provision, rekey, rotate, servers, step};
+pub use operations::{migrate, provision, rekey, rotate, servers, step, temporary_login};
 pub use pool::TenantPool;
 pub use resolver::ConnectionResolver;
 /// The version of sqlx whose types are in this API.
