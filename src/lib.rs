@@ -50,7 +50,7 @@
 //! |---|---|
 //! | [`manual`] | how the crate works: architecture, roles, operations, connections, threat model, promises |
 //! | [`calls`] | what the methods of [`Tenantry`] return: calls, batches, reports |
-//! | [`provision`], [`lifecycle`], [`migrate`], [`rotate`], [`rekey`], [`servers`] | the operations: requests and results |
+//! | [`provision`], [`lifecycle`], [`migrate`], [`rotate`], [`temporary_login`], [`rekey`], [`servers`] | the operations: requests and results |
 //! | [`setup_link`], [`tokens`], [`admin`] | one-time links, and the tenants' admins who follow them |
 //! | [`doctor`] | compares the landlord with the servers and the tenants, and repairs what a reviewed plan selects |
 //! | [`resolver`], [`pool`] | from a tenant to its connections |
