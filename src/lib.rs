@@ -50,7 +50,7 @@
 //! |---|---|
 //! | [`manual`] | how the crate works: architecture, roles, operations, connections, threat model, promises |
 //! | [`calls`] | what the methods of [`Tenantry`] return: calls, batches, reports |
-//! | [`provision`], [`lifecycle`], [`migrate`], [`rotate`], [`rekey`], [`servers`] | the operations: requests and results |
+//! | [`provision`], [`lifecycle`], [`migrate`], [`rotate`], [`temporary_login`], [`rekey`], [`servers`] | the operations: requests and results |
 //! | [`setup_link`], [`tokens`], [`admin`] | one-time links, and the tenants' admins who follow them |
 //! | [`doctor`] | compares the landlord with the servers and the tenants, and repairs what a reviewed plan selects |
 //! | [`resolver`], [`pool`] | from a tenant to its connections |
@@ -144,6 +144,7 @@ pub mod calls {
         rekey::RekeyVault,
         rotate::Rotate,
         servers::RotateServer,
+        temporary_login::IssueLogin,
         verb::CallVerb,
     };
     pub use crate::saga::RecoveryReport;
@@ -160,7 +161,7 @@ pub use cluster::OperationContext;
 pub use error::Error;
 pub use facade::{Builder, Tenantry};
 pub use operation::OperationId;
-pub use operations::{migrate, provision, rekey, rotate, servers, step};
+pub use operations::{migrate, provision, rekey, rotate, servers, step, temporary_login};
 pub use pool::TenantPool;
 pub use resolver::ConnectionResolver;
 /// The version of sqlx whose types are in this API.

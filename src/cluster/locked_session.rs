@@ -26,10 +26,12 @@ mod refuse;
 mod remove;
 mod repair;
 mod standby;
+mod temporary_login;
 pub(super) use open::Preconnected;
 pub(crate) use refuse::Closed;
 pub(crate) use remove::RetiredLogin;
 pub(crate) use standby::Standby;
+pub(crate) use temporary_login::TemporaryRights;
 
 /// Time that a session gets to finish if it was opened just before its login was refused.
 const LAST_MOMENT: Duration = Duration::from_secs(2);

@@ -43,7 +43,9 @@ mod verified_servers;
 pub(crate) use generated_password::GeneratedPassword;
 pub(crate) use ledger::{LedgerObstacle, find_obstacle, read_ledger};
 pub use ledger::{MigrationState, MigrationStatus};
-pub(crate) use locked_session::{Closed, LockedSession, RetiredLogin, Standby, close_ledger, set_defaults};
+pub(crate) use locked_session::{
+    Closed, LockedSession, RetiredLogin, Standby, TemporaryRights, close_ledger, set_defaults,
+};
 pub(crate) use login_target::LoginTarget;
 pub(crate) use migrations::{head, is_migration_lock_held, run_migrations, run_migrations_in_new_database};
 pub(crate) use observer::{APPLICATION as DOCTOR, Observer};

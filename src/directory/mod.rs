@@ -253,6 +253,11 @@ impl DatabaseUser {
     pub fn with_status(self, status: UserStatus) -> Self {
         Self { status, ..self }
     }
+    /// Whether it is a [temporary login](crate::Tenantry::temporary_login) of a person, by its name. Such a login is
+    /// `Retiring` from its beginning: it never is the login of a directory entry.
+    pub fn is_temporary(&self) -> bool {
+        self.role.as_str() == format!("{}_t{}", self.database, self.generation)
+    }
 }
 
 #[cfg(test)]

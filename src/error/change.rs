@@ -143,6 +143,41 @@ pub enum ChangeError {
         /// The name that the caller gave.
         server: String,
     },
+    /// The lifetime of a temporary login is out of range. Nothing was changed.
+    #[error(
+        "a temporary login lives for 1 second to 24 hours, not for {lifetime:?}; call lifetime() with another value"
+    )]
+    #[non_exhaustive]
+    Lifetime {
+        /// The lifetime that the caller gave.
+        lifetime: Duration,
+    },
+    /// The password of a temporary login was given to another call only: it is not stored. The login expires by itself.
+    #[error(
+        "operation {operation} gave the password of its temporary login to another call, and it is not stored; call \
+         temporary_login() again with another key, or without one"
+    )]
+    #[non_exhaustive]
+    PasswordNotStored {
+        /// The operation that created the login.
+        operation: OperationId,
+    },
+    /// The operation has created no temporary login.
+    #[error("operation {operation} has created no temporary login; pass the id that temporary_login() has returned")]
+    #[non_exhaustive]
+    NoTemporaryLogin {
+        /// The operation that the caller gave.
+        operation: OperationId,
+    },
+    /// A temporary login could not be dropped now. Every node that runs tenantry tries again until it is dropped.
+    #[error("the temporary login {login} could not be dropped; it is tried again every few seconds")]
+    #[non_exhaustive]
+    LoginNotDropped {
+        /// Name of the login.
+        login: String,
+        /// Why it still exists.
+        source: BoxError,
+    },
     /// A value that the caller gave is not valid.
     #[error("the {field} is not valid")]
     #[non_exhaustive]
@@ -169,6 +204,7 @@ impl ChangeError {
         match self {
             Self::Failed(f) => Some(f.operation),
             Self::Busy { operation, .. } | Self::KeyReused { operation } => Some(*operation),
+            Self::PasswordNotStored { operation } | Self::NoTemporaryLogin { operation } => Some(*operation),
             _ => None,
         }
     }
@@ -181,6 +217,7 @@ impl ChangeError {
             // A provisioning ends by itself, in an active tenant or in none.
             Self::Status { found: TenantStatus::Provisioning } => Some(Duration::from_secs(1)),
             Self::AdminUnreadable { retry_after, .. } => *retry_after,
+            Self::LoginNotDropped { .. } => Some(Duration::from_secs(1)),
             Self::Unreadable(error) if sqlstate::is_transient(error) => Some(Duration::from_secs(1)),
             _ => None,
         }

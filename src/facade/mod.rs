@@ -19,6 +19,7 @@ use crate::operations::rekey::Rekey;
 use crate::operations::restore_entry::EntryRestoration;
 use crate::operations::rotate::Rotation;
 use crate::operations::servers::Servers;
+use crate::operations::temporary_login::TemporaryLogins;
 use crate::pool::{PoolStats, TenantPool};
 use crate::resolver::{ConnectionResolver, PooledResolver};
 use crate::saga::{Engine, Observer, Outcome, Recoverer, Started};
@@ -45,6 +46,7 @@ mod links;
 mod migrate;
 mod operations;
 mod rotate;
+mod temporary_login;
 mod tokens;
 mod verbs;
 pub use batch::{Batch, BatchReport, BatchVerb};
@@ -89,6 +91,7 @@ struct Inner {
     lifecycle: Lifecycle,
     migration: Migration,
     rotation: Rotation,
+    temporary_logins: TemporaryLogins,
     rekey: Rekey,
     restore_entry: EntryRestoration,
     repairs: Repairs,

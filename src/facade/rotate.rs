@@ -43,7 +43,8 @@ async fn retire_and_read(on: &Tenantry, done: &mut [(Tenant, Rotated)]) -> Resul
     let mut has_waiting = false;
     for (tenant, rotated) in done.iter_mut().filter(|(_, rotated)| rotated.retiring.is_some()) {
         let of_tenant = left.remove(&tenant.id()).unwrap_or_default();
-        let older = of_tenant.into_iter().filter(|r| r.user.generation < rotated.generation);
+        let is_older = |r: &Retirement| r.user.generation < rotated.generation && !r.user.is_temporary();
+        let older = of_tenant.into_iter().filter(is_older);
         // The login that this rotation has replaced is the newest of them. Its operation has counted the first attempt.
         let replaced = older.max_by_key(|r| r.user.generation);
         has_waiting |= replaced.as_ref().is_some_and(|r| r.attempts < 2);

@@ -48,6 +48,7 @@
 //! | provision | `purge(tenant).force()` removes what it has made; the application's own steps are not compensated |
 //! | purge | purge the tenant again |
 //! | suspend, archive, activate, restore, migrate, rotate | call it again |
+//! | `temporary_login` | nothing: any node drops the login at its expiry. To end it before that, call [`end_temporary_login`](crate::Tenantry::end_temporary_login) |
 //! | `rotate_server` | call `set_up()` for the server, then `rotate_server` |
 //! | relocate, rekey, `set_up` | call it again |
 //! | repair, `restore_entry`, `close_again` | examine again: [the doctor](crate::doctor) shows what is left |
@@ -76,7 +77,8 @@
 //!
 //! A saga has at most one *pivot step*. Until the intent of that step is stored, a failure undoes the operation. After
 //! that the engine no longer undoes it: it retries a step that fails, with a growing delay, or parks the operation. A
-//! set-up of a server has none: a failure always undoes what it wrote to the landlord.
+//! set-up of a server has none: a failure always undoes what it wrote to the landlord. Nor has a temporary login: its
+//! password is in the memory of one process only, so a failure or the death of that process drops the login.
 //!
 //! # Intent before effect
 //!
@@ -97,7 +99,7 @@
 //!
 //! | lane | operations | can begin while an operation of the other lane is open? |
 //! |---|---|---|
-//! | change | provision, migrate, rotate, set-up and rotation of a server, rekey | no: [`Busy`](crate::error::ChangeError::Busy) names the operation that is open |
+//! | change | provision, migrate, rotate, temporary login, set-up and rotation of a server, rekey | no: [`Busy`](crate::error::ChangeError::Busy) names the operation that is open |
 //! | preempt | suspend, activate, archive, restore, purge, relocate | yes, if no other preempting operation is open |
 //!
 //! A preempting operation does not wait for the change. Suspend, archive and purge park the open change of their

@@ -51,9 +51,15 @@ impl TenantNames {
     pub(crate) fn login(&self, generation: Generation) -> Result<RoleName, InvalidName> {
         format!("{}_v{generation}", self.database).parse()
     }
-    /// The generation in a role's name, if [`login`](Self::login) makes this name for it.
+    /// Name of the temporary login of a person with this generation: never the name of an application's login.
+    pub(crate) fn temporary_login(&self, generation: Generation) -> Result<RoleName, InvalidName> {
+        format!("{}_t{generation}", self.database).parse()
+    }
+    /// The generation in a role's name, if [`login`](Self::login) or [`temporary_login`](Self::temporary_login) makes
+    /// this name for it.
     pub(crate) fn generation_of(&self, role: &str) -> Option<Generation> {
-        let digits = role.strip_prefix(self.database.as_str())?.strip_prefix("_v")?;
+        let end = role.strip_prefix(self.database.as_str())?;
+        let digits = end.strip_prefix("_v").or_else(|| end.strip_prefix("_t"))?;
         let is_canonical = !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
         digits.parse().ok().filter(|_| is_canonical).map(Generation)
     }
@@ -67,6 +73,7 @@ mod tests {
     fn generation_is_read_only_from_a_name_that_login_makes() {
         let names = TenantNames::of(&"t_1".parse().unwrap()).unwrap();
         assert_eq!(names.generation_of(names.login(Generation(12)).unwrap().as_str()), Some(Generation(12)));
+        assert_eq!(names.generation_of(names.temporary_login(Generation(12)).unwrap().as_str()), Some(Generation(12)));
         for other in ["t_1_v", "t_1_v01", "t_1_v-1", "t_1_v1x", "t_1_x_v1", "t_11_v1", "t_1_mig"] {
             assert_eq!(names.generation_of(other), None, "{other}");
         }

@@ -14,4 +14,5 @@ pub(crate) mod restore_entry;
 pub mod rotate;
 pub mod servers;
 pub mod step;
+pub mod temporary_login;
 pub(crate) mod verb;

@@ -29,7 +29,7 @@ impl Write for Log {
 }
 
 /// All rows of the landlord's tables as text. Binary columns appear in hexadecimal.
-async fn dump_landlord(harness: &Harness) -> String {
+pub(crate) async fn dump_landlord(harness: &Harness) -> String {
     const TABLES: &str = "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'tenantry'";
     let names: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(harness.landlord()).await.unwrap();
     let mut all = String::new();

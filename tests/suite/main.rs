@@ -62,6 +62,7 @@ mod servers;
 mod settings;
 mod setup;
 mod takeover;
+mod temporary_login;
 mod tls;
 mod torture_sample;
 mod trust;

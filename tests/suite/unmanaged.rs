@@ -15,8 +15,8 @@ fn configure(builder: Builder) -> Builder {
     crate::provision::migrated(builder).lease(Duration::from_secs(2))
 }
 
-const VERBS: [&str; 8] =
-    ["migrate", "migration_status", "rotate", "suspend", "archive", "purge", "activate", "restore"];
+const VERBS: [&str; 9] =
+    ["migrate", "migration_status", "rotate", "temporary_login", "suspend", "archive", "purge", "activate", "restore"];
 
 /// Makes the call and returns its error.
 async fn call(tenantry: &Tenantry, verb: &str, slug: &str) -> Result<(), ChangeError> {
@@ -24,6 +24,7 @@ async fn call(tenantry: &Tenantry, verb: &str, slug: &str) -> Result<(), ChangeE
         "migrate" => tenantry.migrate(slug).await.map(drop),
         "migration_status" => tenantry.migration_status(slug).await.map(drop),
         "rotate" => tenantry.rotate(slug).await.map(drop),
+        "temporary_login" => tenantry.temporary_login(slug).await.map(drop),
         "suspend" => tenantry.suspend(slug).await.map(drop),
         "archive" => tenantry.archive(slug).await.map(drop),
         "purge" => tenantry.purge(slug).force().await.map(drop),
@@ -95,7 +96,7 @@ async fn migrate_and_rotate_refuse_tenants_without_entry_or_placement_before_the
     remove_placement(&harness, &tenantry, "no-placement").await;
     let before = count_operations(&harness).await;
     for slug in ["theirs", "no-entry", "no-placement"] {
-        for verb in ["migrate", "rotate"] {
+        for verb in ["migrate", "rotate", "temporary_login"] {
             let error = call(&tenantry, verb, slug).await.expect_err(slug);
             let is_expected = match slug {
                 "no-entry" => matches!(error, ChangeError::NoEntry),

@@ -6,6 +6,7 @@ use super::ddl;
 use crate::error::ClusterError;
 use crate::names::{DatabaseName, RoleName};
 use sqlx::{Executor, FromRow, PgConnection};
+use std::time::Duration;
 
 /// A database, as `pg_database` describes it.
 #[derive(Debug, FromRow)]
@@ -174,4 +175,12 @@ pub(crate) async fn find_prepared_in(
         FROM pg_prepared_xacts x JOIN pg_database d ON d.datname = x.database WHERE d.datname = $1";
     let found = sqlx::query_as(PREPARED).bind(database.as_str()).fetch_all(session).await;
     found.map_err(ClusterError::sql("looking for the prepared transactions of a database"))
+}
+
+/// The time after this duration by the server's clock, as a literal of a timestamp with time zone.
+pub(crate) async fn time_after(session: &mut PgConnection, after: Duration) -> Result<String, ClusterError> {
+    const TIME: &str = "SELECT to_char((clock_timestamp() + make_interval(secs => $1)) AT TIME ZONE 'UTC', \
+        'YYYY-MM-DD HH24:MI:SS.US\"+00\"')";
+    let time = sqlx::query_scalar(TIME).bind(after.as_secs_f64()).fetch_one(session).await;
+    time.map_err(ClusterError::sql("reading the server's clock"))
 }

@@ -17,8 +17,10 @@ use std::time::Duration;
 
 mod repair;
 mod set_up;
+mod temporary_login;
 pub(crate) use repair::*;
 pub(crate) use set_up::*;
+pub(crate) use temporary_login::*;
 
 /// Tries to take the advisory lock; returns whether this session has it now. Also turns off statement logging, as
 /// [`session::silence_statement_log`](super::session::silence_statement_log) does, to save a round trip.

@@ -76,7 +76,7 @@ fn check_user(view: &TenantView<'_>, user: &DatabaseUser, findings: &mut Finding
 fn check_unrecorded(
     view: &TenantView<'_>, server: &ServerView, names: &TenantNames, users: &[&DatabaseUser], findings: &mut Findings,
 ) {
-    let prefix = format!("{}_v", names.database);
+    let prefix = format!("{}_", names.database);
     let named = server.roles.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
     let is_recorded = |role: &ObservedRole| users.iter().any(|user| user.role.as_str() == role.name);
     let unrecorded = named.map(|(_, role)| role).filter(|role| names.generation_of(&role.name).is_some());

@@ -14,6 +14,7 @@ use crate::operations::rekey::Rekey;
 use crate::operations::restore_entry::EntryRestoration;
 use crate::operations::rotate::{AppLogin, Rotation};
 use crate::operations::servers::Servers;
+use crate::operations::temporary_login::TemporaryLogins;
 use crate::resolver::{ConnectionResolver, PooledResolver, RequireHead};
 use crate::saga::{AnySaga, Engine, EpochFence, Recoverer};
 use crate::setup_link::SetupLinks;
@@ -64,6 +65,7 @@ impl Builder {
                 lifecycle: operations.lifecycle,
                 migration: operations.migration,
                 rotation: operations.rotation,
+                temporary_logins: operations.temporary_logins,
                 rekey: operations.rekey,
                 restore_entry: operations.restore_entry,
                 repairs: operations.repairs,
@@ -181,6 +183,7 @@ struct OperationSet {
     lifecycle: Lifecycle,
     migration: Migration,
     rotation: Rotation,
+    temporary_logins: TemporaryLogins,
     rekey: Rekey,
     restore_entry: EntryRestoration,
     repairs: Repairs,
@@ -201,11 +204,13 @@ impl OperationSet {
             true => servers,
             false => servers.with_connection_limit(config.connection_limit),
         };
+        let rotation = Rotation::new(stores(), engine(), login);
         Self {
             provisioner: Provisioner::with_engine(stores(), engine(), config.clone()),
             lifecycle: Lifecycle::new(stores(), engine(), login.access),
             migration: Migration::new(stores(), engine(), config.migrations),
-            rotation: Rotation::new(stores(), engine(), login),
+            temporary_logins: TemporaryLogins::new(stores(), engine(), rotation.clone()),
+            rotation,
             rekey: Rekey::new(stores(), engine()),
             restore_entry: EntryRestoration::new(stores(), engine(), login, config.settings.clone()),
             repairs: Repairs::new(tools, engine()),
@@ -218,6 +223,7 @@ impl OperationSet {
         let mut sagas = vec![
             self.migration.saga(),
             self.rotation.saga(),
+            self.temporary_logins.saga(),
             self.rekey.saga(),
             self.restore_entry.saga(),
             self.repairs.saga(),

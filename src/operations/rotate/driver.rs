@@ -77,6 +77,10 @@ impl Rotation {
         let saga = Arc::new(saga::define(stores.clone(), login));
         Self { stores, engine, login, saga }
     }
+    /// What every login of the application has.
+    pub(crate) fn login(&self) -> AppLogin {
+        self.login
+    }
     /// The rotation saga, for a [`Recoverer`](crate::saga::Recoverer).
     pub(crate) fn saga(&self) -> Arc<dyn AnySaga> {
         self.saga.clone()

@@ -77,6 +77,18 @@ impl Rotation {
         Ok(reason.is_none())
     }
 
+    /// Drops one retiring login now, whether or not it is due. A failure leaves it to the queue, which tries again soon.
+    ///
+    /// # Errors
+    /// Why the login still exists.
+    pub(crate) async fn retire_now(&self, user: &DatabaseUser) -> Result<(), StepError> {
+        let dropped = self.drop_login(user).await;
+        let reason = dropped.as_ref().err().map(StepError::cause_text);
+        let left = reason.as_deref().map(|reason| (reason, FIRST_WAIT));
+        self.stores.registry.settle_retirement(user, left, None).await?;
+        dropped
+    }
+
     async fn drop_login(&self, user: &DatabaseUser) -> Result<(), StepError> {
         let unknown = || StepError::retry(format!("server {} is no longer registered", user.server));
         let load = self.stores.servers.server(&user.server).await?.ok_or_else(unknown)?;

@@ -125,12 +125,13 @@ impl LimitReport {
     }
 }
 
-/// Groups logins by their server. Dropped logins, and logins on other servers than these, are left out.
+/// Groups logins by their server. Dropped logins, temporary ones, which have a lower limit of their own, and logins on
+/// other servers than these are left out.
 fn group_by_server(
     users: impl Iterator<Item = DatabaseUser>, servers: &HashMap<ServerName, DatabaseServer>,
 ) -> Vec<(&DatabaseServer, Vec<DatabaseUser>)> {
     let mut logins: HashMap<ServerName, Vec<DatabaseUser>> = HashMap::new();
-    for user in users.filter(|user| user.status != UserStatus::Dropped) {
+    for user in users.filter(|user| user.status != UserStatus::Dropped && !user.is_temporary()) {
         logins.entry(user.server.clone()).or_default().push(user);
     }
     logins.into_iter().filter_map(|(name, logins)| Some((servers.get(&name)?, logins))).collect()

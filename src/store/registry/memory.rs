@@ -166,6 +166,10 @@ impl RegistryWriter for MemoryRegistry {
     ) -> Result<(), StoreError> {
         self.lock_for(Some(writer))?.put_user(expected, user)
     }
+    async fn put_retiring(&self, user: &DatabaseUser, after: Duration, writer: FencingToken) -> Result<(), StoreError> {
+        rules::check_retiring(user)?;
+        self.lock_for(Some(writer))?.put_retiring(user, after)
+    }
     async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError> {
         Ok(self.state().retiring(limit).into())
     }

@@ -190,6 +190,18 @@ pub trait RegistryWriter: TenantRegistry {
     async fn put_user(
         &self, expected: Option<UserStatus>, user: &DatabaseUser, writer: FencingToken,
     ) -> Result<(), StoreError>;
+    /// Adds the row of a login that is dropped when `after` has passed, by the store's clock. Its status is `Retiring`.
+    /// The row may be stored before the role exists. A repeated call with an equal login succeeds, and may leave the
+    /// time as it is.
+    ///
+    /// The default implementation makes two writes. Between them the login is due already, so
+    /// [`take_retirements`](Self::take_retirements) may take it; it is `Dropped` then. Read the row again after the role
+    /// was created.
+    async fn put_retiring(&self, user: &DatabaseUser, after: Duration, writer: FencingToken) -> Result<(), StoreError> {
+        self.put_user(None, user, writer).await?;
+        let reason = user.reason.as_deref().unwrap_or_default();
+        self.settle_retirement(user, Some((reason, after)), Some(writer)).await
+    }
     /// At most `limit` logins of all tenants that wait to be dropped (`Retiring`), those that wait longest first. One
     /// read.
     async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError>;

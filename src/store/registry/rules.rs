@@ -42,6 +42,12 @@ pub(super) fn check_user(user: &DatabaseUser) -> Result<(), StoreError> {
     check_text(reason, 0, json::MAX_METADATA).map_err(|rule| StoreError::invalid("reason", rule))
 }
 
+/// Refuses to store a login with the time of its drop unless it waits to be dropped.
+pub(super) fn check_retiring(user: &DatabaseUser) -> Result<(), StoreError> {
+    check_user(user)?;
+    require(user.status == UserStatus::Retiring, || format!("a login that is {} has no time of its drop", user.status))
+}
+
 /// Checks an update. It refuses `Provisioning` to `Active`: only `publish` does that, so that no tenant is active
 /// without a directory entry.
 pub(super) fn check_update(from: &Tenant, to: &Tenant) -> Result<(), StoreError> {

@@ -167,6 +167,7 @@ async fn change_of_a_tenant_can_be_ended_after_each_step() {
     sweep.tenants("migrate", provision, async |slug| drop(sweep.node.migrate(slug).await)).await;
     let rotate = async |slug: &str| drop(sweep.node.rotate(slug).grace(Duration::ZERO).await);
     sweep.tenants("rotate", provision, rotate).await;
+    sweep.tenants("temporary_login", provision, async |slug| drop(sweep.node.temporary_login(slug).await)).await;
     let follow = async |slug: &str| {
         let tenant = sweep.node.registry().find(slug.into()).await.unwrap().unwrap().id();
         let link = sweep.node.tokens().issue(tenant, "ada@acme.example").await.unwrap();

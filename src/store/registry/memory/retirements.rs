@@ -24,6 +24,16 @@ impl State {
             RetryState { attempts: 0, retry_at: is_due.then(OffsetDateTime::now_utc), by, before };
     }
 
+    /// Adds a login that is due after this time. A stored one keeps its time.
+    pub(super) fn put_retiring(&mut self, user: &DatabaseUser, after: Duration) -> Result<(), StoreError> {
+        let is_stored = self.users.contains(user);
+        self.put_user(None, user)?;
+        if !is_stored {
+            self.retry_state_mut(user).retry_at = Some(OffsetDateTime::now_utc() + after);
+        }
+        Ok(())
+    }
+
     pub(super) fn retiring(&self, limit: u32) -> Vec<Retirement> {
         let all = self.users.iter().filter(|u| u.status == UserStatus::Retiring);
         let to_retirement = |u: &DatabaseUser| {

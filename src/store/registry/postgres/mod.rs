@@ -119,6 +119,9 @@ impl RegistryWriter for PgTenantRegistry {
     ) -> Result<(), StoreError> {
         users::put(&self.0, expected, user, writer).await
     }
+    async fn put_retiring(&self, user: &DatabaseUser, after: Duration, writer: FencingToken) -> Result<(), StoreError> {
+        users::put_retiring(&self.0, user, after, writer).await
+    }
     async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError> {
         users::list_retiring(&self.0, limit).await
     }

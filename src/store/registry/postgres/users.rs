@@ -31,6 +31,15 @@ const ADD: &str = fenced_write!(
             CASE WHEN $8 = 'retiring' THEN now() END FROM tenant
         ON CONFLICT (server, role) DO NOTHING RETURNING role)"
 );
+/// $10 is the number of seconds until the login is due.
+const ADD_RETIRING: &str = fenced_write!(
+    "tenant AS (SELECT t.id FROM tenantry.tenants t, fence WHERE t.id = $3 AND t.status <> 'deleted' FOR SHARE OF t),
+    done AS (INSERT INTO tenantry.tenant_database_users
+            (tenant_id, server, database, role, generation, status, reason, retry_at, metadata)
+        SELECT id, $4, $5, $6, $7, $8, $9, now() + make_interval(secs => $10), jsonb_build_object('by', $1::uuid)
+        FROM tenant
+        ON CONFLICT (server, role) DO NOTHING RETURNING role)"
+);
 /// Does not check the tenant's status: a login of a deleted tenant that is recorded as dropped may turn out to exist
 /// still.
 const REPLACE: &str = fenced_write!(
@@ -62,6 +71,17 @@ pub(super) async fn put(
         return Ok(());
     }
     explain(landlord, expected, user).await
+}
+
+pub(super) async fn put_retiring(
+    landlord: &LandlordPool, user: &DatabaseUser, after: Duration, writer: FencingToken,
+) -> Result<(), StoreError> {
+    rules::check_retiring(user)?;
+    let put = bind_user(write::statement(ADD_RETIRING, Some(writer)), user).bind(after.as_secs_f64());
+    if write::run(landlord, put).await? {
+        return Ok(());
+    }
+    explain(landlord, None, user).await
 }
 
 /// Finds the reason why a write of a user changed nothing. `Ok` if the stored row is the user already.

@@ -85,6 +85,35 @@ async fn check_retirements(registry: &impl RegistryWriter, by: FencingToken) {
     assert_eq!(taken.len(), 1, "expected: only one of four concurrent takers gets the login; got: {taken:?}");
 
     check_settling(registry, &subject, &retired, by).await;
+    check_scheduled(registry, by).await;
+}
+
+/// A login that is stored with the time of its drop is due then, and not before.
+async fn check_scheduled(registry: &impl RegistryWriter, by: FencingToken) {
+    use UserStatus::*;
+    let subject = Subject::create_active(registry, by).await;
+    let reason = Some(String::from("for an hour"));
+    let later = DatabaseUser { reason: reason.clone(), ..subject.user(8).with_status(Retiring) };
+    expect_ok(registry.put_retiring(&later, HOLD, by).await, "put_retiring() adds a login");
+    expect_ok(registry.put_retiring(&later, HOLD, by).await, "put_retiring() may be repeated");
+    let listed = own(&subject, expect_ok(registry.retiring(1000).await, "retiring() lists logins").readable);
+    let found = listed.first().map(|found| (&found.user, found.retry_at.is_some()));
+    assert_eq!(found, Some((&later, true)), "expected: retiring() lists a login of put_retiring() with its time");
+    let none = take(registry, &subject).await;
+    assert!(none.is_empty(), "expected: a login of put_retiring() is not due before its time; got: {none:?}");
+
+    let now = DatabaseUser { reason, ..subject.user(9).with_status(Retiring) };
+    expect_ok(registry.put_retiring(&now, Duration::ZERO, by).await, "put_retiring() adds a login that is due");
+    let due: Vec<_> = take(registry, &subject).await.into_iter().map(|found| found.user).collect();
+    assert_eq!(due, [now.clone()], "expected: only the login whose time has come is due");
+    let other = DatabaseUser { reason: None, ..now };
+    expect_conflict(
+        registry.put_retiring(&other, HOLD, by).await,
+        "put_retiring() of a login that is stored otherwise",
+    );
+    let stranger = Subject::new().user(1).with_status(Retiring);
+    let refused = registry.put_retiring(&stranger, HOLD, by).await;
+    expect_conflict(refused, "put_retiring() of an unknown tenant's login");
 }
 
 /// Those of the retirements that are of this tenant.
