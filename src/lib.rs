@@ -54,6 +54,7 @@
 //! | [`setup_link`], [`tokens`], [`admin`] | one-time links, and the tenants' admins who follow them |
 //! | [`doctor`] | compares the landlord with the servers and the tenants, and repairs what a reviewed plan selects |
 //! | [`resolver`], [`pool`] | from a tenant to its connections |
+//! | [`cli`] | the command line |
 //! | [`web`], [`job`] | layers for axum, actix-web and background jobs |
 //! | [`registry`], [`vault`], [`journal`], [`nodes`], [`schema`] | the stores in the landlord, each behind a trait |
 //! | [`tenant`], [`names`], [`directory`], [`server`], [`operation`], [`secret`], [`placement`] | the data |
@@ -79,6 +80,7 @@
 //! | `actix` | [`web`]: the same for actix-web |
 //! | `job` | [`job`]: a tower layer that gives each background job its tenant |
 //! | `metrics` | [`pool::metrics`]: the state of the connection pools through the `metrics` facade |
+//! | `cli` | [`cli`]: the program `tenantry`, and its commands for an application's own program |
 //! | `testing` | stores in memory, a conformance suite for each trait, and a harness that finds or starts a PostgreSQL |
 //!
 //! No feature is on by default, and no feature changes the behaviour of another. sqlx's `macros` feature is always on,
@@ -87,6 +89,8 @@
 // Tests and benchmarks use parts that applications cannot reach; without the feature these look unused.
 #![cfg_attr(not(feature = "testing"), allow(unreachable_pub, dead_code, unused_imports))]
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub(crate) mod cluster;
 pub(crate) mod connect;
 pub mod directory;

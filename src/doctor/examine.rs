@@ -68,6 +68,7 @@ impl Examiner {
         match (&scope.tenant, &scope.server) {
             (Some(tenant), _) => pass.examine_one_tenant(tenant.clone()).await?,
             (None, Some(name)) => pass.examine_one_server(name).await?,
+            (None, None) if scope.landlord_only => pass.examine_landlord().await?,
             (None, None) => pass.examine_everything().await?,
         }
         Ok(tally.into_plan(landlord.installation, landlord.now))

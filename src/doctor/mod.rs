@@ -70,6 +70,13 @@ impl Doctor {
         self.scope.server = Some(name);
         self
     }
+    /// Reads the landlord only and connects to no server: open operations, keys, replaced logins, rows that cannot be
+    /// parsed. Fast, also with many tenants. It has no effect together with [`tenant`](Self::tenant) or
+    /// [`server`](Self::server).
+    pub fn landlord_only(mut self) -> Self {
+        self.scope.landlord_only = true;
+        self
+    }
     /// Whether to log in as each tenant's application; `true` by default. Without it the migrations, the sequences and
     /// the passwords are not examined.
     pub fn logins(mut self, yes: bool) -> Self {

@@ -11,6 +11,8 @@ pub(crate) struct Scope {
     pub(crate) tenant: Option<TenantRef<'static>>,
     /// Only this server and its tenants.
     pub(crate) server: Option<ServerName>,
+    /// Whether only the landlord is read, and no server is connected to.
+    pub(crate) landlord_only: bool,
     /// Whether no session of an application's login is opened.
     pub(crate) skips_logins: bool,
     /// The application's second registry, which must name the same databases.

@@ -57,6 +57,8 @@ pub struct Builder {
     accepts_pg_environment: bool,
     addresses: AddressPolicy,
     blocking_after: Duration,
+    /// Whether the program is a tool of an operator, which does not have the application's settings.
+    is_tool: bool,
 }
 
 impl Builder {
@@ -83,6 +85,7 @@ impl Builder {
             accepts_pg_environment: false,
             addresses: AddressPolicy::default(),
             blocking_after: BLOCKING_AFTER,
+            is_tool: false,
         }
     }
     /// Key provider that wraps the data keys of all secrets. Required unless [`vault`](Self::vault) is given.
@@ -312,6 +315,13 @@ impl Builder {
     #[doc(hidden)]
     pub fn blocking_after(mut self, duration: Duration) -> Self {
         self.blocking_after = duration;
+        self
+    }
+    /// Declares that this program has the application's migrations at most, and none of its other settings. A set-up then
+    /// leaves the limits of existing logins as they are, and the doctor does not compare tenants with the defaults.
+    #[cfg(feature = "cli")]
+    pub(crate) fn for_tool(mut self) -> Self {
+        self.is_tool = true;
         self
     }
     /// Maximum operations of this process that work on one server at once; 8 by default.

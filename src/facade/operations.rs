@@ -9,7 +9,7 @@
 use crate::cluster::OperationContext;
 use crate::error::{OperationError, Rows, StoreError};
 use crate::names::{MAX_REASON, check_text};
-use crate::operation::{OperationEvent, OperationId, OperationState, OperationStatus};
+use crate::operation::{OperationEvent, OperationId, OperationState, OperationStatus, Subject};
 use crate::operations::abandon::{Abandoned, abandon};
 use crate::saga::{AnySaga, Observer, Recoverer, RecoveryReport};
 use crate::store::journal::{Journal, Record};
@@ -43,6 +43,10 @@ impl Operations {
     /// [`Rows::unreadable`].
     pub async fn open(&self) -> Result<Rows<OperationState>, StoreError> {
         Ok(self.journal.open().await?.map(|record| to_state(&record)))
+    }
+    /// Lists all operations of a tenant, a server or another subject, including ended ones, oldest first.
+    pub async fn history(&self, subject: &Subject) -> Result<Rows<OperationState>, StoreError> {
+        Ok(self.journal.history(subject).await?.map(|record| to_state(&record)))
     }
     /// Streams the events of an operation, whichever node writes them. It starts with the event after sequence number
     /// `after` (0: all events). The stream polls the journal every 20 to 250 ms and ends when the operation ends, is
@@ -115,6 +119,24 @@ impl Operations {
             false => self.journal.resume_parked(id).await,
         };
         self.drive_unparked(id, continued).await
+    }
+    /// Continues an open operation that no worker drives: its lease has expired, or its worker is known to have died, and
+    /// it does not wait for its next attempt. [`run`](super::Tenantry::run) does this by itself; call it from a program
+    /// that does not run it. Returns the state after that, and `None` if the operation cannot be taken over now: another
+    /// worker drives it, it waits, or it is parked.
+    ///
+    /// The program needs the same migrations and steps as the one that began the operation: its own steps run.
+    ///
+    /// # Errors
+    /// [`OperationError::Over`] if the operation has ended. [`OperationError::UnknownKind`] if this process does not
+    /// have its steps.
+    ///
+    /// # Cancel safety
+    /// As [`resume`](Self::resume).
+    pub async fn take_over(&self, id: OperationId) -> Result<Option<OperationState>, OperationError> {
+        let record = self.open_record(id).await?;
+        self.saga(&record)?;
+        Ok(self.recoverer.resume(id).await?.map(|outcome| to_state(&outcome.record)))
     }
     /// Undoes a parked operation. Returns its state after that.
     ///

@@ -100,6 +100,10 @@ impl Tokens {
     pub async fn undelivered(&self, tenant: TenantId) -> Result<Option<SetupLink>, StoreError> {
         find_undelivered(&self.stores, tenant).await
     }
+    /// Lists the tenant's links that are still valid, newest first. Their tokens are not part of the result.
+    pub async fn list(&self, tenant: TenantId) -> Result<Rows<IssuedToken>, StoreError> {
+        self.stores.tokens.of_tenant(tenant).await
+    }
     /// Marks a link as delivered, so that [`undelivered`](Self::undelivered) does not return it again. Idempotent.
     pub async fn mark_delivered(&self, link: LinkId) -> Result<(), StoreError> {
         self.stores.tokens.mark_delivered(link).await

@@ -31,7 +31,7 @@ const FLOORS: [&[&str]; 11] = [
     &["operations"],
     &["doctor", "setup_link"],
     &["facade", "job"],
-    &["testing", "web"],
+    &["cli", "testing", "web"],
     &["manual"],
 ];
 

@@ -46,6 +46,7 @@ mod listener;
 mod migrate;
 mod notifications;
 mod obstacles;
+mod operator_calls;
 mod provision;
 mod quickstart;
 mod races;

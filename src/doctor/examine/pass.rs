@@ -101,10 +101,15 @@ impl<'a, 'b> Pass<'a, 'b> {
             self.examine_server(server, is_trusted).await?;
         }
         self.examine_unplaced().await?;
-        let confirmed = self.confirm_landlord().await?;
-        self.tally.add_changed(confirmed);
+        self.examine_landlord().await?;
         let findings = self.check_fleet();
         self.tally.add(findings);
+        Ok(())
+    }
+
+    pub(super) async fn examine_landlord(&mut self) -> Result<(), StoreError> {
+        let confirmed = self.confirm_landlord().await?;
+        self.tally.add_changed(confirmed);
         Ok(())
     }
 

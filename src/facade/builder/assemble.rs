@@ -93,7 +93,7 @@ impl Builder {
     /// A program without the tenants' migrations is probably a tool and not the application. It does not know the
     /// application's other settings either, and must not make every tenant follow its defaults.
     fn expected(&self) -> Expected {
-        let is_application = self.config.migrations.is_some();
+        let is_application = self.config.migrations.is_some() && !self.is_tool;
         Expected {
             access: is_application.then_some(self.config.access),
             temp_tables: is_application.then_some(self.config.temp_tables),
@@ -201,6 +201,10 @@ impl OperationSet {
         let servers = Servers::over(stores(), engine(), builder.landlord_pool());
         let servers = if builder.accepts_pg_environment { servers.accepting_pg_environment() } else { servers };
         let rotation = Rotation::new(stores(), engine(), login);
+        let servers = match builder.is_tool {
+            true => servers,
+            false => servers.with_connection_limit(config.connection_limit),
+        };
         Self {
             provisioner: Provisioner::with_engine(stores(), engine(), config.clone()),
             lifecycle: Lifecycle::new(stores(), engine(), login.access),
@@ -210,7 +214,7 @@ impl OperationSet {
             rekey: Rekey::new(stores(), engine()),
             restore_entry: EntryRestoration::new(stores(), engine(), login, config.settings.clone()),
             repairs: Repairs::new(tools, engine()),
-            servers: servers.with_connection_limit(config.connection_limit),
+            servers,
             setup: SetupLinks::new(stores(), engine(), login, config.admins.clone(), PASSWORD_LINK_LIFETIME),
         }
     }

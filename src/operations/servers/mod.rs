@@ -48,6 +48,12 @@ pub struct Server {
     pub ready: bool,
     /// Whether the server takes no new tenants, because of [`Servers::drain`].
     pub draining: bool,
+    /// Maximum connections of tenants to the server, over all nodes.
+    pub max_connections: u32,
+    /// Weight for placement. A server of weight 2 gets twice as many tenants as one of weight 1.
+    pub weight: u32,
+    /// How connections are encrypted.
+    pub tls: TlsMode,
 }
 impl From<ServerLoad> for Server {
     fn from(load: ServerLoad) -> Self {
@@ -60,6 +66,9 @@ impl From<ServerLoad> for Server {
             tenants,
             capacity: server.capacity,
             draining: server.draining,
+            max_connections: server.max_connections,
+            weight: server.weight,
+            tls: server.tls,
         }
     }
 }

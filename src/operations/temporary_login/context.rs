@@ -1,7 +1,6 @@
 //! State of one worker that issues a temporary login.
 use super::passwords::Passwords;
-use super::steps::RECORD;
-use super::{RecordedLogin, Request};
+use super::{RECORD, RecordedLogin, Request};
 use crate::cluster::{GeneratedPassword, OperationContext, TenantSessions};
 use crate::directory::{AppAccess, DatabaseUser};
 use crate::error::StepError;

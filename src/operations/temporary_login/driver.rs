@@ -1,8 +1,7 @@
 //! Begins temporary logins and reads their results. The facade makes an [`IssueLogin`].
 use super::context::TemporaryLoginContext;
 use super::passwords::Passwords;
-use super::steps::RECORD;
-use super::{LIFETIME, LONGEST_LIFETIME, RecordedLogin, Request, SHORTEST_LIFETIME, TemporaryLogin, saga};
+use super::{LIFETIME, LONGEST_LIFETIME, RECORD, RecordedLogin, Request, SHORTEST_LIFETIME, TemporaryLogin, saga};
 use crate::cluster::{GeneratedPassword, OperationContext, require_done};
 use crate::error::{ChangeError, StoreError};
 use crate::operation::{OperationId, Subject};

@@ -1,7 +1,6 @@
 //! Ending a temporary login before its expiry.
-use super::KIND;
 use super::driver::{TemporaryLogins, read_recorded};
-use super::steps::RECORD;
+use super::{KIND, RECORD};
 use crate::directory::UserStatus;
 use crate::error::ChangeError;
 use crate::operation::OperationId;

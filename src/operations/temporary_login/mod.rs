@@ -35,6 +35,9 @@ pub(crate) use driver::TemporaryLogins;
 /// The stored kind of the operation.
 pub(crate) const KIND: &str = "temporary_login";
 
+/// The stored name of the step whose output is the [`RecordedLogin`].
+const RECORD: &str = "login.record";
+
 /// Lifetime of a temporary login if the call sets none: long enough to look at a problem, and short enough that a
 /// forgotten session does not stay open for the day.
 pub const LIFETIME: Duration = Duration::from_secs(15 * 60);

@@ -2,8 +2,8 @@
 //!
 //! The row in the landlord comes first, so the queue of logins that wait to be dropped has the login before the server
 //! does. Undo drops the role, or leaves it to that queue, which tries until it is dropped.
-use super::RecordedLogin;
 use super::context::{TemporaryLoginContext, has_own_reason, own_reason, recorded, request};
+use super::{RECORD, RecordedLogin};
 use crate::cluster::pg::ddl;
 use crate::cluster::{RetiredLogin, TemporaryRights, TenantLocation};
 use crate::directory::{DatabaseUser, Generation, UserStatus};
@@ -16,8 +16,6 @@ use futures_util::future::try_join3;
 use serde_json::Value;
 use std::time::Duration;
 
-/// The stored name of the step whose output is the [`RecordedLogin`].
-pub(super) const RECORD: &str = "login.record";
 /// Wait before the queue tries a drop again that failed in the undo.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 

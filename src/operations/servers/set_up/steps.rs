@@ -226,7 +226,8 @@ async fn close_databases(run: &Execution, context: &mut ServerSetupContext) -> R
         if close_shared {
             left.extend(context.run_as_admin(run, AdminTask::Close { database, keep: &[] }).await?);
         } else if !bootstrap::is_closed(context.admin_session(run).await?, database).await? {
-            let open = "is open to PUBLIC, so every tenant's login can enter it; close_shared(true) closes it";
+            let open =
+                "is open to PUBLIC, so every tenant's login can enter it; close_shared (--close-shared) closes it";
             left.push(format!("{database} {open}"));
         }
     }
