@@ -94,7 +94,7 @@ pub(super) async fn read_entries(stores: &OperationContext) -> Result<Vec<(Serve
 /// The name of the database from which a role's name derives; the whole name if it has none of the suffixes.
 fn database_of(role: &str) -> &str {
     let is_suffix = |suffix: &str| {
-        let generation = suffix.strip_prefix('v').filter(|digits| !digits.is_empty());
+        let generation = suffix.strip_prefix(['v', 't']).filter(|digits| !digits.is_empty());
         matches!(suffix, "owner" | "app" | "mig")
             || generation.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
     };
@@ -115,6 +115,7 @@ mod tests {
             ("t_1_app", "t_1"),
             ("t_1_mig", "t_1"),
             ("t_1_v12", "t_1"),
+            ("t_1_t12", "t_1"),
             ("t_1_v", "t_1_v"),
             ("t_1_v1x", "t_1_v1x"),
             ("stranger", "stranger"),

@@ -5,7 +5,7 @@ links AS (SELECT m.roleid, m.member, g.rolname AS "group", b.rolname AS grantor,
         coalesce((to_jsonb(m) ->> 'set_option')::bool, true) AS set
     FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid LEFT JOIN pg_roles b ON b.oid = m.grantor),
 memberships AS (SELECT l.member, bool_or((l.inherit OR l.set) AND l.roleid IN (SELECT oid FROM provisioner)) AS acts_as_admin,
-        bool_or(l."group" ~ '_(owner|app|mig|v[0-9]+)$' AND ($4::text IS NULL OR starts_with(l."group", $4 || '_')))
+        bool_or(l."group" ~ '_(owner|app|mig|[vt][0-9]+)$' AND ($4::text IS NULL OR starts_with(l."group", $4 || '_')))
             AS is_in_tenant,
         jsonb_agg(jsonb_build_object('group', l."group", 'grantor', l.grantor, 'admin', l.admin, 'inherit', l.inherit,
             'set', l.set) ORDER BY l."group", l.grantor) AS memberships
@@ -39,5 +39,5 @@ FROM pg_roles r
     LEFT JOIN rights t ON t.role = r.oid
     LEFT JOIN sessions n ON n.usesysid = r.oid
 WHERE r.rolname !~ '^pg_' AND (m.is_in_tenant OR m.acts_as_admin OR r.rolname = ANY(ARRAY[$1, $2, $3])
-    OR (r.rolname ~ '_(owner|app|mig|v[0-9]+)$' OR starts_with(c.description, 'tenantry '))
+    OR (r.rolname ~ '_(owner|app|mig|[vt][0-9]+)$' OR starts_with(c.description, 'tenantry '))
         AND ($4::text IS NULL OR starts_with(r.rolname, $4 || '_')))
