@@ -3,7 +3,7 @@ use super::exit::EXIT_CODES;
 use super::failure::CommandError;
 use super::output::Output;
 use super::session::Session;
-use super::{credentials, doctor, init, links, migrate, operations, pages, servers, status, tenants};
+use super::{credentials, doctor, init, links, migrate, operations, pages, servers, sql, status, tenants};
 use clap::{Parser, Subcommand};
 
 /// Operates an installation of tenantry: one PostgreSQL database for each tenant
@@ -32,6 +32,8 @@ pub(super) enum CliCommand {
     /// The tenants: create, show, suspend, archive, purge
     #[command(subcommand, arg_required_else_help = true)]
     Tenants(tenants::TenantsCommand),
+    /// Opens psql in a tenant's database, with a login of its own that ends by itself
+    Sql(sql::SqlArgs),
     /// The migrations of the tenants' databases
     #[command(subcommand, arg_required_else_help = true)]
     Migrate(migrate::MigrateCommand),
@@ -60,6 +62,7 @@ impl CliCommand {
             Self::Status => status::run(session).await,
             Self::Servers(command) => command.run(session).await,
             Self::Tenants(command) => command.run(session).await,
+            Self::Sql(arguments) => arguments.run(session).await,
             Self::Migrate(command) => command.run(session).await,
             Self::Credentials(command) => command.run(session).await,
             Self::Operations(command) => command.run(session).await,

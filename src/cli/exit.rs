@@ -5,22 +5,32 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
     /// Everything was done.
-    Done = 0,
+    Done,
     /// The command failed.
-    Failed = 1,
+    Failed,
     /// The arguments or the configuration are wrong. Nothing was begun.
-    Usage = 2,
+    Usage,
     /// An examination has found something.
-    Findings = 3,
+    Findings,
     /// Some of several parts failed. The output lists them.
-    Partial = 4,
+    Partial,
     /// A signal ended the command.
-    Interrupted = 130,
+    Interrupted,
+    /// psql has ended with this code.
+    Psql(u8),
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Findings => 3,
+            Exit::Partial => 4,
+            Exit::Interrupted => 130,
+            Exit::Psql(code) => code,
+        })
     }
 }
 
@@ -32,4 +42,5 @@ Exit codes:
   2    wrong arguments or configuration; nothing was begun
   3    something was found (doctor, status, migrate status)
   4    partly done; the output lists what failed
-  130  interrupted; a begun operation stays in the journal";
+  130  interrupted; a begun operation stays in the journal
+  sql ends with the code of psql";

@@ -27,6 +27,8 @@
 //! | 4 | partly done; the output lists what failed |
 //! | 130 | interrupted; an operation that was begun stays in the journal |
 //!
+//! `sql` ends with the exit code of psql.
+//!
 //! # Invariants
 //!
 //! - Everything goes through [`Tenantry`]. A command does not run the background work of a node, so it
@@ -73,6 +75,7 @@ mod pages;
 mod progress;
 mod servers;
 mod session;
+mod sql;
 mod status;
 mod tenants;
 mod url;

@@ -141,7 +141,8 @@ impl Tenantry {
         Call::new(self, &self.inner.rekey, RekeyVault::new())
     }
     /// Lists at most `limit` logins that were replaced and could not be dropped yet, each with the reason. The one that
-    /// has waited longest is first. [`run`](Self::run) retries them.
+    /// has waited longest is first. [`run`](Self::run) retries them. A [temporary login](Self::temporary_login) is in this
+    /// list from its beginning, with the time of its end as `retry_at`.
     pub async fn retiring(&self, limit: u32) -> Result<Rows<Retirement>, StoreError> {
         self.inner.rotation.retiring(limit).await
     }

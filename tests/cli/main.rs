@@ -5,6 +5,7 @@
 mod installation;
 mod interrupts;
 mod secrets;
+mod sql;
 mod terminal;
 mod text;
 mod tool;

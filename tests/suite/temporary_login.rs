@@ -2,7 +2,7 @@
 use crate::auditor::{self, code};
 use crate::provision::migrated;
 use secrecy::ExposeSecret;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,13 +21,8 @@ fn quick(builder: Builder) -> Builder {
 }
 
 fn options(login: &TemporaryLogin) -> PgConnectOptions {
-    PgConnectOptions::new_without_pgpass()
-        .host(&login.host)
-        .port(login.port)
-        .database(login.database.as_str())
-        .username(login.login.as_str())
-        .password(login.password.expose_secret())
-        .ssl_mode(PgSslMode::Prefer)
+    let password = login.password.expose_secret();
+    tenantry::testing::connect_options(&login.host, login.port, login.login.as_str(), password, login.database.as_str())
 }
 async fn connect(login: &TemporaryLogin) -> PgConnection {
     options(login).connect().await.unwrap()

@@ -41,6 +41,9 @@ pub(in crate::cli) fn explain_change(error: ChangeError, tenant: &impl Display) 
             CommandError::failed(text)
                 .hint("Close that database yourself, and set its entry to dropped in the application.")
         }
+        ChangeError::Lifetime { .. } => {
+            CommandError::usage("a temporary login lives for 1 second to 24 hours").hint("Add for example --for 1h.")
+        }
         ChangeError::Failed(failure) => explain_failure(failure),
         ChangeError::Landlord(error) => error.clone().into(),
         ChangeError::Closed => CommandError::failed("interrupted"),

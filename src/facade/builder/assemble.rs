@@ -200,11 +200,11 @@ impl OperationSet {
         let tools = RepairTools { examiner: examiner.clone(), stores: stores(), landlord, expected };
         let servers = Servers::over(stores(), engine(), builder.landlord_pool());
         let servers = if builder.accepts_pg_environment { servers.accepting_pg_environment() } else { servers };
+        let rotation = Rotation::new(stores(), engine(), login);
         let servers = match builder.is_tool {
             true => servers,
             false => servers.with_connection_limit(config.connection_limit),
         };
-        let rotation = Rotation::new(stores(), engine(), login);
         Self {
             provisioner: Provisioner::with_engine(stores(), engine(), config.clone()),
             lifecycle: Lifecycle::new(stores(), engine(), login.access),

@@ -43,8 +43,7 @@ const RECORD: &str = "login.record";
 pub const LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// The shortest lifetime of a temporary login.
 pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
-/// The longest lifetime of a temporary login. A person who needs one for longer makes a new call, which the journal
-/// records too.
+/// The longest lifetime of a temporary login. For more time, call again: the journal records that too.
 pub const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The request as the journal stores it. The password is no part of it.

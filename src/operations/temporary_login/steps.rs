@@ -134,8 +134,8 @@ async fn forget_uncreated(run: &Execution, context: &mut TemporaryLoginContext) 
     Ok(())
 }
 
-/// Undo of [`TemporaryLoginStep::Create`]. The password is lost, so a login that cannot be dropped now does not keep the
-/// undo from ending: it is due at once, and the queue drops it.
+/// Undo of [`TemporaryLoginStep::Create`]. No process has the password any more, so a login that cannot be dropped now
+/// does not keep the undo from ending: it is due at once, and the queue drops it.
 async fn remove(run: &Execution, context: &mut TemporaryLoginContext) -> Result<(), StepError> {
     for user in context.own_logins(run).await? {
         let left = match drop_login(run, context, &user).await {

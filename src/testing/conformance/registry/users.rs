@@ -105,7 +105,7 @@ async fn check_scheduled(registry: &impl RegistryWriter, by: FencingToken) {
     let now = DatabaseUser { reason, ..subject.user(9).with_status(Retiring) };
     expect_ok(registry.put_retiring(&now, Duration::ZERO, by).await, "put_retiring() adds a login that is due");
     let due: Vec<_> = take(registry, &subject).await.into_iter().map(|found| found.user).collect();
-    assert_eq!(due, [now.clone()], "expected: only the login whose time has come is due");
+    assert_eq!(due, std::slice::from_ref(&now), "expected: only the login whose time has come is due");
     let other = DatabaseUser { reason: None, ..now };
     expect_conflict(
         registry.put_retiring(&other, HOLD, by).await,
