@@ -33,8 +33,8 @@
 //!
 //! - Everything goes through [`Tenantry`]. A command does not run the background work of a node, so it
 //!   takes over no operation unless it is asked to.
-//! - A program that is not the application drives no operation with steps of the application, unless it is told that it
-//!   has them.
+//! - The program `tenantry` does not have the application's steps. It refuses to continue an operation that has such
+//!   steps, unless the option `--here` is given.
 //! - Secrets are read from variables, files and the terminal, never from arguments. They are in no error and no JSON. The
 //!   path of a setup link is printed once, because it is the result of its command.
 //! - With `--json` stdout has one JSON object, with `next_steps`. Errors are such an object too.

@@ -89,8 +89,10 @@ async fn run_psql(login: &TemporaryLogin, arguments: &[OsString]) -> io::Result<
     let mut command = Command::new(PSQL);
     command.args(arguments).kill_on_drop(true);
     // They would take precedence over the address, or refuse a read-only session.
-    for own in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGTARGETSESSIONATTRS", "PGREQUIREAUTH", "PGSSLROOTCERT"] {
-        command.env_remove(own);
+    for variable in
+        ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGTARGETSESSIONATTRS", "PGREQUIREAUTH", "PGSSLROOTCERT"]
+    {
+        command.env_remove(variable);
     }
     command
         .env("PGHOST", &login.host)

@@ -44,5 +44,5 @@ async fn sql_without_psql_says_what_to_install_and_creates_no_login() {
     assert!(!shown.stdout.contains("temporary_login"), "{}", shown.stdout);
     let long = installation.run(&["sql", "acme", "--for", "25h"]).exit(2);
     assert!(long.stderr.contains("24 hours"), "{}", long.stderr);
-    installation.run(&["sql", "nobody"]).exit(1);
+    installation.run(&["sql", "missing"]).exit(1);
 }

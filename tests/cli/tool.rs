@@ -48,11 +48,11 @@ async fn batch_with_one_failure_exits_with_4_and_lists_it() {
     installation.run(&["tenants", "create", "acme"]).succeed();
     let behind = installation.run(&["migrate", "status", "--migrations", notes]).exit(3);
     assert!(behind.stdout.contains("behind"), "{}", behind.stdout);
-    let run = ["migrate", "run", "acme", "nobody", "--migrations", notes];
+    let run = ["migrate", "run", "acme", "missing", "--migrations", notes];
     let text = installation.run(&run).exit(4);
-    assert!(text.stdout.contains("no tenant has the slug, id or domain nobody"), "{}", text.stdout);
+    assert!(text.stdout.contains("no tenant has the slug, id or domain missing"), "{}", text.stdout);
     let json = installation.run(&[&run[..], &["--json"]].concat()).exit(4).json();
-    assert_eq!(json["failed"][0]["tenant"], "nobody");
+    assert_eq!(json["failed"][0]["tenant"], "missing");
     assert_eq!(json["done"][0]["tenant"], "acme");
 }
 

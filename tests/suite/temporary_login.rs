@@ -249,7 +249,7 @@ async fn temporary_login_refuses_a_bad_lifetime_and_an_unknown_tenant_before_it_
             "{refused:?}"
         );
     }
-    assert!(matches!(tenantry.temporary_login("nobody").await, Err(ChangeError::Unknown)));
+    assert!(matches!(tenantry.temporary_login("missing").await, Err(ChangeError::Unknown)));
     assert_eq!(recorded(&tenantry, "acme").await, []);
     assert!(tenantry.operations().open().await.unwrap().is_empty());
 }

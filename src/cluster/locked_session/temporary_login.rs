@@ -22,8 +22,11 @@ impl LockedSession {
     /// Makes sure that a temporary login exists with this verifier. PostgreSQL refuses its password after the time in
     /// `rights`, also if no node of the application runs then.
     ///
+    /// Only one process has the password, and the name is never used twice. So a role of ours with this name was created
+    /// by an earlier attempt whose answer was lost: one block commits the role with its expiry and its password.
+    ///
     /// # Errors
-    /// A role of this name exists.
+    /// `Foreign` if another role has this name.
     pub(crate) async fn create_temporary_login(
         &mut self, names: &TenantNames, login: &RoleName, rights: &TemporaryRights, verifier: &scram::Verifier,
     ) -> Result<(), StepError> {
@@ -35,6 +38,7 @@ impl LockedSession {
         let create = ddl::create_temporary_login(&temporary, &self.ownership.marker);
         match ensure::try_create(&mut self.session, create.first, sqlstate::DUPLICATE_OBJECT, PHASE).await? {
             true => Ok(create.password.run(&mut self.session, PHASE).await?),
+            false if self.is_own_login(temporary.login.name).await? => Ok(()),
             false => Err(ClusterError::Foreign { kind: "role", name: temporary.login.name.to_string() }.into()),
         }
     }

@@ -67,7 +67,8 @@ pub(super) async fn forget_login(
     forget_password(run, context, &user).await
 }
 
-/// Records a login as retiring, lets its sessions continue for the grace period, ends those that are left, and drops it. If it cannot be dropped now, the queue of replaced logins tries again.
+/// Records a login as retiring, lets its sessions continue for the grace period, ends those that are left, and drops it.
+/// If it cannot be dropped now, the queue of replaced logins tries again.
 pub(super) async fn retire_login(
     run: &Execution, context: &mut RepairContext, login: &RoleName, before: Option<UserStatus>,
 ) -> Result<Applied, StepError> {

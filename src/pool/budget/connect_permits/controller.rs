@@ -67,7 +67,8 @@ impl PermitController {
         self.forget_samples();
         let scale = self.limit as f64 / MIN_PERMITS as f64;
         let shrink_above = CHANCE * scale.powf(SHRINK_EXPONENT);
-        self.is_slow_start &= ratio < shrink_above.min(HALVE_ABOVE);
+        let falls = self.limit > MIN_PERMITS && ratio >= shrink_above.min(HALVE_ABOVE);
+        self.is_slow_start &= !falls;
         if ratio >= RESET_ABOVE {
             self.limit = MIN_PERMITS;
         } else if ratio >= HALVE_ABOVE {
@@ -148,6 +149,17 @@ mod tests {
         assert_eq!(controller.limit(), 7, "the limit did not fall although openings take two thirds longer");
         record(&mut controller, 95, 1);
         assert_eq!(controller.limit(), 8, "the limit still doubles after it fell");
+    }
+
+    #[test]
+    fn limit_still_doubles_after_longer_medians_that_could_not_make_it_fall() {
+        let mut controller = PermitController::new(MAX);
+        for milliseconds in [95, 130] {
+            (0..MIN_SAMPLES).for_each(|_| controller.record(Duration::from_millis(milliseconds), false));
+        }
+        assert_eq!(controller.limit(), MIN_PERMITS);
+        record(&mut controller, 95, 1);
+        assert_eq!(controller.limit(), 2 * MIN_PERMITS, "the limit does not double although it has never fallen");
     }
 
     /// Records fifty medians of a server whose openings take `n^exponent` times as long with `n` times the permits.

@@ -166,7 +166,8 @@ pub(super) async fn list_retiring(landlord: &LandlordPool, limit: u32) -> Result
     Ok(Rows::parse(&rows, parse_retirement))
 }
 
-/// Reads on until the page has a login that can be parsed, because the next page begins after the last such one.
+/// Reads further pages until one has a login that can be parsed, because the caller's next page begins after the last
+/// such login.
 pub(super) async fn page_retiring(
     landlord: &LandlordPool, after: Option<(&ServerName, &RoleName)>, limit: u32,
 ) -> Result<Rows<Retirement>, StoreError> {
